@@ -1,0 +1,57 @@
+"""What distillation and its tuning can be told."""
+
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field
+
+from distill.methods import METHODS
+from distill.methods.kd import KDConfig
+from distill.recipe import slot_conflicts
+from distill.tunable import tunable
+from pipeline.frozen import Frozen
+from pipeline.training import TrainingConfig
+
+
+def _by_name(value: Any) -> Any:
+    """`- kd` is short for `- {name: kd}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _compatible(methods: tuple[Any, ...]) -> tuple[Any, ...]:
+    problems = slot_conflicts([method.name for method in methods])
+    if problems:
+        raise ValueError("; ".join(problems))
+    return methods
+
+
+_Union: Any = reduce(or_, (method.Config for method in METHODS.values()))
+AnyMethodConfig = (
+    Annotated[_Union, Discriminator("name"), BeforeValidator(_by_name)]
+    if len(METHODS) > 1
+    else Annotated[_Union, BeforeValidator(_by_name)]
+)
+
+
+class StudentTrainingConfig(TrainingConfig):
+    """The student's training; learning rate and weight decay are tuned."""
+
+    epochs: int = Field(60, ge=1, le=100_000)
+    learning_rate: float = tunable(0.05, gt=0, le=100, tune=(0.005, 0.5), log=True)
+    weight_decay: float = tunable(5e-4, ge=0, le=1, tune=(1e-5, 5e-3), log=True)
+    patience: int = Field(20, ge=0, description="stop after this many epochs without a better validation; 0 never")
+
+
+class DistillConfig(Frozen):
+    methods: Annotated[tuple[AnyMethodConfig, ...], AfterValidator(_compatible)] = Field(
+        (KDConfig(),), min_length=1, description=f"which fill the slots of the equation; from {', '.join(METHODS)}"
+    )
+    training: StudentTrainingConfig = StudentTrainingConfig()
+
+
+class TuneConfig(Frozen):
+    enabled: bool = Field(True, description="false distills with the configured hyperparameters")
+    trials: int = Field(8, ge=1, le=100_000, description="the first is the configured one")
+    epochs: int = Field(12, ge=1, le=100_000, description="of each trial; Hyperband stops the hopeless early")
+    startup_trials: int = Field(4, ge=1, description="random ones before TPE models what it saw")

@@ -1,0 +1,28 @@
+"""Losses between a teacher's and a student's outputs, one value an example."""
+
+# N examples, K classes
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def softened(logits: Tensor, temperature: float) -> Tensor:
+    """softmax(logits / temperature) in float32; [N, K] to [N, K]."""
+    return F.softmax(logits.float() / temperature, dim=1)
+
+
+def softened_kl(student_logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """KL(target || softmax(student / temperature)), times temperature squared.
+
+    The square keeps the gradient's size independent of the temperature, so the weight of this term means the
+    same at every temperature (Hinton et al. 2015, arXiv:1503.02531, section 2.1).
+
+    Args:
+        student_logits: [N, K], any float dtype; computed in float32.
+        target: [N, K] probabilities, softened at the same temperature; taken as a constant.
+
+    Returns:
+        [N], in nats.
+    """
+    log_student = F.log_softmax(student_logits.float() / temperature, dim=1)
+    return F.kl_div(log_student, target.detach(), reduction="none").sum(1) * temperature**2

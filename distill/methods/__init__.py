@@ -1,0 +1,10 @@
+"""The table of methods: a file and a line each."""
+
+from distill.methods.base import Method, MethodConfig, Slot
+from distill.methods.kd import KD
+
+METHODS: dict[str, type[Method]] = {
+    "kd": KD,
+}
+
+__all__ = ["KD", "METHODS", "Method", "MethodConfig", "Slot"]

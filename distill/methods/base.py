@@ -1,0 +1,110 @@
+"""The contract of a method: it fills one slot of the equation, or a few, and leaves the rest alone.
+
+    L = mean_n [ a_n CE(head(x_n), y_n) + b_n D(target_n, s_n) ] + sum_j lambda_j R_j(features)
+
+A method overrides what the slots that it declares in `fills` stand for, and nothing else. The equation itself is
+assembled in `distill/recipe.py`, never in a method.
+"""
+
+# N examples, K classes, D embedding width
+
+from abc import ABC
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.data import Batch, ImageSplit
+from pipeline.frozen import Frozen
+from pipeline.network import View
+from pipeline.task import Task
+
+Slot = Literal["data", "teacher", "target", "divergence", "weight", "feature", "head"]
+SLOTS: tuple[Slot, ...] = ("data", "teacher", "target", "divergence", "weight", "feature", "head")
+
+
+class MethodConfig(Frozen):
+    """A method's hyperparameters, each declared with `tunable` or a plain Field."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may look at before the first epoch. There is no test split in it."""
+
+    task: Task
+    teacher: nn.Module
+    student: nn.Module
+    train: ImageSplit
+    reference: ImageSplit
+    device: torch.device
+    seed: int
+
+
+class Method(ABC):
+    """Override the hooks of the slots in `fills`; each docstring says what the slot's default is."""
+
+    name: ClassVar[str]
+    paper: ClassVar[str]  # authors, year, arXiv id
+    fills: ClassVar[frozenset[Slot]]
+    min_classes: ClassVar[int] = 2
+    Config: ClassVar[type[MethodConfig]]
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def prepare(self, context: Context) -> None:
+        """Before the first epoch: statistics, modules of the method's own."""
+
+    def data(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Slot `data`; default: the batch as it is. A new batch's inputs void cached teacher outputs."""
+        raise NotImplementedError
+
+    def teacher(self, inputs: Tensor) -> View:
+        """Slot `teacher`; default: one look of the frozen teacher."""
+        raise NotImplementedError
+
+    def target(self, teacher: View, batch: Batch) -> Tensor:
+        """Slot `target`, [N, K]; default: softmax(teacher logits / T)."""
+        raise NotImplementedError
+
+    def divergence(self, target: Tensor, student: View) -> Tensor:
+        """Slot `divergence`, [N]; default: T^2 KL(target || softmax(student logits / T))."""
+        raise NotImplementedError
+
+    def weight(self, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
+        """Slot `weight`, (a, b) of the cross-entropy and of the divergence, each [N] or one number."""
+        raise NotImplementedError
+
+    def feature(self, teacher: View, student: View) -> Mapping[str, Tensor]:
+        """Slot `feature`: named scalars, already times their lambda; default: none."""
+        raise NotImplementedError
+
+    def head(self, embedding: Tensor) -> Tensor:
+        """Slot `head`: embedding [N, D] to the logits that the divergence sees; default: the student's Linear."""
+        raise NotImplementedError
+
+    def class_logits(self, logits: Tensor) -> Tensor:
+        """With slot `head`: its logits folded to [N, K], for the cross-entropy."""
+        raise NotImplementedError
+
+    def deployable(self, student: nn.Module) -> nn.Module:
+        """With slot `head`: the network that ships, images to logits [N, K]; default: the student itself."""
+        return student
+
+    def trainable(self) -> Iterable[nn.Parameter]:
+        """Parameters that the loop descends on beside the student's."""
+        return ()
+
+    def end_epoch(self, epoch: int, student: nn.Module) -> None:
+        """After an epoch, before its validation."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs so that it does not differ."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""

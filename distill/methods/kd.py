@@ -1,0 +1,40 @@
+"""Plain knowledge distillation, and the defaults of the equation's target, divergence and weight."""
+
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from distill.losses import softened, softened_kl
+from distill.methods.base import Method, MethodConfig, Slot
+from distill.tunable import tunable
+from pipeline.data import Batch
+from pipeline.network import View
+
+
+class KDConfig(MethodConfig):
+    """Softened teacher probabilities beside the labels."""
+
+    name: Literal["kd"] = "kd"
+    temperature: float = tunable(4.0, gt=0, le=100, tune=(1.0, 16.0), log=True, description="T, of both softmaxes")
+    distill_weight: float = tunable(0.9, ge=0, le=1, tune=(0.1, 1.0), description="b; the labels weigh a = 1 - b")
+
+
+class KD(Method):
+    """L = (1 - b) CE + b T^2 KL(softmax(t / T) || softmax(s / T)), Hinton et al. 2015, section 2."""
+
+    name: ClassVar[str] = "kd"
+    paper: ClassVar[str] = "Hinton, Vinyals, Dean 2015, arXiv:1503.02531"
+    fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence", "weight"})
+    Config: ClassVar[type[MethodConfig]] = KDConfig
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config or KDConfig())
+
+    def target(self, teacher: View, batch: Batch) -> Tensor:
+        return softened(teacher.logits, self.config.temperature)
+
+    def divergence(self, target: Tensor, student: View) -> Tensor:
+        return softened_kl(student.logits, target, self.config.temperature)
+
+    def weight(self, batch: Batch) -> tuple[float, float]:
+        return 1 - self.config.distill_weight, self.config.distill_weight

@@ -1,0 +1,135 @@
+"""The equation, assembled in one place; a recipe is the list of methods that fill its slots.
+
+    L = mean_n [ a_n CE(head(x_n), y_n) + b_n D(target_n, s_n) ] + sum_j lambda_j R_j(features)
+
+A slot that no method fills is plain KD's (target, divergence, weight) or does nothing (data, teacher, feature, head).
+"""
+
+# N examples, K classes
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distill.methods import KD, METHODS, Method
+from distill.methods.base import SLOTS, Context, Slot
+from pipeline.data import Batch
+from pipeline.errors import ConfigError
+from pipeline.network import View, look
+
+
+def make_recipe(configs: Sequence[Any]) -> "Recipe":
+    """The recipe of a list of method configurations."""
+    return Recipe([METHODS[config.name](config) for config in configs])
+
+
+def slot_conflicts(names: Sequence[str]) -> list[str]:
+    """A sentence for each slot that two of the named methods fill, and for each method named twice."""
+    problems = [f"method {name!r} is listed twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+    for slot in SLOTS:
+        rivals = [name for name in dict.fromkeys(names) if slot in METHODS[name].fills]
+        if len(rivals) > 1 and slot != "feature":  # feature losses add up
+            problems.append(f"methods {' and '.join(map(repr, rivals))} both fill the slot {slot!r}; choose one")
+    return problems
+
+
+class Recipe:
+    """The objective of a distillation: what `pipeline.training.fit` minimises."""
+
+    def __init__(self, methods: Sequence[Method]) -> None:
+        problems = slot_conflicts([method.name for method in methods])
+        if problems:
+            raise ConfigError(problems)
+        self.methods = list(methods)
+        self._fallback = KD()
+        self._teacher: nn.Module | None = None
+        self._cached: View | None = None
+
+    @property
+    def varies_inputs(self) -> bool:
+        """Whether a method changes the images or the teacher, so that teacher outputs cannot be cached."""
+        return bool(self._owners("data") or self._owners("teacher"))
+
+    def prepare(self, context: Context, *, cache: bool) -> None:
+        """Look at the data once; with `cache`, keep the teacher's outputs on all training images."""
+        self._teacher = context.teacher
+        for method in self.methods:
+            if context.task.num_classes < method.min_classes:
+                raise ConfigError(
+                    [f"method {method.name!r} needs {method.min_classes} classes; {context.task.num_classes} are given"]
+                )
+            method.prepare(context)
+        if cache and not self.varies_inputs:
+            keep_features = bool(self._owners("feature"))
+            self._cached = _teacher_outputs(context, keep_features)
+
+    def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
+        for method in self._owners("data"):
+            batch = method.data(batch, generator)
+        return batch
+
+    def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """The equation, term by term: `cross_entropy`, `distillation`, and each feature loss by name."""
+        teacher = self._look_at_teacher(batch)
+        student = look(network, batch.inputs)
+        class_logits = student.logits
+        for method in self._owners("head"):
+            student = student._replace(logits=method.head(student.embedding))
+            class_logits = method.class_logits(student.logits)
+        weighing, aiming, diverging = (self._owner(slot) for slot in ("weight", "target", "divergence"))
+        a, b = weighing.weight(batch)
+        target = aiming.target(teacher, batch).detach()
+        terms = {
+            "cross_entropy": (a * F.cross_entropy(class_logits, batch.targets, reduction="none")).mean(),
+            "distillation": (b * diverging.divergence(target, student)).mean(),
+        }
+        for method in self._owners("feature"):
+            terms.update(method.feature(teacher, student))
+        return terms
+
+    def end_epoch(self, epoch: int, network: nn.Module) -> None:
+        for method in self.methods:
+            method.end_epoch(epoch, network)
+
+    def deployable(self, network: nn.Module) -> nn.Module:
+        for method in self._owners("head"):
+            return method.deployable(network)
+        return network
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        return [parameter for method in self.methods for parameter in method.trainable()]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {method.name: method.state_dict() for method in self.methods}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for method in self.methods:
+            method.load_state_dict(state[method.name])
+
+    def _look_at_teacher(self, batch: Batch) -> View:
+        if self._cached is not None:
+            return View(*(part[batch.index] if len(part) else part for part in self._cached))
+        for method in self._owners("teacher"):
+            return method.teacher(batch.inputs)
+        assert self._teacher is not None, "prepare() comes before loss()"
+        with torch.no_grad():
+            return look(self._teacher, batch.inputs)
+
+    def _owners(self, slot: Slot) -> list[Method]:
+        return [method for method in self.methods if slot in method.fills]
+
+    def _owner(self, slot: Slot) -> Method:
+        return next(iter(self._owners(slot)), self._fallback)
+
+
+def _teacher_outputs(context: Context, keep_features: bool) -> View:
+    """The teacher's view of every training image, by index; features are large and kept only if asked for."""
+    parts: list[View] = []
+    with torch.no_grad():
+        for batch in context.train.batches(512, context.device):
+            view = look(context.teacher, batch.inputs)
+            parts.append(view if keep_features else view._replace(features=view.features[:0]))
+    return View(*(torch.cat(columns) for columns in zip(*parts, strict=True)))

@@ -1,0 +1,63 @@
+"""One distillation: a fresh student, a recipe, the shared loop."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from distill.config import DistillConfig
+from distill.methods.base import Context
+from distill.recipe import Recipe, make_recipe
+from pipeline.data import Splits
+from pipeline.teacher import frozen
+from pipeline.training import EpochRecord, FitResult, fit
+
+
+def distill(
+    student: nn.Module,
+    teacher: nn.Module,
+    splits: Splits,
+    config: DistillConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    observe: Callable[[EpochRecord], None] = lambda record: None,
+    save: Callable[[dict[str, Any]], None] = lambda state: None,
+    resume: dict[str, Any] | None = None,
+) -> tuple[nn.Module, FitResult]:
+    """Train the student in place; returns what ships and how the training went.
+
+    The teacher's outputs are computed once where nothing random touches the inputs.
+    """
+    recipe = make_recipe(config.methods)
+    student.to(device)
+    context = Context(
+        task=splits.task,
+        teacher=frozen(teacher).to(device),
+        student=student,
+        train=splits.train.to(device),
+        reference=splits.reference.to(device),
+        device=device,
+        seed=seed,
+    )
+    recipe.prepare(context, cache=caches_teacher(recipe, splits))
+    result = fit(
+        student,
+        recipe,
+        splits.train,
+        splits.validation,
+        config.training,
+        seed=seed,
+        device=device,
+        augmentation=splits.augment,
+        observe=observe,
+        save=save,
+        resume=resume,
+    )
+    return recipe.deployable(student), result
+
+
+def caches_teacher(recipe: Recipe, splits: Splits) -> bool:
+    """Whether each image meets the teacher unchanged, epoch after epoch."""
+    return not splits.augment.is_random and not recipe.varies_inputs

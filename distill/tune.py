@@ -1,0 +1,201 @@
+"""Tunes what the chosen methods declare, plus learning rate and weight decay, with Optuna.
+
+A run repeats for a seed: each trial's sampler is seeded by the seed and the trial's number. It also survives a
+kill: the trial that was running keeps its number and its parameters and goes on from its last epoch, so that the
+study ends as an undisturbed one does. Trials of other processes on the same storage whose heartbeat stopped are
+failed and retried by Optuna.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
+from distill.result import TrialRecord, TuneResult
+from distill.tunable import TuningRange, tuning_ranges
+from pipeline.errors import FailedError, TrainingError
+from pipeline.frozen import derive_seed
+from pipeline.training import EpochRecord
+
+if TYPE_CHECKING:
+    import optuna
+
+STUDY = "edgestill"  # Hyperband assigns brackets by study name and trial number: it must not vary between runs
+_HEARTBEAT_S, _GRACE_S, _RETRIES = 30, 90, 3
+
+
+class Train(Protocol):
+    def __call__(self, config: DistillConfig, trial: int, observe: Callable[[EpochRecord], None]) -> float:
+        """Distill once; gives the best validation accuracy. What `observe` raises must pass through."""
+
+
+def tune(
+    config: TuneConfig,
+    distill: DistillConfig,
+    train: Train,
+    storage: Path,
+    *,
+    seed: int,
+    tick: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> TuneResult:
+    """Maximise validation accuracy over the declared ranges; the first trial is the configuration itself.
+
+    Args:
+        train: distills a fresh student with the given configuration.
+        storage: the study's SQLite file, `optuna-dashboard sqlite:///FILE` opens it.
+
+    Raises:
+        FailedError: no trial completed.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    ranges = search_ranges(distill)
+    short = distill.model_copy(update={"training": _short(distill.training, config.epochs)})
+    study = _open_study(storage, config, seed)
+
+    def objective(trial: "optuna.Trial") -> float:
+        suggested = {}
+        for name, found in ranges.items():
+            study.sampler = _sampler(config, seed, trial.number, name)
+            suggested[name] = trial.suggest_float(name, found.low, found.high, log=found.scale == "log")
+        best = -1.0
+
+        def observe(record: EpochRecord) -> None:
+            nonlocal best
+            best = max(best, record.validation_accuracy)
+            trial.report(best, record.epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        try:
+            return train(with_hyperparameters(short, suggested), trial.number, observe)
+        except TrainingError as error:
+            trial.set_user_attr("reason", str(error))
+            raise
+
+    if not study.trials:  # an enqueued trial is one transaction: it is there or not
+        study.enqueue_trial(configured_values(distill, ranges))
+    _finish_interrupted(study, objective, config, seed)
+    while (done := _count_finished(study)) < config.trials:
+        tick(done, config.trials, _best_so_far(study))
+        study.sampler = _sampler(config, seed, len(study.trials))
+        study.optimize(objective, n_trials=1, catch=(TrainingError,))
+    tick(config.trials, config.trials, _best_so_far(study))
+    completed = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    if not completed:
+        reasons = {str(trial.user_attrs.get("reason", trial.state.name)) for trial in study.trials}
+        raise FailedError(f"none of {config.trials} tuning trials completed: {'; '.join(sorted(reasons))}")
+    best = study.best_trial
+    return TuneResult(
+        enabled=True,
+        best=dict(best.params),
+        best_value=best.value,
+        best_trial=best.number,
+        trials=tuple(_record(trial) for trial in study.trials),
+    )
+
+
+def search_ranges(distill: DistillConfig) -> dict[str, TuningRange]:
+    """Every declared range, by dotted name: `training.learning_rate`, `kd.temperature`, …"""
+    found = {f"training.{n}": r for n, r in tuning_ranges(StudentTrainingConfig).items()}
+    for method in distill.methods:
+        found |= {f"{method.name}.{n}": r for n, r in tuning_ranges(type(method)).items()}
+    return found
+
+
+def with_hyperparameters(distill: DistillConfig, values: Mapping[str, float]) -> DistillConfig:
+    """The configuration with values by dotted name put in."""
+
+    def updated(section: Any, prefix: str) -> Any:
+        own = {n.split(".", 1)[1]: v for n, v in values.items() if n.startswith(prefix + ".")}
+        return type(section).model_validate(section.model_dump() | own)
+
+    methods = tuple(updated(method, method.name) for method in distill.methods)
+    return DistillConfig(methods=methods, training=updated(distill.training, "training"))
+
+
+def configured_values(distill: DistillConfig, ranges: Mapping[str, TuningRange]) -> dict[str, float]:
+    """The configuration's own values by dotted name, moved into the tuning range where they lie outside."""
+    sections = {"training": distill.training} | {method.name: method for method in distill.methods}
+    values = {}
+    for name, found in ranges.items():
+        section, field = name.split(".", 1)
+        values[name] = min(max(float(getattr(sections[section], field)), found.low), found.high)
+    return values
+
+
+def _open_study(storage: Path, config: TuneConfig, seed: int) -> "optuna.Study":
+    import optuna
+
+    with warnings.catch_warnings():  # heartbeats are "experimental" since 2021
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        backend = optuna.storages.RDBStorage(
+            f"sqlite:///{storage}",
+            engine_kwargs={"connect_args": {"timeout": 60}},
+            heartbeat_interval=_HEARTBEAT_S,
+            grace_period=_GRACE_S,
+            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES),
+        )
+    return optuna.create_study(
+        storage=backend,
+        study_name=STUDY,
+        direction="maximize",
+        sampler=_sampler(config, seed, 0),
+        pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=config.epochs, reduction_factor=3),
+        load_if_exists=True,
+    )
+
+
+def _sampler(config: TuneConfig, seed: int, trial: int, name: str = "") -> "optuna.samplers.BaseSampler":
+    """TPE, seeded by what it is asked rather than by how often it was asked, so that a kill changes nothing."""
+    import optuna
+
+    return optuna.samplers.TPESampler(
+        seed=derive_seed(seed, "tune", trial, name) % 2**32, n_startup_trials=config.startup_trials, multivariate=True
+    )
+
+
+def _finish_interrupted(
+    study: "optuna.Study", objective: "Callable[[optuna.Trial], float]", config: TuneConfig, seed: int
+) -> None:
+    """Go on with the trial that a kill left running; this process holds the run, so nobody else works on it."""
+    import optuna
+
+    for left in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        study.sampler = _sampler(config, seed, left.number)
+        trial = optuna.Trial(study, left._trial_id)
+        try:
+            study.tell(trial, objective(trial))
+        except optuna.TrialPruned:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        except TrainingError:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+
+def _count_finished(study: "optuna.Study") -> int:
+    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+
+
+def _best_so_far(study: "optuna.Study") -> str:
+    values = [t.value for t in study.get_trials(deepcopy=False) if t.state.name == "COMPLETE" and t.value is not None]
+    return f"best validation accuracy {max(values):.2%}" if values else ""
+
+
+def _short(training: StudentTrainingConfig, epochs: int) -> StudentTrainingConfig:
+    return training.model_copy(update={"epochs": min(epochs, training.epochs), "patience": 0})
+
+
+def _record(trial: "optuna.trial.FrozenTrial") -> TrialRecord:
+    state = trial.state.name
+    return TrialRecord(
+        number=trial.number,
+        state=state,
+        params=dict(trial.params),
+        value=trial.value if state == "COMPLETE" else max(trial.intermediate_values.values(), default=None),
+        epochs=len(trial.intermediate_values),
+        reason=trial.user_attrs.get("reason"),
+    )

@@ -1,0 +1,158 @@
+"""Prints the label of an image, with the model beside this file. Needs numpy and onnxruntime, nothing else.
+
+    python run.py IMAGE [IMAGE ...]
+
+Reads PNG (8 bits a channel, not interlaced), PGM and PPM (binary), .npy ([H, W] or [H, W, C], uint8 or floats in
+[0, 1]), and whatever Pillow reads where Pillow is installed. Other sizes are resized, with a note on stderr.
+"""
+
+import struct
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+HERE = Path(__file__).resolve().parent
+
+
+def main(paths):
+    if not paths:
+        print(__doc__.strip(), file=sys.stderr)
+        return 2
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(HERE / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    labels = (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
+    _, channels, height, width = session.get_inputs()[0].shape
+    for path in paths:
+        try:
+            image = fit_to(read_image(Path(path)), channels, height, width, path)
+        except (OSError, ValueError, KeyError, IndexError, struct.error, zlib.error) as error:
+            print(f"{path}: not an image that this script reads ({error})", file=sys.stderr)
+            return 2
+        logits = session.run(["logits"], {"images": image[None]})[0][0]
+        label = labels[int(logits.argmax())]
+        print(label if len(paths) == 1 else f"{path}: {label}")
+    return 0
+
+
+def read_image(path):
+    """float32 [H, W, C] in [0, 1]."""
+    data = path.read_bytes()
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        pixels = read_png(data)
+    elif data[:2] in (b"P5", b"P6"):
+        pixels = read_netpbm(data)
+    elif data[:6] == b"\x93NUMPY":
+        pixels = np.load(path, allow_pickle=False)
+    else:
+        try:
+            from PIL import Image
+        except ImportError:
+            raise ValueError("install Pillow for this format, or convert it to PNG") from None
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or pixels.size == 0:
+        raise ValueError(f"shape {list(pixels.shape)} is not [H, W] or [H, W, C]")
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / 255
+    pixels = pixels.astype(np.float32)
+    if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+        raise ValueError("floating-point pixels must lie in [0, 1]")
+    return pixels
+
+
+def read_png(data):
+    """uint8 [H, W, C]; the PNG specification's section 9 filters, without interlacing."""
+    chunks, position = {}, 8
+    while position + 8 <= len(data):
+        (length,), kind = struct.unpack(">I", data[position : position + 4]), data[position + 4 : position + 8]
+        chunks[kind] = chunks.get(kind, b"") + data[position + 8 : position + 8 + length]
+        position += length + 12
+    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
+    if depth != 8 or interlace or colour not in (0, 2, 3, 4, 6) or width * height > 100_000_000:
+        raise ValueError(f"PNG with bit depth {depth}, colour type {colour}, interlace {interlace}")
+    step = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    size = (width * step + 1) * height
+    raw = zlib.decompressobj().decompress(chunks[b"IDAT"], size)
+    if len(raw) != size:
+        raise ValueError("PNG is truncated")
+    lines = np.frombuffer(raw, np.uint8).reshape(height, width * step + 1)
+    rows = np.zeros((height + 1, (width + 1) * step), np.int64)  # a zero row above and a zero pixel to the left
+    for y in range(height):
+        kind, line, above = lines[y, 0], lines[y, 1:].astype(np.int64), rows[y]
+        row = rows[y + 1]
+        if kind in (0, 2):
+            row[step:] = (line + (above[step:] if kind else 0)) % 256
+            continue
+        for x in range(step, len(row)):
+            left, up, corner = row[x - step], above[x], above[x - step]
+            if kind == 1:
+                guess = left
+            elif kind == 3:
+                guess = (left + up) // 2
+            else:
+                p = left + up - corner
+                guess = min((abs(p - left), 0, left), (abs(p - up), 1, up), (abs(p - corner), 2, corner))[2]
+            row[x] = (line[x - step] + guess) % 256
+    pixels = rows[1:, step:].astype(np.uint8).reshape(height, width, step)
+    if colour == 3:
+        return np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3)[pixels[..., 0]]
+    return pixels[..., : {4: 1, 6: 3}.get(colour, step)]  # alpha is dropped
+
+
+def read_netpbm(data):
+    """uint8 [H, W, C] of a binary PGM or PPM with 255 as its maximum."""
+    fields, position = [], 2
+    while len(fields) < 3:
+        while data[position : position + 1].isspace():
+            position += 1
+        if data[position : position + 1] == b"#":
+            position = data.index(b"\n", position)
+            continue
+        end = position
+        while data[end : end + 1].isdigit():
+            end += 1
+        fields.append(int(data[position:end]))
+        position = end
+    width, height, maximum = fields
+    if maximum != 255:
+        raise ValueError(f"maximum {maximum} instead of 255")
+    channels = 3 if data[:2] == b"P6" else 1
+    return np.frombuffer(data, np.uint8, width * height * channels, position + 1).reshape(height, width, channels)
+
+
+def fit_to(pixels, channels, height, width, path):
+    """float32 [C, H, W] of the model's shape."""
+    if pixels.shape[2] != channels:
+        grey = pixels[..., :3] @ np.float32([0.299, 0.587, 0.114]) if pixels.shape[2] >= 3 else pixels[..., 0]
+        pixels = np.repeat(grey[..., None], channels, axis=2)
+    if pixels.shape[:2] != (height, width):
+        print(f"{path}: resized from {pixels.shape[1]}x{pixels.shape[0]} to {width}x{height}", file=sys.stderr)
+        pixels = resize(resize(pixels, height).transpose(1, 0, 2), width).transpose(1, 0, 2)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+
+
+def resize(pixels, size):
+    """Along the first axis: each new pixel is the mean of the old ones that it covers, or interpolated between two."""
+    old = len(pixels)
+    if size < old:
+        edges = np.linspace(0, old, size + 1)
+        total = np.concatenate([np.zeros((1, *pixels.shape[1:])), np.cumsum(pixels, axis=0, dtype=np.float64)])
+        at = interpolate(total, edges)
+        return ((at[1:] - at[:-1]) / (old / size)).astype(np.float32)
+    return interpolate(pixels, np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1)).astype(np.float32)
+
+
+def interpolate(values, positions):
+    low = np.minimum(positions.astype(int), len(values) - 1)
+    high = np.minimum(low + 1, len(values) - 1)
+    share = (positions - low).reshape(-1, *([1] * (values.ndim - 1)))
+    return values[low] * (1 - share) + values[high] * share
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

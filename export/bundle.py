@@ -1,0 +1,135 @@
+"""The folder that a person is handed: the model, what it is, how good it is, and a script that runs it."""
+
+import json
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from export.result import ExportedModel
+from pipeline.cost import Cost
+from pipeline.frozen import Frozen
+from pipeline.rundir import file_digest
+from pipeline.task import Task
+
+SCHEMA = "edgestill.bundle/1"
+
+
+class BundleFile(Frozen):
+    sha256: str
+    bytes: int
+    precision: str | None = None  # of a model
+
+
+class TestMetrics(Frozen):
+    """Measured once, on the test split; `n` images."""
+
+    __test__ = False  # pytest: not a test class
+    test_accuracy: float
+    n: int
+
+
+class Bundle(Frozen):
+    """`bundle.json`."""
+
+    schema_name: str = Field(SCHEMA, alias="schema")
+    name: str
+    created: str
+    task: Task
+    input: dict[str, Any]
+    output: dict[str, Any]
+    architecture: str
+    methods: tuple[dict[str, Any], ...]
+    files: dict[str, BundleFile] = {}
+    metrics: dict[str, TestMetrics]  # teacher, student, shipped
+    cost: dict[str, Cost]  # teacher, student
+    latency: dict[str, Any]
+    parity: dict[str, Any]
+    budget: dict[str, Any]
+    seeds: dict[str, int]
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    git_commit: str | None
+    config_digest: str
+
+
+def write_bundle(folder: Path, bundle: Bundle, model: Path, exported: ExportedModel) -> Bundle:
+    """Fill an empty folder; gives the bundle with its files entered."""
+    shutil.copyfile(model, folder / "model.onnx")
+    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in bundle.task.labels), encoding="utf-8")
+    script = resources.files("export").joinpath("_run.py").read_bytes()
+    (folder / "run.py").write_bytes(script)
+    (folder / "MODEL_CARD.md").write_text(_model_card(bundle, exported), encoding="utf-8")
+    files = {
+        path.name: BundleFile(
+            sha256=file_digest(path),
+            bytes=path.stat().st_size,
+            precision=exported.precision if path.suffix == ".onnx" else None,
+        )
+        for path in sorted(folder.iterdir())
+    }
+    complete = bundle.model_copy(update={"files": files})
+    text = json.dumps(complete.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False)
+    (folder / "bundle.json").write_text(text + "\n", encoding="utf-8")
+    return complete
+
+
+def _model_card(bundle: Bundle, exported: ExportedModel) -> str:
+    teacher, student, shipped = (bundle.metrics[k] for k in ("teacher", "student", "shipped"))
+    cost = bundle.cost
+    channels, height, width = bundle.task.input_shape
+    latency = "\n".join(
+        f"| {name} | {bundle.latency[name].get('p50_ms', float('nan')):.3f} | {bundle.latency[name]['n']} |"
+        for name in ("teacher", "student")
+    )
+    low, high = bundle.latency["speedup_interval"]
+    return f"""# {bundle.name}
+
+An image classifier for {bundle.task.num_classes} classes, distilled by edgestill from a teacher
+{cost["teacher"].params / cost["student"].params:.1f} times its size.
+
+## Use
+
+`model.onnx` takes `images`, float32 [batch, {channels}, {height}, {width}] with pixels in [0, 1] (normalisation is
+inside), and gives `logits`, float32 [batch, {bundle.task.num_classes}]; line k of `labels.txt` names class k.
+`python run.py IMAGE` prints a label and needs numpy and onnxruntime.
+
+It was trained on the classes listed and answers with one of them whatever it is shown.
+
+## Quality
+
+Accuracy on the {shipped.n} images of the test split, opened once.
+
+| | accuracy | parameters | multiply-accumulates |
+|---|---|---|---|
+| teacher | {teacher.test_accuracy:.2%} | {cost["teacher"].params:,} | {cost["teacher"].flops:,} |
+| student, in torch | {student.test_accuracy:.2%} | {cost["student"].params:,} | {cost["student"].flops:,} |
+| this file | {shipped.test_accuracy:.2%} | {exported.size_bytes:,} bytes | |
+
+The file's logits differ from torch's by at most {exported.parity.max_abs_difference:.1e} over
+{exported.parity.n} inputs, and its answers by none.
+
+## Speed
+
+{exported.latency.runtime}, {exported.latency.threads} thread, batch 1, {bundle.machine["cpu"]}.
+
+| | median, ms | samples |
+|---|---|---|
+{latency}
+
+{bundle.latency["speedup"]:.2f} times the teacher's speed (95 % interval {low:.2f} to {high:.2f}). Measure again on
+your own device: a latency does not travel.
+
+## How it was made
+
+Student `{bundle.architecture}` of a search within {_budget(bundle.budget)}; methods
+{", ".join(str(m["name"]) for m in bundle.methods)}; seed {bundle.seeds["run"]}; configuration
+`{bundle.config_digest[:12]}`; {", ".join(f"{k} {v}" for k, v in bundle.versions.items())}.
+"""
+
+
+def _budget(budget: dict[str, Any]) -> str:
+    limits = [f"{name} {value:,}" for name, value in budget.items() if value is not None]
+    return ", ".join(limits) or "no limit"

@@ -1,0 +1,64 @@
+"""Does the file compute what the network computes? On real images and on ones meant to break it."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from export.result import Parity
+from export.sessions import runner
+from pipeline.data import ImageSplit
+from pipeline.errors import ExportError
+
+MAX_ABS_DIFFERENCE = 1e-4  # of a logit, fp32
+_BATCH = 256
+
+
+def check_parity(
+    network: nn.Module, path: Path, splits: Mapping[str, ImageSplit], input_shape: tuple[int, int, int]
+) -> Parity:
+    """Compare file and network on whole splits, on zeros and extremes, and at batch sizes 1 and 7.
+
+    Raises:
+        ExportError: a logit differs by more than 1e-4, or an arg max differs at all; says where.
+    """
+    network = network.cpu().eval()
+    run = runner(path)
+    worst, agreeing, count, checked = 0.0, 0, 0, []
+    with torch.inference_mode():
+        for kind, images in _inputs(splits, input_shape):
+            expected = network(images).numpy()
+            found = run(images.numpy())
+            if found.shape != expected.shape or not np.isfinite(found).all():
+                raise ExportError(
+                    f"on {kind} the exported file gives logits {list(found.shape)} with "
+                    f"{int((~np.isfinite(found)).sum())} not finite; torch gives {list(expected.shape)}"
+                )
+            difference = float(np.abs(found - expected).max())
+            same = int((found.argmax(1) == expected.argmax(1)).sum())
+            if difference > MAX_ABS_DIFFERENCE or same < len(expected):
+                raise ExportError(
+                    f"the exported file is not the network: on {kind} logits differ by up to {difference:.2g} "
+                    f"(allowed {MAX_ABS_DIFFERENCE:g}) and {len(expected) - same} of {len(expected)} answers change"
+                )
+            worst, agreeing, count = max(worst, difference), agreeing + same, count + len(expected)
+            if kind not in checked:
+                checked.append(kind)
+    return Parity(max_abs_difference=worst, top1_agreement=agreeing / count, n=count, checked=tuple(checked))
+
+
+def _inputs(splits: Mapping[str, ImageSplit], input_shape: tuple[int, int, int]) -> Iterator[tuple[str, Tensor]]:
+    for name, split in splits.items():
+        for batch in split.batches(_BATCH):
+            yield name, batch.inputs
+    first = next(iter(splits.values()))
+    for size in (1, 7):
+        yield f"batch size {size}", first.batch(torch.arange(min(size, len(first)))).inputs
+    yield "zeros", torch.zeros(1, *input_shape)
+    yield "ones", torch.ones(1, *input_shape)
+    stripes = torch.zeros(1, *input_shape)
+    stripes[..., ::2] = 1
+    yield "stripes", stripes
+    yield "noise", torch.rand(7, *input_shape, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,83 @@
+"""Latency of teacher and student as files in ONNX Runtime, taking turns, by the one stopwatch."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from export.config import ProfileConfig
+from export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult
+from export.sessions import PROVIDER, runner, runtime_name
+from pipeline.data import ImageSplit
+from pipeline.device import describe_machine
+from pipeline.metrics import Metrics, metrics_of
+from pipeline.timing import Timing, time_interleaved
+
+_RESAMPLES = 2000
+
+
+def profile(
+    models: ConvertResult, root: Path, images: np.ndarray, config: ProfileConfig, seed: int
+) -> tuple[ProfileResult, dict[str, Timing]]:
+    """Time both files on real images at batch 1; gives the result and the raw samples.
+
+    Args:
+        root: the run that the models' paths are relative to.
+        images: [N, C, H, W] float32, cycled through.
+    """
+    load_before = os.getloadavg()[0]
+    converted = {"teacher": models.teacher, "student": models.student}
+    calls = {name: _call(root / model.path, images, config.threads) for name, model in converted.items()}
+    timings = time_interleaved(calls, config.timing)
+    exported = {name: _exported(model, timings[name], config) for name, model in converted.items()}
+    speedup, interval = ratio_of_medians(timings["teacher"].samples_ms, timings["student"].samples_ms, seed)
+    result = ProfileResult(
+        teacher=exported["teacher"],
+        student=exported["student"],
+        speedup=speedup,
+        speedup_interval=interval,
+        cpu=str(describe_machine()["cpu"]),
+        load_before=load_before,
+    )
+    return result, timings
+
+
+def ratio_of_medians(
+    slow: tuple[float, ...], fast: tuple[float, ...], seed: int, turn: int = 10
+) -> tuple[float, tuple[float, float]]:
+    """median(slow) / median(fast) and its 95 % interval, by a bootstrap over whole turns of paired samples."""
+    turns = min(len(slow), len(fast)) // turn
+    pairs = np.stack([np.asarray(s[: turns * turn]).reshape(turns, turn) for s in (slow, fast)])
+    medians = np.median(pairs, axis=2)  # a median a turn keeps the bootstrap honest about slow moments
+    drawn = np.random.default_rng(seed).integers(0, turns, (_RESAMPLES, turns))
+    ratios = np.median(medians[0][drawn], axis=1) / np.median(medians[1][drawn], axis=1)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return float(np.median(slow) / np.median(fast)), (float(low), float(high))
+
+
+def evaluate_file(path: Path, split: ImageSplit) -> Metrics:
+    """Metrics of an ONNX file on a split."""
+    run = runner(path)
+    return metrics_of((torch.from_numpy(run(b.inputs.numpy())), b.targets) for b in split.batches(256))
+
+
+def _call(path: Path, images: np.ndarray, threads: int) -> Callable[[], object]:
+    run = runner(path, threads)
+    singles = [np.ascontiguousarray(image[None]) for image in images]
+    position = 0
+
+    def call() -> np.ndarray:
+        nonlocal position
+        position = (position + 1) % len(singles)
+        return run(singles[position])
+
+    return call
+
+
+def _exported(model: ConvertedModel, timing: Timing, config: ProfileConfig) -> ExportedModel:
+    latency = Latency(
+        runtime=runtime_name(), provider=PROVIDER, threads=config.threads, batch=1, summary=timing.summary()
+    )
+    return ExportedModel(**model.model_dump(), latency=latency)

@@ -1,0 +1,70 @@
+"""A network to one checked ONNX file with a dynamic batch."""
+
+import contextlib
+import io
+import logging
+import warnings
+
+import torch
+from torch import nn
+
+from export.sessions import INPUT, OUTPUT
+from pipeline.errors import ExportError
+
+
+def to_onnx(network: nn.Module, input_shape: tuple[int, int, int], opset: int) -> bytes:
+    """The network in evaluation mode as ONNX fp32: `images` [batch, C, H, W] to `logits` [batch, K].
+
+    Raises:
+        ExportError: an operator has no ONNX form, the checker refuses the graph, or it holds training-mode nodes.
+    """
+    import onnx
+
+    network = network.cpu().eval()
+    example = torch.rand(2, *input_shape)
+    batch = torch.export.Dim("batch")
+    try:
+        with warnings.catch_warnings(), _quiet():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                network,
+                (example,),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=opset,
+                dynamo=True,
+                dynamic_shapes=({0: batch},),
+                external_data=False,
+                verbose=False,
+            )
+            assert program is not None
+            model = program.model_proto
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ExportError(f"the network has no ONNX form: {(str(error).splitlines() or [''])[0]}") from error
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"onnx.checker refuses the exported graph: {str(error).splitlines()[0]}") from error
+    training = [node.name for node in model.graph.node if _in_training_mode(node)]
+    if training:
+        raise ExportError(f"the exported graph holds nodes in training mode: {', '.join(training[:3])}")
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def _in_training_mode(node: "object") -> bool:
+    attributes = {a.name: a.i for a in getattr(node, "attribute", ())}
+    return getattr(node, "op_type", "") == "Dropout" or bool(attributes.get("training_mode", 0))
+
+
+@contextlib.contextmanager
+def _quiet():  # type: ignore[no-untyped-def]
+    """The exporter prints and logs its progress; ours is the only voice."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

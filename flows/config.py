@@ -1,0 +1,254 @@
+"""The one typed configuration of a run, and how it is put together from presets, files and `--set`.
+
+Every mistake in it is reported at once, each as a line: where, what was found, what is allowed.
+"""
+
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+
+from distill.config import DistillConfig, TuneConfig
+from export.config import ExportConfig, ProfileConfig
+from pipeline.data import DataConfig
+from pipeline.datasets import DigitsConfig
+from pipeline.device import DeviceConfig
+from pipeline.errors import ConfigError, nearest
+from pipeline.frozen import Frozen
+from pipeline.teacher import TeacherConfig
+from search.config import SearchConfig
+
+
+def _by_name(value: Any) -> Any:
+    """`data: digits` is short for `data: {name: digits}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+class RunConfig(Frozen):
+    """All that a run depends on. A run directory holds it complete, as config.yaml."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$", description="part of the run's folder name")
+    seed: int = Field(0, ge=0, lt=2**31, description="decides everything that is drawn")
+    device: DeviceConfig = DeviceConfig()
+    data: Annotated[DataConfig, BeforeValidator(_by_name)] = DigitsConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    search: SearchConfig = SearchConfig()
+    tune: TuneConfig = TuneConfig()
+    distill: DistillConfig = DistillConfig()
+    export: ExportConfig = ExportConfig()
+    profile: ProfileConfig = ProfileConfig()
+
+
+def load_config(path: Path | None = None, preset: str | None = None, settings: Sequence[str] = ()) -> RunConfig:
+    """A preset, overlaid by a YAML file, overlaid by `dotted.key=value` settings.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    raw: dict[str, Any] = {}
+    problems: list[str] = []
+    if preset is not None:
+        raw = _merged(raw, _yaml_mapping(preset_text(preset), f"preset {preset}"))
+    if path is not None:
+        raw = _merged(raw, _yaml_mapping(_read(path), str(path)))
+    settled: dict[str, Any] = {}
+    for setting in settings:
+        try:
+            settled = _merged(settled, _parse_setting(setting))
+        except ConfigError as error:
+            problems.extend(error.problems)
+    raw = _merged(raw, settled)
+    try:
+        config = RunConfig.model_validate(raw, context={"check_files": True})
+    except ValidationError as error:
+        raise ConfigError([*problems, *explain(error, raw)]) from None
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def preset_names() -> list[str]:
+    """The built-in presets."""
+    return sorted(p.name.removesuffix(".yaml") for p in _preset_folder().iterdir() if p.name.endswith(".yaml"))
+
+
+def preset_text(name: str) -> str:
+    """A preset as YAML; its first line is a comment that says what it is for.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if name not in preset_names():
+        raise ConfigError([f"unknown preset {name!r}; {nearest(name, preset_names())}"])
+    return (_preset_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each of pydantic's errors: `search.budget.max_params: …`."""
+    for problem in error.errors():
+        where = _user_path(problem["loc"], raw)
+        place = ".".join(map(str, where)) or "the configuration"
+        found, context = problem["input"], problem.get("ctx", {})
+        match problem["type"]:
+            case "extra_forbidden":
+                yield f"{place}: unknown key; {nearest(str(where[-1]), _keys_at(problem['loc'][:-1]))}"
+            case "union_tag_invalid":
+                yield f"{place}.name: unknown {context['tag']!r}; {nearest(context['tag'], _quoted(context))}"
+            case "union_tag_not_found":
+                yield f"{place}.name: is missing; say which, of {', '.join(_tags_at(problem['loc']))}"
+            case "literal_error":
+                yield f"{place}: unknown {found!r}; {nearest(str(found), _quoted(context))}"
+            case "missing":
+                yield f"{place}: is required"
+            case "value_error":
+                yield f"{place}: {context.get('error', problem['msg'])}"
+            case _:
+                yield f"{place}: {problem['msg'][:1].lower()}{problem['msg'][1:]} (found {_short(found)})"
+
+
+def commented_yaml(config: RunConfig) -> str:
+    """The configuration as YAML with each key's description beside it; `load_config` reads it back."""
+    head = "# A run of edgestill. Every key may be left out; what is here is what is used.\n"
+    return head + "\n".join(_commented(config, config.model_dump(mode="json"), 0)) + "\n"
+
+
+def _commented(model: BaseModel, values: Mapping[str, Any], depth: int) -> Iterator[str]:
+    indent = "  " * depth
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        note = f"  # {field.description}" if field.description else ""
+        if isinstance(value, BaseModel):
+            if depth == 0:
+                yield ""
+            yield f"{indent}{name}:{note}"
+            yield from _commented(value, values[name], depth + 1)
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            yield f"{indent}{name}:{note}"
+            for item in value:
+                lines = list(_commented(item, item.model_dump(mode="json"), depth + 2))
+                yield f"{indent}  - {lines[0].lstrip()}"
+                yield from lines[1:]
+        else:
+            text = yaml.safe_dump(values[name], default_flow_style=True, width=10_000).strip().removesuffix("...").strip()
+            yield f"{indent}{name}: {text}{note}"
+
+
+def _preset_folder() -> Any:
+    return resources.files("flows").joinpath("presets")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            [f"no configuration file at {path}; `edgestill init {path}` writes one, `--preset digits` needs none"]
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path} cannot be read: {error}"]) from None
+
+
+def _yaml_mapping(text: str, source: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError([f"{source} is not YAML: {' '.join(str(error).split())}"]) from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise ConfigError([f"{source} holds a {type(found).__name__}; a mapping of keys to values is needed"])
+    return found
+
+
+def _parse_setting(setting: str) -> dict[str, Any]:
+    dotted, equals, text = setting.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError([f"--set {setting}: expected dotted.key=value, such as search.budget.max_params=50000"])
+    try:
+        value: Any = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError([f"--set {setting}: the value is not YAML"]) from None
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
+        value = float(value)  # YAML 1.1 reads 1e-3 as a string
+    for key in reversed(keys):
+        value = {key: value}
+    return dict(value)
+
+
+def _merged(base: Any, over: Any, *, is_kind: bool = False) -> Any:
+    """Mappings merge key by key; below the top, one that names another kind (npz over digits) replaces."""
+    if not (isinstance(base, dict) and isinstance(over, dict)):
+        return over
+    if is_kind and "name" in over and over["name"] != base.get("name", over["name"]):
+        return over
+    return base | {k: _merged(base[k], v, is_kind=True) if k in base else v for k, v in over.items()}
+
+
+def _user_path(loc: Sequence[int | str], raw: Any) -> list[int | str]:
+    """The error's place as the user wrote it: pydantic adds the tag of a chosen union member."""
+    path: list[int | str] = []
+    node = raw
+    for position, part in enumerate(loc):
+        is_tag = isinstance(node, str) or (isinstance(node, dict) and part not in node and node.get("name") == part)
+        if is_tag and position:
+            continue
+        path.append(part)
+        if isinstance(node, dict):
+            node = node.get(part)
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+    return path
+
+
+def _keys_at(loc: Sequence[int | str]) -> list[str]:
+    kind = _type_at(loc)
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
+def _tags_at(loc: Sequence[int | str]) -> list[str]:
+    return [_tag(member) for member in _members(_type_at(loc))]
+
+
+def _type_at(loc: Sequence[int | str]) -> Any:
+    """The type that a pydantic location points to: a model, or the union that none of was chosen."""
+    kind: Any = RunConfig
+    for part in loc:
+        members = _members(kind)
+        if isinstance(part, int):
+            kind = get_args(_bare(kind))[0]
+        elif len(members) > 1:
+            kind = next((m for m in members if _tag(m) == part), kind)
+        elif members and part in members[0].model_fields:
+            kind = members[0].model_fields[part].annotation
+    members = _members(kind)
+    return members[0] if len(members) == 1 else kind
+
+
+def _members(kind: Any) -> list[type[BaseModel]]:
+    kind = _bare(kind)
+    options = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    return [o for o in map(_bare, options) if isinstance(o, type) and issubclass(o, BaseModel)]
+
+
+def _bare(kind: Any) -> Any:
+    return _bare(get_args(kind)[0]) if get_origin(kind) is Annotated else kind
+
+
+def _tag(member: type[BaseModel]) -> str:
+    annotation = member.model_fields["name"].annotation
+    return str(get_args(annotation)[0]) if get_origin(annotation) is Literal else member.__name__
+
+
+def _quoted(context: Mapping[str, Any]) -> list[str]:
+    return re.findall(r"'([^']*)'", str(context.get("expected_tags", context.get("expected", ""))))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"

@@ -1,0 +1,177 @@
+"""Files that are whole or absent, and weights that are read without running anything in them."""
+
+import io
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as safetensors_load
+from safetensors.torch import save as safetensors_save
+from torch import Tensor, nn
+
+from pipeline.errors import CheckpointError
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write, fsync, rename: a reader sees the old file or the new one, never a part of either."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # noqa: PTH101 - mkstemp's 0600 would keep a colleague from reading a run
+        os.replace(temporary, path)  # noqa: PTH105
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make a rename inside `path` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def weights_bytes(network: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
+    """The network's parameters and buffers as safetensors."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return safetensors_save(tensors, metadata=dict(metadata or {}))
+
+
+def state_bytes(state: Mapping[str, Any]) -> bytes:
+    """A training state (nested dicts of tensors and plain values) that `read_state` reads back."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """A training state of our own; nothing in the file is executed."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a readable training state ({_first_line(error)})") from error
+    return state
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from a safetensors file or a torch file, without executing anything in it.
+
+    A torch file may hold the tensors at its top level or under `state_dict`, `model` or `net`.
+
+    Raises:
+        CheckpointError: missing, unreadable, a pickle that wants to run code, or no tensors in it.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no weights file at {path}; give a .safetensors file or a torch checkpoint")
+    try:
+        loaded: Any
+        if path.suffix == ".safetensors":
+            loaded = safetensors_load(path.read_bytes())
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors and was not opened, because that could run code; "
+            "save its state_dict() alone, as safetensors or with torch.save"
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is truncated or not a weights file ({_first_line(error)})") from error
+    for key in ("state_dict", "model", "net"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    tensors = {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)} if isinstance(loaded, dict) else {}
+    if not tensors:
+        raise CheckpointError(f"{path} holds no tensors by name; it should be a state_dict()")
+    return tensors
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The string metadata of a safetensors file; empty for any other file."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > 100_000_000:  # safetensors' own limit on a header
+            return {}
+        try:
+            header = json.loads(file.read(size))
+        except ValueError:
+            return {}
+    metadata = header.get("__metadata__", {})
+    return {str(k): str(v) for k, v in metadata.items()}
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Fill the network from a file, which must fit exactly but for wrapper prefixes and known spellings.
+
+    Prefixes that wrappers add (`module.`, `model.`, `_orig_mod.`, …) are stripped, `fc` and `downsample`
+    are read as `linear` and `shortcut`, and a file that does not hold the input normalisation (any file
+    that is not our own) leaves the network's as it was built.
+
+    Raises:
+        CheckpointError: names that are missing or left over, or shapes that differ, with the first few.
+    """
+    own = network.state_dict()
+    given = {_our_name(name): tensor for name, tensor in _strip_prefixes(read_weights(path), own).items()}
+    given = {name: tensor for name, tensor in given.items() if not _is_batch_count(name, own)}
+    optional = {name for name in own if name.startswith("normalize.") or name.endswith("num_batches_tracked")}
+    missing = [name for name in own if name not in given and name not in optional]
+    unexpected = [name for name in given if name not in own]
+    shapes = [
+        f"{name} is {_shape(given[name])} in the file and {_shape(own[name])} in the network"
+        for name in own
+        if name in given and given[name].shape != own[name].shape
+    ]
+    problems = [*shapes]
+    if missing:
+        problems.append(f"the file lacks {_few(missing)}")
+    if unexpected:
+        problems.append(f"the file has {_few(unexpected)} beyond the network")
+    if problems:
+        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+        raise CheckpointError(f"{path} is a checkpoint of another architecture: {shown}")
+    network.load_state_dict(own | given)
+
+
+def _strip_prefixes(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    while tensors and not any(_our_name(name) in own for name in tensors):
+        heads = {name.split(".", 1)[0] for name in tensors}
+        if len(heads) != 1 or not all("." in name for name in tensors):
+            break
+        tensors = {name.split(".", 1)[1]: tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _our_name(name: str) -> str:
+    for theirs, ours in (("fc.", "linear."), ("downsample.", "shortcut."), ("classifier.", "linear.")):
+        name = name.replace(theirs, ours)
+    return name
+
+
+def _is_batch_count(name: str, own: Mapping[str, Tensor]) -> bool:
+    return name.endswith("num_batches_tracked") and name not in own
+
+
+def _shape(tensor: Tensor) -> list[int]:
+    return list(tensor.shape)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

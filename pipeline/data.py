@@ -1,0 +1,195 @@
+"""Every stage's one way to the data: the same four splits, by name, chosen by seed and recorded by digest.
+
+`train` teaches, `reference` weighs and calibrates, `validation` chooses. `test` is not part of what the
+stages are handed: only `load_test` opens it, and only the report calls that.
+"""
+
+# N images, C channels, H W height and width, B batch
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Discriminator
+from torch import Tensor
+
+from pipeline.datasets import DATASETS, LabelledImages, RawData
+from pipeline.datasets.base import AugmentConfig, DatasetConfig
+from pipeline.errors import DataError
+from pipeline.frozen import derive_seed
+from pipeline.task import Task
+
+DataConfig = Annotated[reduce(or_, (config for config, _ in DATASETS.values())), Discriminator("name")]
+
+
+class Batch(NamedTuple):
+    inputs: Tensor  # [B, C, H, W] float32 in [0, 1]
+    targets: Tensor  # [B] int64
+    index: Tensor  # [B] int64, position in the split; cached teacher outputs and sample weights need it
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """Images in memory, as they were stored."""
+
+    images: Tensor  # [N, C, H, W]: uint8, or float32 in [0, 1]
+    targets: Tensor  # [N] int64
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batch(self, index: Tensor, device: torch.device | None = None) -> Batch:
+        """The chosen images as float32 in [0, 1]."""
+        inputs = self.images[index].to(device)
+        inputs = inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs
+        return Batch(inputs, self.targets[index].to(device), index.to(device))
+
+    def batches(self, size: int, device: torch.device | None = None) -> Iterator[Batch]:
+        """The whole split once, in order."""
+        for start in range(0, len(self), size):
+            yield self.batch(torch.arange(start, min(start + size, len(self))), device)
+
+    def to(self, device: torch.device) -> "ImageSplit":
+        return ImageSplit(self.images.to(device), self.targets.to(device))
+
+
+@dataclass(frozen=True)
+class Splits:
+    task: Task
+    train: ImageSplit
+    reference: ImageSplit
+    validation: ImageSplit
+    augment: AugmentConfig
+    sizes: dict[str, int]  # images a split, test included
+    digests: dict[str, str]  # SHA-256 of each split's indices, test included
+
+
+def load_splits(config: Any, seed: int) -> Splits:
+    """The data set of a configuration, split by seed.
+
+    Raises:
+        DataError: the data cannot be read, or a class is too small to appear in every split.
+    """
+    raw, parts = _load(config, seed)
+    chosen = {name: _take(raw.train, parts[name]) for name in ("train", "reference", "validation")}
+    task = _task(raw, chosen["train"])
+    return Splits(
+        task,
+        **chosen,
+        augment=config.augment,
+        sizes={name: len(index) for name, index in parts.items()},
+        digests={name: _index_digest(index) for name, index in parts.items()},
+    )
+
+
+def load_test(config: Any, seed: int) -> ImageSplit:
+    """The test split; to be opened once a run, by its report."""
+    raw, parts = _load(config, seed)
+    return _take(raw.test or raw.train, parts["test"])
+
+
+def load_whole_train(config: Any) -> tuple[Task, ImageSplit]:
+    """All training images unsplit, for scores of untrained networks, which choose nothing on other splits."""
+    raw: RawData = DATASETS[config.name][1](config)
+    whole = _take(raw.train, np.arange(len(raw.train.targets)))
+    return _task(raw, whole), whole
+
+
+def draw_batch(split: ImageSplit, size: int, seed: int) -> Batch:
+    """`size` images drawn by seed without replacement.
+
+    Raises:
+        DataError: fewer images than `size`.
+    """
+    if size > len(split):
+        raise DataError(f"a batch of {size} was asked for, but there are {len(split)} training images")
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(derive_seed(seed, "batch")))
+    return split.batch(order[:size])
+
+
+def augment(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    """Random crop after zero padding and random horizontal flip, drawn for each image. [B, C, H, W] to the same."""
+    count, _, height, width = images.shape
+    if config.pad:
+        padded = torch.nn.functional.pad(images, (config.pad,) * 4)
+        corners = torch.randint(0, 2 * config.pad + 1, (2, count, 1), generator=generator).to(images.device)
+        rows = corners[0] + torch.arange(height, device=images.device)
+        columns = corners[1] + torch.arange(width, device=images.device)
+        of_image = torch.arange(count, device=images.device)[:, None, None]
+        images = padded[of_image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    if config.flip:
+        flipped = (torch.rand(count, generator=generator) < 0.5).to(images.device)
+        images = torch.where(flipped[:, None, None, None], images.flip(3), images)
+    return images
+
+
+def _load(config: DatasetConfig, seed: int) -> tuple[RawData, dict[str, np.ndarray]]:
+    raw: RawData = DATASETS[config.name][1](config)  # type: ignore[attr-defined]
+    return raw, _split_indices(config, raw, seed)
+
+
+def _split_indices(config: DatasetConfig, raw: RawData, seed: int) -> dict[str, np.ndarray]:
+    """Indices of each split, stratified by class; `test` indexes `raw.test` where the data set has one."""
+    targets = raw.train.targets
+    remaining = np.arange(len(targets))
+    parts: dict[str, np.ndarray] = {}
+    if raw.test is not None:
+        parts["test"] = np.arange(len(raw.test.targets))
+    else:
+        remaining, parts["test"] = _stratified(remaining, targets, config.test_fraction, seed, "test")  # type: ignore[attr-defined]
+    pool = len(remaining)
+    for name, fraction in (("validation", config.validation_fraction), ("reference", config.reference_fraction)):
+        share = fraction * pool / len(remaining)
+        remaining, parts[name] = _stratified(remaining, targets, share, seed, name)
+    parts["train"] = remaining
+    return parts
+
+
+def _stratified(
+    index: np.ndarray, targets: np.ndarray, fraction: float, seed: int, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.model_selection import train_test_split
+
+    counts = np.bincount(targets[index])
+    smallest = int(np.argmin(np.where(counts > 0, counts, counts.max() + 1)))
+    try:
+        kept, taken = train_test_split(
+            index, test_size=fraction, stratify=targets[index], random_state=derive_seed(seed, "split", name) % 2**32
+        )
+    except ValueError as error:
+        raise DataError(
+            f"class {smallest} has {counts[smallest]} examples left, too few to give {fraction:.0%} of "
+            f"{len(index)} to {name!r} with every class in it; add examples or change data.{name}_fraction"
+        ) from error
+    return np.sort(kept), np.sort(taken)
+
+
+def _take(images: LabelledImages, index: np.ndarray) -> ImageSplit:
+    return ImageSplit(torch.from_numpy(images.images[index]), torch.from_numpy(images.targets[index]))
+
+
+def _task(raw: RawData, train: ImageSplit) -> Task:
+    mean, std = _pixel_statistics(train.images)
+    channels, height, width = (int(n) for n in train.images.shape[1:])
+    return Task(labels=raw.labels, input_shape=(channels, height, width), mean=mean, std=std)
+
+
+def _pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation a channel of pixels in [0, 1]; a constant channel gets std 1."""
+    scale = 255.0 if images.dtype == torch.uint8 else 1.0
+    means, stds = [], []
+    for channel in range(images.shape[1]):
+        pixels = images[:, channel].double() / scale
+        std = float(pixels.std(correction=0))
+        means.append(round(float(pixels.mean()), 6))
+        stds.append(round(std, 6) if std > 1e-3 else 1.0)
+    return tuple(means), tuple(stds)
+
+
+def _index_digest(index: np.ndarray) -> str:
+    return hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()

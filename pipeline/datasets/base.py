@@ -1,0 +1,42 @@
+"""What every data set's loader gives and what every data set's configuration holds."""
+
+from typing import NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from pipeline.frozen import Frozen
+
+
+class AugmentConfig(Frozen):
+    """The ordinary augmentation of training images; anything but the defaults forbids cached teacher outputs."""
+
+    pad: int = Field(0, ge=0, le=64, description="random crop after padding by this many pixels")
+    flip: bool = Field(False, description="random horizontal flip")
+
+    @property
+    def is_random(self) -> bool:
+        return self.pad > 0 or self.flip
+
+
+class DatasetConfig(Frozen):
+    """Fields that every data set has."""
+
+    reference_fraction: float = Field(
+        0.1, gt=0, lt=0.5, description="of the training part, set aside for influence weights and calibration"
+    )
+    validation_fraction: float = Field(0.15, gt=0, lt=0.5, description="of the training part, for every choice")
+    augment: AugmentConfig = AugmentConfig()
+
+
+class LabelledImages(NamedTuple):
+    images: np.ndarray  # [N, C, H, W]: uint8, or float32 in [0, 1]
+    targets: np.ndarray  # [N] int64
+
+
+class RawData(NamedTuple):
+    """A data set before it is split; `test` is None where the loader leaves it to be carved from `train`."""
+
+    train: LabelledImages
+    test: LabelledImages | None
+    labels: tuple[str, ...]

@@ -1,0 +1,107 @@
+"""Images in one .npz file, in the form of Keras' mnist.npz, so that MNIST and CIFAR-10 use the same door."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, ValidationInfo, field_validator
+
+from pipeline.datasets.base import DatasetConfig, LabelledImages, RawData
+from pipeline.errors import DataError
+
+_KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+class NpzConfig(DatasetConfig):
+    """An .npz file with x_train, y_train, x_test and y_test."""
+
+    name: Literal["npz"] = "npz"
+    path: Path = Field(description="x_* uint8 [N, H, W, C] or [N, H, W]; y_* integers; other keys are ignored")
+    labels: tuple[str, ...] | None = Field(None, description="class names in order; null names them 0, 1, 2, …")
+
+    @field_validator("path")
+    @classmethod
+    def _exists(cls, path: Path, info: ValidationInfo) -> Path:
+        if (info.context or {}).get("check_files") and not path.is_file():
+            raise ValueError(f"no file at {path}")
+        return path
+
+
+def load_npz(config: NpzConfig) -> RawData:
+    """Read and check the four arrays.
+
+    Raises:
+        DataError: missing, truncated, a pickle inside, wrong types or shapes, labels outside the classes,
+            or a class without training images.
+    """
+    arrays = _read(config.path)
+    train = _checked(config.path, "train", arrays["x_train"], arrays["y_train"])
+    test = _checked(config.path, "test", arrays["x_test"], arrays["y_test"])
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise DataError(
+            f"{config.path}: x_train holds images of [C, H, W] = {list(train.images.shape[1:])} and x_test of "
+            f"{list(test.images.shape[1:])}; they must be equal"
+        )
+    labels = config.labels or tuple(str(k) for k in range(int(train.targets.max()) + 1))
+    for part, targets in (("y_train", train.targets), ("y_test", test.targets)):
+        outside = targets[(targets < 0) | (targets >= len(labels))]
+        if outside.size:
+            raise DataError(
+                f"{config.path}: {part} holds label {int(outside[0])}, but the {len(labels)} classes are "
+                f"0 to {len(labels) - 1}; mend the labels or name more classes in data.labels"
+            )
+    empty = np.flatnonzero(np.bincount(train.targets, minlength=len(labels)) == 0)
+    if empty.size:
+        raise DataError(
+            f"{config.path}: class {int(empty[0])} ({labels[int(empty[0])]!r}) has no image in x_train; "
+            "labels must be 0, 1, 2, … without gaps, so renumber them or add examples"
+        )
+    return RawData(train, test, labels)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise DataError(f"no data file at {path}; give an .npz file with {', '.join(_KEYS)}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if isinstance(archive, np.ndarray):
+                raise DataError(f"{path} is a single .npy array; an .npz file with {', '.join(_KEYS)} is needed")
+            missing = [key for key in _KEYS if key not in archive.files]
+            if missing:
+                raise DataError(
+                    f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive.files) or 'nothing'}, "
+                    f"and {', '.join(_KEYS)} are needed"
+                )
+            return {key: archive[key] for key in _KEYS}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = (str(error).splitlines() or ["no data"])[0]
+        raise DataError(f"{path} is truncated or not an .npz file ({reason}); fetch or save it again") from error
+
+
+def _checked(path: Path, part: str, images: np.ndarray, targets: np.ndarray) -> LabelledImages:
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise DataError(
+            f"{path}: x_{part} is {images.dtype} {list(images.shape)}; it must be uint8 [N, H, W, C] or [N, H, W]"
+        )
+    if not np.issubdtype(targets.dtype, np.integer):
+        raise DataError(f"{path}: y_{part} is {targets.dtype}; labels must be integers")
+    if targets.ndim == 2 and targets.shape[1] == 1:  # Keras' cifar10 has [N, 1]
+        targets = targets[:, 0]
+    if targets.shape != images.shape[:1]:
+        raise DataError(
+            f"{path}: y_{part} has shape {list(targets.shape)} for {len(images)} images; one label an image is needed"
+        )
+    if len(images) == 0 or min(images.shape[1:]) == 0:
+        raise DataError(f"{path}: x_{part} is empty ({list(images.shape)})")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.shape[3] > 16:
+        raise DataError(
+            f"{path}: x_{part} {list(images.shape)} would have {images.shape[3]} channels; "
+            "the channel axis comes last: [N, H, W, C]"
+        )
+    return LabelledImages(np.ascontiguousarray(images.transpose(0, 3, 1, 2)), targets.astype(np.int64))

@@ -1,0 +1,85 @@
+"""Every error that edgestill raises on purpose.
+
+    EdgestillError                 one clear sentence for a person; `exit_code` is the command's
+    ├── UserError (ValueError)     2: something the user gave is wrong, and the user can mend it
+    │   ├── ConfigError            the configuration; carries all of its problems at once
+    │   ├── DataError              a data file or its contents
+    │   ├── CheckpointError        a weights file that cannot be read or does not fit
+    │   ├── ArchitectureError      a string that names no architecture of its space
+    │   ├── BudgetError            no student of the space meets the budget
+    │   ├── RunDirError            a run that is missing, held by another process, or altered
+    │   └── MissingDependencyError an optional library; says how to get it
+    └── FailedError (RuntimeError) 1: we could not do what was rightly asked
+        ├── TrainingError          the loss became NaN or infinite
+        ├── CandidateError         one student could not be scored; never ends a search
+        └── ExportError            the exported file is not the network
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class EdgestillError(Exception):
+    """Base of the tree above; `str()` is one sentence, or one problem a line."""
+
+    exit_code = 1
+
+
+class UserError(EdgestillError, ValueError):
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """All problems of one configuration."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(UserError):
+    pass
+
+
+class CheckpointError(UserError):
+    pass
+
+
+class ArchitectureError(UserError):
+    pass
+
+
+class BudgetError(UserError):
+    pass
+
+
+class RunDirError(UserError):
+    pass
+
+
+class MissingDependencyError(UserError):
+    pass
+
+
+class FailedError(EdgestillError, RuntimeError):
+    exit_code = 1
+
+
+class TrainingError(FailedError):
+    pass
+
+
+class CandidateError(FailedError):
+    pass
+
+
+class ExportError(FailedError):
+    pass
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to say after an unknown name: the closest known ones, then all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
+    return f"{hint}known: {', '.join(known)}"

@@ -1,0 +1,40 @@
+"""Frozen, strict values that travel between stages as JSON, and the digests that name them."""
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Frozen(BaseModel):
+    """Immutable and strict about its keys, so that a misspelt key is an error and not a default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def canonical_json(value: Any) -> str:
+    """One spelling for equal values: sorted keys, no spaces, models by their fields."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+
+
+def digest(*values: Any) -> str:
+    """SHA-256 of the values' canonical JSON, in hex."""
+    return hashlib.sha256(canonical_json(values).encode()).hexdigest()
+
+
+def derive_seed(*parts: Any) -> int:
+    """A seed in [0, 2^63) that depends on all parts and on nothing else.
+
+    Seeds derived from content (run seed, architecture, epoch) rather than drawn in sequence make
+    results independent of order, of the number of workers, and of where a run was interrupted.
+    """
+    return int(digest(*parts)[:16], 16) >> 1
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if hasattr(value, "__fspath__"):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no canonical JSON form")

@@ -1,0 +1,317 @@
+"""The one object through which every file of a run passes.
+
+    runs/<date>_<time>_<name>_<key>/
+      config.yaml     the configuration, complete
+      manifest.json   versions, machine, seed; per stage: status, seconds, inputs digest, SHA-256 of every file
+      <stage>/        what a stage wrote
+
+A stage is done when the manifest says so for the digest of its inputs. Every write is atomic; one process
+holds a run at a time, by a lock that the system releases when the process dies.
+"""
+
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import yaml
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, Field, ValidationError
+
+from pipeline.checkpoint import fsync_directory, write_atomic
+from pipeline.device import describe_machine
+from pipeline.errors import RunDirError, nearest
+from pipeline.frozen import Frozen, digest
+
+Result = TypeVar("Result", bound=BaseModel)
+
+_LIBRARIES = ("edgestill", "torch", "numpy", "optuna", "onnx", "onnxruntime", "prefect", "scikit-learn", "pydantic")
+
+
+class StageRecord(Frozen):
+    status: str  # "done"
+    seconds: float
+    inputs: str  # digest
+    files: dict[str, str] = {}  # path inside the run -> SHA-256
+
+
+class Manifest(Frozen):
+    schema_version: int = Field(1, alias="schema")
+    name: str
+    created: str
+    seed: int
+    config_digest: str
+    git_commit: str | None
+    versions: dict[str, str]
+    machine: dict[str, str | int]
+    stages: dict[str, StageRecord] = {}
+
+
+class RunDir:
+    """A run's folder, held for writing (`create`, `open`) or looked at (`view`). Use it in a `with` block."""
+
+    def __init__(self, root: Path, lock: FileLock | None) -> None:
+        self.root = root
+        self._lock = lock
+
+    @classmethod
+    def create(cls, parent: Path, name: str, seed: int, config: BaseModel) -> "RunDir":
+        """A new run below `parent`, held by this process."""
+        config_digest = digest(config)
+        created = datetime.datetime.now(datetime.UTC)
+        folder = f"{created:%Y%m%d_%H%M%S}_{name}_{config_digest[:6]}"
+        root = _unused(parent, folder)
+        run = cls(root, _acquire(root))
+        manifest = Manifest(
+            schema=1,
+            name=name,
+            created=created.isoformat(timespec="seconds"),
+            seed=seed,
+            config_digest=config_digest,
+            git_commit=_git_commit(),
+            versions=installed_versions(),
+            machine=describe_machine(),
+        )
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        write_atomic(root / "config.yaml", text.encode())
+        run._save(manifest)
+        return run
+
+    @classmethod
+    def open(cls, root: Path) -> "RunDir":
+        """An existing run, held by this process.
+
+        Raises:
+            RunDirError: no run there, or another process holds it.
+        """
+        _require_run(root)
+        return cls(root, _acquire(root))
+
+    @classmethod
+    def view(cls, root: Path) -> "RunDir":
+        """An existing run to read from, whoever holds it."""
+        _require_run(root)
+        return cls(root, None)
+
+    def __enter__(self) -> "RunDir":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the run."""
+        if self._lock is not None:
+            self._lock.release()
+
+    @property
+    def manifest(self) -> Manifest:
+        return Manifest.model_validate_json((self.root / "manifest.json").read_text(encoding="utf-8"))
+
+    def config(self, kind: type[Result]) -> Result:
+        """The configuration that the run was created with.
+
+        Raises:
+            RunDirError: it was edited since, or another version of edgestill wrote it.
+        """
+        try:
+            config = kind.model_validate(yaml.safe_load((self.root / "config.yaml").read_text(encoding="utf-8")))
+        except (OSError, yaml.YAMLError, ValidationError) as error:
+            first = str(error).splitlines()[0]
+            raise RunDirError(f"{self.root}/config.yaml cannot be read ({first}); start a new run") from error
+        if digest(config) != self.manifest.config_digest:
+            raise RunDirError(
+                f"{self.root}/config.yaml is not the configuration that this run was started with; "
+                "put it back, or start a new run with `edgestill run`"
+            )
+        return config
+
+    def path(self, stage: str, name: str) -> Path:
+        """Where a stage's file lies; its folder is made."""
+        folder = self.root / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+
+    def write(self, stage: str, name: str, data: bytes | str | BaseModel) -> Path:
+        """One whole file of a stage."""
+        path = self.path(stage, name)
+        if isinstance(data, BaseModel):
+            data = data.model_dump_json(indent=1) + "\n"
+        write_atomic(path, data.encode() if isinstance(data, str) else data)
+        return path
+
+    def write_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
+        """A folder that is there whole or not at all: filled aside, then renamed into place."""
+        target = self.root / name
+        temporary = Path(tempfile.mkdtemp(dir=self.root, prefix=f".{name}."))
+        try:
+            temporary.chmod(0o755)
+            fill(temporary)
+            for path in temporary.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.rename(target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        fsync_directory(self.root)
+        return target
+
+    def append(self, stage: str, name: str, line: str) -> None:
+        """One line more in a stage's journal; a reader must bear a torn last line."""
+        with self.path(stage, name).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def journal(self, stage: str, name: str) -> list[Any]:
+        """The whole JSON lines of a journal; a last line that a kill tore is dropped, from the file too."""
+        path = self.path(stage, name)
+        if not path.exists():
+            return []
+        lines, entries = path.read_text(encoding="utf-8").split("\n"), []
+        for line in lines:
+            try:
+                entries.append(json.loads(line))
+            except ValueError:
+                break
+        if len(entries) != len(lines) - 1:
+            write_atomic(path, "".join(line + "\n" for line in lines[: len(entries)]).encode())
+        return entries
+
+    def is_done(self, stage: str, inputs: str) -> bool:
+        """Whether the stage was finished for these inputs."""
+        record = self.manifest.stages.get(stage)
+        return record is not None and record.status == "done" and record.inputs == inputs
+
+    def finish(
+        self, stage: str, result: BaseModel, inputs: str, seconds: float, beside: Sequence[str] = ()
+    ) -> None:
+        """Write the stage's result, then enter it and all of the stage's files in the manifest.
+
+        Hidden files, which a stage goes on from after a kill, are not entered but removed.
+
+        Args:
+            beside: files and folders of the stage outside its own folder.
+        """
+        self.write(stage, "result.json", result)
+        found = [path for name in (stage, *beside) for path in _files(self.root / name)]
+        kept = [path for path in found if not path.name.startswith(".")]
+        files = {str(path.relative_to(self.root)): file_digest(path) for path in kept}
+        record = StageRecord(status="done", seconds=round(seconds, 3), inputs=inputs, files=files)
+        manifest = self.manifest
+        self._save(manifest.model_copy(update={"stages": manifest.stages | {stage: record}}))
+        for path in set(found) - set(kept):
+            path.unlink()
+
+    def read(self, stage: str, kind: type[Result]) -> Result:
+        """A finished stage's result.
+
+        Raises:
+            RunDirError: the stage is not done, or a file of it was altered or lost since.
+        """
+        record = self.manifest.stages.get(stage)
+        if record is None:
+            raise RunDirError(f"{self.root} has not finished its {stage} stage; `edgestill resume {self.root}`")
+        for name, expected in record.files.items():
+            path = self.root / name
+            if not path.is_file() or file_digest(path) != expected:
+                what = "was altered" if path.is_file() else "is missing"
+                raise RunDirError(f"{path} {what} since the {stage} stage wrote it; start a new run, or put it back")
+        return kind.model_validate_json((self.root / stage / "result.json").read_bytes())
+
+    def _save(self, manifest: Manifest) -> None:
+        text = manifest.model_dump_json(indent=1, by_alias=True) + "\n"
+        write_atomic(self.root / "manifest.json", text.encode())
+
+
+def find_run(name: str, parent: Path) -> Path:
+    """The run that a person means: a path, a folder's name below `parent`, or `latest`.
+
+    Raises:
+        RunDirError: there is none.
+    """
+    known = list_runs(parent)
+    if name == "latest" and known:
+        return known[-1]
+    for path in (Path(name), parent / name):
+        if (path / "manifest.json").is_file():
+            return path
+    names = [path.name for path in known]
+    hint = nearest(Path(name).name, names) if names else f"there are no runs in {parent}"
+    raise RunDirError(f"no run at {name!r}; {hint}")
+
+
+def list_runs(parent: Path) -> list[Path]:
+    """The runs below a folder, oldest first."""
+    if not parent.is_dir():
+        return []
+    return sorted(path.parent for path in parent.glob("*/manifest.json"))
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions of what a figure depends on, as installed."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _unused(parent: Path, folder: str) -> Path:
+    for suffix in ("", *(f"-{n}" for n in range(2, 1000))):
+        root = parent / (folder + suffix)
+        try:
+            root.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return root
+    raise RunDirError(f"{parent} already holds a thousand runs called {folder}; give another --out")
+
+
+def _acquire(root: Path) -> FileLock:
+    lock = FileLock(root / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunDirError(
+            f"{root} is held by another edgestill process; wait for it, or stop it and run `edgestill resume {root}`"
+        ) from error
+    return lock
+
+
+def _require_run(root: Path) -> None:
+    if not (root / "manifest.json").is_file():
+        raise RunDirError(f"{root} is not a run directory (no manifest.json in it); `edgestill runs` lists them")
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [found for found in sorted(path.rglob("*")) if found.is_file()]
+
+
+def _git_commit() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None

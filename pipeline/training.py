@@ -1,0 +1,258 @@
+"""The training loop: the teacher and every distillation method run this one.
+
+What is random in an epoch (order, augmentation, dropout) comes from a seed derived from the run's seed and the
+epoch's number, so a run that goes on from its last epoch computes what an undisturbed one would have.
+"""
+
+# B batch, K classes
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.data import Batch, ImageSplit, augment
+from pipeline.datasets.base import AugmentConfig
+from pipeline.errors import TrainingError
+from pipeline.frozen import Frozen, derive_seed
+from pipeline.metrics import Metrics, evaluate
+
+
+class TrainingConfig(Frozen):
+    epochs: int = Field(30, ge=1, le=100_000)
+    batch_size: int = Field(64, ge=2, le=65_536)
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd has Nesterov momentum 0.9")
+    learning_rate: float = Field(0.1, gt=0, le=100)
+    weight_decay: float = Field(5e-4, ge=0, le=1)
+    warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up, then a half cosine to 0")
+    patience: int = Field(0, ge=0, description="stop after this many epochs without a better validation; 0 never")
+
+
+class EpochRecord(Frozen):
+    """A row of the learning curve."""
+
+    epoch: int  # from 0
+    learning_rate: float  # at the end of the epoch
+    loss: float  # mean over the epoch's steps
+    terms: dict[str, float]  # the loss by its terms, likewise
+    validation_accuracy: float
+    validation_cross_entropy: float
+    seconds: float
+
+
+class FitResult(Frozen):
+    best_epoch: int
+    best: Metrics  # on validation
+    stopped_early: bool
+    curve: tuple[EpochRecord, ...]
+
+
+class Objective(Protocol):
+    """What a training run minimises, seen from the loop."""
+
+    def parameters(self) -> Iterable[nn.Parameter]: ...  # trained beside the network's
+    def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch: ...
+    def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]: ...  # named terms; their sum is descended
+    def end_epoch(self, epoch: int, network: nn.Module) -> None: ...
+    def deployable(self, network: nn.Module) -> nn.Module: ...  # what is evaluated and ships: images to logits [B, K]
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Supervised:
+    """Cross-entropy on the labels: how a teacher is trained."""
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        return ()
+
+    def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
+        return batch
+
+    def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        return {"cross_entropy": F.cross_entropy(network(batch.inputs), batch.targets)}
+
+    def end_epoch(self, epoch: int, network: nn.Module) -> None:
+        pass
+
+    def deployable(self, network: nn.Module) -> nn.Module:
+        return network
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def fit(
+    network: nn.Module,
+    objective: Objective,
+    train: ImageSplit,
+    validation: ImageSplit,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    augmentation: AugmentConfig | None = None,
+    observe: Callable[[EpochRecord], None] = lambda _: None,
+    save: Callable[[dict[str, Any]], None] = lambda _: None,
+    resume: dict[str, Any] | None = None,
+) -> FitResult:
+    """Train in place and leave the network (and the objective) at its best epoch on validation.
+
+    The best epoch has the highest validation accuracy, ties broken by the lower cross-entropy, then the earlier.
+
+    Args:
+        observe: sees every epoch's record; what it raises ends the training (Optuna's pruning does).
+        save: is given, after every epoch, the state from which `resume` goes on.
+
+    Raises:
+        TrainingError: the loss became NaN or infinite.
+    """
+    network.to(device)
+    train, validation = train.to(device), validation.to(device)
+    parameters = [*network.parameters(), *objective.parameters()]
+    optimizer = _optimizer(parameters, config)
+    state = _State(network, objective, optimizer)
+    if resume is not None:
+        state.load(resume)
+    steps = _steps_per_epoch(len(train), config.batch_size)
+    while len(state.curve) < config.epochs and not state.out_of_patience(config.patience):
+        epoch, start = len(state.curve), time.perf_counter()
+        terms = _train_epoch(network, objective, optimizer, train, config, steps, epoch, seed, augmentation)
+        objective.end_epoch(epoch, network)
+        metrics = evaluate(objective.deployable(network), validation, device)
+        record = EpochRecord(
+            epoch=epoch,
+            learning_rate=optimizer.param_groups[0]["lr"],
+            loss=sum(terms.values()),
+            terms=terms,
+            validation_accuracy=metrics.accuracy,
+            validation_cross_entropy=metrics.cross_entropy,
+            seconds=time.perf_counter() - start,
+        )
+        state.add(record, metrics)
+        save(state.dump())
+        observe(record)
+    stopped = len(state.curve) < config.epochs
+    state.restore_best()
+    return FitResult(best_epoch=state.best_epoch, best=state.best, stopped_early=stopped, curve=tuple(state.curve))
+
+
+class _State:
+    """What a training run knows after an epoch, and its best so far."""
+
+    def __init__(self, network: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
+        self._network, self._objective, self._optimizer = network, objective, optimizer
+        self.curve: list[EpochRecord] = []
+        self.best = Metrics(accuracy=-1.0, cross_entropy=math.inf, n=0)
+        self.best_epoch = -1
+        self._best_weights: dict[str, Any] = {}
+
+    def add(self, record: EpochRecord, metrics: Metrics) -> None:
+        self.curve.append(record)
+        if (metrics.accuracy, -metrics.cross_entropy) > (self.best.accuracy, -self.best.cross_entropy):
+            self.best, self.best_epoch = metrics, record.epoch
+            self._best_weights = {
+                "network": _copied(self._network.state_dict()),
+                "objective": _copied(self._objective.state_dict()),
+            }
+
+    def out_of_patience(self, patience: int) -> bool:
+        return 0 < patience <= len(self.curve) - 1 - self.best_epoch
+
+    def restore_best(self) -> None:
+        self._network.load_state_dict(self._best_weights["network"])
+        self._objective.load_state_dict(self._best_weights["objective"])
+
+    def dump(self) -> dict[str, Any]:
+        return {
+            "network": self._network.state_dict(),
+            "objective": self._objective.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "best_weights": self._best_weights,
+            "best": self.best.model_dump(),
+            "best_epoch": self.best_epoch,
+            "curve": [record.model_dump() for record in self.curve],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._network.load_state_dict(state["network"])
+        self._objective.load_state_dict(state["objective"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._best_weights = state["best_weights"]
+        self.best = Metrics.model_validate(state["best"])
+        self.best_epoch = state["best_epoch"]
+        self.curve = [EpochRecord.model_validate(record) for record in state["curve"]]
+
+
+def _train_epoch(
+    network: nn.Module,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    train: ImageSplit,
+    config: TrainingConfig,
+    steps: int,
+    epoch: int,
+    seed: int,
+    augmentation: AugmentConfig | None,
+) -> dict[str, float]:
+    """One pass over the training images; the mean of each loss term."""
+    network.train()
+    generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
+    torch.manual_seed(derive_seed(seed, "dropout", epoch))
+    order = torch.randperm(len(train), generator=generator)
+    totals: dict[str, Tensor] = {}
+    for step in range(steps):
+        _set_learning_rate(optimizer, config, (epoch * steps + step + 1) / steps)
+        batch = train.batch(order[step * config.batch_size : (step + 1) * config.batch_size].to(train.images.device))
+        if augmentation is not None and augmentation.is_random:
+            batch = batch._replace(inputs=augment(batch.inputs, augmentation, generator))
+        terms = objective.loss(network, objective.prepare_batch(batch, generator))
+        loss = torch.stack(list(terms.values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        for name, value in terms.items():
+            totals[name] = totals.get(name, torch.zeros((), device=value.device)) + value.detach()
+    means = {name: float(total) / steps for name, total in totals.items()}
+    if not all(math.isfinite(value) for value in means.values()):
+        raise TrainingError(
+            f"the loss became {means} in epoch {epoch} at learning rate {optimizer.param_groups[0]['lr']:.3g}; "
+            "try a lower learning_rate"
+        )
+    return means
+
+
+def _steps_per_epoch(examples: int, batch_size: int) -> int:
+    """A last batch is used unless it is a single image, which batch norm cannot train on."""
+    whole, rest = divmod(examples, batch_size)
+    return whole + (1 if rest > 1 else 0)
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainingConfig, epochs_done: float) -> None:
+    """Linear warm-up to the configured rate, then half a cosine down to 0 at the last step."""
+    if epochs_done < config.warmup_epochs < config.epochs:
+        factor = epochs_done / config.warmup_epochs
+    else:
+        warmup = config.warmup_epochs if config.warmup_epochs < config.epochs else 0.0
+        factor = 0.5 * (1 + math.cos(math.pi * (epochs_done - warmup) / (config.epochs - warmup)))
+    for group in optimizer.param_groups:
+        group["lr"] = config.learning_rate * factor
+
+
+def _optimizer(parameters: list[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        parameters, lr=config.learning_rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
+    )
+
+
+def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in state.items()}

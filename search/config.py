@@ -1,0 +1,81 @@
+"""What a search can be told."""
+
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field
+
+from pipeline.cost import Cost
+from pipeline.errors import nearest
+from pipeline.frozen import Frozen
+from search.scorers import SCORERS
+from search.spaces import SPACES, ResNetConfig
+
+
+def _known_scorer(name: str) -> str:
+    if name not in SCORERS:
+        raise ValueError(f"unknown scorer {name!r}; {nearest(name, SCORERS)}")
+    return name
+
+
+def _by_name(value: Any) -> Any:
+    """`space: nb201` is short for `space: {name: nb201}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+ScorerName = Annotated[str, AfterValidator(_known_scorer)]
+SpaceConfig = Annotated[
+    reduce(or_, (config for config, _ in SPACES.values())), Discriminator("name"), BeforeValidator(_by_name)
+]
+
+
+class Budget(Frozen):
+    """Hard limits; a student above one is never returned."""
+
+    max_params: int | None = Field(None, ge=1, description="trainable parameters")
+    max_flops: int | None = Field(None, ge=1, description="multiply-accumulates of one image")
+
+    def violations(self, cost: Cost) -> list[str]:
+        """A clause for each limit that the cost exceeds."""
+        return [
+            f"{name} {value:,} is above max_{name} {limit:,}" for name, value, limit in self._limits(cost) if value > limit
+        ]
+
+    def excess(self, cost: Cost) -> float:
+        """By how much the limits are exceeded, relative and summed; 0 is feasible."""
+        return sum(max(0.0, value / limit - 1) for _, value, limit in self._limits(cost))
+
+    def _limits(self, cost: Cost) -> list[tuple[str, int, int]]:
+        pairs = (("params", cost.params, self.max_params), ("flops", cost.flops, self.max_flops))
+        return [(name, value, limit) for name, value, limit in pairs if limit is not None]
+
+
+class EvolutionConfig(Frozen):
+    """DisWOT's search (METHODS.md 1.7): truncation selection, crossover, mutation."""
+
+    population: int = Field(36, ge=2, le=100_000)
+    parents: int = Field(10, ge=1, description="the best so many of the population breed")
+    evaluations: int = Field(200, ge=1, le=10_000_000, description="candidates scored; a smaller space is enumerated")
+    crossover: float = Field(0.5, ge=0, le=1, description="probability of a second parent")
+    mutation: float | None = Field(None, gt=0, le=1, description="of each gene; null is 1 / genes")
+
+
+class SearchConfig(Frozen):
+    space: SpaceConfig = ResNetConfig()
+    scorer: ScorerName = Field("diswot", description=f"one of {', '.join(SCORERS)}")
+    combine: Literal["sum", "zscore", "rank_sum"] = Field(
+        "sum", description="how diswot joins its two metrics; sum is the paper's"
+    )
+    baselines: tuple[ScorerName, ...] = Field(
+        ("params", "flops", "nwot", "random"), description="searched with the same effort, shown beside the winner"
+    )
+    budget: Budget = Budget()
+    evolution: EvolutionConfig = EvolutionConfig()
+    batch_size: int = Field(64, ge=2, le=4096, description="training images that every candidate is scored on")
+    draws: int = Field(3, ge=1, le=100, description="of each candidate's random weights; their mean score counts")
+    teacher_weights: Literal["random", "trained"] = Field("random", description="random is DisWOT's protocol")
+
+    @property
+    def uses_trained_teacher(self) -> bool:
+        return self.teacher_weights == "trained"

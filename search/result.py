@@ -1,0 +1,38 @@
+"""What a search hands on."""
+
+from pydantic import Field
+
+from pipeline.cost import Cost
+from pipeline.frozen import Frozen
+from search.config import Budget
+
+
+class Candidate(Frozen):
+    """A scored, feasible student."""
+
+    architecture: str  # in the space's string form
+    cost: Cost
+    scores: dict[str, float]
+    std: dict[str, float]  # of the scores over draws
+
+
+class Failure(Frozen):
+    """A student that could not be scored, and why."""
+
+    architecture: str
+    reason: str
+
+
+class SearchResult(Frozen):
+    space: str
+    space_size: int
+    scorer: str
+    combine: str
+    budget: Budget
+    winner: Candidate
+    picks: dict[str, Candidate] = Field(description="what each baseline would have picked, with the same effort")
+    evaluated: int
+    exhaustive: bool  # every member of the space was looked at
+    failures: tuple[Failure, ...]
+    candidates: tuple[Candidate, ...]  # all that the winner's search scored, in the order met
+    notes: tuple[str, ...]

@@ -1,0 +1,18 @@
+"""The table of scorers: a file (or a few lines of one) and a line each. Higher is better, always."""
+
+from search.scorers.base import Scorer, ScoringContext, Student
+from search.scorers.counts import Flops, Params, Random
+from search.scorers.diswot import Diswot, DiswotRelation, DiswotSemantic
+from search.scorers.nwot import Nwot
+
+SCORERS: dict[str, type[Scorer]] = {
+    "diswot": Diswot,
+    "diswot_semantic": DiswotSemantic,
+    "diswot_relation": DiswotRelation,
+    "nwot": Nwot,
+    "params": Params,
+    "flops": Flops,
+    "random": Random,
+}
+
+__all__ = ["SCORERS", "Scorer", "ScoringContext", "Student"]

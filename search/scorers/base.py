@@ -1,0 +1,47 @@
+"""What a scorer is given and what it gives."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from pipeline.cost import Cost
+from pipeline.data import Batch
+from pipeline.network import Initialisation, View
+
+
+@dataclass(frozen=True)
+class ScoringContext:
+    """What all candidates of a search share."""
+
+    batch: Batch
+    teacher: View | None  # the randomly initialised (or trained) teacher's one look at the batch
+    teacher_dims: frozenset[int]  # embedding widths that every scored student has; empty: judge each by its own
+    seed: int
+
+
+@dataclass(frozen=True)
+class Student:
+    """One candidate in one draw of its weights; a network is run once for all scorers of an initialisation."""
+
+    key: str
+    cost: Cost
+    view: View | None  # None for scorers that need no network
+    codes: tuple[Tensor, ...]  # the sign pattern of every ReLU, [B, units] bool; only where a scorer `needs_codes`
+
+
+class Scorer(ABC):
+    """Made once a search, so that the teacher's side is computed once; then called on each student."""
+
+    name: ClassVar[str]
+    initialisation: ClassVar[Initialisation | None] = None  # None: no network is built for this scorer
+    needs_teacher: ClassVar[bool] = False
+    needs_codes: ClassVar[bool] = False
+
+    def __init__(self, context: ScoringContext) -> None:
+        self.context = context
+
+    @abstractmethod
+    def __call__(self, student: Student) -> float:
+        """A score that depends on the student and the context alone; NaN or infinite means: no score."""

@@ -1,0 +1,124 @@
+"""DisWOT: a student is good if, untrained, it already relates to inputs as its untrained teacher does.
+
+Dong, Li and Wei, "DisWOT: Student Architecture Search for Distillation WithOut Training", CVPR 2023,
+arXiv:2303.15678. The paper's official code is followed where it is sound: N(0, 1) weights, training-mode batch
+norm, one batch, float32 gradients and an epsilon of 1e-12. Where it is not (METHODS.md 1.12), this file departs:
+the teacher's gradient is not accumulated over candidates, relations are between the inputs of the batch, and
+teacher and student see the same batch.
+
+The score is M_s + M_r, both at most 0, higher is better, and 0 for the teacher itself.
+"""
+
+# B batch, C channels, H W height and width, K classes
+
+import math
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.network import Initialisation, View
+from search.scorers.base import Scorer, ScoringContext, Student
+
+EPS = 1e-12  # the official code's; rows of a smaller norm drop out (METHODS.md 1.3)
+
+
+def relation(features: Tensor) -> Tensor:
+    """R = A A^T with rows normalised, A = features flattened to [B, C H W]; [B, B] float32."""
+    flat = features.flatten(1)
+    return F.normalize(flat @ flat.T, dim=1, eps=EPS)
+
+
+def relation_similarity(teacher: Tensor, student: Tensor) -> float:
+    """M_r = -||R_T - R_S||_F^2 / B^2, in [-2 / B, 0] for non-negative features. Its scale depends on B."""
+    return -float((teacher.double() - student.double()).square().sum()) / len(teacher) ** 2
+
+
+def classifier_gradient(view: View, targets: Tensor) -> Tensor:
+    """dL/dW of the last Linear for the mean cross-entropy L, [K, C], in closed form: (softmax - onehot)^T e / B."""
+    probabilities = view.logits.softmax(1)
+    error = probabilities - F.one_hot(targets, probabilities.shape[1])
+    return error.T @ view.embedding / len(targets)
+
+
+def semantic_similarity(teacher: Tensor, student: Tensor, eps: float = EPS) -> float:
+    """M_s = -sum_k ||E_T[k] - E_S[k]||_F^2 / (K C), E[k] = g_k g_k^T with each row normalised.
+
+    Row i of E[k] is a_ki g_k with a_ki = g_ki / max(|g_ki| |g_k|, eps), so E[k] = a_k g_k^T is of rank one and
+    the distance needs four inner products a class instead of C x C matrices.
+
+    Args:
+        teacher, student: classifier gradients [K, C] of the same shape.
+    """
+    classes, width = teacher.shape
+    (a_t, g_t), (a_s, g_s) = (_row_scales(g.double(), eps) for g in (teacher, student))
+    own = (a_t.square().sum(1) * g_t.square().sum(1)) + (a_s.square().sum(1) * g_s.square().sum(1))
+    cross = (a_t * a_s).sum(1) * (g_t * g_s).sum(1)
+    return min(0.0, -float((own - 2 * cross).sum()) / (classes * width))
+
+
+def _row_scales(gradient: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    norms = gradient.norm(dim=1, keepdim=True)
+    return gradient / (gradient.abs() * norms).clamp_min(eps), gradient
+
+
+def live_rows(gradient: Tensor, eps: float = EPS) -> float:
+    """The share of E's rows that eps leaves at norm 1; saturated logits under N(0, 1) weights kill the rest."""
+    gradient = gradient.double()
+    return float((gradient.abs() * gradient.norm(dim=1, keepdim=True) >= eps).double().mean())
+
+
+class _TeacherAware(Scorer):
+    initialisation: ClassVar[Initialisation | None] = "gaussian"
+    needs_teacher: ClassVar[bool] = True
+
+    def __init__(self, context: ScoringContext) -> None:
+        super().__init__(context)
+        assert context.teacher is not None
+        self._relation = relation(context.teacher.features)
+        self._gradient = classifier_gradient(context.teacher, context.batch.targets)
+
+    def _relation_similarity(self, student: Student) -> float:
+        assert student.view is not None
+        return relation_similarity(self._relation, relation(student.view.features))
+
+    def _semantic_similarity(self, student: Student) -> float:
+        """NaN where the widths differ: the gradients of [K, C_T] and [K, C_S] are not comparable."""
+        assert student.view is not None
+        widths = self.context.teacher_dims or {student.view.embedding.shape[1]}
+        if widths != {self._gradient.shape[1]}:
+            return math.nan
+        return semantic_similarity(self._gradient, classifier_gradient(student.view, self.context.batch.targets))
+
+
+class DiswotRelation(_TeacherAware):
+    """M_r alone; comparable between networks of any width and resolution."""
+
+    name: ClassVar[str] = "diswot_relation"
+
+    def __call__(self, student: Student) -> float:
+        return self._relation_similarity(student)
+
+
+class DiswotSemantic(_TeacherAware):
+    """M_s alone; NaN unless the student's embedding is as wide as the teacher's."""
+
+    name: ClassVar[str] = "diswot_semantic"
+
+    def __call__(self, student: Student) -> float:
+        return self._semantic_similarity(student)
+
+
+class Diswot(_TeacherAware):
+    """M_s + M_r, the paper's score.
+
+    Where widths differ only M_r is left. Scores with and without M_s must not be compared, so a search decides
+    it once for its whole space: `ScoringContext.teacher_dims` holds every width that the space has.
+    """
+
+    name: ClassVar[str] = "diswot"
+
+    def __call__(self, student: Student) -> float:
+        semantic = self._semantic_similarity(student)
+        return self._relation_similarity(student) + (0.0 if math.isnan(semantic) else semantic)

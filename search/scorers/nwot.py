@@ -1,0 +1,30 @@
+"""NASWOT: how well a random network's ReLU patterns tell the inputs of a batch apart."""
+
+from typing import ClassVar
+
+import torch
+
+from pipeline.network import Initialisation
+from search.scorers.base import Scorer, Student
+
+
+class Nwot(Scorer):
+    """log |K|, K_ij = units in which inputs i and j have the same ReLU state (Mellor et al. 2021, arXiv:2006.04647, eq. 2).
+
+    Two inputs with the same pattern make K singular and the score minus infinity, which is no score.
+    """
+
+    name: ClassVar[str] = "nwot"
+    initialisation: ClassVar[Initialisation | None] = "kaiming"
+    needs_codes: ClassVar[bool] = True
+
+    def __call__(self, student: Student) -> float:
+        size = len(self.context.batch.targets)
+        kernel = torch.zeros(size, size, dtype=torch.float64)
+        for code in student.codes:
+            active = code.float()
+            both = active @ active.T
+            on = active.sum(1)
+            # Equal states = both on + both off; counts below 2^24 are exact in float32.
+            kernel += (2 * both + code.shape[1] - on[:, None] - on[None, :]).double()
+        return float(torch.linalg.slogdet(kernel).logabsdet)

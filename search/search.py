@@ -1,0 +1,177 @@
+"""The search stage: the winner of the configured scorer, and what the baselines would have picked."""
+
+import random
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from pipeline.cost import Cost
+from pipeline.data import Batch
+from pipeline.errors import CandidateError, FailedError
+from pipeline.frozen import derive_seed
+from pipeline.task import Task
+from search.config import SearchConfig
+from search.evaluate import Evaluator
+from search.result import Candidate, Failure, SearchResult
+from search.scorers import SCORERS
+from search.space import Architecture
+from search.spaces import make_space
+from search.strategies.evolution import evolve
+
+_DISWOT_TERMS = ("diswot_semantic", "diswot_relation")
+
+
+def find_student(
+    config: SearchConfig,
+    task: Task,
+    batch: Batch,
+    teacher: nn.Module,
+    *,
+    seed: int,
+    known: Sequence[Mapping[str, Any]] = (),
+    record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
+    tick: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> SearchResult:
+    """Search with the configured scorer, and again with each baseline at the same effort and seed.
+
+    Args:
+        teacher: re-initialised in place unless `config.teacher_weights` is "trained".
+        known: entries that an interrupted search gave to `record`; those candidates are not scored again.
+
+    Raises:
+        BudgetError: nothing in the space meets the budget.
+        FailedError: every candidate failed.
+    """
+    space = make_space(config.space)
+    journal = _Journal(known, record)
+    dims = space.embedding_dims()
+    teacher_dim = getattr(teacher, "embedding_dim", None)
+    costs: dict[str, Cost] = {}
+    notes = []
+    if config.scorer in ("diswot", *_DISWOT_TERMS) and dims != {teacher_dim}:
+        notes.append(
+            f"students' embeddings are {_widths(dims)} wide and the teacher's is {teacher_dim}, so DisWOT's semantic "
+            "metric does not apply and its relation metric alone ranks them"
+        )
+
+    def run(scorer: str, stage: str) -> list[Candidate]:
+        terms = (scorer, *_DISWOT_TERMS) if scorer == "diswot" else (scorer,)
+        evaluator = Evaluator(
+            space,
+            task,
+            batch,
+            terms,
+            teacher=teacher,
+            seed=seed,
+            draws=config.draws,
+            trained=config.teacher_weights == "trained",
+            comparable=True,
+            guard=SCORERS[scorer].initialisation is not None,
+            costs=costs,
+        )
+        return evolve(
+            space,
+            lambda architecture: journal.score(scorer, architecture, space.format(architecture), evaluator),
+            evaluator.cost,
+            lambda found: fitness(found, scorer, config.combine),
+            config.budget,
+            config.evolution,
+            random.Random(derive_seed(seed, "evolution")),
+            lambda done, total: tick(done, total, stage),
+        )
+
+    candidates = run(config.scorer, f"scoring by {config.scorer}")
+    if not candidates:
+        reasons = {failure.reason for failure in journal.failures}
+        raise FailedError(f"all {len(journal.failures)} candidates failed: {'; '.join(sorted(reasons)[:3])}")
+    picks = {}
+    for name in config.baselines:
+        found = run(name, f"baseline {name}")
+        if found:
+            picks[name] = _winner(found, name, config.combine)
+        else:
+            notes.append(f"baseline {name} scored no candidate")
+    return SearchResult(
+        space=space.name,
+        space_size=space.size,
+        scorer=config.scorer,
+        combine=config.combine,
+        budget=config.budget,
+        winner=_winner(candidates, config.scorer, config.combine),
+        picks=picks,
+        evaluated=len(candidates) + len([f for f in journal.failures if journal.scorer_of[f] == config.scorer]),
+        exhaustive=space.size <= config.evolution.evaluations,
+        failures=tuple(journal.failures),
+        candidates=tuple(candidates),
+        notes=tuple(notes),
+    )
+
+
+def fitness(candidates: Sequence[Candidate], scorer: str, combine: str) -> list[float]:
+    """What selection compares; for `diswot`, its two metrics joined as METHODS.md 1.4 lists.
+
+    `sum` is the paper's raw sum, in which the semantic metric is some hundred times the larger. `zscore` and
+    `rank_sum` weigh both alike over the given candidates.
+    """
+    if scorer != "diswot" or combine == "sum" or any(_DISWOT_TERMS[0] not in c.scores for c in candidates):
+        return [candidate.scores[scorer] for candidate in candidates]
+    scale = _zscores if combine == "zscore" else _ranks
+    columns = [scale([candidate.scores[term] for candidate in candidates]) for term in _DISWOT_TERMS]
+    return [sum(pair) for pair in zip(*columns, strict=True)]
+
+
+class _Journal:
+    """Scores by (scorer, architecture): looked up where an interrupted search left them, else computed and recorded."""
+
+    def __init__(self, known: Sequence[Mapping[str, Any]], record: Callable[[Mapping[str, Any]], None]) -> None:
+        self._known = {(entry["scorer"], entry["architecture"]): entry for entry in known}
+        self._record = record
+        self.failures: list[Failure] = []
+        self.scorer_of: dict[Failure, str] = {}
+
+    def score(self, scorer: str, architecture: Architecture, text: str, evaluator: Evaluator) -> Candidate | None:
+        entry = self._known.get((scorer, text))
+        if entry is None:
+            entry = self._evaluate(scorer, architecture, text, evaluator)
+            self._record(entry)
+        if "failure" in entry:
+            failure = Failure(architecture=text, reason=f"{scorer}: {entry['failure']}")
+            self.failures.append(failure)
+            self.scorer_of[failure] = scorer
+            return None
+        return Candidate(
+            architecture=text, cost=evaluator.cost(architecture), scores=entry["scores"], std=entry["std"]
+        )
+
+    @staticmethod
+    def _evaluate(scorer: str, architecture: Architecture, text: str, evaluator: Evaluator) -> Mapping[str, Any]:
+        entry = {"scorer": scorer, "architecture": text}
+        try:
+            scores = evaluator(architecture)
+        except CandidateError as error:
+            return entry | {"failure": str(error)}
+        if scorer not in scores.values:
+            return entry | {"failure": f"no finite {scorer} score"}
+        return entry | {"scores": scores.values, "std": scores.std, "seconds": round(scores.seconds, 4)}
+
+
+def _winner(candidates: Sequence[Candidate], scorer: str, combine: str) -> Candidate:
+    """The fittest; ties to the one with fewer parameters, then to the first in the alphabet."""
+    ranked = zip(fitness(candidates, scorer, combine), candidates, strict=True)
+    return min(ranked, key=lambda pair: (-pair[0], pair[1].cost.params, pair[1].architecture))[1]
+
+
+def _zscores(values: list[float]) -> list[float]:
+    mean, std = statistics.fmean(values), statistics.pstdev(values)
+    return [(value - mean) / std if std > 0 else 0.0 for value in values]
+
+
+def _ranks(values: list[float]) -> list[float]:
+    order = sorted(values)
+    return [(order.index(value) + len(order) - order[::-1].index(value) - 1) / 2 for value in values]
+
+
+def _widths(dims: frozenset[int]) -> str:
+    return ", ".join(str(dim) for dim in sorted(dims))

@@ -1,0 +1,92 @@
+"""A search space is a table of genes and a way to build a network from a choice of each."""
+
+import itertools
+import math
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple
+
+from pipeline.errors import ArchitectureError
+from pipeline.frozen import Frozen, digest
+from pipeline.network import PooledClassifier
+from pipeline.task import Task
+
+
+class Gene(NamedTuple):
+    name: str
+    choices: tuple[int, ...]
+
+
+class Architecture(Frozen):
+    """A student without weights."""
+
+    space: str
+    choices: dict[str, int]  # gene -> value
+
+    @property
+    def key(self) -> str:
+        """Names the architecture wherever it is met: seeds, caches and journals use it."""
+        return digest(self.space, self.choices)
+
+
+class SearchSpace(ABC):
+    """Subclasses give the genes, the network and the string form; the rest is derived from the genes."""
+
+    name: ClassVar[str]
+    genes: tuple[Gene, ...]
+
+    @abstractmethod
+    def build(self, architecture: Architecture, task: Task) -> PooledClassifier:
+        """The student's network with fresh weights; the only place where a student is made."""
+
+    @abstractmethod
+    def format(self, architecture: Architecture) -> str:
+        """The architecture in the space's string form, which `parse` reads back."""
+
+    @abstractmethod
+    def parse(self, text: str) -> Architecture:
+        """The architecture that a string names; it need not be among the genes' configured choices.
+
+        Raises:
+            ArchitectureError: the string names none.
+        """
+
+    @abstractmethod
+    def embedding_dims(self) -> frozenset[int]:
+        """Every width that a student's embedding can have."""
+
+    @property
+    def size(self) -> int:
+        return math.prod(len(gene.choices) for gene in self.genes)
+
+    def make(self, choices: dict[str, int]) -> Architecture:
+        return Architecture(space=self.name, choices=choices)
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """Each gene uniformly."""
+        return self.make({gene.name: rng.choice(gene.choices) for gene in self.genes})
+
+    def mutate(self, parent: Architecture, rng: random.Random, rate: float | None = None) -> Architecture:
+        """Each gene changes with probability `rate` (default 1 / genes), and at least one does."""
+        free = [gene for gene in self.genes if len(gene.choices) > 1]
+        if not free:
+            return parent
+        rate = 1 / len(free) if rate is None else rate
+        changed = [gene for gene in free if rng.random() < rate] or [rng.choice(free)]
+        new = {g.name: rng.choice([c for c in g.choices if c != parent.choices[g.name]]) for g in changed}
+        return self.make(parent.choices | new)
+
+    def crossover(self, mother: Architecture, father: Architecture, rng: random.Random) -> Architecture:
+        """Each gene from either parent."""
+        pairs = ((gene.name, rng.choice((mother, father))) for gene in self.genes)
+        return self.make({name: parent.choices[name] for name, parent in pairs})
+
+    def all_architectures(self) -> Iterator[Architecture]:
+        """Every member once, in the order of the gene table."""
+        names = [gene.name for gene in self.genes]
+        for values in itertools.product(*(gene.choices for gene in self.genes)):
+            yield self.make(dict(zip(names, values, strict=True)))
+
+    def error(self, text: str, expected: str) -> ArchitectureError:
+        return ArchitectureError(f"{text!r} is no architecture of space {self.name!r}; {expected}")
