@@ -2,7 +2,7 @@
 
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field
 
@@ -10,28 +10,25 @@ from distill.methods import METHODS
 from distill.methods.kd import KDConfig
 from distill.recipe import slot_conflicts
 from distill.tunable import tunable
-from pipeline.frozen import Frozen
+from pipeline.frozen import Frozen, by_name
 from pipeline.training import TrainingConfig
 
 
-def _by_name(value: Any) -> Any:
-    """`- kd` is short for `- {name: kd}`."""
-    return {"name": value} if isinstance(value, str) else value
-
-
 def _compatible(methods: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not methods:
+        raise ValueError("lists no method; plain distillation is [kd]")
     problems = slot_conflicts([method.name for method in methods])
     if problems:
         raise ValueError("; ".join(problems))
     return methods
 
 
-_Union: Any = reduce(or_, (method.Config for method in METHODS.values()))
-AnyMethodConfig = (
-    Annotated[_Union, Discriminator("name"), BeforeValidator(_by_name)]
-    if len(METHODS) > 1
-    else Annotated[_Union, BeforeValidator(_by_name)]
-)
+if TYPE_CHECKING:
+    AnyMethodConfig = Any
+else:  # the union over the table; a union of one is no union, and has no discriminator
+    _union = reduce(or_, (method.Config for method in METHODS.values()))
+    _chooses = (Discriminator("name"),) if len(METHODS) > 1 else ()
+    AnyMethodConfig = Annotated[_union, *_chooses, BeforeValidator(by_name)]
 
 
 class StudentTrainingConfig(TrainingConfig):
@@ -45,7 +42,7 @@ class StudentTrainingConfig(TrainingConfig):
 
 class DistillConfig(Frozen):
     methods: Annotated[tuple[AnyMethodConfig, ...], AfterValidator(_compatible)] = Field(
-        (KDConfig(),), min_length=1, description=f"which fill the slots of the equation; from {', '.join(METHODS)}"
+        (KDConfig(),), description=f"which fill the slots of the equation; from {', '.join(METHODS)}"
     )
     training: StudentTrainingConfig = StudentTrainingConfig()
 
@@ -54,4 +51,5 @@ class TuneConfig(Frozen):
     enabled: bool = Field(True, description="false distills with the configured hyperparameters")
     trials: int = Field(8, ge=1, le=100_000, description="the first is the configured one")
     epochs: int = Field(12, ge=1, le=100_000, description="of each trial; Hyperband stops the hopeless early")
+    min_epochs: int = Field(3, ge=1, description="before which Hyperband stops no trial")
     startup_trials: int = Field(4, ge=1, description="random ones before TPE models what it saw")

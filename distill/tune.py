@@ -10,7 +10,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
 from distill.result import TrialRecord, TuneResult
@@ -26,9 +26,8 @@ STUDY = "edgestill"  # Hyperband assigns brackets by study name and trial number
 _HEARTBEAT_S, _GRACE_S, _RETRIES = 30, 90, 3
 
 
-class Train(Protocol):
-    def __call__(self, config: DistillConfig, trial: int, observe: Callable[[EpochRecord], None]) -> float:
-        """Distill once; gives the best validation accuracy. What `observe` raises must pass through."""
+# (configuration, trial's number, observe) -> best validation accuracy; what `observe` raises must pass through.
+Train = Callable[[DistillConfig, int, Callable[[EpochRecord], None]], float]
 
 
 def tune(
@@ -62,7 +61,8 @@ def tune(
         for name, found in ranges.items():
             study.sampler = _sampler(config, seed, trial.number, name)
             suggested[name] = trial.suggest_float(name, found.low, found.high, log=found.scale == "log")
-        best = -1.0
+        reported = study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        best = max(reported.values(), default=-1.0)  # a trial that goes on has epochs behind it
 
         def observe(record: EpochRecord) -> None:
             nonlocal best
@@ -76,14 +76,21 @@ def tune(
         except TrainingError as error:
             trial.set_user_attr("reason", str(error))
             raise
+        except optuna.TrialPruned:
+            raise
+        except BaseException as error:
+            raise _Interrupted(error) from error
 
     if not study.trials:  # an enqueued trial is one transaction: it is there or not
         study.enqueue_trial(configured_values(distill, ranges))
-    _finish_interrupted(study, objective, config, seed)
-    while (done := _count_finished(study)) < config.trials:
-        tick(done, config.trials, _best_so_far(study))
-        study.sampler = _sampler(config, seed, len(study.trials))
-        study.optimize(objective, n_trials=1, catch=(TrainingError,))
+    try:
+        _finish_interrupted(study, objective, config, seed)
+        while (done := _count_finished(study)) < config.trials:
+            tick(done, config.trials, _best_so_far(study))
+            study.sampler = _sampler(config, seed, len(study.trials))
+            study.optimize(objective, n_trials=1, catch=(TrainingError,))
+    except _Interrupted as stop:
+        raise stop.reason from None
     tick(config.trials, config.trials, _best_so_far(study))
     completed = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     if not completed:
@@ -128,6 +135,14 @@ def configured_values(distill: DistillConfig, ranges: Mapping[str, TuningRange])
     return values
 
 
+class _Interrupted(BaseException):
+    """Carries a Ctrl-C or a full disk past Optuna, which would enter the trial as failed and never finish it."""
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 def _open_study(storage: Path, config: TuneConfig, seed: int) -> "optuna.Study":
     import optuna
 
@@ -145,7 +160,7 @@ def _open_study(storage: Path, config: TuneConfig, seed: int) -> "optuna.Study":
         study_name=STUDY,
         direction="maximize",
         sampler=_sampler(config, seed, 0),
-        pruner=optuna.pruners.HyperbandPruner(min_resource=1, max_resource=config.epochs, reduction_factor=3),
+        pruner=optuna.pruners.HyperbandPruner(min_resource=min(config.min_epochs, config.epochs), max_resource=config.epochs, reduction_factor=3),
         load_if_exists=True,
     )
 

@@ -17,9 +17,9 @@ import onnxruntime
 HERE = Path(__file__).resolve().parent
 
 
-def main(paths):
+def main(paths: list[str]) -> int:
     if not paths:
-        print(__doc__.strip(), file=sys.stderr)
+        print((__doc__ or "").strip(), file=sys.stderr)
         return 2
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -38,7 +38,7 @@ def main(paths):
     return 0
 
 
-def read_image(path):
+def read_image(path: Path) -> np.ndarray:
     """float32 [H, W, C] in [0, 1]."""
     data = path.read_bytes()
     if data[:8] == b"\x89PNG\r\n\x1a\n":
@@ -65,9 +65,10 @@ def read_image(path):
     return pixels
 
 
-def read_png(data):
+def read_png(data: bytes) -> np.ndarray:
     """uint8 [H, W, C]; the PNG specification's section 9 filters, without interlacing."""
-    chunks, position = {}, 8
+    chunks: dict[bytes, bytes] = {}
+    position = 8
     while position + 8 <= len(data):
         (length,), kind = struct.unpack(">I", data[position : position + 4]), data[position + 4 : position + 8]
         chunks[kind] = chunks.get(kind, b"") + data[position + 8 : position + 8 + length]
@@ -104,9 +105,10 @@ def read_png(data):
     return pixels[..., : {4: 1, 6: 3}.get(colour, step)]  # alpha is dropped
 
 
-def read_netpbm(data):
+def read_netpbm(data: bytes) -> np.ndarray:
     """uint8 [H, W, C] of a binary PGM or PPM with 255 as its maximum."""
-    fields, position = [], 2
+    fields: list[int] = []
+    position = 2
     while len(fields) < 3:
         while data[position : position + 1].isspace():
             position += 1
@@ -125,10 +127,10 @@ def read_netpbm(data):
     return np.frombuffer(data, np.uint8, width * height * channels, position + 1).reshape(height, width, channels)
 
 
-def fit_to(pixels, channels, height, width, path):
+def fit_to(pixels: np.ndarray, channels: int, height: int, width: int, path: str) -> np.ndarray:
     """float32 [C, H, W] of the model's shape."""
     if pixels.shape[2] != channels:
-        grey = pixels[..., :3] @ np.float32([0.299, 0.587, 0.114]) if pixels.shape[2] >= 3 else pixels[..., 0]
+        grey = pixels[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32) if pixels.shape[2] >= 3 else pixels[..., 0]
         pixels = np.repeat(grey[..., None], channels, axis=2)
     if pixels.shape[:2] != (height, width):
         print(f"{path}: resized from {pixels.shape[1]}x{pixels.shape[0]} to {width}x{height}", file=sys.stderr)
@@ -136,22 +138,24 @@ def fit_to(pixels, channels, height, width, path):
     return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
 
 
-def resize(pixels, size):
+def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     """Along the first axis: each new pixel is the mean of the old ones that it covers, or interpolated between two."""
     old = len(pixels)
     if size < old:
         edges = np.linspace(0, old, size + 1)
         total = np.concatenate([np.zeros((1, *pixels.shape[1:])), np.cumsum(pixels, axis=0, dtype=np.float64)])
         at = interpolate(total, edges)
-        return ((at[1:] - at[:-1]) / (old / size)).astype(np.float32)
-    return interpolate(pixels, np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1)).astype(np.float32)
+        covered: np.ndarray = (at[1:] - at[:-1]) / (old / size)
+        return covered
+    return interpolate(pixels, np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1))
 
 
-def interpolate(values, positions):
+def interpolate(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
     low = np.minimum(positions.astype(int), len(values) - 1)
     high = np.minimum(low + 1, len(values) - 1)
     share = (positions - low).reshape(-1, *([1] * (values.ndim - 1)))
-    return values[low] * (1 - share) + values[high] * share
+    mixed: np.ndarray = values[low] * (1 - share) + values[high] * share
+    return mixed
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
 """The order of the stages, written here and nowhere else, as plain Python and as one Prefect flow.
 
-    with RunDir.create(Path("runs"), config.name, config.seed, config) as run:
-        outcome = run_chain(run)
-
-`compress` is the same chain as a Prefect flow whose parameter is the typed configuration.
+`run_chain` needs no Prefect. `compress` is the same chain as a Prefect flow whose parameter is the typed
+configuration; where Prefect is not installed it is the only name missing from this module.
 """
 
 import json
@@ -19,10 +17,11 @@ from distill.result import DistillResult, TuneResult
 from export.result import ConvertResult, ProfileResult
 from flows import stages
 from flows.config import RunConfig
+from flows.outcome import Outcome
 from flows.progress import Progress, Silent
 from flows.report import ReportData, render_report
-from flows.sentences import sentence
-from pipeline.frozen import Frozen, digest
+from flows.sentences import SUMMARY_COLUMNS, sentence, summary_rows
+from pipeline.frozen import digest
 from pipeline.rundir import RunDir
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
@@ -34,17 +33,16 @@ STAGES = ("data", "teacher", "search", "tune", "distill", "export", "profile", "
 _BESIDE = {"report": ("bundle", "report.html")}  # what a stage leaves outside its own folder
 
 
-class Outcome(Frozen):
-    """What a finished run is worth and where it lies."""
-
-    run: Path
-    bundle: Path
-    report: Path
-    teacher: TeacherResult
-    found: SearchResult
-    distilled: DistillResult
-    profiled: ProfileResult
-    tested: stages.ReportResult
+@contextmanager
+def new_run(config: RunConfig, out: Path) -> Iterator[RunDir]:
+    """A new run directory below `out`, held by this process; removed if it fails before a stage is done."""
+    with RunDir.create(out, config.name, config.seed, config) as run:
+        try:
+            yield run
+        except BaseException:
+            if not run.manifest.stages:
+                run.discard()
+            raise
 
 
 def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda name, work: work()) -> Outcome:
@@ -163,3 +161,55 @@ def _closing(progress: Progress) -> Iterator[None]:
         yield
     finally:
         progress.close()
+
+
+try:
+    from prefect import flow, task
+    from prefect.artifacts import create_markdown_artifact
+    from prefect.cache_policies import NO_CACHE
+    from prefect.logging import get_run_logger
+except ImportError:
+    pass
+else:
+
+    @flow(name="compress", persist_result=False, description="A teacher and a budget in, a shipped student out.")
+    def compress(config: RunConfig = RunConfig(), out: str = "runs", resume: str | None = None) -> Outcome:  # noqa: B008
+        """The whole chain as one flow run, each stage a task run of it.
+
+        Args:
+            config: what to do; the defaults are a run on the built-in digits.
+            out: the folder that the new run directory is made in.
+            resume: a run directory to go on with instead; its own configuration counts then.
+        """
+        logger = get_run_logger()
+        with RunDir.open(Path(resume)) if resume else new_run(config, Path(out)) as run:
+            logger.info("run directory %s", run.root.resolve())
+            outcome = run_chain(run, _Logged(logger.info), _as_task)
+        create_markdown_artifact(key="edgestill-run", markdown=_markdown(outcome), description="what shipped")
+        return outcome
+
+    def _as_task(name: str, work: Callable[[], Any]) -> Any:
+        # The run directory knows what is done; Prefect's cache would be a second, hidden truth.
+        return task(name=name, cache_policy=NO_CACHE, persist_result=False)(work)()
+
+    class _Logged(Silent):
+        """Progress as lines of the flow run's log."""
+
+        def __init__(self, say: Callable[[str], None]) -> None:
+            self._say = say
+            self._place = ""
+
+        def begin(self, stage: str, index: int, count: int) -> None:
+            self._place = f"[{index}/{count}] {stage}"
+            self._say(f"{self._place} …")
+
+        def end(self, stage: str, seconds: float, sentence: str, reused: bool) -> None:
+            took = "was done" if reused else f"{seconds:.1f} s"
+            self._say(f"{self._place} {took}: {sentence}")
+
+    def _markdown(outcome: Outcome) -> str:
+        rows = "\n".join("| " + " | ".join(row) + " |" for row in summary_rows(outcome))
+        return (
+            f"| | {' | '.join(SUMMARY_COLUMNS)} |\n|---|{'---|' * len(SUMMARY_COLUMNS)}\n{rows}\n\n"
+            f"Bundle `{outcome.bundle.resolve()}`, report `{outcome.report.resolve()}`"
+        )

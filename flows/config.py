@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from distill.config import DistillConfig, TuneConfig
 from export.config import ExportConfig, ProfileConfig
@@ -24,18 +24,13 @@ from pipeline.teacher import TeacherConfig
 from search.config import SearchConfig
 
 
-def _by_name(value: Any) -> Any:
-    """`data: digits` is short for `data: {name: digits}`."""
-    return {"name": value} if isinstance(value, str) else value
-
-
 class RunConfig(Frozen):
     """All that a run depends on. A run directory holds it complete, as config.yaml."""
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$", description="part of the run's folder name")
     seed: int = Field(0, ge=0, lt=2**31, description="decides everything that is drawn")
     device: DeviceConfig = DeviceConfig()
-    data: Annotated[DataConfig, BeforeValidator(_by_name)] = DigitsConfig()
+    data: DataConfig = DigitsConfig()
     teacher: TeacherConfig = TeacherConfig()
     search: SearchConfig = SearchConfig()
     tune: TuneConfig = TuneConfig()
@@ -44,8 +39,13 @@ class RunConfig(Frozen):
     profile: ProfileConfig = ProfileConfig()
 
 
-def load_config(path: Path | None = None, preset: str | None = None, settings: Sequence[str] = ()) -> RunConfig:
+def load_config(
+    path: Path | None = None, preset: str | None = None, settings: Sequence[str] = (), *, check_files: bool = True
+) -> RunConfig:
     """A preset, overlaid by a YAML file, overlaid by `dotted.key=value` settings.
+
+    Args:
+        check_files: also report files that the configuration names and that are not there.
 
     Raises:
         ConfigError: with every problem found.
@@ -64,7 +64,7 @@ def load_config(path: Path | None = None, preset: str | None = None, settings: S
             problems.extend(error.problems)
     raw = _merged(raw, settled)
     try:
-        config = RunConfig.model_validate(raw, context={"check_files": True})
+        config = RunConfig.model_validate(raw, context={"check_files": check_files})
     except ValidationError as error:
         raise ConfigError([*problems, *explain(error, raw)]) from None
     if problems:
@@ -85,7 +85,8 @@ def preset_text(name: str) -> str:
     """
     if name not in preset_names():
         raise ConfigError([f"unknown preset {name!r}; {nearest(name, preset_names())}"])
-    return (_preset_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    text: str = (_preset_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    return text
 
 
 def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
@@ -119,7 +120,8 @@ def commented_yaml(config: RunConfig) -> str:
 
 def _commented(model: BaseModel, values: Mapping[str, Any], depth: int) -> Iterator[str]:
     indent = "  " * depth
-    for name, field in type(model).model_fields.items():
+    fields = sorted(type(model).model_fields.items(), key=lambda item: item[0] != "name")
+    for name, field in fields:
         value = getattr(model, name)
         note = f"  # {field.description}" if field.description else ""
         if isinstance(value, BaseModel):
@@ -134,7 +136,9 @@ def _commented(model: BaseModel, values: Mapping[str, Any], depth: int) -> Itera
                 yield f"{indent}  - {lines[0].lstrip()}"
                 yield from lines[1:]
         else:
-            text = yaml.safe_dump(values[name], default_flow_style=True, width=10_000).strip().removesuffix("...").strip()
+            text = (
+                yaml.safe_dump(values[name], default_flow_style=True, width=10_000).strip().removesuffix("...").strip()
+            )
             yield f"{indent}{name}: {text}{note}"
 
 
@@ -195,8 +199,8 @@ def _user_path(loc: Sequence[int | str], raw: Any) -> list[int | str]:
     path: list[int | str] = []
     node = raw
     for position, part in enumerate(loc):
-        is_tag = isinstance(node, str) or (isinstance(node, dict) and part not in node and node.get("name") == part)
-        if is_tag and position:
+        if position and part == (node if isinstance(node, str) else isinstance(node, dict) and node.get("name")):
+            node = {} if isinstance(node, str) else node
             continue
         path.append(part)
         if isinstance(node, dict):

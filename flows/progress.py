@@ -2,7 +2,10 @@
 
 import sys
 import time
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 
 class Progress(Protocol):
@@ -78,7 +81,7 @@ class Terminal:
             console=self._console,
             transient=True,
         )
-        self._task = None
+        self._task: TaskID | None = None
         self._place = ""
 
     def begin(self, stage: str, index: int, count: int) -> None:

@@ -3,8 +3,10 @@
 from functools import singledispatch
 
 from distill.result import DistillResult, TuneResult
-from export.result import ConvertResult, ProfileResult
+from export.result import ConvertResult, ExportedModel, ProfileResult
+from flows.outcome import Outcome
 from flows.stages import DataResult, ReportResult
+from pipeline.cost import Cost
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
 
@@ -49,7 +51,9 @@ def _(result: TuneResult) -> str:
 @sentence.register
 def _(result: DistillResult) -> str:
     stopped = ", stopped early" if result.stopped_early else ""
-    return f"{result.validation.accuracy:.2%} on validation at epoch {result.best_epoch} of {len(result.curve)}{stopped}"
+    return (
+        f"{result.validation.accuracy:.2%} on validation at epoch {result.best_epoch} of {len(result.curve)}{stopped}"
+    )
 
 
 @sentence.register
@@ -75,4 +79,39 @@ def _(result: ReportResult) -> str:
     return (
         f"shipped file {result.shipped.accuracy:.2%} on {result.shipped.n} test images, "
         f"teacher {result.teacher.accuracy:.2%}"
+    )
+
+
+SUMMARY_COLUMNS = ("test accuracy", "parameters", "FLOPs", "file, kB", "p50, ms")
+
+
+def summary_rows(outcome: Outcome) -> list[tuple[str, ...]]:
+    """Teacher, student and shipped file, a row each: a name, then a cell for each of SUMMARY_COLUMNS."""
+    tested, files = outcome.tested, outcome.profiled
+
+    def row(name: str, accuracy: float, *cells: str) -> tuple[str, ...]:
+        return (name, f"{accuracy:.2%}", *cells)
+
+    def counts(cost: Cost) -> tuple[str, str]:
+        return f"{cost.params:,}", f"{cost.flops:,}"
+
+    def measured(model: ExportedModel) -> tuple[str, str]:
+        return f"{model.size_bytes / 1e3:,.0f}", f"{model.latency.p50_ms:.3f}"
+
+    teacher, student = outcome.teacher.cost, outcome.distilled.cost
+    return [
+        row("teacher", tested.teacher.accuracy, *counts(teacher), *measured(files.teacher)),
+        row("student", tested.student.accuracy, *counts(student), "", ""),
+        row("shipped", tested.shipped.accuracy, *counts(student), *measured(files.student)),
+    ]
+
+
+def headline(outcome: Outcome) -> str:
+    """The run in one sentence."""
+    tested, files = outcome.tested, outcome.profiled
+    smaller = outcome.teacher.cost.params / outcome.distilled.cost.params
+    points = 100 * (tested.shipped.accuracy - tested.teacher.accuracy)
+    return (
+        f"{smaller:.1f} times fewer parameters, {files.speedup:.1f} times the speed, {points:+.1f} points of test "
+        f"accuracy against the teacher (n = {tested.shipped.n})"
     )

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from distill.config import DistillConfig
+from distill.recipe import make_recipe
 from distill.result import DistillResult, TuneResult
 from distill.train import caches_teacher, distill
-from distill.recipe import make_recipe
 from distill.tune import tune, with_hyperparameters
 from export.bundle import Bundle, TestMetrics, write_bundle
 from export.parity import check_parity
@@ -38,7 +38,7 @@ from pipeline.task import Task
 from pipeline.teacher import TeacherResult, build_teacher, frozen, load_teacher, teacher_metadata
 from pipeline.training import EpochRecord, Supervised, fit
 from search.result import SearchResult
-from search.search import find_student
+from search.search import find_student, require_feasible
 from search.spaces import make_space
 
 WEIGHTS = "weights.safetensors"
@@ -78,8 +78,9 @@ class Stage:
 
 
 def prepare_data(stage: Stage) -> DataResult:
-    """Read the data, split it, record what each split holds."""
+    """Read the data, split it, record what each split holds; refuse a hopeless budget before anything is trained."""
     splits = load_splits(stage.config.data, stage.config.seed)
+    require_feasible(stage.config.search, splits.task, stage.seed("search"))
     return DataResult(task=splits.task, sizes=splits.sizes, digests=splits.digests)
 
 
@@ -88,7 +89,8 @@ def train_teacher(stage: Stage) -> TeacherResult:
     config, device = stage.config.teacher, stage.device
     splits = load_splits(stage.config.data, stage.config.seed)
     cost = measure_cost(lambda: build_teacher(config, splits.task), splits.task.input_shape)
-    best_epoch, curve = None, ()
+    best_epoch: int | None = None
+    curve: tuple[EpochRecord, ...] = ()
     if config.weights is not None:
         network = load_teacher(config, splits.task, config.weights)
         validation = evaluate(network.to(device), splits.validation, device)
@@ -158,7 +160,12 @@ def tune_distillation(stage: Stage, found: SearchResult) -> TuneResult:
         return fitted.best.accuracy
 
     return tune(
-        config, stage.config.distill, train, stage.run.path("tune", "study.db"), seed=stage.seed("tune"), tick=stage.tick
+        config,
+        stage.config.distill,
+        train,
+        stage.run.path("tune", "study.db"),
+        seed=stage.seed("tune"),
+        tick=stage.tick,
     )
 
 

@@ -83,6 +83,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if "GLOBAL" not in str(error):  # torch's word for a class or function that a pickle asks for
+            raise CheckpointError(f"{path} is truncated or not a weights file (no torch checkpoint)") from error
         raise CheckpointError(
             f"{path} holds more than tensors and was not opened, because that could run code; "
             "save its state_dict() alone, as safetensors or with torch.save"
@@ -125,7 +127,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
         CheckpointError: names that are missing or left over, or shapes that differ, with the first few.
     """
     own = network.state_dict()
-    given = {_our_name(name): tensor for name, tensor in _strip_prefixes(read_weights(path), own).items()}
+    given = {_our_name(name, own): tensor for name, tensor in _strip_prefixes(read_weights(path), own).items()}
     given = {name: tensor for name, tensor in given.items() if not _is_batch_count(name, own)}
     optional = {name for name in own if name.startswith("normalize.") or name.endswith("num_batches_tracked")}
     missing = [name for name in own if name not in given and name not in optional]
@@ -147,7 +149,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def _strip_prefixes(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    while tensors and not any(_our_name(name) in own for name in tensors):
+    while tensors and not any(_our_name(name, own) in own for name in tensors):
         heads = {name.split(".", 1)[0] for name in tensors}
         if len(heads) != 1 or not all("." in name for name in tensors):
             break
@@ -155,7 +157,9 @@ def _strip_prefixes(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> di
     return tensors
 
 
-def _our_name(name: str) -> str:
+def _our_name(name: str, own: Mapping[str, Tensor]) -> str:
+    if name in own:
+        return name
     for theirs, ours in (("fc.", "linear."), ("downsample.", "shortcut."), ("classifier.", "linear.")):
         name = name.replace(theirs, ours)
     return name

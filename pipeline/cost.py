@@ -1,6 +1,6 @@
 """What a network costs, counted and not measured: parameters and multiply-accumulates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,9 @@ def measure_cost(build: Callable[[], nn.Module], input_shape: tuple[int, int, in
     for module in network.modules():
         # The network is thrown away. Ten times faster than a pass on the meta device, whose kernels are Python.
         if isinstance(module, nn.Conv2d):
-            module.forward = counter.convolution(module)  # type: ignore[method-assign]
+            module.forward = counter.convolution(module)  # type: ignore[method-assign, assignment]
         elif isinstance(module, nn.BatchNorm2d):
-            module.forward = _identity  # type: ignore[method-assign]
+            module.forward = _identity  # type: ignore[method-assign, assignment]
         elif isinstance(module, nn.Linear):
             module.register_forward_hook(counter.linear)
     with torch.no_grad():
@@ -55,11 +55,12 @@ class _Counter:
 
 def _output_size(layer: nn.Conv2d, inputs: Tensor) -> list[int]:
     """PyTorch's formula for Conv2d, a spatial dimension at a time."""
-    padding = [layer.padding] * 2 if isinstance(layer.padding, str) else list(layer.padding)
+    padding: Sequence[int | str] = [layer.padding] * 2 if isinstance(layer.padding, str) else layer.padding
     sizes = []
     for i, size in enumerate(inputs.shape[2:]):
         reach = layer.dilation[i] * (layer.kernel_size[i] - 1)
-        pad = {"same": reach, "valid": 0}[padding[i]] if isinstance(padding[i], str) else 2 * int(padding[i])
+        given = padding[i]
+        pad = {"same": reach, "valid": 0}[given] if isinstance(given, str) else 2 * given
         sizes.append((size + pad - reach - 1) // layer.stride[i] + 1)
     return sizes
 

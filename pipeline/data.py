@@ -11,26 +11,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Discriminator
+from pydantic import BeforeValidator, Discriminator
 from torch import Tensor
 
 from pipeline.datasets import DATASETS, LabelledImages, RawData
 from pipeline.datasets.base import AugmentConfig, DatasetConfig
 from pipeline.errors import DataError
-from pipeline.frozen import derive_seed
+from pipeline.frozen import by_name, derive_seed
 from pipeline.task import Task
 
-DataConfig = Annotated[reduce(or_, (config for config, _ in DATASETS.values())), Discriminator("name")]
+if TYPE_CHECKING:
+    DataConfig = Any
+else:  # the union over the table; `data: digits` is short for `data: {name: digits}`
+    DataConfig = Annotated[
+        reduce(or_, (config for config, _ in DATASETS.values())), Discriminator("name"), BeforeValidator(by_name)
+    ]
 
 
 class Batch(NamedTuple):
     inputs: Tensor  # [B, C, H, W] float32 in [0, 1]
     targets: Tensor  # [B] int64
-    index: Tensor  # [B] int64, position in the split; cached teacher outputs and sample weights need it
+    index: Tensor  # type: ignore[assignment]  # shadows tuple.index; [B] int64, position in the split
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,8 @@ def _stratified(
         kept, taken = train_test_split(
             index, test_size=fraction, stratify=targets[index], random_state=derive_seed(seed, "split", name) % 2**32
         )
+        if len(np.unique(targets[taken])) < np.count_nonzero(counts):
+            raise ValueError("rounding left the class out")
     except ValueError as error:
         raise DataError(
             f"class {smallest} has {counts[smallest]} examples left, too few to give {fraction:.0%} of "

@@ -13,7 +13,9 @@ from pipeline.frozen import Frozen
 
 class DeviceConfig(Frozen):
     accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
-    threads: int = Field(0, ge=0, le=1024, description="torch's CPU threads; 0 leaves torch's choice, 1 repeats bit for bit")
+    threads: int = Field(
+        0, ge=0, le=1024, description="of torch on the CPU; 0 leaves its choice, 1 repeats bit for bit"
+    )
 
 
 def select_device(config: DeviceConfig) -> torch.device:

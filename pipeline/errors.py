@@ -1,18 +1,18 @@
 """Every error that edgestill raises on purpose.
 
-    EdgestillError                 one clear sentence for a person; `exit_code` is the command's
-    ├── UserError (ValueError)     2: something the user gave is wrong, and the user can mend it
-    │   ├── ConfigError            the configuration; carries all of its problems at once
-    │   ├── DataError              a data file or its contents
-    │   ├── CheckpointError        a weights file that cannot be read or does not fit
-    │   ├── ArchitectureError      a string that names no architecture of its space
-    │   ├── BudgetError            no student of the space meets the budget
-    │   ├── RunDirError            a run that is missing, held by another process, or altered
-    │   └── MissingDependencyError an optional library; says how to get it
-    └── FailedError (RuntimeError) 1: we could not do what was rightly asked
-        ├── TrainingError          the loss became NaN or infinite
-        ├── CandidateError         one student could not be scored; never ends a search
-        └── ExportError            the exported file is not the network
+EdgestillError                 one clear sentence for a person; `exit_code` is the command's
+├── UserError (ValueError)     2: something the user gave is wrong, and the user can mend it
+│   ├── ConfigError            the configuration; carries all of its problems at once
+│   ├── DataError              a data file or its contents
+│   ├── CheckpointError        a weights file that cannot be read or does not fit
+│   ├── ArchitectureError      a string that names no architecture of its space
+│   ├── BudgetError            no student of the space meets the budget
+│   ├── RunDirError            a run that is missing, held by another process, or altered
+│   └── MissingDependencyError an optional library; says how to get it
+└── FailedError (RuntimeError) 1: we could not do what was rightly asked
+    ├── TrainingError          the loss became NaN or infinite
+    ├── CandidateError         one student could not be scored; never ends a search
+    └── ExportError            the exported file is not the network
 """
 
 import difflib

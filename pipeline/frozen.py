@@ -13,6 +13,11 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def by_name(value: Any) -> Any:
+    """Lets a name stand for a configuration with nothing but a name: `kd` for `{name: kd}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
 def canonical_json(value: Any) -> str:
     """One spelling for equal values: sorted keys, no spaces, models by their fields."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)

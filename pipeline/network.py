@@ -98,7 +98,6 @@ def initialise(network: nn.Module, how: Initialisation, seed: int) -> None:
                     module.bias.zero_()
 
 
-
 @contextmanager
 def uninitialised() -> Iterator[None]:
     """Build networks without PyTorch's own drawing of weights, for when `initialise` overwrites it anyway.
@@ -109,7 +108,7 @@ def uninitialised() -> Iterator[None]:
     originals = [(kind, kind.reset_parameters) for kind in kinds]
     try:
         for kind in kinds:
-            kind.reset_parameters = lambda self: None  # type: ignore[method-assign, misc, assignment]
+            kind.reset_parameters = lambda self: None  # type: ignore[method-assign]
         yield
     finally:
         for kind, original in originals:

@@ -114,6 +114,10 @@ class RunDir:
         if self._lock is not None:
             self._lock.release()
 
+    def discard(self) -> None:
+        """Remove the run and all that is in it."""
+        shutil.rmtree(self.root)
+
     @property
     def manifest(self) -> Manifest:
         return Manifest.model_validate_json((self.root / "manifest.json").read_text(encoding="utf-8"))
@@ -179,14 +183,19 @@ class RunDir:
         path = self.path(stage, name)
         if not path.exists():
             return []
-        lines, entries = path.read_text(encoding="utf-8").split("\n"), []
-        for line in lines:
+        data = path.read_bytes()
+        entries, whole = [], 0
+        for line in data.splitlines(keepends=True):
             try:
                 entries.append(json.loads(line))
             except ValueError:
                 break
-        if len(entries) != len(lines) - 1:
-            write_atomic(path, "".join(line + "\n" for line in lines[: len(entries)]).encode())
+            if not line.endswith(b"\n"):  # `12` may be torn from `123`
+                entries.pop()
+                break
+            whole += len(line)
+        if whole != len(data):
+            write_atomic(path, data[:whole])
         return entries
 
     def is_done(self, stage: str, inputs: str) -> bool:
@@ -194,9 +203,7 @@ class RunDir:
         record = self.manifest.stages.get(stage)
         return record is not None and record.status == "done" and record.inputs == inputs
 
-    def finish(
-        self, stage: str, result: BaseModel, inputs: str, seconds: float, beside: Sequence[str] = ()
-    ) -> None:
+    def finish(self, stage: str, result: BaseModel, inputs: str, seconds: float, beside: Sequence[str] = ()) -> None:
         """Write the stage's result, then enter it and all of the stage's files in the manifest.
 
         Hidden files, which a stage goes on from after a kill, are not entered but removed.
@@ -309,9 +316,7 @@ def _files(path: Path) -> list[Path]:
 
 def _git_commit() -> str | None:
     try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        )
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip() or None

@@ -2,32 +2,23 @@
 
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field
+from pydantic import BeforeValidator, Discriminator, Field
 
 from pipeline.cost import Cost
-from pipeline.errors import nearest
-from pipeline.frozen import Frozen
+from pipeline.frozen import Frozen, by_name
 from search.scorers import SCORERS
 from search.spaces import SPACES, ResNetConfig
 
-
-def _known_scorer(name: str) -> str:
-    if name not in SCORERS:
-        raise ValueError(f"unknown scorer {name!r}; {nearest(name, SCORERS)}")
-    return name
-
-
-def _by_name(value: Any) -> Any:
-    """`space: nb201` is short for `space: {name: nb201}`."""
-    return {"name": value} if isinstance(value, str) else value
-
-
-ScorerName = Annotated[str, AfterValidator(_known_scorer)]
-SpaceConfig = Annotated[
-    reduce(or_, (config for config, _ in SPACES.values())), Discriminator("name"), BeforeValidator(_by_name)
-]
+if TYPE_CHECKING:
+    ScorerName = str
+    SpaceConfig = Any
+else:  # spelled out from the tables, so that a form of the configuration can offer them
+    ScorerName = Literal[*SCORERS]
+    SpaceConfig = Annotated[
+        reduce(or_, (config for config, _ in SPACES.values())), Discriminator("name"), BeforeValidator(by_name)
+    ]
 
 
 class Budget(Frozen):
@@ -39,7 +30,9 @@ class Budget(Frozen):
     def violations(self, cost: Cost) -> list[str]:
         """A clause for each limit that the cost exceeds."""
         return [
-            f"{name} {value:,} is above max_{name} {limit:,}" for name, value, limit in self._limits(cost) if value > limit
+            f"{name} {value:,} is above max_{name} {limit:,}"
+            for name, value, limit in self._limits(cost)
+            if value > limit
         ]
 
     def excess(self, cost: Cost) -> float:
@@ -63,7 +56,7 @@ class EvolutionConfig(Frozen):
 
 class SearchConfig(Frozen):
     space: SpaceConfig = ResNetConfig()
-    scorer: ScorerName = Field("diswot", description=f"one of {', '.join(SCORERS)}")
+    scorer: ScorerName = Field("diswot", description="what candidates are ranked by")
     combine: Literal["sum", "zscore", "rank_sum"] = Field(
         "sum", description="how diswot joins its two metrics; sum is the paper's"
     )

@@ -1,5 +1,6 @@
 """Scores one candidate: builds it, draws its weights from its own seed, runs it once, asks every scorer."""
 
+import copy
 import math
 import statistics
 import time
@@ -28,6 +29,20 @@ class Scores(Frozen):
     seconds: float
 
 
+class CostTable:
+    """Parameters and FLOPs of a space's members, counted once each."""
+
+    def __init__(self, space: SearchSpace, task: Task) -> None:
+        self._space, self._task = space, task
+        self._known: dict[str, Cost] = {}
+
+    def __call__(self, architecture: Architecture) -> Cost:
+        key = architecture.key
+        if key not in self._known:
+            self._known[key] = measure_cost(lambda: self._space.build(architecture, self._task), self._task.input_shape)
+        return self._known[key]
+
+
 class Evaluator:
     """Scores candidates of one space on one batch against one look at the teacher.
 
@@ -38,7 +53,7 @@ class Evaluator:
         teacher: randomly initialised here if `trained` is false (DisWOT's protocol), taken as it is otherwise.
         comparable: decide once for the whole space whether DisWOT's semantic metric applies, as a search must;
             otherwise for each candidate by its own width.
-        costs: counted so far, by key; shared between the searches of one space.
+        costs: to share what was counted between the searches of one space.
         guard: refuse candidates whose last features are the same for every input (METHODS.md 1.14).
     """
 
@@ -55,27 +70,22 @@ class Evaluator:
         trained: bool = False,
         comparable: bool = False,
         guard: bool = False,
-        costs: dict[str, Cost] | None = None,
+        costs: CostTable | None = None,
     ) -> None:
         self._space, self._task, self._batch = space, task, batch
         self._seed, self._draws, self._guard = seed, draws, guard
-        self._costs = {} if costs is None else costs
+        self.cost = costs or CostTable(space, task)
         kinds = [SCORERS[name] for name in scorers]
         view = None
         if teacher is not None and any(kind.needs_teacher for kind in kinds):
-            if not trained:
+            if trained:
+                teacher = copy.deepcopy(teacher)  # looking in training mode moves its running statistics
+            else:
                 initialise(teacher, "gaussian", derive_seed(seed, "teacher"))
             view = _look(teacher, batch.inputs)
         dims = space.embedding_dims() if comparable else frozenset()
         context = ScoringContext(batch=batch, teacher=view, teacher_dims=dims, seed=seed)
         self._scorers = [kind(context) for kind in kinds]
-
-    def cost(self, architecture: Architecture) -> Cost:
-        """Parameters and FLOPs, counted once an architecture."""
-        key = architecture.key
-        if key not in self._costs:
-            self._costs[key] = measure_cost(lambda: self._space.build(architecture, self._task), self._task.input_shape)
-        return self._costs[key]
 
     def __call__(self, architecture: Architecture) -> Scores:
         """Every scorer's score, averaged over the draws.

@@ -7,18 +7,17 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.cost import Cost
 from pipeline.data import Batch
 from pipeline.errors import CandidateError, FailedError
 from pipeline.frozen import derive_seed
 from pipeline.task import Task
 from search.config import SearchConfig
-from search.evaluate import Evaluator
+from search.evaluate import CostTable, Evaluator
 from search.result import Candidate, Failure, SearchResult
 from search.scorers import SCORERS
 from search.space import Architecture
 from search.spaces import make_space
-from search.strategies.evolution import evolve
+from search.strategies.evolution import evolve, find_feasible
 
 _DISWOT_TERMS = ("diswot_semantic", "diswot_relation")
 
@@ -48,7 +47,7 @@ def find_student(
     journal = _Journal(known, record)
     dims = space.embedding_dims()
     teacher_dim = getattr(teacher, "embedding_dim", None)
-    costs: dict[str, Cost] = {}
+    costs = CostTable(space, task)
     notes = []
     if config.scorer in ("diswot", *_DISWOT_TERMS) and dims != {teacher_dim}:
         notes.append(
@@ -74,7 +73,7 @@ def find_student(
         return evolve(
             space,
             lambda architecture: journal.score(scorer, architecture, space.format(architecture), evaluator),
-            evaluator.cost,
+            costs,
             lambda found: fitness(found, scorer, config.combine),
             config.budget,
             config.evolution,
@@ -101,12 +100,22 @@ def find_student(
         budget=config.budget,
         winner=_winner(candidates, config.scorer, config.combine),
         picks=picks,
-        evaluated=len(candidates) + len([f for f in journal.failures if journal.scorer_of[f] == config.scorer]),
+        evaluated=len(candidates) + list(journal.scorer_of.values()).count(config.scorer),
         exhaustive=space.size <= config.evolution.evaluations,
         failures=tuple(journal.failures),
         candidates=tuple(candidates),
         notes=tuple(notes),
     )
+
+
+def require_feasible(config: SearchConfig, task: Task, seed: int) -> None:
+    """Find one member of the space within budget, before anything costly is begun.
+
+    Raises:
+        BudgetError: none was found; names the limit and the nearest miss.
+    """
+    space = make_space(config.space)
+    find_feasible(space, CostTable(space, task), config.budget, random.Random(derive_seed(seed, "feasible")))
 
 
 def fitness(candidates: Sequence[Candidate], scorer: str, combine: str) -> list[float]:
@@ -128,22 +137,23 @@ class _Journal:
     def __init__(self, known: Sequence[Mapping[str, Any]], record: Callable[[Mapping[str, Any]], None]) -> None:
         self._known = {(entry["scorer"], entry["architecture"]): entry for entry in known}
         self._record = record
-        self.failures: list[Failure] = []
         self.scorer_of: dict[Failure, str] = {}
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Each once, in the order met."""
+        return list(self.scorer_of)
 
     def score(self, scorer: str, architecture: Architecture, text: str, evaluator: Evaluator) -> Candidate | None:
         entry = self._known.get((scorer, text))
         if entry is None:
-            entry = self._evaluate(scorer, architecture, text, evaluator)
+            entry = self._known[scorer, text] = self._evaluate(scorer, architecture, text, evaluator)
             self._record(entry)
         if "failure" in entry:
             failure = Failure(architecture=text, reason=f"{scorer}: {entry['failure']}")
-            self.failures.append(failure)
             self.scorer_of[failure] = scorer
             return None
-        return Candidate(
-            architecture=text, cost=evaluator.cost(architecture), scores=entry["scores"], std=entry["std"]
-        )
+        return Candidate(architecture=text, cost=evaluator.cost(architecture), scores=entry["scores"], std=entry["std"])
 
     @staticmethod
     def _evaluate(scorer: str, architecture: Architecture, text: str, evaluator: Evaluator) -> Mapping[str, Any]:

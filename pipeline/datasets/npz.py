@@ -44,7 +44,9 @@ def load_npz(config: NpzConfig) -> RawData:
             f"{config.path}: x_train holds images of [C, H, W] = {list(train.images.shape[1:])} and x_test of "
             f"{list(test.images.shape[1:])}; they must be equal"
         )
-    labels = config.labels or tuple(str(k) for k in range(int(train.targets.max()) + 1))
+    labels = config.labels or tuple(str(k) for k in range(min(int(train.targets.max()) + 1, len(train.targets))))
+    if len(labels) < 2:
+        raise DataError(f"{config.path}: y_train holds one class only; a classifier needs two or more")
     for part, targets in (("y_train", train.targets), ("y_test", test.targets)):
         outside = targets[(targets < 0) | (targets >= len(labels))]
         if outside.size:

@@ -1,5 +1,6 @@
 """NASWOT: how well a random network's ReLU patterns tell the inputs of a batch apart."""
 
+import math
 from typing import ClassVar
 
 import torch
@@ -9,8 +10,9 @@ from search.scorers.base import Scorer, Student
 
 
 class Nwot(Scorer):
-    """log |K|, K_ij = units in which inputs i and j have the same ReLU state (Mellor et al. 2021, arXiv:2006.04647, eq. 2).
+    """log |K|, K_ij = units in which inputs i and j have the same ReLU state.
 
+    Mellor, Turner, Storkey and Crowley 2021, "Neural Architecture Search without Training", arXiv:2006.04647.
     Two inputs with the same pattern make K singular and the score minus infinity, which is no score.
     """
 
@@ -27,4 +29,7 @@ class Nwot(Scorer):
             on = active.sum(1)
             # Equal states = both on + both off; counts below 2^24 are exact in float32.
             kernel += (2 * both + code.shape[1] - on[:, None] - on[None, :]).double()
+        # Rounding hides half of the singular kernels from the determinant; equal inputs agree in every unit.
+        if (kernel == kernel.diagonal()).sum() > size:
+            return -math.inf
         return float(torch.linalg.slogdet(kernel).logabsdet)

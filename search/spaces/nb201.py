@@ -6,6 +6,7 @@ between them, and BN-ReLU before pooling. Architectures are read and written in 
 """
 
 import re
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -117,13 +118,15 @@ class _ReluConvBN(nn.Sequential):
 
 
 class _Reduction(nn.Module):
-    """The benchmark's ResNetBasicblock at stride 2."""
+    """The benchmark's ResNetBasicblock at stride 2; sides that are odd are halved upwards, as the convolution does."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.conv_a = _ReluConvBN(in_channels, channels, 3, stride=2)
         self.conv_b = _ReluConvBN(channels, channels, 3)
-        self.downsample = nn.Sequential(nn.AvgPool2d(2, 2), nn.Conv2d(in_channels, channels, 1, bias=False))
+        self.downsample = nn.Sequential(
+            nn.AvgPool2d(2, 2, ceil_mode=True), nn.Conv2d(in_channels, channels, 1, bias=False)
+        )
 
     def forward(self, inputs: Tensor) -> Tensor:
         residual: Tensor = self.conv_b(self.conv_a(inputs))
@@ -131,7 +134,7 @@ class _Reduction(nn.Module):
         return residual + shortcut
 
 
-_OPERATION_MODULES = {
+_OPERATION_MODULES: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda channels: nn.Identity(),  # never called: a node leaves its `none` edges out
     "skip_connect": lambda channels: nn.Identity(),
     "nor_conv_1x1": lambda channels: _ReluConvBN(channels, channels, 1),

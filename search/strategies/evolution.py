@@ -4,6 +4,7 @@ The published code differs: its NAS-Bench-201 search takes parents from the five
 copies of one architecture, and never checks a child's FLOPs (METHODS.md 1.12, items 3).
 """
 
+import functools
 import random
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
@@ -54,11 +55,12 @@ def evolve(
     evaluations = 0
     while evaluations < config.evaluations:
         if len(scored) < config.population:
-            child = _unseen(lambda: _feasible(space, cost, budget, rng), seen)
+            child = _newcomer(space, cost, budget, rng, seen)
         else:
             parents = _best(scored, rank, config.population)[: config.parents]
-            child = _unseen(lambda: _child(space, parents, config, rng), seen, lambda a: not budget.violations(cost(a)))
-            child = child or _unseen(lambda: _feasible(space, cost, budget, rng), seen)
+            breed = functools.partial(_child, space, parents, config, rng)
+            child = _unseen(breed, seen, lambda architecture: not budget.violations(cost(architecture)))
+            child = child or _newcomer(space, cost, budget, rng, seen)
         if child is None:
             break
         seen.add(child.key)
@@ -107,6 +109,22 @@ def _child(
     return space.mutate(child, rng, config.mutation)
 
 
+def _newcomer(
+    space: SearchSpace,
+    cost: Callable[[Architecture], Cost],
+    budget: Budget,
+    rng: random.Random,
+    seen: set[str],
+) -> Architecture | None:
+    """A feasible member not met before; None where chance finds no further one."""
+    try:
+        return _unseen(lambda: find_feasible(space, cost, budget, rng), seen)
+    except BudgetError:
+        if not seen:
+            raise
+        return None
+
+
 def _unseen(
     draw: Callable[[], Architecture], seen: set[str], accept: Callable[[Architecture], bool] = lambda _: True
 ) -> Architecture | None:
@@ -117,7 +135,7 @@ def _unseen(
     return None
 
 
-def _feasible(
+def find_feasible(
     space: SearchSpace, cost: Callable[[Architecture], Cost], budget: Budget, rng: random.Random
 ) -> Architecture:
     """A random member within budget; where random draws find none, one reached by descent on the excess."""

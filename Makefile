@@ -1,0 +1,32 @@
+# Everything sets itself up: Python 3.11+, make and git are all that a fresh machine needs.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check format benchmark clean
+
+demo: .venv/.installed  ## the whole chain on scikit-learn's digits, in about two minutes
+	$(BIN)/edgestill run --preset digits
+
+test: .venv/.installed  ## the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.installed  ## what CI checks besides the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+# Redone only when the dependencies changed.
+.venv/.installed: pyproject.toml constraints.txt
+	@echo "Setting up .venv (a few minutes the first time; skipped while nothing changes)"
+	$(PYTHON) -c 'import sys; sys.exit("edgestill needs Python 3.11 or newer, found " + sys.version.split()[0] + "; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,250 @@
+"""The command line. Commands import what they need when they are called, so that `--help` answers at once.
+
+Exit codes: 0 done, 1 we failed, 2 the user's mistake, 130 interrupted. Errors are one sentence on stderr.
+"""
+
+import errno
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+if TYPE_CHECKING:
+    from flows.outcome import Outcome
+    from pipeline.rundir import RunDir
+
+_UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="edgestill",
+    help="Give it a trained classifier and a budget; it gives back a small student that ships.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog="Any command takes --debug, which shows the traceback of an error.",
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder that holds the runs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="One plain line a stage.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override one key, such as search.budget.max_params=50000; repeatable."
+    ),
+]
+Preset = Annotated[Optional[str], typer.Option("--preset", help="Start from a built-in configuration; see `presets`.")]  # noqa: UP045
+Config = Annotated[Optional[Path], typer.Argument(metavar="[CONFIG.yaml]", help="Configuration; see `init`.")]  # noqa: UP045
+ViaPrefect = Annotated[
+    bool | None,
+    typer.Option(
+        "--prefect/--no-prefect",
+        help="As a Prefect flow run, or in plain Python. Default: Prefect where PREFECT_API_URL is set.",
+    ),
+]
+
+
+@app.command()
+def run(
+    config: Config = None, preset: Preset = None, settings: Set = None, out: Out = Path("runs"),
+    quiet: Quiet = False, prefect: ViaPrefect = None,
+) -> None:  # fmt: skip
+    """Take a teacher to a shipped student: search, tune, distill, export, measure, report."""
+    from flows.config import load_config
+    from pipeline.errors import ConfigError
+
+    if config is None and preset is None and not settings:
+        raise ConfigError(["nothing to run: give a CONFIG.yaml, or --preset digits for a first run"])
+    loaded = load_config(config, preset, settings or [])
+    from flows import compress, launch
+
+    if launch.uses_prefect(prefect):
+        _summarise(launch.as_flow(loaded, out), quiet)
+    else:
+        with compress.new_run(loaded, out) as directory:
+            _run_here(directory, quiet)
+
+
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(help="A run's folder, its name below --out, or `latest`.")],
+    out: Out = Path("runs"),
+    quiet: Quiet = False,
+    prefect: ViaPrefect = None,
+) -> None:
+    """Go on with a run that was interrupted; what is done is not repeated."""
+    from flows import launch
+    from pipeline.rundir import RunDir, find_run
+
+    path = find_run(run, out)
+    if launch.uses_prefect(prefect):
+        _summarise(launch.as_flow(None, out, resume=path), quiet)
+    else:
+        with RunDir.open(path) as directory:
+            _run_here(directory, quiet)
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="A run's folder, its name below --out, or `latest`.")],
+    out: Out = Path("runs"),
+) -> None:
+    """What a run did, stage by stage, and what it is worth."""
+    from flows.show import show_run
+    from pipeline.rundir import RunDir, find_run
+
+    typer.echo(show_run(RunDir.view(find_run(run, out))))
+
+
+@app.command()
+def runs(out: Out = Path("runs")) -> None:
+    """All runs, oldest first."""
+    from flows.show import show_runs
+
+    typer.echo(show_runs(out))
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("edgestill.yaml"),
+    preset: Annotated[str, typer.Option("--preset", help="Whose values to start from.")] = "digits",
+) -> None:
+    """Write a complete, commented configuration to start from."""
+    from flows.config import commented_yaml, load_config
+    from pipeline.checkpoint import write_atomic
+    from pipeline.errors import ConfigError
+
+    if file.exists():
+        raise ConfigError([f"{file} exists already; name another file, or remove it first"])
+    write_atomic(file, commented_yaml(load_config(preset=preset, check_files=False)).encode())
+    typer.echo(f"wrote {file}; `edgestill run {file}` runs it")
+
+
+@app.command()
+def presets() -> None:
+    """The built-in configurations."""
+    from flows.config import preset_names, preset_text
+
+    for name in preset_names():
+        typer.echo(f"{name:<10} {preset_text(name).splitlines()[0].lstrip('# ')}")
+
+
+@app.command()
+def score(
+    space: Annotated[str, typer.Option(help="Search space.")],
+    architectures: Annotated[Path, typer.Option(metavar="FILE", help="One architecture a line, in the space's form.")],
+    data: Annotated[Path, typer.Option(metavar="FILE.npz", help="x_train, y_train, x_test, y_test.")],
+    out: Annotated[Path, typer.Option(metavar="scores.csv", help="Where to write the scores.")],
+    scorers: Annotated[str, typer.Option(help="Comma-separated.")] = "diswot,nwot,params",
+    teacher: Annotated[str, typer.Option(help="Built-in architecture, random weights.")] = "resnet56",
+    batch_size: Annotated[int, typer.Option(min=2, help="Training images to score on.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the batch and all weights.")] = 0,
+    draws: Annotated[int, typer.Option(min=1, help="Of each network's weights; scores are means over them.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="Of torch; 0 leaves its choice.")] = 0,
+) -> None:
+    """Score architectures without training them; one CSV row each."""
+    from flows.score import score_file
+
+    names = [name.strip() for name in scorers.split(",") if name.strip()]
+    count = score_file(space, architectures, data, names, out, teacher, batch_size, seed, draws, threads, typer.echo)
+    typer.echo(f"wrote {count} scores to {out}", err=True)
+
+
+@app.command()
+def serve(
+    config: Annotated[Optional[Path], typer.Option("--config", help="Default parameters of the deployment.")] = None,  # noqa: UP045
+    preset: Preset = None,
+    settings: Set = None,
+    cron: Annotated[Optional[str], typer.Option(help="Schedule, such as '0 2 * * *'.")] = None,  # noqa: UP045
+    name: Annotated[str, typer.Option(help="Of the deployment.")] = "edgestill",
+    out: Out = Path("runs"),
+    limit: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+) -> None:
+    """Serve the flow from this machine: trigger it in the Prefect UI, by API, or on a schedule."""
+    from flows.config import RunConfig, load_config
+
+    given = config is not None or preset is not None or bool(settings)
+    loaded = load_config(config, preset, settings or []) if given else RunConfig()
+    from flows.schedule import serve_flow
+
+    serve_flow(loaded, out, name=name, cron=cron, limit=limit)
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the server and its UI.")] = 4200,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Start a Prefect server with its UI here, where there is none yet."""
+    from flows.schedule import start_server
+
+    start_server(host, port)
+
+
+def main() -> None:
+    """The `edgestill` command."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    sys.exit(_guarded(arguments, debug))
+
+
+def _guarded(arguments: list[str], debug: bool) -> int:
+    """Run a command; every failure becomes one sentence and an exit code."""
+    from pipeline.errors import EdgestillError
+
+    try:
+        result = app(arguments, standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except typer.Exit as stop:
+        return stop.exit_code
+    except _UsageError as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted; `edgestill resume latest` goes on where this stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        print(f"error: {_sentence(error)}".replace("\n", "\nerror: "), file=sys.stderr)
+        return error.exit_code if isinstance(error, EdgestillError) else 1
+
+
+def _sentence(error: Exception) -> str:
+    from pipeline.errors import EdgestillError
+
+    if isinstance(error, EdgestillError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            f"the disk is full ({error.filename or 'no space left'}); free some space, then `edgestill resume latest`"
+        )
+    if isinstance(error, OSError):
+        return f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
+    text = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {text} (this is our mistake; --debug shows where)"
+
+
+def _run_here(directory: "RunDir", quiet: bool) -> None:
+    from flows.compress import run_chain
+    from flows.progress import choose_progress
+    from pipeline.errors import UserError
+
+    try:
+        outcome = run_chain(directory, choose_progress(quiet))
+    except BaseException as error:
+        if directory.manifest.stages and not isinstance(error, UserError):
+            print(f"the run is kept: `edgestill resume {directory.root}` goes on with it", file=sys.stderr)
+        raise
+    _summarise(outcome, quiet)
+
+
+def _summarise(outcome: "Outcome", quiet: bool) -> None:
+    from flows.show import summary
+
+    typer.echo(summary(outcome, plain=quiet or not sys.stdout.isatty()))
+
+
+if __name__ == "__main__":
+    main()

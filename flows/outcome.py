@@ -1,0 +1,23 @@
+"""What a finished run gives to whoever started it."""
+
+from pathlib import Path
+
+from distill.result import DistillResult
+from export.result import ProfileResult
+from flows.stages import ReportResult
+from pipeline.frozen import Frozen
+from pipeline.teacher import TeacherResult
+from search.result import SearchResult
+
+
+class Outcome(Frozen):
+    """What a finished run is worth and where it lies."""
+
+    run: Path
+    bundle: Path
+    report: Path
+    teacher: TeacherResult
+    found: SearchResult
+    distilled: DistillResult
+    profiled: ProfileResult
+    tested: ReportResult

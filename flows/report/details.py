@@ -1,0 +1,179 @@
+"""The report's sections below the first screen: search, tuning, learning curves, latency, provenance."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from distill.result import TuneResult
+from flows.report import charts, scatter
+from flows.report.palette import WINNER, Look, baseline_looks
+from flows.report.words import listing, significant
+from pipeline.training import EpochRecord
+from search.result import Candidate, SearchResult
+
+if TYPE_CHECKING:
+    from flows.report.write import ReportData
+
+
+def search(found: SearchResult) -> dict[str, Any]:
+    """The scatter (once for a wide page, once for a phone), the table of winner and picks, failures by reason."""
+    looks = baseline_looks(list(found.picks))
+    values = scatter.selection_values(found)
+    same = [name for name, pick in found.picks.items() if pick.architecture == found.winner.architecture]
+    reasons: defaultdict[str, list[str]] = defaultdict(list)
+    for failure in found.failures:
+        reasons[failure.reason].append(failure.architecture)
+    return {
+        "wide": scatter.search_scatter(found, 1000, 400),
+        "narrow": scatter.search_scatter(found, 360, 320),
+        "score_name": scatter.score_name(found),
+        "looks": looks,
+        "winner_look": WINNER,
+        "unmet": [name for name, pick in found.picks.items() if pick.architecture not in values],
+        "same": f"{listing(same)} would have picked the winner too" if same else "",
+        "summary": _search_summary(found),
+        "limits": [
+            f"{name.removeprefix('max_')} ≤ {limit:,}" for name, limit in found.budget.model_dump().items() if limit
+        ],
+        "rows": [
+            _search_row("winner", found.winner, found.scorer, WINNER, f"first of {len(values):,}"),
+            *(_search_row(n, p, n, looks[n], _rank(p, found, values)) for n, p in found.picks.items()),
+        ],
+        "failures": dict(reasons),
+    }
+
+
+def tuning(tuned: TuneResult, configured: dict[str, float]) -> dict[str, Any]:
+    """The history, and the best hyperparameters beside the configured ones."""
+    if not tuned.enabled:
+        return {"enabled": False}
+    counts = {state: sum(t.state == state for t in tuned.trials) for state in ("COMPLETE", "PRUNED", "FAIL")}
+    return {
+        "enabled": True,
+        "chart": charts.tuning_history(tuned),
+        "best_value": tuned.best_value,
+        "best_trial": tuned.best_trial,
+        "counts": counts,
+        "total": len(tuned.trials),
+        "rows": [
+            (name, f"{value:.3g}", f"{configured[name]:.3g}" if name in configured else "–")
+            for name, value in tuned.best.items()
+        ],
+        "reasons": [(t.number, t.reason or "no reason recorded") for t in tuned.trials if t.state == "FAIL"],
+    }
+
+
+def learning(report: "ReportData") -> dict[str, Any]:
+    """The student's curves, and the teacher's where it was trained in this run."""
+    distilled, teacher = report.distilled, report.teacher
+    weights = report.config.teacher.weights
+    return {
+        "student": _curves(distilled.curve, distilled.best_epoch, "student", teacher.validation.accuracy),
+        "teacher": _curves(teacher.curve, teacher.best_epoch, "teacher", None),
+        "teacher_weights": weights.name if weights is not None else "a file",
+        "stopped_early": distilled.stopped_early,
+        "validation": distilled.validation,
+        "teacher_validation": teacher.validation,
+        "settings": [
+            *((f"method {m.get('name')}", _settings(m)) for m in distilled.methods),
+            ("learning rate", f"{distilled.learning_rate:.3g}"),
+            ("weight decay", f"{distilled.weight_decay:.3g}"),
+            ("teacher's outputs", "computed once" if distilled.teacher_cached else "computed for every batch"),
+        ],
+    }
+
+
+def latency(report: "ReportData") -> dict[str, Any]:
+    """The samples' distribution, and what it was measured with."""
+    profiled, samples = report.profiled, report.samples_ms
+    models = {"teacher": profiled.teacher, "student": profiled.student}
+    medians = {name: model.latency.p50_ms for name, model in models.items()}
+    used = profiled.student.latency
+    low, high = profiled.speedup_interval
+    until = max(charts.shown_until_ms(found) for found in samples.values())
+    hidden = sum(value > until for found in samples.values() for value in found)
+    return {
+        "chart": charts.latency_histogram(samples, medians),
+        "medians": {name: significant(value) for name, value in medians.items()},
+        "hidden": f"{hidden:,} slower calls, up to {significant(max(map(max, samples.values())))} ms, are off the chart"
+        if hidden
+        else "",
+        "facts": [
+            ("speed-up", f"{profiled.speedup:.3f} (ratio of medians), 95% interval {low:.3f} to {high:.3f}"),
+            ("samples", " and ".join(f"{len(found):,} of the {name}'s file" for name, found in samples.items())),
+            ("runtime", f"{used.runtime}, {used.provider}"),
+            ("threads", str(used.threads)),
+            ("batch", str(used.batch)),
+            ("machine", f"{profiled.cpu}, {report.manifest.machine.get('cores', '?')} cores"),
+            ("load before", f"{profiled.load_before:.2f} (1-minute average)"),
+        ],
+    }
+
+
+def provenance(report: "ReportData") -> dict[str, Any]:
+    """What it takes to get these figures again."""
+    manifest, task = report.manifest, report.data.task
+    return {
+        "facts": [
+            ("run", manifest.name),
+            ("created", manifest.created),
+            ("seed", str(manifest.seed)),
+            ("configuration", manifest.config_digest),
+            ("git commit", manifest.git_commit or "none: not run from a git checkout"),
+            ("shipped file", report.profiled.student.sha256),
+            *((name.replace("_", " "), str(value)) for name, value in manifest.machine.items()),
+        ],
+        "versions": list(manifest.versions.items()),
+        "splits": [(n, f"{count:,}", report.data.digests.get(n, "–")) for n, count in report.data.sizes.items()],
+        "labels": task.labels,
+        "input": "×".join(map(str, task.input_shape)),
+        "tuned": report.tuned.enabled,
+    }
+
+
+def _search_summary(found: SearchResult) -> str:
+    how = "every one" if found.exhaustive else f"{found.evaluated:,}"
+    failed = f" ({len(found.failures):,} scorings failed)" if found.failures else ""
+    return f"{found.scorer} looked at {how} of the {found.space} space's {found.space_size:,} students{failed}"
+
+
+def _search_row(name: str, candidate: Candidate, scorer: str, look: Look, place: str) -> dict[str, Any]:
+    value, spread = candidate.scores[scorer], candidate.std.get(scorer, 0.0)
+    score = significant(value, 4) + (f" ± {significant(spread, 2)}" if spread else "")
+    return {"name": name, "look": look, "candidate": candidate, "score": f"{scorer} {score}", "place": place}
+
+
+def _rank(pick: Candidate, found: SearchResult, values: dict[str, float]) -> str:
+    if pick.architecture == found.winner.architecture:
+        return "the same student"
+    if pick.architecture not in values:
+        return "not met by the winner's search"
+    better = sum(value > values[pick.architecture] for value in values.values())
+    return f"{better + 1:,} of {len(values):,}"
+
+
+def _curves(
+    curve: Sequence[EpochRecord], best_epoch: int | None, role: str, teacher_accuracy: float | None
+) -> dict[str, Any] | None:
+    if not curve:
+        return None
+    accuracies = [record.validation_accuracy for record in curve]
+    floor = charts.accuracy_floor(accuracies, max([*accuracies, teacher_accuracy or 0.0]))
+    return {
+        "accuracy": charts.accuracy_curve(curve, best_epoch, role, teacher_accuracy),
+        "loss": charts.loss_curve(curve, role),
+        "terms": charts.term_looks(curve),
+        "best_epoch": best_epoch,
+        "epochs": len(curve),
+        "below": sum(accuracy < floor for accuracy in accuracies),
+        "floor": floor,
+    }
+
+
+def _settings(method: dict[str, object]) -> str:
+    values = [
+        f"{name} {f'{value:.3g}' if isinstance(value, float) else value}"
+        for name, value in method.items()
+        if name != "name"
+    ]
+    return ", ".join(values) or "no hyperparameters"

@@ -1,0 +1,100 @@
+"""The search's chart: what selection compared against parameters, and where the baselines would have gone."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from flows.report.canvas import count_ticks, draw, log_ticks, tip
+from flows.report.palette import COLOURS, WINNER, baseline_looks
+from search.result import Candidate, SearchResult
+from search.search import fitness
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MANY = 1500  # points from which on they are one picture: as elements they would slow the page
+_INK, _CARD = COLOURS["ink"][0], COLOURS["card"][0]
+
+
+def search_scatter(found: SearchResult, width: int, height: int) -> Markup:
+    """What selection compared, against parameters: all candidates, the winner, the baselines' picks.
+
+    A pick that the winner's search did not meet has no value here; it stands on the lower edge.
+    """
+    values = selection_values(found)
+    tips = {str(i): _candidate_tip(c, found.scorer) for i, c in enumerate(found.candidates)}
+
+    def paint(axes: "Axes") -> None:
+        _paint_candidates(axes, found, values)
+        _paint_picks(axes, found, values)
+        if found.budget.max_params is not None:
+            axes.axvline(found.budget.max_params, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        params = [c.cost.params for c in (*found.candidates, *found.picks.values())]
+        if max(params) > 10 * min(params):
+            axes.set_xscale("log")
+            log_ticks(axes.xaxis)
+        else:
+            count_ticks(axes.xaxis)
+        axes.margins(x=0.05, y=0.1)
+        axes.set_xlabel("parameters")
+        axes.set_ylabel(score_name(found), parse_math=False)
+
+    return draw(width, height, paint, tips)
+
+
+def selection_values(found: SearchResult) -> dict[str, float]:
+    """What the winner's search compared, by architecture."""
+    values = fitness(found.candidates, found.scorer, found.combine)
+    return {c.architecture: value for c, value in zip(found.candidates, values, strict=True)}
+
+
+def score_name(found: SearchResult) -> str:
+    """The scatter's y axis: the scorer, and how its metrics were joined where that is not its raw score."""
+    joined = {"zscore": ", its metrics as z-scores", "rank_sum": ", its metrics as ranks"}
+    return found.scorer + (joined.get(found.combine, "") if found.scorer == "diswot" else "")
+
+
+def _paint_candidates(axes: "Axes", found: SearchResult, values: Mapping[str, float]) -> None:
+    points = axes.scatter(
+        [c.cost.params for c in found.candidates],
+        [values[c.architecture] for c in found.candidates],
+        s=30 if len(found.candidates) < 300 else 14,
+        color=COLOURS["point"][0],
+        alpha=0.6,
+        linewidth=0,
+        rasterized=len(found.candidates) > _MANY,
+    )
+    if len(found.candidates) <= _MANY:
+        points.set_urls([tip(str(i)) for i in range(len(found.candidates))])
+
+
+def _paint_picks(axes: "Axes", found: SearchResult, values: Mapping[str, float]) -> None:
+    """Hollow, and one size larger for every mark already at the place, so that none hides another."""
+    winner = found.winner
+    spread = winner.std.get(found.scorer, 0.0) if found.combine == "sum" else 0.0
+    place = (winner.cost.params, values[winner.architecture])
+    axes.errorbar(*place, yerr=spread or None, color=WINNER.colour, elinewidth=1.2, capsize=0, zorder=3)
+    axes.scatter(*place, s=340, marker=WINNER.marker, color=WINNER.colour, edgecolor=_CARD, linewidth=0.8, zorder=5)
+    marks = {winner.architecture: 1}
+    for name, look in baseline_looks(list(found.picks)).items():
+        pick = found.picks[name]
+        size = 70 * (1 + 3 * marks.get(pick.architecture, 0))
+        marks[pick.architecture] = marks.get(pick.architecture, 0) + 1
+        met = pick.architecture in values
+        axes.scatter(
+            pick.cost.params,
+            values[pick.architecture] if met else 0.0,
+            s=size,
+            marker=look.marker,
+            facecolor="none",
+            edgecolor=look.colour,
+            linewidth=1.8,
+            transform=axes.transData if met else axes.get_xaxis_transform(),
+            clip_on=False,
+            zorder=4,
+        )
+
+
+def _candidate_tip(candidate: Candidate, scorer: str) -> str:
+    return f"{candidate.architecture}: {candidate.cost.params:,} parameters, {scorer} {candidate.scores[scorer]:.4g}"

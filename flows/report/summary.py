@@ -1,0 +1,210 @@
+"""The first screen of the report: what came out, what to be wary of, the chain, and the three models side by side."""
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+from export.result import ExportedModel
+from flows.report.words import (
+    Claim,
+    accuracy_claim,
+    duration,
+    significant,
+    size,
+    size_claim,
+    speed_claim,
+    wilson,
+)
+from flows.sentences import sentence
+from pipeline.metrics import Metrics
+
+if TYPE_CHECKING:
+    from flows.report.write import ReportData
+
+_NOTHING = "–"
+
+
+def header(report: "ReportData") -> dict[str, Any]:
+    """Name, date and the headline."""
+    created = datetime.datetime.fromisoformat(report.manifest.created)
+    claims = [claim.words for claim in _claims(report)]
+    return {
+        "name": report.manifest.name,
+        "created": f"{created:%Y-%m-%d %H:%M} UTC",
+        "teacher": report.config.teacher.architecture,
+        "student": report.found.winner.architecture,
+        "headline": f"{', '.join(claims)} on {report.tested.shipped.n:,} test images",
+    }
+
+
+def tiles(report: "ReportData") -> list[dict[str, Any]]:
+    """The four figures that decide: size, speed, accuracy, parity."""
+    smaller, faster, points = _claims(report)
+    models, tested = report.profiled, report.tested
+    params = report.teacher.cost.params, report.distilled.cost.params
+    parity = models.student.parity
+    return [
+        {
+            "title": "Size",
+            "figure": smaller.figure,
+            "label": smaller.rest,
+            "is_gain": smaller.is_gain,
+            "details": (
+                f"{params[1]:,} against {params[0]:,}",
+                f"file {size(models.student.size_bytes)} against {size(models.teacher.size_bytes)}",
+            ),
+        },
+        {
+            "title": "Speed",
+            "figure": faster.figure,
+            "label": faster.rest,
+            "is_gain": faster.is_gain,
+            "details": (
+                f"median {significant(models.student.latency.p50_ms)} ms against "
+                f"{significant(models.teacher.latency.p50_ms)} ms",
+                f"{_threads(models.student.latency.threads)}, batch {models.student.latency.batch}",
+            ),
+        },
+        {
+            "title": "Accuracy",
+            "figure": f"{tested.shipped.accuracy:.2%}",
+            "label": f"of {tested.shipped.n:,} test images, 95% interval {_wilson(tested.shipped)}",
+            "is_gain": points.is_gain if points.is_gain or _loses_beyond_noise(report) else None,
+            "details": (
+                f"teacher {tested.teacher.accuracy:.2%} {_wilson(tested.teacher)}",
+                f"{points.words}{_images(report)}",
+            ),
+        },
+        {
+            "title": "Parity",
+            "figure": f"{parity.max_abs_difference:.1e}",
+            "label": "largest difference of a logit, file against torch",
+            "is_gain": None if parity.top1_agreement == 1 else False,
+            "details": (f"same answer on {parity.top1_agreement:.4g} of {parity.n:,} inputs",)
+            if parity.top1_agreement < 1
+            else (f"same answer on all of {parity.n:,} inputs",),
+        },
+    ]
+
+
+def cautions(report: "ReportData") -> list[str]:
+    """What a reader must know before they ship this student."""
+    smaller, faster, _ = _claims(report)
+    tested, parity = report.tested, report.profiled.student.parity
+    found = []
+    if smaller.is_gain is not True:
+        found.append("The student is not smaller than its teacher.")
+    if faster.is_gain is not True:
+        found.append("The student's file is not measurably faster than the teacher's on this machine.")
+    if _loses_beyond_noise(report):
+        found.append(
+            "The teacher's accuracy lies above the shipped file's 95% interval: the loss is more than the noise of "
+            f"{tested.shipped.n:,} images."
+        )
+    if tested.student.accuracy != tested.shipped.accuracy:
+        found.append(
+            f"The file's test accuracy ({tested.shipped.accuracy:.2%}) is not the one in torch "
+            f"({tested.student.accuracy:.2%})."
+        )
+    if parity.top1_agreement < 1:
+        found.append(f"File and torch disagree on {1 - parity.top1_agreement:.2%} of {parity.n:,} inputs.")
+    cores = int(report.manifest.machine.get("cores", 1))
+    if report.profiled.load_before > cores:
+        found.append(
+            f"The machine was busy as the timing began (load {report.profiled.load_before:.1f} on {cores} cores): "
+            "measure again when it is idle."
+        )
+    return found
+
+
+def chain(report: "ReportData") -> dict[str, Any]:
+    """The stages in their order, with seconds (None for the report itself, which is not over) and sentences."""
+    results = {
+        "data": report.data,
+        "teacher": report.teacher,
+        "search": report.found,
+        "tune": report.tuned,
+        "distill": report.distilled,
+        "export": report.converted,
+        "profile": report.profiled,
+        "report": report.tested,
+    }
+    records = report.manifest.stages
+    seconds = {name: records[name].seconds for name in results if name in records and name != "report"}
+    longest, total = max(seconds.values(), default=0.0), sum(seconds.values())
+    stages = [
+        {
+            "name": name,
+            "time": duration(seconds[name]) if name in seconds else "this page" if name == "report" else _NOTHING,
+            "share": 100 * seconds[name] / longest if longest and name in seconds else 0.0,
+            "sentence": sentence(result),
+        }
+        for name, result in results.items()
+    ]
+    return {"stages": stages, "total": duration(total)}
+
+
+def comparison(report: "ReportData") -> list[tuple[str, list[str]]]:
+    """Rows of the table: what, then teacher, student in torch, shipped file."""
+    teacher, student = report.profiled.teacher, report.profiled.student
+    costs = [report.teacher.cost, report.distilled.cost, report.distilled.cost]
+    tested = [report.tested.teacher, report.tested.student, report.tested.shipped]
+    percentiles = [name for name in teacher.latency.summary | student.latency.summary if name.endswith("_ms")]
+    return [
+        ("Parameters", [f"{cost.params:,}" for cost in costs]),
+        ("FLOPs (multiply-accumulates)", [f"{cost.flops:,}" for cost in costs]),
+        ("ONNX file", [size(teacher.size_bytes), _NOTHING, f"{size(student.size_bytes)}, {student.precision}"]),
+        ("Test accuracy", [f"{metrics.accuracy:.2%}" for metrics in tested]),
+        ("95% interval (Wilson)", [_wilson(metrics) for metrics in tested]),
+        ("Test images", [f"{metrics.n:,}" for metrics in tested]),
+        ("Test cross-entropy", [f"{metrics.cross_entropy:.3f}" for metrics in tested]),
+        *(
+            (_percentile(name), [_ms(teacher.latency.summary, name), _NOTHING, _ms(student.latency.summary, name)])
+            for name in percentiles
+        ),
+        ("Largest |Δlogit|, file against torch", [_difference(teacher), _NOTHING, _difference(student)]),
+    ]
+
+
+def _claims(report: "ReportData") -> tuple[Claim, Claim, Claim]:
+    return (
+        size_claim(report.teacher.cost.params, report.distilled.cost.params),
+        speed_claim(report.profiled.speedup, report.profiled.speedup_interval),
+        accuracy_claim(report.tested.teacher.accuracy, report.tested.shipped.accuracy),
+    )
+
+
+def _loses_beyond_noise(report: "ReportData") -> bool:
+    shipped = report.tested.shipped
+    return report.tested.teacher.accuracy > wilson(shipped.accuracy, shipped.n)[1]
+
+
+def _images(report: "ReportData") -> str:
+    """The difference in whole images, which says how little a tenth of a point is on a small test split."""
+    tested = report.tested
+    right = [round(metrics.accuracy * metrics.n) for metrics in (tested.teacher, tested.shipped)]
+    if tested.teacher.n != tested.shipped.n or right[0] == right[1]:
+        return ""
+    count = abs(right[1] - right[0])
+    return f": {count:,} image{'s' if count > 1 else ''} {'more' if right[1] > right[0] else 'fewer'} right"
+
+
+def _wilson(metrics: Metrics) -> str:
+    low, high = wilson(metrics.accuracy, metrics.n)
+    return f"[{100 * low:.1f}, {100 * high:.1f}]".replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _percentile(name: str) -> str:
+    number = name.removeprefix("p").removesuffix("_ms")
+    return "Latency, median" if number == "50" else f"Latency, {number}th percentile"
+
+
+def _ms(summary: dict[str, float | int], name: str) -> str:
+    return f"{significant(float(summary[name]))} ms" if name in summary else _NOTHING
+
+
+def _difference(model: ExportedModel) -> str:
+    return f"{model.parity.max_abs_difference:.1e}"
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"

@@ -1,0 +1,103 @@
+"""The report's words and figures. A student that is larger, slower or worse is called so."""
+
+import math
+from typing import NamedTuple
+
+_Z = 1.959964  # of a two-sided 95 % interval
+
+
+class Claim(NamedTuple):
+    """A figure and what it counts, and whether it speaks for the student (None: neither for nor against)."""
+
+    figure: str
+    rest: str
+    is_gain: bool | None
+
+    @property
+    def words(self) -> str:
+        return f"{self.figure} {self.rest}"
+
+
+def size_claim(teacher_params: int, student_params: int) -> Claim:
+    """`11.1× fewer parameters`."""
+    if teacher_params == student_params:
+        return Claim("1×", "the parameters, no fewer", None)
+    if teacher_params > student_params:
+        return Claim(times(teacher_params / student_params), "fewer parameters", True)
+    return Claim(times(student_params / teacher_params), "more parameters", False)
+
+
+def speed_claim(speedup: float, interval: tuple[float, float]) -> Claim:
+    """`5.41× faster [5.41, 5.42]`; neither faster nor slower where the interval holds 1."""
+    low, high = interval
+    if low <= 1 <= high:
+        return Claim(times(speedup), f"the speed\N{NO-BREAK SPACE}{_interval(low, high)}, no measurable difference", None)
+    if speedup > 1:
+        return Claim(times(speedup), f"faster\N{NO-BREAK SPACE}{_interval(low, high)}", True)
+    return Claim(times(1 / speedup), f"slower\N{NO-BREAK SPACE}{_interval(1 / high, 1 / low)}", False)
+
+
+def accuracy_claim(teacher: float, student: float) -> Claim:
+    """`−0.2 points`; a difference of accuracies is one of percentage points."""
+    points = 100 * (student - teacher)
+    if abs(points) < 1e-9:
+        return Claim("±0", "points", None)
+    digits = 1 if abs(points) >= 0.1 else 2
+    return Claim(f"{'+' if points > 0 else '−'}{abs(points):.{digits}f}", "points", points > 0)
+
+
+def wilson(accuracy: float, n: int) -> tuple[float, float]:
+    """The 95 % score interval of a share of n (Wilson 1927); unlike the normal one it stays inside [0, 1]."""
+    centre = accuracy + _Z**2 / (2 * n)
+    half = _Z * math.sqrt(accuracy * (1 - accuracy) / n + _Z**2 / (4 * n**2))
+    scale = 1 + _Z**2 / n
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def times(ratio: float) -> str:
+    """`11.1×`."""
+    return f"{significant(ratio)}×"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Rounded to significant digits and never in exponents between 1e-4 and 1e15."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    if abs(value) < 1e-4:
+        return f"{value:.{digits - 1}e}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def size(size_bytes: int) -> str:
+    """`374 kB`."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size_bytes >= unit:
+            return f"{significant(size_bytes / unit)} {name}"
+    return f"{size_bytes} bytes"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `14 s`, `3 min 5 s`, `2 h 10 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def listing(names: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _interval(low: float, high: float) -> str:
+    """Square brackets are a 95 % interval; with the decimals that tell its ends apart, four at most."""
+    for digits in (2, 3, 4):
+        ends = significant(low, digits), significant(high, digits)
+        if ends[0] != ends[1]:
+            break
+    return f"[{ends[0]},\N{NO-BREAK SPACE}{ends[1]}]"

@@ -1,0 +1,115 @@
+"""`edgestill score`: training-free scores of a list of architectures, as CSV."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pipeline.checkpoint import write_atomic
+from pipeline.data import draw_batch, load_whole_train
+from pipeline.datasets import NpzConfig
+from pipeline.device import DeviceConfig, select_device
+from pipeline.errors import ArchitectureError, CandidateError, ConfigError, nearest
+from pipeline.teacher import TEACHERS, TeacherConfig, build_teacher
+from search.evaluate import Evaluator
+from search.scorers import SCORERS
+from search.space import Architecture, SearchSpace
+from search.spaces import SPACES, make_space
+
+
+def score_file(
+    space_name: str,
+    architectures: Path,
+    data: Path,
+    scorers: Sequence[str],
+    out: Path,
+    teacher: str,
+    batch_size: int,
+    seed: int,
+    draws: int,
+    threads: int,
+    say: Callable[[str], None],
+) -> int:
+    """Score every line of a file; gives the number of rows.
+
+    A row's scores depend on the seed and on its architecture alone. A cell is empty where a scorer has no score
+    (a dead network, or widths that DisWOT's semantic metric cannot compare); `say` is told why.
+
+    Raises:
+        ConfigError: unknown names, or lines that are no architecture; all of them at once.
+        DataError: the data cannot be used.
+    """
+    problems = [f"unknown scorer {name!r}; {nearest(name, SCORERS)}" for name in scorers if name not in SCORERS]
+    if not scorers:
+        problems.append(f"--scorers names none; known: {', '.join(SCORERS)}")
+    if space_name not in SPACES:
+        problems.append(f"unknown space {space_name!r}; {nearest(space_name, SPACES)}")
+    if teacher not in TEACHERS:
+        problems.append(f"unknown teacher {teacher!r}; {nearest(teacher, TEACHERS)}")
+    if not architectures.is_file():
+        problems.append(f"no file of architectures at {architectures}")
+    if not out.parent.is_dir():
+        problems.append(f"no folder {out.parent} to write {out.name} to")
+    if problems:
+        raise ConfigError(problems)
+    space = make_space(SPACES[space_name][0]())
+    listed = _read(space, architectures)
+    select_device(DeviceConfig(accelerator="cpu", threads=threads))
+    task, train = load_whole_train(NpzConfig(path=data))
+    evaluator = Evaluator(
+        space,
+        task,
+        draw_batch(train, batch_size, seed),
+        list(dict.fromkeys(scorers)),
+        teacher=build_teacher(TeacherConfig(architecture=teacher), task),
+        seed=seed,
+        draws=draws,
+    )
+    rows = [_row(text, architecture, evaluator, scorers, say) for text, architecture in listed]
+    write_atomic(out, _csv(["architecture", *scorers, "seconds"], rows).encode())
+    return len(rows)
+
+
+def _read(space: SearchSpace, path: Path) -> list[tuple[str, Architecture]]:
+    """The lines that are not blank; all wrong ones are reported together."""
+    found, problems = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        text = line.strip()
+        if not text:
+            continue
+        try:
+            found.append((text, space.parse(text)))
+        except ArchitectureError as error:
+            problems.append(f"{path}, line {number}: {error}")
+    if not found and not problems:
+        problems.append(f"{path} lists no architecture")
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _row(
+    text: str,
+    architecture: Architecture,
+    evaluator: Evaluator,
+    scorers: Sequence[str],
+    say: Callable[[str], None],
+) -> list[str]:
+    try:
+        scores = evaluator(architecture)
+    except CandidateError as error:
+        say(f"{text}: {error}")
+        return [text, *("" for _ in scorers), ""]
+    missing = [name for name in scorers if name not in scores.values]
+    if missing:
+        say(f"{text}: no finite {', '.join(missing)} score")
+    cells = [repr(scores.values[name]) if name in scores.values else "" for name in scorers]
+    return [text, *cells, f"{scores.seconds:.6f}"]
+
+
+def _csv(header: list[str], rows: list[list[str]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue()

@@ -1,0 +1,101 @@
+"""What several test files need: small tasks, small data, and the optional development data."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.data import Batch, ImageSplit, Splits
+from pipeline.datasets.base import AugmentConfig
+from pipeline.task import Task
+from search.space import SearchSpace
+from search.spaces import Nb201Config, ResNetConfig, make_space
+
+# Each space of the table at a size that a test can enumerate; a newcomer adds its line.
+SMALL_SPACES = {
+    "resnet": ResNetConfig(blocks=((1, 2), (1, 2), (1,)), widths=((4, 6), (6, 8), (8,))),
+    "nb201": Nb201Config(channels=2, cells=1),
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Sums in one order, so that a test can ask for equal bits; and the machine is shared."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_random_numbers() -> Iterator[None]:
+    """Each test draws from the same seed, whatever ran before it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture(scope="session")
+def development_data() -> Path:
+    """The folder of development data, which no part of the product needs."""
+    root = Path(__file__).resolve().parents[1]
+    found = Path(os.environ.get("EDGESTILL_DATA", root.parent / "shared" / "data"))
+    if not found.is_dir():
+        pytest.skip("the development data is not here; set EDGESTILL_DATA to its folder")
+    return found
+
+
+def _task(channels: int = 1, side: int = 8, classes: int = 3) -> Task:
+    labels = tuple(f"class {k}" for k in range(classes))
+    return Task(labels=labels, input_shape=(channels, side, side), mean=(0.4,) * channels, std=(0.3,) * channels)
+
+
+def _split(task: Task, count: int, seed: int = 0) -> ImageSplit:
+    """Images whose class shows as a bright band, under noise; every class is there in turn."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, *task.input_shape, generator=generator) * 0.6
+    targets = torch.arange(count) % task.num_classes
+    for k in range(task.num_classes):
+        images[targets == k, :, 2 * k : 2 * k + 2] += 0.2
+    return ImageSplit(images, targets)
+
+
+def _splits(task: Task, augment: AugmentConfig | None = None, train: int = 90) -> Splits:
+    return Splits(
+        task=task,
+        train=_split(task, train, seed=1),
+        reference=_split(task, 18, seed=2),
+        validation=_split(task, 60, seed=3),
+        augment=augment or AugmentConfig(),
+        sizes={},
+        digests={},
+    )
+
+
+@pytest.fixture(scope="session")
+def make_task() -> Callable[..., Task]:
+    """(channels=1, side=8, classes=3) to a task."""
+    return _task
+
+
+@pytest.fixture(scope="session")
+def make_split() -> Callable[..., ImageSplit]:
+    """(task, count, seed=0) to learnable images."""
+    return _split
+
+
+@pytest.fixture(scope="session")
+def make_splits() -> Callable[..., Splits]:
+    """(task, augment=None, train=90) to the splits that the stages are handed."""
+    return _splits
+
+
+@pytest.fixture(scope="session")
+def make_batch() -> Callable[..., Batch]:
+    """(task, size=12, seed=0) to one batch."""
+    return lambda task, size=12, seed=0: _split(task, size, seed).batch(torch.arange(size))
+
+
+@pytest.fixture(scope="session")
+def small_space() -> Callable[[str], SearchSpace]:
+    """A space of the table, by name, at a size that can be enumerated."""
+    return lambda name: make_space(SMALL_SPACES[name])

@@ -1,0 +1,254 @@
+"""Every space of the table keeps the contract of `search.space.SearchSpace`."""
+
+import itertools
+import json
+import random
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.cost import measure_cost
+from pipeline.errors import ArchitectureError
+from pipeline.network import Classifier, look
+from search.spaces import SPACES, Nb201Config, Nb201Space, ResNetConfig, ResNetSpace, make_space
+from search.spaces.nb201 import OPERATIONS
+
+every_space = pytest.mark.parametrize("name", SPACES)
+
+
+def samples(space, count=8):
+    rng = random.Random(1)
+    return [space.sample(rng) for _ in range(count)]
+
+
+@every_space
+def test_parsing_a_formatted_architecture_gives_it_back(name, small_space):
+    for space in (small_space(name), make_space(SPACES[name][0]())):
+        for architecture in samples(space, 50):
+            again = space.parse(space.format(architecture))
+            assert again == architecture
+            assert again.key == architecture.key
+
+
+@every_space
+def test_surrounding_blanks_do_not_matter_to_parsing(name, small_space):
+    space = small_space(name)
+    architecture = samples(space)[0]
+    assert space.parse(f"  {space.format(architecture)}\n") == architecture
+
+
+@every_space
+@pytest.mark.parametrize("text", ["", "nonsense", "1-2", "|none~0|", "1-1-1/8-16", "-1-1-1", "1-1-1/8-16-64/3"])
+def test_a_string_that_names_no_architecture_is_refused_with_the_form_it_should_have(name, text):
+    space = make_space(SPACES[name][0]())
+    with pytest.raises(ArchitectureError) as caught:
+        space.parse(text)
+    sentence = str(caught.value)
+    assert repr(text) in sentence
+    assert name in sentence
+    assert "expected" in sentence
+
+
+def test_a_resnet_string_out_of_bounds_is_refused_with_the_bounds():
+    for text in ("0-1-1", "1-1-201", "1-1-1/16-32-4097", "1-1-1/0-32-64"):
+        with pytest.raises(ArchitectureError, match=r"blocks go from 1 to 200 and widths from 1 to 4096"):
+            ResNetSpace().parse(text)
+
+
+def test_an_unknown_nb201_operation_is_refused_with_the_known_ones():
+    text = "|nor_conv_5x5~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+    with pytest.raises(ArchitectureError, match="'nor_conv_5x5' is not one of none, skip_connect, nor_conv_1x1"):
+        Nb201Space().parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "|none~0|+|none~0|none~0|+|none~0|none~1|none~2|",
+        "|none~0|+|none~1|none~0|+|none~0|none~1|none~2|",
+        "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|+|none~0|none~1|none~2|none~3|",
+        "|none~0|+|none~0|none~1|+|none~0|none~1|none~2",
+    ],
+)
+def test_an_nb201_string_with_a_wrong_edge_is_refused(text):
+    with pytest.raises(ArchitectureError, match="expected the benchmark's form"):
+        Nb201Space().parse(text)
+
+
+def test_the_published_diswot_cell_is_read():
+    text = "|nor_conv_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|nor_conv_1x1~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+    choices = Nb201Space().parse(text).choices
+    named = {edge: OPERATIONS[choice] for edge, choice in choices.items()}
+    assert named == {
+        "edge01": "nor_conv_3x3",
+        "edge02": "avg_pool_3x3",
+        "edge12": "nor_conv_1x1",
+        "edge03": "nor_conv_1x1",
+        "edge13": "nor_conv_3x3",
+        "edge23": "nor_conv_3x3",
+    }
+
+
+@every_space
+@pytest.mark.parametrize(("channels", "side"), [(1, 8), (3, 9), (1, 11), (3, 15), (1, 28), (3, 32)])
+def test_students_take_any_image_and_keep_the_classifier_contract(name, channels, side, small_space, make_task):
+    space, task = small_space(name), make_task(channels, side, classes=5)
+    for architecture in samples(space, 3):
+        student = space.build(architecture, task).eval()
+        assert isinstance(student, Classifier)
+        assert student.num_classes == 5
+        images = torch.rand(2, channels, side, side)
+        features = student.forward_features(images)
+        embedding = student.forward_head(features, pre_logits=True)
+        logits = student(images)
+        assert features.shape[:2] == (2, student.embedding_dim)
+        assert (features >= 0).all()
+        assert embedding.shape == (2, student.embedding_dim)
+        assert logits.shape == (2, 5)
+        assert torch.equal(student.forward_head(features), logits)
+        assert torch.equal(student.get_classifier()(embedding), logits)
+        view = look(student, images)
+        assert torch.equal(view.features, features)
+        assert torch.equal(view.embedding, embedding)
+        assert torch.equal(view.logits, logits)
+
+
+@every_space
+def test_the_first_layer_normalises_raw_pixels(name, small_space, make_task):
+    task = make_task(channels=3)
+    student = small_space(name).build(samples(small_space(name))[0], task).eval()
+    pixels = torch.rand(2, 3, 8, 8)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (task.mean, task.std))
+    assert torch.allclose(student.trunk((pixels - mean) / std), student.forward_features(pixels))
+
+
+@every_space
+def test_embedding_dims_are_those_of_the_built_students(name, small_space, make_task):
+    space = small_space(name)
+    chosen = itertools.islice(space.all_architectures(), 0, None, max(1, space.size // 20))
+    built = {space.build(a, make_task()).get_classifier().in_features for a in chosen}
+    assert built == space.embedding_dims()
+
+
+def test_embedding_dims_list_every_width_of_the_last_stage():
+    space = ResNetSpace(ResNetConfig(widths=((8,), (16,), (24, 32, 64))))
+    assert space.embedding_dims() == {24, 32, 64}
+
+
+@every_space
+def test_size_counts_every_architecture_once(name, small_space):
+    space = small_space(name)
+    keys = [architecture.key for architecture in space.all_architectures()]
+    assert len(keys) == len(set(keys)) == space.size
+
+
+def test_the_default_sizes_are_those_of_their_papers():
+    assert Nb201Space(Nb201Config()).size == 15_625  # 5 operations on 6 edges
+    s0 = ResNetSpace(ResNetConfig(blocks=((1, 3, 5, 7),) * 3, widths=((16,), (32,), (64,))))
+    assert s0.size == 64
+
+
+def test_a_choice_listed_twice_counts_once():
+    space = ResNetSpace(ResNetConfig(blocks=((1, 1, 2), (1,), (1,)), widths=((8,), (8,), (8, 8))))
+    assert space.size == 2
+
+
+@every_space
+def test_sampling_reaches_every_choice_of_every_gene(name, small_space):
+    space, rng = small_space(name), random.Random(0)
+    met = [space.sample(rng).choices for _ in range(400)]
+    for gene in space.genes:
+        assert {choices[gene.name] for choices in met} == set(gene.choices)
+
+
+@every_space
+def test_mutation_at_a_tiny_rate_changes_exactly_one_gene(name, small_space):
+    space, rng = small_space(name), random.Random(0)
+    for parent in samples(space, 100):
+        child = space.mutate(parent, rng, rate=1e-12)
+        changed = [gene for gene in space.genes if child.choices[gene.name] != parent.choices[gene.name]]
+        assert len(changed) == 1
+        assert child.choices[changed[0].name] in changed[0].choices
+
+
+@every_space
+def test_mutation_at_rate_one_changes_every_free_gene(name, small_space):
+    space, rng = small_space(name), random.Random(0)
+    for parent in samples(space, 20):
+        child = space.mutate(parent, rng, rate=1.0)
+        for gene in space.genes:
+            assert (child.choices[gene.name] != parent.choices[gene.name]) == (len(gene.choices) > 1)
+
+
+def test_a_space_of_one_member_mutates_into_itself():
+    space = ResNetSpace(ResNetConfig(blocks=((1,),) * 3, widths=((8,),) * 3))
+    parent = space.sample(random.Random(0))
+    assert space.mutate(parent, random.Random(0)) == parent
+
+
+@every_space
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=50, deadline=None)
+def test_crossover_takes_every_gene_from_a_parent(name, seed):
+    space, rng = make_space(SPACES[name][0]()), random.Random(seed)
+    mother, father = space.sample(rng), space.sample(rng)
+    child = space.crossover(mother, father, rng)
+    assert set(child.choices) == {gene.name for gene in space.genes}
+    for gene, choice in child.choices.items():
+        assert choice in (mother.choices[gene], father.choices[gene])
+
+
+@every_space
+def test_crossover_uses_both_parents(name):
+    space, rng = make_space(SPACES[name][0]()), random.Random(0)
+    mother = space.sample(rng)
+    father = space.mutate(mother, rng, rate=1.0)
+    children = {space.crossover(mother, father, rng).key for _ in range(50)}
+    assert len(children) > 10
+
+
+@every_space
+@pytest.mark.parametrize(("channels", "side"), [(1, 8), (3, 13), (3, 32)])
+def test_costs_are_those_that_torch_counts(name, channels, side, small_space, make_task):
+    space, task = small_space(name), make_task(channels, side)
+    for architecture in samples(space, 4):
+        network = space.build(architecture, task).eval()
+        cost = measure_cost(lambda a=architecture: space.build(a, task), task.input_shape)
+        assert cost.params == sum(p.numel() for p in network.parameters())
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.rand(1, *task.input_shape))
+        assert 2 * cost.flops == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("blocks", "params"), [("3-3-3", 278_324), ("7-1-3", 259_892)])
+def test_s0_students_have_the_published_number_of_parameters(blocks, params, make_task):
+    task = make_task(channels=3, side=32, classes=100)
+    space = ResNetSpace()
+    assert measure_cost(lambda: space.build(space.parse(blocks), task), task.input_shape).params == params
+
+
+@pytest.mark.data
+def test_nb201_parameters_equal_the_benchmarks(development_data, make_task):
+    """The table's keys: operations on edges (1,2)(1,3)(1,4)(2,3)(2,4)(3,4), numbered in its own order (DATA.md)."""
+    table = json.loads((development_data / "nb201" / "proxies_725.json").read_text())["cifar10"]
+    operations = ("skip_connect", "none", "nor_conv_3x3", "nor_conv_1x1", "avg_pool_3x3")
+    edges = ((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
+    space, task = Nb201Space(), make_task(channels=3, side=32, classes=10)
+    for key in list(table)[::6]:
+        taken = [operations[int(n)] for n in re.findall(r"\d+", key)]
+        choices = {f"edge{s}{t}": OPERATIONS.index(op) for (s, t), op in zip(edges, taken, strict=True)}
+        cost = measure_cost(lambda c=choices: space.build(space.make(c), task), task.input_shape)
+        assert cost.params == pytest.approx(table[key]["params"]["score"] * 1e6, abs=0.5)
+
+
+@every_space
+def test_an_architectures_key_depends_on_its_choices_alone(name, small_space):
+    space = small_space(name)
+    one = samples(space)[0]
+    backwards = space.make(dict(reversed(one.choices.items())))
+    assert backwards.key == one.key
+    assert space.mutate(one, random.Random(0)).key != one.key
