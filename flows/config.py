@@ -199,8 +199,10 @@ def _user_path(loc: Sequence[int | str], raw: Any) -> list[int | str]:
     path: list[int | str] = []
     node = raw
     for position, part in enumerate(loc):
-        if position and part == (node if isinstance(node, str) else isinstance(node, dict) and node.get("name")):
-            node = {} if isinstance(node, str) else node
+        if isinstance(node, str) and part in (node, "name"):  # a name that stands for {name: …}
+            node = {}
+            continue
+        if position and isinstance(node, dict) and part == node.get("name"):
             continue
         path.append(part)
         if isinstance(node, dict):

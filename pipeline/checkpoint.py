@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as safetensors_load
 from safetensors.torch import save as safetensors_save
 from torch import Tensor, nn
@@ -61,7 +60,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """A training state of our own; nothing in the file is executed."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged byte leads torch's unpickler into errors of any kind
         raise CheckpointError(f"{path} is not a readable training state ({_first_line(error)})") from error
     return state
 
@@ -89,7 +88,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} holds more than tensors and was not opened, because that could run code; "
             "save its state_dict() alone, as safetensors or with torch.save"
         ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged byte leads torch's unpickler into errors of any kind
         raise CheckpointError(f"{path} is truncated or not a weights file ({_first_line(error)})") from error
     for key in ("state_dict", "model", "net"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
@@ -131,7 +130,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     given = {name: tensor for name, tensor in given.items() if not _is_batch_count(name, own)}
     optional = {name for name in own if name.startswith("normalize.") or name.endswith("num_batches_tracked")}
     missing = [name for name in own if name not in given and name not in optional]
-    unexpected = [name for name in given if name not in own]
+    unexpected = sorted(name for name in given if name not in own)
     shapes = [
         f"{name} is {_shape(given[name])} in the file and {_shape(own[name])} in the network"
         for name in own

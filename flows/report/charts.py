@@ -15,7 +15,7 @@ from pipeline.training import EpochRecord
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_HALF = (480, 290)  # half of the page's width
+_HALF = (420, 270)  # a little less than half of the page, so that the words stay legible on a phone
 _TERM_STYLES = ("--", ":", "-.")
 _MUTED, _CARD = COLOURS["muted"][0], COLOURS["card"][0]
 

@@ -24,8 +24,9 @@ def search(found: SearchResult) -> dict[str, Any]:
     for failure in found.failures:
         reasons[failure.reason].append(failure.architecture)
     return {
-        "wide": scatter.search_scatter(found, 1000, 400),
-        "narrow": scatter.search_scatter(found, 360, 320),
+        "wide": scatter.search_scatter(found, 1000, 400, with_tips=True),
+        "narrow": scatter.search_scatter(found, 360, 320, with_tips=False),
+        "has_tips": len(found.candidates) <= scatter.MOST_TIPS,
         "score_name": scatter.score_name(found),
         "looks": looks,
         "winner_look": WINNER,
@@ -133,7 +134,8 @@ def provenance(report: "ReportData") -> dict[str, Any]:
 
 def _search_summary(found: SearchResult) -> str:
     how = "every one" if found.exhaustive else f"{found.evaluated:,}"
-    failed = f" ({len(found.failures):,} scorings failed)" if found.failures else ""
+    count = len(found.failures)
+    failed = f" ({count:,} scoring{'s' if count > 1 else ''} failed)" if count else ""
     return f"{found.scorer} looked at {how} of the {found.space} space's {found.space_size:,} students{failed}"
 
 

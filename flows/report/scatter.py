@@ -12,21 +12,28 @@ from search.search import fitness
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
 
-_MANY = 1500  # points from which on they are one picture: as elements they would slow the page
+MOST_TIPS = 1500  # candidates beyond which they are one picture: as elements they would slow the page
 _INK, _CARD = COLOURS["ink"][0], COLOURS["card"][0]
 
 
-def search_scatter(found: SearchResult, width: int, height: int) -> Markup:
+def search_scatter(found: SearchResult, width: int, height: int, *, with_tips: bool) -> Markup:
     """What selection compared, against parameters: all candidates, the winner, the baselines' picks.
 
     A pick that the winner's search did not meet has no value here; it stands on the lower edge.
+
+    Args:
+        with_tips: the pointer reads a candidate's name; only up to `MOST_TIPS` candidates.
     """
     values = selection_values(found)
-    tips = {str(i): _candidate_tip(c, found.scorer) for i, c in enumerate(found.candidates)}
+    shown = found.candidates if with_tips and len(found.candidates) <= MOST_TIPS else ()
+    tips = {str(i): _candidate_tip(c, found.scorer) for i, c in enumerate(shown)}
 
     def paint(axes: "Axes") -> None:
-        _paint_candidates(axes, found, values)
+        points = _paint_candidates(axes, found, values)
+        if tips:
+            points.set_urls([tip(key) for key in tips])
         _paint_picks(axes, found, values)
         if found.budget.max_params is not None:
             axes.axvline(found.budget.max_params, color=_INK, linewidth=1.2, linestyle=(0, (4, 3)))
@@ -55,18 +62,16 @@ def score_name(found: SearchResult) -> str:
     return found.scorer + (joined.get(found.combine, "") if found.scorer == "diswot" else "")
 
 
-def _paint_candidates(axes: "Axes", found: SearchResult, values: Mapping[str, float]) -> None:
-    points = axes.scatter(
+def _paint_candidates(axes: "Axes", found: SearchResult, values: Mapping[str, float]) -> "PathCollection":
+    return axes.scatter(
         [c.cost.params for c in found.candidates],
         [values[c.architecture] for c in found.candidates],
         s=30 if len(found.candidates) < 300 else 14,
         color=COLOURS["point"][0],
         alpha=0.6,
         linewidth=0,
-        rasterized=len(found.candidates) > _MANY,
+        rasterized=len(found.candidates) > MOST_TIPS,
     )
-    if len(found.candidates) <= _MANY:
-        points.set_urls([tip(str(i)) for i in range(len(found.candidates))])
 
 
 def _paint_picks(axes: "Axes", found: SearchResult, values: Mapping[str, float]) -> None:

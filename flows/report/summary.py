@@ -26,7 +26,7 @@ _NOTHING = "–"
 def header(report: "ReportData") -> dict[str, Any]:
     """Name, date and the headline."""
     created = datetime.datetime.fromisoformat(report.manifest.created)
-    claims = [claim.words for claim in _claims(report)]
+    claims = [claim.words.replace(" ", "\N{NO-BREAK SPACE}", 1) for claim in _claims(report)]
     return {
         "name": report.manifest.name,
         "created": f"{created:%Y-%m-%d %H:%M} UTC",
@@ -39,50 +39,37 @@ def header(report: "ReportData") -> dict[str, Any]:
 def tiles(report: "ReportData") -> list[dict[str, Any]]:
     """The four figures that decide: size, speed, accuracy, parity."""
     smaller, faster, points = _claims(report)
-    models, tested = report.profiled, report.tested
-    params = report.teacher.cost.params, report.distilled.cost.params
-    parity = models.student.parity
+    teacher, student = report.profiled.teacher, report.profiled.student
+    tested, parity, latency = report.tested, student.parity, student.latency
+    agrees = parity.top1_agreement == 1
     return [
-        {
-            "title": "Size",
-            "figure": smaller.figure,
-            "label": smaller.rest,
-            "is_gain": smaller.is_gain,
-            "details": (
-                f"{params[1]:,} against {params[0]:,}",
-                f"file {size(models.student.size_bytes)} against {size(models.teacher.size_bytes)}",
+        _tile(
+            "Size",
+            smaller,
+            f"{report.distilled.cost.params:,} against {report.teacher.cost.params:,}",
+            f"file {size(student.size_bytes)} against {size(teacher.size_bytes)}",
+        ),
+        _tile(
+            "Speed",
+            faster,
+            f"median {significant(latency.p50_ms)} ms against {significant(teacher.latency.p50_ms)} ms",
+            f"{latency.threads} thread{'s' if latency.threads > 1 else ''}, batch {latency.batch}",
+        ),
+        _tile(
+            "Accuracy",
+            Claim(
+                f"{tested.shipped.accuracy:.2%}",
+                f"of {tested.shipped.n:,} test images, 95% interval {_wilson(tested.shipped)}",
+                points.is_gain if points.is_gain or _loses_beyond_noise(report) else None,
             ),
-        },
-        {
-            "title": "Speed",
-            "figure": faster.figure,
-            "label": faster.rest,
-            "is_gain": faster.is_gain,
-            "details": (
-                f"median {significant(models.student.latency.p50_ms)} ms against "
-                f"{significant(models.teacher.latency.p50_ms)} ms",
-                f"{_threads(models.student.latency.threads)}, batch {models.student.latency.batch}",
-            ),
-        },
-        {
-            "title": "Accuracy",
-            "figure": f"{tested.shipped.accuracy:.2%}",
-            "label": f"of {tested.shipped.n:,} test images, 95% interval {_wilson(tested.shipped)}",
-            "is_gain": points.is_gain if points.is_gain or _loses_beyond_noise(report) else None,
-            "details": (
-                f"teacher {tested.teacher.accuracy:.2%} {_wilson(tested.teacher)}",
-                f"{points.words}{_images(report)}",
-            ),
-        },
-        {
-            "title": "Parity",
-            "figure": f"{parity.max_abs_difference:.1e}",
-            "label": "largest difference of a logit, file against torch",
-            "is_gain": None if parity.top1_agreement == 1 else False,
-            "details": (f"same answer on {parity.top1_agreement:.4g} of {parity.n:,} inputs",)
-            if parity.top1_agreement < 1
-            else (f"same answer on all of {parity.n:,} inputs",),
-        },
+            f"teacher {tested.teacher.accuracy:.2%} {_wilson(tested.teacher)}",
+            f"{points.words}{_images(report)}",
+        ),
+        _tile(
+            "Parity",
+            Claim(_difference(student), "largest difference of a logit, file against torch", None if agrees else False),
+            f"same answer on {'all' if agrees else f'{parity.top1_agreement:.2%}'} of {parity.n:,} inputs",
+        ),
     ]
 
 
@@ -152,7 +139,8 @@ def comparison(report: "ReportData") -> list[tuple[str, list[str]]]:
     return [
         ("Parameters", [f"{cost.params:,}" for cost in costs]),
         ("FLOPs (multiply-accumulates)", [f"{cost.flops:,}" for cost in costs]),
-        ("ONNX file", [size(teacher.size_bytes), _NOTHING, f"{size(student.size_bytes)}, {student.precision}"]),
+        ("ONNX file", [size(teacher.size_bytes), _NOTHING, size(student.size_bytes)]),
+        ("Precision of its weights", [teacher.precision, _NOTHING, student.precision]),
         ("Test accuracy", [f"{metrics.accuracy:.2%}" for metrics in tested]),
         ("95% interval (Wilson)", [_wilson(metrics) for metrics in tested]),
         ("Test images", [f"{metrics.n:,}" for metrics in tested]),
@@ -163,6 +151,10 @@ def comparison(report: "ReportData") -> list[tuple[str, list[str]]]:
         ),
         ("Largest |Δlogit|, file against torch", [_difference(teacher), _NOTHING, _difference(student)]),
     ]
+
+
+def _tile(title: str, claim: Claim, *details: str) -> dict[str, Any]:
+    return {"title": title, "claim": claim, "details": details}
 
 
 def _claims(report: "ReportData") -> tuple[Claim, Claim, Claim]:
@@ -195,7 +187,7 @@ def _wilson(metrics: Metrics) -> str:
 
 def _percentile(name: str) -> str:
     number = name.removeprefix("p").removesuffix("_ms")
-    return "Latency, median" if number == "50" else f"Latency, {number}th percentile"
+    return "Latency p50 (median)" if number == "50" else f"Latency p{number}"
 
 
 def _ms(summary: dict[str, float | int], name: str) -> str:
@@ -204,7 +196,3 @@ def _ms(summary: dict[str, float | int], name: str) -> str:
 
 def _difference(model: ExportedModel) -> str:
     return f"{model.parity.max_abs_difference:.1e}"
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' if count > 1 else ''}"

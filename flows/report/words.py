@@ -31,7 +31,9 @@ def speed_claim(speedup: float, interval: tuple[float, float]) -> Claim:
     """`5.41× faster [5.41, 5.42]`; neither faster nor slower where the interval holds 1."""
     low, high = interval
     if low <= 1 <= high:
-        return Claim(times(speedup), f"the speed\N{NO-BREAK SPACE}{_interval(low, high)}, no measurable difference", None)
+        return Claim(
+            times(speedup), f"the speed\N{NO-BREAK SPACE}{_interval(low, high)}, no measurable difference", None
+        )
     if speedup > 1:
         return Claim(times(speedup), f"faster\N{NO-BREAK SPACE}{_interval(low, high)}", True)
     return Claim(times(1 / speedup), f"slower\N{NO-BREAK SPACE}{_interval(1 / high, 1 / low)}", False)
@@ -96,7 +98,7 @@ def listing(names: list[str]) -> str:
 
 def _interval(low: float, high: float) -> str:
     """Square brackets are a 95 % interval; with the decimals that tell its ends apart, four at most."""
-    for digits in (2, 3, 4):
+    for digits in (3, 4):
         ends = significant(low, digits), significant(high, digits)
         if ends[0] != ends[1]:
             break

@@ -67,16 +67,21 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DataError(f"no data file at {path}; give an .npz file with {', '.join(_KEYS)}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if isinstance(archive, np.ndarray):
-                raise DataError(f"{path} is a single .npy array; an .npz file with {', '.join(_KEYS)} is needed")
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise DataError(f"{path} is a single .npy array; an .npz file with {', '.join(_KEYS)} is needed")
+        with archive:
             missing = [key for key in _KEYS if key not in archive.files]
             if missing:
                 raise DataError(
                     f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive.files) or 'nothing'}, "
                     f"and {', '.join(_KEYS)} are needed"
                 )
-            return {key: archive[key] for key in _KEYS}
+            arrays = {key: archive[key] for key in _KEYS}
+            for key, array in arrays.items():
+                if not isinstance(array, np.ndarray):  # numpy gives the bytes of a member that is no .npy file
+                    raise ValueError(f"{key} is no array")
+            return arrays
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise

@@ -1,0 +1,185 @@
+"""Mistakes at the command line: one sentence each, all of a configuration's at once, nothing left behind."""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from flows.config import RunConfig, commented_yaml, load_config, preset_names
+from pipeline.errors import ConfigError
+
+
+def problems_of(*settings: str, preset: str | None = "digits", path: Path | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, preset, settings)
+    return list(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["search.bugdet.max_params=5"], "search.bugdet: unknown key; did you mean 'budget'?"),
+        (["search.budget.max_parms=5"], "search.budget.max_parms: unknown key; did you mean 'max_params'"),
+        (["seed=x"], "seed: "),
+        (
+            ["teacher.training.epochs=0"],
+            "teacher.training.epochs: input should be greater than or equal to 1 (found 0)",
+        ),
+        (["distill.methods=[kdd]"], "distill.methods.0: unknown 'kdd'; did you mean 'kd'?"),
+        (["distill.methods=[kd, kd]"], "distill.methods: method 'kd' is listed twice"),
+        (["distill.methods=[]"], "distill.methods: lists no method"),
+        (
+            ["distill.methods=[{name: kd, temprature: 3}]"],
+            "distill.methods.0.temprature: unknown key; did you mean 'temp",
+        ),
+        (["distill.methods=[{name: kd, temperature: -1}]"], "distill.methods.0.temperature: input should be greater"),
+        (["search.space=nb200"], "search.space.name: unknown 'nb200'; did you mean 'nb201'?"),
+        (["search.space.block=[[1],[1],[1]]"], "search.space.block: unknown key; did you mean 'blocks'?"),
+        (["search.scorer=diswott"], "search.scorer: unknown 'diswott'; did you mean 'diswot'"),
+        (["teacher.architecture=resnet57"], "teacher.architecture: unknown 'resnet57'; did you mean 'resnet56'"),
+        (["data=digts"], "data.name: unknown 'digts'; did you mean 'digits'?"),
+        (["data=npz"], "data.path: is required"),
+        (["data.name=npz", "data.path=/not/there.npz"], "data.path: no file at /not/there.npz"),
+        (["teacher.weights=/not/there.pt"], "teacher.weights: no file at /not/there.pt"),
+        (["no_equals_sign"], "--set no_equals_sign: expected dotted.key=value"),
+        (["name=../escape"], "name: "),
+    ],
+)
+def test_a_mistake_names_its_place_what_was_found_and_the_way_out(settings: list[str], expected: str) -> None:
+    (problem,) = problems_of(*settings)
+    assert problem.startswith(expected)
+
+
+def test_all_mistakes_of_a_configuration_are_reported_at_once(tmp_path: Path) -> None:
+    wrong = {"seed": "x", "search": {"scorer": "nope", "budget": {"max_params": -1}}, "colour": "red"}
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(wrong))
+    found = problems_of("distill.methods=[kdd]", "oops", preset=None, path=path)
+    for place in ("seed", "search.scorer", "search.budget.max_params", "colour", "distill.methods.0", "--set oops"):
+        assert any(problem.startswith(place) for problem in found), place
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- a\n- b\n", "!!python/object/apply:os.system ['touch hacked']"])
+def test_a_file_that_is_no_mapping_is_refused_and_never_executed(text: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("c.yaml")
+    path.write_text(text)
+    (problem,) = problems_of(preset=None, path=path)
+    assert problem.startswith("c.yaml")
+    assert not Path("hacked").exists()
+
+
+def test_settings_may_come_in_any_order() -> None:
+    with_path = ["data.path=x.npz", "data.name=npz"]
+    one, other = (load_config(None, "digits", s, check_files=False) for s in (with_path, with_path[::-1]))
+    assert one == other
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_a_commented_configuration_reads_back_as_the_preset_it_was_made_from(preset: str, tmp_path: Path) -> None:
+    config = load_config(preset=preset, check_files=False)
+    path = tmp_path / "c.yaml"
+    path.write_text(commented_yaml(config))
+    assert load_config(path, check_files=False) == config
+
+
+def test_every_key_of_the_configuration_is_commented_or_speaks_for_itself() -> None:
+    text = commented_yaml(RunConfig())
+    for key in ("max_params:", "temperature:", "reference_fraction:", "patience:"):
+        lines = [line for line in text.splitlines() if line.strip().startswith(key)]
+        assert lines
+        assert all("#" in line for line in lines)
+
+
+def save_npz(path: Path, **changes: np.ndarray) -> Path:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_train": rng.integers(0, 256, (120, 8, 8), dtype=np.uint8),
+        "y_train": np.arange(120) % 3,
+        "x_test": rng.integers(0, 256, (12, 8, 8), dtype=np.uint8),
+        "y_test": np.arange(12) % 3,
+    }
+    np.savez(path, **(arrays | changes))
+    return path
+
+
+def test_bad_data_leaves_no_run_behind(edgestill, tiny_arguments, tmp_path: Path) -> None:
+    path = save_npz(tmp_path / "gap.npz", y_train=np.arange(120) % 3 * 2)
+    failed = edgestill("run", *tiny_arguments(data__name="npz", data__path=str(path)), "--out", str(tmp_path / "runs"))
+    assert failed.returncode == 2
+    assert "Traceback" not in failed.stderr
+    assert "class 1" in failed.stderr.splitlines()[-1]
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_a_budget_that_nothing_meets_is_refused_before_anything_is_trained(edgestill, tiny_arguments, tmp_path) -> None:
+    failed = edgestill("run", *tiny_arguments(search__budget__max_params="100"), "--out", str(tmp_path / "runs"))
+    assert failed.returncode == 2
+    assert "the nearest is 1-1-1/8-8-16" in failed.stderr
+    assert "above max_params 100" in failed.stderr
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_a_teacher_of_another_architecture_or_size_is_refused(edgestill, tiny_arguments, tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(16, 3, 3, 3)}, tmp_path / "other.pt")
+    failed = edgestill(
+        "run", *tiny_arguments(teacher__weights=str(tmp_path / "other.pt")), "--out", str(tmp_path / "r")
+    )
+    assert failed.returncode == 2
+    assert "checkpoint of another architecture" in failed.stderr.splitlines()[-1]
+
+
+def test_teacher_weights_of_another_image_size_are_refused(
+    finished_run: Path, edgestill, tiny_arguments, tmp_path: Path
+) -> None:
+    path = save_npz(
+        tmp_path / "large.npz",
+        x_train=np.zeros((120, 12, 12), np.uint8),
+        y_train=np.arange(120) % 10,
+        x_test=np.zeros((20, 12, 12), np.uint8),
+        y_test=np.arange(20) % 10,
+    )
+    weights = str(finished_run / "teacher" / "weights.safetensors")
+    arguments = tiny_arguments(data__name="npz", data__path=str(path), teacher__weights=weights)
+    failed = edgestill("run", *arguments, "--out", str(tmp_path / "r"))
+    assert failed.returncode == 2
+    assert "images of 8 x 8 pixels, and the data's are 12 x 12" in failed.stderr
+
+
+def test_unknown_commands_and_options_are_usage_errors(edgestill) -> None:
+    for arguments in (["frobnicate"], ["run", "--frobnicate"], ["run", "--set"], ["show"], ["run"]):
+        failed = edgestill(*arguments)
+        assert failed.returncode == 2, arguments
+        assert "Traceback" not in failed.stderr
+
+
+def test_debug_shows_the_traceback_that_is_hidden_otherwise(edgestill) -> None:
+    assert "Traceback" not in edgestill("run", "--preset", "nope").stderr
+    assert "Traceback" in edgestill("run", "--preset", "nope", "--debug").stderr
+
+
+def test_init_does_not_overwrite(edgestill, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    assert edgestill("init", str(path)).returncode == 0
+    before = path.read_bytes()
+    assert edgestill("init", str(path)).returncode == 2
+    assert path.read_bytes() == before
+
+
+def test_help_answers_in_half_a_second_and_imports_nothing_slow(command_environment: dict[str, str]) -> None:
+    import subprocess
+
+    code = "import sys; sys.argv = ['edgestill', '--help']\nimport flows.cli\ntry: flows.cli.main()\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('torch', 'prefect', 'optuna', 'onnx', 'pydantic', 'numpy') if m in sys.modules])"
+    fastest = 9.0
+    for _ in range(3):
+        start = time.perf_counter()
+        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=command_environment)
+        fastest = min(fastest, time.perf_counter() - start)
+    assert told.stdout.rstrip().endswith("[]")
+    assert "resume" in told.stdout
+    assert fastest < 0.5

@@ -1,0 +1,92 @@
+"""The library without Prefect, the wheel in an empty folder, and the README's example."""
+
+import re
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def without_prefect(code: str, environment: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run code in a process in which Prefect cannot be imported."""
+    blocked = f"import sys\nsys.modules['prefect'] = None\n{code}"
+    return subprocess.run(
+        [sys.executable, "-c", blocked], cwd=folder, env=environment, capture_output=True, text=True, timeout=250
+    )
+
+
+def test_the_readme_example_runs_without_prefect(
+    command_environment: dict[str, str], tmp_path: Path, tiny_arguments: Callable[..., list[str]]
+) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(example.strip().splitlines()) <= 10
+    settings = tiny_arguments()[3::2]
+    assert 'preset="digits"' in example
+    small = example.replace('preset="digits"', f'preset="digits", settings={settings!r}')
+    done = without_prefect(small, command_environment, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("runs/*/bundle/model.onnx"))
+
+
+def test_asking_for_prefect_where_there_is_none_says_how_to_get_it(
+    command_environment: dict[str, str], tmp_path: Path
+) -> None:
+    code = "sys.argv = ['edgestill', 'run', '--preset', 'digits', '--prefect']\nfrom flows.cli import main\nmain()"
+    failed = without_prefect(code, command_environment, tmp_path)
+    assert failed.returncode == 2
+    assert "pip install 'prefect" in failed.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
+    subprocess.run([*command, "--wheel-dir", str(folder), str(ROOT)], check=True, timeout=120)
+    (built,) = folder.glob("edgestill-*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_five_packages_and_the_presets_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
+    assert tops == {"pipeline", "search", "distill", "export", "flows"}
+    assert "flows/presets/digits.yaml" in names
+    assert any(name.startswith("flows/report/") and name.endswith(".j2") for name in names)
+
+
+def test_the_installed_wheel_runs_from_an_empty_folder(
+    wheel: Path,
+    command_environment: dict[str, str],
+    tmp_path: Path,
+    tiny_arguments: Callable[..., list[str]],
+) -> None:
+    place = tmp_path / "venv"
+    venv.create(place, with_pip=False)
+    (packages,) = place.glob("lib/python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    # The dependencies come from this environment; its own editable edgestill does not, being a .pth or a finder.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+
+    def call(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [str(place / "bin" / "python"), "-c", "import sys; from flows.cli import main; main()", *arguments]
+        return subprocess.run(command, cwd=empty, env=command_environment, capture_output=True, text=True, timeout=200)
+
+    where = [str(place / "bin" / "python"), "-c", "import flows, pipeline; print(flows.__file__, pipeline.__file__)"]
+    found = subprocess.run(where, cwd=empty, env=command_environment, capture_output=True, text=True, timeout=60)
+    assert all(path.startswith(str(packages)) for path in found.stdout.split()), found
+    assert "resume" in call("--help").stdout
+    done = call("run", *tiny_arguments(), "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert list(empty.glob("runs/*/bundle/model.onnx"))
+    assert list(empty.glob("runs/*/report.html"))

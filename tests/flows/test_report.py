@@ -1,0 +1,419 @@
+"""The report: one offline page that says what happened, and says it too when the student is no gain."""
+
+import math
+import random
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from distill.result import DistillResult, TrialRecord, TuneResult
+from export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, Parity, ProfileResult
+from flows.config import RunConfig
+from flows.report import ReportData, render_report
+from flows.report.palette import COLOURS
+from flows.report.scatter import selection_values
+from flows.report.words import accuracy_claim, size_claim, speed_claim, wilson
+from flows.stages import DataResult, ReportResult
+from pipeline.cost import Cost
+from pipeline.metrics import Metrics
+from pipeline.rundir import Manifest, StageRecord
+from pipeline.task import Task
+from pipeline.teacher import TeacherResult
+from pipeline.training import EpochRecord
+from search.config import Budget
+from search.result import Candidate, Failure, SearchResult
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+def metrics(accuracy: float, n: int = 450) -> Metrics:
+    return Metrics(accuracy=accuracy, cross_entropy=0.1, n=n)
+
+
+def curve(terms: tuple[str, ...]) -> tuple[EpochRecord, ...]:
+    return tuple(
+        EpochRecord(
+            epoch=epoch,
+            learning_rate=0.05,
+            loss=len(terms) / (epoch + 1),
+            terms=dict.fromkeys(terms, 1 / (epoch + 1)),
+            validation_accuracy=1 - 0.9 / (epoch + 1) ** 2,
+            validation_cross_entropy=0.2,
+            seconds=0.1,
+        )
+        for epoch in range(8)
+    )
+
+
+def candidate(architecture: str, params: int, scorer: str, score: float) -> Candidate:
+    cost = Cost(params=params, flops=20 * params)
+    return Candidate(architecture=architecture, cost=cost, scores={scorer: score}, std={scorer: abs(score) / 10})
+
+
+def search(**changes: Any) -> SearchResult:
+    candidates = tuple(candidate(f"1-{i}", 40_000 + 2_000 * i, "diswot", -1 / (i + 1)) for i in range(20))
+    winner = candidates[-1]
+    values: dict[str, Any] = {
+        "space": "resnet",
+        "space_size": 144,
+        "scorer": "diswot",
+        "combine": "sum",
+        "budget": Budget(max_params=80_000),
+        "winner": winner,
+        "picks": {
+            "params": candidate("9-9", 79_000, "params", 79_000),
+            "nwot": candidate("1-3", 46_000, "nwot", 506.0),
+        },
+        "evaluated": 20,
+        "exhaustive": False,
+        "failures": (),
+        "candidates": candidates,
+        "notes": (),
+    }
+    return SearchResult(**values | changes)
+
+
+def tuned() -> TuneResult:
+    params = {"training.learning_rate": 0.07, "kd.temperature": 3.0}
+    return TuneResult(
+        enabled=True,
+        best=params,
+        best_value=0.96,
+        best_trial=1,
+        trials=(
+            TrialRecord(number=0, state="COMPLETE", params=params, value=0.9, epochs=9),
+            TrialRecord(number=1, state="COMPLETE", params=params, value=0.96, epochs=9),
+            TrialRecord(number=2, state="PRUNED", params=params, value=0.4, epochs=2),
+            TrialRecord(number=3, state="FAIL", params=params, value=None, epochs=0, reason="the loss became NaN"),
+        ),
+    )
+
+
+UNTUNED = TuneResult(enabled=False, best={}, best_value=None, best_trial=None, trials=())
+
+
+def profiled(speedup: float, interval: tuple[float, float]) -> ProfileResult:
+    def model(name: str, p50_ms: float) -> ExportedModel:
+        latency = Latency(
+            runtime="onnxruntime 1.0",
+            provider="CPUExecutionProvider",
+            threads=1,
+            batch=1,
+            summary={"n": 100, "p50_ms": p50_ms, "p90_ms": 1.5 * p50_ms},
+        )
+        return ExportedModel(**converted(name).model_dump(), latency=latency)
+
+    return ProfileResult(
+        teacher=model("teacher", 0.2),
+        student=model("student", 0.2 / speedup),
+        speedup=speedup,
+        speedup_interval=interval,
+        cpu="a processor",
+        load_before=0.5,
+    )
+
+
+def converted(name: str) -> ConvertedModel:
+    return ConvertedModel(
+        path=f"export/{name}.onnx",
+        sha256="ab" * 32,
+        size_bytes=300_000,
+        precision="fp32",
+        opset=20,
+        parity=Parity(max_abs_difference=1.2e-5, top1_agreement=1.0, n=356, checked=("validation",)),
+    )
+
+
+def manifest() -> Manifest:
+    stages = ("data", "teacher", "search", "tune", "distill", "export", "profile")
+    return Manifest(
+        schema=1,
+        name="small",
+        created="2026-01-02T03:04:05+00:00",
+        seed=7,
+        config_digest="cd" * 32,
+        git_commit=None,
+        versions={"torch": "2.0"},
+        machine={"cpu": "a processor", "cores": 2},
+        stages={n: StageRecord(status="done", seconds=3.0 * (i + 1), inputs="") for i, n in enumerate(stages)},
+    )
+
+
+def trained_teacher() -> TeacherResult:
+    return TeacherResult(
+        trained_here=True,
+        validation=metrics(0.985),
+        cost=Cost(params=850_000, flops=7_800_000),
+        best_epoch=7,
+        curve=curve(("cross_entropy",)),
+    )
+
+
+def distilled(params: int) -> DistillResult:
+    return DistillResult(
+        architecture="1-19",
+        methods=({"name": "kd", "temperature": 4.0},),
+        learning_rate=0.05,
+        weight_decay=5e-4,
+        teacher_cached=False,
+        validation=metrics(0.98),
+        cost=Cost(params=params, flops=1_560_000),
+        best_epoch=7,
+        stopped_early=False,
+        curve=curve(("cross_entropy", "distillation")),
+    )
+
+
+def report(
+    *,
+    student_params: int = 78_000,
+    accuracies: tuple[float, float] = (0.98, 0.96),
+    speedup: float = 5.0,
+    interval: tuple[float, float] = (4.9, 5.2),
+    labels: tuple[str, ...] = ("cat", "dog"),
+    **changes: Any,
+) -> ReportData:
+    """A finished run in small; `changes` are fields of ReportData."""
+    random_numbers = random.Random(0)
+    teacher, student = accuracies
+    return replace(
+        ReportData(
+            config=RunConfig(name="small"),
+            manifest=manifest(),
+            data=DataResult(
+                task=Task(labels=labels, input_shape=(1, 8, 8), mean=(0.3,), std=(0.3,)),
+                sizes={"train": 1000, "test": 450},
+                digests={"train": "11" * 32, "test": "22" * 32},
+            ),
+            teacher=trained_teacher(),
+            found=search(),
+            tuned=tuned(),
+            distilled=distilled(student_params),
+            converted=ConvertResult(teacher=converted("teacher"), student=converted("student")),
+            profiled=profiled(speedup, interval),
+            samples_ms={
+                "teacher": [0.2 * random_numbers.uniform(0.9, 1.2) for _ in range(100)],
+                "student": [0.2 / speedup * random_numbers.uniform(0.9, 1.2) for _ in range(100)],
+            },
+            tested=ReportResult(
+                teacher=metrics(teacher),
+                student=metrics(student),
+                shipped=metrics(student),
+                bundle="bundle",
+                report="report.html",
+            ),
+        ),
+        **changes,
+    )
+
+
+class Page(HTMLParser):
+    """What the tests look at: tags with their attributes, and the text without markup."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def svgs(html: str) -> list[str]:
+    return re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return render_report(report())
+
+
+@pytest.fixture(scope="module")
+def bare_html() -> str:
+    """A run with all that can be left out left out."""
+    loaded = trained_teacher().model_copy(update={"trained_here": False, "best_epoch": None, "curve": ()})
+    return render_report(report(teacher=loaded, tuned=UNTUNED, found=search(budget=Budget(), picks={})))
+
+
+def test_page_needs_no_network(html: str) -> None:
+    for tag, attributes in Page(html).tags:
+        assert tag not in ("script", "link", "iframe", "img")
+        for name, value in attributes.items():
+            if name in ("src", "href", "xlink:href"):
+                assert (value or "").startswith(("#", "data:")), (tag, value)
+    assert not re.search(r"url\((?!#)", html)
+    assert "@import" not in html
+
+
+def test_every_section_is_there(html: str) -> None:
+    ids = {attributes.get("id") for _, attributes in Page(html).tags}
+    assert {"figures", "chain", "models", "search", "tuning", "learning", "latency", "provenance"} <= ids
+
+
+def test_ids_are_unique_where_they_are_not_copies(html: str) -> None:
+    pieces = re.findall(r'<(\w+)[^>]* id="([^"]+)"[^>]*>', html)
+    by_id: dict[str, set[str]] = {}
+    for tag, name in pieces:
+        by_id.setdefault(name, set()).add(tag)
+    assert all(len(tags) == 1 for tags in by_id.values())
+    assert not any(re.match(r"(figure|axes|patch|line2d)_\d", name) for name in by_id)
+
+
+def test_every_chart_is_well_formed_and_has_a_description(html: str) -> None:
+    charts = svgs(html)
+    assert len(charts) == 8  # scatter wide and narrow, tuning, two curves each of student and teacher, latency
+    for chart in charts:
+        ElementTree.fromstring(chart)
+    described = [attributes for _, attributes in Page(html).tags if attributes.get("role") == "img"]
+    assert len(described) == len(charts)
+    assert all(attributes.get("aria-label") for attributes in described)
+
+
+def test_charts_follow_the_colour_scheme(html: str) -> None:
+    for chart in svgs(html):
+        for light, dark in COLOURS.values():
+            assert light not in chart
+            assert dark not in chart
+        assert set(re.findall(r"var\(--([\w-]+)\)", chart)) <= set(COLOURS)
+
+
+def test_light_colours_are_told_apart_by_value() -> None:
+    assert len({light for light, _ in COLOURS.values()}) == len(COLOURS)
+
+
+def test_same_data_gives_the_same_page(html: str) -> None:
+    assert render_report(report()) == html
+
+
+def test_foreign_text_is_escaped() -> None:
+    found = search(notes=(SCRIPT,), failures=(Failure(architecture=SCRIPT, reason=SCRIPT),))
+    failed = TrialRecord(number=4, state="FAIL", params={}, value=None, epochs=0, reason=SCRIPT)
+    tuning = tuned().model_copy(update={"trials": (*tuned().trials, failed)})
+    html = render_report(report(labels=(SCRIPT, "dog"), found=found, tuned=tuning))
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;alert(1)") >= 5  # label, note, architecture and reasons
+
+
+def test_architecture_is_escaped_inside_the_chart() -> None:
+    odd = candidate('<b>|conv_3x3~0|+|"none"|</b>', 50_000, "diswot", -0.5)
+    html = render_report(report(found=search(candidates=(odd,), winner=odd)))
+    for chart in svgs(html):
+        ElementTree.fromstring(chart)
+    assert "<b>" not in html
+
+
+def test_headline_of_a_gain_names_figures_and_n(html: str) -> None:
+    text = Page(html).text
+    assert "10.9× fewer parameters, 5.00× faster [4.90, 5.20], −2.0 points on 450 test images" in text
+
+
+def test_larger_slower_worse_student_is_called_so() -> None:
+    html = render_report(report(student_params=1_700_000, speedup=0.5, interval=(0.4, 0.625), accuracies=(0.98, 0.9)))
+    text = Page(html).text
+    assert "2.00× more parameters, 2.00× slower [1.60, 2.50], −8.0 points on 450 test images" in text
+    assert "The student is not smaller than its teacher." in text
+    assert "not measurably faster" in text
+    assert "the loss is more than the noise of 450 images" in text
+    assert html.count('class="card tile worse"') == 3
+
+
+def test_gain_carries_no_caution() -> None:
+    assert "Before you ship it" not in render_report(report(accuracies=(0.96, 0.98)))
+
+
+def test_claims_for_both_signs() -> None:
+    assert size_claim(100, 100).is_gain is None
+    assert speed_claim(1.02, (0.98, 1.05)).words.endswith("no measurable difference")
+    assert speed_claim(1.02, (0.98, 1.05)).is_gain is None
+    assert accuracy_claim(0.9, 0.912).words == "+1.2 points"
+    assert accuracy_claim(0.912, 0.9).words == "−1.2 points"
+    assert accuracy_claim(0.9, 0.9) == ("±0", "points", None)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 10), (7, 10), (447, 450), (450, 450)])
+def test_wilson_ends_are_where_the_score_test_is_just_met(right: int, n: int) -> None:
+    accuracy = right / n
+    for end in wilson(accuracy, n):
+        if 1e-12 < end < 1 - 1e-12:  # an end p solves (accuracy - p)^2 = z^2 p (1 - p) / n
+            assert abs(accuracy - end) / math.sqrt(end * (1 - end) / n) == pytest.approx(1.959964, rel=1e-6)
+        else:
+            assert end == pytest.approx(accuracy)
+
+
+def test_baseline_that_picks_the_winner_is_said_so() -> None:
+    winner = search().winner
+    same = candidate(winner.architecture, winner.cost.params, "nwot", 500.0)
+    text = Page(render_report(report(found=search(picks={"nwot": same})))).text
+    assert "nwot would have picked the winner too" in text
+    assert "the same student" in text
+
+
+def test_pick_that_the_search_did_not_meet_has_no_place(html: str) -> None:
+    text = Page(html).text
+    assert "not met by the winner's search" in text
+    assert "what the winner's search did not score (params)" in text
+    assert "17 of 20" in text  # nwot's pick 1-3 has the fourth-lowest score
+
+
+def test_winner_leads_by_what_selection_compared() -> None:
+    def scored(name: str, semantic: float, relation: float) -> Candidate:
+        scores = {"diswot": semantic + relation, "diswot_semantic": semantic, "diswot_relation": relation}
+        return Candidate(architecture=name, cost=Cost(params=1000, flops=1), scores=scores, std={})
+
+    candidates = (scored("a", -1.0, -0.009), scored("b", -1.1, -0.001), scored("c", -3.0, -0.005))
+    found = search(combine="zscore", candidates=candidates, winner=candidates[1], picks={})
+    text = Page(render_report(report(found=found))).text
+    assert "diswot, its metrics as z-scores" in text
+    values = selection_values(found)
+    assert max(values, key=values.__getitem__) == found.winner.architecture
+
+
+def test_tuning_that_is_off_is_said_so(bare_html: str) -> None:
+    assert "Tuning is off" in Page(bare_html).text
+    assert "optuna-dashboard" not in bare_html
+
+
+def test_failed_trial_shows_its_reason(html: str) -> None:
+    assert "the loss became NaN" in Page(html).text
+
+
+def test_loaded_teacher_has_no_curve(bare_html: str) -> None:
+    assert "The teacher was not trained here" in Page(bare_html).text
+    assert len(svgs(bare_html)) == 5  # the scatter twice, two curves of the student, latency
+
+
+def test_search_without_a_budget_has_no_limit_line(bare_html: str) -> None:
+    text = Page(bare_html).text
+    assert "without a limit on size" in text
+    assert "max_params" not in text
+
+
+def test_many_candidates_become_one_picture() -> None:
+    many = tuple(candidate(f"a{i}", 1000 + i, "diswot", math.sin(i)) for i in range(1600))
+    winner = max(many, key=lambda c: c.scores["diswot"])
+    html = render_report(report(found=search(candidates=many, winner=winner, picks={})))
+    assert len(html) < 600_000
+    assert "data:image/png" in html
+
+
+def test_only_percentiles_of_the_summaries_are_shown(html: str) -> None:
+    text = Page(html).text
+    assert "Latency p90" in text
+    assert "Latency p95" not in text
+
+
+def test_no_percentage_is_formatted_twice(html: str) -> None:
+    assert "%%" not in Page(html).text
+    assert "None" not in Page(html).text

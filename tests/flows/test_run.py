@@ -1,0 +1,165 @@
+"""A whole run by the command line: what it leaves behind, and what a kill does to it."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import optuna
+import pytest
+
+from export.bundle import SCHEMA
+from flows.compress import STAGES
+from flows.config import RunConfig
+from pipeline.data import load_test
+from pipeline.rundir import RunDir
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_run_finishes_every_stage_and_says_where_things_are(finished_run: Path, edgestill) -> None:
+    shown = edgestill("show", str(finished_run))
+    assert shown.returncode == 0, shown.stderr
+    assert [line.split()[2] for line in shown.stdout.splitlines() if line.startswith("✓")] == list(STAGES)
+    assert str(finished_run / "bundle") in shown.stdout
+    assert finished_run.name in edgestill("runs", "--out", str(finished_run.parent)).stdout
+
+
+def test_the_bundle_is_whole_and_its_digests_are_true(finished_run: Path) -> None:
+    bundle = read_json(finished_run / "bundle" / "bundle.json")
+    assert bundle["schema"] == SCHEMA
+    assert set(bundle["files"]) == {"model.onnx", "labels.txt", "MODEL_CARD.md", "run.py"}
+    for name, entry in bundle["files"].items():
+        data = (finished_run / "bundle" / name).read_bytes()
+        assert entry["sha256"] == hashlib.sha256(data).hexdigest()
+        assert entry["bytes"] == len(data)
+    assert bundle["files"]["model.onnx"]["precision"] == "fp32"
+    assert set(bundle["metrics"]) == {"teacher", "student", "shipped"}
+    assert bundle["cost"]["student"]["params"] <= 26_000
+    for key in ("task", "latency", "budget", "seeds", "versions", "git_commit", "config_digest"):
+        assert key in bundle
+
+
+def test_the_shipped_accuracy_is_what_the_shipped_file_does_on_the_test_split(finished_run: Path) -> None:
+    config = RunDir.view(finished_run).config(RunConfig)
+    test = load_test(config.data, config.seed)
+    session = onnxruntime.InferenceSession(finished_run / "bundle" / "model.onnx")
+    answers = session.run(["logits"], {"images": test.images.numpy()})[0].argmax(1)
+    accuracy = float(np.mean(answers == test.targets.numpy()))
+    assert read_json(finished_run / "bundle" / "bundle.json")["metrics"]["shipped"]["test_accuracy"] == accuracy
+
+
+def test_the_search_lists_what_the_baselines_would_have_picked(finished_run: Path) -> None:
+    search = read_json(finished_run / "search" / "result.json")
+    assert set(search["picks"]) == {"params", "random"}
+    feasible = [candidate["cost"]["params"] for candidate in search["candidates"]]
+    assert search["picks"]["params"]["cost"]["params"] == max(feasible)
+    assert all(params <= 26_000 for params in feasible)
+
+
+def test_the_study_opens_where_optuna_dashboard_looks_for_it(finished_run: Path) -> None:
+    study = optuna.load_study(study_name=None, storage=f"sqlite:///{finished_run / 'tune' / 'study.db'}")
+    assert len(study.trials) == 3
+    assert set(study.trials[0].params) == {
+        "training.learning_rate",
+        "training.weight_decay",
+        "kd.temperature",
+        "kd.distill_weight",
+    }
+
+
+def test_resuming_a_finished_run_repeats_nothing(finished_run: Path, edgestill) -> None:
+    def stamps() -> dict[str, int]:
+        return {str(path): path.stat().st_mtime_ns for path in finished_run.rglob("*") if path.name != ".lock"}
+
+    before = stamps()
+    again = edgestill("resume", str(finished_run), "--quiet")
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("was done") == len(STAGES)
+    assert {k: v for k, v in stamps().items() if k in before and Path(k).is_file()} == {
+        k: v for k, v in before.items() if Path(k).is_file()
+    }
+
+
+KILL_POINTS: list[tuple[str, Callable[[Path], bool]]] = [
+    ("teacher", lambda run: (run / "teacher" / ".checkpoint.pt").exists()),
+    ("search", lambda run: (run / "search" / "history.jsonl").exists()),
+    ("tune", lambda run: (run / "tune" / ".trial_1.pt").exists()),
+    ("distill", lambda run: (run / "distill" / ".checkpoint.pt").exists()),
+    ("export", lambda run: (run / "export" / "student.onnx").exists()),
+]
+
+
+@pytest.mark.timeout(280)
+def test_a_run_killed_in_every_stage_ends_with_the_same_bits(
+    finished_run: Path, edgestill, tiny_arguments, command_environment: dict[str, str], tmp_path: Path
+) -> None:
+    arguments = ["run", *tiny_arguments(), "--out", str(tmp_path), "--quiet"]
+    for stage, reached in KILL_POINTS:
+        process = subprocess.Popen([sys.executable, "-m", "flows.cli", *arguments], env=command_environment)
+        deadline = time.monotonic() + 90
+        while not any(reached(run) for run in tmp_path.glob("*")):
+            assert process.poll() is None, f"ended before it could be killed in {stage}"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        (run,) = tmp_path.glob("*")
+        assert stage not in read_json(run / "manifest.json")["stages"], f"{stage} was over before the kill"
+        arguments = ["resume", str(run), "--quiet"]
+    last = edgestill(*arguments)
+    assert last.returncode == 0, last.stderr
+    assert last.stderr.count("was done") == STAGES.index("export")
+    for name in ("teacher/weights.safetensors", "distill/weights.safetensors", "bundle/model.onnx"):
+        assert (run / name).read_bytes() == (finished_run / name).read_bytes(), name
+    tuned, undisturbed = (read_json(folder / "tune" / "result.json") for folder in (run, finished_run))
+    assert tuned == undisturbed
+    assert not list(run.rglob(".*.pt")), "checkpoints outlived their stages"
+
+
+def test_a_run_that_another_process_holds_is_refused(finished_run: Path, edgestill) -> None:
+    with RunDir.open(finished_run):
+        refused = edgestill("resume", str(finished_run))
+    assert refused.returncode == 2
+    assert "held by another edgestill process" in refused.stderr
+
+
+def test_an_altered_result_is_found_before_it_is_used(finished_run: Path, edgestill, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / finished_run.name
+    shutil.copytree(finished_run, copy)
+    weights = copy / "teacher" / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    refused = edgestill("resume", str(copy))
+    assert refused.returncode == 2
+    assert "teacher/weights.safetensors was altered" in refused.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_sentence_and_exit_code_1(edgestill, tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").symlink_to("/dev/full")
+    code = (
+        "import errno, os, sys\n"
+        "import pipeline.checkpoint as checkpoint\n"
+        "def full(fd): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'weights.safetensors')\n"
+        "checkpoint.os.fsync = full\n"
+        "from flows.cli import main\n"
+        f"sys.argv = ['edgestill', 'init', {str(tmp_path / 'c.yaml')!r}]\n"
+        "main()\n"
+    )
+    failed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert failed.returncode == 1
+    assert failed.stderr.count("\n") == 1
+    assert "the disk is full" in failed.stderr
+    assert not list(tmp_path.glob("c.yaml*"))

@@ -1,0 +1,93 @@
+"""`edgestill score`: scores that depend on the seed and the architecture alone."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search.spaces import Nb201Space
+
+ARCHITECTURES = ["1-1-1", "3-1-1", "1-1-3/8-16-64", "1-2-1/8-12-48"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "noise.npz"
+    images = rng.integers(0, 256, (80, 12, 12, 3), dtype=np.uint8)
+    np.savez(path, x_train=images, y_train=np.arange(80) % 10, x_test=images[:20], y_test=np.arange(20) % 10, extra=[1])
+    return path
+
+
+def score(
+    edgestill, data: Path, lines: list[str], out: Path, *more: str, space: str = "resnet"
+) -> list[dict[str, str]]:
+    listed = out.with_suffix(".txt")
+    listed.write_text("\n".join(lines) + "\n")
+    arguments = ["--space", space, "--architectures", str(listed), "--data", str(data), "--out", str(out)]
+    done = edgestill("score", *arguments, "--batch-size", "16", "--threads", "1", "--teacher", "resnet20", *more)
+    assert done.returncode == 0, done.stderr
+    with out.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_scores_do_not_depend_on_order_company_or_which_scorers_are_asked(
+    edgestill, data: Path, tmp_path: Path
+) -> None:
+    scorers = ["diswot", "diswot_semantic", "diswot_relation", "nwot", "params", "flops", "random"]
+    every = score(edgestill, data, ARCHITECTURES, tmp_path / "a.csv", "--scorers", ",".join(scorers))
+    assert list(every[0]) == ["architecture", *scorers, "seconds"]
+    alone = score(edgestill, data, ARCHITECTURES[2:0:-1], tmp_path / "b.csv", "--scorers", ",".join(scorers[::-1]))
+    by_name = {row["architecture"]: row for row in every}
+    for row in alone:
+        assert {name: row[name] for name in scorers} == {name: by_name[row["architecture"]][name] for name in scorers}
+
+
+def test_the_semantic_score_is_left_out_where_widths_differ(edgestill, data: Path, tmp_path: Path) -> None:
+    rows = score(
+        edgestill, data, ARCHITECTURES, tmp_path / "s.csv", "--scorers", "diswot,diswot_semantic,diswot_relation"
+    )
+    narrow = rows[-1]
+    assert narrow["diswot_semantic"] == ""
+    assert narrow["diswot"] == narrow["diswot_relation"]
+    for row in rows[:-1]:
+        total = float(row["diswot_semantic"]) + float(row["diswot_relation"])
+        assert float(row["diswot"]) == pytest.approx(total, rel=1e-12)
+
+
+def test_another_seed_gives_other_scores(edgestill, data: Path, tmp_path: Path) -> None:
+    zero = score(edgestill, data, ARCHITECTURES[:1], tmp_path / "z.csv", "--scorers", "diswot")
+    one = score(edgestill, data, ARCHITECTURES[:1], tmp_path / "o.csv", "--scorers", "diswot", "--seed", "1")
+    assert zero[0]["diswot"] != one[0]["diswot"]
+
+
+def test_nb201_takes_the_benchmarks_own_strings(edgestill, data: Path, tmp_path: Path) -> None:
+    text = "|nor_conv_1x1~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|avg_pool_3x3~2|"
+    assert Nb201Space().format(Nb201Space().parse(text)) == text
+    (row,) = score(edgestill, data, [text], tmp_path / "n.csv", "--scorers", "diswot,params", space="nb201")
+    assert row["architecture"] == text
+    assert float(row["diswot"]) < 0
+
+
+def test_all_wrong_lines_are_reported_together_and_nothing_is_written(edgestill, data: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "wrong.txt"
+    listed.write_text("1-1-1\n1-1\n\n0-1-1\n")
+    out = tmp_path / "scores.csv"
+    failed = edgestill(
+        "score", "--space", "resnet", "--architectures", str(listed), "--data", str(data), "--out", str(out)
+    )
+    assert failed.returncode == 2
+    assert "line 2" in failed.stderr
+    assert "line 4" in failed.stderr
+    assert not out.exists()
+
+
+def test_unknown_names_are_reported_together(edgestill, tmp_path: Path) -> None:
+    failed = edgestill(
+        "score", "--space", "nb202", "--architectures", "none.txt", "--data", "x.npz", "--out", str(tmp_path / "o.csv"),
+        "--scorers", "diswat", "--teacher", "resnet55",
+    )  # fmt: skip
+    assert failed.returncode == 2
+    for name in ("'nb201'", "'diswot'", "'resnet56'", "no file of architectures"):
+        assert name in failed.stderr

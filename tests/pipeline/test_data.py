@@ -1,0 +1,265 @@
+"""Splits, augmentation, and who may open the test split."""
+
+import ast
+import hashlib
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.data import ImageSplit, augment, draw_batch, load_splits, load_test, load_whole_train
+from pipeline.datasets import DATASETS, DigitsConfig, NpzConfig
+from pipeline.datasets.base import AugmentConfig
+from pipeline.errors import DataError
+
+PARTS = ("train", "reference", "validation")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """Writes a data file of numbered images: image n holds the number n in its first pixels."""
+
+    def write(counts=(60, 40, 20), test=30, shape=(4, 5, 3)):
+        total = sum(counts)
+        images = np.zeros((total + test, *shape), np.uint8)
+        images.reshape(total + test, -1)[:, 0] = np.arange(total + test) // 256
+        images.reshape(total + test, -1)[:, 1] = np.arange(total + test) % 256
+        targets = np.repeat(np.arange(len(counts)), counts)
+        targets = targets[np.random.default_rng(0).permutation(total)]
+        path = tmp_path / "data.npz"
+        np.savez(
+            path,
+            x_train=images[:total],
+            y_train=targets,
+            x_test=images[total:],
+            y_test=np.arange(test) % len(counts),
+        )
+        return NpzConfig(path=path)
+
+    return write
+
+
+@pytest.fixture(params=DATASETS)
+def config(request, npz):
+    """A configuration of every data set of the table; a newcomer adds its line."""
+    return {"digits": DigitsConfig, "npz": npz}[request.param]()
+
+
+def numbers(split: ImageSplit) -> list[int]:
+    """Which images of the file are in a split."""
+    first = split.images.permute(0, 2, 3, 1).flatten(1).long()
+    return (first[:, 0] * 256 + first[:, 1]).tolist()
+
+
+def test_every_data_set_gives_images_in_the_unit_interval_and_labels_of_its_classes(config):
+    splits = load_splits(config, seed=0)
+    for split in (*(getattr(splits, name) for name in PARTS), load_test(config, seed=0)):
+        batch = split.batch(torch.arange(len(split)))
+        assert batch.inputs.dtype == torch.float32
+        assert batch.inputs.shape[1:] == splits.task.input_shape
+        assert 0 <= batch.inputs.min() <= batch.inputs.max() <= 1
+        assert batch.targets.dtype == torch.int64
+        assert set(batch.targets.tolist()) <= set(range(splits.task.num_classes))
+
+
+def test_the_splits_are_disjoint_and_cover_everything(npz):
+    config = npz()
+    splits = load_splits(config, seed=0)
+    taken = [numbers(getattr(splits, name)) for name in PARTS]
+    assert sorted(itertools.chain(*taken)) == list(range(120))
+    assert numbers(load_test(config, seed=0)) == list(range(120, 150))
+
+
+def test_a_data_set_without_a_test_part_of_its_own_gives_one_up():
+    config = DigitsConfig()
+    splits, test = load_splits(config, seed=0), load_test(config, seed=0)
+    everything = [getattr(splits, name) for name in PARTS] + [test]
+    assert sum(map(len, everything)) == 1797
+    rows = torch.cat([split.images.flatten(1) for split in everything])
+    _, whole = load_whole_train(config)
+    assert sorted(map(tuple, rows.tolist())) == sorted(map(tuple, whole.images.flatten(1).tolist()))
+
+
+def test_sizes_follow_the_configured_fractions(config):
+    splits = load_splits(config, seed=0)
+    pool = sum(len(getattr(splits, name)) for name in PARTS)
+    assert len(splits.validation) == pytest.approx(config.validation_fraction * pool, abs=1)
+    assert len(splits.reference) == pytest.approx(config.reference_fraction * pool, abs=1)
+    assert splits.sizes == {name: len(getattr(splits, name)) for name in PARTS} | {"test": len(load_test(config, 0))}
+
+
+def test_every_split_has_the_classes_in_the_same_shares(config):
+    splits = load_splits(config, seed=0)
+    whole = torch.cat([getattr(splits, name).targets for name in PARTS])
+    shares = torch.bincount(whole) / len(whole)
+    for name in PARTS:
+        targets = getattr(splits, name).targets
+        expected = shares * len(targets)
+        assert (torch.bincount(targets, minlength=len(shares)) - expected).abs().max() <= 1.5
+
+
+def test_the_same_seed_splits_alike_and_another_seed_otherwise(config):
+    one, same, other = (load_splits(config, seed) for seed in (3, 3, 4))
+    for name in PARTS:
+        assert torch.equal(getattr(one, name).images, getattr(same, name).images)
+    assert one.digests == same.digests
+    assert all(one.digests[name] != other.digests[name] for name in PARTS)
+
+
+def test_digests_name_the_indices_of_each_split(npz):
+
+
+    splits = load_splits(npz(), seed=0)
+    for name in PARTS:
+        index = np.array(sorted(numbers(getattr(splits, name))), dtype="<i8")
+        assert splits.digests[name] == hashlib.sha256(index.tobytes()).hexdigest()
+
+
+def test_nothing_of_the_test_split_is_in_what_the_stages_are_handed(npz):
+    splits = load_splits(npz(), seed=0)
+    held = [value for value in vars(splits).values() if isinstance(value, ImageSplit)]
+    assert len(held) == 3
+    for split in held:
+        assert not set(numbers(split)) & set(range(120, 150))
+
+
+def test_normalisation_is_that_of_the_training_split_alone(npz):
+    splits = load_splits(npz(shape=(16, 16, 3)), seed=0)
+    pixels = splits.train.images.numpy() / 255
+    assert splits.task.mean == pytest.approx(pixels.mean(axis=(0, 2, 3)), abs=1e-6)
+    digits = load_splits(DigitsConfig(), seed=0)
+    assert digits.task.std == pytest.approx([digits.train.images.numpy().std()], abs=1e-6)
+
+
+def test_a_constant_channel_is_not_divided_by_zero(npz):
+    assert load_splits(npz(shape=(4, 5, 3)), seed=0).task.std[2] == 1
+
+
+@pytest.mark.parametrize("counts", [(60, 40, 1), (60, 40, 2), (300, 300, 3)])
+def test_a_class_too_small_for_every_split_is_an_error(npz, counts):
+    with pytest.raises(DataError, match=r"class 2 has \d example.* too few"):
+        load_splits(npz(counts), seed=0)
+
+
+def test_only_the_report_opens_the_test_split():
+    """By name in the syntax trees: `load_test` is defined in pipeline/data.py and used in one function of one file."""
+    users = {}
+    for package in ("pipeline", "search", "distill", "export", "flows", "benchmarks"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            if mentions(tree, "load_test"):
+                users[path.relative_to(ROOT).as_posix()] = tree
+    assert set(users) - {"pipeline/data.py"} == {"flows/stages.py"}
+    tree = users["flows/stages.py"]
+    functions = [n.name for n in tree.body if isinstance(n, ast.FunctionDef) and mentions(n, "load_test")]
+    assert functions == ["test_and_bundle"]
+    elsewhere = [n for n in tree.body if not isinstance(n, ast.FunctionDef | ast.ImportFrom)]
+    assert not any(mentions(node, "load_test") for node in elsewhere)
+
+
+def mentions(tree: ast.AST, name: str) -> bool:
+    """By name, attribute, import (under another name too), or as a string for getattr."""
+    for node in ast.walk(tree):
+        found = getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "value", None)
+        if name in [f for f in found if isinstance(f, str)]:
+            return True
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return True
+        if isinstance(node, ast.alias) and node.name == name:
+            return True
+    return False
+
+
+def test_mentions_finds_every_way_to_get_at_a_name():
+    for source in ("load_test(c)", "data.load_test", "from d import load_test as x", "getattr(d, 'load_test')"):
+        assert mentions(ast.parse(source), "load_test")
+    assert not mentions(ast.parse("load_tests(c)  # load_test"), "load_test")
+
+
+# Batches
+
+
+def test_bytes_become_floats_in_the_unit_interval_and_the_store_stays():
+    split = ImageSplit(torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8), torch.arange(4))
+    batch = split.batch(torch.tensor([3, 1]))
+    assert torch.allclose(batch.inputs, torch.stack([split.images[3], split.images[1]]) / 255)
+    assert batch.targets.tolist() == batch.index.tolist() == [3, 1]
+    floats = ImageSplit(torch.full((2, 1, 2, 2), 0.5), torch.arange(2))
+    floats.batch(torch.tensor([0, 1])).inputs.zero_()
+    assert (floats.images == 0.5).all()
+
+
+def test_batches_go_through_a_split_once_in_order(make_split, make_task):
+    split = make_split(make_task(), 23)
+    batches = list(split.batches(5))
+    assert [len(b.targets) for b in batches] == [5, 5, 5, 5, 3]
+    assert torch.cat([b.index for b in batches]).tolist() == list(range(23))
+    assert torch.equal(torch.cat([b.inputs for b in batches]), split.images)
+
+
+def test_a_drawn_batch_has_no_image_twice_and_repeats_for_a_seed(make_split, make_task):
+    split = make_split(make_task(), 30)
+    one, same, other = (draw_batch(split, 20, seed) for seed in (0, 0, 1))
+    assert len(set(one.index.tolist())) == 20
+    assert torch.equal(one.inputs, same.inputs)
+    assert one.index.tolist() != other.index.tolist()
+    with pytest.raises(DataError, match="a batch of 31 was asked for, but there are 30 training images"):
+        draw_batch(split, 31, 0)
+
+
+# Augmentation
+
+
+def crops(image: np.ndarray, pad: int) -> list[np.ndarray]:
+    """Every crop of the zero-padded image, by hand."""
+    _, height, width = image.shape
+    padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)))
+    return [
+        padded[:, y : y + height, x : x + width] for y in range(2 * pad + 1) for x in range(2 * pad + 1)
+    ]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_each_augmented_image_is_one_of_its_own_crops_and_all_of_them_come(flip):
+    images = torch.rand(3, 2, 5, 7)
+    config = AugmentConfig(pad=2, flip=flip)
+    generator = torch.Generator().manual_seed(0)
+    possible = []
+    for image in images.numpy():
+        made = crops(image, 2)
+        possible.append(made + [crop[:, :, ::-1] for crop in made] if flip else made)
+    met = [set() for _ in images]
+    for _ in range(400):
+        for i, found in enumerate(augment(images, config, generator).numpy()):
+            (match,) = [k for k, crop in enumerate(possible[i]) if np.array_equal(crop, found)]
+            met[i].add(match)
+    assert all(len(seen) == len(possible[0]) for seen in met)
+
+
+def test_about_half_of_the_images_are_flipped_each_by_itself():
+    images = torch.rand(1000, 1, 2, 3)
+    found = augment(images, AugmentConfig(flip=True), torch.Generator().manual_seed(0))
+    flipped = (found == images.flip(3)).flatten(1).all(1)
+    kept = (found == images).flatten(1).all(1)
+    assert (flipped ^ kept).all()
+    assert 430 < int(flipped.sum()) < 570  # 500, standard deviation 16
+
+
+def test_augmentation_repeats_for_a_generators_seed_and_leaves_its_input():
+    images = torch.rand(8, 3, 6, 6)
+    before = images.clone()
+    config = AugmentConfig(pad=1, flip=True)
+    one, other = (augment(images, config, torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(one, other)
+    assert torch.equal(images, before)
+
+
+def test_no_augmentation_is_not_random():
+    assert not AugmentConfig().is_random
+    assert AugmentConfig(pad=1).is_random
+    assert AugmentConfig(flip=True).is_random
+    images = torch.rand(2, 1, 3, 3)
+    assert torch.equal(augment(images, AugmentConfig(), torch.Generator()), images)

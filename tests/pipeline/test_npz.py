@@ -1,0 +1,184 @@
+"""What a data file may look like, and what is said of one that cannot be used."""
+
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+from pipeline.data import load_splits
+from pipeline.datasets import NpzConfig
+from pipeline.datasets.npz import load_npz
+from pipeline.errors import DataError
+
+
+def arrays(**changes):
+    rng = np.random.default_rng(0)
+    given = {
+        "x_train": rng.integers(0, 256, (40, 6, 5), dtype=np.uint8),
+        "y_train": np.arange(40) % 4,
+        "x_test": rng.integers(0, 256, (8, 6, 5), dtype=np.uint8),
+        "y_test": np.arange(8) % 4,
+    }
+    return {key: value for key, value in (given | changes).items() if value is not None}
+
+
+@pytest.fixture
+def load(tmp_path):
+    def run(labels=None, save=np.savez, **changes):
+        path = tmp_path / "data.npz"
+        save(path, **arrays(**changes))
+        return load_npz(NpzConfig(path=path, labels=labels))
+
+    return run
+
+
+def test_grey_images_without_a_channel_axis_get_one(load):
+    raw = load()
+    assert raw.train.images.shape == (40, 1, 6, 5)
+    assert np.array_equal(raw.train.images[:, 0], arrays()["x_train"])
+    assert raw.labels == ("0", "1", "2", "3")
+
+
+def test_the_channel_axis_comes_last_in_the_file_and_first_in_memory(load):
+    colour = np.random.default_rng(1).integers(0, 256, (40, 6, 5, 3), dtype=np.uint8)
+    raw = load(x_train=colour, x_test=colour[:8])
+    assert raw.train.images.shape == (40, 3, 6, 5)
+    for channel in range(3):
+        assert np.array_equal(raw.train.images[:, channel], colour[..., channel])
+
+
+def test_labels_may_be_a_column_as_in_keras_cifar10(load):
+    column = (np.arange(40) % 4)[:, None].astype(np.uint8)
+    raw = load(y_train=column)
+    assert raw.train.targets.shape == (40,)
+    assert raw.train.targets.dtype == np.int64
+    assert raw.train.targets.tolist() == column[:, 0].tolist()
+
+
+def test_compressed_files_and_unused_keys_are_fine(load):
+    raw = load(save=np.savez_compressed, extra=np.arange(3))
+    assert raw.test is not None
+    assert len(raw.test.targets) == 8
+
+
+def test_classes_may_be_named(load):
+    assert load(labels=("a", "b", "c", "d")).labels == ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"y_train": None}, "lacks y_train; it holds x_train, x_test, y_test, and"),
+        ({"x_train": np.zeros((40, 6, 5))}, r"x_train is float64 \[40, 6, 5\]; it must be uint8 \[N, H, W, C\]"),
+        ({"x_train": np.zeros((40, 30), np.uint8)}, r"x_train is uint8 \[40, 30\]; it must be"),
+        ({"y_test": np.zeros(8)}, "y_test is float64; labels must be integers"),
+        ({"y_train": np.zeros(39, int)}, r"y_train has shape \[39\] for 40 images"),
+        ({"y_train": np.eye(4, dtype=int)[np.arange(40) % 4]}, r"y_train has shape \[40, 4\] for 40 images"),
+        ({"y_test": np.full(8, 4)}, "y_test holds label 4, but the 4 classes are 0 to 3"),
+        ({"y_train": np.r_[-1, np.arange(39) % 4]}, "y_train holds label -1, but the 4 classes are 0 to 3"),
+        ({"y_train": np.arange(40) % 4 + (np.arange(40) % 4 > 1)}, r"class 2 \('2'\) has no image in x_train"),
+        ({"y_train": np.r_[10**12, np.arange(39) % 4]}, "y_train holds label 1000000000000"),
+        ({"y_train": np.zeros(40, int), "y_test": np.zeros(8, int)}, "y_train holds one class only"),
+        ({"x_train": np.zeros((0, 6, 5), np.uint8), "y_train": np.zeros(0, int)}, "x_train is empty"),
+        ({"x_test": np.zeros((8, 5, 5), np.uint8)}, r"= \[1, 6, 5\] and x_test of \[1, 5, 5\]"),
+        ({"x_train": np.zeros((40, 3, 6, 32), np.uint8)}, "would have 32 channels; the channel axis comes last"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_in_one_sentence(load, changes, said):
+    with pytest.raises(DataError, match=said) as caught:
+        load(**changes)
+    assert "\n" not in str(caught.value)
+    assert "data.npz" in str(caught.value)
+
+
+def test_more_classes_than_names_are_refused(load):
+    with pytest.raises(DataError, match="y_train holds label 3, but the 3 classes are 0 to 2"):
+        load(labels=("a", "b", "c"))
+    with pytest.raises(DataError, match=r"class 4 \('e'\) has no image"):
+        load(labels=tuple("abcde"))
+
+
+def test_a_missing_file_is_named_with_what_it_should_hold(tmp_path):
+    with pytest.raises(DataError, match=r"no data file at .*nowhere.npz; give an .npz file with x_train, y_train"):
+        load_npz(NpzConfig(path=tmp_path / "nowhere.npz"))
+
+
+@pytest.mark.parametrize("kept", [0, 3, 100, 0.5, 0.99])
+def test_a_truncated_file_is_refused(tmp_path, kept):
+    path = tmp_path / "data.npz"
+    np.savez(path, **arrays())
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
+    with pytest.raises(DataError, match="truncated or not an .npz file"):
+        load_npz(NpzConfig(path=path))
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, **arrays())
+    data = bytearray(path.read_bytes())
+    data[120:160] = bytes(40)
+    path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match="truncated or not an .npz file"):
+        load_npz(NpzConfig(path=path))
+
+
+@pytest.mark.parametrize("content", [b"x,y\n1,2\n", b"\x89PNG\r\n\x1a\n0000"])
+def test_a_file_of_another_kind_is_refused(tmp_path, content):
+    path = tmp_path / "data.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="truncated or not an .npz file"):
+        load_npz(NpzConfig(path=path))
+
+
+def test_a_single_array_is_refused(tmp_path):
+    path = tmp_path / "data.npz"
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(DataError, match=r"single .npy array"):
+        load_npz(NpzConfig(path=path))
+
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_an_array_of_objects_is_refused_and_its_code_not_run(tmp_path):
+    sprung = tmp_path / "sprung"
+    trap = np.array([Trap(sprung)], dtype=object)
+    path = tmp_path / "data.npz"
+    np.savez(path, **arrays(x_train=trap))
+    with pytest.raises(DataError):
+        load_npz(NpzConfig(path=path))
+    assert not sprung.exists()
+    np.load(path, allow_pickle=True)["x_train"]  # the trap works where pickles are allowed
+    assert sprung.exists()
+
+
+def test_a_bare_pickle_is_refused_and_its_code_not_run(tmp_path):
+    sprung, path = tmp_path / "sprung", tmp_path / "data.npz"
+    path.write_bytes(pickle.dumps(Trap(sprung)))
+    with pytest.raises(DataError):
+        load_npz(NpzConfig(path=path))
+    with zipfile.ZipFile(path, "w") as archive:
+        for key in ("x_train", "y_train", "x_test", "y_test"):
+            archive.writestr(f"{key}.npy", pickle.dumps(Trap(sprung)))
+    with pytest.raises(DataError):
+        load_npz(NpzConfig(path=path))
+    assert not sprung.exists()
+
+
+def test_a_data_file_goes_all_the_way_to_splits(tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez(path, **arrays())
+    splits = load_splits(NpzConfig(path=path, reference_fraction=0.2, validation_fraction=0.2), seed=0)
+    assert splits.task.input_shape == (1, 6, 5)
+    assert splits.sizes == {"test": 8, "validation": 8, "reference": 8, "train": 24}

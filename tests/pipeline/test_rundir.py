@@ -1,0 +1,254 @@
+"""The run directory: whole files, one holder, what is done and whether it was altered since."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from pipeline.errors import RunDirError
+from pipeline.frozen import Frozen, digest
+from pipeline.rundir import RunDir, file_digest, find_run, list_runs
+
+
+class Config(Frozen):
+    learning_rate: float = 0.1
+    note: str = "grün"
+
+
+class Result(Frozen):
+    accuracy: float
+
+
+@pytest.fixture
+def run(tmp_path):
+    with RunDir.create(tmp_path, "digits", 7, Config()) as run:
+        yield run
+
+
+def finish(run, stage="search", accuracy=0.5, inputs="inputs", **options):
+    run.finish(stage, Result(accuracy=accuracy), inputs, 1.23456, **options)
+
+
+# Creating, finding, holding
+
+
+def test_a_new_run_holds_its_configuration_and_what_made_it(run):
+    manifest = json.loads((run.root / "manifest.json").read_text())
+    assert manifest["name"] == "digits"
+    assert manifest["seed"] == 7
+    assert manifest["config_digest"] == digest(Config())
+    assert manifest["schema"] == 1
+    assert manifest["stages"] == {}
+    assert {"torch", "numpy", "optuna"} <= set(manifest["versions"])
+    assert manifest["machine"]["cores"] >= 1
+    assert yaml.safe_load((run.root / "config.yaml").read_text(encoding="utf-8")) == Config().model_dump()
+    assert "grün" in (run.root / "config.yaml").read_text(encoding="utf-8")
+    assert run.config(Config) == Config()
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path):
+    runs = [RunDir.create(tmp_path, "digits", 0, Config()) for _ in range(4)]
+    for run in runs:
+        run.close()
+    assert len({run.root for run in runs}) == 4
+    assert set(list_runs(tmp_path)) == {run.root for run in runs}
+
+
+def test_a_run_is_found_by_path_by_name_and_as_the_latest(tmp_path, monkeypatch):
+    for folder in ("20250101_000000_digits_aaaaaa", "20250102_000000_mnist_bbbbbb"):
+        with RunDir.create(tmp_path / "elsewhere", "digits", 0, Config()) as run:
+            pass
+        (tmp_path / "runs").mkdir(exist_ok=True)
+        run.root.rename(tmp_path / "runs" / folder)
+    parent = tmp_path / "runs"
+    assert find_run("latest", parent).name == "20250102_000000_mnist_bbbbbb"
+    assert find_run("20250101_000000_digits_aaaaaa", parent) == parent / "20250101_000000_digits_aaaaaa"
+    assert find_run(str(parent / "20250101_000000_digits_aaaaaa"), tmp_path) == parent / "20250101_000000_digits_aaaaaa"
+    with pytest.raises(RunDirError, match="did you mean '20250101_000000_digits_aaaaaa'"):
+        find_run("20250101_000000_digit_aaaaaa", parent)
+    with pytest.raises(RunDirError, match="no run at 'latest'; there are no runs in"):
+        find_run("latest", tmp_path / "nowhere")
+
+
+def test_a_folder_without_a_manifest_is_no_run(tmp_path):
+    for use in (RunDir.open, RunDir.view):
+        with pytest.raises(RunDirError, match="is not a run directory"):
+            use(tmp_path)
+    (tmp_path / "half").mkdir()
+    assert list_runs(tmp_path) == []
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from pipeline.rundir import RunDir
+from pipeline.errors import RunDirError
+try:
+    RunDir.open(Path(sys.argv[1]))
+except RunDirError as error:
+    print(error)
+    sys.exit(3)
+print("held", flush=True)
+if sys.argv[2] == "die":
+    import os
+    os._exit(9)
+"""
+
+
+def another_process(run, then="close"):
+    return subprocess.run(
+        [sys.executable, "-c", HOLD, str(run.root), then], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_a_second_process_is_refused_until_the_first_lets_go(run):
+    refused = another_process(run)
+    assert refused.returncode == 3
+    assert "is held by another edgestill process; wait for it" in refused.stdout
+    with RunDir.view(run.root) as looked_at:  # looking is always allowed
+        assert looked_at.manifest.name == "digits"
+    run.close()
+    assert another_process(run).stdout == "held\n"
+
+
+def test_a_process_that_died_does_not_keep_its_run(run):
+    run.close()
+    assert another_process(run, "die").returncode == 9
+    with RunDir.open(run.root) as again:
+        assert again.manifest.seed == 7
+
+
+# Stages
+
+
+def test_a_stage_is_done_for_the_inputs_that_it_was_finished_with(run):
+    assert not run.is_done("search", "inputs")
+    run.write("search", "weights.bin", b"data")
+    assert not run.is_done("search", "inputs")
+    finish(run)
+    assert run.is_done("search", "inputs")
+    assert not run.is_done("search", "other inputs")
+    assert not run.is_done("distill", "inputs")
+    assert run.read("search", Result) == Result(accuracy=0.5)
+    with RunDir.view(run.root) as later:
+        assert later.is_done("search", "inputs")
+
+
+def test_the_manifest_lists_every_file_of_a_stage_with_its_digest(run):
+    run.write("search", "a.bin", b"data")
+    run.write("search", "b.txt", "text")
+    finish(run)
+    record = run.manifest.stages["search"]
+    assert record.seconds == 1.235
+    assert set(record.files) == {"search/a.bin", "search/b.txt", "search/result.json"}
+    for name, found in record.files.items():
+        sha256sum = subprocess.run(["sha256sum", run.root / name], capture_output=True, text=True, check=True)
+        assert found == sha256sum.stdout.split()[0]
+
+
+def test_hidden_files_are_removed_when_a_stage_is_finished(run):
+    run.write("distill", ".checkpoint.pt", b"state")
+    kept = run.write("distill", "curve.csv", "epoch\n")
+    other = run.write("tune", ".trial_0.pt", b"state")
+    finish(run, "distill")
+    assert not (run.root / "distill" / ".checkpoint.pt").exists()
+    assert kept.exists()
+    assert other.exists()
+    assert set(run.manifest.stages["distill"].files) == {"distill/curve.csv", "distill/result.json"}
+
+
+def test_files_beside_a_stages_folder_belong_to_it_if_named(run):
+    run.write_folder("bundle", lambda folder: (folder / "model.onnx").write_bytes(b"model"))
+    finish(run, "report", beside=["bundle"])
+    assert "bundle/model.onnx" in run.manifest.stages["report"].files
+    (run.root / "bundle" / "model.onnx").write_bytes(b"other")
+    with pytest.raises(RunDirError, match=r"bundle/model.onnx was altered since the report stage wrote it"):
+        run.read("report", Result)
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "result.json"])
+def test_an_altered_or_lost_file_is_noticed(run, name):
+    run.write("search", "weights.bin", b"data")
+    finish(run)
+    path = run.root / "search" / name
+    before = path.read_bytes()
+    path.write_bytes(before[:-1] + b"!")
+    with pytest.raises(RunDirError, match=f"{name} was altered since the search stage wrote it"):
+        run.read("search", Result)
+    path.unlink()
+    with pytest.raises(RunDirError, match=f"{name} is missing since the search stage wrote it"):
+        run.read("search", Result)
+    path.write_bytes(before)
+    assert run.read("search", Result) == Result(accuracy=0.5)
+
+
+def test_an_unfinished_stage_cannot_be_read(run):
+    with pytest.raises(RunDirError, match="has not finished its search stage; `edgestill resume"):
+        run.read("search", Result)
+
+
+def test_an_edited_configuration_is_noticed(run):
+    (run.root / "config.yaml").write_text("learning_rate: 0.2\nnote: grün\n", encoding="utf-8")
+    with pytest.raises(RunDirError, match="is not the configuration that this run was started with"):
+        run.config(Config)
+    (run.root / "config.yaml").write_text("learning_rat: 0.1\n")
+    with pytest.raises(RunDirError, match="cannot be read"):
+        run.config(Config)
+
+
+def test_a_folder_is_there_whole_or_not_at_all(run):
+    def half(folder):
+        (folder / "model.onnx").write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        run.write_folder("bundle", half)
+    assert not (run.root / "bundle").exists()
+    run.write_folder("bundle", lambda folder: (folder / "old").write_text("1"))
+    with pytest.raises(OSError, match="No space left"):
+        run.write_folder("bundle", half)
+    assert [path.name for path in (run.root / "bundle").iterdir()] == ["old"]
+    run.write_folder("bundle", lambda folder: (folder / "new").write_text("2"))
+    assert [path.name for path in (run.root / "bundle").iterdir()] == ["new"]
+    assert {path.name for path in run.root.iterdir()} - {".lock"} == {"bundle", "config.yaml", "manifest.json"}
+
+
+# Journals
+
+
+def test_a_journal_gives_back_its_lines(run):
+    entries = [{"scorer": "nwot", "scores": {"nwot": 0.1 + 0.2}}, {"failure": "größer"}]
+    for entry in entries:
+        run.append("search", "history.jsonl", json.dumps(entry))
+    assert run.journal("search", "history.jsonl") == entries
+    assert run.journal("search", "other.jsonl") == []
+
+
+def test_a_line_that_a_kill_tore_is_dropped_and_the_next_one_stands_by_itself(run):
+    """Torn at every byte of the second line, and gone on with."""
+    first, second, third = ({"candidate": n, "note": "größer"} for n in (1, 12, 3))
+    whole = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in (first, second)]
+    path = run.path("search", "history.jsonl")
+    for cut in range(len(whole[1].encode())):
+        path.write_bytes(whole[0].encode() + whole[1].encode()[:cut])
+        assert run.journal("search", "history.jsonl") == [first]
+        run.append("search", "history.jsonl", json.dumps(third))
+        assert run.journal("search", "history.jsonl") == [first, third]
+        assert run.journal("search", "history.jsonl") == [first, third]
+
+
+def test_a_journal_of_one_torn_line_is_empty(run):
+    run.path("search", "history.jsonl").write_text('{"a": ')
+    assert run.journal("search", "history.jsonl") == []
+    run.append("search", "history.jsonl", "1")
+    assert run.journal("search", "history.jsonl") == [1]
+
+
+def test_a_file_digest_is_that_of_the_system(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(300_000))
+    sha256sum = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.split()[0]
+    assert file_digest(path) == sha256sum
