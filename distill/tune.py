@@ -160,7 +160,9 @@ def _open_study(storage: Path, config: TuneConfig, seed: int) -> "optuna.Study":
         study_name=STUDY,
         direction="maximize",
         sampler=_sampler(config, seed, 0),
-        pruner=optuna.pruners.HyperbandPruner(min_resource=min(config.min_epochs, config.epochs), max_resource=config.epochs, reduction_factor=3),
+        pruner=optuna.pruners.HyperbandPruner(
+            min_resource=min(config.min_epochs, config.epochs), max_resource=config.epochs, reduction_factor=3
+        ),
         load_if_exists=True,
     )
 

@@ -41,8 +41,9 @@ def main(paths: list[str]) -> int:
 def read_image(path: Path) -> np.ndarray:
     """float32 [H, W, C] in [0, 1]."""
     data = path.read_bytes()
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        pixels = read_png(data)
+    depth, interlace = data[24:25], data[28:29]
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and (depth == b"\x10" or depth + interlace == b"\x08\x00"):
+        pixels = read_png(data)  # which refuses 16 bits: Pillow would clip them
     elif data[:2] in (b"P5", b"P6"):
         pixels = read_netpbm(data)
     elif data[:6] == b"\x93NUMPY":
@@ -51,7 +52,7 @@ def read_image(path: Path) -> np.ndarray:
         try:
             from PIL import Image
         except ImportError:
-            raise ValueError("install Pillow for this format, or convert it to PNG") from None
+            raise ValueError("install Pillow for this format, or convert it to an 8-bit PNG") from None
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
@@ -129,6 +130,8 @@ def read_netpbm(data: bytes) -> np.ndarray:
 
 def fit_to(pixels: np.ndarray, channels: int, height: int, width: int, path: str) -> np.ndarray:
     """float32 [C, H, W] of the model's shape."""
+    if pixels.shape[2] == 4 and channels == 3:
+        pixels = pixels[..., :3]  # alpha is dropped
     if pixels.shape[2] != channels:
         grey = pixels[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32) if pixels.shape[2] >= 3 else pixels[..., 0]
         pixels = np.repeat(grey[..., None], channels, axis=2)

@@ -87,8 +87,8 @@ def _model_card(bundle: Bundle, exported: ExportedModel) -> str:
     low, high = bundle.latency["speedup_interval"]
     return f"""# {bundle.name}
 
-An image classifier for {bundle.task.num_classes} classes, distilled by edgestill from a teacher
-{cost["teacher"].params / cost["student"].params:.1f} times its size.
+An image classifier for {bundle.task.num_classes} classes, {cost["student"].params:,} parameters, distilled by edgestill
+from a teacher of {cost["teacher"].params:,}.
 
 ## Use
 

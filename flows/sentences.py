@@ -6,6 +6,7 @@ from distill.result import DistillResult, TuneResult
 from export.result import ConvertResult, ExportedModel, ProfileResult
 from flows.outcome import Outcome
 from flows.stages import DataResult, ReportResult
+from flows.words import accuracy_claim, size_claim, speed_claim
 from pipeline.cost import Cost
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
@@ -32,7 +33,8 @@ def _(result: TeacherResult) -> str:
 
 @sentence.register
 def _(result: SearchResult) -> str:
-    failed = f", {len(result.failures)} failed" if result.failures else ""
+    own = sum(failure.scorer == result.scorer for failure in result.failures)
+    failed = f", {own} failed" if own else ""
     return (
         f"{result.winner.architecture} of {result.evaluated} scored{failed}; "
         f"{result.winner.cost.params:,} parameters, {result.winner.cost.flops:,} FLOPs"
@@ -67,10 +69,9 @@ def _(result: ConvertResult) -> str:
 
 @sentence.register
 def _(result: ProfileResult) -> str:
-    low, high = result.speedup_interval
     return (
         f"{result.student.latency.p50_ms:.3f} ms against the teacher's {result.teacher.latency.p50_ms:.3f} ms: "
-        f"{result.speedup:.1f} times faster [{low:.1f}, {high:.1f}]"
+        f"{speed_claim(result.speedup, result.speedup_interval).words}"
     )
 
 
@@ -109,9 +110,7 @@ def summary_rows(outcome: Outcome) -> list[tuple[str, ...]]:
 def headline(outcome: Outcome) -> str:
     """The run in one sentence."""
     tested, files = outcome.tested, outcome.profiled
-    smaller = outcome.teacher.cost.params / outcome.distilled.cost.params
-    points = 100 * (tested.shipped.accuracy - tested.teacher.accuracy)
-    return (
-        f"{smaller:.1f} times fewer parameters, {files.speedup:.1f} times the speed, {points:+.1f} points of test "
-        f"accuracy against the teacher (n = {tested.shipped.n})"
-    )
+    size = size_claim(outcome.teacher.cost.params, outcome.distilled.cost.params)
+    speed = speed_claim(files.speedup, files.speedup_interval)
+    accuracy = accuracy_claim(tested.teacher.accuracy, tested.shipped.accuracy)
+    return f"{size.words}, {speed.words}, {accuracy.words} on {tested.shipped.n} test images, against the teacher"

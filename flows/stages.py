@@ -321,7 +321,7 @@ def _epoch_ticker(stage: Stage, epochs: int) -> Callable[[EpochRecord], None]:
     def observe(record: EpochRecord) -> None:
         nonlocal best
         best = max(best, record.validation_accuracy)
-        stage.tick(record.epoch + 1, epochs, f"validation {record.validation_accuracy:.2%}, best {best:.2%}")
+        stage.tick(record.epoch, epochs, f"validation {record.validation_accuracy:.2%}, best {best:.2%}")
 
     return observe
 

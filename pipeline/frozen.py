@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo
 
 
 class Frozen(BaseModel):
@@ -16,6 +17,18 @@ class Frozen(BaseModel):
 def by_name(value: Any) -> Any:
     """Lets a name stand for a configuration with nothing but a name: `kd` for `{name: kd}`."""
     return {"name": value} if isinstance(value, str) else value
+
+
+def existing_file(path: Path, info: ValidationInfo) -> Path:
+    """Check a path as a person gives it and make it absolute, so that a run can be resumed from any folder.
+
+    Only where the validation's context asks for it: a stored configuration may have been written elsewhere.
+    """
+    if not (info.context or {}).get("check_files"):
+        return path
+    if not path.is_file():
+        raise ValueError(f"no file at {path}")
+    return path.absolute()
 
 
 def canonical_json(value: Any) -> str:

@@ -10,7 +10,7 @@ from pipeline.blocks import CifarResNet, Shortcut
 from pipeline.checkpoint import load_weights, read_metadata
 from pipeline.cost import Cost
 from pipeline.errors import CheckpointError
-from pipeline.frozen import Frozen
+from pipeline.frozen import Frozen, existing_file
 from pipeline.metrics import Metrics
 from pipeline.task import Task
 from pipeline.training import EpochRecord, TrainingConfig
@@ -38,9 +38,7 @@ class TeacherConfig(Frozen):
     @field_validator("weights")
     @classmethod
     def _exists(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is not None and (info.context or {}).get("check_files") and not path.is_file():
-            raise ValueError(f"no file at {path}")
-        return path
+        return path and existing_file(path, info)
 
 
 class TeacherResult(Frozen):

@@ -36,7 +36,7 @@ class TrainingConfig(Frozen):
 class EpochRecord(Frozen):
     """A row of the learning curve."""
 
-    epoch: int  # from 0
+    epoch: int  # from 1
     learning_rate: float  # at the end of the epoch
     loss: float  # mean over the epoch's steps
     terms: dict[str, float]  # the loss by its terms, likewise
@@ -46,7 +46,7 @@ class EpochRecord(Frozen):
 
 
 class FitResult(Frozen):
-    best_epoch: int
+    best_epoch: int  # from 1
     best: Metrics  # on validation
     stopped_early: bool
     curve: tuple[EpochRecord, ...]
@@ -128,7 +128,7 @@ def fit(
         objective.end_epoch(epoch, network)
         metrics = evaluate(objective.deployable(network), validation, device)
         record = EpochRecord(
-            epoch=epoch,
+            epoch=epoch + 1,
             learning_rate=optimizer.param_groups[0]["lr"],
             loss=sum(terms.values()),
             terms=terms,
@@ -151,7 +151,7 @@ class _State:
         self._network, self._objective, self._optimizer = network, objective, optimizer
         self.curve: list[EpochRecord] = []
         self.best = Metrics(accuracy=-1.0, cross_entropy=math.inf, n=0)
-        self.best_epoch = -1
+        self.best_epoch = 0
         self._best_weights: dict[str, Any] = {}
 
     def add(self, record: EpochRecord, metrics: Metrics) -> None:
@@ -164,7 +164,7 @@ class _State:
             }
 
     def out_of_patience(self, patience: int) -> bool:
-        return 0 < patience <= len(self.curve) - 1 - self.best_epoch
+        return 0 < patience <= len(self.curve) - self.best_epoch
 
     def restore_best(self) -> None:
         self._network.load_state_dict(self._best_weights["network"])

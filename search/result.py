@@ -17,8 +17,9 @@ class Candidate(Frozen):
 
 
 class Failure(Frozen):
-    """A student that could not be scored, and why."""
+    """A student that a scorer could not score, and why."""
 
+    scorer: str
     architecture: str
     reason: str
 
@@ -31,8 +32,8 @@ class SearchResult(Frozen):
     budget: Budget
     winner: Candidate
     picks: dict[str, Candidate] = Field(description="what each baseline would have picked, with the same effort")
-    evaluated: int
+    evaluated: int  # by the winner's search, failures included
     exhaustive: bool  # every member of the space was looked at
-    failures: tuple[Failure, ...]
+    failures: tuple[Failure, ...]  # of all searches
     candidates: tuple[Candidate, ...]  # all that the winner's search scored, in the order met
     notes: tuple[str, ...]

@@ -100,7 +100,7 @@ def find_student(
         budget=config.budget,
         winner=_winner(candidates, config.scorer, config.combine),
         picks=picks,
-        evaluated=len(candidates) + list(journal.scorer_of.values()).count(config.scorer),
+        evaluated=len(candidates) + sum(failure.scorer == config.scorer for failure in journal.failures),
         exhaustive=space.size <= config.evolution.evaluations,
         failures=tuple(journal.failures),
         candidates=tuple(candidates),
@@ -137,12 +137,12 @@ class _Journal:
     def __init__(self, known: Sequence[Mapping[str, Any]], record: Callable[[Mapping[str, Any]], None]) -> None:
         self._known = {(entry["scorer"], entry["architecture"]): entry for entry in known}
         self._record = record
-        self.scorer_of: dict[Failure, str] = {}
+        self._failed: dict[tuple[str, str], Failure] = {}
 
     @property
     def failures(self) -> list[Failure]:
         """Each once, in the order met."""
-        return list(self.scorer_of)
+        return list(self._failed.values())
 
     def score(self, scorer: str, architecture: Architecture, text: str, evaluator: Evaluator) -> Candidate | None:
         entry = self._known.get((scorer, text))
@@ -150,8 +150,7 @@ class _Journal:
             entry = self._known[scorer, text] = self._evaluate(scorer, architecture, text, evaluator)
             self._record(entry)
         if "failure" in entry:
-            failure = Failure(architecture=text, reason=f"{scorer}: {entry['failure']}")
-            self.scorer_of[failure] = scorer
+            self._failed[scorer, text] = Failure(scorer=scorer, architecture=text, reason=entry["failure"])
             return None
         return Candidate(architecture=text, cost=evaluator.cost(architecture), scores=entry["scores"], std=entry["std"])
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from distill.result import TuneResult
 from flows.report import charts, scatter
 from flows.report.palette import WINNER, Look, baseline_looks
-from flows.report.words import listing, significant
+from flows.words import listing, significant
 from pipeline.training import EpochRecord
 from search.result import Candidate, SearchResult
 
@@ -22,7 +22,7 @@ def search(found: SearchResult) -> dict[str, Any]:
     same = [name for name, pick in found.picks.items() if pick.architecture == found.winner.architecture]
     reasons: defaultdict[str, list[str]] = defaultdict(list)
     for failure in found.failures:
-        reasons[failure.reason].append(failure.architecture)
+        reasons[f"{failure.scorer}: {failure.reason}"].append(failure.architecture)
     return {
         "wide": scatter.search_scatter(found, 1000, 400, with_tips=True),
         "narrow": scatter.search_scatter(found, 360, 320, with_tips=False),

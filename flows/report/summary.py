@@ -4,7 +4,8 @@ import datetime
 from typing import TYPE_CHECKING, Any
 
 from export.result import ExportedModel
-from flows.report.words import (
+from flows.sentences import sentence
+from flows.words import (
     Claim,
     accuracy_claim,
     duration,
@@ -14,7 +15,6 @@ from flows.report.words import (
     speed_claim,
     wilson,
 )
-from flows.sentences import sentence
 from pipeline.metrics import Metrics
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.datasets.base import DatasetConfig, LabelledImages, RawData
 from pipeline.errors import DataError
+from pipeline.frozen import existing_file
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -24,9 +25,7 @@ class NpzConfig(DatasetConfig):
     @field_validator("path")
     @classmethod
     def _exists(cls, path: Path, info: ValidationInfo) -> Path:
-        if (info.context or {}).get("check_files") and not path.is_file():
-            raise ValueError(f"no file at {path}")
-        return path
+        return existing_file(path, info)
 
 
 def load_npz(config: NpzConfig) -> RawData:

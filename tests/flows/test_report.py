@@ -16,8 +16,8 @@ from flows.config import RunConfig
 from flows.report import ReportData, render_report
 from flows.report.palette import COLOURS
 from flows.report.scatter import selection_values
-from flows.report.words import accuracy_claim, size_claim, speed_claim, wilson
 from flows.stages import DataResult, ReportResult
+from flows.words import accuracy_claim, size_claim, speed_claim, wilson
 from pipeline.cost import Cost
 from pipeline.metrics import Metrics
 from pipeline.rundir import Manifest, StageRecord

@@ -111,7 +111,6 @@ def test_the_same_seed_splits_alike_and_another_seed_otherwise(config):
 
 def test_digests_name_the_indices_of_each_split(npz):
 
-
     splits = load_splits(npz(), seed=0)
     for name in PARTS:
         index = np.array(sorted(numbers(getattr(splits, name))), dtype="<i8")
@@ -217,9 +216,7 @@ def crops(image: np.ndarray, pad: int) -> list[np.ndarray]:
     """Every crop of the zero-padded image, by hand."""
     _, height, width = image.shape
     padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)))
-    return [
-        padded[:, y : y + height, x : x + width] for y in range(2 * pad + 1) for x in range(2 * pad + 1)
-    ]
+    return [padded[:, y : y + height, x : x + width] for y in range(2 * pad + 1) for x in range(2 * pad + 1)]
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -21,7 +21,9 @@ def test_metrics_equal_scikit_learns_over_batches_of_unequal_size():
 def test_half_precision_logits_are_summed_in_single():
     logits, targets = (torch.randn(5000, 3) * 4).half(), torch.randint(3, (5000,))
     found = metrics_of([(logits, targets)])
-    assert found.cross_entropy == pytest.approx(log_loss(targets, logits.double().softmax(1), labels=range(3)), rel=1e-5)
+    assert found.cross_entropy == pytest.approx(
+        log_loss(targets, logits.double().softmax(1), labels=range(3)), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("training", [True, False])

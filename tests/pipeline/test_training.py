@@ -161,9 +161,7 @@ def test_patience_ends_a_run_that_no_longer_gets_better(train):
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize(("epochs", "warmup"), [(10, 2), (10, 0), (7, 1), (12, 3.5)])
 def test_the_learning_rate_follows_a_linear_warm_up_and_a_half_cosine(train, optimizer, epochs, warmup):
-    config = TrainingConfig(
-        epochs=epochs, batch_size=64, learning_rate=0.2, warmup_epochs=warmup, optimizer=optimizer
-    )
+    config = TrainingConfig(epochs=epochs, batch_size=64, learning_rate=0.2, warmup_epochs=warmup, optimizer=optimizer)
     _, result = train(config, count=64, objective=Still())
     parameter = nn.Parameter(torch.zeros(1))
     reference = torch.optim.SGD([parameter], lr=0.2)

@@ -63,9 +63,7 @@ def run(space, value, budget=None, config=None, seed=0, cost=additive_cost, fail
         return None if fails(architecture) else Scored(architecture, value(architecture), cost(architecture))
 
     config = config or EvolutionConfig(population=20, parents=5, evaluations=400)
-    found = evolve(
-        space, score, cost, lambda c: [s.value for s in c], budget or Budget(), config, random.Random(seed)
-    )
+    found = evolve(space, score, cost, lambda c: [s.value for s in c], budget or Budget(), config, random.Random(seed))
     return found
 
 
@@ -105,9 +103,7 @@ def test_whatever_the_budget_only_feasible_members_come_and_none_twice(
     max_params, max_flops, seed, population, crossover, mutation
 ):
     budget = Budget(max_params=max_params, max_flops=max_flops)
-    config = EvolutionConfig(
-        population=population, parents=3, evaluations=60, crossover=crossover, mutation=mutation
-    )
+    config = EvolutionConfig(population=population, parents=3, evaluations=60, crossover=crossover, mutation=mutation)
     space = Grid(genes=4, choices=5)
     feasible = {a.key for a in space.all_architectures() if not budget.violations(additive_cost(a))}
     found = run(space, distance_to((4, 4, 4, 4)), budget, config, seed)
@@ -245,7 +241,9 @@ def test_luck_that_runs_out_after_the_first_member_does_not_lose_it():
     ended = []
     for seed in range(20):
         try:
-            ended.append([s.architecture for s in run(space, distance_to((0,) * 3), Budget(max_params=1), config, seed, cost)])
+            ended.append(
+                [s.architecture for s in run(space, distance_to((0,) * 3), Budget(max_params=1), config, seed, cost)]
+            )
         except BudgetError:
             ended.append([])
     assert all(found in ([], [hidden]) for found in ended)

@@ -1,4 +1,4 @@
-"""The report's words and figures. A student that is larger, slower or worse is called so."""
+"""Words and figures about a student; one that is larger, slower or worse is called so."""
 
 import math
 from typing import NamedTuple

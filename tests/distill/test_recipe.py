@@ -1,0 +1,251 @@
+"""The equation against a hand computation, its slots, and what of the teacher is cached."""
+
+import copy
+
+import numpy as np
+import pytest
+import scipy.special
+import torch
+import torch.nn.functional as F
+
+from distill.config import DistillConfig, StudentTrainingConfig
+from distill.methods import KD, METHODS, Method, MethodConfig
+from distill.methods.base import SLOTS, Context
+from distill.methods.kd import KDConfig
+from distill.recipe import Recipe, make_recipe, slot_conflicts
+from distill.train import caches_teacher, distill
+from pipeline.blocks import CifarResNet
+from pipeline.data import load_splits
+from pipeline.datasets import DigitsConfig
+from pipeline.datasets.base import AugmentConfig
+from pipeline.errors import ConfigError
+from pipeline.network import initialise
+from pipeline.teacher import frozen
+from pipeline.training import Supervised, TrainingConfig, fit
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def make_network(make_task):
+    def make(seed=0, widths=(4, 6, 8), task=None):
+        task = task or make_task()
+        network = CifarResNet((1, 1, 1), widths, num_classes=task.num_classes, mean=task.mean, std=task.std)
+        initialise(network, "kaiming", seed)
+        return network
+
+    return make
+
+
+@pytest.fixture
+def prepared(make_task, make_splits, make_network):
+    """A recipe that has looked at data and teacher, a student, and a batch of the training images."""
+
+    def make(methods, cache=False, augment=None):
+        splits = make_splits(make_task(), augment)
+        teacher, student = frozen(make_network(1, (8, 12, 16))), make_network(2)
+        recipe = make_recipe(methods) if isinstance(methods[0], MethodConfig) else Recipe(methods)
+        context = Context(splits.task, teacher, student, splits.train, splits.reference, CPU, seed=0)
+        recipe.prepare(context, cache=cache)
+        return recipe, student, splits.train.batch(torch.arange(4, 20)), teacher
+
+    return make
+
+
+@pytest.mark.parametrize(("temperature", "weight"), [(4.0, 0.9), (1.0, 0.5), (10.0, 1.0), (2.0, 0.0)])
+def test_the_loss_equals_the_equation_by_hand(prepared, temperature, weight):
+    recipe, student, batch, teacher = prepared([KDConfig(temperature=temperature, distill_weight=weight)])
+    student.eval()
+    with torch.no_grad():
+        terms = recipe.loss(student, batch)
+        s, t = (network(batch.inputs).double().numpy() for network in (student, teacher))
+    log_p = scipy.special.log_softmax(s, axis=1)
+    cross_entropy = -np.mean([log_p[n, y] for n, y in enumerate(batch.targets.tolist())])
+    q = scipy.special.softmax(t / temperature, axis=1)
+    kl = np.mean(np.sum(scipy.special.rel_entr(q, scipy.special.softmax(s / temperature, axis=1)), axis=1))
+    assert terms["cross_entropy"].item() == pytest.approx((1 - weight) * cross_entropy, rel=1e-5, abs=1e-7)
+    assert terms["distillation"].item() == pytest.approx(weight * temperature**2 * kl, rel=1e-4, abs=1e-7)
+    assert set(terms) == {"cross_entropy", "distillation"}
+
+
+def test_without_weight_on_the_teacher_the_gradients_are_plain_cross_entropys(prepared):
+    recipe, student, batch, _ = prepared([KDConfig(distill_weight=0.0)])
+    plain = copy.deepcopy(student)
+    sum(recipe.loss(student, batch).values()).backward()
+    F.cross_entropy(plain(batch.inputs), batch.targets).backward()
+    for one, other in zip(student.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-7)
+
+
+def test_with_all_weight_on_the_teacher_the_labels_do_not_matter(prepared):
+    recipe, student, batch, _ = prepared([KDConfig(distill_weight=1.0)])
+    other = batch._replace(targets=(batch.targets + 1) % 3)
+    one, two = (sum(recipe.loss(student, b).values()).item() for b in (batch, other))
+    assert one == two
+
+
+# Slots
+
+
+def second_method(name, slot):
+    """A method of a third party that fills one slot."""
+
+    class Config(MethodConfig):
+        name: str = "unset"
+
+    hooks = {
+        "weight": lambda self, batch: (torch.zeros(len(batch.targets)), (batch.index % 2).float()),
+        "data": lambda self, batch, generator: batch._replace(inputs=1 - batch.inputs),
+        "feature": lambda self, teacher, student: {"mean": (student.embedding.mean() - teacher.embedding.mean()) ** 2},
+        "target": lambda self, teacher, batch: F.one_hot(batch.targets, 3).float(),
+        "divergence": lambda self, target, student: (student.logits - target).abs().sum(1),
+        "teacher": lambda self, inputs: None,
+    }
+    members = {"name": name, "paper": "none", "fills": frozenset({slot}), "Config": Config, slot: hooks[slot]}
+    return type(name.title(), (Method,), members)
+
+
+def test_two_methods_for_one_slot_are_refused_by_name(monkeypatch):
+    monkeypatch.setitem(METHODS, "rival", second_method("rival", "target"))
+    assert slot_conflicts(["kd", "rival"]) == ["methods 'kd' and 'rival' both fill the slot 'target'; choose one"]
+    rival = METHODS["rival"](None)
+    with pytest.raises(ConfigError, match="methods 'kd' and 'rival' both fill the slot 'target'"):
+        Recipe([KD(), rival])
+
+
+def test_a_method_listed_twice_is_refused():
+    assert slot_conflicts(["kd", "kd"]) == ["method 'kd' is listed twice"]
+    with pytest.raises(ValueError, match="method 'kd' is listed twice"):
+        DistillConfig(methods=("kd", "kd"))
+    with pytest.raises(ValueError, match="no method"):
+        DistillConfig(methods=())
+
+
+def test_several_feature_losses_add_up(monkeypatch, prepared):
+    for name in ("one", "two"):
+        monkeypatch.setitem(METHODS, name, second_method(name, "feature"))
+    assert slot_conflicts(["kd", "one", "two"]) == []
+    recipe, student, batch, _ = prepared([KD(), METHODS["one"](None)])
+    terms = recipe.loss(student, batch)
+    assert set(terms) == {"cross_entropy", "distillation", "mean"}
+    assert terms["mean"].requires_grad
+
+
+def test_slots_that_nobody_fills_are_plain_kds(monkeypatch, prepared):
+    """With the weight slot alone filled, target and divergence are KD's at its default temperature of 4."""
+    monkeypatch.setitem(METHODS, "odd", second_method("odd", "weight"))
+    recipe, student, batch, teacher = prepared([METHODS["odd"](None)])
+    student.eval()
+    terms = recipe.loss(student, batch)
+    with torch.no_grad():
+        s, t = (F.log_softmax(network(batch.inputs) / 4, dim=1) for network in (student, teacher))
+    kl = 16 * (t.exp() * (t - s)).sum(1)
+    assert terms["cross_entropy"].item() == 0
+    assert terms["distillation"].item() == pytest.approx((kl * (batch.index % 2)).mean().item(), rel=1e-4)
+
+
+def test_a_method_that_needs_more_classes_is_refused(monkeypatch, prepared):
+    method = second_method("many", "weight")
+    method.min_classes = 5
+    monkeypatch.setitem(METHODS, "many", method)
+    with pytest.raises(ConfigError, match="method 'many' needs 5 classes; 3 are given"):
+        prepared([method(None)])
+
+
+# The teacher's outputs
+
+
+class Counting(torch.nn.Module):
+    """A teacher that counts the images it is shown."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.shown = network, 0
+
+    def forward_features(self, inputs):
+        self.shown += len(inputs)
+        return self.network.forward_features(inputs)
+
+    def forward_head(self, features, pre_logits=False):
+        return self.network.forward_head(features, pre_logits)
+
+    def get_classifier(self):
+        return self.network.get_classifier()
+
+
+def test_cached_teacher_outputs_equal_fresh_ones(prepared):
+    methods = [KDConfig()]
+    (cached, student, batch, _), (fresh, _, _, _) = prepared(methods, cache=True), prepared(methods)
+    student.eval()
+    order = torch.randperm(len(batch.targets))
+    shuffled = type(batch)(*(part[order] for part in batch))
+    for given in (batch, shuffled):
+        one, other = cached.loss(student, given), fresh.loss(student, given)
+        for name in one:
+            assert one[name].item() == pytest.approx(other[name].item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("augment", "looks"), [(None, 1), (AugmentConfig(pad=1), 4), (AugmentConfig(flip=True), 4)])
+def test_the_teacher_looks_once_at_each_image_unless_images_vary(make_network, make_task, make_splits, augment, looks):
+    splits = make_splits(make_task(), augment, train=64)
+    teacher = Counting(make_network(1))
+    config = DistillConfig(training=StudentTrainingConfig(epochs=4, batch_size=16))
+    assert caches_teacher(make_recipe(config.methods), splits) == (looks == 1)
+    distill(make_network(2), teacher, splits, config, seed=0, device=CPU)
+    assert teacher.shown == 64 * looks
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_only_methods_that_change_images_or_teacher_forbid_the_cache(monkeypatch, make_task, make_splits, slot):
+    if slot == "head":
+        method = type("Headed", (Method,), {"name": "other", "paper": "", "fills": frozenset({"head"})})
+    else:
+        method = second_method("other", slot)
+    monkeypatch.setitem(METHODS, "other", method)
+    recipe = Recipe([method(None)])
+    assert caches_teacher(recipe, make_splits(make_task())) == (slot not in ("data", "teacher"))
+
+
+def test_a_method_of_the_data_slot_changes_what_student_and_teacher_see(monkeypatch, prepared):
+    monkeypatch.setitem(METHODS, "negative", second_method("negative", "data"))
+    recipe, _, batch, _ = prepared([KD(), METHODS["negative"](None)])
+    seen = recipe.prepare_batch(batch, torch.Generator())
+    assert torch.equal(seen.inputs, 1 - batch.inputs)
+    assert torch.equal(seen.targets, batch.targets)
+
+
+def test_distilling_with_and_without_the_cache_ends_with_the_same_student(
+    monkeypatch, make_network, make_task, make_splits
+):
+    splits = make_splits(make_task())
+    config = DistillConfig(training=StudentTrainingConfig(epochs=3, batch_size=16))
+    runs = []
+    for cached in (True, False):
+        monkeypatch.setattr("distill.train.caches_teacher", lambda recipe, splits, cached=cached: cached)
+        _, result = distill(make_network(2), make_network(1), splits, config, seed=0, device=CPU)
+        runs.append([record.loss for record in result.curve])
+    assert runs[0] == pytest.approx(runs[1], rel=1e-3)
+
+
+def test_the_teacher_is_used_in_evaluation_mode_and_does_not_change(make_network, make_task, make_splits):
+    teacher = make_network(1).train()
+    before = copy.deepcopy(teacher.state_dict())
+    config = DistillConfig(training=StudentTrainingConfig(epochs=2, batch_size=16))
+    distill(make_network(2), teacher, make_splits(make_task(), AugmentConfig(flip=True)), config, seed=0, device=CPU)
+    assert not teacher.training
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+
+
+def test_distillation_on_the_bundled_digits_beats_chance_by_far():
+    splits = load_splits(DigitsConfig(), seed=0)
+    task = splits.task
+    teacher, student = (
+        CifarResNet((1, 1, 1), widths, num_classes=10, mean=task.mean, std=task.std)
+        for widths in ((8, 16, 32), (4, 8, 16))
+    )
+    initialise(student, "kaiming", 0)
+    fit(teacher, Supervised(), splits.train, splits.validation, TrainingConfig(epochs=4), seed=0, device=CPU)
+    config = DistillConfig(training=StudentTrainingConfig(epochs=4))
+    shipped, result = distill(student, teacher, splits, config, seed=0, device=CPU)
+    assert shipped is student
+    assert result.best.accuracy > 0.7

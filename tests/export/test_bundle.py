@@ -1,0 +1,388 @@
+"""The folder that a person is handed, and the script in it, run as that person would."""
+
+import hashlib
+import importlib.util
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import export
+from export.bundle import Bundle, TestMetrics, write_bundle
+from export.parity import check_parity
+from export.result import ExportedModel, Latency
+from export.to_onnx import to_onnx
+from pipeline.blocks import CifarResNet
+from pipeline.cost import Cost
+
+HEIGHT, WIDTH, CLASSES = 10, 8, 6
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory, make_task, make_split):
+    """channels to (folder, network, bundle) of a complete bundle, made once each."""
+    made = {}
+
+    def make(channels):
+        if channels not in made:
+            made[channels] = _make(tmp_path_factory.mktemp("bundle"), channels, make_task, make_split)
+        return made[channels]
+
+    return make
+
+
+def _make(folder, channels, make_task, make_split):
+    torch.manual_seed(channels)
+    task = make_task(channels, side=WIDTH, classes=CLASSES).model_copy(
+        update={"input_shape": (channels, HEIGHT, WIDTH), "labels": ("cat", "dog", "grün", "a b", "<tag>", "sixth")}
+    )
+    network = CifarResNet((1, 1, 1), (4, 6, 8), num_classes=CLASSES, mean=task.mean, std=task.std)
+    network.train()(torch.rand(32, *task.input_shape))
+    torch.nn.init.normal_(network.linear.weight, std=20)
+    network.eval()
+    model = folder / "student.onnx"
+    model.write_bytes(to_onnx(network, task.input_shape, 20))
+    exported = ExportedModel(
+        path="export/student.onnx",
+        sha256=hashlib.sha256(model.read_bytes()).hexdigest(),
+        size_bytes=model.stat().st_size,
+        precision="fp32",
+        opset=20,
+        parity=check_parity(network, model, {"validation": make_split(task, 8)}, task.input_shape),
+        latency=Latency(runtime="r", provider="p", threads=1, batch=1, summary={"n": 130, "p50_ms": 0.25}),
+    )
+    metrics = {
+        name: TestMetrics(test_accuracy=accuracy, n=450)
+        for name, accuracy in (("teacher", 0.98), ("student", 0.95), ("shipped", 0.9512))
+    }
+    bundle = Bundle(
+        schema="edgestill.bundle/1",
+        name="digits",
+        created="2025-01-01T00:00:00+00:00",
+        task=task,
+        input={"name": "images", "dtype": "float32", "shape": ["batch", *task.input_shape], "range": [0, 1]},
+        output={"name": "logits", "dtype": "float32", "shape": ["batch", CLASSES]},
+        architecture="resnet:1-1-1/4-6-8",
+        methods=({"name": "kd", "temperature": 4.0},),
+        metrics=metrics,
+        cost={"teacher": Cost(params=853_018, flops=10**7), "student": Cost(params=12_345, flops=10**5)},
+        latency={
+            "teacher": {"n": 130, "p50_ms": 1.0},
+            "student": {"n": 130, "p50_ms": 0.25},
+            "speedup": 4.0,
+            "speedup_interval": (3.9, 4.1),
+        },
+        parity=exported.parity.model_dump(mode="json"),
+        budget={"max_params": 20_000, "max_flops": None},
+        seeds={"run": 0},
+        versions={"torch": "2"},
+        machine={"cpu": "a CPU"},
+        git_commit=None,
+        config_digest="0123456789abcdef",
+    )
+    target = folder / "bundle"
+    target.mkdir()
+    return target, network, write_bundle(target, bundle, model, exported)
+
+
+def answers(network, images):
+    """Label numbers by torch, of images [H, W, C] in [0, 1] of the model's size."""
+    with torch.no_grad():
+        stack = torch.stack([torch.as_tensor(np.array(image)).permute(2, 0, 1).float() for image in images])
+        return network(stack).argmax(1).tolist()
+
+
+def run(folder, *images, prelude=None, cwd=None):
+    """As a person would: another process, another working directory, nothing of ours on the path."""
+    command = [sys.executable, "-I", str(folder / "run.py"), *map(str, images)]
+    if prelude is not None:
+        start = f"{prelude}; import sys, runpy; sys.argv = {command[2:]!r}; runpy.run_path(sys.argv[0], run_name='__main__')"
+        command = [sys.executable, "-I", "-c", start]
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", timeout=60, cwd=cwd or folder.parent, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The script's functions, for comparisons pixel by pixel."""
+    path = Path(export.__file__).parent / "_run.py"
+    spec = importlib.util.spec_from_file_location("bundled_run", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# The folder
+
+
+def test_the_folder_is_whole_and_its_digests_are_true(bundles):
+    folder, _, bundle = bundles(3)
+    assert {p.name for p in folder.iterdir()} == {"model.onnx", "labels.txt", "run.py", "MODEL_CARD.md", "bundle.json"}
+    written = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    assert written["schema"] == "edgestill.bundle/1"
+    assert set(written["files"]) == {"model.onnx", "labels.txt", "run.py", "MODEL_CARD.md"}
+    for name, entry in written["files"].items():
+        content = (folder / name).read_bytes()
+        assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+        assert entry["bytes"] == len(content)
+        assert entry["precision"] == ("fp32" if name == "model.onnx" else None)
+    assert json.loads(bundle.model_dump_json(by_alias=True)) == written
+    wanted = {"name", "created", "task", "input", "output", "architecture", "methods", "metrics", "cost", "latency"}
+    wanted |= {"parity", "budget", "seeds", "versions", "machine", "git_commit", "config_digest", "schema", "files"}
+    assert set(written) == wanted
+    assert (folder / "labels.txt").read_text(encoding="utf-8").splitlines() == list(bundle.task.labels)
+
+
+def test_the_model_card_quotes_the_measured_numbers(bundles):
+    card = (bundles(3)[0] / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for said in ("95.12%", "450 images", "12,345", "853,018", "4.00 times", "3.90 to 4.10", "max_params 20,000"):
+        assert said in card
+    assert "max_flops" not in card
+    assert "resnet:1-1-1/4-6-8" in card
+
+
+# The script, as a process
+
+
+def test_it_answers_as_the_network_for_every_format(bundles, tmp_path):
+    folder, network, bundle = bundles(3)
+    rng = np.random.default_rng(0)
+    pixels = [rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8) for _ in range(7)]
+    grey, palette = Image.fromarray(pixels[1][..., 0]), Image.fromarray(pixels[2]).quantize(16)
+    alpha = Image.fromarray(np.dstack([pixels[3], pixels[0][..., 0]]), "RGBA")
+    files = {}
+    for name, image in {"rgb.png": Image.fromarray(pixels[0]), "grey.png": grey, "palette.png": palette,
+                        "alpha.png": alpha, "grey.pgm": grey, "rgb.ppm": Image.fromarray(pixels[4]),
+                        "rgb.bmp": Image.fromarray(pixels[5])}.items():  # fmt: skip
+        image.save(tmp_path / name)
+        files[name] = np.asarray(image.convert("RGB")) / 255
+    files["alpha.png"] = pixels[3] / 255
+    np.save(tmp_path / "bytes.npy", pixels[6])
+    np.save(tmp_path / "floats.npy", (pixels[6] / 255).astype(np.float64))
+    files["bytes.npy"] = files["floats.npy"] = pixels[6] / 255
+    done = run(folder, *(tmp_path / name for name in files))
+    assert done.returncode == 0, done.stderr
+    labels = [bundle.task.labels[k] for k in answers(network, files.values())]
+    assert done.stdout.splitlines() == [
+        f"{tmp_path / name}: {label}" for name, label in zip(files, labels, strict=True)
+    ]
+    assert len(set(labels)) > 1
+    assert done.stderr == ""
+
+
+def test_one_image_gives_one_bare_label(bundles, tmp_path):
+    folder, network, bundle = bundles(1)
+    pixels = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    done = run(folder, "image.png", cwd=tmp_path)
+    assert done.stdout == bundle.task.labels[answers(network, [pixels[..., None] / 255])[0]] + "\n"
+
+
+def test_without_pillow_it_reads_what_it_promises_and_says_what_else_needs_it(bundles, tmp_path):
+    folder, network, bundle = bundles(3)
+    pixels = np.random.default_rng(2).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    for name in ("image.png", "image.ppm", "image.jpg"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    without = "import sys; sys.modules['PIL'] = None"
+    done = run(folder, tmp_path / "image.png", tmp_path / "image.ppm", prelude=without)
+    assert done.returncode == 0, done.stderr
+    label = bundle.task.labels[answers(network, [pixels / 255])[0]]
+    assert [line.rsplit(": ", 1)[1] for line in done.stdout.splitlines()] == [label] * 2
+    refused = run(folder, tmp_path / "image.jpg", prelude=without)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert "install Pillow for this format, or convert it to an 8-bit PNG" in refused.stderr
+
+
+def test_without_an_image_it_says_how_it_is_used(bundles):
+    done = run(bundles(3)[0])
+    assert done.returncode == 2
+    assert "python run.py IMAGE" in done.stderr
+
+
+def png(pixels, kind, colour, depth=8, interlace=0, palette=b""):
+    """A PNG with one filter type on every line (PNG specification, section 9), written out by hand."""
+    height, width, step = pixels.shape
+    lines = pixels.reshape(height, width * step).astype(int)
+    raw = b""
+    for y, line in enumerate(lines):
+        left = np.concatenate([np.zeros(step, int), line[:-step]])
+        up = lines[y - 1] if y else np.zeros_like(line)
+        corner = np.concatenate([np.zeros(step, int), up[:-step]])
+        guess = [0 * line, left, up, (left + up) // 2, paeth(left, up, corner)][kind]
+        raw += bytes([kind]) + ((line - guess) % 256).astype(np.uint8).tobytes()
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlace)
+    chunks = [(b"IHDR", header), (b"PLTE", palette), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
+    packed = (
+        struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks if d or k != b"PLTE"
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def paeth(left, up, corner):
+    estimate = left + up - corner
+    near = np.stack([abs(estimate - left), abs(estimate - up), abs(estimate - corner)])
+    return np.choose(near.argmin(0), [left, up, corner])
+
+
+@pytest.mark.parametrize(("colour", "step"), [(0, 1), (2, 3), (3, 1), (4, 2), (6, 4)])
+@pytest.mark.parametrize("kind", range(5))
+def test_every_png_filter_and_colour_type_is_read_as_pillow_reads_it(script, tmp_path, colour, step, kind):
+    rng = np.random.default_rng(10 * colour + kind)
+    pixels = rng.integers(0, 256, (7, 5, step), dtype=np.uint8)
+    palette = rng.integers(0, 256, 768, dtype=np.uint8).tobytes() if colour == 3 else b""
+    path = tmp_path / "image.png"
+    path.write_bytes(png(pixels, kind, colour, palette=palette))
+    found = script.read_image(path)
+    with Image.open(path) as image:
+        image.load()
+        expected = np.asarray(image.convert("RGB") if image.mode in ("P", "RGB", "RGBA") else image.convert("L"))
+    expected = expected.reshape(7, 5, -1)
+    assert found.dtype == np.float32
+    assert found.shape == expected.shape
+    assert np.array_equal(np.round(found * 255).astype(np.uint8), expected)
+
+
+def test_a_png_in_several_pieces_is_read(script, tmp_path):
+    """IDAT may be cut anywhere."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    whole = png(pixels, 1, 2)
+    start = whole.index(b"IDAT")
+    (length,) = struct.unpack(">I", whole[start - 4 : start])
+    body = whole[start + 4 : start + 4 + length]
+    pieces = b"".join(
+        struct.pack(">I", len(part)) + b"IDAT" + part + struct.pack(">I", zlib.crc32(b"IDAT" + part))
+        for part in (body[:100], body[100:101], body[101:])
+    )
+    path = tmp_path / "image.png"
+    path.write_bytes(whole[: start - 4] + pieces + whole[start + 8 + length :])
+    assert np.array_equal(np.round(script.read_image(path) * 255), pixels)
+
+
+def test_netpbm_comments_and_blanks_are_skipped(script, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 1), dtype=np.uint8)
+    path = tmp_path / "image.pgm"
+    path.write_bytes(b"P5 # made by hand\n# twice\n 4\t3\n255\n" + pixels.tobytes())
+    assert np.array_equal(np.round(script.read_image(path) * 255), pixels)
+
+
+# Files that are wrong
+
+
+def wrong_files(folder):
+    good = png(np.zeros((4, 4, 3), np.uint8), 0, 2)
+    arrays = {
+        "objects.npy": np.array([{}], dtype=object),
+        "bright.npy": np.full((4, 4), 7.5),
+        "nan.npy": np.full((4, 4), np.nan),
+        "line.npy": np.zeros(16, np.uint8),
+        "empty.npy": np.zeros((0, 4), np.uint8),
+    }
+    for name, array in arrays.items():
+        np.save(folder / name, array, allow_pickle=True)
+    contents = {
+        "text.txt": b"this is no image\n",
+        "nothing.png": b"",
+        "signature.png": good[:8],
+        "truncated.png": good[:-25],
+        "damaged.png": good[:50] + b"\xff\xff" + good[52:],
+        "sixteen.png": png(np.zeros((4, 4, 6), np.uint8), 0, 2, depth=16),
+        "no_palette.png": png(np.zeros((4, 4, 1), np.uint8), 0, 3),
+        "short_palette.png": png(np.full((4, 4, 1), 9, np.uint8), 0, 3, palette=b"\0\0\0"),
+        "truncated.ppm": b"P6 4 4 255\n" + bytes(10),
+        "deep.pgm": b"P5 2 2 65535\n" + bytes(8),
+        "header.pgm": b"P5 4",
+        "truncated.npy": (folder / "bright.npy").read_bytes()[:70],
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return [*arrays, *contents, "missing.png", "."]
+
+
+def test_a_wrong_file_gives_one_sentence_and_two(script, bundles, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(script, "HERE", bundles(3)[0])
+    for name in wrong_files(tmp_path):
+        assert script.main([str(tmp_path / name)]) == 2, name
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.startswith(f"{tmp_path / name}: not an image that this script reads (")
+        assert said.err.count("\n") == 1, said.err
+
+
+def test_pngs_that_only_pillow_reads_are_read_with_it_and_refused_without(script, tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 4, (5, 6), dtype=np.uint8)
+    path = tmp_path / "two_bits.png"
+    image = Image.fromarray(pixels, "P")
+    image.putpalette(bytes(range(12)))
+    image.save(path, bits=2)
+    assert path.read_bytes()[24] == 2
+    assert np.array_equal(np.round(script.read_image(path) * 255), np.asarray(image.convert("RGB")))
+    interlaced = tmp_path / "interlaced.png"
+    interlaced.write_bytes(png(np.zeros((4, 4, 3), np.uint8), 0, 2, interlace=1))
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    for refused in (path, interlaced):
+        with pytest.raises(ValueError, match="install Pillow"):
+            script.read_image(refused)
+
+
+def test_a_wrong_file_ends_the_process_with_two(bundles, tmp_path):
+    (tmp_path / "text.txt").write_text("no image")
+    done = run(bundles(3)[0], tmp_path / "text.txt")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+# Sizes and channels
+
+
+def test_another_size_is_resized_with_a_note(script, bundles, tmp_path, capsys, monkeypatch):
+    folder, network, bundle = bundles(3)
+    monkeypatch.setattr(script, "HERE", folder)
+    pixels = np.random.default_rng(3).integers(0, 256, (2 * HEIGHT, 3 * WIDTH, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    assert script.main([str(tmp_path / "image.png")]) == 0
+    said = capsys.readouterr()
+    means = pixels.reshape(HEIGHT, 2, WIDTH, 3, 3).mean((1, 3)) / 255
+    assert said.out.strip() == bundle.task.labels[answers(network, [means])[0]]
+    assert f"resized from {3 * WIDTH}x{2 * HEIGHT} to {WIDTH}x{HEIGHT}" in said.err
+
+
+@pytest.mark.parametrize(("old", "new"), [(6, 4), (9, 3), (7, 5), (32, 28), (100, 8)])
+def test_smaller_pixels_are_the_means_of_the_area_that_they_cover(script, old, new):
+    values = np.random.default_rng(0).random((old, 3, 2))
+    exact = np.repeat(values, new, axis=0).reshape(new, old, 3, 2).mean(1)  # on a grid common to both sizes
+    assert script.resize(values, new) == pytest.approx(exact, abs=1e-6)
+
+
+@pytest.mark.parametrize(("old", "new"), [(4, 6), (3, 9), (8, 32), (5, 5), (1, 4)])
+def test_larger_images_are_interpolated_as_torch_does(script, old, new):
+    values = np.random.default_rng(0).random((old, 3)).astype(np.float32)
+    expected = F.interpolate(torch.from_numpy(values.T)[None], size=new, mode="linear", align_corners=False)[0].T
+    assert script.resize(values, new) == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def test_colour_becomes_grey_by_the_weights_of_bt_601_and_grey_becomes_colour(script):
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    grey = script.fit_to(pixels.astype(np.float32) / 255, 1, HEIGHT, WIDTH, "image")
+    by_pillow = np.asarray(Image.fromarray(pixels).convert("L")) / 255
+    assert grey.shape == (1, HEIGHT, WIDTH)
+    assert grey[0] == pytest.approx(by_pillow, abs=1 / 255)
+    colour = script.fit_to(grey.transpose(1, 2, 0), 3, HEIGHT, WIDTH, "image")
+    assert colour.shape == (3, HEIGHT, WIDTH)
+    assert all(np.array_equal(channel, grey[0]) for channel in colour)
+
+
+def test_a_colour_image_with_alpha_keeps_its_colours(script):
+    pixels = np.random.default_rng(0).random((HEIGHT, WIDTH, 4)).astype(np.float32)
+    found = script.fit_to(pixels, 3, HEIGHT, WIDTH, "image")
+    assert np.array_equal(found, pixels[..., :3].transpose(2, 0, 1))

@@ -1,0 +1,231 @@
+"""ONNX files: valid, whole, dynamic in the batch, and equal to the network or refused."""
+
+import copy
+
+import numpy as np
+import onnx
+import onnx.reference
+import pytest
+import torch
+from torch import nn
+
+from export.config import ProfileConfig
+from export.parity import check_parity
+from export.profile import evaluate_file, profile, ratio_of_medians
+from export.result import ConvertedModel, ConvertResult
+from export.sessions import runner
+from export.to_onnx import to_onnx
+from pipeline.blocks import CifarResNet
+from pipeline.errors import ExportError
+from pipeline.metrics import evaluate
+from pipeline.rundir import file_digest
+from pipeline.timing import TimingConfig
+from search.spaces import SPACES
+
+OPSET = 20
+
+
+@pytest.fixture(scope="module")
+def task(make_task):
+    return make_task(channels=3, side=9, classes=4)
+
+
+@pytest.fixture(scope="module")
+def splits(make_split, task):
+    return {"validation": make_split(task, 300, seed=1), "reference": make_split(task, 20, seed=2)}
+
+
+@pytest.fixture(scope="module")
+def network(task):
+    """With running statistics far from fresh, and in training mode."""
+    torch.manual_seed(3)
+    network = CifarResNet((1, 1, 1), (4, 6, 8), num_classes=4, mean=(0.2, 0.5, 0.7), std=(0.1, 0.2, 0.3)).train()
+    for _ in range(5):
+        network(torch.rand(16, *task.input_shape) * 0.5)
+    return network
+
+
+@pytest.fixture(scope="module")
+def data(network, task):
+    assert network.training
+    return to_onnx(network, task.input_shape, OPSET)
+
+
+@pytest.fixture(scope="module")
+def path(data, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "model.onnx"
+    path.write_bytes(data)
+    return path
+
+
+def test_the_file_is_valid_and_says_what_goes_in_and_out(data):
+    model = onnx.load_from_string(data)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(o.domain, o.version) for o in model.opset_import if o.domain == ""] == [("", OPSET)]
+    (taken,), (given,) = model.graph.input, model.graph.output
+    assert (taken.name, given.name) == ("images", "logits")
+    assert [d.dim_param or d.dim_value for d in taken.type.tensor_type.shape.dim] == ["batch", 3, 9, 9]
+    assert [d.dim_param or d.dim_value for d in given.type.tensor_type.shape.dim] == ["batch", 4]
+    for value in (taken, given):
+        assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def test_the_file_needs_no_other_file_and_tells_nothing_of_the_machine(data):
+    model = onnx.load_from_string(data)
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    for trace in (b"site-packages", b"/torch/", b".py", b'File "'):
+        assert trace not in data
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_any_batch_goes_through_as_it_does_in_evaluation_mode(network, path, task, batch):
+    images = torch.rand(batch, *task.input_shape)
+    with torch.no_grad():
+        expected = copy.deepcopy(network).eval()(images).numpy()
+    assert runner(path)(images.numpy()) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_second_implementation_of_onnx_computes_the_same(network, data, task):
+    images = torch.rand(3, *task.input_shape)
+    with torch.no_grad():
+        expected = copy.deepcopy(network).eval()(images).numpy()
+    (found,) = onnx.reference.ReferenceEvaluator(onnx.load_from_string(data)).run(None, {"images": images.numpy()})
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in SPACES if name != "resnet"])
+def test_students_of_every_other_space_export_on_odd_sides_too(name, small_space, make_task, make_split, tmp_path):
+    task, space = make_task(channels=1, side=9), small_space(name)
+    student = space.build(list(space.all_architectures())[-1], task)
+    (tmp_path / "model.onnx").write_bytes(to_onnx(student, task.input_shape, OPSET))
+    parity = check_parity(student, tmp_path / "model.onnx", {"validation": make_split(task, 20)}, task.input_shape)
+    assert parity.top1_agreement == 1
+
+
+def test_a_network_without_an_onnx_form_is_refused_in_one_sentence(task):
+    class Branching(nn.Module):
+        def forward(self, images):
+            return images.mean((1, 2, 3))[:, None] * (2 if images.sum() > 3 else 1)
+
+    with pytest.raises(ExportError, match="has no ONNX form") as caught:
+        to_onnx(Branching(), task.input_shape, OPSET)
+    assert "\n" not in str(caught.value)
+
+
+# Parity
+
+
+def test_a_true_file_passes_on_every_kind_of_input(network, path, splits, task):
+    parity = check_parity(network, path, splits, task.input_shape)
+    assert parity.max_abs_difference < 1e-4
+    assert parity.top1_agreement == 1
+    assert parity.n == 300 + 20 + 1 + 7 + 1 + 1 + 1 + 7
+    assert {"validation", "reference", "batch size 1", "batch size 7", "zeros", "ones", "noise"} <= set(parity.checked)
+
+
+class BatchStatistics(nn.Module):
+    """Batch norm as in training mode: by the statistics of the batch."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, inputs):
+        mean = inputs.mean((0, 2, 3), keepdim=True)
+        std = (inputs.var((0, 2, 3), keepdim=True, correction=0) + self.norm.eps).sqrt()
+        scale, shift = self.norm.weight.view(-1, 1, 1), self.norm.bias.view(-1, 1, 1)
+        return (inputs - mean) / std * scale + shift
+
+
+def in_training_mode(network):
+    network.bn1 = BatchStatistics(network.bn1)
+
+
+def with_swapped_normalisation(network):
+    network.normalize.mean, network.normalize.std = network.normalize.std, network.normalize.mean
+
+
+def with_other_weights(network):
+    nn.init.normal_(network.linear.weight)
+
+
+def with_one_bias_slightly_off(network):
+    network.linear.bias.data[2] += 2e-4
+
+
+@pytest.mark.parametrize(
+    "spoil", [in_training_mode, with_swapped_normalisation, with_other_weights, with_one_bias_slightly_off]
+)
+def test_a_file_of_another_network_is_refused(network, splits, task, tmp_path, spoil):
+    other = copy.deepcopy(network)
+    spoil(other)
+    (tmp_path / "model.onnx").write_bytes(to_onnx(other, task.input_shape, OPSET))
+    with pytest.raises(ExportError, match=r"is not the network: on validation logits differ by up to .* \(allowed"):
+        check_parity(network, tmp_path / "model.onnx", splits, task.input_shape)
+
+
+def test_a_file_with_other_classes_or_no_numbers_is_refused(network, path, splits, task):
+    wider = copy.deepcopy(network)
+    wider.linear = nn.Linear(8, 5)
+    with pytest.raises(ExportError, match=r"on validation the exported file gives logits \[256, 4\].*gives \[256, 5\]"):
+        check_parity(wider, path, splits, task.input_shape)
+
+
+# Latency and accuracy of files
+
+
+def test_accuracy_of_a_file_is_that_of_the_network(network, path, splits):
+    expected = evaluate(copy.deepcopy(network).eval(), splits["validation"], torch.device("cpu"))
+    found = evaluate_file(path, splits["validation"])
+    assert found.accuracy == expected.accuracy
+    assert found.cross_entropy == pytest.approx(expected.cross_entropy, rel=1e-5)
+    assert found.n == 300
+
+
+def test_profiling_times_both_files_in_turns_and_gives_their_ratio(network, path, splits, task):
+    parity = check_parity(network, path, splits, task.input_shape)
+    model = ConvertedModel(
+        path=path.name, sha256=file_digest(path), size_bytes=path.stat().st_size, precision="fp32", opset=OPSET,
+        parity=parity,
+    )  # fmt: skip
+    config = ProfileConfig(timing=TimingConfig(warmup_s=0, duration_s=0.01, min_samples=70, max_samples=70))
+    images = splits["validation"].images[:8].numpy()
+    result, timings = profile(ConvertResult(teacher=model, student=model), path.parent, images, config, seed=0)
+    assert {name: len(timing.samples_ms) for name, timing in timings.items()} == {"teacher": 70, "student": 70}
+    assert result.student.latency.p50_ms == timings["student"].percentile(50)
+    assert set(result.student.latency.summary) == {"n", "p50_ms", "p90_ms"}
+    low, high = result.speedup_interval
+    assert low <= result.speedup <= high
+    assert 0.2 < result.speedup < 5  # the same file twice
+    assert result.student.sha256 == model.sha256
+
+
+def test_the_ratio_of_constant_samples_is_exact():
+    assert ratio_of_medians((6.0,) * 50, (2.0,) * 50, seed=0) == (3.0, (3.0, 3.0))
+
+
+def test_the_interval_of_a_ratio_holds_the_truth_about_as_often_as_it_says():
+    """100 synthetic measurements of a true ratio of 2; 95 are expected to hold it, 88 is three deviations below."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(100):
+        slow, fast = rng.lognormal(np.log(2), 0.2, 200), rng.lognormal(0, 0.2, 200)
+        low, high = ratio_of_medians(tuple(slow), tuple(fast), seed=0)[1]
+        held += low <= 2 <= high
+    assert held >= 88
+
+
+def test_a_slow_moment_that_falls_on_both_does_not_move_the_ratio():
+    rng = np.random.default_rng(1)
+    moments = np.repeat(rng.choice([1.0, 5.0], 60), 10)
+    fast = rng.normal(1, 0.01, 600) * moments
+    slow = 3 * rng.normal(1, 0.01, 600) * moments
+    ratio, _ = ratio_of_medians(tuple(slow), tuple(fast), seed=0)
+    assert ratio == pytest.approx(3, rel=0.02)
+
+
+def test_a_ratio_repeats_for_a_seed():
+    rng = np.random.default_rng(2)
+    slow, fast = tuple(rng.exponential(2, 2000)), tuple(rng.exponential(1, 2000))
+    assert ratio_of_medians(slow, fast, seed=1) == ratio_of_medians(slow, fast, seed=1)
+    assert ratio_of_medians(slow, fast, seed=1)[1] != ratio_of_medians(slow, fast, seed=2)[1]
