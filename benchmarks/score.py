@@ -16,8 +16,8 @@ from collections.abc import Callable
 import torch
 
 from pipeline.data import Batch
-from pipeline.device import describe_machine
 from pipeline.network import initialise, look
+from pipeline.provenance import describe_machine
 from pipeline.task import Task
 from pipeline.teacher import TeacherConfig, build_teacher
 from search.evaluate import CostTable, Evaluator

@@ -68,7 +68,7 @@ def tune(
             nonlocal best
             best = max(best, record.validation_accuracy)
             trial.report(best, record.epoch)
-            if trial.should_prune():
+            if record.epoch < short.training.epochs and trial.should_prune():  # after the last there is nothing to save
                 raise optuna.TrialPruned
 
         try:

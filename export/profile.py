@@ -11,8 +11,8 @@ from export.config import ProfileConfig
 from export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult
 from export.sessions import PROVIDER, runner, runtime_name
 from pipeline.data import ImageSplit
-from pipeline.device import describe_machine
 from pipeline.metrics import Metrics, metrics_of
+from pipeline.provenance import describe_machine
 from pipeline.timing import Timing, time_interleaved
 
 _RESAMPLES = 2000

@@ -15,12 +15,14 @@ from pydantic import BaseModel
 
 from distill.result import DistillResult, TuneResult
 from export.result import ConvertResult, ProfileResult
-from flows import stages
+from flows import delivery, stages
 from flows.config import RunConfig
 from flows.outcome import Outcome
 from flows.progress import Progress, Silent
 from flows.report import ReportData, render_report
 from flows.sentences import SUMMARY_COLUMNS, sentence, summary_rows
+from flows.stage import Stage
+from pipeline.device import select_device
 from pipeline.frozen import digest
 from pipeline.rundir import RunDir
 from pipeline.teacher import TeacherResult
@@ -36,6 +38,7 @@ _BESIDE = {"report": ("bundle", "report.html")}  # what a stage leaves outside i
 @contextmanager
 def new_run(config: RunConfig, out: Path) -> Iterator[RunDir]:
     """A new run directory below `out`, held by this process; removed if it fails before a stage is done."""
+    select_device(config.device)  # refuses a missing GPU before anything is made
     with RunDir.create(out, config.name, config.seed, config) as run:
         try:
             yield run
@@ -74,17 +77,17 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
             "export",
             ConvertResult,
             (teacher, distilled, config.export),
-            lambda stage: stages.export_models(stage, found),
+            lambda stage: delivery.export_models(stage, found),
         )
         profiled = step(
             "profile",
             ProfileResult,
             (converted, config.profile),
-            lambda stage: stages.profile_models(stage, converted),
+            lambda stage: delivery.profile_models(stage, converted),
         )
         tested = step(
             "report",
-            stages.ReportResult,
+            delivery.ReportResult,
             (profiled, distilled),
             lambda stage: _report(stage, data, teacher, found, tuned, distilled, converted, profiled),
         )
@@ -101,7 +104,7 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
 
 
 def _report(
-    stage: stages.Stage,
+    stage: Stage,
     data: stages.DataResult,
     teacher: TeacherResult,
     found: SearchResult,
@@ -109,8 +112,8 @@ def _report(
     distilled: DistillResult,
     converted: ConvertResult,
     profiled: ProfileResult,
-) -> stages.ReportResult:
-    tested = stages.test_and_bundle(stage, teacher, found, distilled, profiled)
+) -> delivery.ReportResult:
+    tested = delivery.test_and_bundle(stage, teacher, found, distilled, profiled)
     report = ReportData(
         config=stage.config,
         manifest=stage.run.manifest,
@@ -135,10 +138,10 @@ class _Steps:
         self.run, self.config, self.progress, self.call = run, config, progress, call
 
     def __call__(
-        self, name: str, kind: type[Result], inputs: tuple[Any, ...], work: Callable[[stages.Stage], Result]
+        self, name: str, kind: type[Result], inputs: tuple[Any, ...], work: Callable[[Stage], Result]
     ) -> Result:
         inputs_digest = digest(name, *inputs)
-        stage = stages.Stage(self.run, self.config, self.progress.tick)
+        stage = Stage(self.run, self.config, self.progress.tick)
         self.progress.begin(name, STAGES.index(name) + 1, len(STAGES))
         reused = self.run.is_done(name, inputs_digest)
         start = time.perf_counter()

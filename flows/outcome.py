@@ -4,7 +4,7 @@ from pathlib import Path
 
 from distill.result import DistillResult
 from export.result import ProfileResult
-from flows.stages import ReportResult
+from flows.delivery import ReportResult
 from pipeline.frozen import Frozen
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult

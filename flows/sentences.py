@@ -4,8 +4,9 @@ from functools import singledispatch
 
 from distill.result import DistillResult, TuneResult
 from export.result import ConvertResult, ExportedModel, ProfileResult
+from flows.delivery import ReportResult
 from flows.outcome import Outcome
-from flows.stages import DataResult, ReportResult
+from flows.stages import DataResult
 from flows.words import accuracy_claim, size_claim, speed_claim
 from pipeline.cost import Cost
 from pipeline.teacher import TeacherResult

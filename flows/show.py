@@ -10,9 +10,10 @@ from rich.table import Table
 from distill.result import DistillResult, TuneResult
 from export.result import ConvertResult, ProfileResult
 from flows.compress import STAGES
+from flows.delivery import ReportResult
 from flows.outcome import Outcome
 from flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows
-from flows.stages import DataResult, ReportResult
+from flows.stages import DataResult
 from pipeline.errors import EdgestillError
 from pipeline.rundir import RunDir, list_runs
 from pipeline.teacher import TeacherResult

@@ -1,47 +1,32 @@
-"""Each stage of the chain: from a run's configuration and the results before it to its own result and files.
+"""The stages that find the student and teach it; `flows/delivery.py` has the ones that ship it.
 
-A stage says nothing about what comes next; `flows/compress.py` does. Only `report` opens the test split.
+Each goes from a run's configuration and the results before it to its own result and files, and says nothing about what
+comes next; `flows/compress.py` does.
 """
 
-import contextlib
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import torch
-from torch import nn
 
 from distill.config import DistillConfig
 from distill.recipe import make_recipe
 from distill.result import DistillResult, TuneResult
 from distill.train import caches_teacher, distill
 from distill.tune import tune, with_hyperparameters
-from export.bundle import Bundle, TestMetrics, write_bundle
-from export.parity import check_parity
-from export.profile import evaluate_file, profile
-from export.result import ConvertedModel, ConvertResult, ProfileResult
-from export.sessions import INPUT, OUTPUT
-from export.to_onnx import to_onnx
-from flows.config import RunConfig
-from pipeline.checkpoint import load_weights, read_state, state_bytes, weights_bytes
+from flows.stage import WEIGHTS, Stage, drawn_from, fresh_student, trained_teacher
+from pipeline.checkpoint import read_state, state_bytes, weights_bytes
 from pipeline.cost import measure_cost
-from pipeline.data import draw_batch, load_splits, load_test
-from pipeline.device import select_device
-from pipeline.frozen import Frozen, derive_seed
-from pipeline.metrics import Metrics, evaluate
-from pipeline.rundir import RunDir, file_digest
+from pipeline.data import draw_batch, load_splits
+from pipeline.frozen import Frozen
+from pipeline.metrics import evaluate
 from pipeline.task import Task
 from pipeline.teacher import TeacherResult, build_teacher, frozen, load_teacher, teacher_metadata
 from pipeline.training import EpochRecord, Supervised, fit
 from search.result import SearchResult
 from search.search import find_student, require_feasible
-from search.spaces import make_space
 
-WEIGHTS = "weights.safetensors"
 _CHECKPOINT = ".checkpoint.pt"  # hidden files are no part of a stage's result
 
 
@@ -49,32 +34,6 @@ class DataResult(Frozen):
     task: Task
     sizes: dict[str, int]
     digests: dict[str, str]
-
-
-class ReportResult(Frozen):
-    """The last word: accuracies on the test split, opened here once."""
-
-    teacher: Metrics
-    student: Metrics
-    shipped: Metrics
-    bundle: str
-    report: str
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What every stage function is given."""
-
-    run: RunDir
-    config: RunConfig
-    tick: Callable[[int, int, str], None]
-
-    @property
-    def device(self) -> torch.device:
-        return select_device(self.config.device)
-
-    def seed(self, *parts: object) -> int:
-        return derive_seed(self.config.seed, *map(str, parts))
 
 
 def prepare_data(stage: Stage) -> DataResult:
@@ -95,7 +54,7 @@ def train_teacher(stage: Stage) -> TeacherResult:
         network = load_teacher(config, splits.task, config.weights)
         validation = evaluate(network.to(device), splits.validation, device)
     else:
-        with _drawn_from(stage.seed("teacher", "weights")):
+        with drawn_from(stage.seed("teacher", "weights")):
             network = build_teacher(config, splits.task)
         fitted = fit(
             network,
@@ -123,7 +82,7 @@ def search_student(stage: Stage) -> SearchResult:
     config = stage.config.search
     splits = load_splits(stage.config.data, stage.config.seed)
     trained = config.teacher_weights == "trained"
-    teacher = _teacher(stage, splits.task) if trained else build_teacher(stage.config.teacher, splits.task)
+    teacher = trained_teacher(stage, splits.task) if trained else build_teacher(stage.config.teacher, splits.task)
     return find_student(
         config,
         splits.task,
@@ -142,12 +101,12 @@ def tune_distillation(stage: Stage, found: SearchResult) -> TuneResult:
     if not config.enabled:
         return TuneResult(enabled=False, best={}, best_value=None, best_trial=None, trials=())
     splits = load_splits(stage.config.data, stage.config.seed)
-    teacher = frozen(_teacher(stage, splits.task))
+    teacher = frozen(trained_teacher(stage, splits.task))
 
     def train(trial_config: DistillConfig, trial: int, observe: Callable[[EpochRecord], None]) -> float:
         scratch = f".trial_{trial}.pt"
         _, fitted = distill(
-            _student(stage, found, splits.task),
+            fresh_student(stage, found, splits.task),
             teacher,
             splits,
             trial_config,
@@ -173,10 +132,10 @@ def distill_student(stage: Stage, found: SearchResult, tuned: TuneResult) -> Dis
     """The student's weights, best on validation."""
     config = with_hyperparameters(stage.config.distill, tuned.best)
     splits = load_splits(stage.config.data, stage.config.seed)
-    student = _student(stage, found, splits.task)
+    student = fresh_student(stage, found, splits.task)
     deployable, fitted = distill(
         student,
-        _teacher(stage, splits.task),
+        trained_teacher(stage, splits.task),
         splits,
         config,
         seed=stage.seed("distill"),
@@ -199,120 +158,6 @@ def distill_student(stage: Stage, found: SearchResult, tuned: TuneResult) -> Dis
         stopped_early=fitted.stopped_early,
         curve=fitted.curve,
     )
-
-
-def export_models(stage: Stage, found: SearchResult) -> ConvertResult:
-    """Student and teacher as ONNX files, each checked against its network."""
-    splits = load_splits(stage.config.data, stage.config.seed)
-    parts = {"validation": splits.validation, "reference": splits.reference}
-    networks = {"student": _trained_student(stage, found, splits.task), "teacher": _teacher(stage, splits.task)}
-    models = {}
-    for done, (name, network) in enumerate(networks.items()):
-        stage.tick(done, len(networks), name)
-        data = to_onnx(network, splits.task.input_shape, stage.config.export.opset)
-        path = stage.run.write("export", f"{name}.onnx", data)
-        models[name] = ConvertedModel(
-            path=str(path.relative_to(stage.run.root)),
-            sha256=file_digest(path),
-            size_bytes=len(data),
-            precision="fp32",
-            opset=stage.config.export.opset,
-            parity=check_parity(network, path, parts, splits.task.input_shape),
-        )
-    return ConvertResult(**models)
-
-
-def profile_models(stage: Stage, converted: ConvertResult) -> ProfileResult:
-    """Latency of both files on validation images, with the raw samples beside it."""
-    splits = load_splits(stage.config.data, stage.config.seed)
-    images = splits.validation.batch(torch.arange(min(64, len(splits.validation)))).inputs.numpy()
-    result, timings = profile(converted, stage.run.root, images, stage.config.profile, stage.seed("profile"))
-    samples = {name: timing.samples_ms for name, timing in timings.items()}
-    stage.run.write("profile", "samples_ms.json", json.dumps(samples))
-    return result
-
-
-def test_and_bundle(
-    stage: Stage, teacher: TeacherResult, found: SearchResult, distilled: DistillResult, profiled: ProfileResult
-) -> ReportResult:
-    """Open the test split, once; write the bundle. The shipped figures are the shipped file's."""
-    device, run = stage.device, stage.run
-    task = load_splits(stage.config.data, stage.config.seed).task
-    test = load_test(stage.config.data, stage.config.seed)
-    student = profiled.student
-    scores = {
-        "teacher": evaluate(_teacher(stage, task).to(device), test, device),
-        "student": evaluate(_trained_student(stage, found, task).to(device), test, device),
-        "shipped": evaluate_file(run.root / student.path, test),
-    }
-    manifest = run.manifest
-    bundle = Bundle(
-        schema="edgestill.bundle/1",
-        name=stage.config.name,
-        created=manifest.created,
-        task=task,
-        input={"name": INPUT, "dtype": "float32", "shape": ["batch", *task.input_shape], "range": [0, 1]},
-        output={"name": OUTPUT, "dtype": "float32", "shape": ["batch", task.num_classes]},
-        architecture=f"{found.space}:{found.winner.architecture}",
-        methods=distilled.methods,
-        metrics={name: TestMetrics(test_accuracy=found.accuracy, n=found.n) for name, found in scores.items()},
-        cost={"teacher": teacher.cost, "student": distilled.cost},
-        latency=_latency(profiled),
-        parity=student.parity.model_dump(mode="json"),
-        budget=stage.config.search.budget.model_dump(mode="json"),
-        seeds={"run": stage.config.seed},
-        versions=manifest.versions,
-        machine=manifest.machine,
-        git_commit=manifest.git_commit,
-        config_digest=manifest.config_digest,
-    )
-    run.write_folder("bundle", lambda folder: _fill(folder, bundle, run.root / student.path, profiled))
-    return ReportResult(**scores, bundle="bundle", report="report.html")
-
-
-def _fill(folder: Path, bundle: Bundle, model: Path, profiled: ProfileResult) -> None:
-    write_bundle(folder, bundle, model, profiled.student)
-
-
-def _latency(profiled: ProfileResult) -> dict[str, Any]:
-    latency = profiled.student.latency
-    return {
-        "runtime": latency.runtime,
-        "provider": latency.provider,
-        "threads": latency.threads,
-        "batch": latency.batch,
-        "cpu": profiled.cpu,
-        "teacher": profiled.teacher.latency.summary,
-        "student": latency.summary,
-        "speedup": profiled.speedup,
-        "speedup_interval": profiled.speedup_interval,
-    }
-
-
-def _teacher(stage: Stage, task: Task) -> nn.Module:
-    return load_teacher(stage.config.teacher, task, stage.run.root / "teacher" / WEIGHTS)
-
-
-def _student(stage: Stage, found: SearchResult, task: Task) -> nn.Module:
-    """A fresh student; the same weights for every trial and for the distillation."""
-    space = make_space(stage.config.search.space)
-    with _drawn_from(stage.seed("student", "weights")):
-        return space.build(space.parse(found.winner.architecture), task)
-
-
-def _trained_student(stage: Stage, found: SearchResult, task: Task) -> nn.Module:
-    """The distilled student as it ships, back from its weights file."""
-    student = make_recipe(stage.config.distill.methods).deployable(_student(stage, found, task))
-    load_weights(student, stage.run.root / "distill" / WEIGHTS)
-    return student
-
-
-@contextlib.contextmanager
-def _drawn_from(seed: int) -> Iterator[None]:
-    """Draw what PyTorch draws inside from this seed, and leave the global generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def _epoch_ticker(stage: Stage, epochs: int) -> Callable[[EpochRecord], None]:

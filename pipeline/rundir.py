@@ -14,10 +14,8 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -27,13 +25,11 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field, ValidationError
 
 from pipeline.checkpoint import fsync_directory, write_atomic
-from pipeline.device import describe_machine
 from pipeline.errors import RunDirError, nearest
 from pipeline.frozen import Frozen, digest
+from pipeline.provenance import describe_machine, git_commit, installed_versions
 
 Result = TypeVar("Result", bound=BaseModel)
-
-_LIBRARIES = ("edgestill", "torch", "numpy", "optuna", "onnx", "onnxruntime", "prefect", "scikit-learn", "pydantic")
 
 
 class StageRecord(Frozen):
@@ -76,7 +72,7 @@ class RunDir:
             created=created.isoformat(timespec="seconds"),
             seed=seed,
             config_digest=config_digest,
-            git_commit=_git_commit(),
+            git_commit=git_commit(),
             versions=installed_versions(),
             machine=describe_machine(),
         )
@@ -154,7 +150,7 @@ class RunDir:
         write_atomic(path, data.encode() if isinstance(data, str) else data)
         return path
 
-    def write_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
+    def write_folder(self, name: str, fill: Callable[[Path], object]) -> Path:
         """A folder that is there whole or not at all: filled aside, then renamed into place."""
         target = self.root / name
         temporary = Path(tempfile.mkdtemp(dir=self.root, prefix=f".{name}."))
@@ -272,17 +268,6 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def installed_versions() -> dict[str, str]:
-    """The versions of what a figure depends on, as installed."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def _unused(parent: Path, folder: str) -> Path:
     for suffix in ("", *(f"-{n}" for n in range(2, 1000))):
         root = parent / (folder + suffix)
@@ -312,11 +297,3 @@ def _require_run(root: Path) -> None:
 
 def _files(path: Path) -> list[Path]:
     return [path] if path.is_file() else [found for found in sorted(path.rglob("*")) if found.is_file()]
-
-
-def _git_commit() -> str | None:
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None

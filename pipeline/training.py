@@ -223,7 +223,7 @@ def _train_epoch(
     means = {name: float(total) / steps for name, total in totals.items()}
     if not all(math.isfinite(value) for value in means.values()):
         raise TrainingError(
-            f"the loss became {means} in epoch {epoch} at learning rate {optimizer.param_groups[0]['lr']:.3g}; "
+            f"the loss became {means} in epoch {epoch + 1} at learning rate {optimizer.param_groups[0]['lr']:.3g}; "
             "try a lower learning_rate"
         )
     return means

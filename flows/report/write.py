@@ -8,9 +8,10 @@ from distill.result import DistillResult, TuneResult
 from distill.tune import configured_values, search_ranges
 from export.result import ConvertResult, ProfileResult
 from flows.config import RunConfig
+from flows.delivery import ReportResult
 from flows.report import details, summary
 from flows.report.palette import COLOURS
-from flows.stages import DataResult, ReportResult
+from flows.stages import DataResult
 from pipeline.rundir import Manifest
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult

@@ -44,7 +44,7 @@ class Training:
                 self.kill_at = None
                 raise self.killer
             self.reached[trial] = epoch + 1
-            observe(record(epoch, values[epoch]))
+            observe(record(epoch + 1, values[epoch]))
         return max(values)
 
 
@@ -143,7 +143,7 @@ def test_the_best_trial_is_the_best_of_the_completed(undisturbed):
 def test_hopeless_trials_are_stopped_early(undisturbed):
     pruned = [t for t in undisturbed.trials if t.state == "PRUNED"]
     assert pruned
-    assert all(t.epochs < 9 for t in pruned)
+    assert all(TUNE.min_epochs <= t.epochs < 9 for t in pruned)
     assert all(t.epochs == 9 for t in undisturbed.trials if t.state == "COMPLETE")
 
 

@@ -48,6 +48,8 @@ def _make(folder, channels, make_task, make_split):
     network.train()(torch.rand(32, *task.input_shape))
     torch.nn.init.normal_(network.linear.weight, std=20)
     network.eval()
+    with torch.no_grad():  # no class wins by default
+        network.linear.bias -= network(torch.rand(256, *task.input_shape)).mean(0)
     model = folder / "student.onnx"
     model.write_bytes(to_onnx(network, task.input_shape, 20))
     exported = ExportedModel(
@@ -104,8 +106,8 @@ def run(folder, *images, prelude=None, cwd=None):
     """As a person would: another process, another working directory, nothing of ours on the path."""
     command = [sys.executable, "-I", str(folder / "run.py"), *map(str, images)]
     if prelude is not None:
-        start = f"{prelude}; import sys, runpy; sys.argv = {command[2:]!r}; runpy.run_path(sys.argv[0], run_name='__main__')"
-        command = [sys.executable, "-I", "-c", start]
+        start = f"import sys, runpy; sys.argv = {command[2:]!r}; runpy.run_path(sys.argv[0], run_name='__main__')"
+        command = [sys.executable, "-I", "-c", f"{prelude}; {start}"]
     return subprocess.run(
         command, capture_output=True, encoding="utf-8", timeout=60, cwd=cwd or folder.parent, check=False
     )

@@ -173,7 +173,8 @@ def test_init_does_not_overwrite(edgestill, tmp_path: Path) -> None:
 def test_help_answers_in_half_a_second_and_imports_nothing_slow(command_environment: dict[str, str]) -> None:
     import subprocess
 
-    code = "import sys; sys.argv = ['edgestill', '--help']\nimport flows.cli\ntry: flows.cli.main()\nexcept SystemExit: pass\n"
+    code = "import sys; sys.argv = ['edgestill', '--help']\nimport flows.cli\n"
+    code += "try: flows.cli.main()\nexcept SystemExit: pass\n"
     code += "print([m for m in ('torch', 'prefect', 'optuna', 'onnx', 'pydantic', 'numpy') if m in sys.modules])"
     fastest = 9.0
     for _ in range(3):

@@ -13,10 +13,11 @@ import pytest
 from distill.result import DistillResult, TrialRecord, TuneResult
 from export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, Parity, ProfileResult
 from flows.config import RunConfig
+from flows.delivery import ReportResult
 from flows.report import ReportData, render_report
 from flows.report.palette import COLOURS
 from flows.report.scatter import selection_values
-from flows.stages import DataResult, ReportResult
+from flows.stages import DataResult
 from flows.words import accuracy_claim, size_claim, speed_claim, wilson
 from pipeline.cost import Cost
 from pipeline.metrics import Metrics

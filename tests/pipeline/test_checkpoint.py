@@ -293,7 +293,7 @@ def test_a_normalisation_with_too_few_channels_is_refused(make_task):
 
 
 def test_an_unknown_teacher_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="'resnet20', .*'resnet56'"):
+    with pytest.raises(ValueError, match=r"'resnet20', .*'resnet56'"):
         TeacherConfig(architecture="resnet57")
 
 

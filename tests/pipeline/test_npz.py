@@ -111,7 +111,7 @@ def test_a_truncated_file_is_refused(tmp_path, kept):
     np.savez(path, **arrays())
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
-    with pytest.raises(DataError, match="truncated or not an .npz file"):
+    with pytest.raises(DataError, match=r"truncated or not an \.npz file"):
         load_npz(NpzConfig(path=path))
 
 
@@ -121,7 +121,7 @@ def test_a_damaged_file_is_refused(tmp_path):
     data = bytearray(path.read_bytes())
     data[120:160] = bytes(40)
     path.write_bytes(bytes(data))
-    with pytest.raises(DataError, match="truncated or not an .npz file"):
+    with pytest.raises(DataError, match=r"truncated or not an \.npz file"):
         load_npz(NpzConfig(path=path))
 
 
@@ -129,7 +129,7 @@ def test_a_damaged_file_is_refused(tmp_path):
 def test_a_file_of_another_kind_is_refused(tmp_path, content):
     path = tmp_path / "data.npz"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="truncated or not an .npz file"):
+    with pytest.raises(DataError, match=r"truncated or not an \.npz file"):
         load_npz(NpzConfig(path=path))
 
 

@@ -12,8 +12,16 @@ from pipeline.timing import Timing, TimingConfig, samples_needed, time_interleav
 
 @pytest.mark.parametrize(
     ("percent", "confidence", "published"),
-    [(50, 0.99, 11), (90, 0.99, 64), (95, 0.99, 130), (99, 0.99, 662), (99.9, 0.99, 6636)]
-    + [(90, 0.95, 46), (95, 0.95, 93), (99, 0.95, 473)],
+    [
+        (50, 0.99, 11),
+        (90, 0.99, 64),
+        (95, 0.99, 130),
+        (99, 0.99, 662),
+        (99.9, 0.99, 6636),
+        (90, 0.95, 46),
+        (95, 0.95, 93),
+        (99, 0.95, 473),
+    ],
 )
 def test_samples_needed_are_mlperfs_and_the_least_by_the_binomial(percent, confidence, published):
     """662 is the minimum query count of MLPerf LoadGen's MultiStream scenario."""

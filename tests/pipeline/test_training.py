@@ -112,9 +112,9 @@ def test_the_network_is_left_with_the_weights_of_its_best_epoch(train, task, mak
         save=lambda state: states.append(copy.deepcopy(state["network"])),
     )
     scores = [(r.validation_accuracy, -r.validation_cross_entropy) for r in result.curve]
-    assert result.best_epoch == max(range(8), key=lambda e: scores[e])
-    assert result.best_epoch < 7, "the test wants a run whose last epoch is not its best"
-    assert all(torch.equal(value, states[result.best_epoch][name]) for name, value in network.state_dict().items())
+    assert result.best_epoch == 1 + max(range(8), key=lambda e: scores[e])
+    assert result.best_epoch < 8, "the test wants a run whose last epoch is not its best"
+    assert all(torch.equal(value, states[result.best_epoch - 1][name]) for name, value in network.state_dict().items())
     assert evaluate(network, make_split(task, 45, seed=9), CPU) == result.best
 
 
@@ -145,14 +145,13 @@ class Scripted(Supervised):
 
 def test_patience_ends_a_run_that_no_longer_gets_better(train):
     config = TrainingConfig(epochs=50, batch_size=16, weight_decay=0, patience=4)
-    epochs = iter([10, 20, 20, 15, 30, 30, 29, 12, 8, 45, 45])
-    correct = list(epochs)
+    correct = [10, 20, 20, 15, 30, 30, 29, 12, 8, 45, 45]
     _, result = train(config, objective=Scripted(correct))
-    assert result.best_epoch == 4  # epoch 5 is no better
-    assert len(result.curve) == 4 + 1 + 4
+    assert result.best_epoch == 5  # 30 images right, and never 31 in the four epochs after
+    assert [record.epoch for record in result.curve] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert result.stopped_early
     _, patient = train(config.model_copy(update={"epochs": 11, "patience": 5}), objective=Scripted(correct))
-    assert patient.best_epoch == 9
+    assert patient.best_epoch == 10
     assert not patient.stopped_early
     _, endless = train(config.model_copy(update={"epochs": 11, "patience": 0}), objective=Scripted(correct))
     assert len(endless.curve) == 11
@@ -198,7 +197,7 @@ class Diverging(Supervised):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_ends_the_training_and_says_what_to_try(train, value):
     saved = []
-    with pytest.raises(TrainingError, match=r"in epoch 2 at learning rate 0\.\d+; try a lower learning_rate"):
+    with pytest.raises(TrainingError, match=r"in epoch 3 at learning rate 0\.\d+; try a lower learning_rate"):
         train(objective=Diverging(value, 2), save=saved.append)
     assert len(saved) == 2  # the diverged epoch is not saved
 
@@ -224,7 +223,7 @@ def test_an_epoch_sees_each_image_once_but_for_a_last_batch_of_one(train, count,
     train(TrainingConfig(epochs=3, batch_size=batch_size), count=count, objective=spy)
     for epoch in spy.epochs[:3]:
         assert [len(batch) for batch in epoch] == sizes
-        seen = sum(epoch, [])
+        seen = [index for batch in epoch for index in batch]
         assert len(set(seen)) == len(seen) == sum(sizes)
         assert set(seen) <= set(range(count))
     assert spy.epochs[0] != spy.epochs[1]
@@ -238,12 +237,12 @@ def test_what_an_observer_raises_ends_the_training(train):
 
     def observe(record):
         met.append(record.epoch)
-        if record.epoch == 2:
+        if record.epoch == 3:
             raise StopError
 
     with pytest.raises(StopError):
         train(observe=observe)
-    assert met == [0, 1, 2]
+    assert met == [1, 2, 3]
 
 
 def test_the_curve_holds_the_means_of_the_loss_terms(train):
@@ -281,7 +280,7 @@ def test_weights_of_the_objectives_own_are_trained_and_restored_with_the_best(tr
         observe=lambda record: scales.append(objective.scale.item()),
     )
     assert len(set(scales)) > 4
-    assert objective.scale.item() == scales[result.best_epoch]
+    assert objective.scale.item() == scales[result.best_epoch - 1]
 
 
 def test_one_step_is_nesterov_sgd_by_hand(task, make_split):

@@ -245,7 +245,7 @@ def test_on_s0_published_parameters_rank_the_plain_accuracies(development_data, 
 
 @pytest.mark.data
 def test_on_s0_the_semantic_metric_ranks_as_far_above_chance_as_was_measured(development_data, s0_evaluator):
-    """METHODS.md 1.13 (8): mean tau of three seeds in [0.40, 0.65], there with distilled and here with plain accuracies.
+    """METHODS.md 1.13 (8): mean tau of three seeds in [0.40, 0.65], with plain accuracies for distilled ones.
 
     By chance tau over 64 networks has a standard deviation of 0.085.
     """

@@ -63,8 +63,7 @@ def run(space, value, budget=None, config=None, seed=0, cost=additive_cost, fail
         return None if fails(architecture) else Scored(architecture, value(architecture), cost(architecture))
 
     config = config or EvolutionConfig(population=20, parents=5, evaluations=400)
-    found = evolve(space, score, cost, lambda c: [s.value for s in c], budget or Budget(), config, random.Random(seed))
-    return found
+    return evolve(space, score, cost, lambda c: [s.value for s in c], budget or Budget(), config, random.Random(seed))
 
 
 def distance_to(target):

@@ -1,0 +1,63 @@
+"""What every stage is given, and the networks that stages share by way of the run directory."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from distill.recipe import make_recipe
+from flows.config import RunConfig
+from pipeline.checkpoint import load_weights
+from pipeline.device import select_device
+from pipeline.frozen import derive_seed
+from pipeline.rundir import RunDir
+from pipeline.task import Task
+from pipeline.teacher import load_teacher
+from search.result import SearchResult
+from search.spaces import make_space
+
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What every stage function is given."""
+
+    run: RunDir
+    config: RunConfig
+    tick: Callable[[int, int, str], None]
+
+    @property
+    def device(self) -> torch.device:
+        return select_device(self.config.device)
+
+    def seed(self, *parts: object) -> int:
+        return derive_seed(self.config.seed, *map(str, parts))
+
+
+def trained_teacher(stage: Stage, task: Task) -> nn.Module:
+    return load_teacher(stage.config.teacher, task, stage.run.root / "teacher" / WEIGHTS)
+
+
+def fresh_student(stage: Stage, found: SearchResult, task: Task) -> nn.Module:
+    """A fresh student; the same weights for every trial and for the distillation."""
+    space = make_space(stage.config.search.space)
+    with drawn_from(stage.seed("student", "weights")):
+        return space.build(space.parse(found.winner.architecture), task)
+
+
+def distilled_student(stage: Stage, found: SearchResult, task: Task) -> nn.Module:
+    """The distilled student as it ships, back from its weights file."""
+    student = make_recipe(stage.config.distill.methods).deployable(fresh_student(stage, found, task))
+    load_weights(student, stage.run.root / "distill" / WEIGHTS)
+    return student
+
+
+@contextlib.contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """Draw what PyTorch draws inside from this seed, and leave the global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
