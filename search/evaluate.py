@@ -1,6 +1,7 @@
 """Scores one candidate: builds it, draws its weights from its own seed, runs it once, asks every scorer."""
 
 import copy
+import functools
 import math
 import statistics
 import time
@@ -94,12 +95,11 @@ class Evaluator:
             CandidateError: the network failed, is dead (with `guard`), or no scorer has a finite score.
         """
         start = time.perf_counter()
-        cost = self.cost(architecture)
         drawn: dict[str, list[float]] = {scorer.name: [] for scorer in self._scorers}
         try:
             for how in dict.fromkeys(scorer.initialisation for scorer in self._scorers):
                 for draw in range(self._draws if how else 1):
-                    student = self._student(architecture, cost, how, draw)
+                    student = self._student(architecture, how, draw)
                     for scorer in self._scorers:
                         if scorer.initialisation == how:
                             drawn[scorer.name].append(scorer(student))
@@ -117,9 +117,10 @@ class Evaluator:
             seconds=time.perf_counter() - start,
         )
 
-    def _student(self, architecture: Architecture, cost: Cost, how: Initialisation | None, draw: int) -> Student:
+    def _student(self, architecture: Architecture, how: Initialisation | None, draw: int) -> Student:
+        count_cost = functools.partial(self.cost, architecture)
         if how is None:
-            return Student(architecture.key, cost, None, ())
+            return Student(architecture.key, count_cost)
         with uninitialised():
             network = self._space.build(architecture, self._task)
         initialise(network, how, derive_seed(self._seed, architecture.key, how, draw))
@@ -132,7 +133,7 @@ class Evaluator:
                 view = _look(network, self._batch.inputs)
         if self._guard and _is_dead(view.features):
             raise CandidateError("dead: its last features are the same for every input")
-        return Student(architecture.key, cost, view, tuple(codes.taken) if codes else ())
+        return Student(architecture.key, count_cost, view, tuple(codes.taken) if codes else ())
 
 
 def _look(network: nn.Module, inputs: Tensor) -> View:

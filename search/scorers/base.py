@@ -1,6 +1,7 @@
 """What a scorer is given and what it gives."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,9 +27,14 @@ class Student:
     """One candidate in one draw of its weights; a network is run once for all scorers of an initialisation."""
 
     key: str
-    cost: Cost
-    view: View | None  # None for scorers that need no network
-    codes: tuple[Tensor, ...]  # the sign pattern of every ReLU, [B, units] bool; only where a scorer `needs_codes`
+    count_cost: Callable[[], Cost]
+    view: View | None = None  # None for scorers that need no network
+    codes: tuple[Tensor, ...] = ()  # the sign pattern of every ReLU, [B, units] bool; where a scorer `needs_codes`
+
+    @property
+    def cost(self) -> Cost:
+        """Parameters and FLOPs, counted when asked for."""
+        return self.count_cost()
 
 
 class Scorer(ABC):

@@ -66,7 +66,7 @@ def seen(network, batch):
 
 def score(name, view, teacher, batch, dims=frozenset()):
     context = ScoringContext(batch=batch, teacher=teacher, teacher_dims=dims, seed=0)
-    return SCORERS[name](context)(Student("key", Cost(params=1, flops=1), view, ()))
+    return SCORERS[name](context)(Student("key", lambda: Cost(params=1, flops=1), view))
 
 
 @pytest.fixture(params=["gaussian", "kaiming"])

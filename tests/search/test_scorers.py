@@ -150,7 +150,7 @@ def test_random_scores_are_uniform_and_reproducible():
     scorer = SCORERS["random"](context)
 
     def draw():
-        return [scorer(Student(f"key {i}", Cost(params=1, flops=1), None, ())) for i in range(2000)]
+        return [scorer(Student(f"key {i}", lambda: Cost(params=1, flops=1))) for i in range(2000)]
 
     drawn = draw()
     assert drawn == draw()
