@@ -44,9 +44,10 @@ def fsync_directory(path: Path) -> None:
 
 
 def weights_bytes(network: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
-    """The network's parameters and buffers as safetensors."""
+    """The network's parameters and buffers as safetensors; equal weights give equal bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    return safetensors_save(tensors, metadata=dict(metadata or {}))
+    # One entry: safetensors writes several in an order that changes from process to process.
+    return safetensors_save(tensors, metadata={"edgestill": json.dumps(dict(metadata or {}), sort_keys=True)})
 
 
 def state_bytes(state: Mapping[str, Any]) -> bytes:
@@ -100,7 +101,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The string metadata of a safetensors file; empty for any other file."""
+    """What `weights_bytes` was given as metadata; empty for a file that is not ours."""
     if path.suffix != ".safetensors" or not path.is_file():
         return {}
     with path.open("rb") as file:
@@ -108,11 +109,10 @@ def read_metadata(path: Path) -> dict[str, str]:
         if size > 100_000_000:  # safetensors' own limit on a header
             return {}
         try:
-            header = json.loads(file.read(size))
-        except ValueError:
+            metadata = json.loads(json.loads(file.read(size))["__metadata__"]["edgestill"])
+        except (ValueError, KeyError, TypeError):
             return {}
-    metadata = header.get("__metadata__", {})
-    return {str(k): str(v) for k, v in metadata.items()}
+    return {str(name): str(value) for name, value in metadata.items()} if isinstance(metadata, dict) else {}
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

@@ -137,8 +137,8 @@ def fit(
             seconds=time.perf_counter() - start,
         )
         state.add(record, metrics)
+        observe(record)  # before the save: an epoch that a kill repeats is observed again rather than never
         save(state.dump())
-        observe(record)
     stopped = len(state.curve) < config.epochs
     state.restore_best()
     return FitResult(best_epoch=state.best_epoch, best=state.best, stopped_early=stopped, curve=tuple(state.curve))

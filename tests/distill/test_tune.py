@@ -185,17 +185,18 @@ def test_a_finished_study_is_not_trained_again(whole):
         (SystemExit, [(0, 0), (1, 7), (5, 0)]),
     ],
 )
-def test_a_killed_study_ends_as_an_undisturbed_one(study, undisturbed, tmp_path, killer, kill_at):
+def test_a_killed_study_ends_as_an_undisturbed_one(study, whole, tmp_path, killer, kill_at):
     """By Ctrl-C, by a termination, by a full disk; before a trial's first epoch and in the middle of one."""
     training = Training(killer=killer)
     for when in kill_at:
         training.kill_at = when
         with pytest.raises(killer):
             study(training)
-    result = study(training)
-    assert result == undisturbed
-    assert [t.state.name for t in load(tmp_path).trials] == [t.state for t in undisturbed.trials]
-    assert all(t.state.is_finished() for t in load(tmp_path).trials)
+    assert study(training) == whole.result
+    found, expected = load(tmp_path).trials, load(whole.folder).trials
+    assert all(trial.state.is_finished() for trial in found)
+    assert [trial.state for trial in found] == [trial.state for trial in expected]
+    assert [trial.intermediate_values for trial in found] == [trial.intermediate_values for trial in expected]
 
 
 def test_what_the_training_raises_comes_through_as_it_was_raised(study):
