@@ -2,8 +2,9 @@
 
 A run repeats for a seed: each trial's sampler is seeded by the seed and the trial's number. It also survives a
 kill: the trial that was running keeps its number and its parameters and goes on from its last epoch, so that the
-study ends as an undisturbed one does. Trials of other processes on the same storage whose heartbeat stopped are
-failed and retried by Optuna.
+study ends as an undisturbed one does. (One decision can be lost: a kill in the milliseconds between Hyperband's
+verdict on a trial and its entry in the study.) The process that holds the run directory holds the study; should others
+be let in, through the study's file, trials whose heartbeat stopped are failed and retried by Optuna itself.
 """
 
 import logging

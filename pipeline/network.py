@@ -84,7 +84,7 @@ def initialise(network: nn.Module, how: Initialisation, seed: int) -> None:
     """Overwrite all weights of a fresh network, from a generator of its own.
 
     `gaussian`: convolution and linear weights ~ N(0, 1), as DisWOT's official code does before it scores
-    (METHODS.md 1.5). `kaiming`: N(0, 2 / fan_out). Biases are 0, batch-norm scales 1 and shifts 0 in both.
+    (docs/scores.md). `kaiming`: N(0, 2 / fan_out). Biases are 0, batch-norm scales 1 and shifts 0 in both.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """The one stopwatch: eager torch, ONNX Runtime and TensorRT are all timed by `time_interleaved`.
 
 A percentile is given only where the sample supports it, by MLPerf LoadGen's early-stopping rule at 99 %
-confidence (loadgen/early_stopping.cc; PEERS: p90 needs 64 samples, p95 130, p99 662).
+confidence (loadgen/early_stopping.cc): p90 needs 64 samples, p95 130, p99 662.
 """
 
 import math
@@ -20,7 +20,7 @@ class TimingConfig(Frozen):
     warmup_s: float = Field(0.2, ge=0, le=60, description="seconds of untimed calls before the first sample")
     duration_s: float = Field(2.0, gt=0, le=3600, description="seconds of timed calls of each model, about")
     min_samples: int = Field(130, ge=1, description="timed calls at least; 130 supports a p95")
-    max_samples: int = Field(20_000, ge=1)
+    max_samples: int = Field(20_000, ge=1, description="timed calls at most, about")
 
 
 class Timing(Frozen):

@@ -22,6 +22,8 @@ from pipeline.errors import TrainingError
 from pipeline.frozen import Frozen, derive_seed
 from pipeline.metrics import Metrics, evaluate
 
+_ADVICE = "try a lower learning_rate"
+
 
 class TrainingConfig(Frozen):
     epochs: int = Field(30, ge=1, le=100_000)
@@ -112,7 +114,7 @@ def fit(
         save: is given, after every epoch, the state from which `resume` goes on.
 
     Raises:
-        TrainingError: the loss became NaN or infinite.
+        TrainingError: the loss, in training or on validation, became NaN or infinite.
     """
     network.to(device)
     train, validation = train.to(device), validation.to(device)
@@ -127,6 +129,8 @@ def fit(
         terms = _train_epoch(network, objective, optimizer, train, config, steps, epoch, seed, augmentation)
         objective.end_epoch(epoch, network)
         metrics = evaluate(objective.deployable(network), validation, device)
+        if not math.isfinite(metrics.cross_entropy):
+            raise TrainingError(f"the validation loss became {metrics.cross_entropy} in epoch {epoch + 1}; {_ADVICE}")
         record = EpochRecord(
             epoch=epoch + 1,
             learning_rate=optimizer.param_groups[0]["lr"],
@@ -224,7 +228,7 @@ def _train_epoch(
     if not all(math.isfinite(value) for value in means.values()):
         raise TrainingError(
             f"the loss became {means} in epoch {epoch + 1} at learning rate {optimizer.param_groups[0]['lr']:.3g}; "
-            "try a lower learning_rate"
+            f"{_ADVICE}"
         )
     return means
 

@@ -45,7 +45,7 @@ class Budget(Frozen):
 
 
 class EvolutionConfig(Frozen):
-    """DisWOT's search (METHODS.md 1.7): truncation selection, crossover, mutation."""
+    """DisWOT's search: truncation selection, crossover, mutation."""
 
     population: int = Field(36, ge=2, le=100_000)
     parents: int = Field(10, ge=1, description="the best so many of the population breed")

@@ -55,7 +55,7 @@ class Evaluator:
         comparable: decide once for the whole space whether DisWOT's semantic metric applies, as a search must;
             otherwise for each candidate by its own width.
         costs: to share what was counted between the searches of one space.
-        guard: refuse candidates whose last features are the same for every input (METHODS.md 1.14).
+        guard: refuse candidates whose last features are the same for every input.
     """
 
     def __init__(

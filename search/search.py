@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from pipeline.data import Batch
-from pipeline.errors import CandidateError, FailedError
+from pipeline.errors import CandidateError, ConfigError, FailedError
 from pipeline.frozen import derive_seed
 from pipeline.task import Task
 from search.config import SearchConfig
@@ -41,6 +41,7 @@ def find_student(
 
     Raises:
         BudgetError: nothing in the space meets the budget.
+        ConfigError: the scorer cannot compare the space's students with this teacher.
         FailedError: every candidate failed.
     """
     space = make_space(config.space)
@@ -49,7 +50,14 @@ def find_student(
     teacher_dim = getattr(teacher, "embedding_dim", None)
     costs = CostTable(space, task)
     notes = []
-    if config.scorer in ("diswot", *_DISWOT_TERMS) and dims != {teacher_dim}:
+    if config.scorer == "diswot_semantic" and dims != {teacher_dim}:
+        raise ConfigError(
+            [
+                f"search.scorer: diswot_semantic compares embeddings of equal width; the space's are {_widths(dims)} "
+                f"wide and the teacher's is {teacher_dim}; use diswot_relation, or fix the last width at {teacher_dim}"
+            ]
+        )
+    if config.scorer == "diswot" and dims != {teacher_dim}:
         notes.append(
             f"students' embeddings are {_widths(dims)} wide and the teacher's is {teacher_dim}, so DisWOT's semantic "
             "metric does not apply and its relation metric alone ranks them"
@@ -119,7 +127,7 @@ def require_feasible(config: SearchConfig, task: Task, seed: int) -> None:
 
 
 def fitness(candidates: Sequence[Candidate], scorer: str, combine: str) -> list[float]:
-    """What selection compares; for `diswot`, its two metrics joined as METHODS.md 1.4 lists.
+    """What selection compares; for `diswot`, its two metrics joined.
 
     `sum` is the paper's raw sum, in which the semantic metric is some hundred times the larger. `zscore` and
     `rank_sum` weigh both alike over the given candidates.

@@ -2,7 +2,7 @@
 
 Dong, Li and Wei, "DisWOT: Student Architecture Search for Distillation WithOut Training", CVPR 2023,
 arXiv:2303.15678. The paper's official code is followed where it is sound: N(0, 1) weights, training-mode batch
-norm, one batch, float32 gradients and an epsilon of 1e-12. Where it is not (METHODS.md 1.12), this file departs:
+norm, one batch, float32 gradients and an epsilon of 1e-12. Where it is not, this file departs (docs/scores.md):
 the teacher's gradient is not accumulated over candidates, relations are between the inputs of the batch, and
 teacher and student see the same batch.
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from pipeline.network import Initialisation, View
 from search.scorers.base import Scorer, ScoringContext, Student
 
-EPS = 1e-12  # the official code's; rows of a smaller norm drop out (METHODS.md 1.3)
+EPS = 1e-12  # the official code's; rows of a smaller norm drop out
 
 
 def relation(features: Tensor) -> Tensor:

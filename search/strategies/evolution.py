@@ -1,7 +1,7 @@
-"""Evolution with truncation selection under hard budgets (METHODS.md 1.7, "recommended spec").
+"""Evolution with truncation selection under hard budgets as DisWOT describes.
 
 The published code differs: its NAS-Bench-201 search takes parents from the five worst of eight, starts from 36
-copies of one architecture, and never checks a child's FLOPs (METHODS.md 1.12, items 3).
+copies of one architecture, and never checks a child's FLOPs.
 """
 
 import functools

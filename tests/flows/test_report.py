@@ -299,7 +299,7 @@ def test_same_data_gives_the_same_page(html: str) -> None:
 
 
 def test_foreign_text_is_escaped() -> None:
-    found = search(notes=(SCRIPT,), failures=(Failure(architecture=SCRIPT, reason=SCRIPT),))
+    found = search(notes=(SCRIPT,), failures=(Failure(scorer="diswot", architecture=SCRIPT, reason=SCRIPT),))
     failed = TrialRecord(number=4, state="FAIL", params={}, value=None, epochs=0, reason=SCRIPT)
     tuning = tuned().model_copy(update={"trials": (*tuned().trials, failed)})
     html = render_report(report(labels=(SCRIPT, "dog"), found=found, tuned=tuning))

@@ -1,4 +1,4 @@
-"""DisWOT against a literal version of its published pseudo-code, and its algebra (METHODS.md 1.13)."""
+"""DisWOT against a literal version of its published pseudo-code, and its algebra."""
 
 import math
 import random
@@ -226,7 +226,7 @@ def test_a_linear_map_of_the_features_without_bias_gives_the_teachers_relation(m
 
 @pytest.mark.data
 def test_on_s0_published_parameters_rank_the_plain_accuracies(development_data, make_task):
-    """METHODS.md 1.9 and 1.13 (8): parameters all but decide S0, so a claim on it is made against them.
+    """Parameters all but decide S0, so a claim on it is made against them.
 
     The known 0.873 is against distilled accuracies, which are not at hand; plain ones rank a little otherwise.
     """
@@ -245,7 +245,7 @@ def test_on_s0_published_parameters_rank_the_plain_accuracies(development_data, 
 
 @pytest.mark.data
 def test_on_s0_the_semantic_metric_ranks_as_far_above_chance_as_was_measured(development_data, s0_evaluator):
-    """METHODS.md 1.13 (8): mean tau of three seeds in [0.40, 0.65], with plain accuracies for distilled ones.
+    """Mean tau of three seeds in [0.40, 0.65], with plain accuracies for distilled ones.
 
     By chance tau over 64 networks has a standard deviation of 0.085.
     """
@@ -260,7 +260,7 @@ def test_on_s0_the_semantic_metric_ranks_as_far_above_chance_as_was_measured(dev
 
 @pytest.mark.data
 def test_on_s0_picks_under_a_budget_beat_a_random_choice_by_a_point(development_data, s0_evaluator, make_task):
-    """METHODS.md 1.13 (8): ten seeds' picks among the 22 networks no larger than ResNet-20, against their mean."""
+    """Ten seeds' picks among the 22 networks no larger than ResNet-20, against their mean."""
     accuracy = s0_plain_accuracy(development_data)
     space, task = ResNetSpace(), make_task(channels=3, side=32, classes=100)
     params = {k: sum(p.numel() for p in space.build(space.parse("-".join(k)), task).parameters()) for k in accuracy}
