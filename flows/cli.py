@@ -57,12 +57,12 @@ def run(
     if config is None and preset is None and not settings:
         raise ConfigError(["nothing to run: give a CONFIG.yaml, or --preset digits for a first run"])
     loaded = load_config(config, preset, settings or [])
-    from flows import compress, launch
+    from flows import chain, launch
 
     if launch.uses_prefect(prefect):
         _summarise(launch.as_flow(loaded, out), quiet)
     else:
-        with compress.new_run(loaded, out) as directory:
+        with chain.new_run(loaded, out) as directory:
             _run_here(directory, quiet)
 
 
@@ -227,7 +227,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _run_here(directory: "RunDir", quiet: bool) -> None:
-    from flows.compress import run_chain
+    from flows.chain import run_chain
     from flows.progress import choose_progress
     from pipeline.errors import UserError
 

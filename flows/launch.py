@@ -1,5 +1,7 @@
 """Starts the chain as a Prefect flow run where a person uses Prefect."""
 
+import importlib.util
+import os
 from pathlib import Path
 
 from flows.config import RunConfig
@@ -8,20 +10,28 @@ from pipeline.errors import MissingDependencyError
 
 
 def uses_prefect(wanted: bool | None) -> bool:
-    """What the person said; else whether PREFECT_API_URL, or the active Prefect profile, names a server.
+    """What the person said; else whether PREFECT_API_URL is set. Prefect is not imported to find out.
 
     Raises:
         MissingDependencyError: Prefect is wanted and not installed.
     """
-    if wanted is False:
-        return False
+    if wanted is None:
+        wanted = bool(os.environ.get("PREFECT_API_URL"))
+    if wanted:
+        require_prefect()
+    return wanted
+
+
+def require_prefect() -> None:
+    """Raises:
+    MissingDependencyError: Prefect is not installed.
+    """
     try:
-        from prefect.settings import PREFECT_API_URL
-    except ImportError as error:
-        if wanted is None:
-            return False
-        raise MissingDependencyError("--prefect needs Prefect: pip install 'prefect>=3.8.8,<3.9'") from error
-    return wanted is True or PREFECT_API_URL.value() is not None
+        found = importlib.util.find_spec("prefect")
+    except ValueError:  # what Python says of a module that was made unimportable
+        found = None
+    if found is None:
+        raise MissingDependencyError("Prefect is not installed: pip install 'prefect>=3.8.8,<3.9', or use --no-prefect")
 
 
 def as_flow(config: RunConfig | None, out: Path, resume: Path | None = None) -> Outcome:

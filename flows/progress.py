@@ -2,7 +2,8 @@
 
 import sys
 import time
-from typing import TYPE_CHECKING, Protocol, TextIO
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -34,8 +35,8 @@ class Silent:
 class PlainLines:
     """One line as a stage begins and one as it ends; for logs, pipes and `--quiet`."""
 
-    def __init__(self, out: TextIO | None = None, *, quiet: bool = False) -> None:
-        self._out = out or sys.stderr
+    def __init__(self, say: Callable[[str], None] | None = None, *, quiet: bool = False) -> None:
+        self._say = say or _to_stderr
         self._quiet = quiet
         self._label = ""
         self._last = 0.0
@@ -56,9 +57,6 @@ class PlainLines:
 
     def close(self) -> None:
         pass
-
-    def _say(self, line: str) -> None:
-        print(line, file=self._out, flush=True)
 
 
 class Terminal:
@@ -104,6 +102,10 @@ class Terminal:
 
     def close(self) -> None:
         self._bar.stop()
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def choose_progress(quiet: bool) -> Progress:

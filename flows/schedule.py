@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from flows.config import RunConfig
-from pipeline.errors import MissingDependencyError, UserError
+from flows.launch import require_prefect
+from pipeline.errors import UserError
 
 _QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 
@@ -17,7 +18,7 @@ def serve_flow(config: RunConfig, out: Path, *, name: str, cron: str | None, lim
     Raises:
         UserError: no Prefect server is named or answers, or the cron string is none.
     """
-    _require_prefect()
+    require_prefect()
     from prefect.settings import PREFECT_API_URL
 
     url = PREFECT_API_URL.value()
@@ -41,7 +42,7 @@ def start_server(host: str, port: int) -> None:
     Raises:
         UserError: the server did not start.
     """
-    _require_prefect()
+    require_prefect()
     url = f"http://{host}:{port}/api"
     hint = f"UI http://{host}:{port}\nin another terminal: export PREFECT_API_URL={url}; edgestill serve"
     if _answers(url):
@@ -75,10 +76,3 @@ def _check_cron(cron: str | None) -> None:
         CronSchedule(cron=cron)
     except (ValidationError, ValueError) as error:
         raise UserError(f"--cron {cron!r} is no cron string; five fields are needed, such as '0 2 * * *'") from error
-
-
-def _require_prefect() -> None:
-    try:
-        import prefect  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError("serving needs Prefect: pip install 'prefect>=3.8.8,<3.9'") from error

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from distill.result import DistillResult, TuneResult
 from export.result import ConvertResult, ProfileResult
-from flows.compress import STAGES
+from flows.chain import STAGES
 from flows.delivery import ReportResult
 from flows.outcome import Outcome
 from flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows

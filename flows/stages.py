@@ -1,7 +1,7 @@
 """The stages that find the student and teach it; `flows/delivery.py` has the ones that ship it.
 
 Each goes from a run's configuration and the results before it to its own result and files, and says nothing about what
-comes next; `flows/compress.py` does.
+comes next; `flows/chain.py` does.
 """
 
 import csv

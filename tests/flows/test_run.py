@@ -15,7 +15,7 @@ import optuna
 import pytest
 
 from export.bundle import SCHEMA
-from flows.compress import STAGES
+from flows.chain import STAGES
 from flows.config import RunConfig
 from pipeline.data import load_test
 from pipeline.rundir import RunDir

@@ -1,0 +1,165 @@
+"""The order of the stages, written here and nowhere else, in plain Python.
+
+`flows/compress.py` is the same chain as a Prefect flow.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from distill.result import DistillResult, TuneResult
+from export.result import ConvertResult, ProfileResult
+from flows import delivery, stages
+from flows.config import RunConfig
+from flows.outcome import Outcome
+from flows.progress import Progress, Silent
+from flows.report import ReportData, render_report
+from flows.sentences import sentence
+from flows.stage import Stage
+from pipeline.device import select_device
+from pipeline.frozen import digest
+from pipeline.rundir import RunDir
+from pipeline.teacher import TeacherResult
+from search.result import SearchResult
+
+Result = TypeVar("Result", bound=BaseModel)
+Call = Callable[[str, Callable[[], Any]], Any]  # (stage's name, work) -> the work's result
+
+STAGES = ("data", "teacher", "search", "tune", "distill", "export", "profile", "report")
+_BESIDE = {"report": ("bundle", "report.html")}  # what a stage leaves outside its own folder
+
+
+@contextmanager
+def new_run(config: RunConfig, out: Path) -> Iterator[RunDir]:
+    """A new run directory below `out`, held by this process; removed if it fails before a stage is done."""
+    select_device(config.device)  # refuses a missing GPU before anything is made
+    with RunDir.create(out, config.name, config.seed, config) as run:
+        try:
+            yield run
+        except BaseException:
+            if not run.manifest.stages:
+                run.discard()
+            raise
+
+
+def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda name, work: work()) -> Outcome:
+    """Every stage in order; one that is done for its inputs is read back and not repeated.
+
+    Args:
+        call: runs a stage's work; the Prefect flow passes one that makes it a task.
+    """
+    config = run.config(RunConfig)
+    step = _Steps(run, config, progress or Silent(), call)
+    with _closing(step.progress):
+        data = step("data", stages.DataResult, (config.seed, config.data), stages.prepare_data)
+        teacher = step("teacher", TeacherResult, (data, config.teacher), stages.train_teacher)
+        search_inputs = (data, config.search, config.teacher, teacher if config.search.uses_trained_teacher else None)
+        found = step("search", SearchResult, search_inputs, stages.search_student)
+        tuned = step(
+            "tune",
+            TuneResult,
+            (teacher, found.winner, config.tune, config.distill),
+            lambda stage: stages.tune_distillation(stage, found),
+        )
+        distilled = step(
+            "distill",
+            DistillResult,
+            (teacher, found.winner, config.distill, tuned.best),
+            lambda stage: stages.distill_student(stage, found, tuned),
+        )
+        converted = step(
+            "export",
+            ConvertResult,
+            (teacher, distilled, config.export),
+            lambda stage: delivery.export_models(stage, found),
+        )
+        profiled = step(
+            "profile",
+            ProfileResult,
+            (converted, config.profile),
+            lambda stage: delivery.profile_models(stage, converted),
+        )
+        tested = step(
+            "report",
+            delivery.ReportResult,
+            (profiled, distilled),
+            lambda stage: _report(stage, data, teacher, found, tuned, distilled, converted, profiled),
+        )
+    return Outcome(
+        run=run.root,
+        bundle=run.root / tested.bundle,
+        report=run.root / tested.report,
+        teacher=teacher,
+        found=found,
+        distilled=distilled,
+        profiled=profiled,
+        tested=tested,
+    )
+
+
+def _report(
+    stage: Stage,
+    data: stages.DataResult,
+    teacher: TeacherResult,
+    found: SearchResult,
+    tuned: TuneResult,
+    distilled: DistillResult,
+    converted: ConvertResult,
+    profiled: ProfileResult,
+) -> delivery.ReportResult:
+    tested = delivery.test_and_bundle(stage, teacher, found, distilled, profiled)
+    report = ReportData(
+        config=stage.config,
+        manifest=stage.run.manifest,
+        data=data,
+        teacher=teacher,
+        found=found,
+        tuned=tuned,
+        distilled=distilled,
+        converted=converted,
+        profiled=profiled,
+        samples_ms=json.loads(stage.run.path("profile", "samples_ms.json").read_text(encoding="utf-8")),
+        tested=tested,
+    )
+    stage.run.write("", tested.report, render_report(report))
+    return tested
+
+
+class _Steps:
+    """Runs stage after stage, counting them."""
+
+    def __init__(self, run: RunDir, config: RunConfig, progress: Progress, call: Call) -> None:
+        self.run, self.config, self.progress, self.call = run, config, progress, call
+
+    def __call__(
+        self, name: str, kind: type[Result], inputs: tuple[Any, ...], work: Callable[[Stage], Result]
+    ) -> Result:
+        inputs_digest = digest(name, *inputs)
+        stage = Stage(self.run, self.config, self.progress.tick)
+        self.progress.begin(name, STAGES.index(name) + 1, len(STAGES))
+        reused = self.run.is_done(name, inputs_digest)
+        start = time.perf_counter()
+
+        def compute() -> Result:
+            if reused:
+                return self.run.read(name, kind)
+            result = work(stage)
+            self.run.finish(name, result, inputs_digest, time.perf_counter() - start, _BESIDE.get(name, ()))
+            return result
+
+        result: Result = self.call(name, compute)
+        self.progress.end(name, time.perf_counter() - start, sentence(result), reused)
+        return result
+
+
+@contextmanager
+def _closing(progress: Progress) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        progress.close()
