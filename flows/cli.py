@@ -218,7 +218,7 @@ def _sentence(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
-            f"the disk is full ({error.filename or 'no space left'}); free some space, then `edgestill resume latest`"
+            f"the disk is full{f' ({error.filename})' if error.filename else ''}; free some space, then resume the run"
         )
     if isinstance(error, OSError):
         return f"{error.strerror or error} ({error.filename})" if error.filename else str(error)

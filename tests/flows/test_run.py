@@ -1,6 +1,7 @@
 """A whole run by the command line: what it leaves behind, and what a kill does to it."""
 
 import hashlib
+import io
 import json
 import signal
 import subprocess
@@ -163,3 +164,20 @@ def test_a_full_disk_is_one_sentence_and_exit_code_1(edgestill, tmp_path: Path) 
     assert failed.stderr.count("\n") == 1
     assert "the disk is full" in failed.stderr
     assert not list(tmp_path.glob("c.yaml*"))
+
+
+def test_optuna_dashboard_shows_the_study(finished_run: Path) -> None:
+    optuna_dashboard = pytest.importorskip("optuna_dashboard")
+    application = optuna_dashboard.wsgi(f"sqlite:///{finished_run / 'tune' / 'study.db'}")
+    statuses: list[str] = []
+    environment = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": "/api/studies",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.url_scheme": "http",
+    }
+    body = b"".join(application(environment, lambda status, headers, error=None: statuses.append(status)))
+    assert statuses == ["200 OK"]
+    assert [study["study_name"] for study in json.loads(body)["study_summaries"]] == ["edgestill"]
