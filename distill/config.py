@@ -37,7 +37,9 @@ class StudentTrainingConfig(TrainingConfig):
     epochs: int = Field(60, ge=1, le=100_000)
     learning_rate: float = tunable(0.05, gt=0, le=100, tune=(0.005, 0.5), log=True)
     weight_decay: float = tunable(5e-4, ge=0, le=1, tune=(1e-5, 5e-3), log=True)
-    patience: int = Field(20, ge=0, description="stop after this many epochs without a better validation; 0 never")
+    patience: int = Field(
+        20, ge=0, description="epochs below the best validation accuracy before stopping; 0 never stops"
+    )
 
 
 class DistillConfig(Frozen):

@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 we failed, 2 the user's mistake, 130 interrupted. Errors a
 import errno
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,8 +34,8 @@ Set = Annotated[
         "--set", metavar="KEY=VALUE", help="Override one key, such as search.budget.max_params=50000; repeatable."
     ),
 ]
-Preset = Annotated[Optional[str], typer.Option("--preset", help="Start from a built-in configuration; see `presets`.")]  # noqa: UP045
-Config = Annotated[Optional[Path], typer.Argument(metavar="[CONFIG.yaml]", help="Configuration; see `init`.")]  # noqa: UP045
+Preset = Annotated[str | None, typer.Option("--preset", help="Start from a built-in configuration; see `presets`.")]
+Config = Annotated[Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Configuration; see `init`.")]
 ViaPrefect = Annotated[
     bool | None,
     typer.Option(
@@ -153,10 +153,10 @@ def score(
 
 @app.command()
 def serve(
-    config: Annotated[Optional[Path], typer.Option("--config", help="Default parameters of the deployment.")] = None,  # noqa: UP045
+    config: Annotated[Path | None, typer.Option("--config", help="Default parameters of the deployment.")] = None,
     preset: Preset = None,
     settings: Set = None,
-    cron: Annotated[Optional[str], typer.Option(help="Schedule, such as '0 2 * * *'.")] = None,  # noqa: UP045
+    cron: Annotated[str | None, typer.Option(help="Schedule, such as '0 2 * * *'.")] = None,
     name: Annotated[str, typer.Option(help="Of the deployment.")] = "edgestill",
     out: Out = Path("runs"),
     limit: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,

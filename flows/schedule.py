@@ -33,7 +33,7 @@ def serve_flow(config: RunConfig, out: Path, *, name: str, cron: str | None, lim
     from flows.compress import compress
 
     parameters = {"config": config.model_dump(mode="json"), "out": str(out.resolve())}
-    compress.serve(name=name, cron=cron, parameters=parameters, limit=limit, pause_on_shutdown=False)
+    compress.serve(name=name, cron=cron, parameters=parameters, limit=limit)
 
 
 def start_server(host: str, port: int) -> None:

@@ -32,7 +32,9 @@ class TrainingConfig(Frozen):
     learning_rate: float = Field(0.1, gt=0, le=100)
     weight_decay: float = Field(5e-4, ge=0, le=1)
     warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up, then a half cosine to 0")
-    patience: int = Field(0, ge=0, description="stop after this many epochs without a better validation; 0 never")
+    patience: int = Field(
+        0, ge=0, description="epochs below the best validation accuracy before stopping; 0 never stops"
+    )
 
 
 class EpochRecord(Frozen):
@@ -107,7 +109,8 @@ def fit(
 ) -> FitResult:
     """Train in place and leave the network (and the objective) at its best epoch on validation.
 
-    The best epoch has the highest validation accuracy, ties broken by the lower cross-entropy, then the earlier.
+    The best epoch has the highest validation accuracy. Ties go to the later one, whose learning rate is lower: on a
+    small validation split many epochs reach the same accuracy, and the early ones among them were lucky.
 
     Args:
         observe: sees every epoch's record; what it raises ends the training (Optuna's pruning does).
@@ -160,7 +163,7 @@ class _State:
 
     def add(self, record: EpochRecord, metrics: Metrics) -> None:
         self.curve.append(record)
-        if (metrics.accuracy, -metrics.cross_entropy) > (self.best.accuracy, -self.best.cross_entropy):
+        if metrics.accuracy >= self.best.accuracy:
             self.best, self.best_epoch = metrics, record.epoch
             self._best_weights = {
                 "network": _copied(self._network.state_dict()),

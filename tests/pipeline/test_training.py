@@ -111,8 +111,8 @@ def test_the_network_is_left_with_the_weights_of_its_best_epoch(train, task, mak
         TrainingConfig(epochs=8, batch_size=16, learning_rate=0.3),
         save=lambda state: states.append(copy.deepcopy(state["network"])),
     )
-    scores = [(r.validation_accuracy, -r.validation_cross_entropy) for r in result.curve]
-    assert result.best_epoch == 1 + max(range(8), key=lambda e: scores[e])
+    accuracies = [record.validation_accuracy for record in result.curve]
+    assert result.best_epoch == 1 + max(range(8), key=lambda e: (accuracies[e], e))  # ties go to the later
     assert result.best_epoch < 8, "the test wants a run whose last epoch is not its best"
     assert all(torch.equal(value, states[result.best_epoch - 1][name]) for name, value in network.state_dict().items())
     assert evaluate(network, make_split(task, 45, seed=9), CPU) == result.best
@@ -144,14 +144,14 @@ class Scripted(Supervised):
 
 
 def test_patience_ends_a_run_that_no_longer_gets_better(train):
-    config = TrainingConfig(epochs=50, batch_size=16, weight_decay=0, patience=4)
+    config = TrainingConfig(epochs=50, batch_size=16, weight_decay=0, patience=3)
     correct = [10, 20, 20, 15, 30, 30, 29, 12, 8, 45, 45]
     _, result = train(config, objective=Scripted(correct))
-    assert result.best_epoch == 5  # 30 images right, and never 31 in the four epochs after
+    assert result.best_epoch == 6  # 30 images right, twice, and never 30 again in the three epochs after
     assert [record.epoch for record in result.curve] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert result.stopped_early
     _, patient = train(config.model_copy(update={"epochs": 11, "patience": 5}), objective=Scripted(correct))
-    assert patient.best_epoch == 10
+    assert patient.best_epoch == 11
     assert not patient.stopped_early
     _, endless = train(config.model_copy(update={"epochs": 11, "patience": 0}), objective=Scripted(correct))
     assert len(endless.curve) == 11
