@@ -85,7 +85,7 @@ def test_and_bundle(
         output={"name": OUTPUT, "dtype": "float32", "shape": ["batch", task.num_classes]},
         architecture=f"{found.space}:{found.winner.architecture}",
         methods=distilled.methods,
-        metrics={name: TestMetrics(test_accuracy=found.accuracy, n=found.n) for name, found in scores.items()},
+        metrics={name: TestMetrics(test_accuracy=score.accuracy, n=score.n) for name, score in scores.items()},
         cost={"teacher": teacher.cost, "student": distilled.cost},
         latency=_latency(profiled),
         parity=student.parity.model_dump(mode="json"),

@@ -22,6 +22,16 @@ class NpzConfig(DatasetConfig):
     path: Path = Field(description="x_* uint8 [N, H, W, C] or [N, H, W]; y_* integers; other keys are ignored")
     labels: tuple[str, ...] | None = Field(None, description="class names in order; null names them 0, 1, 2, …")
 
+    @field_validator("labels")
+    @classmethod
+    def _one_line_each(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for label in labels or ():
+            if not label.strip() or len(label.splitlines()) != 1:
+                raise ValueError(f"{label!r} is no class name; a name is one line that is not blank")
+        if labels and len(set(labels)) < len(labels):
+            raise ValueError("two classes have the same name")
+        return labels
+
     @field_validator("path")
     @classmethod
     def _exists(cls, path: Path, info: ValidationInfo) -> Path:

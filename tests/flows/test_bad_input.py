@@ -45,6 +45,8 @@ def problems_of(*settings: str, preset: str | None = "digits", path: Path | None
         (["data=npz"], "data.path: is required"),
         (["data.name=npz", "data.path=/not/there.npz"], "data.path: no file at /not/there.npz"),
         (["teacher.weights=/not/there.pt"], "teacher.weights: no file at /not/there.pt"),
+        ([f"data={{name: npz, path: {__file__}, labels: [a, a]}}"], "data.labels: two classes have the same name"),
+        ([f'data={{name: npz, path: {__file__}, labels: [a, "b\\nc"]}}'], "data.labels: 'b\\nc' is no class name"),
         (["no_equals_sign"], "--set no_equals_sign: expected dotted.key=value"),
         (["name=../escape"], "name: "),
     ],

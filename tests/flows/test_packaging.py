@@ -71,15 +71,15 @@ def test_the_installed_wheel_runs_from_an_empty_folder(
     place = tmp_path / "venv"
     venv.create(place, with_pip=False)
     (packages,) = place.glob("lib/python*/site-packages")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(packages)
+    install = [sys.executable, "-m", "pip", "--python", str(place / "bin" / "python"), "install", "--quiet"]
+    subprocess.run([*install, "--no-deps", "--no-index", str(wheel)], check=True, timeout=120)
     # The dependencies come from this environment; its own editable edgestill does not, being a .pth or a finder.
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     empty = tmp_path / "empty"
     empty.mkdir()
 
     def call(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [str(place / "bin" / "python"), "-c", "import sys; from flows.cli import main; main()", *arguments]
+        command = [str(place / "bin" / "edgestill"), *arguments]
         return subprocess.run(command, cwd=empty, env=command_environment, capture_output=True, text=True, timeout=200)
 
     where = [str(place / "bin" / "python"), "-c", "import flows, pipeline; print(flows.__file__, pipeline.__file__)"]
