@@ -132,6 +132,19 @@ def test_run_is_a_flow_run_of_the_server_that_prefect_api_url_names(
     assert any(run["parameters"].get("resume") == str(finished_run) for run in runs.json())
 
 
+def test_ui_starts_no_second_server(server: str, edgestill) -> None:
+    port = server.removesuffix("/api").rsplit(":", 1)[1]
+    again = edgestill("ui", "--port", port)
+    assert again.returncode == 0
+    assert "running already" in again.stdout
+
+
+def test_a_flow_run_needs_no_server_set_up_by_hand(finished_run: Path, edgestill) -> None:
+    done = edgestill("resume", str(finished_run), "--prefect")
+    assert done.returncode == 0, done.stderr
+    assert "Finished in state Completed" in done.stderr
+
+
 def test_serving_without_a_server_says_how_to_start_one(edgestill, command_environment: dict[str, str]) -> None:
     assert "edgestill ui" in edgestill("serve", "--preset", "digits").stderr
     environment = command_environment | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
