@@ -71,6 +71,9 @@ class CifarResNet(PooledClassifier):
         features: Tensor = self.layer3(self.layer2(self.layer1(hidden)))
         return features
 
+    def blocks(self) -> list[nn.Module]:
+        return [*self.layer1, *self.layer2, *self.layer3]
+
 
 def _stage(depth: int, in_channels: int, channels: int, stride: int, shortcut: Shortcut) -> nn.Sequential:
     first = BasicBlock(in_channels, channels, stride, shortcut)

@@ -66,6 +66,10 @@ class PooledClassifier(nn.Module, ABC):
     def trunk(self, inputs: Tensor) -> Tensor:
         """Normalised images [B, C, H, W] to post-activation features [B, D, H', W']."""
 
+    @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """The trunk's blocks in order, without the stem: each reads the output of the one before."""
+
     def forward_features(self, inputs: Tensor) -> Tensor:
         return self.trunk(self.normalize(inputs))
 

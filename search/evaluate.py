@@ -5,19 +5,17 @@ import functools
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from pipeline.cost import Cost, measure_cost
 from pipeline.data import Batch
 from pipeline.errors import CandidateError
 from pipeline.frozen import Frozen, derive_seed
-from pipeline.network import Initialisation, View, initialise, look, uninitialised
+from pipeline.network import Initialisation, initialise, uninitialised
 from pipeline.task import Task
+from search.observe import Observation, observe
 from search.scorers import SCORERS, ScoringContext, Student
 from search.space import Architecture, SearchSpace
 
@@ -77,15 +75,21 @@ class Evaluator:
         self._seed, self._draws, self._guard = seed, draws, guard
         self.cost = costs or CostTable(space, task)
         kinds = [SCORERS[name] for name in scorers]
-        view = None
+        seen = None
         if teacher is not None and any(kind.needs_teacher for kind in kinds):
             if trained:
                 teacher = copy.deepcopy(teacher)  # looking in training mode moves its running statistics
             else:
                 initialise(teacher, "gaussian", derive_seed(seed, "teacher"))
-            view = _look(teacher, batch.inputs)
+            seen = observe(teacher, batch.inputs, blocks=any(kind.needs_blocks for kind in kinds if kind.needs_teacher))
         dims = space.embedding_dims() if comparable else frozenset()
-        context = ScoringContext(batch=batch, teacher=view, teacher_dims=dims, seed=seed)
+        context = ScoringContext(
+            batch=batch,
+            teacher=seen.view if seen else None,
+            teacher_blocks=seen.blocks if seen else (),
+            teacher_dims=dims,
+            seed=seed,
+        )
         self._scorers = [kind(context) for kind in kinds]
 
     def __call__(self, architecture: Architecture) -> Scores:
@@ -123,44 +127,33 @@ class Evaluator:
             return Student(architecture.key, count_cost)
         with uninitialised():
             network = self._space.build(architecture, self._task)
-        initialise(network, how, derive_seed(self._seed, architecture.key, how, draw))
-        wants_codes = any(scorer.needs_codes for scorer in self._scorers if scorer.initialisation == how)
-        codes = _ReluCodes() if wants_codes else None
-        if codes is None:
-            view = _look(network, self._batch.inputs)
-        else:
-            with codes:
-                view = _look(network, self._batch.inputs)
-        if self._guard and _is_dead(view.features):
+        seed = derive_seed(self._seed, architecture.key, how, draw)
+        initialise(network, how, seed)
+        seen = self._observe(network, how)
+        if self._guard and _is_dead(seen.view.features):
             raise CandidateError("dead: its last features are the same for every input")
-        return Student(architecture.key, count_cost, view, tuple(codes.taken) if codes else ())
+        return Student(
+            architecture.key,
+            count_cost,
+            seen.view,
+            codes=seen.codes,
+            blocks=seen.blocks,
+            graph=seen.graph,
+            network=network,
+            seed=seed,
+        )
 
-
-def _look(network: nn.Module, inputs: Tensor) -> View:
-    """One forward pass with batch statistics: running statistics of a fresh network mean nothing."""
-    network.train()
-    with torch.no_grad():
-        return look(network, inputs)
+    def _observe(self, network: nn.Module, how: Initialisation) -> Observation:
+        asking = [scorer for scorer in self._scorers if scorer.initialisation == how]
+        return observe(
+            network,
+            self._batch.inputs,
+            codes=any(scorer.needs_codes for scorer in asking),
+            blocks=any(scorer.needs_blocks for scorer in asking),
+            graph=any(scorer.needs_graph for scorer in asking),
+        )
 
 
 def _is_dead(features: Tensor) -> bool:
     spread = (features - features[:1]).abs().max()
     return bool(spread <= 1e-6 * features.abs().max())
-
-
-class _ReluCodes(TorchFunctionMode):
-    """Records which units of every ReLU are on, modules and functions alike."""
-
-    _RELUS = frozenset({torch.relu, torch.relu_, torch.nn.functional.relu, Tensor.relu, Tensor.relu_})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.taken: list[Tensor] = []
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        output = func(*args, **(kwargs or {}))
-        if func in self._RELUS:
-            self.taken.append((output > 0).flatten(1))
-        return output

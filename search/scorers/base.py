@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.cost import Cost
 from pipeline.data import Batch
 from pipeline.network import Initialisation, View
+from search.observe import Graph
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class ScoringContext:
     teacher: View | None  # the randomly initialised (or trained) teacher's one look at the batch
     teacher_dims: frozenset[int]  # embedding widths that every scored student has; empty: judge each by its own
     seed: int
+    teacher_blocks: tuple[Tensor, ...] = ()  # as a student's; where a scorer `needs_blocks`
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class Student:
     count_cost: Callable[[], Cost]
     view: View | None = None  # None for scorers that need no network
     codes: tuple[Tensor, ...] = ()  # the sign pattern of every ReLU, [B, units] bool; where a scorer `needs_codes`
+    blocks: tuple[Tensor, ...] = ()  # into the first block, then out of each, [B, C, H, W]; `needs_blocks`
+    graph: Graph | None = None  # the same pass to differentiate; where a scorer `needs_graph`
+    network: nn.Module | None = None  # to be left as it is, so that no scorer sees what another did to it
+    seed: int = 0  # of this draw of the weights; a scorer with chance of its own derives its seed from it
 
     @property
     def cost(self) -> Cost:
@@ -44,6 +50,8 @@ class Scorer(ABC):
     initialisation: ClassVar[Initialisation | None] = None  # None: no network is built for this scorer
     needs_teacher: ClassVar[bool] = False
     needs_codes: ClassVar[bool] = False
+    needs_blocks: ClassVar[bool] = False
+    needs_graph: ClassVar[bool] = False
 
     def __init__(self, context: ScoringContext) -> None:
         self.context = context

@@ -86,6 +86,9 @@ class Nb201Network(PooledClassifier):
     def trunk(self, inputs: Tensor) -> Tensor:
         return F.relu(self.last_norm(self.layers(inputs)))
 
+    def blocks(self) -> list[nn.Module]:
+        return [layer for layer in self.layers if isinstance(layer, _Cell | _Reduction)]
+
 
 class _Cell(nn.Module):
     """Node j is the sum over earlier nodes i of operation (i, j); the last node is the output."""

@@ -1,0 +1,113 @@
+"""One forward pass of a candidate, recorded as deeply as the scorers that asked for it need."""
+
+# B batch, C channels, H W height and width, K classes
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from pipeline.network import PooledClassifier, View, look
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The pass with autograd's graph still in place; weights are constants in it.
+
+    Several scorers share it, so differentiate through `gradient`, which keeps it.
+    """
+
+    inputs: Tensor  # [B, C, H, W], a leaf
+    blocks: tuple[Tensor, ...]
+    logits: Tensor  # [B, K]
+
+
+@dataclass(frozen=True)
+class Observation:
+    view: View
+    codes: tuple[Tensor, ...] = ()  # the sign pattern of every ReLU, [B, units] bool
+    blocks: tuple[Tensor, ...] = ()  # what goes into the first block, then each block's output, [B, C, H, W]
+    graph: Graph | None = None
+
+
+def observe(
+    network: nn.Module, inputs: Tensor, *, codes: bool = False, blocks: bool = False, graph: bool = False
+) -> Observation:
+    """Run once with batch statistics: running statistics of a fresh network mean nothing.
+
+    Nothing is left on the network but moved running statistics. A network that is no `PooledClassifier` has no
+    blocks to record.
+    """
+    network.train()
+    relus, passed = _ReluCodes(), list[Tensor]()
+    with ExitStack() as recording:
+        if codes:
+            recording.enter_context(relus)
+        if blocks and isinstance(network, PooledClassifier):
+            recording.enter_context(_recorded(network.blocks(), passed))
+        if not graph:
+            recording.enter_context(torch.no_grad())
+            return Observation(look(network, inputs), tuple(relus.taken), tuple(passed))
+        recording.enter_context(_constant_weights(network))
+        leaf = inputs.detach().requires_grad_()
+        view = look(network, leaf)
+    return Observation(
+        View(*(tensor.detach() for tensor in view)),
+        tuple(relus.taken),
+        tuple(tensor.detach() for tensor in passed),
+        Graph(leaf, tuple(passed), view.logits),
+    )
+
+
+def gradient(outputs: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
+    """d <outputs, weights> / d inputs, 0 where there is no path; the graph stays for the next scorer."""
+    if not (outputs.requires_grad and inputs.requires_grad):
+        return torch.zeros_like(inputs)
+    found = torch.autograd.grad(outputs, inputs, weights, retain_graph=True, allow_unused=True)[0]
+    return torch.zeros_like(inputs) if found is None else found
+
+
+@contextmanager
+def _recorded(blocks: list[nn.Module], passed: list[Tensor]) -> Iterator[None]:
+    handles = [blocks[0].register_forward_pre_hook(lambda module, given: passed.append(given[0]))]
+    handles += [block.register_forward_hook(lambda module, given, output: passed.append(output)) for block in blocks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _constant_weights(network: nn.Module) -> Iterator[None]:
+    """No gradient of a weight is ever asked of the graph, and not preparing for it saves memory."""
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+class _ReluCodes(TorchFunctionMode):
+    """Records which units of every ReLU are on, modules and functions alike."""
+
+    _RELUS = frozenset({torch.relu, torch.relu_, torch.nn.functional.relu, Tensor.relu, Tensor.relu_})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[Tensor] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func in self._RELUS:
+            self.taken.append((output > 0).flatten(1))
+        return output

@@ -1,0 +1,72 @@
+"""Training-free scores of single networks, each against a derivation of its own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pipeline.frozen import derive_seed
+from pipeline.network import initialise
+from search.evaluate import Evaluator
+from search.observe import observe
+from search.spaces import ResNetConfig, ResNetSpace
+
+# B batch, C channels, H W height and width, K classes
+
+
+@pytest.fixture
+def task(make_task):
+    return make_task(channels=2, side=8, classes=3)
+
+
+@pytest.fixture
+def space():
+    return ResNetSpace(ResNetConfig(blocks=((1, 2), (1, 2), (1,)), widths=((4,), (6,), (8,))))
+
+
+@pytest.fixture
+def architecture(space):
+    return space.parse("2-1-1/4-6-8")
+
+
+def scored(name, space, architecture, task, batch, **options):
+    return Evaluator(space, task, batch, [name], teacher=None, seed=0, **options)(architecture).values[name]
+
+
+def as_scored(space, architecture, task):
+    """The network with the weights that the evaluator draws, in training mode."""
+    network = space.build(architecture, task).train()
+    initialise(network, "kaiming", derive_seed(0, architecture.key, "kaiming", 0))
+    return network
+
+
+# Observation
+
+
+def test_what_is_observed_with_a_graph_is_what_is_observed_without(space, architecture, task, make_batch):
+    network, inputs = as_scored(space, architecture, task), make_batch(task).inputs
+    plain, deep = observe(network, inputs), observe(network, inputs, codes=True, blocks=True, graph=True)
+    for one, other in zip(plain.view, deep.view, strict=True):
+        assert torch.equal(one, other)
+        assert not other.requires_grad
+    assert not plain.codes
+    assert not plain.blocks
+    assert plain.graph is None
+
+
+def test_blocks_are_the_stems_output_and_each_blocks_own(space, architecture, task, make_batch):
+    network, inputs = as_scored(space, architecture, task), make_batch(task).inputs
+    with torch.no_grad():
+        expected = [F.relu(network.bn1(network.conv1(network.normalize(inputs))))]
+        for block in (*network.layer1, *network.layer2, *network.layer3):
+            expected.append(block(expected[-1]))
+    found = observe(network, inputs, blocks=True).blocks
+    assert len(found) == 5
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_observing_leaves_no_hook_no_gradient_and_trainable_weights(space, architecture, task, make_batch):
+    network = as_scored(space, architecture, task)
+    seen = observe(network, make_batch(task).inputs, codes=True, blocks=True, graph=True)
+    torch.autograd.grad(seen.graph.logits.sum(), seen.graph.inputs)
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
