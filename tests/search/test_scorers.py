@@ -16,10 +16,29 @@ from pipeline.frozen import derive_seed
 from pipeline.network import initialise
 from search.evaluate import Evaluator
 from search.scorers import SCORERS, ScoringContext, Student
-from search.space import Architecture
-from search.spaces import ResNetConfig, ResNetSpace
+from search.space import Architecture, Gene
+from search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 
 every_scorer = pytest.mark.parametrize("name", SCORERS)
+
+
+TEACHERS = ResNetSpace(ResNetConfig(blocks=((2,), (2,), (2,)), widths=((4,), (8,), (16,))))
+
+
+class LiveNb201Space(Nb201Space):
+    """Cells in which every edge leads somewhere: what a dead one scores is tested apart."""
+
+    def __init__(self):
+        super().__init__(Nb201Config(channels=4, cells=1))
+        self.genes = tuple(Gene(gene.name, gene.choices[1:]) for gene in self.genes)
+
+
+@pytest.fixture(params=["resnet", "nb201"])
+def any_space(request):
+    """Of each kind, students as wide as the teacher, so that every scorer has a score."""
+    if request.param == "nb201":
+        return LiveNb201Space()
+    return ResNetSpace(ResNetConfig(blocks=((1, 2), (1, 2), (1, 2)), widths=((4, 6), (8,), (16,))))
 
 
 @pytest.fixture
@@ -38,17 +57,21 @@ def batch(task, make_batch):
 
 
 @pytest.fixture
-def evaluator(space, task, batch):
+def evaluator(task, batch):
     """Scorer names (and options) to an evaluator with a teacher of its own, always from the same weights."""
 
-    def make(*names, seed=0, teacher=None, **options):
+    def make(space, *names, seed=0, teacher=None, **options):
         if teacher is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(5)
-                teacher = space.build(space.parse("2-2-2/4-8-16"), task)
+                teacher = make_teacher(task)
         return Evaluator(space, task, batch, names, teacher=teacher, seed=seed, **options)
 
     return make
+
+
+def make_teacher(task):
+    return TEACHERS.build(TEACHERS.parse("2-2-2/4-8-16"), task)
 
 
 def some(space, count, seed=0):
@@ -57,43 +80,46 @@ def some(space, count, seed=0):
 
 
 @every_scorer
-def test_the_same_seed_gives_the_same_bits(name, evaluator, space):
-    for architecture in some(space, 3):
+def test_the_same_seed_gives_the_same_bits(name, evaluator, any_space):
+    for architecture in some(any_space, 3):
         torch.manual_seed(random.randrange(10**6))  # the global generator takes no part
-        assert evaluator(name)(architecture).values == evaluator(name)(architecture).values
+        assert evaluator(any_space, name)(architecture).values == evaluator(any_space, name)(architecture).values
 
 
 @every_scorer
-def test_a_score_does_not_depend_on_the_order_nor_on_the_other_candidates(name, evaluator, space):
-    candidates = some(space, 5)
-    forwards, backwards = evaluator(name), evaluator(name)
+def test_a_score_does_not_depend_on_the_order_nor_on_the_other_candidates(name, evaluator, any_space):
+    candidates = some(any_space, 5)
+    forwards, backwards = evaluator(any_space, name), evaluator(any_space, name)
     one = {a.key: forwards(a).values[name] for a in candidates}
     other = {a.key: backwards(a).values[name] for a in reversed(candidates)}
-    alone = {a.key: evaluator(name)(a).values[name] for a in candidates}
+    alone = {a.key: evaluator(any_space, name)(a).values[name] for a in candidates}
     assert one == other == alone
 
 
 @every_scorer
-def test_a_score_does_not_depend_on_which_others_are_asked(name, evaluator, space):
-    candidate = some(space, 1)[0]
-    assert evaluator(name)(candidate).values[name] == evaluator(*SCORERS)(candidate).values[name]
-    assert evaluator(name)(candidate).values[name] == evaluator(*reversed(SCORERS))(candidate).values[name]
+def test_a_score_does_not_depend_on_which_others_are_asked(name, evaluator, any_space):
+    candidate = some(any_space, 1)[0]
+    assert evaluator(any_space, name)(candidate).values[name] == evaluator(any_space, *SCORERS)(candidate).values[name]
+    assert (
+        evaluator(any_space, name)(candidate).values[name]
+        == evaluator(any_space, *reversed(SCORERS))(candidate).values[name]
+    )
 
 
 @every_scorer
-def test_scores_of_ordinary_students_are_finite_and_differ(name, evaluator, space):
-    ask = evaluator(name)
-    found = [ask(a).values[name] for a in some(space, 6)]
+def test_scores_of_ordinary_students_are_finite_and_differ(name, evaluator, any_space):
+    ask = evaluator(any_space, name)
+    found = [ask(a).values[name] for a in some(any_space, 6)]
     assert all(math.isfinite(value) for value in found)
     assert len(set(found)) > 1
 
 
 @every_scorer
-def test_scoring_leaves_the_teacher_as_it_was(name, evaluator, space, task):
-    teacher = space.build(space.parse("2-2-2/4-8-16"), task)
-    ask = evaluator(name, teacher=teacher)
+def test_scoring_leaves_the_teacher_as_it_was(name, evaluator, any_space, task):
+    teacher = make_teacher(task)
+    ask = evaluator(any_space, name, teacher=teacher)
     before = copy.deepcopy(teacher.state_dict())
-    for architecture in some(space, 4):
+    for architecture in some(any_space, 4):
         ask(architecture)
     after = teacher.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
@@ -101,33 +127,33 @@ def test_scoring_leaves_the_teacher_as_it_was(name, evaluator, space, task):
 
 
 @every_scorer
-def test_a_trained_teacher_is_not_touched_at_all(name, evaluator, space, task):
-    teacher = space.build(space.parse("2-2-2/4-8-16"), task).eval()
+def test_a_trained_teacher_is_not_touched_at_all(name, evaluator, any_space, task):
+    teacher = make_teacher(task).eval()
     before = copy.deepcopy(teacher.state_dict())
-    evaluator(name, teacher=teacher, trained=True)(some(space, 1)[0])
+    evaluator(any_space, name, teacher=teacher, trained=True)(some(any_space, 1)[0])
     assert all(torch.equal(before[key], value) for key, value in teacher.state_dict().items())
     assert not teacher.training
 
 
 @every_scorer
-def test_another_seed_gives_another_score_where_chance_takes_part(name, evaluator, space):
-    candidate = some(space, 1)[0]
-    scores = {evaluator(name, seed=seed)(candidate).values[name] for seed in range(3)}
+def test_another_seed_gives_another_score_where_chance_takes_part(name, evaluator, any_space):
+    candidate = some(any_space, 1)[0]
+    scores = {evaluator(any_space, name, seed=seed)(candidate).values[name] for seed in range(3)}
     assert len(scores) == (1 if name in ("params", "flops") else 3)
 
 
 @every_scorer
-def test_scoring_leaves_the_global_generator_alone(name, evaluator, space):
-    ask = evaluator(name)
+def test_scoring_leaves_the_global_generator_alone(name, evaluator, any_space):
+    ask = evaluator(any_space, name)
     before = torch.get_rng_state()
-    ask(some(space, 1)[0])
+    ask(some(any_space, 1)[0])
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_score_of_several_draws_is_the_mean_of_single_ones(evaluator, space, task, batch):
     candidate = some(space, 1)[0]
-    three = evaluator("nwot", draws=3)(candidate)
-    two, one = evaluator("nwot", draws=2)(candidate), evaluator("nwot", draws=1)(candidate)
+    three = evaluator(space, "nwot", draws=3)(candidate)
+    two, one = evaluator(space, "nwot", draws=2)(candidate), evaluator(space, "nwot", draws=1)(candidate)
     first = one.values["nwot"]
     second = 2 * two.values["nwot"] - first
     third = 3 * three.values["nwot"] - first - second
@@ -137,7 +163,7 @@ def test_the_score_of_several_draws_is_the_mean_of_single_ones(evaluator, space,
 
 
 def test_counts_are_the_counted_costs(evaluator, space):
-    ask = evaluator("params", "flops")
+    ask = evaluator(space, "params", "flops")
     candidate = some(space, 1)[0]
     assert ask(candidate).values == {
         "params": float(ask.cost(candidate).params),
