@@ -3,6 +3,7 @@
 from search.scorers.base import Scorer, ScoringContext, Student
 from search.scorers.counts import Flops, Params, Random
 from search.scorers.diswot import Diswot, DiswotRelation, DiswotSemantic
+from search.scorers.jacov import Jacov
 from search.scorers.nwot import Nwot
 
 SCORERS: dict[str, type[Scorer]] = {
@@ -10,6 +11,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "diswot_semantic": DiswotSemantic,
     "diswot_relation": DiswotRelation,
     "nwot": Nwot,
+    "jacov": Jacov,
     "params": Params,
     "flops": Flops,
     "random": Random,

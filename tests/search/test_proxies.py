@@ -1,5 +1,8 @@
 """Training-free scores of single networks, each against a derivation of its own."""
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -70,3 +73,37 @@ def test_observing_leaves_no_hook_no_gradient_and_trainable_weights(space, archi
     torch.autograd.grad(seen.graph.logits.sum(), seen.graph.inputs)
     assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+# jacov
+
+
+def numerical_input_gradient(network, inputs, step=1e-6):
+    """d sum(logits) / d inputs by central differences, a pixel at a time."""
+    slopes = torch.zeros_like(inputs)
+    with torch.no_grad():
+        for index in itertools.product(*map(range, inputs.shape)):
+            sums = []
+            for sign in (1, -1):
+                moved = inputs.clone()
+                moved[index] += sign * step
+                sums.append(network(moved).sum())
+            slopes[index] = (sums[0] - sums[1]) / (2 * step)
+    return slopes
+
+
+def test_jacov_equals_numpy_on_numerical_gradients(space, architecture, make_task, make_batch):
+    task = make_task(channels=2, side=6, classes=3)
+    batch = make_batch(task, 5)
+    network = as_scored(space, architecture, task).double()
+    rows = numerical_input_gradient(network, batch.inputs.double()).flatten(1).numpy()
+    eigenvalues = np.linalg.eig(np.corrcoef(rows))[0].real
+    expected = -np.sum(np.log(eigenvalues + 1e-5) + 1 / (eigenvalues + 1e-5))
+    assert scored("jacov", space, architecture, task, batch) == pytest.approx(expected, rel=1e-3)
+
+
+def test_jacov_of_inputs_with_the_same_gradient_is_far_below_that_of_others(space, architecture, task, make_batch):
+    """Two equal inputs make an eigenvalue 0, whose term is log(k) + 1 / k = 99,988."""
+    batch = make_batch(task)
+    batch.inputs[3] = batch.inputs[5]
+    assert scored("jacov", space, architecture, task, batch) < -9e4

@@ -1,0 +1,37 @@
+"""NAS-WOT's first version: how little a random network's input gradients resemble each other over a batch."""
+
+# B batch, C channels, H W height and width, K classes
+
+import math
+from typing import ClassVar
+
+import torch
+
+from pipeline.network import Initialisation
+from search.observe import gradient
+from search.scorers.base import Scorer, Student
+
+K = 1e-5  # the official code's, added to every eigenvalue
+
+
+class Jacov(Scorer):
+    """-sum_i (log(e_i + k) + 1 / (e_i + k)), e the eigenvalues of the correlation of the rows of d sum(logits) / dx.
+
+    Mellor, Turner, Storkey and Crowley 2020, "Neural Architecture Search without Training", arXiv:2006.04647v1,
+    the score of its section 3; later versions of the paper replace it by `nwot`. Here x is in raw pixels, so that
+    each channel's gradients are 1 / std of what they are with respect to normalised ones.
+    """
+
+    name: ClassVar[str] = "jacov"
+    initialisation: ClassVar[Initialisation | None] = "kaiming"
+    needs_graph: ClassVar[bool] = True
+
+    def __call__(self, student: Student) -> float:
+        graph = student.graph
+        assert graph is not None
+        rows = gradient(graph.logits, graph.inputs, torch.ones_like(graph.logits)).flatten(1).double()
+        correlation = torch.corrcoef(rows)
+        if not correlation.isfinite().all():  # an input that nothing depends on correlates with nothing
+            return math.nan
+        eigenvalues = torch.linalg.eigvalsh(correlation).clamp_min(0) + K
+        return -float((eigenvalues.log() + 1 / eigenvalues).sum())
