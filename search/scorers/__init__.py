@@ -5,6 +5,7 @@ from search.scorers.counts import Flops, Params, Random
 from search.scorers.diswot import Diswot, DiswotRelation, DiswotSemantic
 from search.scorers.jacov import Jacov
 from search.scorers.nwot import Nwot
+from search.scorers.swap import Swap
 
 SCORERS: dict[str, type[Scorer]] = {
     "diswot": Diswot,
@@ -12,6 +13,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "diswot_relation": DiswotRelation,
     "nwot": Nwot,
     "jacov": Jacov,
+    "swap": Swap,
     "params": Params,
     "flops": Flops,
     "random": Random,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from pipeline.frozen import derive_seed
 from pipeline.network import initialise
@@ -107,3 +108,47 @@ def test_jacov_of_inputs_with_the_same_gradient_is_far_below_that_of_others(spac
     batch = make_batch(task)
     batch.inputs[3] = batch.inputs[5]
     assert scored("jacov", space, architecture, task, batch) < -9e4
+
+
+# SWAP
+
+
+def test_swap_counts_the_distinct_columns_of_the_states_of_24_samples(space, architecture, task, make_batch):
+    batch = make_batch(task, 30)
+    network = as_scored(space, architecture, task)
+    with torch.no_grad():
+        states = observe(network, batch.inputs, codes=True).codes
+    columns = {tuple(column) for code in states for column in code[:24].T.tolist()}
+    assert scored("swap", space, architecture, task, batch) == len(columns)
+
+
+def test_swap_equals_a_count_over_states_written_out(task, make_batch):
+    """Two layers by hand: patterns are counted over both together."""
+
+    class Two(nn.Module):
+        num_classes = embedding_dim = 3
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.linear = nn.Conv2d(2, 5, 3), nn.Linear(5, 3)
+
+        def forward_features(self, inputs):
+            return torch.relu(0.1 - torch.relu(self.conv(inputs)))
+
+        def forward_head(self, features, pre_logits=False):
+            return features.mean((2, 3)) if pre_logits else self.linear(features.mean((2, 3)))
+
+        def get_classifier(self):
+            return self.linear
+
+    class Space(ResNetSpace):
+        def build(self, architecture, task):
+            return Two()
+
+    batch, candidate = make_batch(task, 10), ResNetSpace().parse("1-1-1")
+    network = as_scored(Space(), candidate, task)
+    with torch.no_grad():
+        first = network.conv(batch.inputs) > 0
+        second = 0.1 - network.conv(batch.inputs).clamp(min=0) > 0
+    units = torch.cat([first.flatten(1), second.flatten(1)], dim=1).numpy()
+    assert scored("swap", Space(), candidate, task, batch) == len(np.unique(units, axis=1).T)

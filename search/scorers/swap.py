@@ -1,0 +1,34 @@
+"""SWAP-Score: how many different patterns over a few inputs the ReLU units of a random network show."""
+
+# S samples, U units
+
+from typing import ClassVar
+
+import torch
+
+from pipeline.network import Initialisation
+from search.scorers.base import Scorer, Student
+
+SAMPLES = 24  # a pattern is then a number that float32 holds exactly, below 2^24; smaller batches are used whole
+
+
+class Swap(Scorer):
+    """The number of distinct sample-wise activation patterns: columns of the [S, U] matrix of ReLU states.
+
+    Peng, Song, Fayek, Ciesielski and Chang 2024, "SWAP-NAS: Sample-Wise Activation Patterns for Ultra-Fast NAS",
+    arXiv:2403.04161, the SWAP-Score without its regularisation by size. U are all units, channel by position, of
+    all layers together. The paper's S is the batch; it is fixed here, for the count grows with it.
+    """
+
+    name: ClassVar[str] = "swap"
+    initialisation: ClassVar[Initialisation | None] = "kaiming"
+    needs_codes: ClassVar[bool] = True
+
+    def __call__(self, student: Student) -> float:
+        places = torch.arange(min(SAMPLES, len(self.context.batch.targets)))
+        values = (1 << places).float()
+        seen = torch.zeros(1 << len(places), dtype=torch.bool)
+        for code in student.codes:
+            words = values.to(code.device) @ code[: len(places)].float()
+            seen[words.cpu().long()] = True
+        return float(seen.count_nonzero())
