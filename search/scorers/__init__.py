@@ -1,5 +1,6 @@
 """The table of scorers: a file (or a few lines of one) and a line each. Higher is better, always."""
 
+from search.scorers.az_trainability import AzTrainability
 from search.scorers.base import Scorer, ScoringContext, Student
 from search.scorers.counts import Flops, Params, Random
 from search.scorers.diswot import Diswot, DiswotRelation, DiswotSemantic
@@ -14,6 +15,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "nwot": Nwot,
     "jacov": Jacov,
     "swap": Swap,
+    "az_trainability": AzTrainability,
     "params": Params,
     "flops": Flops,
     "random": Random,

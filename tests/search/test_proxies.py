@@ -12,6 +12,7 @@ from pipeline.frozen import derive_seed
 from pipeline.network import initialise
 from search.evaluate import Evaluator
 from search.observe import observe
+from search.scorers.az_trainability import FLOOR, block_trainability, gradient_correlation, random_signs
 from search.spaces import ResNetConfig, ResNetSpace
 
 # B batch, C channels, H W height and width, K classes
@@ -152,3 +153,72 @@ def test_swap_equals_a_count_over_states_written_out(task, make_batch):
         second = 0.1 - network.conv(batch.inputs).clamp(min=0) > 0
     units = torch.cat([first.flatten(1), second.flatten(1)], dim=1).numpy()
     assert scored("swap", Space(), candidate, task, batch) == len(np.unique(units, axis=1).T)
+
+
+# AZ-NAS trainability
+
+
+def literal_block_trainability(block, before, g_out):
+    """The definition, an input, an output and a position at a time."""
+    _, g_in = torch.autograd.functional.vjp(block, before, g_out)
+    count, channels, height, width = g_out.shape
+    stride = g_in.shape[2] // height
+    matrix = np.zeros((g_in.shape[1] * stride**2, channels))
+    for b, i, j in itertools.product(range(count), range(height), range(width)):
+        patch = g_in[b, :, i * stride : (i + 1) * stride, j * stride : (j + 1) * stride]
+        matrix += np.outer(patch.flatten().double(), g_out[b, :, i, j].double()) / (count * height * width)
+    s = np.linalg.svd(matrix, compute_uv=False)[0]
+    return 2 - s - 1 / (s + 1e-6)
+
+
+def test_trainability_equals_the_definition_written_out(space, architecture, task, make_batch):
+    batch = make_batch(task, 5)
+    network = as_scored(space, architecture, task)
+    rng = np.random.default_rng(
+        derive_seed(derive_seed(0, architecture.key, "kaiming", 0), "az_trainability"),
+    )
+    with torch.no_grad():
+        before = F.relu(network.bn1(network.conv1(network.normalize(batch.inputs))))
+    expected = []
+    for block in (*network.layer1, *network.layer2, *network.layer3):
+        with torch.no_grad():
+            after = block(before)
+        expected.append(literal_block_trainability(block, before, random_signs(after, rng)))
+        before = after
+    found = scored("az_trainability", space, architecture, task, batch)
+    assert found == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_trainability_of_a_multiple_of_the_identity_has_a_closed_form():
+    """One channel: g_in = a g_out, so s = a, and the score is 2 - a - 1 / a."""
+    before = torch.rand(3, 1, 4, 4, requires_grad=True)
+    signs = random_signs(before, np.random.default_rng(0))
+    for a in (0.25, 0.999, 3.0):
+        assert block_trainability(before, a * before, signs) == pytest.approx(2 - a - 1 / a, abs=1e-4)
+
+
+def test_blocks_that_pass_gradients_on_unchanged_or_not_at_all_get_the_floor():
+    before = torch.rand(3, 2, 4, 4, requires_grad=True)
+    signs = random_signs(before, np.random.default_rng(0))
+    assert block_trainability(before, before + 1, signs) == FLOOR
+    assert block_trainability(before, torch.zeros_like(before), signs) == FLOOR
+    assert block_trainability(before, 0 * before, signs) == FLOOR
+
+
+@pytest.mark.parametrize(("side", "halved"), [(7, 4), (5, 3), (8, 4)])
+def test_gradients_of_sides_that_a_stride_does_not_divide_are_padded(side, halved):
+    g_in, g_out = torch.randn(2, 3, side, side), torch.randn(2, 5, halved, halved)
+    found = gradient_correlation(g_in, g_out)
+    padded = F.pad(g_in, (0, 2 * halved - side) * 2)
+    assert found.shape == (12, 5)
+    by_hand = sum(
+        torch.outer(padded[b, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].flatten(), g_out[b, :, i, j])
+        for b, i, j in itertools.product(range(2), range(halved), range(halved))
+    )
+    assert torch.allclose(found, by_hand / (2 * halved**2), atol=1e-5)
+
+
+def test_random_signs_are_fair_and_only_signs():
+    signs = random_signs(torch.empty(1, 10, 40, 25), np.random.default_rng(0))
+    assert set(signs.unique().tolist()) == {-1.0, 1.0}
+    assert abs(signs.mean().item()) < 0.04  # four standard deviations of 10,000
