@@ -7,6 +7,7 @@ from search.scorers.diswot import Diswot, DiswotRelation, DiswotSemantic
 from search.scorers.jacov import Jacov
 from search.scorers.nwot import Nwot
 from search.scorers.swap import Swap
+from search.scorers.synflow import Synflow
 
 SCORERS: dict[str, type[Scorer]] = {
     "diswot": Diswot,
@@ -16,6 +17,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "jacov": Jacov,
     "swap": Swap,
     "az_trainability": AzTrainability,
+    "synflow": Synflow,
     "params": Params,
     "flops": Flops,
     "random": Random,

@@ -1,6 +1,7 @@
 """Training-free scores of single networks, each against a derivation of its own."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -8,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pipeline.data import Batch
 from pipeline.frozen import derive_seed
 from pipeline.network import initialise
 from search.evaluate import Evaluator
 from search.observe import observe
 from search.scorers.az_trainability import FLOOR, block_trainability, gradient_correlation, random_signs
+from search.scorers.synflow import synaptic_flow
 from search.spaces import ResNetConfig, ResNetSpace
 
 # B batch, C channels, H W height and width, K classes
@@ -222,3 +225,51 @@ def test_random_signs_are_fair_and_only_signs():
     signs = random_signs(torch.empty(1, 10, 40, 25), np.random.default_rng(0))
     assert set(signs.unique().tolist()) == {-1.0, 1.0}
     assert abs(signs.mean().item()) < 0.04  # four standard deviations of 10,000
+
+
+# SynFlow
+
+
+def flow_without(network, silent, shape):
+    """R with |weights|, without normalisation, one layer silenced; written out for a CIFAR ResNet."""
+
+    def conv(layer, inputs):
+        weight = torch.zeros_like(layer.weight) if layer is silent else layer.weight.abs()
+        return F.conv2d(inputs, weight.double(), stride=layer.stride, padding=layer.padding)
+
+    with torch.no_grad():
+        hidden = conv(network.conv1, torch.ones(1, *shape, dtype=torch.float64)).relu()
+        for block in (*network.layer1, *network.layer2, *network.layer3):
+            inner = conv(block.conv2, conv(block.conv1, hidden).relu())
+            identity = isinstance(block.shortcut, nn.Identity)
+            hidden = (inner + (hidden if identity else conv(block.shortcut[0], hidden))).relu()
+        weight = network.linear.weight * (network.linear is not silent)
+        return float((hidden.mean((2, 3)) @ weight.abs().double().T).sum())
+
+
+def test_synflow_is_the_sum_of_what_the_output_loses_without_each_layer(space, architecture, task, make_batch):
+    """R is linear in each layer's weights, so sum_theta theta dR / dtheta over a layer is R - R without it."""
+    network = as_scored(space, architecture, task)
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    whole = flow_without(network, None, task.input_shape)
+    expected = sum(whole - flow_without(network, layer, task.input_shape) for layer in layers)
+    assert synaptic_flow(network, torch.Size(task.input_shape)) == pytest.approx(expected, rel=1e-9)
+    found = scored("synflow", space, architecture, task, make_batch(task))
+    assert found == pytest.approx(math.log(expected), rel=1e-9)
+
+
+def test_synflow_leaves_the_network_as_it_is(space, architecture, task):
+    network = as_scored(space, architecture, task)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    synaptic_flow(network, torch.Size(task.input_shape))
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_synflow_sees_neither_the_images_nor_their_normalisation(space, architecture, make_task, make_batch):
+    one, task = make_task(channels=2, side=8, classes=3), make_task(channels=2, side=8, classes=3)
+    other = type(task)(labels=task.labels, input_shape=task.input_shape, mean=(0.9,) * 2, std=(0.1,) * 2)
+    noise = make_batch(one, seed=4)
+    inverted = Batch(1 - noise.inputs, noise.targets, noise.index)
+    found = scored("synflow", space, architecture, one, noise)
+    assert found == scored("synflow", space, architecture, other, inverted)

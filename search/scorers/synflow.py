@@ -1,0 +1,53 @@
+"""SynFlow: how much of a network's output flows through its weights, when all of them are made positive."""
+
+import copy
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pipeline.network import Initialisation, Normalize
+from search.scorers.base import Scorer, Student
+
+
+class Synflow(Scorer):
+    """log sum |theta dR / dtheta| over convolution and linear weights, R the sum of the logits of an all-ones image.
+
+    Tanaka, Kunin, Yamins and Ganguli 2020, arXiv:2006.05467, equation 1, as a score of networks by Abdelfattah,
+    Mehrotra, Dudziak and Lane 2021, "Zero-Cost Proxies for Lightweight NAS", arXiv:2101.08134, whose convention
+    (`synflow`, not `synflow_bn`) it follows: batch norm is the identity, weights are their absolute values, float64.
+    The image does not go through `Normalize`, which would make it negative. Weights are drawn as for the other
+    scores here, where that convention keeps PyTorch's default. The logarithm keeps the order and a readable range.
+    """
+
+    name: ClassVar[str] = "synflow"
+    initialisation: ClassVar[Initialisation | None] = "kaiming"
+
+    def __call__(self, student: Student) -> float:
+        assert student.network is not None
+        flow = synaptic_flow(student.network, self.context.batch.inputs.shape[1:])
+        return math.log(flow) if flow > 0 else -math.inf
+
+
+def synaptic_flow(network: nn.Module, input_shape: torch.Size) -> float:
+    """The sum itself, on a copy of the network."""
+    positive = copy.deepcopy(network).double().requires_grad_(True)
+    with torch.no_grad():
+        for parameter in positive.parameters():
+            parameter.abs_()
+    layers = []
+    for module in positive.modules():
+        if isinstance(module, _BatchNorm | Normalize):
+            module.forward = _identity  # type: ignore[method-assign]
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            layers.append(module.weight)
+    ones = torch.ones(1, *input_shape, dtype=torch.float64, device=layers[0].device)
+    gradients = torch.autograd.grad(positive(ones).sum(), layers, allow_unused=True)
+    pairs = zip(layers, gradients, strict=True)  # None: a weight on an edge that leads nowhere
+    return sum(float((weight.detach() * slope).abs().sum()) for weight, slope in pairs if slope is not None)
+
+
+def _identity(inputs: Tensor) -> Tensor:
+    return inputs
