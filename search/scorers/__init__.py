@@ -3,7 +3,7 @@
 from search.scorers.az_trainability import AzTrainability
 from search.scorers.base import Scorer, ScoringContext, Student
 from search.scorers.counts import Flops, Params, Random
-from search.scorers.diswot import Diswot, DiswotRelation, DiswotSemantic
+from search.scorers.diswot import Diswot, DiswotRelation, DiswotSemantic, DiswotStages
 from search.scorers.jacov import Jacov
 from search.scorers.nwot import Nwot
 from search.scorers.swap import Swap
@@ -13,6 +13,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "diswot": Diswot,
     "diswot_semantic": DiswotSemantic,
     "diswot_relation": DiswotRelation,
+    "diswot_stages": DiswotStages,
     "nwot": Nwot,
     "jacov": Jacov,
     "swap": Swap,

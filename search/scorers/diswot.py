@@ -11,7 +11,9 @@ The score is M_s + M_r, both at most 0, higher is better, and 0 for the teacher 
 
 # B batch, C channels, H W height and width, K classes
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -122,3 +124,33 @@ class Diswot(_TeacherAware):
     def __call__(self, student: Student) -> float:
         semantic = self._semantic_similarity(student)
         return self._relation_similarity(student) + (0.0 if math.isnan(semantic) else semantic)
+
+
+class DiswotStages(_TeacherAware):
+    """M_r at the end of every stage, summed; ours: the paper takes the last stage only.
+
+    Teacher and student are matched by the stage's number; NaN where they have different numbers of stages, or
+    where one of them tells no blocks.
+    """
+
+    name: ClassVar[str] = "diswot_stages"
+    needs_blocks: ClassVar[bool] = True
+
+    def __init__(self, context: ScoringContext) -> None:
+        super().__init__(context)
+        assert context.teacher is not None
+        self._relations = [relation(end) for end in stage_ends(context.teacher_blocks, context.teacher.features)]
+
+    def __call__(self, student: Student) -> float:
+        assert student.view is not None
+        ends = stage_ends(student.blocks, student.view.features)
+        if not (student.blocks and self.context.teacher_blocks) or len(ends) != len(self._relations):
+            return math.nan
+        pairs = zip(self._relations, ends, strict=True)
+        return sum(relation_similarity(teacher, relation(end)) for teacher, end in pairs)
+
+
+def stage_ends(blocks: Sequence[Tensor], features: Tensor) -> list[Tensor]:
+    """What is passed on before each change of resolution, and the last features."""
+    changes = [one for one, other in itertools.pairwise(blocks) if one.shape[2:] != other.shape[2:]]
+    return [*changes, features]

@@ -11,12 +11,13 @@ from torch import nn
 
 from pipeline.data import Batch
 from pipeline.frozen import derive_seed
-from pipeline.network import initialise
+from pipeline.network import initialise, look
 from search.evaluate import Evaluator
 from search.observe import observe
 from search.scorers.az_trainability import FLOOR, block_trainability, gradient_correlation, random_signs
+from search.scorers.diswot import stage_ends
 from search.scorers.synflow import synaptic_flow
-from search.spaces import ResNetConfig, ResNetSpace
+from search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 
 # B batch, C channels, H W height and width, K classes
 
@@ -273,3 +274,39 @@ def test_synflow_sees_neither_the_images_nor_their_normalisation(space, architec
     inverted = Batch(1 - noise.inputs, noise.targets, noise.index)
     found = scored("synflow", space, architecture, one, noise)
     assert found == scored("synflow", space, architecture, other, inverted)
+
+
+# DisWOT by stage
+
+
+def test_stages_end_before_each_change_of_resolution(task, make_batch):
+    for space in (ResNetSpace(), Nb201Space(Nb201Config(channels=4, cells=2))):
+        network = space.build(next(space.all_architectures()), task).train()
+        seen = observe(network, make_batch(task).inputs, blocks=True)
+        ends = stage_ends(seen.blocks, seen.view.features)
+        assert [end.shape[2] for end in ends] == [8, 4, 2]
+        assert ends[2] is seen.view.features
+
+
+def test_the_relation_by_stage_is_the_sum_over_stages_of_the_published_metric(space, architecture, task, make_batch):
+    batch = make_batch(task)
+    teacher = space.build(space.parse("2-2-1/4-6-8"), task)
+    evaluator = Evaluator(space, task, batch, ["diswot_stages", "diswot_relation"], teacher=teacher, seed=0)
+    found = evaluator(architecture).values
+    student = space.build(architecture, task).train()
+    initialise(student, "gaussian", derive_seed(0, architecture.key, "gaussian", 0))
+    total = 0.0
+    for layer in ("layer1", "layer2", "layer3"):
+        relations = []
+        for network in (teacher, student):
+            caught = []
+            handle = getattr(network, layer).register_forward_hook(lambda m, i, o, caught=caught: caught.append(o))
+            with torch.no_grad():
+                look(network, batch.inputs)
+            handle.remove()
+            flat = caught[0].flatten(1)
+            relations.append(F.normalize(flat @ flat.T, dim=1).double())
+        last = -float((relations[0] - relations[1]).square().sum()) / len(batch.targets) ** 2
+        total += last
+    assert found["diswot_stages"] == pytest.approx(total, rel=1e-5)
+    assert found["diswot_relation"] == pytest.approx(last, rel=1e-5)
