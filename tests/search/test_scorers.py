@@ -1,5 +1,6 @@
 """Every scorer of the table: its contract, and the baselines against definitions of their own."""
 
+import contextlib
 import copy
 import math
 import random
@@ -311,6 +312,29 @@ def test_an_nb201_cell_that_passes_nothing_on_is_dead(task, batch, small_space):
     nothing = space.parse("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")
     with pytest.raises(CandidateError, match="dead"):
         Evaluator(space, task, batch, ["nwot"], teacher=None, seed=0, guard=True)(nothing)
+
+
+@every_scorer
+def test_a_dead_cell_and_one_with_edges_that_lead_nowhere_never_break_a_scorer(name, evaluator, small_space):
+    space = small_space("nb201")
+    ask = evaluator(space, name)
+    for cell in (
+        "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|",
+        "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|",
+    ):
+        with contextlib.suppress(CandidateError):  # other errors are not
+            assert math.isfinite(ask(space.parse(cell)).values[name])
+
+
+@every_scorer
+def test_a_scorer_leaves_the_student_as_it_was(name, any_space, task, batch, evaluator, monkeypatch):
+    made = []
+    build = type(any_space).build
+    monkeypatch.setattr(type(any_space), "build", lambda *given: made.append(build(*given)) or made[-1])
+    evaluator(any_space, name)(some(any_space, 1)[0])
+    for network in made:
+        assert all(parameter.grad is None for parameter in network.parameters())
+        assert not any(module._forward_hooks for module in network.modules() if isinstance(module, nn.Conv2d))
 
 
 def test_initialisation_draws_what_it_says():
