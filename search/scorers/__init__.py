@@ -5,6 +5,7 @@ from search.scorers.base import Scorer, ScoringContext, Student
 from search.scorers.counts import Flops, Params, Random
 from search.scorers.diswot import Diswot, DiswotRelation, DiswotSemantic, DiswotStages
 from search.scorers.jacov import Jacov
+from search.scorers.meco import Meco
 from search.scorers.nwot import Nwot
 from search.scorers.swap import Swap
 from search.scorers.synflow import Synflow
@@ -19,6 +20,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "swap": Swap,
     "az_trainability": AzTrainability,
     "synflow": Synflow,
+    "meco": Meco,
     "params": Params,
     "flops": Flops,
     "random": Random,

@@ -16,6 +16,7 @@ from search.evaluate import Evaluator
 from search.observe import observe
 from search.scorers.az_trainability import FLOOR, block_trainability, gradient_correlation, random_signs
 from search.scorers.diswot import stage_ends
+from search.scorers.meco import smallest_eigenvalue
 from search.scorers.synflow import synaptic_flow
 from search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 
@@ -274,6 +275,37 @@ def test_synflow_sees_neither_the_images_nor_their_normalisation(space, architec
     inverted = Batch(1 - noise.inputs, noise.targets, noise.index)
     found = scored("synflow", space, architecture, one, noise)
     assert found == scored("synflow", space, architecture, other, inverted)
+
+
+# MeCo
+
+
+def test_meco_equals_numpy_on_every_modules_output_for_the_first_image(space, architecture, task, make_batch):
+    batch = make_batch(task)
+    network = as_scored(space, architecture, task)
+    caught = []
+    for name, module in network.named_modules():
+        if name and name != "normalize":
+            module.register_forward_hook(lambda module, given, output: caught.append(output.detach()[0]))
+    network(batch.inputs[:1])
+    expected = 0.0
+    for features in caught:
+        if features.dim() == 3:
+            with np.errstate(invalid="ignore"):
+                correlation = np.nan_to_num(np.corrcoef(features.flatten(1).double().numpy()))
+            expected += np.linalg.eig(correlation)[0].real.min()
+    assert len(caught) > 20
+    assert scored("meco", space, architecture, task, batch) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_smallest_eigenvalue_of_two_channels_is_one_less_their_correlation():
+    one, noise = torch.randn(2, 6, 6, dtype=torch.float64)
+    other = one + 0.5 * noise
+    r = np.corrcoef(one.flatten(), other.flatten())[0, 1]
+    assert smallest_eigenvalue(torch.stack([one, other])) == pytest.approx(1 - r, abs=1e-9)
+    assert smallest_eigenvalue(torch.stack([one, 2 * one])) == pytest.approx(0, abs=1e-9)
+    assert smallest_eigenvalue(torch.ones(3, 4, 4)) == 0
+    assert smallest_eigenvalue(torch.rand(1, 4, 4)) == 1
 
 
 # DisWOT by stage

@@ -1,0 +1,53 @@
+"""MeCo: whether some channel of a random network's feature maps is a mixture of the others, for one image."""
+
+# C channels, P positions
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.network import Initialisation, Normalize, look
+from search.scorers.base import Scorer, Student
+
+
+class Meco(Scorer):
+    """Sum over modules of the smallest eigenvalue of the correlation of the channels of what the module gives out.
+
+    Jiang, Wang and Bie 2023, "MeCo: Zero-Shot NAS with One Data and Single Forward Pass via Minimum Eigenvalue of
+    Correlation", NeurIPS 2023. As in the official code every module of the tree counts, containers too, and
+    undefined correlations (a constant channel) are 0. It runs the network on the first image of the batch alone,
+    as the title says; the official code draws noise where it is told to.
+    """
+
+    name: ClassVar[str] = "meco"
+    initialisation: ClassVar[Initialisation | None] = "kaiming"
+
+    def __call__(self, student: Student) -> float:
+        assert student.network is not None
+        outputs: list[Tensor] = []
+        with torch.no_grad(), _recorded(student.network, outputs):
+            look(student.network.train(), self.context.batch.inputs[:1])
+        return sum(smallest_eigenvalue(output[0]) for output in outputs if output.dim() == 4)
+
+
+def smallest_eigenvalue(features: Tensor) -> float:
+    """Of the Pearson correlation of the rows of [C, P]; features are [C, H, W]."""
+    rows = features.flatten(1).double()
+    if rows.shape[0] == 1 or rows.shape[1] == 1:  # one channel correlates with itself, one position with nothing
+        return float(rows.shape[1] > 1)
+    return float(torch.linalg.eigvalsh(torch.corrcoef(rows).nan_to_num(0, 0, 0))[0])
+
+
+@contextmanager
+def _recorded(network: nn.Module, outputs: list[Tensor]) -> Iterator[None]:
+    """`Normalize` stands for the data's preparation, which is no part of the networks of the paper."""
+    modules = [module for module in network.modules() if not isinstance(module, Normalize)]
+    handles = [module.register_forward_hook(lambda module, given, output: outputs.append(output)) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
