@@ -9,6 +9,7 @@ from search.scorers.meco import Meco
 from search.scorers.nwot import Nwot
 from search.scorers.swap import Swap
 from search.scorers.synflow import Synflow
+from search.scorers.zico import Zico
 
 SCORERS: dict[str, type[Scorer]] = {
     "diswot": Diswot,
@@ -21,6 +22,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "az_trainability": AzTrainability,
     "synflow": Synflow,
     "meco": Meco,
+    "zico": Zico,
     "params": Params,
     "flops": Flops,
     "random": Random,

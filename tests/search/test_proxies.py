@@ -308,6 +308,26 @@ def test_the_smallest_eigenvalue_of_two_channels_is_one_less_their_correlation()
     assert smallest_eigenvalue(torch.rand(1, 4, 4)) == 1
 
 
+# ZiCo
+
+
+def test_zico_equals_the_definition_on_gradients_by_back_propagation(space, architecture, task, make_batch):
+    """Of two values, the mean of the absolute ones over the standard deviation is (|a| + |b|) / |a - b|."""
+    batch = make_batch(task)
+    network = as_scored(space, architecture, task)
+    gradients = []
+    for half in (slice(0, 6), slice(6, 12)):
+        network.zero_grad()
+        F.cross_entropy(network(batch.inputs[half]), batch.targets[half]).backward()
+        layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+        gradients.append([layer.weight.grad.flatten().double().numpy().copy() for layer in layers])
+    expected = 0.0
+    for a, b in zip(*gradients, strict=True):
+        moved = a != b
+        expected += np.log(np.sum((abs(a) + abs(b))[moved] / abs(a - b)[moved]))
+    assert scored("zico", space, architecture, task, batch) == pytest.approx(expected, rel=1e-4)
+
+
 # DisWOT by stage
 
 
