@@ -86,10 +86,12 @@ def _score(
     columns = {name: np.full(len(architectures), np.nan) for name in names}
     for blind in (True, False):  # counts are had of dead candidates too
         group = [name for name in names if (SCORERS[name].initialisation is None) == blind]
-        evaluator = make(group) if group else None
-        for i, architecture in enumerate(architectures if evaluator else ()):
+        if not group:
+            continue
+        evaluator = make(group)
+        for i, architecture in enumerate(architectures):
             try:
-                values = evaluator(architecture).values  # type: ignore[misc]
+                values = evaluator(architecture).values
             except CandidateError:
                 continue
             for name, value in values.items():
