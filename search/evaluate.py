@@ -1,11 +1,13 @@
 """Scores one candidate: builds it, draws its weights from its own seed, runs it once, asks every scorer."""
 
 import copy
+import dataclasses
 import functools
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
@@ -15,8 +17,9 @@ from pipeline.errors import CandidateError
 from pipeline.frozen import Frozen, derive_seed
 from pipeline.network import Initialisation, initialise, uninitialised
 from pipeline.task import Task
+from search.calibrate import Calibrated, calibrate, content_of
 from search.observe import Observation, observe
-from search.scorers import SCORERS, ScoringContext, Student
+from search.scorers import SCORERS, Scorer, ScoringContext, Student
 from search.space import Architecture, SearchSpace
 
 
@@ -54,6 +57,8 @@ class Evaluator:
             otherwise for each candidate by its own width.
         costs: to share what was counted between the searches of one space.
         guard: refuse candidates whose last features are the same for every input.
+        calibrated: gives the ensemble's calibration, from its name by content and the way to compute it; for a
+            caller that keeps calibrations.
     """
 
     def __init__(
@@ -70,11 +75,12 @@ class Evaluator:
         comparable: bool = False,
         guard: bool = False,
         costs: CostTable | None = None,
+        calibrated: Calibrated = lambda key, compute: compute(),
     ) -> None:
         self._space, self._task, self._batch = space, task, batch
         self._seed, self._draws, self._guard = seed, draws, guard
         self.cost = costs or CostTable(space, task)
-        kinds = [SCORERS[name] for name in scorers]
+        kinds = [SCORERS[name] for name in scorers if not SCORERS[name].parts]
         seen = None
         if teacher is not None and any(kind.needs_teacher for kind in kinds):
             if trained:
@@ -91,6 +97,19 @@ class Evaluator:
             seed=seed,
         )
         self._scorers = [kind(context) for kind in kinds]
+        looks = [float(tensor.double().sum()) for tensor in seen.view] if seen else []
+        self.content = content_of(batch, task, list(scorers), seed, looks)
+        self.missing: dict[str, tuple[str, ...]] = {}  # parts that a scorer has to do without in this space
+        self._wholes: list[tuple[Scorer, Evaluator]] = []
+        for whole in (SCORERS[name] for name in scorers if SCORERS[name].parts):
+            shown = Batch(*(part[: whole.images] for part in batch))
+            parts = [name for name in whole.parts if teacher is not None or not SCORERS[name].needs_teacher]
+            over = functools.partial(Evaluator, space, task, shown, parts, teacher=teacher, seed=seed, trained=trained)
+            over = functools.partial(over, comparable=True, guard=True, costs=self.cost)
+            calibration = calibrate(space, over(draws=1), seed, calibrated)
+            context = ScoringContext(shown, None, dims, seed, calibration=calibration)
+            self._wholes.append((whole(context), over(draws=draws)))
+            self.missing[whole.name] = calibration.missing
 
     def __call__(self, architecture: Architecture) -> Scores:
         """Every scorer's score, averaged over the draws.
@@ -99,19 +118,7 @@ class Evaluator:
             CandidateError: the network failed, is dead (with `guard`), or no scorer has a finite score.
         """
         start = time.perf_counter()
-        drawn: dict[str, list[float]] = {scorer.name: [] for scorer in self._scorers}
-        try:
-            for how in dict.fromkeys(scorer.initialisation for scorer in self._scorers):
-                for draw in range(self._draws if how else 1):
-                    student = self._student(architecture, how, draw)
-                    for scorer in self._scorers:
-                        if scorer.initialisation == how:
-                            drawn[scorer.name].append(scorer(student))
-        except (RuntimeError, ArithmeticError, MemoryError) as error:
-            if isinstance(error, CandidateError):
-                raise
-            reason = (str(error).splitlines() or [""])[0]
-            raise CandidateError(f"{type(error).__name__}: {reason}") from error
+        drawn = self.drawn(architecture)
         found = {name: taken for name, taken in drawn.items() if all(math.isfinite(value) for value in taken)}
         if not found:
             raise CandidateError(f"no finite score ({', '.join(f'{n} {v}' for n, v in drawn.items())})")
@@ -121,10 +128,45 @@ class Evaluator:
             seconds=time.perf_counter() - start,
         )
 
+    def drawn(self, architecture: Architecture) -> dict[str, list[float]]:
+        """Every scorer's score of each draw, NaN or infinite where it had none.
+
+        Raises:
+            CandidateError: the network failed, or is dead (with `guard`).
+        """
+        drawn: dict[str, list[float]] = {scorer.name: [] for scorer in self._scorers}
+        try:
+            for how in dict.fromkeys(scorer.initialisation for scorer in self._scorers):
+                for draw in range(self._draws):
+                    student = self._student(architecture, how, draw)
+                    for scorer in self._scorers:
+                        if scorer.initialisation == how:
+                            drawn[scorer.name].append(scorer(student))
+        except (RuntimeError, ArithmeticError, MemoryError) as error:
+            if isinstance(error, CandidateError):
+                raise
+            reason = (str(error).splitlines() or [""])[0]
+            raise CandidateError(f"{type(error).__name__}: {reason}") from error
+        for whole, parts in self._wholes:
+            try:
+                taken = parts.drawn(architecture)
+            except CandidateError:
+                if self._guard or not self._scorers:
+                    raise
+                drawn[whole.name] = [math.nan] * self._draws
+                continue
+            draws = [{name: values[draw] for name, values in taken.items()} for draw in range(self._draws)]
+            drawn[whole.name] = [whole(self._without_network(architecture, values)) for values in draws]
+        return drawn
+
+    def _without_network(
+        self, architecture: Architecture, parts: Mapping[str, float] = MappingProxyType({})
+    ) -> Student:
+        return Student(architecture.key, functools.partial(self.cost, architecture), parts=parts)
+
     def _student(self, architecture: Architecture, how: Initialisation | None, draw: int) -> Student:
-        count_cost = functools.partial(self.cost, architecture)
         if how is None:
-            return Student(architecture.key, count_cost)
+            return self._without_network(architecture)
         with uninitialised():
             network = self._space.build(architecture, self._task)
         seed = derive_seed(self._seed, architecture.key, how, draw)
@@ -132,10 +174,9 @@ class Evaluator:
         seen = self._observe(network, how)
         if self._guard and _is_dead(seen.view.features):
             raise CandidateError("dead: its last features are the same for every input")
-        return Student(
-            architecture.key,
-            count_cost,
-            seen.view,
+        return dataclasses.replace(
+            self._without_network(architecture),
+            view=seen.view,
             codes=seen.codes,
             blocks=seen.blocks,
             graph=seen.graph,

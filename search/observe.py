@@ -13,6 +13,15 @@ from torch.overrides import TorchFunctionMode
 
 from pipeline.network import PooledClassifier, View, look
 
+_NAMES = ("relu", "relu6", "hardtanh", "hardswish", "silu", "gelu", "leaky_relu", "elu", "mish")
+_ACTIVATIONS = frozenset(
+    getattr(home, name + end)
+    for home in (torch, torch.nn.functional, Tensor)
+    for name in _NAMES
+    for end in ("", "_")
+    if hasattr(home, name + end)
+)
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -29,7 +38,7 @@ class Graph:
 @dataclass(frozen=True)
 class Observation:
     view: View
-    codes: tuple[Tensor, ...] = ()  # the sign pattern of every ReLU, [B, units] bool
+    codes: tuple[Tensor, ...] = ()  # which units of every activation are on, [B, units] bool
     blocks: tuple[Tensor, ...] = ()  # what goes into the first block, then each block's output, [B, C, H, W]
     graph: Graph | None = None
 
@@ -43,21 +52,21 @@ def observe(
     blocks to record.
     """
     network.train()
-    relus, passed = _ReluCodes(), list[Tensor]()
+    activations, passed = _ActivationCodes(), list[Tensor]()
     with ExitStack() as recording:
         if codes:
-            recording.enter_context(relus)
+            recording.enter_context(activations)
         if blocks and isinstance(network, PooledClassifier):
             recording.enter_context(_recorded(network.blocks(), passed))
         if not graph:
             recording.enter_context(torch.no_grad())
-            return Observation(look(network, inputs), tuple(relus.taken), tuple(passed))
+            return Observation(look(network, inputs), tuple(activations.taken), tuple(passed))
         recording.enter_context(_constant_weights(network))
         leaf = inputs.detach().requires_grad_()
         view = look(network, leaf)
     return Observation(
         View(*(tensor.detach() for tensor in view)),
-        tuple(relus.taken),
+        tuple(activations.taken),
         tuple(tensor.detach() for tensor in passed),
         Graph(leaf, tuple(passed), view.logits),
     )
@@ -95,10 +104,11 @@ def _constant_weights(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-class _ReluCodes(TorchFunctionMode):
-    """Records which units of every ReLU are on, modules and functions alike."""
+class _ActivationCodes(TorchFunctionMode):
+    """Records which units of every activation are on (their input is positive), modules and functions alike.
 
-    _RELUS = frozenset({torch.relu, torch.relu_, torch.nn.functional.relu, Tensor.relu, Tensor.relu_})
+    For ReLU that is the state of a linear region; for its smooth relatives, the half of their curve.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +117,7 @@ class _ReluCodes(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        output = func(*args, **(kwargs or {}))
-        if func in self._RELUS:
-            self.taken.append((output > 0).flatten(1))
-        return output
+        kwargs = kwargs or {}
+        if func in _ACTIVATIONS:  # before the call, which may overwrite its input
+            self.taken.append(((args[0] if args else kwargs["input"]) > 0).flatten(1))
+        return func(*args, **kwargs)

@@ -4,14 +4,17 @@ from search.scorers.az_trainability import AzTrainability
 from search.scorers.base import Scorer, ScoringContext, Student
 from search.scorers.counts import Flops, Params, Random
 from search.scorers.diswot import Diswot, DiswotRelation, DiswotSemantic, DiswotStages
+from search.scorers.ensemble import Calibration, Ensemble
 from search.scorers.jacov import Jacov
 from search.scorers.meco import Meco
 from search.scorers.nwot import Nwot
 from search.scorers.swap import Swap
 from search.scorers.synflow import Synflow
+from search.scorers.zen import Zen
 from search.scorers.zico import Zico
 
 SCORERS: dict[str, type[Scorer]] = {
+    "ensemble": Ensemble,
     "diswot": Diswot,
     "diswot_semantic": DiswotSemantic,
     "diswot_relation": DiswotRelation,
@@ -23,9 +26,17 @@ SCORERS: dict[str, type[Scorer]] = {
     "synflow": Synflow,
     "meco": Meco,
     "zico": Zico,
+    "zen": Zen,
     "params": Params,
     "flops": Flops,
     "random": Random,
 }
 
-__all__ = ["SCORERS", "Scorer", "ScoringContext", "Student"]
+
+def builds_networks(name: str) -> bool:
+    """Whether a scorer looks at a network with weights; the rest count, or roll dice."""
+    kind = SCORERS[name]
+    return kind.initialisation is not None or any(builds_networks(part) for part in kind.parts)
+
+
+__all__ = ["SCORERS", "Calibration", "Scorer", "ScoringContext", "Student", "builds_networks"]

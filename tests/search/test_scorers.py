@@ -57,8 +57,20 @@ def batch(task, make_batch):
     return make_batch(task, 16)
 
 
+@pytest.fixture(scope="module")
+def calibrations():
+    """Computed once for all tests here: they are tested in test_ensemble.py."""
+    known = {}
+
+    def calibrated(key, compute):
+        known[key] = known.get(key) or compute()
+        return known[key]
+
+    return calibrated
+
+
 @pytest.fixture
-def evaluator(task, batch):
+def evaluator(task, batch, calibrations):
     """Scorer names (and options) to an evaluator with a teacher of its own, always from the same weights."""
 
     def make(space, *names, seed=0, teacher=None, **options):
@@ -66,6 +78,7 @@ def evaluator(task, batch):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(5)
                 teacher = make_teacher(task)
+        options = {"calibrated": calibrations} | options
         return Evaluator(space, task, batch, names, teacher=teacher, seed=seed, **options)
 
     return make

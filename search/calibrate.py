@@ -1,0 +1,77 @@
+"""The ensemble's scales, from random architectures of the space: unlabelled, and nameable by content."""
+
+import hashlib
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+from pipeline.cost import Cost
+from pipeline.data import Batch
+from pipeline.errors import CandidateError, FailedError
+from pipeline.frozen import derive_seed, digest
+from search.scorers import Calibration
+from search.space import Architecture, SearchSpace
+
+ARCHITECTURES = 64
+
+Calibrated = Callable[[str, Callable[[], Calibration]], Calibration]  # (name by content, how to compute it)
+
+
+class Drawing(Protocol):
+    """What an `Evaluator` of the parts is."""
+
+    @property
+    def content(self) -> str: ...
+    @property
+    def cost(self) -> Callable[[Architecture], Cost]: ...
+    def drawn(self, architecture: Architecture) -> dict[str, list[float]]: ...
+
+
+def calibrate(space: SearchSpace, parts: Drawing, seed: int, calibrated: Calibrated) -> Calibration:
+    """The parts' scales over 64 random members of the space, whatever the budget; over all members of a smaller one.
+
+    Raises:
+        FailedError: not one of them could be scored.
+    """
+    rng = random.Random(derive_seed(seed, "calibration"))
+    architectures = _sample(space, rng)
+    members = [(architecture.key, parts.cost(architecture)) for architecture in architectures]  # costs tell widths
+    key = digest("edgestill.calibration/1", parts.content, members)
+
+    def compute() -> Calibration:
+        columns: dict[str, list[float]] = {}
+        reasons = set()
+        for architecture in architectures:
+            try:
+                found = parts.drawn(architecture)
+            except CandidateError as error:  # it would fail in the search too, and says nothing of scales
+                reasons.add(str(error))
+                continue
+            for name, (score, *_) in found.items():
+                columns.setdefault(name, []).append(score)
+        if not columns:
+            reason = "; ".join(sorted(reasons)[:3])
+            raise FailedError(
+                f"none of {len(architectures)} random students of space {space.name!r} has scores: {reason}"
+            )
+        return Calibration.of(columns)
+
+    return calibrated(key, compute)
+
+
+def content_of(batch: Batch, *rest: object) -> str:
+    """Names what scores depend on besides the architecture."""
+    tensors = hashlib.sha256()
+    for tensor in batch:
+        tensors.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest(tensors.hexdigest(), *rest)
+
+
+def _sample(space: SearchSpace, rng: random.Random) -> list[Architecture]:
+    if space.size <= ARCHITECTURES:
+        return list(space.all_architectures())
+    found: dict[str, Architecture] = {}
+    while len(found) < ARCHITECTURES:
+        architecture = space.sample(rng)
+        found.setdefault(architecture.key, architecture)
+    return list(found.values())

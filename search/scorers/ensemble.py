@@ -1,0 +1,98 @@
+"""The default score: several scores, each on a scale in its own natural units, added up."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from pipeline.frozen import Frozen
+from search.scorers.base import Scorer, ScoringContext, Student
+
+_CLIP = (-4.0, 6.0)
+_NORMAL_SPREAD = 2.563  # a normal distribution's 90th less its 10th percentile, in standard deviations
+_MIN_SHARE = 0.5  # of the calibration's architectures that must have a score, for a part to take part
+
+
+class Part(NamedTuple):
+    weight: float
+    log: bool  # of a count
+    min_scale: float  # the part's spread over a wide space; a narrow one must not blow its noise up to this
+
+
+# The least scales are the spreads over half of NAS-Bench-201's 725 published cells at 32 pixels (docs/scores.md).
+PARTS: dict[str, Part] = {
+    "params": Part(1.0, True, 0.81),
+    "swap": Part(1.0, True, 0.81),
+    "jacov": Part(1.0, False, 22.0),
+    "az_trainability": Part(1.0, False, 0.52),
+    "diswot_semantic": Part(0.1, False, 0.35),
+    "diswot_relation": Part(0.1, False, 0.0032),
+}
+
+
+class Scale(Frozen):
+    """Where a part's scores lie over a space: z = clip((t - median) / scale, -4, 6), t = ln for counts."""
+
+    median: float
+    scale: float
+
+
+class Calibration(Frozen):
+    """The scales of the parts that have a score in a space, from unlabelled random architectures of it."""
+
+    scales: dict[str, Scale]
+    missing: tuple[str, ...]  # parts without a score on most architectures: left out for the whole space
+    architectures: int
+
+    @classmethod
+    def of(cls, columns: Mapping[str, Sequence[float]]) -> "Calibration":
+        """From each part's scores of the same architectures, NaN where there is none."""
+        scales, missing = {}, []
+        for name, part in PARTS.items():
+            given = [_natural(value, part) for value in columns.get(name, ())]
+            found = [value for value in given if math.isfinite(value)]
+            if not found or len(found) < _MIN_SHARE * len(given):
+                missing.append(name)
+                continue
+            low, median, high = np.quantile(found, (0.1, 0.5, 0.9))
+            scale = max(float(high - low) / _NORMAL_SPREAD, part.min_scale)
+            scales[name] = Scale(median=float(median), scale=scale)
+        return cls(scales=scales, missing=tuple(missing), architectures=max(map(len, columns.values())))
+
+
+class Ensemble(Scorer):
+    """sum_i w_i z_i over the parts, z_i on the calibration's fixed scale; scores one candidate alone.
+
+    Ours. The scales are fixed before the search, so that a score does not depend on the other candidates, and are
+    never finer than a wide space's: over a narrow space most scores hardly vary, and ranks or standard deviations
+    would blow their noise up. What each part is worth was measured (docs/scores.md).
+    """
+
+    name: ClassVar[str] = "ensemble"
+    parts: ClassVar[tuple[str, ...]] = tuple(PARTS)
+    images: ClassVar[int | None] = 32
+
+    def __init__(self, context: ScoringContext) -> None:
+        super().__init__(context)
+        assert context.calibration is not None
+        self._calibration = context.calibration
+
+    def __call__(self, student: Student) -> float:
+        return sum(PARTS[name].weight * z for name, z in self.standardised(student.parts).items())
+
+    def standardised(self, parts: Mapping[str, float]) -> dict[str, float]:
+        """The z of every part that the space has; NaN where the candidate has no score of it."""
+        return {name: _z(_natural(parts[name], PARTS[name]), scale) for name, scale in self._calibration.scales.items()}
+
+
+def _natural(value: float, part: Part) -> float:
+    if not part.log or math.isnan(value):
+        return value
+    return math.log(value) if value > 0 else math.nan
+
+
+def _z(value: float, scale: Scale) -> float:
+    if math.isnan(value):
+        return math.nan
+    return min(max((value - scale.median) / scale.scale, _CLIP[0]), _CLIP[1])
