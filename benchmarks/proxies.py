@@ -1,20 +1,24 @@
-"""How well each training-free score ranks trained NAS-Bench-201 networks, and what it costs.
+"""How well each training-free score ranks trained networks, and what it costs.
 
-    python benchmarks/proxies.py proxies_725.json cifar10.npz [--sample 100] [--seed 0] [--half choose]
+    python benchmarks/proxies.py proxies_725.json cifar10.npz [--half choose] [--sample 100] [--seed 0]
+    python benchmarks/proxies.py s0_cifar100_plain_accuracy.txt cifar10.npz
 
-The first file has validation accuracies by data set and cell, with cells as tuples over the edges (1,2) (1,3) (1,4)
-(2,3) (2,4) (3,4) of operations [skip, none, 3x3, 1x1, avgpool]; the second has `x_train` [N, H, W, C] uint8 and
-`y_train`. Choices are to be made on `--half choose` and reported on `--half report`, split by the SHA-256 of the
-architecture's string.
+The first file is either NAS-Bench-201's: validation accuracies by data set and cell, with cells as tuples over the
+edges (1,2) (1,3) (1,4) (2,3) (2,4) (3,4) of operations [skip, none, 3x3, 1x1, avgpool]; or DisWOT's space S0: lines of
+`abc accuracy`, the basic blocks of three stages. The second has `x_train` [N, H, W, C] uint8 and `y_train`. Choices are
+to be made on `--half choose` and reported on `--half report`, split by the SHA-256 of the architecture's string.
 
-A cell without a score (dead, or not finite) ranks below all others. Regret is the best accuracy under a cap of
-parameters less that of the score's pick, in points, the mean over eight caps at the eighths of the sample's
-parameters. Intervals are 95 % percentiles of a bootstrap over architectures. Cost is the time of scoring alone,
-construction and initialisation included, in bare forward passes without gradients, the total over some candidates.
+A row without a part of the ensemble is the ensemble less that part. `published rank sum` adds the ranks of the file's
+own synflow, nwot and jacov. An architecture without a score (dead, or not finite) ranks below all others. Regret is the
+best accuracy under a cap of parameters less that of the score's pick, in points, the mean over eight caps at the
+eighths of the sample's parameters. Intervals are 95 % percentiles of a bootstrap over architectures. Cost is the time
+of scoring alone, construction and initialisation included, in bare forward passes of the whole batch without
+gradients, the total over some architectures.
 """
 
 import argparse
 import ast
+import contextlib
 import hashlib
 import json
 import random
@@ -28,79 +32,113 @@ import scipy
 import torch
 from scipy.stats import kendalltau, rankdata
 
-from pipeline.data import Batch, ImageSplit, draw_batch
+from pipeline.data import Batch, draw_batch, load_whole_train
+from pipeline.datasets import NpzConfig
 from pipeline.errors import CandidateError
 from pipeline.network import initialise, look
 from pipeline.provenance import describe_machine
 from pipeline.task import Task
 from pipeline.teacher import TeacherConfig, build_teacher
 from search.evaluate import CostTable, Evaluator
-from search.scorers import SCORERS
-from search.space import Architecture
-from search.spaces import Nb201Space
+from search.scorers import SCORERS, Calibration, builds_networks
+from search.scorers.ensemble import PARTS
+from search.space import Architecture, SearchSpace
+from search.spaces import Nb201Space, ResNetSpace
 
 _EDGES = ("edge01", "edge02", "edge03", "edge12", "edge13", "edge23")
 _OPERATIONS = (1, 0, 3, 2, 4)  # the file's operation to ours
+_RANK_SUM = ("synflow", "nwot", "jacov")
+_CALIBRATIONS: dict[str, Calibration] = {}
 _RESAMPLES = 1000
 _CAPS = 8
 
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], float]  # (scores, accuracies, parameters), [N] each
 
 
-class Cell(NamedTuple):
+class Trained(NamedTuple):
     architecture: Architecture
     accuracy: float  # per cent
-    params: float
+    published: dict[str, float]  # other scores of the file, by name
 
 
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    space = Nb201Space()
-    task, batch = _read_images(arguments.images, arguments.batch_size, arguments.seed)
-    cells = _sample(_read_cells(arguments.table, arguments.dataset, space), space, arguments)
+    task, train = load_whole_train(NpzConfig(path=arguments.images))
+    batch = draw_batch(train, arguments.batch_size, arguments.seed)
+    is_s0 = arguments.table.suffix == ".txt"
+    space: SearchSpace = ResNetSpace() if is_s0 else Nb201Space()
+    listed = _read_s0(arguments.table, space) if is_s0 else _read_cells(arguments.table, arguments.dataset, space)
+    rows = _sample(listed, space, arguments)
     costs = CostTable(space, task)
-    _check_params(cells, costs)
+    if not is_s0:
+        _check_params(rows, costs)
 
     def make(names: Sequence[str]) -> Evaluator:
         teacher = build_teacher(TeacherConfig(architecture="resnet56"), task)
         options = {"seed": arguments.seed, "draws": arguments.draws, "guard": True, "costs": costs}
-        return Evaluator(space, task, batch, names, teacher=teacher, **options)
+        return Evaluator(space, task, batch, names, teacher=teacher, comparable=True, calibrated=_kept, **options)
 
-    columns = _score(make, arguments.scorers, [cell.architecture for cell in cells])
-    timed = [cell.architecture for cell in cells[: arguments.timed]]
-    forwards = {name: _cost(make([name]), space, task, batch, timed) for name in arguments.scorers}
+    columns = _score(make, arguments.scorers, [row.architecture for row in rows])
+    columns |= _published(rows)
+    timed = [row.architecture for row in rows[: arguments.timed]]
+    forwards = {name: _cost(make([name]), space, task, batch, timed) for name in arguments.scorers if timed}
     machine = describe_machine()
     print(
-        f"{len(cells)} cells, half {arguments.half}, seed {arguments.seed}, {arguments.dataset} validation accuracy, "
-        f"batch {arguments.batch_size}, {arguments.draws} draw(s)\n{machine['cpu']}, {arguments.threads} thread(s), "
+        f"{len(rows)} architectures of {space.name}, half {arguments.half}, seed {arguments.seed}, batch "
+        f"{arguments.batch_size}, {arguments.draws} draw(s)\n{machine['cpu']}, {arguments.threads} thread(s), "
         f"python {machine['python']}, torch {torch.__version__}, scipy {scipy.__version__}\n"
     )
-    _print_table(columns, forwards, cells, arguments.seed)
+    params = np.array([costs(row.architecture).params for row in rows], dtype=float)
+    _print_table(columns, forwards, np.array([row.accuracy for row in rows]), params, arguments.seed)
 
 
 def _score(
     make: Callable[[Sequence[str]], Evaluator], names: Sequence[str], architectures: Sequence[Architecture]
 ) -> dict[str, np.ndarray]:
     """Scorer to [N], NaN where there is none; scorers of one initialisation share its forward pass."""
-    columns = {name: np.full(len(architectures), np.nan) for name in names}
-    for blind in (True, False):  # counts are had of dead candidates too
-        group = [name for name in names if (SCORERS[name].initialisation is None) == blind]
-        if not group:
-            continue
-        evaluator = make(group)
-        for i, architecture in enumerate(architectures):
-            try:
-                values = evaluator(architecture).values
-            except CandidateError:
-                continue
-            for name, value in values.items():
-                columns[name][i] = value
+    columns: dict[str, np.ndarray] = {}
+    plain = [name for name in names if not SCORERS[name].parts]
+    for group in ([n for n in plain if not builds_networks(n)], [n for n in plain if builds_networks(n)]):
+        evaluator = make(group) if group else None  # counts are had of dead candidates too
+        columns |= {name: np.full(len(architectures), np.nan) for name in group}
+        for i, architecture in enumerate(architectures if evaluator else ()):
+            with contextlib.suppress(CandidateError):
+                for name, value in evaluator(architecture).values.items():
+                    columns[name][i] = value
+    return (_score_ensemble(make(["ensemble"]), architectures) if "ensemble" in names else {}) | columns
+
+
+def _score_ensemble(evaluator: Evaluator, architectures: Sequence[Architecture]) -> dict[str, np.ndarray]:
+    """The ensemble, and the ensemble without each of its parts."""
+    names = {None: "ensemble"} | {part: f"ensemble - {part}" for part in PARTS}
+    columns = {name: np.full(len(architectures), np.nan) for name in names.values()}
+    ((ensemble, parts),) = evaluator.wholes
+    for i, architecture in enumerate(architectures):
+        with contextlib.suppress(CandidateError):
+            drawn = parts.drawn(architecture)
+            for part, name in names.items():
+                totals = []
+                for values in zip(*drawn.values(), strict=True):
+                    z = ensemble.standardised(dict(zip(drawn, values, strict=True)))
+                    totals.append(sum(PARTS[other].weight * z[other] for other in z if other != part))
+                columns[name][i] = np.mean(totals)
     return columns
 
 
+def _published(rows: Sequence[Trained]) -> dict[str, np.ndarray]:
+    terms = [[row.published[name] for row in rows] for name in _RANK_SUM if name in rows[0].published]
+    return {"published rank sum": sum(rankdata(term) for term in terms)} if len(terms) == len(_RANK_SUM) else {}
+
+
+def _kept(key: str, compute: Callable[[], Calibration]) -> Calibration:
+    """The ensemble is calibrated once, for the table and for its timing."""
+    _CALIBRATIONS[key] = _CALIBRATIONS.get(key) or compute()
+    return _CALIBRATIONS[key]
+
+
 def _cost(
-    evaluator: Evaluator, space: Nb201Space, task: Task, batch: Batch, architectures: Sequence[Architecture]
+    evaluator: Evaluator, space: SearchSpace, task: Task, batch: Batch, architectures: Sequence[Architecture]
 ) -> float:
     """Seconds of scoring over seconds of a bare forward pass, which take turns."""
     scoring = bare = 0.0
@@ -125,9 +163,9 @@ def _cost(
     return 2 * scoring / bare
 
 
-def _print_table(columns: dict[str, np.ndarray], forwards: dict[str, float], cells: Sequence[Cell], seed: int) -> None:
-    accuracy = np.array([cell.accuracy for cell in cells])
-    params = np.array([cell.params for cell in cells])
+def _print_table(
+    columns: dict[str, np.ndarray], forwards: dict[str, float], accuracy: np.ndarray, params: np.ndarray, seed: int
+) -> None:
     caps = np.quantile(params, np.arange(1, _CAPS + 1) / _CAPS)
     metrics: dict[str, Metric] = {
         "Kendall tau": lambda s, a, p: float(kendalltau(s, a).statistic),
@@ -135,12 +173,13 @@ def _print_table(columns: dict[str, np.ndarray], forwards: dict[str, float], cel
         "partial given params": _partial,
         "mean regret": lambda s, a, p: _mean_regret(s, a, p, caps),
     }
-    draws = np.random.default_rng(seed).integers(len(cells), size=(_RESAMPLES, len(cells)))
+    draws = np.random.default_rng(seed).integers(len(accuracy), size=(_RESAMPLES, len(accuracy)))
     print(f"| scorer | {' | '.join(metrics)} | no score | bare forwards |\n|{'---|' * (len(metrics) + 3)}")
     for name, column in columns.items():
         scores = np.where(np.isnan(column), np.nanmin(column) - 1, column)
         parts = [_with_interval(metric, scores, accuracy, params, draws) for metric in metrics.values()]
-        print(f"| `{name}` | {' | '.join(parts)} | {np.isnan(column).sum()} | {forwards[name]:.2f} |")
+        cost = f"{forwards[name]:.2f}" if name in forwards else ""
+        print(f"| `{name}` | {' | '.join(parts)} | {np.isnan(column).sum()} | {cost} |")
 
 
 def _with_interval(
@@ -175,40 +214,35 @@ def _mean_regret(scores: np.ndarray, accuracy: np.ndarray, params: np.ndarray, c
     return float(np.mean(regrets))
 
 
-def _read_cells(table: Path, dataset: str, space: Nb201Space) -> list[Cell]:
+def _read_cells(table: Path, dataset: str, space: SearchSpace) -> list[Trained]:
     rows = json.loads(table.read_text())[dataset]
     cells = []
     for key, row in rows.items():
         choices = dict(zip(_EDGES, (_OPERATIONS[i] for i in ast.literal_eval(key)), strict=True))
-        cells.append(Cell(space.make(choices), row["val_accuracy"], 1e6 * row["params"]["score"]))
+        published = {name: value["score"] for name, value in row.items() if isinstance(value, dict)}
+        cells.append(Trained(space.make(choices), row["val_accuracy"], published))
     return sorted(cells, key=lambda cell: space.format(cell.architecture))
 
 
-def _sample(cells: Sequence[Cell], space: Nb201Space, arguments: argparse.Namespace) -> list[Cell]:
-    def half(cell: Cell) -> str:
-        return ("choose", "report")[hashlib.sha256(space.format(cell.architecture).encode()).digest()[0] % 2]
+def _read_s0(table: Path, space: SearchSpace) -> list[Trained]:
+    lines = (line.split() for line in table.read_text().splitlines() if line.strip())
+    return [Trained(space.parse("-".join(blocks)), float(accuracy), {}) for blocks, accuracy in lines]
 
-    kept = [cell for cell in cells if arguments.half in (None, half(cell))]
+
+def _sample(rows: Sequence[Trained], space: SearchSpace, arguments: argparse.Namespace) -> list[Trained]:
+    def half(row: Trained) -> str:
+        return ("choose", "report")[hashlib.sha256(space.format(row.architecture).encode()).digest()[0] % 2]
+
+    kept = [row for row in rows if arguments.half in (None, half(row))]
     return random.Random(arguments.seed).sample(kept, min(arguments.sample or len(kept), len(kept)))
 
 
-def _check_params(cells: Sequence[Cell], costs: CostTable) -> None:
+def _check_params(cells: Sequence[Trained], costs: CostTable) -> None:
     """The file's cells must be read as the networks that they were."""
     for cell in cells:
-        found = costs(cell.architecture).params
-        if abs(found - cell.params) > 1:
-            raise SystemExit(f"{cell.architecture} has {found} parameters here and {cell.params:.0f} in the table")
-
-
-def _read_images(path: Path, size: int, seed: int) -> tuple[Task, Batch]:
-    with np.load(path) as data:
-        images = torch.from_numpy(data["x_train"]).movedim(3, 1)
-        targets = torch.from_numpy(data["y_train"]).long()
-    pixels = images[:10_000].float() / 255
-    mean, std = (tuple(values.tolist()) for values in (pixels.mean((0, 2, 3)), pixels.std((0, 2, 3))))
-    classes = int(targets.max()) + 1
-    task = Task(labels=tuple(map(str, range(classes))), input_shape=tuple(images.shape[1:]), mean=mean, std=std)
-    return task, draw_batch(ImageSplit(images, targets), size, seed)
+        found, published = costs(cell.architecture).params, 1e6 * cell.published["params"]
+        if abs(found - published) > 1:
+            raise SystemExit(f"{cell.architecture} has {found} parameters here and {published:.0f} in the table")
 
 
 def _seconds(call: Callable[[], None]) -> float:
@@ -219,13 +253,13 @@ def _seconds(call: Callable[[], None]) -> float:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=Path, help="accuracies by data set and cell, JSON")
+    parser.add_argument("table", type=Path, help="accuracies: NAS-Bench-201's JSON or S0's txt")
     parser.add_argument("images", type=Path, help="npz with x_train and y_train")
     parser.add_argument("--dataset", default="cifar10", help="a key of the table; the images should be of it")
     parser.add_argument("--scorers", nargs="+", choices=list(SCORERS), default=list(SCORERS))
-    parser.add_argument("--sample", type=int, help="cells drawn by seed; all without it")
+    parser.add_argument("--sample", type=int, help="architectures drawn by seed; all without it")
     parser.add_argument("--half", choices=("choose", "report"), help="both without it")
-    parser.add_argument("--timed", type=int, default=10, help="cells whose scoring is timed")
+    parser.add_argument("--timed", type=int, default=10, help="architectures whose scoring is timed")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)

@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from flows.cache import kept_calibration
 from pipeline.checkpoint import write_atomic
 from pipeline.data import draw_batch, load_whole_train
 from pipeline.datasets import NpzConfig
@@ -64,7 +65,11 @@ def score_file(
         teacher=build_teacher(TeacherConfig(architecture=teacher), task),
         seed=seed,
         draws=draws,
+        calibrated=kept_calibration,
     )
+    for name, parts in evaluator.missing.items():
+        if parts:
+            say(f"{name} does without {', '.join(parts)}, which have no score in this space beside this teacher")
     rows = [_row(text, architecture, evaluator, scorers, say) for text, architecture in listed]
     write_atomic(out, _csv(["architecture", *scorers, "seconds"], rows).encode())
     return len(rows)

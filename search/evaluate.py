@@ -100,7 +100,7 @@ class Evaluator:
         looks = [float(tensor.double().sum()) for tensor in seen.view] if seen else []
         self.content = content_of(batch, task, list(scorers), seed, looks)
         self.missing: dict[str, tuple[str, ...]] = {}  # parts that a scorer has to do without in this space
-        self._wholes: list[tuple[Scorer, Evaluator]] = []
+        self.wholes: list[tuple[Scorer, Evaluator]] = []
         for whole in (SCORERS[name] for name in scorers if SCORERS[name].parts):
             shown = Batch(*(part[: whole.images] for part in batch))
             parts = [name for name in whole.parts if teacher is not None or not SCORERS[name].needs_teacher]
@@ -108,7 +108,7 @@ class Evaluator:
             over = functools.partial(over, comparable=True, guard=True, costs=self.cost)
             calibration = calibrate(space, over(draws=1), seed, calibrated)
             context = ScoringContext(shown, None, dims, seed, calibration=calibration)
-            self._wholes.append((whole(context), over(draws=draws)))
+            self.wholes.append((whole(context), over(draws=draws)))
             self.missing[whole.name] = calibration.missing
 
     def __call__(self, architecture: Architecture) -> Scores:
@@ -147,7 +147,7 @@ class Evaluator:
                 raise
             reason = (str(error).splitlines() or [""])[0]
             raise CandidateError(f"{type(error).__name__}: {reason}") from error
-        for whole, parts in self._wholes:
+        for whole, parts in self.wholes:
             try:
                 taken = parts.drawn(architecture)
             except CandidateError:

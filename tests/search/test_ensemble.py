@@ -92,7 +92,7 @@ def test_a_part_without_a_score_on_few_is_kept_and_its_scale_is_of_the_rest():
 
 def test_a_candidate_that_lacks_a_part_which_the_space_has_has_no_score(space, task, batch, monkeypatch):
     ask = Evaluator(space, task, batch, ["ensemble", "params"], teacher=teacher_of(task), seed=0)
-    _, parts = ask._wholes[0]
+    _, parts = ask.wholes[0]
     drawn = parts.drawn
     monkeypatch.setattr(parts, "drawn", lambda architecture: drawn(architecture) | {"jacov": [math.nan]})
     assert set(ask(space.sample(random.Random(0))).values) == {"params"}
