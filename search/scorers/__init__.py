@@ -6,7 +6,7 @@ from search.scorers.counts import Flops, Params, Random
 from search.scorers.diswot import Diswot, DiswotRelation, DiswotSemantic, DiswotStages
 from search.scorers.ensemble import Calibration, Ensemble
 from search.scorers.jacov import Jacov
-from search.scorers.meco import Meco
+from search.scorers.meco import Meco, MecoBlocks
 from search.scorers.nwot import Nwot
 from search.scorers.swap import Swap
 from search.scorers.synflow import Synflow
@@ -25,6 +25,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "az_trainability": AzTrainability,
     "synflow": Synflow,
     "meco": Meco,
+    "meco_blocks": MecoBlocks,
     "zico": Zico,
     "zen": Zen,
     "params": Params,

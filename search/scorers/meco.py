@@ -2,6 +2,7 @@
 
 # C channels, P positions
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from pipeline.network import Initialisation, Normalize, look
 from search.scorers.base import Scorer, Student
+
+INPUTS = 8  # that MecoBlocks takes the positions of
+LEAST = 1e-4  # its e: smallest eigenvalues below differ by rounding
 
 
 class Meco(Scorer):
@@ -39,6 +43,24 @@ def smallest_eigenvalue(features: Tensor) -> float:
     if rows.shape[0] == 1 or rows.shape[1] == 1:  # one channel correlates with itself, one position with nothing
         return float(rows.shape[1] > 1)
     return float(torch.linalg.eigvalsh(torch.corrcoef(rows).nan_to_num(0, 0, 0))[0])
+
+
+class MecoBlocks(Scorer):
+    """ln(e + mean over blocks of the smallest eigenvalue of the correlation of the channels of the block's output).
+
+    Ours, after MeCo: over blocks rather than all modules, so that it does not depend on how a network is cut into
+    modules; their mean, so that it does not count them; over the positions of 8 inputs, which is less noisy than
+    one. Of an identity among blocks it says what the block before it did.
+    """
+
+    name: ClassVar[str] = "meco_blocks"
+    initialisation: ClassVar[Initialisation | None] = "kaiming"
+    needs_blocks: ClassVar[bool] = True
+
+    def __call__(self, student: Student) -> float:
+        blocks = [block[:INPUTS].movedim(1 if block.dim() == 4 else 2, 0) for block in student.blocks]
+        found = [smallest_eigenvalue(block) for block in blocks]
+        return math.log(LEAST + sum(found) / len(found)) if found else math.nan
 
 
 @contextmanager

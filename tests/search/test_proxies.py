@@ -298,6 +298,19 @@ def test_meco_equals_numpy_on_every_modules_output_for_the_first_image(space, ar
     assert scored("meco", space, architecture, task, batch) == pytest.approx(expected, abs=1e-6)
 
 
+def test_meco_of_blocks_equals_numpy_on_the_positions_of_eight_images(space, architecture, task, make_batch):
+    batch = make_batch(task, 10)
+    network = as_scored(space, architecture, task)
+    with torch.no_grad():
+        outputs = [F.relu(network.bn1(network.conv1(network.normalize(batch.inputs))))]
+        for block in network.blocks():
+            outputs.append(block(outputs[-1]))
+    rows = [output[:8].double().numpy().transpose(1, 0, 2, 3).reshape(output.shape[1], -1) for output in outputs]
+    smallest = [np.linalg.eigvalsh(np.nan_to_num(np.corrcoef(row)))[0] for row in rows]
+    expected = math.log(1e-4 + np.mean(smallest))
+    assert scored("meco_blocks", space, architecture, task, batch) == pytest.approx(expected, rel=1e-6)
+
+
 def test_the_smallest_eigenvalue_of_two_channels_is_one_less_their_correlation():
     one, noise = torch.randn(2, 6, 6, dtype=torch.float64)
     other = one + 0.5 * noise
