@@ -11,15 +11,22 @@ from export.result import Parity
 from export.sessions import runner
 from pipeline.data import ImageSplit
 from pipeline.errors import ExportError
+from pipeline.task import PADDING
 
 MAX_ABS_DIFFERENCE = 1e-4  # of a logit, fp32
 _BATCH = 256
 
 
 def check_parity(
-    network: nn.Module, path: Path, splits: Mapping[str, ImageSplit], input_shape: tuple[int, int, int]
+    network: nn.Module,
+    path: Path,
+    splits: Mapping[str, ImageSplit],
+    input_shape: tuple[int, ...],
+    vocab_size: int | None = None,
 ) -> Parity:
     """Compare file and network on whole splits, on zeros and extremes, and at batch sizes 1 and 7.
+
+    With a vocabulary, inputs are token ids; nothing but padding and no padding at all take the extremes' place.
 
     Raises:
         ExportError: a logit differs by more than 1e-4, or an arg max differs at all; says where.
@@ -28,7 +35,7 @@ def check_parity(
     run = runner(path)
     worst, agreeing, count, checked = 0.0, 0, 0, []
     with torch.inference_mode():
-        for kind, images in _inputs(splits, input_shape):
+        for kind, images in _inputs(splits, input_shape, vocab_size):
             expected = network(images).numpy()
             found = run(images.numpy())
             if found.shape != expected.shape or not np.isfinite(found).all():
@@ -49,16 +56,23 @@ def check_parity(
     return Parity(max_abs_difference=worst, top1_agreement=agreeing / count, n=count, checked=tuple(checked))
 
 
-def _inputs(splits: Mapping[str, ImageSplit], input_shape: tuple[int, int, int]) -> Iterator[tuple[str, Tensor]]:
+def _inputs(
+    splits: Mapping[str, ImageSplit], input_shape: tuple[int, ...], vocab_size: int | None
+) -> Iterator[tuple[str, Tensor]]:
     for name, split in splits.items():
         for batch in split.batches(_BATCH):
             yield name, batch.inputs
     first = next(iter(splits.values()))
     for size in (1, 7):
         yield f"batch size {size}", first.batch(torch.arange(min(size, len(first)))).inputs
+    noise = torch.rand(7, *input_shape, generator=torch.Generator().manual_seed(0))
+    if vocab_size is not None:
+        yield "padding", torch.full((1, *input_shape), PADDING)
+        yield "noise", 1 + (noise * (vocab_size - 1)).long()
+        return
     yield "zeros", torch.zeros(1, *input_shape)
     yield "ones", torch.ones(1, *input_shape)
     stripes = torch.zeros(1, *input_shape)
     stripes[..., ::2] = 1
     yield "stripes", stripes
-    yield "noise", torch.rand(7, *input_shape, generator=torch.Generator().manual_seed(0))
+    yield "noise", noise

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 INPUT, OUTPUT = "images", "logits"
+TOKENS = "tokens"  # the input's name where it is text
 PROVIDER = "CPUExecutionProvider"
 
 
@@ -25,11 +26,12 @@ def open_session(path: Path, threads: int = 1) -> "onnxruntime.InferenceSession"
 
 
 def runner(path: Path, threads: int = 1) -> Callable[[np.ndarray], np.ndarray]:
-    """images [B, C, H, W] float32 to logits [B, K], by the file."""
+    """images [B, C, H, W] float32, or token ids [B, T] int64, to logits [B, K], by the file."""
     session = open_session(path, threads)
+    name = session.get_inputs()[0].name
 
-    def run(images: np.ndarray) -> np.ndarray:
-        logits: np.ndarray = session.run([OUTPUT], {INPUT: images})[0]
+    def run(inputs: np.ndarray) -> np.ndarray:
+        logits: np.ndarray = session.run([OUTPUT], {name: inputs})[0]
         return logits
 
     return run

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from export.sessions import INPUT, OUTPUT
+from export.sessions import INPUT, OUTPUT, TOKENS
 from pipeline.errors import ExportError
 
 
-def to_onnx(network: nn.Module, input_shape: tuple[int, int, int], opset: int) -> bytes:
+def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_size: int | None = None) -> bytes:
     """The network in evaluation mode as ONNX fp32: `images` [batch, C, H, W] to `logits` [batch, K].
+
+    With a vocabulary, `tokens` [batch, T] int64 go in.
 
     Raises:
         ExportError: an operator has no ONNX form, the checker refuses the graph, or it holds training-mode nodes.
@@ -24,6 +26,8 @@ def to_onnx(network: nn.Module, input_shape: tuple[int, int, int], opset: int) -
 
     network = network.cpu().eval()
     example = torch.rand(2, *input_shape)
+    if vocab_size is not None:
+        example = (example * vocab_size).long()
     batch = torch.export.Dim("batch")
     try:
         with warnings.catch_warnings(), _quiet():
@@ -31,7 +35,7 @@ def to_onnx(network: nn.Module, input_shape: tuple[int, int, int], opset: int) -
             program = torch.onnx.export(
                 network,
                 (example,),
-                input_names=[INPUT],
+                input_names=[INPUT if vocab_size is None else TOKENS],
                 output_names=[OUTPUT],
                 opset_version=opset,
                 dynamo=True,

@@ -1,9 +1,13 @@
 """What a network costs, counted and not measured: parameters and multiply-accumulates."""
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pipeline.frozen import Frozen
 from pipeline.network import uninitialised
@@ -11,14 +15,17 @@ from pipeline.network import uninitialised
 
 class Cost(Frozen):
     params: int  # trainable parameters
-    flops: int  # multiply-accumulates of one image; what NAS and ResNet papers call FLOPs
+    flops: int  # multiply-accumulates of one input; what NAS and ResNet papers call FLOPs
 
 
-def measure_cost(build: Callable[[], nn.Module], input_shape: tuple[int, int, int]) -> Cost:
-    """Count with one image and without computing: layers with weights only answer with an output's shape.
+def measure_cost(
+    build: Callable[[], nn.Module], input_shape: tuple[int, ...], dtype: torch.dtype = torch.float32
+) -> Cost:
+    """Count with one input and without computing: layers with weights only answer with an output's shape.
 
-    Convolutions and linear layers are counted, one multiply-accumulate as one; normalisation, activations,
-    pooling and sums are not. (NAS-Bench-201's table counts some of those, so its FLOPs are 2 to 10 % higher on
+    Convolutions, linear layers and the two matrix products of attention are counted, one multiply-accumulate as one;
+    normalisation, activations, softmax, look-ups, pooling and sums are not. A sequence counts at its full length.
+    (NAS-Bench-201's table counts some of those, so its FLOPs are 2 to 10 % higher on
     most cells; its parameters are the same to the last one.)
     """
     with uninitialised():
@@ -32,8 +39,8 @@ def measure_cost(build: Callable[[], nn.Module], input_shape: tuple[int, int, in
             module.forward = _identity  # type: ignore[method-assign, assignment]
         elif isinstance(module, nn.Linear):
             module.register_forward_hook(counter.linear)
-    with torch.no_grad():
-        network(torch.zeros(1, *input_shape))
+    with torch.no_grad(), _MatrixProducts(counter):
+        network(torch.zeros(1, *input_shape, dtype=dtype))
     return Cost(params=sum(p.numel() for p in network.parameters()), flops=counter.macs)
 
 
@@ -51,6 +58,30 @@ class _Counter:
 
     def linear(self, layer: nn.Linear, _: tuple[Tensor, ...], output: Tensor) -> None:
         self.macs += output.numel() * layer.in_features
+
+
+class _MatrixProducts(TorchFunctionMode):
+    """Counts products of activations, which no layer with weights stands for."""
+
+    def __init__(self, counter: _Counter) -> None:
+        super().__init__()
+        self._counter = counter
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            query, key, value = (*args, *((kwargs or {})[name] for name in ("query", "key", "value")[len(args) :]))[:3]
+            rows = math.prod(query.shape[:-1])
+            self._counter.macs += rows * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+            return query.new_zeros(*query.shape[:-1], value.shape[-1])
+        output = func(*args, **(kwargs or {}))
+        if func in _PRODUCTS:
+            self._counter.macs += output.numel() * args[0].shape[-1]
+        return output
+
+
+_PRODUCTS = frozenset({torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm})
 
 
 def _output_size(layer: nn.Conv2d, inputs: Tensor) -> list[int]:

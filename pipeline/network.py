@@ -1,11 +1,12 @@
 """The contract every classifier keeps, one forward pass seen at three depths, and initialisations."""
 
-# B batch, C channels, H W height and width, D embedding width, K classes
+# B batch, C channels, H W height and width, T tokens, D embedding width, K classes
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class Classifier(Protocol):
 class View(NamedTuple):
     """One forward pass, seen at three depths."""
 
-    features: Tensor  # [B, C, H, W], after the last activation and before pooling
+    features: Tensor  # [B, C, H, W] or [B, T, D], after the last layer and before pooling
     embedding: Tensor  # [B, D], what the classifier reads
     logits: Tensor  # [B, K]
 
@@ -52,29 +53,29 @@ class Normalize(nn.Module):
         return (inputs - self.get_buffer("mean")) / self.get_buffer("std")
 
 
-class PooledClassifier(nn.Module, ABC):
-    """A convolutional trunk, global average pooling and one Linear; subclasses give the trunk."""
+class BlockClassifier(nn.Module, ABC):
+    """A stem, blocks one after the other, the mean over positions, and one Linear: what every student is."""
 
-    def __init__(self, num_classes: int, embedding_dim: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, num_classes: int, embedding_dim: int) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.embedding_dim = embedding_dim
-        self.normalize = Normalize(mean, std)
         self.linear = nn.Linear(embedding_dim, num_classes)
 
     @abstractmethod
-    def trunk(self, inputs: Tensor) -> Tensor:
-        """Normalised images [B, C, H, W] to post-activation features [B, D, H', W']."""
+    def forward_features(self, inputs: Tensor) -> Tensor:
+        """[B, D, H', W'] for feature maps, [B, T, D] for tokens."""
 
     @abstractmethod
     def blocks(self) -> list[nn.Module]:
-        """The trunk's blocks in order, without the stem: each reads the output of the one before."""
+        """The blocks in order, without the stem: each reads the output of the one before."""
 
-    def forward_features(self, inputs: Tensor) -> Tensor:
-        return self.trunk(self.normalize(inputs))
+    def pool(self, features: Tensor) -> Tensor:
+        """Features to the embedding [B, D]."""
+        return features.mean(dim=(2, 3) if features.dim() == 4 else 1)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        embedding = features.mean(dim=(2, 3))
+        embedding = self.pool(features)
         return embedding if pre_logits else self.linear(embedding)
 
     def get_classifier(self) -> nn.Module:
@@ -84,36 +85,81 @@ class PooledClassifier(nn.Module, ABC):
         return self.forward_head(self.forward_features(inputs))
 
 
-def initialise(network: nn.Module, how: Initialisation, seed: int) -> None:
-    """Overwrite all weights of a fresh network, from a generator of its own.
+class PooledClassifier(BlockClassifier):
+    """A classifier of images: pixels are normalised before anything else; subclasses give the trunk."""
 
-    `gaussian`: convolution and linear weights ~ N(0, 1), as DisWOT's official code does before it scores
-    (docs/scores.md). `kaiming`: N(0, 2 / fan_out). Biases are 0, batch-norm scales 1 and shifts 0 in both.
+    def __init__(self, num_classes: int, embedding_dim: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__(num_classes, embedding_dim)
+        self.normalize = Normalize(mean, std)
+
+    @abstractmethod
+    def trunk(self, inputs: Tensor) -> Tensor:
+        """Normalised images [B, C, H, W] to features, [B, D, H', W'] after the last activation or [B, T, D]."""
+
+    def forward_features(self, inputs: Tensor) -> Tensor:
+        return self.trunk(self.normalize(inputs))
+
+
+def initialise(network: nn.Module, how: Initialisation, seed: int) -> None:
+    """Overwrite all parameters of a fresh network, from a generator of its own.
+
+    `gaussian`: everything that is drawn ~ N(0, 1), as DisWOT's official code does with convolution and linear weights
+    before it scores (docs/scores.md). `kaiming`: convolution and linear weights ~ N(0, 2 / fan_out), where fan_out is
+    what one input unit feeds, so a depthwise 3x3 convolution has 9 (torch's own `kaiming_normal_` says 9 times the
+    channels: it leaves the groups out); token embeddings ~ N(0, 1); parameters of no layer, such as learnt positions,
+    ~ N(0, 0.02^2) (Dosovitskiy et al. 2021, arXiv:2010.11929). Biases are 0, norm scales 1 and shifts 0 in both, and
+    so is the embedding of padding.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in network.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                if how == "gaussian":
-                    module.weight.normal_(generator=generator)
+            for name, parameter in module.named_parameters(recurse=False):
+                if name.endswith("bias"):
+                    parameter.zero_()
+                elif isinstance(module, _NORMS):
+                    parameter.fill_(1)
                 else:
-                    nn.init.kaiming_normal_(module.weight, mode="fan_out", generator=generator)
-                if module.bias is not None:
-                    module.bias.zero_()
+                    std = 1.0 if how == "gaussian" else _kaiming_std(module, name, parameter)
+                    parameter.normal_(0, std, generator=generator)
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                module.weight[module.padding_idx].zero_()
+
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def _kaiming_std(module: nn.Module, name: str, parameter: Tensor) -> float:
+    if isinstance(module, nn.Embedding):
+        return 1.0
+    if isinstance(module, nn.MultiheadAttention) and name.endswith("proj_weight"):
+        fan_out = module.embed_dim  # in_proj_weight is three matrices, one above the other
+    elif isinstance(module, nn.modules.conv._ConvNd):
+        fan_out = module.out_channels // module.groups * math.prod(module.kernel_size)
+    elif isinstance(module, nn.Linear):
+        fan_out = module.out_features
+    else:
+        return 0.02
+    return math.sqrt(2.0) / math.sqrt(fan_out)
 
 
 @contextmanager
 def uninitialised() -> Iterator[None]:
     """Build networks without PyTorch's own drawing of weights, for when `initialise` overwrites it anyway.
 
-    It also keeps such networks from using up the global generator.
+    It also keeps such networks from using up the global generator, whatever they draw themselves.
     """
-    kinds = (nn.Conv2d, nn.Linear)
-    originals = [(kind, kind.reset_parameters) for kind in kinds]
-    try:
-        for kind in kinds:
-            kind.reset_parameters = lambda self: None  # type: ignore[method-assign]
-        yield
-    finally:
-        for kind, original in originals:
-            kind.reset_parameters = original  # type: ignore[method-assign]
+    kinds: tuple[tuple[Any, str], ...] = (
+        (nn.Conv2d, "reset_parameters"),
+        (nn.Linear, "reset_parameters"),
+        (nn.Embedding, "reset_parameters"),
+        (nn.MultiheadAttention, "_reset_parameters"),
+    )
+    originals = [(kind, name, getattr(kind, name)) for kind, name in kinds]
+    with torch.random.fork_rng(devices=[]):
+        try:
+            for kind, name in kinds:
+                setattr(kind, name, lambda self: None)
+            yield
+        finally:
+            for kind, name, original in originals:
+                setattr(kind, name, original)

@@ -1,27 +1,54 @@
-"""What a classifier is asked to do: the shape that goes in and the classes that come out."""
+"""What a classifier is asked to do: what goes in and the classes that come out."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+import torch
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pipeline.frozen import Frozen
 
+PADDING = 0  # the token id that stands for nothing
+
+InputKind = Literal["image", "text"]
+
 
 class Task(Frozen):
-    """One classification problem; every stage reads its shapes and labels from here."""
+    """One classification problem; every stage reads its shapes and labels from here.
 
-    kind: Literal["image"] = "image"
+    Images are float32 pixels in [0, 1]; text is int64 token ids in [0, vocab_size), of which 0 is padding.
+    """
+
+    kind: InputKind = "image"
     labels: tuple[str, ...] = Field(min_length=2)
-    input_shape: tuple[int, int, int]  # channels, height, width
-    mean: tuple[float, ...]  # of the training pixels in [0, 1], a value a channel
-    std: tuple[float, ...]
+    input_shape: tuple[int, ...]  # channels, height, width; or the length of a sequence, padding included
+    mean: tuple[float, ...] = ()  # of the training pixels in [0, 1], a value a channel
+    std: tuple[float, ...] = ()
+    vocab_size: int | None = Field(None, ge=2)  # text: how many token ids there are, padding included
 
     @property
     def num_classes(self) -> int:
         return len(self.labels)
 
+    @property
+    def input_dtype(self) -> torch.dtype:
+        return torch.float32 if self.kind == "image" else torch.int64
+
     @model_validator(mode="after")
-    def _one_statistic_a_channel(self) -> "Task":
+    def _whole(self) -> "Task":
+        if self.kind == "text":
+            if len(self.input_shape) != 1 or self.vocab_size is None or self.mean or self.std:
+                raise ValueError("a text task has an input_shape of (length,), a vocab_size, and neither mean nor std")
+            return self
+        if len(self.input_shape) != 3 or self.vocab_size is not None:
+            raise ValueError("an image task has an input_shape of (channels, height, width) and no vocab_size")
         if not len(self.mean) == len(self.std) == self.input_shape[0]:
             raise ValueError(f"{self.input_shape[0]} channels need as many means and stds")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_images_lack(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An image task is written as it was before there was text, so that its digests stay the same."""
+        written: dict[str, Any] = handler(self)
+        if self.vocab_size is None:
+            written.pop("vocab_size", None)
+        return written

@@ -32,16 +32,24 @@ class Scores(Frozen):
 
 
 class CostTable:
-    """Parameters and FLOPs of a space's members, counted once each."""
+    """Parameters and FLOPs of a space's members, counted once each.
+
+    Raises:
+        ConfigError: the space's students take other inputs than the task's.
+    """
 
     def __init__(self, space: SearchSpace, task: Task) -> None:
+        space.require(task)
         self._space, self._task = space, task
         self._known: dict[str, Cost] = {}
 
     def __call__(self, architecture: Architecture) -> Cost:
         key = architecture.key
         if key not in self._known:
-            self._known[key] = measure_cost(lambda: self._space.build(architecture, self._task), self._task.input_shape)
+            task = self._task
+            self._known[key] = measure_cost(
+                lambda: self._space.build(architecture, task), task.input_shape, task.input_dtype
+            )
         return self._known[key]
 
 

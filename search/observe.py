@@ -1,6 +1,6 @@
 """One forward pass of a candidate, recorded as deeply as the scorers that asked for it need."""
 
-# B batch, C channels, H W height and width, K classes
+# B batch, C channels, H W height and width, T tokens, D width, K classes
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pipeline.network import PooledClassifier, View, look
+from pipeline.network import BlockClassifier, View, look
 
 _NAMES = ("relu", "relu6", "hardtanh", "hardswish", "silu", "gelu", "leaky_relu", "elu", "mish")
 _ACTIVATIONS = frozenset(
@@ -30,7 +30,7 @@ class Graph:
     Several scorers share it, so differentiate through `gradient`, which keeps it.
     """
 
-    inputs: Tensor  # [B, C, H, W], a leaf
+    inputs: Tensor  # [B, C, H, W], a leaf; for token ids, which have no gradient, their embedding [B, T, D]
     blocks: tuple[Tensor, ...]
     logits: Tensor  # [B, K]
 
@@ -39,7 +39,7 @@ class Graph:
 class Observation:
     view: View
     codes: tuple[Tensor, ...] = ()  # which units of every activation are on, [B, units] bool
-    blocks: tuple[Tensor, ...] = ()  # what goes into the first block, then each block's output, [B, C, H, W]
+    blocks: tuple[Tensor, ...] = ()  # what goes into the first block, then each block's output, as features
     graph: Graph | None = None
 
 
@@ -48,7 +48,7 @@ def observe(
 ) -> Observation:
     """Run once with batch statistics: running statistics of a fresh network mean nothing.
 
-    Nothing is left on the network but moved running statistics. A network that is no `PooledClassifier` has no
+    Nothing is left on the network but moved running statistics. A network that is no `BlockClassifier` has no
     blocks to record.
     """
     network.train()
@@ -56,19 +56,24 @@ def observe(
     with ExitStack() as recording:
         if codes:
             recording.enter_context(activations)
-        if blocks and isinstance(network, PooledClassifier):
+        if blocks and isinstance(network, BlockClassifier):
             recording.enter_context(_recorded(network.blocks(), passed))
         if not graph:
             recording.enter_context(torch.no_grad())
             return Observation(look(network, inputs), tuple(activations.taken), tuple(passed))
         recording.enter_context(_constant_weights(network))
-        leaf = inputs.detach().requires_grad_()
-        view = look(network, leaf)
+        leaves: list[Tensor] = []
+        if inputs.is_floating_point():
+            leaves.append(inputs.detach().requires_grad_())
+            view = look(network, leaves[0])
+        else:
+            recording.enter_context(replaced_embedding(network, lambda embedded: embedded.requires_grad_(), leaves))
+            view = look(network, inputs)
     return Observation(
         View(*(tensor.detach() for tensor in view)),
         tuple(activations.taken),
         tuple(tensor.detach() for tensor in passed),
-        Graph(leaf, tuple(passed), view.logits),
+        Graph(leaves[0], tuple(passed), view.logits),
     )
 
 
@@ -78,6 +83,30 @@ def gradient(outputs: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
         return torch.zeros_like(inputs)
     found = torch.autograd.grad(outputs, inputs, weights, retain_graph=True, allow_unused=True)[0]
     return torch.zeros_like(inputs) if found is None else found
+
+
+@contextmanager
+def replaced_embedding(network: nn.Module, replace: Callable[[Tensor], Tensor], given: list[Tensor]) -> Iterator[None]:
+    """Put something else in the place of what token ids are embedded as, detached, and keep it in `given`.
+
+    Raises:
+        RuntimeError: the network embeds its ids by no nn.Embedding; when the context is left.
+    """
+
+    def hook(module: nn.Module, ids: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if given:  # positions or segments, looked up after the tokens
+            return None
+        given.append(replace(output.detach()))
+        return given[0]
+
+    handles = [m.register_forward_hook(hook) for m in network.modules() if isinstance(m, nn.Embedding)]
+    try:
+        yield
+        if not given:
+            raise RuntimeError("a network of token ids that uses no nn.Embedding has no inputs to differentiate by")
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

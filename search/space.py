@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
-from pipeline.errors import ArchitectureError
+from pipeline.errors import ArchitectureError, ConfigError
 from pipeline.frozen import Frozen, digest
-from pipeline.network import PooledClassifier
-from pipeline.task import Task
+from pipeline.network import BlockClassifier
+from pipeline.task import InputKind, Task
 
 
 class Gene(NamedTuple):
@@ -34,10 +34,11 @@ class SearchSpace(ABC):
     """Subclasses give the genes, the network and the string form; the rest is derived from the genes."""
 
     name: ClassVar[str]
+    inputs: ClassVar[InputKind] = "image"
     genes: tuple[Gene, ...]
 
     @abstractmethod
-    def build(self, architecture: Architecture, task: Task) -> PooledClassifier:
+    def build(self, architecture: Architecture, task: Task) -> BlockClassifier:
         """The student's network with fresh weights; the only place where a student is made."""
 
     @abstractmethod
@@ -87,6 +88,17 @@ class SearchSpace(ABC):
         names = [gene.name for gene in self.genes]
         for values in itertools.product(*(gene.choices for gene in self.genes)):
             yield self.make(dict(zip(names, values, strict=True)))
+
+    def require(self, task: Task) -> None:
+        """Refuse a task whose inputs are of another kind than the students'.
+
+        Raises:
+            ConfigError: they are.
+        """
+        if task.kind != self.inputs:
+            raise ConfigError(
+                [f"search.space: {self.name} is for {self.inputs} inputs, and the data's are {task.kind}"]
+            )
 
     def error(self, text: str, expected: str) -> ArchitectureError:
         return ArchitectureError(f"{text!r} is no architecture of space {self.name!r}; {expected}")

@@ -1,6 +1,6 @@
 """AZ-NAS's trainability: whether gradients keep their size from block to block."""
 
-# B batch, C channels, H W height and width
+# B batch, C channels, H W height and width, T tokens, D width
 
 import itertools
 import math
@@ -26,7 +26,7 @@ class AzTrainability(Scorer):
 
     Lee and Ham 2024, "AZ-NAS: Assembling Zero-Cost Proxies for Network Architecture Search", arXiv:2403.19232,
     the trainability proxy of its section 3.2; one of the paper's four. A block whose gradients vanish gets the
-    floor too.
+    floor too. Tokens [B, T, D] are T positions of D channels, padding among them: it is in the block's input alike.
     """
 
     name: ClassVar[str] = "az_trainability"
@@ -65,6 +65,8 @@ def gradient_correlation(g_in: Tensor, g_out: Tensor) -> Tensor:
     Where the block strides, the positions that it joins count as channels (pixel-unshuffle), as in the official
     code; sides that its stride does not divide are padded with zeros, of which the benchmarks there have none.
     """
+    if g_out.dim() == 3:
+        return torch.einsum("bti,btj->ij", g_in, g_out) / (g_out.shape[0] * g_out.shape[1])
     height, width = g_out.shape[2:]
     stride = max(-(-g_in.shape[2] // height), -(-g_in.shape[3] // width))
     if stride > 1:

@@ -38,7 +38,7 @@ class Student:
     codes: tuple[
         Tensor, ...
     ] = ()  # which units of every activation are on, [B, units] bool; where a scorer `needs_codes`
-    blocks: tuple[Tensor, ...] = ()  # into the first block, then out of each, [B, C, H, W]; `needs_blocks`
+    blocks: tuple[Tensor, ...] = ()  # into the first block, then out of each, as features; `needs_blocks`
     graph: Graph | None = None  # the same pass to differentiate; where a scorer `needs_graph`
     network: nn.Module | None = None  # to be left as it is, so that no scorer sees what another did to it
     seed: int = 0  # of this draw of the weights; a scorer with chance of its own derives its seed from it

@@ -31,6 +31,16 @@ def relation(features: Tensor) -> Tensor:
     return F.normalize(flat @ flat.T, dim=1, eps=EPS)
 
 
+def last_relation(view: View) -> Tensor:
+    """Of the last feature maps, or of the embedding where features are tokens [B, T, D].
+
+    The embedding is the tokens' mean (or the class token, in networks that have one), without padding. Position t of
+    one sentence has nothing to do with position t of another, so tokens are not compared one by one. Embeddings may
+    be negative: M_r then goes down to -4 / B.
+    """
+    return relation(view.features if view.features.dim() == 4 else view.embedding)
+
+
 def relation_similarity(teacher: Tensor, student: Tensor) -> float:
     """M_r = -||R_T - R_S||_F^2 / B^2, in [-2 / B, 0] for non-negative features. Its scale depends on B."""
     return -float((teacher.double() - student.double()).square().sum()) / len(teacher) ** 2
@@ -78,12 +88,12 @@ class _TeacherAware(Scorer):
     def __init__(self, context: ScoringContext) -> None:
         super().__init__(context)
         assert context.teacher is not None
-        self._relation = relation(context.teacher.features)
+        self._relation = last_relation(context.teacher)
         self._gradient = classifier_gradient(context.teacher, context.batch.targets)
 
     def _relation_similarity(self, student: Student) -> float:
         assert student.view is not None
-        return relation_similarity(self._relation, relation(student.view.features))
+        return relation_similarity(self._relation, last_relation(student.view))
 
     def _semantic_similarity(self, student: Student) -> float:
         """NaN where the widths differ: the gradients of [K, C_T] and [K, C_S] are not comparable."""
@@ -130,7 +140,7 @@ class DiswotStages(_TeacherAware):
     """M_r at the end of every stage, summed; ours: the paper takes the last stage only.
 
     Teacher and student are matched by the stage's number; NaN where they have different numbers of stages, or
-    where one of them tells no blocks.
+    where one of them tells no blocks. A network of tokens is of one stage.
     """
 
     name: ClassVar[str] = "diswot_stages"
@@ -139,18 +149,23 @@ class DiswotStages(_TeacherAware):
     def __init__(self, context: ScoringContext) -> None:
         super().__init__(context)
         assert context.teacher is not None
-        self._relations = [relation(end) for end in stage_ends(context.teacher_blocks, context.teacher.features)]
+        self._relations = _stage_relations(context.teacher_blocks, context.teacher)
 
     def __call__(self, student: Student) -> float:
         assert student.view is not None
-        ends = stage_ends(student.blocks, student.view.features)
-        if not (student.blocks and self.context.teacher_blocks) or len(ends) != len(self._relations):
+        relations = _stage_relations(student.blocks, student.view)
+        if not (student.blocks and self.context.teacher_blocks) or len(relations) != len(self._relations):
             return math.nan
-        pairs = zip(self._relations, ends, strict=True)
-        return sum(relation_similarity(teacher, relation(end)) for teacher, end in pairs)
+        return sum(itertools.starmap(relation_similarity, zip(self._relations, relations, strict=True)))
+
+
+def _stage_relations(blocks: Sequence[Tensor], view: View) -> list[Tensor]:
+    *before, _ = stage_ends(blocks, view.features)
+    return [*map(relation, before), last_relation(view)]
 
 
 def stage_ends(blocks: Sequence[Tensor], features: Tensor) -> list[Tensor]:
     """What is passed on before each change of resolution, and the last features."""
-    changes = [one for one, other in itertools.pairwise(blocks) if one.shape[2:] != other.shape[2:]]
+    pairs = [(one, other) for one, other in itertools.pairwise(blocks) if one.dim() == 4]
+    changes = [one for one, other in pairs if one.shape[2:] != other.shape[2:]]
     return [*changes, features]

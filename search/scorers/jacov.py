@@ -19,7 +19,8 @@ class Jacov(Scorer):
 
     Mellor, Turner, Storkey and Crowley 2020, "Neural Architecture Search without Training", arXiv:2006.04647v1,
     the score of its section 3; later versions of the paper replace it by `nwot`. Here x is in raw pixels, so that
-    each channel's gradients are 1 / std of what they are with respect to normalised ones.
+    each channel's gradients are 1 / std of what they are with respect to normalised ones. For token ids x is what they
+    are embedded as, where padding has gradient 0.
     """
 
     name: ClassVar[str] = "jacov"

@@ -1,6 +1,6 @@
 """MeCo: whether some channel of a random network's feature maps is a mixture of the others, for one image."""
 
-# C channels, P positions
+# C channels, P positions, T tokens, D width
 
 import math
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.network import Initialisation, Normalize, look
+from pipeline.task import PADDING
 from search.scorers.base import Scorer, Student
 
 INPUTS = 8  # that MecoBlocks takes the positions of
@@ -24,6 +25,10 @@ class Meco(Scorer):
     Correlation", NeurIPS 2023. As in the official code every module of the tree counts, containers too, and
     undefined correlations (a constant channel) are 0. It runs the network on the first image of the batch alone,
     as the title says; the official code draws noise where it is told to.
+
+    Tokens [T, D] are T positions of D channels; token ids are cut behind the last that is not padding. With C >= P
+    the correlation is singular and its smallest eigenvalue 0 whatever the network does, so the score is NaN where
+    that is so of every module: a transformer wider than its sequences are long.
     """
 
     name: ClassVar[str] = "meco"
@@ -33,8 +38,18 @@ class Meco(Scorer):
         assert student.network is not None
         outputs: list[Tensor] = []
         with torch.no_grad(), _recorded(student.network, outputs):
-            look(student.network.train(), self.context.batch.inputs[:1])
-        return sum(smallest_eigenvalue(output[0]) for output in outputs if output.dim() == 4)
+            look(student.network.train(), _without_padding(self.context.batch.inputs[:1]))
+        maps = [o[0].flatten(1) if o.dim() == 4 else o[0].T for o in outputs if o.dim() in (3, 4)]
+        if not any(len(rows) < rows.shape[1] for rows in maps):
+            return math.nan
+        return sum(map(smallest_eigenvalue, maps))
+
+
+def _without_padding(inputs: Tensor) -> Tensor:
+    if inputs.is_floating_point():
+        return inputs
+    places = (inputs[0] != PADDING).nonzero()
+    return inputs[:, : int(places.max()) + 1] if len(places) else inputs[:, :1]
 
 
 def smallest_eigenvalue(features: Tensor) -> float:

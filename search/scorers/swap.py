@@ -2,6 +2,7 @@
 
 # S samples, U units
 
+import math
 from typing import ClassVar
 
 import torch
@@ -17,7 +18,8 @@ class Swap(Scorer):
 
     Peng, Song, Fayek, Ciesielski and Chang 2024, "SWAP-NAS: Sample-Wise Activation Patterns for Ultra-Fast NAS",
     arXiv:2403.04161, the SWAP-Score without its regularisation by size. U are all units, channel by position, of
-    all layers together. The paper's S is the batch; it is fixed here, for the count grows with it.
+    all layers together. The paper's S is the batch; it is fixed here, for the count grows with it. NaN for a network
+    without such units.
     """
 
     name: ClassVar[str] = "swap"
@@ -25,6 +27,8 @@ class Swap(Scorer):
     needs_codes: ClassVar[bool] = True
 
     def __call__(self, student: Student) -> float:
+        if not student.codes:
+            return math.nan
         places = torch.arange(min(SAMPLES, len(self.context.batch.targets)))
         values = (1 << places).float()
         seen = torch.zeros(1 << len(places), dtype=torch.bool)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import nullcontext
 from typing import ClassVar
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.network import Initialisation, Normalize
+from search.observe import replaced_embedding
 from search.scorers.base import Scorer, Student
 
 
@@ -20,6 +22,8 @@ class Synflow(Scorer):
     (`synflow`, not `synflow_bn`) it follows: batch norm is the identity, weights are their absolute values, float64.
     The image does not go through `Normalize`, which would make it negative. Weights are drawn as for the other
     scores here, where that convention keeps PyTorch's default. The logarithm keeps the order and a readable range.
+    Layer norm is the identity as batch norm is, and what token ids are embedded as is all ones. Softmax and gates are
+    not homogeneous, so that with them the sum is no longer the same for every layer; it is taken as it is.
     """
 
     name: ClassVar[str] = "synflow"
@@ -27,11 +31,12 @@ class Synflow(Scorer):
 
     def __call__(self, student: Student) -> float:
         assert student.network is not None
-        flow = synaptic_flow(student.network, self.context.batch.inputs.shape[1:])
+        inputs = self.context.batch.inputs
+        flow = synaptic_flow(student.network, inputs.shape[1:], are_ids=not inputs.is_floating_point())
         return math.log(flow) if flow > 0 else -math.inf
 
 
-def synaptic_flow(network: nn.Module, input_shape: torch.Size) -> float:
+def synaptic_flow(network: nn.Module, input_shape: torch.Size, *, are_ids: bool = False) -> float:
     """The sum itself, on a copy of the network."""
     positive = copy.deepcopy(network).double().requires_grad_(True)
     with torch.no_grad():
@@ -39,12 +44,13 @@ def synaptic_flow(network: nn.Module, input_shape: torch.Size) -> float:
             parameter.abs_()
     layers = []
     for module in positive.modules():
-        if isinstance(module, _BatchNorm | Normalize):
+        if isinstance(module, _BatchNorm | nn.LayerNorm | Normalize):
             module.forward = _identity  # type: ignore[method-assign]
         elif isinstance(module, nn.Conv2d | nn.Linear):
             layers.append(module.weight)
-    ones = torch.ones(1, *input_shape, dtype=torch.float64, device=layers[0].device)
-    gradients = torch.autograd.grad(positive(ones).sum(), layers, allow_unused=True)
+    ones = torch.ones(1, *input_shape, dtype=torch.int64 if are_ids else torch.float64, device=layers[0].device)
+    with replaced_embedding(positive, torch.ones_like, []) if are_ids else nullcontext():
+        gradients = torch.autograd.grad(positive(ones).sum(), layers, allow_unused=True)
     pairs = zip(layers, gradients, strict=True)  # None: a weight on an edge that leads nowhere
     return sum(float((weight.detach() * slope).abs().sum()) for weight, slope in pairs if slope is not None)
 
