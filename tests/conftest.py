@@ -11,12 +11,21 @@ from pipeline.data import Batch, ImageSplit, Splits
 from pipeline.datasets.base import AugmentConfig
 from pipeline.task import Task
 from search.space import SearchSpace
-from search.spaces import Nb201Config, ResNetConfig, make_space
+from search.spaces import MobileConfig, Nb201Config, ResNetConfig, TextTransformerConfig, VitConfig, make_space
 
 # Each space of the table at a size that a test can enumerate; a newcomer adds its line.
 SMALL_SPACES = {
     "resnet": ResNetConfig(blocks=((1, 2), (1, 2), (1,)), widths=((4, 6), (6, 8), (8,))),
     "nb201": Nb201Config(channels=2, cells=1),
+    "mobile": MobileConfig(
+        depths=((1, 2), (1,), (1, 2), (1,)),
+        widths=((4,), (4, 6), (6,), (8,)),
+        kernels=(3, 5),
+        expansions=(2,),
+        last_widths=(8, 12),
+    ),
+    "vit": VitConfig(depth=(1, 2), heads=(1, 2, 3), head_width=(4,), feed_forward=(1, 2), grid=(2, 4)),
+    "text_transformer": TextTransformerConfig(depth=(1, 2), heads=(1, 2), head_width=(4, 6), feed_forward=(1, 2)),
 }
 
 
@@ -49,8 +58,25 @@ def _task(channels: int = 1, side: int = 8, classes: int = 3) -> Task:
     return Task(labels=labels, input_shape=(channels, side, side), mean=(0.4,) * channels, std=(0.3,) * channels)
 
 
+def _token_task(length: int = 10, vocab_size: int = 20, classes: int = 3) -> Task:
+    labels = tuple(f"class {k}" for k in range(classes))
+    return Task(kind="text", labels=labels, input_shape=(length,), vocab_size=vocab_size)
+
+
+def _token_split(task: Task, count: int, seed: int) -> ImageSplit:
+    """Sequences of any length, padded behind; half of the tokens of class k are k + 1."""
+    generator = torch.Generator().manual_seed(seed)
+    (length,), targets = task.input_shape, torch.arange(count) % task.num_classes
+    tokens = torch.randint(1, task.vocab_size, (count, length), generator=generator)
+    tokens = torch.where(torch.rand(count, length, generator=generator) < 0.5, targets[:, None] + 1, tokens)
+    lengths = torch.randint(length // 2, length + 1, (count, 1), generator=generator)
+    return ImageSplit(tokens * (torch.arange(length) < lengths), targets)
+
+
 def _split(task: Task, count: int, seed: int = 0) -> ImageSplit:
     """Images whose class shows as a bright band, under noise; every class is there in turn."""
+    if task.kind == "text":
+        return _token_split(task, count, seed)
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(count, *task.input_shape, generator=generator) * 0.6
     targets = torch.arange(count) % task.num_classes
@@ -78,8 +104,24 @@ def make_task() -> Callable[..., Task]:
 
 
 @pytest.fixture(scope="session")
+def make_token_task() -> Callable[..., Task]:
+    """(length=10, vocab_size=20, classes=3) to a task of text."""
+    return _token_task
+
+
+@pytest.fixture(scope="session")
+def make_task_for() -> Callable[..., Task]:
+    """(space, channels=1, side=8, classes=3) to a task that the space's students take; text as long as `side`."""
+
+    def make(space: SearchSpace, channels: int = 1, side: int = 8, classes: int = 3) -> Task:
+        return _token_task(side, classes=classes) if space.inputs == "text" else _task(channels, side, classes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def make_split() -> Callable[..., ImageSplit]:
-    """(task, count, seed=0) to learnable images."""
+    """(task, count, seed=0) to learnable images, or to token ids for a task of text."""
     return _split
 
 

@@ -1,0 +1,42 @@
+"""Tasks of images and of text, and what they look like on disk."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from pipeline.frozen import digest
+from pipeline.task import Task
+
+IMAGE = {"labels": ("a", "b"), "input_shape": (1, 8, 8), "mean": (0.3,), "std": (0.2,)}
+TEXT = {"kind": "text", "labels": ("a", "b"), "input_shape": (12,), "vocab_size": 30}
+
+
+def test_an_image_task_is_written_as_before_there_was_text():
+    before = {"kind": "image", "labels": ["a", "b"], "input_shape": [1, 8, 8], "mean": [0.3], "std": [0.2]}
+    assert Task(**IMAGE).model_dump(mode="json") == before
+    assert digest(Task(**IMAGE)) == digest(before)
+    assert Task.model_validate(before) == Task(**IMAGE)
+
+
+def test_a_text_task_comes_back_from_its_json():
+    task = Task(**TEXT)
+    assert Task.model_validate_json(task.model_dump_json()) == task
+    assert task.model_dump()["vocab_size"] == 30
+    assert (task.input_dtype, Task(**IMAGE).input_dtype) == (torch.int64, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (IMAGE | {"vocab_size": 30}, "no vocab_size"),
+        (IMAGE | {"input_shape": (8, 8)}, r"\(channels, height, width\)"),
+        (IMAGE | {"mean": ()}, "need as many means and stds"),
+        (TEXT | {"vocab_size": None}, "a vocab_size"),
+        (TEXT | {"vocab_size": 1}, "greater than or equal to 2"),
+        (TEXT | {"input_shape": (1, 8, 8)}, r"input_shape of \(length,\)"),
+        (TEXT | {"mean": (0.5,)}, "neither mean nor std"),
+    ],
+)
+def test_a_task_that_mixes_the_two_is_refused(given, sentence):
+    with pytest.raises(ValidationError, match=sentence):
+        Task(**given)
