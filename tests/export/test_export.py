@@ -94,11 +94,13 @@ def test_a_second_implementation_of_onnx_computes_the_same(network, data, task):
 
 
 @pytest.mark.parametrize("name", [name for name in SPACES if name != "resnet"])
-def test_students_of_every_other_space_export_on_odd_sides_too(name, small_space, make_task, make_split, tmp_path):
-    task, space = make_task(channels=1, side=9), small_space(name)
-    student = space.build(list(space.all_architectures())[-1], task)
-    (tmp_path / "model.onnx").write_bytes(to_onnx(student, task.input_shape, OPSET))
-    parity = check_parity(student, tmp_path / "model.onnx", {"validation": make_split(task, 20)}, task.input_shape)
+def test_students_of_every_other_space_export_on_odd_sides_too(name, small_space, make_task_for, make_split, tmp_path):
+    space = small_space(name)
+    task = make_task_for(space, channels=1, side=9)
+    student, path = space.build(list(space.all_architectures())[-1], task), tmp_path / "model.onnx"
+    path.write_bytes(to_onnx(student, task.input_shape, OPSET, task.vocab_size))
+    splits = {"validation": make_split(task, 20)}
+    parity = check_parity(student, path, splits, task.input_shape, task.vocab_size)
     assert parity.top1_agreement == 1
 
 

@@ -97,11 +97,11 @@ def test_weights_come_back_as_they_were(tmp_path, resnet, suffix):
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_every_spaces_students_come_back_from_their_file(tmp_path, name, small_space, make_task):
+def test_every_spaces_students_come_back_from_their_file(tmp_path, name, small_space, make_task_for, make_batch):
     space = small_space(name)
-    last = list(space.all_architectures())[-1]
-    network, other = space.build(last, make_task()), space.build(last, make_task())
-    network(torch.rand(4, 1, 8, 8))
+    task, last = make_task_for(space), list(space.all_architectures())[-1]
+    network, other = space.build(last, task), space.build(last, task)
+    network(make_batch(task, 4).inputs)
     write_atomic(tmp_path / "weights.safetensors", weights_bytes(network))
     load_weights(other, tmp_path / "weights.safetensors")
     assert same(network, other)
