@@ -1,6 +1,7 @@
 """Every space of the table keeps the contract of `search.space.SearchSpace`."""
 
 import json
+import math
 import random
 import re
 
@@ -170,6 +171,14 @@ def test_size_counts_every_architecture_once(name, small_space):
     space = small_space(name)
     keys = [architecture.key for architecture in space.all_architectures()]
     assert len(keys) == len(set(keys)) == space.size
+
+
+def test_the_default_sizes_are_the_products_of_the_documented_choices():
+    assert make_space(SPACES["resnet"][0]()).size == 5**3 * 4 * 4
+    stages = (2 * 3, 3 * 3, 3 * 3, 2 * 3)  # depths x widths
+    assert make_space(SPACES["mobile"][0]()).size == math.prod(stages) * (3 * 5 * 2) ** 4 == 2_361_960_000
+    assert make_space(SPACES["vit"][0]()).size == 5 * 4 * 4 * 2 == 160
+    assert make_space(SPACES["text_transformer"][0]()).size == 4 * 4 * 3 * 4 == 192
 
 
 def test_the_default_sizes_are_those_of_their_papers():
