@@ -10,14 +10,19 @@ from pipeline.cost import Cost
 from pipeline.frozen import Frozen, by_name
 from search.scorers import SCORERS
 from search.spaces import SPACES, ResNetConfig
+from search.strategies import STRATEGIES, EvolutionConfig
 
 if TYPE_CHECKING:
     ScorerName = str
     SpaceConfig = Any
+    StrategyConfig = Any
 else:  # spelled out from the tables, so that a form of the configuration can offer them
     ScorerName = Literal[*SCORERS]
     SpaceConfig = Annotated[
         reduce(or_, (config for config, _ in SPACES.values())), Discriminator("name"), BeforeValidator(by_name)
+    ]
+    StrategyConfig = Annotated[
+        reduce(or_, (config for config, _ in STRATEGIES.values())), Discriminator("name"), BeforeValidator(by_name)
     ]
 
 
@@ -44,16 +49,6 @@ class Budget(Frozen):
         return [(name, value, limit) for name, value, limit in pairs if limit is not None]
 
 
-class EvolutionConfig(Frozen):
-    """DisWOT's search: truncation selection, crossover, mutation."""
-
-    population: int = Field(36, ge=2, le=100_000)
-    parents: int = Field(10, ge=1, description="the best so many of the population breed")
-    evaluations: int = Field(200, ge=1, le=10_000_000, description="candidates scored; a smaller space is enumerated")
-    crossover: float = Field(0.5, ge=0, le=1, description="probability of a second parent")
-    mutation: float | None = Field(None, gt=0, le=1, description="of each gene; null is 1 / genes")
-
-
 class SearchConfig(Frozen):
     space: SpaceConfig = ResNetConfig()
     scorer: ScorerName = Field("diswot", description="what candidates are ranked by")
@@ -64,7 +59,10 @@ class SearchConfig(Frozen):
         ("params", "flops", "nwot", "random"), description="searched with the same effort, shown beside the winner"
     )
     budget: Budget = Budget()
-    evolution: EvolutionConfig = EvolutionConfig()
+    strategy: StrategyConfig = EvolutionConfig()
+    evaluations: int = Field(
+        200, ge=1, le=10_000_000, description="candidates that each search scores; a smaller space is enumerated"
+    )
     batch_size: int = Field(64, ge=2, le=4096, description="training images that every candidate is scored on")
     draws: int = Field(3, ge=1, le=100, description="of each candidate's random weights; their mean score counts")
     teacher_weights: Literal["random", "trained"] = Field("random", description="random is DisWOT's protocol")

@@ -17,7 +17,8 @@ from search.result import Candidate, Failure, SearchResult
 from search.scorers import SCORERS
 from search.space import Architecture
 from search.spaces import make_space
-from search.strategies.evolution import evolve, find_feasible
+from search.strategies import Search, is_exhaustive, run_strategy
+from search.strategies.feasible import Bounds, find_feasible
 
 _DISWOT_TERMS = ("diswot_semantic", "diswot_relation")
 
@@ -78,16 +79,17 @@ def find_student(
             guard=SCORERS[scorer].initialisation is not None,
             costs=costs,
         )
-        return evolve(
+        search = Search[Candidate](
             space,
-            lambda architecture: journal.score(scorer, architecture, space.format(architecture), evaluator),
             costs,
-            lambda found: fitness(found, scorer, config.combine),
             config.budget,
-            config.evolution,
-            random.Random(derive_seed(seed, "evolution")),
-            lambda done, total: tick(done, total, stage),
+            score=lambda these: (journal.score(scorer, a, space.format(a), evaluator) for a in these),
+            rank=lambda found: fitness(found, scorer, config.combine),
+            evaluations=config.evaluations,
+            rng=random.Random(derive_seed(seed, config.strategy.name)),
+            tick=lambda done, total: tick(done, total, stage),
         )
+        return run_strategy(search, config.strategy)
 
     candidates = run(config.scorer, f"scoring by {config.scorer}")
     if not candidates:
@@ -109,7 +111,7 @@ def find_student(
         winner=_winner(candidates, config.scorer, config.combine),
         picks=picks,
         evaluated=len(candidates) + sum(failure.scorer == config.scorer for failure in journal.failures),
-        exhaustive=space.size <= config.evolution.evaluations,
+        exhaustive=is_exhaustive(space.size, config.evaluations, config.strategy),
         failures=tuple(journal.failures),
         candidates=tuple(candidates),
         notes=tuple(notes),
@@ -123,7 +125,8 @@ def require_feasible(config: SearchConfig, task: Task, seed: int) -> None:
         BudgetError: none was found; names the limit and the nearest miss.
     """
     space = make_space(config.space)
-    find_feasible(space, CostTable(space, task), config.budget, random.Random(derive_seed(seed, "feasible")))
+    bounds = Bounds(space, CostTable(space, task), config.budget)
+    find_feasible(bounds, random.Random(derive_seed(seed, "feasible")))
 
 
 def fitness(candidates: Sequence[Candidate], scorer: str, combine: str) -> list[float]:

@@ -1,1 +1,35 @@
-"""Ways through a space: `evolution` visits a part of it, and all of it where it is small."""
+"""The table of strategies, the ways through a space: a file and a line each."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.frozen import Frozen
+from search.strategies.base import Search
+from search.strategies.evolution import EvolutionConfig, evolve
+from search.strategies.exhaustive import ExhaustiveConfig, enumerate_all
+
+# name -> (its configuration, whose `name` is that literal; the function of a Search and that configuration)
+STRATEGIES: dict[str, tuple[type[Frozen], Callable[[Search[Any], Any], list[Any]]]] = {
+    "evolution": (EvolutionConfig, evolve),
+    "exhaustive": (ExhaustiveConfig, enumerate_all),
+}
+
+
+def run_strategy(search: Search[Any], config: Any) -> list[Any]:
+    """All candidates scored, in order; a space of at most `search.evaluations` members is enumerated instead.
+
+    Raises:
+        BudgetError: no member within budget was found; names the limit and the nearest miss.
+    """
+    if is_exhaustive(search.space.size, search.evaluations, config):
+        limit = search.evaluations if config.name != "exhaustive" else config.limit
+        return enumerate_all(search, ExhaustiveConfig(limit=limit))
+    return STRATEGIES[config.name][1](search, config)
+
+
+def is_exhaustive(size: int, evaluations: int, config: Any) -> bool:
+    """Whether every feasible member of a space of that size is looked at."""
+    return bool(config.name == "exhaustive") or size <= evaluations
+
+
+__all__ = ["STRATEGIES", "EvolutionConfig", "ExhaustiveConfig", "Search", "is_exhaustive", "run_strategy"]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from pipeline.cost import Cost
 from pipeline.errors import BudgetError
-from search.config import Budget, EvolutionConfig
+from search.config import Budget
 from search.space import Architecture, Gene, SearchSpace
-from search.strategies.evolution import evolve
+from search.strategies import EvolutionConfig, Search, run_strategy
 
 
 class Grid(SearchSpace):
@@ -58,12 +58,34 @@ def additive_cost(architecture):
     return Cost(params=params, flops=flops)
 
 
-def run(space, value, budget=None, config=None, seed=0, cost=additive_cost, fails=lambda a: False):
-    def score(architecture):
-        return None if fails(architecture) else Scored(architecture, value(architecture), cost(architecture))
+EFFORT = EvolutionConfig(population=20, parents=5, offspring=5)
 
-    config = config or EvolutionConfig(population=20, parents=5, evaluations=400)
-    return evolve(space, score, cost, lambda c: [s.value for s in c], budget or Budget(), config, random.Random(seed))
+
+def run(
+    space,
+    value,
+    budget=None,
+    config=EFFORT,
+    seed=0,
+    cost=additive_cost,
+    fails=lambda a: False,
+    evaluations=400,
+    tick=lambda done, total: None,
+):
+    def score(architectures):
+        return [None if fails(a) else Scored(a, value(a), cost(a)) for a in architectures]
+
+    search = Search(
+        space,
+        cost,
+        budget or Budget(),
+        score=score,
+        rank=lambda scored: [s.value for s in scored],
+        evaluations=evaluations,
+        rng=random.Random(seed),
+        tick=tick,
+    )
+    return run_strategy(search, config)
 
 
 def distance_to(target):
@@ -102,10 +124,10 @@ def test_whatever_the_budget_only_feasible_members_come_and_none_twice(
     max_params, max_flops, seed, population, crossover, mutation
 ):
     budget = Budget(max_params=max_params, max_flops=max_flops)
-    config = EvolutionConfig(population=population, parents=3, evaluations=60, crossover=crossover, mutation=mutation)
+    config = EvolutionConfig(population=population, parents=3, crossover=crossover, mutation=mutation)
     space = Grid(genes=4, choices=5)
     feasible = {a.key for a in space.all_architectures() if not budget.violations(additive_cost(a))}
-    found = run(space, distance_to((4, 4, 4, 4)), budget, config, seed)
+    found = run(space, distance_to((4, 4, 4, 4)), budget, config, seed, evaluations=60)
     keys = [s.architecture.key for s in found]
     assert set(keys) <= feasible
     assert len(set(keys)) == len(keys)
@@ -114,13 +136,12 @@ def test_whatever_the_budget_only_feasible_members_come_and_none_twice(
 
 def test_a_space_no_larger_than_the_effort_is_enumerated():
     space = Grid(genes=3, choices=4)
-    config = EvolutionConfig(evaluations=64)
-    found = run(space, distance_to((0, 0, 0)), config=config)
+    found = run(space, distance_to((0, 0, 0)), evaluations=64)
     assert [s.architecture for s in found] == list(space.all_architectures())
     assert space.parents == []
     budget = Budget(max_params=15)
     cheap = [a for a in space.all_architectures() if additive_cost(a).params <= 15]
-    assert [s.architecture for s in run(space, distance_to((0, 0, 0)), budget, config)] == cheap
+    assert [s.architecture for s in run(space, distance_to((0, 0, 0)), budget, evaluations=64)] == cheap
 
 
 def test_parents_are_of_the_best_so_far():
@@ -131,7 +152,7 @@ def test_parents_are_of_the_best_so_far():
         history.append((len(space.parents), architecture))
         return target(architecture)
 
-    run(space, value, config=EvolutionConfig(population=20, parents=4, evaluations=200, crossover=0))
+    run(space, value, config=EvolutionConfig(population=20, parents=4, offspring=1, crossover=0), evaluations=200)
     met = [architecture for _, architecture in history]
     for born, (parents_before, _) in itertools.islice(enumerate(history), 20, None):
         drawn = space.parents[history[born - 1][0] : parents_before]
@@ -148,7 +169,7 @@ def test_without_crossover_a_child_is_one_step_from_a_parent():
         met.append((space.parents[-1] if space.parents else None, architecture))
         return 0.0
 
-    run(space, value, config=EvolutionConfig(population=10, evaluations=80, crossover=0, mutation=1e-9))
+    run(space, value, config=EvolutionConfig(population=10, offspring=1, crossover=0, mutation=1e-9), evaluations=80)
     for parent, child in met[10:]:
         assert sum(a != b for a, b in zip(values(parent), values(child), strict=True)) == 1
 
@@ -220,7 +241,7 @@ def test_rare_feasible_members_are_found_by_descent(seed):
     """4 of 1,679,616 members: two hundred random draws have a chance of 0.05 % to meet one."""
     space = Grid(genes=8, choices=6)
     budget = Budget(max_params=12)
-    found = run(space, distance_to((5,) * 8), budget, EvolutionConfig(population=2, evaluations=20), seed)
+    found = run(space, distance_to((5,) * 8), budget, EvolutionConfig(population=2), seed, evaluations=20)
     names = {space.format(s.architecture) for s in found}
     assert names == {"0-0-0-0-0-0-0-0", "1-0-0-0-0-0-0-0", "2-0-0-0-0-0-0-0", "0-1-0-0-0-0-0-0"}
 
@@ -236,13 +257,12 @@ def test_luck_that_runs_out_after_the_first_member_does_not_lose_it():
         apart = sum(abs(v - 4) for v in values(architecture))
         return Cost(params=1000 - apart, flops=1)
 
-    config = EvolutionConfig(population=2, evaluations=100)
+    config = EvolutionConfig(population=2)
     ended = []
     for seed in range(20):
         try:
-            ended.append(
-                [s.architecture for s in run(space, distance_to((0,) * 3), Budget(max_params=1), config, seed, cost)]
-            )
+            found = run(space, distance_to((0,) * 3), Budget(max_params=1), config, seed, cost, evaluations=100)
+            ended.append([s.architecture for s in found])
         except BudgetError:
             ended.append([])
     assert all(found in ([], [hidden]) for found in ended)
@@ -257,14 +277,5 @@ def test_the_budget_counts_a_limit_that_is_just_met_as_met():
 
 def test_progress_is_told_once_an_evaluation():
     told = []
-    evolve(
-        Grid(),
-        lambda a: Scored(a, 0.0, additive_cost(a)),
-        additive_cost,
-        lambda c: [s.value for s in c],
-        Budget(),
-        EvolutionConfig(evaluations=30),
-        random.Random(0),
-        lambda done, total: told.append((done, total)),
-    )
+    run(Grid(), lambda a: 0.0, evaluations=30, tick=lambda done, total: told.append((done, total)))
     assert told == [(i + 1, 30) for i in range(30)]

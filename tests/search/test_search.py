@@ -8,11 +8,12 @@ import torch
 
 from pipeline.cost import Cost
 from pipeline.errors import BudgetError, FailedError
-from search.config import Budget, EvolutionConfig, SearchConfig
+from search.config import Budget, SearchConfig
 from search.result import Candidate
 from search.scorers import SCORERS
 from search.search import find_student, fitness, require_feasible
 from search.spaces import SPACES, ResNetConfig, ResNetSpace
+from search.strategies import EvolutionConfig
 
 SPACE = ResNetConfig(blocks=((1, 2), (1, 2), (1, 2)), widths=((4, 6), (6, 8), (16,)))
 
@@ -22,7 +23,8 @@ def make_config(**changes):
         "space": SPACE,
         "scorer": "diswot",
         "baselines": ("params", "nwot", "random"),
-        "evolution": EvolutionConfig(population=6, parents=3, evaluations=12),
+        "strategy": EvolutionConfig(population=6, parents=3, offspring=2),
+        "evaluations": 12,
         "draws": 1,
     }
     return SearchConfig(**given | changes)
@@ -75,7 +77,7 @@ def test_a_baseline_equal_to_the_scorer_is_not_computed_again(find):
 
 
 def test_a_small_space_is_searched_exhaustively(find):
-    result = find(make_config(evolution=EvolutionConfig(evaluations=32)))
+    result = find(make_config(evaluations=32))
     assert result.exhaustive
     assert result.evaluated == result.space_size == 32
     params = {c.architecture: c.cost.params for c in result.candidates}
@@ -84,7 +86,7 @@ def test_a_small_space_is_searched_exhaustively(find):
 
 def test_the_budget_holds_for_the_winner_and_for_every_pick(find):
     limit = 9_000
-    result = find(make_config(budget=Budget(max_params=limit), evolution=EvolutionConfig(evaluations=32)))
+    result = find(make_config(budget=Budget(max_params=limit), evaluations=32))
     assert 0 < len(result.candidates) < 32
     assert all(c.cost.params <= limit for c in (*result.candidates, *result.picks.values()))
     with pytest.raises(BudgetError, match="above max_params 100"):
@@ -142,7 +144,7 @@ class Unlucky(ResNetSpace):
 
 
 def test_failing_candidates_are_recorded_and_the_best_of_the_rest_still_wins(find, monkeypatch):
-    config = make_config(evolution=EvolutionConfig(evaluations=32))
+    config = make_config(evaluations=32)
     healthy = find(config)
     monkeypatch.setitem(SPACES, "resnet", (ResNetConfig, Unlucky))
     result = find(config)
@@ -187,7 +189,7 @@ def test_widths_other_than_the_teachers_are_noted_and_scored_by_relation(find):
 
 @pytest.mark.parametrize("combine", ["zscore", "rank_sum"])
 def test_a_search_may_weigh_both_metrics_alike(find, combine):
-    result = find(make_config(combine=combine, evolution=EvolutionConfig(evaluations=32)))
+    result = find(make_config(combine=combine, evaluations=32))
     terms = [[c.scores[name] for c in result.candidates] for name in ("diswot_semantic", "diswot_relation")]
     scale = scipy.stats.zscore if combine == "zscore" else scipy.stats.rankdata
     joined = scale(terms[0]) + scale(terms[1])
@@ -226,7 +228,7 @@ def test_equal_terms_do_not_divide_by_zero():
 
 def test_of_equal_scores_the_smaller_student_wins(find, monkeypatch):
     monkeypatch.setattr(SCORERS["random"], "__call__", lambda self, student: 0.5)
-    result = find(make_config(scorer="random", baselines=(), evolution=EvolutionConfig(evaluations=32)))
+    result = find(make_config(scorer="random", baselines=(), evaluations=32))
     assert result.picks == {}
     assert result.winner.cost.params == min(c.cost.params for c in result.candidates)
 

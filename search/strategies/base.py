@@ -1,0 +1,96 @@
+"""What every strategy is given, and the bookkeeping that strategies share."""
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from pipeline.cost import Cost
+from pipeline.errors import BudgetError
+from search.space import Architecture
+from search.strategies.feasible import Bounds, find_feasible
+
+_TRIES = 200  # draws looked at before what is drawn from counts as exhausted
+
+
+class Scored(Protocol):
+    @property
+    def cost(self) -> Cost: ...
+
+
+S = TypeVar("S", bound=Scored)
+
+
+@dataclass(frozen=True)
+class Search(Bounds, Generic[S]):
+    """A strategy is a function of a `Search` and its own configuration that gives all candidates scored, in order.
+
+    It must score members within budget only (`is_feasible`), none twice and at most `evaluations` of them, draw from
+    `rng` alone, and not let what it does depend on how fast a score came: then a seed gives one result on any number
+    of processes. It raises BudgetError where it finds no member within budget.
+    """
+
+    # In the order given, each as soon as it and those before it are done; None where a candidate failed, which uses
+    # up an evaluation. What is given at once is scored in parallel.
+    score: Callable[[Sequence[Architecture]], Iterable[S | None]]
+    rank: Callable[[Sequence[S]], Sequence[float]]  # fitness, higher is better; may depend on the whole list
+    evaluations: int  # candidates that may be scored
+    rng: random.Random
+    tick: Callable[[int, int], None] = lambda done, total: None  # after every evaluation
+
+
+class Progress(Generic[S]):
+    """What a strategy has met so far."""
+
+    def __init__(self, search: Search[S]) -> None:
+        self._search = search
+        self._seen: set[str] = set()
+        self.scored: list[tuple[Architecture, S]] = []
+        self.evaluations = 0
+
+    @property
+    def left(self) -> int:
+        return self._search.evaluations - self.evaluations
+
+    def score(self, architectures: Sequence[Architecture], total: int | None = None) -> list[tuple[Architecture, S]]:
+        """Those that did not fail, with their scores; all are added to what was met."""
+        found = []
+        for architecture, result in zip(architectures, self._search.score(architectures), strict=True):
+            self.evaluations += 1
+            if result is not None:
+                found.append((architecture, result))
+            self._search.tick(self.evaluations, total or self._search.evaluations)
+        self.scored += found
+        return found
+
+    def take(self, count: int, *draws: Callable[[], Architecture]) -> list[Architecture]:
+        """Up to so many feasible members not met before, by the first of `draws` that still gives one, else by chance.
+
+        Fewer only where chance finds no further one either. They count as met from here on.
+        """
+        taken: list[Architecture] = []
+        while len(taken) < min(count, self.left):
+            fresh = next((found for draw in draws if (found := self._unseen(draw, self._search.is_feasible))), None)
+            fresh = fresh or self._newcomer()
+            if fresh is None:
+                break
+            self._seen.add(fresh.key)
+            taken.append(fresh)
+        return taken
+
+    def _newcomer(self) -> Architecture | None:
+        try:
+            return self._unseen(lambda: find_feasible(self._search, self._search.rng))
+        except BudgetError:
+            if not self._seen:
+                raise
+            return None
+
+    def _unseen(
+        self, draw: Callable[[], Architecture], accept: Callable[[Architecture], bool] = lambda _: True
+    ) -> Architecture | None:
+        for _ in range(_TRIES):
+            architecture = draw()
+            if architecture.key not in self._seen and accept(architecture):
+                return architecture
+        return None

@@ -1,0 +1,88 @@
+"""Finding members of a space that are within budget, and saying so where there are none."""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.cost import Cost
+from pipeline.errors import BudgetError, CandidateError
+from search.space import Architecture, SearchSpace
+
+if TYPE_CHECKING:  # the configuration of a search is made from the table of strategies
+    from search.config import Budget
+
+_RANDOM_TRIES = 200  # random architectures looked at before a feasible one is sought by descent
+_DESCENTS = 8
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """A space, what its members cost, and the limits on that."""
+
+    space: SearchSpace
+    cost: Callable[[Architecture], Cost]  # counted once each; raises CandidateError where it cannot be had
+    budget: "Budget"
+
+    def is_feasible(self, architecture: Architecture) -> bool:
+        """Whether it is within budget; one whose cost cannot be had is not."""
+        try:
+            return not self.budget.violations(self.cost(architecture))
+        except CandidateError:
+            return False
+
+    def excess(self, architecture: Architecture) -> float:
+        """By how much it is above the budget, relative; 0 is feasible, infinite where its cost cannot be had."""
+        try:
+            return self.budget.excess(self.cost(architecture))
+        except CandidateError:
+            return math.inf
+
+
+def find_feasible(bounds: Bounds, rng: random.Random) -> Architecture:
+    """A random member within budget; where random draws find none, one reached by descent on the excess.
+
+    Raises:
+        BudgetError: none was found; names the limit and the nearest miss.
+    """
+    for _ in range(_RANDOM_TRIES):
+        architecture = bounds.space.sample(rng)
+        if bounds.is_feasible(architecture):
+            return architecture
+    misses = []
+    for _ in range(_DESCENTS):
+        architecture = _descend(bounds, bounds.space.sample(rng), rng)
+        if bounds.is_feasible(architecture):
+            return architecture
+        misses.append(architecture)
+    raise unreachable(bounds, min(misses, key=bounds.excess))
+
+
+def _descend(bounds: Bounds, architecture: Architecture, rng: random.Random) -> Architecture:
+    """Set gene after gene to what exceeds the budget least, until none helps or the budget is met."""
+    space = bounds.space
+    improved = True
+    while improved and not bounds.is_feasible(architecture):
+        improved = False
+        for gene in rng.sample(space.genes, len(space.genes)):
+            options = [space.make(architecture.choices | {gene.name: choice}) for choice in gene.choices]
+            least = min(options, key=bounds.excess)
+            if bounds.excess(least) < bounds.excess(architecture):
+                architecture, improved = least, True
+            if bounds.is_feasible(architecture):
+                break
+    return architecture
+
+
+def unreachable(bounds: Bounds, nearest_miss: Architecture) -> BudgetError:
+    """That nothing was found, and what came closest."""
+    try:
+        found = bounds.cost(nearest_miss)
+    except CandidateError as error:
+        return BudgetError(f"no student of space {bounds.space.name!r} has a cost to compare with the budget: {error}")
+    return BudgetError(
+        f"no student of space {bounds.space.name!r} meets the budget: the nearest is "
+        f"{bounds.space.format(nearest_miss)}, whose {' and '.join(bounds.budget.violations(found))}; "
+        "raise that limit, or offer the space smaller choices"
+    )
