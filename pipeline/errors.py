@@ -70,7 +70,11 @@ class TrainingError(FailedError):
 
 
 class CandidateError(FailedError):
-    pass
+    """`type` sorts failures for people: out_of_memory, not_finite, dead, export; empty leaves it to the cause."""
+
+    def __init__(self, message: str, type: str = "") -> None:
+        super().__init__(message)
+        self.type = type
 
 
 class ExportError(FailedError):

@@ -63,6 +63,9 @@ class SearchConfig(Frozen):
     evaluations: int = Field(
         200, ge=1, le=10_000_000, description="candidates that each search scores; a smaller space is enumerated"
     )
+    workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
+        "auto", description="processes that score; auto takes the cores where that saves time; the result is the same"
+    )
     batch_size: int = Field(64, ge=2, le=4096, description="training images that every candidate is scored on")
     draws: int = Field(3, ge=1, le=100, description="of each candidate's random weights; their mean score counts")
     teacher_weights: Literal["random", "trained"] = Field("random", description="random is DisWOT's protocol")

@@ -129,7 +129,7 @@ class Evaluator:
         drawn = self.drawn(architecture)
         found = {name: taken for name, taken in drawn.items() if all(math.isfinite(value) for value in taken)}
         if not found:
-            raise CandidateError(f"no finite score ({', '.join(f'{n} {v}' for n, v in drawn.items())})")
+            raise CandidateError(f"no finite score ({', '.join(f'{n} {v}' for n, v in drawn.items())})", "not_finite")
         return Scores(
             values={name: statistics.fmean(taken) for name, taken in found.items()},
             std={name: statistics.pstdev(taken) for name, taken in found.items()},
@@ -181,7 +181,7 @@ class Evaluator:
         initialise(network, how, seed)
         seen = self._observe(network, how)
         if self._guard and _is_dead(seen.view.features):
-            raise CandidateError("dead: its last features are the same for every input")
+            raise CandidateError("dead: its last features are the same for every input", "dead")
         return dataclasses.replace(
             self._without_network(architecture),
             view=seen.view,

@@ -19,8 +19,9 @@ class Candidate(Frozen):
 class Failure(Frozen):
     """A student that a scorer could not score, and why."""
 
-    scorer: str
+    scorer: str  # or "cost", where what it costs could not be had
     architecture: str
+    type: str  # out_of_memory, not_finite, dead, export, process_died, or error: and the exception's name
     reason: str
 
 
@@ -31,9 +32,11 @@ class SearchResult(Frozen):
     combine: str
     budget: Budget
     winner: Candidate
+    strategy: str
+    front: tuple[Candidate, ...] = Field(description="no candidate is fitter at no higher known cost; fittest first")
     picks: dict[str, Candidate] = Field(description="what each baseline would have picked, with the same effort")
     evaluated: int  # by the winner's search, failures included
-    exhaustive: bool  # every member of the space was looked at
+    exhaustive: bool  # every member of the space that is within budget was looked at
     failures: tuple[Failure, ...]  # of all searches
     candidates: tuple[Candidate, ...]  # all that the winner's search scored, in the order met
     notes: tuple[str, ...]

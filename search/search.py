@@ -2,19 +2,24 @@
 
 import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+from pipeline.cost import Cost
 from pipeline.data import Batch
-from pipeline.errors import CandidateError, ConfigError, FailedError
+from pipeline.errors import ConfigError, FailedError
 from pipeline.frozen import derive_seed
 from pipeline.task import Task
+from search.attempt import guarded, one_thread
 from search.config import SearchConfig
 from search.evaluate import CostTable, Evaluator
+from search.journal import Journal
+from search.pareto import objectives, pareto_front
 from search.result import Candidate, Failure, SearchResult
 from search.scorers import SCORERS
+from search.scoring import CandidateScorer, Workshop
 from search.space import Architecture
 from search.spaces import make_space
 from search.strategies import Search, is_exhaustive, run_strategy
@@ -46,10 +51,11 @@ def find_student(
         FailedError: every candidate failed.
     """
     space = make_space(config.space)
-    journal = _Journal(known, record)
+    journal = Journal(space, known, record)
     dims = space.embedding_dims()
     teacher_dim = getattr(teacher, "embedding_dim", None)
-    costs = CostTable(space, task)
+    counts = CostTable(space, task)
+    costs = guarded(counts, lambda architecture, outcome: journal.fail("cost", architecture, outcome))
     notes = []
     if config.scorer == "diswot_semantic" and dims != {teacher_dim}:
         raise ConfigError(
@@ -66,24 +72,36 @@ def find_student(
 
     def run(scorer: str, stage: str) -> list[Candidate]:
         terms = (scorer, *_DISWOT_TERMS) if scorer == "diswot" else (scorer,)
-        evaluator = Evaluator(
-            space,
-            task,
-            batch,
-            terms,
-            teacher=teacher,
-            seed=seed,
-            draws=config.draws,
-            trained=config.teacher_weights == "trained",
-            comparable=True,
-            guard=SCORERS[scorer].initialisation is not None,
-            costs=costs,
-        )
+        with one_thread():
+            evaluator = Evaluator(
+                space,
+                task,
+                batch,
+                terms,
+                teacher=teacher,
+                seed=seed,
+                draws=config.draws,
+                trained=config.teacher_weights == "trained",
+                comparable=True,
+                guard=SCORERS[scorer].initialisation is not None,
+                costs=counts,
+            )
+        scoring = CandidateScorer(workshop, evaluator, scorer, CostTable(space, task))
+        done = 0
+
+        def score(architectures: Sequence[Architecture]) -> Iterator[Candidate | None]:
+            nonlocal done
+            expected = max(len(architectures), config.evaluations - done)
+            scored = journal.score(scorer, architectures, lambda unknown: scoring.outcomes(unknown, expected))
+            for architecture, entry in scored:
+                done += 1
+                yield None if entry is None else _candidate(entry, costs(architecture))
+
         search = Search[Candidate](
             space,
             costs,
             config.budget,
-            score=lambda these: (journal.score(scorer, a, space.format(a), evaluator) for a in these),
+            score=score,
             rank=lambda found: fitness(found, scorer, config.combine),
             evaluations=config.evaluations,
             rng=random.Random(derive_seed(seed, config.strategy.name)),
@@ -91,17 +109,17 @@ def find_student(
         )
         return run_strategy(search, config.strategy)
 
-    candidates = run(config.scorer, f"scoring by {config.scorer}")
-    if not candidates:
-        reasons = {failure.reason for failure in journal.failures}
-        raise FailedError(f"all {len(journal.failures)} candidates failed: {'; '.join(sorted(reasons)[:3])}")
-    picks = {}
-    for name in config.baselines:
-        found = run(name, f"baseline {name}")
-        if found:
-            picks[name] = _winner(found, name, config.combine)
-        else:
-            notes.append(f"baseline {name} scored no candidate")
+    with Workshop(config.workers) as workshop:
+        candidates = run(config.scorer, f"scoring by {config.scorer}")
+        if not candidates:
+            raise FailedError(_all_failed(journal.failures))
+        picks = {}
+        for name in config.baselines:
+            found = run(name, f"baseline {name}")
+            if found:
+                picks[name] = _winner(found, name, config.combine)
+            else:
+                notes.append(f"baseline {name} scored no candidate")
     return SearchResult(
         space=space.name,
         space_size=space.size,
@@ -109,6 +127,8 @@ def find_student(
         combine=config.combine,
         budget=config.budget,
         winner=_winner(candidates, config.scorer, config.combine),
+        strategy=config.strategy.name,
+        front=_front(candidates, config.scorer, config.combine),
         picks=picks,
         evaluated=len(candidates) + sum(failure.scorer == config.scorer for failure in journal.failures),
         exhaustive=is_exhaustive(space.size, config.evaluations, config.strategy),
@@ -125,7 +145,8 @@ def require_feasible(config: SearchConfig, task: Task, seed: int) -> None:
         BudgetError: none was found; names the limit and the nearest miss.
     """
     space = make_space(config.space)
-    bounds = Bounds(space, CostTable(space, task), config.budget)
+    costs = guarded(CostTable(space, task), lambda architecture, outcome: None)
+    bounds = Bounds(space, costs, config.budget)
     find_feasible(bounds, random.Random(derive_seed(seed, "feasible")))
 
 
@@ -142,39 +163,20 @@ def fitness(candidates: Sequence[Candidate], scorer: str, combine: str) -> list[
     return [sum(pair) for pair in zip(*columns, strict=True)]
 
 
-class _Journal:
-    """Scores by (scorer, architecture): looked up where an interrupted search left them, else computed and recorded."""
+def _candidate(entry: Mapping[str, Any], cost: Cost) -> Candidate:
+    return Candidate(architecture=entry["architecture"], cost=cost, scores=entry["scores"], std=entry["std"])
 
-    def __init__(self, known: Sequence[Mapping[str, Any]], record: Callable[[Mapping[str, Any]], None]) -> None:
-        self._known = {(entry["scorer"], entry["architecture"]): entry for entry in known}
-        self._record = record
-        self._failed: dict[tuple[str, str], Failure] = {}
 
-    @property
-    def failures(self) -> list[Failure]:
-        """Each once, in the order met."""
-        return list(self._failed.values())
+def _all_failed(failures: Sequence[Failure]) -> str:
+    reasons = {failure.reason for failure in failures}
+    return f"all {len(failures)} candidates failed: {'; '.join(sorted(reasons)[:3])}"
 
-    def score(self, scorer: str, architecture: Architecture, text: str, evaluator: Evaluator) -> Candidate | None:
-        entry = self._known.get((scorer, text))
-        if entry is None:
-            entry = self._known[scorer, text] = self._evaluate(scorer, architecture, text, evaluator)
-            self._record(entry)
-        if "failure" in entry:
-            self._failed[scorer, text] = Failure(scorer=scorer, architecture=text, reason=entry["failure"])
-            return None
-        return Candidate(architecture=text, cost=evaluator.cost(architecture), scores=entry["scores"], std=entry["std"])
 
-    @staticmethod
-    def _evaluate(scorer: str, architecture: Architecture, text: str, evaluator: Evaluator) -> Mapping[str, Any]:
-        entry = {"scorer": scorer, "architecture": text}
-        try:
-            scores = evaluator(architecture)
-        except CandidateError as error:
-            return entry | {"failure": str(error)}
-        if scorer not in scores.values:
-            return entry | {"failure": f"no finite {scorer} score"}
-        return entry | {"scores": scores.values, "std": scores.std, "seconds": round(scores.seconds, 4)}
+def _front(candidates: Sequence[Candidate], scorer: str, combine: str) -> tuple[Candidate, ...]:
+    """The candidates than which none is fitter at no higher cost, the fittest first."""
+    values = fitness(candidates, scorer, combine)
+    front = pareto_front(objectives(candidates, values))
+    return tuple(candidates[i] for i in sorted(front, key=lambda i: -values[i]))
 
 
 def _winner(candidates: Sequence[Candidate], scorer: str, combine: str) -> Candidate:

@@ -7,11 +7,15 @@ from pipeline.frozen import Frozen
 from search.strategies.base import Search
 from search.strategies.evolution import EvolutionConfig, evolve
 from search.strategies.exhaustive import ExhaustiveConfig, enumerate_all
+from search.strategies.nsga2 import Nsga2Config, nsga2
+from search.strategies.random import RandomConfig, draw_randomly
 
 # name -> (its configuration, whose `name` is that literal; the function of a Search and that configuration)
 STRATEGIES: dict[str, tuple[type[Frozen], Callable[[Search[Any], Any], list[Any]]]] = {
     "evolution": (EvolutionConfig, evolve),
     "exhaustive": (ExhaustiveConfig, enumerate_all),
+    "random": (RandomConfig, draw_randomly),
+    "nsga2": (Nsga2Config, nsga2),
 }
 
 
@@ -32,4 +36,13 @@ def is_exhaustive(size: int, evaluations: int, config: Any) -> bool:
     return bool(config.name == "exhaustive") or size <= evaluations
 
 
-__all__ = ["STRATEGIES", "EvolutionConfig", "ExhaustiveConfig", "Search", "is_exhaustive", "run_strategy"]
+__all__ = [
+    "STRATEGIES",
+    "EvolutionConfig",
+    "ExhaustiveConfig",
+    "Nsga2Config",
+    "RandomConfig",
+    "Search",
+    "is_exhaustive",
+    "run_strategy",
+]

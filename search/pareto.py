@@ -1,0 +1,66 @@
+"""Which candidates no other is better than: fitness counts upwards, every known cost downwards."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cost import Cost
+
+Points = NDArray[np.float64]  # [N, M], every column to be minimised
+
+
+class _Costly(Protocol):
+    @property
+    def cost(self) -> Cost: ...
+
+
+def objectives(candidates: Sequence[_Costly], fitness: Sequence[float]) -> Points:
+    """Fitness, negated, then each cost that is known of all candidates; [N, M]."""
+    costs = [[getattr(candidate.cost, name) for name in Cost.model_fields] for candidate in candidates]
+    known = [i for i in range(len(Cost.model_fields)) if all(isinstance(row[i], int | float) for row in costs)]
+    rows = [[-value, *(row[i] for i in known)] for value, row in zip(fitness, costs, strict=True)]
+    return np.array(rows, dtype=np.float64).reshape(len(rows), 1 + len(known))
+
+
+def pareto_front(points: Points) -> list[int]:
+    """The rows that no row dominates, in order; of equal rows each is one."""
+    order = np.lexsort(points.T[::-1])  # nothing is dominated by what comes after it
+    front: list[int] = []
+    for i in order:
+        if not _dominated(points[i], points[front]).any():
+            front.append(int(i))
+    return sorted(front)
+
+
+def sort_by_dominance(points: Points) -> list[list[int]]:
+    """Deb's non-dominated sorting: the front, the front of what is left without it, and so on."""
+    left = list(range(len(points)))
+    fronts = []
+    while left:
+        front = [left[i] for i in pareto_front(points[left])]
+        fronts.append(front)
+        left = sorted(set(left) - set(front))
+    return fronts
+
+
+def crowding_distances(points: Points) -> list[float]:
+    """Deb's crowding distance within one front: the sides of the box that its neighbours span, relative, summed.
+
+    Infinite for the extremes of each objective.
+    """
+    distance = np.zeros(len(points))
+    for column in points.T:
+        order = np.argsort(column, kind="stable")
+        span = column[order[-1]] - column[order[0]]
+        if span > 0:
+            distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / span
+        distance[order[[0, -1]]] = np.inf
+    found: list[float] = distance.tolist()
+    return found
+
+
+def _dominated(point: Points, others: Points) -> NDArray[np.bool_]:
+    """By which of the others: nowhere better and somewhere worse."""
+    return np.asarray((others <= point).all(axis=1) & (others < point).any(axis=1))
