@@ -69,7 +69,7 @@ class Progress(Generic[S]):
         Fewer only where chance finds no further one either. They count as met from here on.
         """
         taken: list[Architecture] = []
-        while len(taken) < min(count, self.left):
+        while len(taken) < count:
             fresh = next((found for draw in draws if (found := self._unseen(draw, self._search.is_feasible))), None)
             fresh = fresh or self._newcomer()
             if fresh is None:
@@ -77,6 +77,19 @@ class Progress(Generic[S]):
             self._seen.add(fresh.key)
             taken.append(fresh)
         return taken
+
+    def admit(self, architectures: Sequence[Architecture]) -> list[Architecture]:
+        """Those that are feasible and not met before; they count as met from here on."""
+        taken = []
+        for architecture in architectures:
+            if architecture.key not in self._seen and self._search.is_feasible(architecture):
+                self._seen.add(architecture.key)
+                taken.append(architecture)
+        return taken
+
+    def release(self, architectures: Sequence[Architecture]) -> None:
+        """Those that were taken and will not be scored do not count as met."""
+        self._seen -= {architecture.key for architecture in architectures}
 
     def _newcomer(self) -> Architecture | None:
         try:

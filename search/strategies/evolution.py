@@ -35,11 +35,11 @@ def evolve(search: Search[S], config: EvolutionConfig) -> list[S]:
     while progress.left:
         missing = config.population - len(progress.scored)
         if missing > 0:
-            batch = progress.take(missing)
+            batch = progress.take(min(missing, progress.left))
         else:
             parents = _best(search, progress.scored, config.population)[: config.parents]
             breed = functools.partial(breed_child, search.space, parents, config.crossover, config.mutation, search.rng)
-            batch = progress.take(config.offspring, breed)
+            batch = progress.take(min(config.offspring, progress.left), breed)
         if not batch:
             break
         progress.score(batch)

@@ -75,6 +75,23 @@ def _descend(bounds: Bounds, architecture: Architecture, rng: random.Random) -> 
     return architecture
 
 
+def cheapest(bounds: Bounds, start: Architecture, name: str) -> Architecture:
+    """From a feasible member, gene after gene to the choice of the least such cost within budget, until none helps."""
+
+    def price(architecture: Architecture) -> float:
+        return float(getattr(bounds.cost(architecture), name)) if bounds.is_feasible(architecture) else math.inf
+
+    best, improved = start, True
+    while improved:
+        improved = False
+        for gene in bounds.space.genes:
+            options = [bounds.space.make(best.choices | {gene.name: choice}) for choice in gene.choices]
+            least = min(options, key=price)
+            if price(least) < price(best):
+                best, improved = least, True
+    return best
+
+
 def unreachable(bounds: Bounds, nearest_miss: Architecture) -> BudgetError:
     """That nothing was found, and what came closest."""
     try:

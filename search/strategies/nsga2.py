@@ -1,8 +1,12 @@
 """NSGA-II: evolution towards the whole front of score and costs instead of towards one winner.
 
 Deb, Pratap, Agarwal and Meyarivan, "A fast and elitist multiobjective genetic algorithm: NSGA-II", IEEE Transactions
-on Evolutionary Computation 6(2), 2002. Ours: genes are categories, so crossover and mutation are the space's; the
-budget is hard, so members above it are never bred rather than ranked last; none is scored twice.
+on Evolutionary Computation 6(2), 2002: non-dominated sorting, crowding distance, binary tournament, parents and
+children together compete for survival. Ours: genes are categories, so crossover and mutation are the space's; the
+budget is hard, so members above it are never bred rather than ranked last; none is scored twice. And costs are counted
+without scoring, which two options use: the cheapest members within budget are in the first population (`extremes`), and
+more children are bred than scored (`pool`), of which those count that a regression of scores on genes and costs
+expects to widen the front the most. `extremes: false, pool: 1` is the paper's algorithm.
 """
 
 import functools
@@ -10,19 +14,25 @@ from typing import Generic, Literal, NamedTuple
 
 from pydantic import Field
 
+from pipeline.cost import Cost
 from pipeline.frozen import Frozen
 from search.pareto import crowding_distances, objectives, sort_by_dominance
 from search.space import Architecture
 from search.strategies.base import Progress, S, Search
+from search.strategies.feasible import cheapest, find_feasible
+from search.strategies.surrogate import pick_widening, predict
 
 
 class Nsga2Config(Frozen):
     """The front of fitness and costs by non-dominated sorting and crowding."""
 
     name: Literal["nsga2"] = "nsga2"
-    population: int = Field(24, ge=2, le=100_000, description="and as many children a generation")
+    population: int = Field(8, ge=2, le=100_000)
+    offspring: int = Field(4, ge=1, le=100_000, description="children of a generation, which are scored in parallel")
     crossover: float = Field(0.9, ge=0, le=1, description="probability of a second parent")
     mutation: float | None = Field(None, gt=0, le=1, description="of each gene; null is 1 / genes")
+    extremes: bool = Field(True, description="the members of least cost are in the first population")
+    pool: int = Field(10, ge=1, le=1000, description="children bred for each that is scored; 1 is the paper's")
 
 
 class _Member(NamedTuple, Generic[S]):
@@ -31,21 +41,51 @@ class _Member(NamedTuple, Generic[S]):
     standing: tuple[int, float]  # front, then crowding distance negated: lower is better
 
 
+class _Priced(NamedTuple):
+    cost: Cost
+
+
 def nsga2(search: Search[S], config: Nsga2Config) -> list[S]:
     """A population by chance, then generation after generation the best of parents and children together."""
     progress = Progress(search)
+    first = min(config.population, (search.evaluations + 1) // 2)
+    batch = progress.admit(_extremes(search)[:first]) if config.extremes else []
+    batch += progress.take(first - len(batch))
     population: list[_Member[S]] = []
-    while progress.left:
-        missing = config.population - len(population)
-        if missing > 0:
-            batch = progress.take(missing)
-        else:
-            batch = progress.take(config.population, functools.partial(_child, search, population, config))
-        if not batch:
-            break
+    while batch:
         parents = [(member.architecture, member.result) for member in population]
         population = _survivors(search, parents + progress.score(batch), config.population)
+        count = min(config.offspring if population else first, progress.left)
+        batch = _children(search, progress, population, config, count) if population else progress.take(count)
     return [result for _, result in progress.scored]
+
+
+def _extremes(search: Search[S]) -> list[Architecture]:
+    """For each known cost, a member within budget of which no other choice of one gene costs less."""
+    start = find_feasible(search, search.rng)
+    known = [name for name in Cost.model_fields if isinstance(getattr(search.cost(start), name), int | float)]
+    return [cheapest(search, start, name) for name in known]
+
+
+def _children(
+    search: Search[S], progress: Progress[S], population: list[_Member[S]], config: Nsga2Config, count: int
+) -> list[Architecture]:
+    """As many as asked for: of a pool, a fifth of it by chance, those that seem to widen the front most."""
+    breed = functools.partial(_child, search, population, config)
+    if config.pool == 1:
+        return progress.take(count, breed)
+    size = count * config.pool
+    pool = progress.take(size - size // 5, breed)
+    pool += progress.take(size // 5) if len(pool) == size - size // 5 else []
+    fitness = search.rank([result for _, result in progress.scored])
+    known = [(a, result.cost, value) for (a, result), value in zip(progress.scored, fitness, strict=True)]
+    costs = [_Priced(search.cost(architecture)) for architecture in pool]
+    guessed = predict(search.space, known, [(a, priced.cost) for a, priced in zip(pool, costs, strict=True)])
+    points = objectives([*(result for _, result in progress.scored), *costs], [*fitness, *guessed])
+    chosen = pick_widening(points[: len(known)], points[len(known) :], count, search.rng)
+    chosen += [i for i in range(len(pool)) if i not in chosen][: count - len(chosen)]
+    progress.release([architecture for i, architecture in enumerate(pool) if i not in chosen])
+    return [pool[i] for i in chosen]
 
 
 def _survivors(search: Search[S], candidates: list[tuple[Architecture, S]], count: int) -> list[_Member[S]]:

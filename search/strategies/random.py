@@ -25,7 +25,7 @@ def draw_randomly(search: Search[S], config: RandomConfig) -> list[S]:
     """
     progress = Progress(search)
     if search.space.size > _SHUFFLED:
-        while batch := progress.take(_AT_ONCE):
+        while batch := progress.take(min(_AT_ONCE, progress.left)):
             progress.score(batch)
     else:
         progress.score(_shuffled(search))
