@@ -7,7 +7,7 @@ from export.result import ConvertResult, ExportedModel, ProfileResult
 from flows.delivery import ReportResult
 from flows.outcome import Outcome
 from flows.stages import DataResult
-from flows.words import accuracy_claim, size_claim, speed_claim
+from flows.words import accuracy_claim, failure_counts, size_claim, speed_claim
 from pipeline.cost import Cost
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
@@ -34,8 +34,8 @@ def _(result: TeacherResult) -> str:
 
 @sentence.register
 def _(result: SearchResult) -> str:
-    own = sum(failure.scorer == result.scorer for failure in result.failures)
-    failed = f", {own} failed" if own else ""
+    own = [failure for failure in result.failures if failure.scorer in (result.scorer, "cost")]
+    failed = f", {len(own)} failed ({failure_counts(own)})" if own else ""
     return (
         f"{result.winner.architecture} of {result.evaluated} scored{failed}; "
         f"{result.winner.cost.params:,} parameters, {result.winner.cost.flops:,} FLOPs"

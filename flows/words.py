@@ -1,7 +1,11 @@
 """Words and figures about a student; one that is larger, slower or worse is called so."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from search.result import Failure
 
 _Z = 1.959964  # of a two-sided 95 % interval
 
@@ -103,3 +107,9 @@ def _interval(low: float, high: float) -> str:
         if ends[0] != ends[1]:
             break
     return f"[{ends[0]},\N{NO-BREAK SPACE}{ends[1]}]"
+
+
+def failure_counts(failures: Sequence[Failure]) -> str:
+    """Failures by type, the most frequent first: `3 out of memory, 1 dead`."""
+    counts = Counter(failure.type for failure in failures)
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.most_common())

@@ -120,6 +120,7 @@ def find_student(
                 picks[name] = _winner(found, name, config.combine)
             else:
                 notes.append(f"baseline {name} scored no candidate")
+    is_all = is_exhaustive(space.size, config.evaluations, config.strategy)
     return SearchResult(
         space=space.name,
         space_size=space.size,
@@ -127,11 +128,11 @@ def find_student(
         combine=config.combine,
         budget=config.budget,
         winner=_winner(candidates, config.scorer, config.combine),
-        strategy=config.strategy.name,
+        strategy="exhaustive" if is_all else config.strategy.name,
         front=_front(candidates, config.scorer, config.combine),
         picks=picks,
         evaluated=len(candidates) + sum(failure.scorer == config.scorer for failure in journal.failures),
-        exhaustive=is_exhaustive(space.size, config.evaluations, config.strategy),
+        exhaustive=is_all,
         failures=tuple(journal.failures),
         candidates=tuple(candidates),
         notes=tuple(notes),

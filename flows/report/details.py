@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from distill.result import TuneResult
 from flows.report import charts, scatter
 from flows.report.palette import WINNER, Look, baseline_looks
-from flows.words import listing, significant
+from flows.words import failure_counts, listing, significant
 from pipeline.training import EpochRecord
 from search.result import Candidate, SearchResult
 
@@ -22,7 +22,7 @@ def search(found: SearchResult) -> dict[str, Any]:
     same = [name for name, pick in found.picks.items() if pick.architecture == found.winner.architecture]
     reasons: defaultdict[str, list[str]] = defaultdict(list)
     for failure in found.failures:
-        reasons[f"{failure.scorer}: {failure.reason}"].append(failure.architecture)
+        reasons[f"{failure.scorer}: {failure.type.replace('_', ' ')}: {failure.reason}"].append(failure.architecture)
     return {
         "wide": scatter.search_scatter(found, 1000, 400, with_tips=True),
         "narrow": scatter.search_scatter(found, 360, 320, with_tips=False),
@@ -134,9 +134,10 @@ def provenance(report: "ReportData") -> dict[str, Any]:
 
 def _search_summary(found: SearchResult) -> str:
     how = "every one" if found.exhaustive else f"{found.evaluated:,}"
+    by = found.scorer if found.exhaustive else f"{found.scorer}, by {found.strategy},"
     count = len(found.failures)
-    failed = f" ({count:,} scoring{'s' if count > 1 else ''} failed)" if count else ""
-    return f"{found.scorer} looked at {how} of the {found.space} space's {found.space_size:,} students{failed}"
+    failed = f" ({count:,} scoring{'s' if count > 1 else ''} failed: {failure_counts(found.failures)})" if count else ""
+    return f"{by} looked at {how} of the {found.space} space's {found.space_size:,} students{failed}"
 
 
 def _search_row(name: str, candidate: Candidate, scorer: str, look: Look, place: str) -> dict[str, Any]:

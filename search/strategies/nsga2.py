@@ -77,6 +77,8 @@ def _children(
     size = count * config.pool
     pool = progress.take(size - size // 5, breed)
     pool += progress.take(size // 5) if len(pool) == size - size // 5 else []
+    if len(pool) <= count:
+        return pool
     fitness = search.rank([result for _, result in progress.scored])
     known = [(a, result.cost, value) for (a, result), value in zip(progress.scored, fitness, strict=True)]
     costs = [_Priced(search.cost(architecture)) for architecture in pool]

@@ -17,6 +17,7 @@ from flows.delivery import ReportResult
 from flows.report import ReportData, render_report
 from flows.report.palette import COLOURS
 from flows.report.scatter import selection_values
+from flows.sentences import sentence
 from flows.stages import DataResult
 from flows.words import accuracy_claim, size_claim, speed_claim, wilson
 from pipeline.cost import Cost
@@ -64,7 +65,9 @@ def search(**changes: Any) -> SearchResult:
         "scorer": "diswot",
         "combine": "sum",
         "budget": Budget(max_params=80_000),
+        "strategy": "evolution",
         "winner": winner,
+        "front": (winner,),
         "picks": {
             "params": candidate("9-9", 79_000, "params", 79_000),
             "nwot": candidate("1-3", 46_000, "nwot", 506.0),
@@ -299,7 +302,9 @@ def test_same_data_gives_the_same_page(html: str) -> None:
 
 
 def test_foreign_text_is_escaped() -> None:
-    found = search(notes=(SCRIPT,), failures=(Failure(scorer="diswot", architecture=SCRIPT, reason=SCRIPT),))
+    found = search(
+        notes=(SCRIPT,), failures=(Failure(scorer="diswot", architecture=SCRIPT, type=SCRIPT, reason=SCRIPT),)
+    )
     failed = TrialRecord(number=4, state="FAIL", params={}, value=None, epochs=0, reason=SCRIPT)
     tuning = tuned().model_copy(update={"trials": (*tuned().trials, failed)})
     html = render_report(report(labels=(SCRIPT, "dog"), found=found, tuned=tuning))
@@ -384,6 +389,18 @@ def test_winner_leads_by_what_selection_compared() -> None:
 def test_tuning_that_is_off_is_said_so(bare_html: str) -> None:
     assert "Tuning is off" in Page(bare_html).text
     assert "optuna-dashboard" not in bare_html
+
+
+def test_failures_are_counted_by_type() -> None:
+    def failed(architecture: str, type: str) -> Failure:
+        return Failure(scorer="diswot", architecture=architecture, type=type, reason=f"{type} of {architecture}")
+
+    failures = (failed("7-7", "dead"), failed("8-8", "out_of_memory"), failed("9-9", "out_of_memory"))
+    found = search(failures=failures)
+    text = Page(render_report(report(found=found))).text
+    assert "3 scorings failed: 2 out of memory, 1 dead" in text
+    assert "out_of_memory of 9-9" in text
+    assert sentence(found).startswith("1-19 of 20 scored, 3 failed (2 out of memory, 1 dead);")
 
 
 def test_failed_trial_shows_its_reason(html: str) -> None:

@@ -1,5 +1,6 @@
 """`find_student`: the winner, the baselines beside it, failures, and going on after an interruption."""
 
+import math
 import random
 
 import pytest
@@ -7,13 +8,13 @@ import scipy.stats
 import torch
 
 from pipeline.cost import Cost
-from pipeline.errors import BudgetError, FailedError
+from pipeline.errors import BudgetError, CandidateError, FailedError
 from search.config import Budget, SearchConfig
 from search.result import Candidate
 from search.scorers import SCORERS
 from search.search import find_student, fitness, require_feasible
 from search.spaces import SPACES, ResNetConfig, ResNetSpace
-from search.strategies import EvolutionConfig
+from search.strategies import STRATEGIES, EvolutionConfig
 
 SPACE = ResNetConfig(blocks=((1, 2), (1, 2), (1, 2)), widths=((4, 6), (6, 8), (16,)))
 
@@ -155,10 +156,101 @@ def test_failing_candidates_are_recorded_and_the_best_of_the_rest_still_wins(fin
         recorded = [f for f in result.failures if f.scorer == scorer]
         assert {f.architecture for f in recorded} == failing
         assert {f.reason for f in recorded} == {"RuntimeError: no memory left on the moon"}
+        assert {f.type for f in recorded} == {"error:RuntimeError"}
     rest = {a: s for a, s in scores_of(healthy).items() if a not in failing}
     assert scores_of(result) == rest
     assert result.winner.architecture == max(rest, key=lambda a: rest[a]["diswot"])
     assert result.evaluated == 32
+
+
+@pytest.mark.parametrize(
+    ("raised", "type", "reason"),
+    [
+        (MemoryError(), "out_of_memory", "MemoryError: "),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", "OutOfMemoryError: CUDA out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory", "RuntimeError: DefaultCPU"),
+        (ValueError("more than 1 value per channel"), "error:ValueError", "ValueError: more than 1 value"),
+        (CandidateError("has an op that does not export", "export"), "export", "has an op that does not export"),
+    ],
+)
+def test_a_failure_has_a_type_and_is_in_the_journal(find, monkeypatch, raised, type, reason):
+    bad = "1-1-1/4-6-16"
+    original = ResNetSpace.build
+
+    def build(self, architecture, task):
+        network = original(self, architecture, task)
+        trunk = network.trunk
+
+        def failing(inputs):
+            if len(inputs) > 1 and self.format(architecture) == bad:
+                raise raised
+            return trunk(inputs)
+
+        network.trunk = failing
+        return network
+
+    monkeypatch.setattr(ResNetSpace, "build", build)
+    journal = []
+    result = find(make_config(scorer="nwot", baselines=(), strategy="exhaustive"), record=journal.append)
+    assert [(f.architecture, f.type) for f in result.failures] == [(bad, type)]
+    assert result.failures[0].reason.startswith(reason)
+    assert [e["type"] for e in journal if e["architecture"] == bad] == [type]
+    assert bad not in scores_of(result)
+    assert result.evaluated == 32
+
+
+def test_scores_that_are_not_finite_and_dead_networks_have_types_of_their_own(find, monkeypatch):
+    values = iter([math.nan, math.inf, *range(30)])
+    monkeypatch.setattr(SCORERS["random"], "__call__", lambda self, student: float(next(values)))
+    result = find(make_config(scorer="random", baselines=(), evaluations=32))
+    assert [f.type for f in result.failures] == ["not_finite", "not_finite"]
+    assert len(result.candidates) == 30
+
+    class Dead(ResNetSpace):
+        def build(self, architecture, task):
+            network = super().build(architecture, task)
+            trunk = network.trunk
+            network.trunk = lambda inputs: torch.ones_like(trunk(inputs))
+            return network
+
+    monkeypatch.setitem(SPACES, "resnet", (ResNetConfig, Dead))
+    with pytest.raises(FailedError, match="dead: its last features are the same for every input"):
+        find(make_config())
+
+
+def test_a_candidate_whose_cost_cannot_be_had_is_a_failure_of_its_own(find, monkeypatch):
+    bad = "1-1-1/4-6-16"
+    original = ResNetSpace.build
+
+    def build(self, architecture, task):
+        if self.format(architecture) == bad:
+            raise CandidateError("has an op that does not export", "export")
+        return original(self, architecture, task)
+
+    healthy = find(make_config(strategy="exhaustive"))
+    monkeypatch.setattr(ResNetSpace, "build", build)
+    result = find(make_config(strategy="exhaustive"))
+    assert [(f.scorer, f.architecture, f.type) for f in result.failures] == [("cost", bad, "export")]
+    assert list(result.candidates) == [c for c in healthy.candidates if c.architecture != bad]
+
+
+@pytest.mark.parametrize("strategy", list(STRATEGIES))
+def test_the_front_holds_all_and_only_those_that_none_beats(find, strategy):
+    result = find(make_config(strategy=strategy, baselines=()))
+    assert result.strategy == strategy
+
+    def beats(one, other):
+        pairs = [
+            (-one.scores["diswot"], -other.scores["diswot"]),
+            (one.cost.params, other.cost.params),
+            (one.cost.flops, other.cost.flops),
+        ]
+        return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+    expected = {c.architecture for c in result.candidates if not any(beats(o, c) for o in result.candidates)}
+    assert {c.architecture for c in result.front} == expected
+    assert result.front[0].scores == result.winner.scores
+    assert len(expected) > 1
 
 
 def test_a_search_in_which_every_candidate_fails_says_why(find, monkeypatch):
