@@ -87,10 +87,8 @@ class CandidateScorer:
     def _packed(self) -> bytes | None:
         """The evaluator as bytes, with a table of costs that only counts; None where "auto" cannot pack it."""
         if self._payload is None:
-            portable = copy.copy(self._evaluator)
-            portable.cost = self._plain_costs
             try:
-                self._payload = pickle.dumps((portable, self._scorer))
+                self._payload = pickle.dumps((_portable(self._evaluator, self._plain_costs), self._scorer))
             except (pickle.PicklingError, AttributeError, TypeError) as error:
                 if not self._workshop.is_auto:
                     raise ConfigError(
@@ -98,3 +96,11 @@ class CandidateScorer:
                     ) from None
                 self._is_portable = False
         return self._payload
+
+
+def _portable(evaluator: Evaluator, costs: CostTable) -> Evaluator:
+    """The same evaluator, and those of an ensemble's parts, with another table of costs."""
+    portable = copy.copy(evaluator)
+    portable.cost = costs
+    portable.wholes = [(whole, _portable(parts, costs)) for whole, parts in evaluator.wholes]
+    return portable

@@ -1,6 +1,7 @@
 """Scoring in processes: the same bits for any number of them, and what dies costs only itself."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
+from search.attempt import attempt
 from search.config import SearchConfig
+from search.evaluate import Evaluator
 from search.scorers import SCORERS
 from search.search import find_student
 from search.spaces import SPACES, ResNetConfig, ResNetSpace
@@ -101,6 +104,19 @@ def test_results_and_journals_have_the_same_bits_for_any_number_of_processes(fin
     assert len(found[1][1]) == 20
 
 
+@pytest.mark.parametrize("scorer", list(SCORERS))
+def test_every_scorer_can_be_sent_and_gives_the_same_bits(scorer, make_task, make_batch):
+    task = make_task(channels=1, side=8, classes=4)
+    space = ResNetSpace(SPACE)
+    teacher = ResNetSpace().build(ResNetSpace().parse("2-2-2/4-8-16"), task)
+    evaluator = Evaluator(space, task, make_batch(task, 24), [scorer], teacher=teacher, seed=0)
+    sent = pickle.loads(pickle.dumps(evaluator))
+    for architecture in list(space.all_architectures())[:2]:
+        here, there = (without_seconds([attempt(e, scorer, architecture)]) for e in (evaluator, sent))
+        assert here == there
+        assert "scores" in here[0]
+
+
 def test_the_order_in_which_processes_finish_does_not_show(find, fragile, monkeypatch):
     monkeypatch.setitem(SCORERS, "params", fragile.Uneven)
     journals = []
@@ -173,7 +189,9 @@ SCRIPT = """
     import torch
     from pipeline.data import Batch
     from pipeline.task import Task
-    from search.config import SearchConfig
+    from search.attempt import attempt
+from search.config import SearchConfig
+from search.evaluate import Evaluator
     from search.search import find_student
     from search.spaces import ResNetConfig, ResNetSpace
 
