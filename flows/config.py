@@ -199,7 +199,7 @@ def _user_path(loc: Sequence[int | str], raw: Any) -> list[int | str]:
     path: list[int | str] = []
     node = raw
     for position, part in enumerate(loc):
-        if isinstance(node, str) and part in (node, "name"):  # a name that stands for {name: …}
+        if isinstance(node, str) and part in (node.partition(":")[0], "name"):  # a name that stands for {name: …}
             node = {}
             continue
         if position and isinstance(node, dict) and part == node.get("name"):

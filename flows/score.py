@@ -15,7 +15,7 @@ from pipeline.teacher import TEACHERS, TeacherConfig, build_teacher
 from search.evaluate import Evaluator
 from search.scorers import SCORERS
 from search.space import Architecture, SearchSpace
-from search.spaces import SPACES, make_space
+from search.spaces import named_space
 
 
 def score_file(
@@ -43,8 +43,10 @@ def score_file(
     problems = [f"unknown scorer {name!r}; {nearest(name, SCORERS)}" for name in scorers if name not in SCORERS]
     if not scorers:
         problems.append(f"--scorers names none; known: {', '.join(SCORERS)}")
-    if space_name not in SPACES:
-        problems.append(f"unknown space {space_name!r}; {nearest(space_name, SPACES)}")
+    try:
+        space = named_space(space_name)
+    except ConfigError as error:
+        problems.extend(error.problems)
     if teacher not in TEACHERS:
         problems.append(f"unknown teacher {teacher!r}; {nearest(teacher, TEACHERS)}")
     if not architectures.is_file():
@@ -53,7 +55,6 @@ def score_file(
         problems.append(f"no folder {out.parent} to write {out.name} to")
     if problems:
         raise ConfigError(problems)
-    space = make_space(SPACES[space_name][0]())
     listed = _read(space, architectures)
     select_device(DeviceConfig(accelerator="cpu", threads=threads))
     task, train = load_whole_train(NpzConfig(path=data))

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Discriminator, Field
 from pipeline.cost import Cost
 from pipeline.frozen import Frozen, by_name
 from search.scorers import SCORERS
-from search.spaces import SPACES, ResNetConfig
+from search.spaces import SPACES, ResNetConfig, by_space_name
 from search.strategies import STRATEGIES, EvolutionConfig
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:  # spelled out from the tables, so that a form of the configuration can offer them
     ScorerName = Literal[*SCORERS]
     SpaceConfig = Annotated[
-        reduce(or_, (config for config, _ in SPACES.values())), Discriminator("name"), BeforeValidator(by_name)
+        reduce(or_, (config for config, _ in SPACES.values())), Discriminator("name"), BeforeValidator(by_space_name)
     ]
     StrategyConfig = Annotated[
         reduce(or_, (config for config, _ in STRATEGIES.values())), Discriminator("name"), BeforeValidator(by_name)

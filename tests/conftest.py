@@ -11,7 +11,15 @@ from pipeline.data import Batch, ImageSplit, Splits
 from pipeline.datasets.base import AugmentConfig
 from pipeline.task import Task
 from search.space import SearchSpace
-from search.spaces import MobileConfig, Nb201Config, ResNetConfig, TextTransformerConfig, VitConfig, make_space
+from search.spaces import (
+    MobileConfig,
+    Nb201Config,
+    NniHubConfig,
+    ResNetConfig,
+    TextTransformerConfig,
+    VitConfig,
+    make_space,
+)
 
 # Each space of the table at a size that a test can enumerate; a newcomer adds its line.
 SMALL_SPACES = {
@@ -26,6 +34,7 @@ SMALL_SPACES = {
     ),
     "vit": VitConfig(depth=(1, 2), heads=(1, 2, 3), head_width=(4,), feed_forward=(1, 2), grid=(2, 4)),
     "text_transformer": TextTransformerConfig(depth=(1, 2), heads=(1, 2), head_width=(4, 6), feed_forward=(1, 2)),
+    "nni": NniHubConfig(space="NasBench201", options={"stem_out_channels": 2, "num_modules_per_stack": 1}),
 }
 
 

@@ -1,0 +1,109 @@
+"""The one door to NNI 3.0: imports it without side effects, and lists what it no longer gets along with.
+
+NNI is archived (its last release is of September 2023), hence the exact version in pyproject.toml. Known to us:
+
+- `nni.nas` imports pytorch_lightning, which NNI does not declare; our own dependencies do.
+- Importing it writes INFO lines to stdout, and lightning's and torchmetrics' loggers to stderr; both add filters of
+  warnings and a variable of the environment. `load` undoes all of that.
+- It warns on import that torch's newer `nn.Buffer` and loss options are no modules; it only fails to wrap them, and
+  nothing of the hub uses them.
+- Its contexts (labels, the architecture being built, the channel that a trial reports to) are global and not safe
+  between threads. Whatever touches the first two holds `CONTEXTS`, a search holds `CHANNEL`, so that threads take
+  turns; processes do not mind.
+- A score function that raises ends NNI's search, and one that reports nothing is left out of the population.
+- AutoFormer cannot be built on the meta device (it calls `Tensor.item()`), and it is no convolutional network.
+- The model speed-up of its pruners needs two mends for torch 2.13; nothing here uses it.
+- A torchvision that does not fit the installed torch breaks lightning, and with it `nni.nas`.
+"""
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.errors import MissingDependencyError
+
+CONTEXTS = threading.RLock()
+CHANNEL = threading.RLock()
+
+_SILENT = logging.CRITICAL + 1
+
+
+def load(module: str) -> Any:
+    """A module of NNI, such as `nni.nas.strategy`; logging, warnings and the environment stay as they were.
+
+    Raises:
+        MissingDependencyError: NNI, or what it needs, is not installed or does not work.
+    """
+    if module in sys.modules:
+        return sys.modules[module]
+    with CONTEXTS, _undone():
+        try:
+            return importlib.import_module(module)
+        # A torchvision made for another torch raises RuntimeError.
+        except (ImportError, OSError, RuntimeError) as error:
+            raise MissingDependencyError(
+                f"NNI does not import ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}); "
+                "pip install 'nni==3.0' 'pytorch-lightning>=2.6,<3', and remove a torchvision that does not fit torch"
+            ) from error
+
+
+@contextlib.contextmanager
+def contexts() -> Iterator[None]:
+    """Alone with NNI's global contexts, and without its log."""
+    with CONTEXTS, _silent():
+        yield
+
+
+@contextlib.contextmanager
+def trial() -> Iterator[None]:
+    """Alone with the channel that NNI's trials report to; it and the last trial's parameters are put back after."""
+    channels, trials = load("nni.runtime.trial_command_channel"), load("nni.trial")
+    with CHANNEL, _silent():
+        before = channels._channel, trials._params
+        try:
+            yield
+        finally:
+            channels._channel, trials._params = before
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """It logs each sample, and each refused one; what matters is raised or returned."""
+    logger = logging.getLogger("nni")
+    level = logger.level
+    logger.setLevel(_SILENT)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _undone() -> Iterator[None]:
+    """Undo what imports do to logging, to the filters of warnings and to the environment."""
+    environment = dict(os.environ)
+    before = {logger: (logger.level, logger.propagate, list(logger.handlers)) for logger in _loggers()}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger in _loggers():
+            level, propagate, handlers = before.get(logger, (logging.NOTSET, True, []))
+            logger.setLevel(level)
+            logger.propagate = propagate
+            for handler in [handler for handler in logger.handlers if handler not in handlers]:
+                logger.removeHandler(handler)
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
+
+
+def _loggers() -> list[logging.Logger]:
+    found = [logging.getLogger()]
+    return found + [known for known in logging.root.manager.loggerDict.values() if isinstance(known, logging.Logger)]
