@@ -7,6 +7,7 @@ from pipeline.frozen import Frozen
 from search.strategies.base import Search
 from search.strategies.evolution import EvolutionConfig, evolve
 from search.strategies.exhaustive import ExhaustiveConfig, enumerate_all
+from search.strategies.nni_regularized import NniRegularizedConfig, regularized_evolution
 from search.strategies.nsga2 import Nsga2Config, nsga2
 from search.strategies.random import RandomConfig, draw_randomly
 
@@ -16,6 +17,7 @@ STRATEGIES: dict[str, tuple[type[Frozen], Callable[[Search[Any], Any], list[Any]
     "exhaustive": (ExhaustiveConfig, enumerate_all),
     "random": (RandomConfig, draw_randomly),
     "nsga2": (Nsga2Config, nsga2),
+    "nni_regularized": (NniRegularizedConfig, regularized_evolution),
 }
 
 
@@ -40,6 +42,7 @@ __all__ = [
     "STRATEGIES",
     "EvolutionConfig",
     "ExhaustiveConfig",
+    "NniRegularizedConfig",
     "Nsga2Config",
     "RandomConfig",
     "Search",
