@@ -79,6 +79,7 @@ class _Members(Generic[S]):
     def __init__(self, search: Search[S]) -> None:
         self._search = search
         self._scored: set[str] = set()
+        self._keys: list[str] = []  # of `progress.scored`
         self.progress = Progress(search)
         categorical = nni_compat.load("nni.mutable").Categorical
         self._labels = {gene.name: f"gene{i}" for i, gene in enumerate(search.space.genes)}  # NNI allows no slash
@@ -105,6 +106,7 @@ class _Members(Generic[S]):
         """Score it and report its fitness so far; report nothing if it failed."""
         self._scored.add(architecture.key)
         if self.progress.score([architecture]):
+            self._keys.append(architecture.key)
             nni_compat.load("nni").report_final_result(self._fitness()[architecture.key])
 
     def renew(self, population: Iterable[Any]) -> None:
@@ -115,8 +117,7 @@ class _Members(Generic[S]):
 
     def _fitness(self) -> dict[str, float]:
         values = self._search.rank([result for _, result in self.progress.scored])
-        keys = (architecture.key for architecture, _ in self.progress.scored)
-        return {key: float(value) for key, value in zip(keys, values, strict=True)}
+        return {key: float(value) for key, value in zip(self._keys, values, strict=True)}
 
 
 def _draw(members: _Members[S], space: Any, memo: dict[str, int], random_state: object) -> Any:
