@@ -18,20 +18,30 @@ from flows import delivery, stages
 from flows.config import RunConfig
 from flows.outcome import Outcome
 from flows.progress import Progress, Silent
+from flows.rank_check import RankCheckResult, check_ranks
 from flows.report import ReportData, render_report
 from flows.sentences import sentence
 from flows.stage import Stage
+from flows.tournament import play_tournament
 from pipeline.device import select_device
 from pipeline.frozen import digest
 from pipeline.rundir import RunDir
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
+from search.tournament import TournamentResult
 
 Result = TypeVar("Result", bound=BaseModel)
 Call = Callable[[str, Callable[[], Any]], Any]  # (stage's name, work) -> the work's result
 
-STAGES = ("data", "teacher", "search", "tune", "distill", "export", "profile", "report")
+STAGES = ("data", "teacher", "search", "tournament", "tune", "distill", "export", "profile", "report")
 _BESIDE = {"report": ("bundle", "report.html")}  # what a stage leaves outside its own folder
+
+
+def stage_names(config: RunConfig) -> tuple[str, ...]:
+    """The stages of a run, in order: STAGES, and a rank check where one is asked for."""
+    if config.rank_check.only:
+        return (*STAGES[:2], "rank_check")
+    return (*STAGES[:2], "rank_check", *STAGES[2:]) if config.rank_check.students else STAGES
 
 
 @contextmanager
@@ -56,27 +66,34 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
     config = run.config(RunConfig)
     step = _Steps(run, config, progress or Silent(), call)
     with _closing(step.progress):
-        data = step("data", stages.DataResult, (config.seed, config.data), stages.prepare_data)
-        teacher = step("teacher", TeacherResult, (data, config.teacher), stages.train_teacher)
+        data, teacher = _prepare(step, config)
+        ranked = _check_ranks(step, config, teacher) if config.rank_check.students else None
         search_inputs = (data, config.search, config.teacher, teacher if config.search.uses_trained_teacher else None)
         found = step("search", SearchResult, search_inputs, stages.search_student)
+        played = step(
+            "tournament",
+            TournamentResult,
+            (teacher, found, config.search.shortlist, config.search.tournament, config.distill),
+            lambda stage: play_tournament(stage, found),
+        )
+        winner = played.winner
         tuned = step(
             "tune",
             TuneResult,
-            (teacher, found.winner, config.tune, config.distill),
-            lambda stage: stages.tune_distillation(stage, found),
+            (teacher, winner, config.tune, config.distill),
+            lambda stage: stages.tune_distillation(stage, winner),
         )
         distilled = step(
             "distill",
             DistillResult,
-            (teacher, found.winner, config.distill, tuned.best),
-            lambda stage: stages.distill_student(stage, found, tuned),
+            (teacher, winner, config.distill, tuned.best),
+            lambda stage: stages.distill_student(stage, winner, tuned),
         )
         converted = step(
             "export",
             ConvertResult,
             (teacher, distilled, config.export),
-            lambda stage: delivery.export_models(stage, found),
+            lambda stage: delivery.export_models(stage, winner),
         )
         profiled = step(
             "profile",
@@ -88,7 +105,7 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
             "report",
             delivery.ReportResult,
             (profiled, distilled),
-            lambda stage: _report(stage, data, teacher, found, tuned, distilled, converted, profiled),
+            lambda stage: _report(stage, data, teacher, ranked, found, played, tuned, distilled, converted, profiled),
         )
     return Outcome(
         run=run.root,
@@ -96,29 +113,63 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
         report=run.root / tested.report,
         teacher=teacher,
         found=found,
+        played=played,
         distilled=distilled,
         profiled=profiled,
         tested=tested,
     )
 
 
+def run_configured(
+    run: RunDir, progress: Progress | None = None, call: Call = lambda name, work: work()
+) -> Outcome | RankCheckResult:
+    """The whole chain, or what `rank_check: {only: true}` leaves of it."""
+    only = run.config(RunConfig).rank_check.only
+    return run_rank_check(run, progress, call) if only else run_chain(run, progress, call)
+
+
+def run_rank_check(
+    run: RunDir, progress: Progress | None = None, call: Call = lambda name, work: work()
+) -> RankCheckResult:
+    """Data, teacher and rank check alone: a run whose configuration says `rank_check: {only: true}`."""
+    config = run.config(RunConfig)
+    step = _Steps(run, config, progress or Silent(), call)
+    with _closing(step.progress):
+        _, teacher = _prepare(step, config)
+        return _check_ranks(step, config, teacher)
+
+
+def _prepare(step: "_Steps", config: RunConfig) -> tuple[stages.DataResult, TeacherResult]:
+    data = step("data", stages.DataResult, (config.seed, config.data), stages.prepare_data)
+    return data, step("teacher", TeacherResult, (data, config.teacher), stages.train_teacher)
+
+
+def _check_ranks(step: "_Steps", config: RunConfig, teacher: TeacherResult) -> RankCheckResult:
+    inputs = (teacher, config.rank_check, config.search, config.distill)
+    return step("rank_check", RankCheckResult, inputs, check_ranks)
+
+
 def _report(
     stage: Stage,
     data: stages.DataResult,
     teacher: TeacherResult,
+    ranked: RankCheckResult | None,
     found: SearchResult,
+    played: TournamentResult,
     tuned: TuneResult,
     distilled: DistillResult,
     converted: ConvertResult,
     profiled: ProfileResult,
 ) -> delivery.ReportResult:
-    tested = delivery.test_and_bundle(stage, teacher, found, distilled, profiled)
+    tested = delivery.test_and_bundle(stage, teacher, distilled, profiled)
     report = ReportData(
         config=stage.config,
         manifest=stage.run.manifest,
         data=data,
         teacher=teacher,
+        ranked=ranked,
         found=found,
+        played=played,
         tuned=tuned,
         distilled=distilled,
         converted=converted,
@@ -141,7 +192,8 @@ class _Steps:
     ) -> Result:
         inputs_digest = digest(name, *inputs)
         stage = Stage(self.run, self.config, self.progress.tick)
-        self.progress.begin(name, STAGES.index(name) + 1, len(STAGES))
+        names = stage_names(self.config)
+        self.progress.begin(name, names.index(name) + 1, len(names))
         reused = self.run.is_done(name, inputs_digest)
         start = time.perf_counter()
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from flows.config import RunConfig
     from flows.outcome import Outcome
+    from flows.rank_check import RankCheckResult
     from pipeline.rundir import RunDir
 
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -56,14 +58,7 @@ def run(
 
     if config is None and preset is None and not settings:
         raise ConfigError(["nothing to run: give a CONFIG.yaml, or --preset digits for a first run"])
-    loaded = load_config(config, preset, settings or [])
-    from flows import chain, launch
-
-    if launch.uses_prefect(prefect):
-        _summarise(launch.as_flow(loaded, out), quiet)
-    else:
-        with chain.new_run(loaded, out) as directory:
-            _run_here(directory, quiet)
+    _start(load_config(config, preset, settings or []), out, quiet, prefect)
 
 
 @app.command()
@@ -151,6 +146,26 @@ def score(
     typer.echo(f"wrote {count} scores to {out}", err=True)
 
 
+@app.command("rank-check")
+def rank_check(
+    config: Config = None, preset: Preset = None, settings: Set = None,
+    students: Annotated[int, typer.Option(min=4, help="To train, spread over the budget.")] = 12,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of each; default: rank_check.epochs.")] = None,
+    out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None,
+) -> None:  # fmt: skip
+    """Do the training-free scores rank students on this task? Trains a handful briefly and says; `resume` goes on."""
+    from flows.config import load_config
+    from pipeline.errors import ConfigError
+
+    if config is None and preset is None and not settings:
+        raise ConfigError(["nothing to check: give a CONFIG.yaml, or --preset digits for a first look"])
+    chosen = [f"rank_check.students={students}", "rank_check.only=true"]
+    if epochs is not None:
+        chosen.append(f"rank_check.epochs={epochs}")
+    loaded = load_config(config, preset, [*(settings or []), *chosen])
+    _start(loaded, out, quiet, prefect)
+
+
 @app.command()
 def serve(
     config: Annotated[Path | None, typer.Option("--config", help="Default parameters of the deployment.")] = None,
@@ -226,13 +241,23 @@ def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {text} (this is our mistake; --debug shows where)"
 
 
+def _start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None) -> None:
+    from flows import chain, launch
+
+    if launch.uses_prefect(prefect):
+        _summarise(launch.as_flow(config, out), quiet)
+    else:
+        with chain.new_run(config, out) as directory:
+            _run_here(directory, quiet)
+
+
 def _run_here(directory: "RunDir", quiet: bool) -> None:
-    from flows.chain import run_chain
+    from flows.chain import run_configured
     from flows.progress import choose_progress
     from pipeline.errors import UserError
 
     try:
-        outcome = run_chain(directory, choose_progress(quiet))
+        outcome = run_configured(directory, choose_progress(quiet))
     except BaseException as error:
         if directory.manifest.stages and not isinstance(error, UserError):
             print(f"the run is kept: `edgestill resume {directory.root}` goes on with it", file=sys.stderr)
@@ -240,10 +265,14 @@ def _run_here(directory: "RunDir", quiet: bool) -> None:
     _summarise(outcome, quiet)
 
 
-def _summarise(outcome: "Outcome", quiet: bool) -> None:
-    from flows.show import summary
+def _summarise(outcome: "Outcome | RankCheckResult", quiet: bool) -> None:
+    from flows.outcome import Outcome
+    from flows.show import rank_check_summary, summary
 
-    typer.echo(summary(outcome, plain=quiet or not sys.stdout.isatty()))
+    plain = quiet or not sys.stdout.isatty()
+    typer.echo(
+        summary(outcome, plain=plain) if isinstance(outcome, Outcome) else rank_check_summary(outcome, plain=plain)
+    )
 
 
 if __name__ == "__main__":

@@ -13,16 +13,22 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from flows.chain import new_run, run_chain
+from flows.chain import new_run, run_configured
 from flows.config import RunConfig
 from flows.outcome import Outcome
 from flows.progress import PlainLines
+from flows.rank_check import RankCheckResult
 from flows.sentences import SUMMARY_COLUMNS, summary_rows
+from flows.verdicts import conditions, rank_cells, verdict
 from pipeline.rundir import RunDir
 
 
 @flow(name="compress", persist_result=False, description="A teacher and a budget in, a shipped student out.")
-def compress(config: RunConfig = RunConfig(), out: str = "runs", resume: str | None = None) -> Outcome:  # noqa: B008
+def compress(
+    config: RunConfig = RunConfig(),  # noqa: B008
+    out: str = "runs",
+    resume: str | None = None,
+) -> Outcome | RankCheckResult:
     """The whole chain as one flow run, each stage a task run of it.
 
     Args:
@@ -33,8 +39,11 @@ def compress(config: RunConfig = RunConfig(), out: str = "runs", resume: str | N
     logger = get_run_logger()
     with RunDir.open(Path(resume)) if resume else new_run(config, Path(out)) as run:
         logger.info("run directory %s", run.root.resolve())
-        outcome = run_chain(run, PlainLines(logger.info), _as_task)
-    create_markdown_artifact(key="edgestill-run", markdown=_markdown(outcome), description="what shipped")
+        outcome = run_configured(run, PlainLines(logger.info), _as_task)
+    if isinstance(outcome, Outcome):
+        create_markdown_artifact(key="edgestill-run", markdown=_markdown(outcome), description="what shipped")
+    else:
+        create_markdown_artifact(key="edgestill-ranks", markdown=_ranks(outcome), description="how scores rank here")
     return outcome
 
 
@@ -48,4 +57,12 @@ def _markdown(outcome: Outcome) -> str:
     return (
         f"| | {' | '.join(SUMMARY_COLUMNS)} |\n|---|{'---|' * len(SUMMARY_COLUMNS)}\n{rows}\n\n"
         f"Bundle `{outcome.bundle.resolve()}`, report `{outcome.report.resolve()}`"
+    )
+
+
+def _ranks(result: RankCheckResult) -> str:
+    rows = "\n".join(f"| {row.scorer} | " + " | ".join(rank_cells(row)) + " |" for row in result.rows)
+    return (
+        f"| scorer | Kendall tau | 95% interval | students | no score |\n|---|---|---|---|---|\n{rows}\n\n"
+        f"{verdict(result)} {conditions(result)}"
     )

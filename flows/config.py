@@ -21,7 +21,7 @@ from pipeline.device import DeviceConfig
 from pipeline.errors import ConfigError, nearest
 from pipeline.frozen import Frozen
 from pipeline.teacher import TeacherConfig
-from search.config import SearchConfig
+from search.config import RankCheckConfig, SearchConfig
 
 
 class RunConfig(Frozen):
@@ -32,6 +32,7 @@ class RunConfig(Frozen):
     device: DeviceConfig = DeviceConfig()
     data: DataConfig = DigitsConfig()
     teacher: TeacherConfig = TeacherConfig()
+    rank_check: RankCheckConfig = RankCheckConfig()
     search: SearchConfig = SearchConfig()
     tune: TuneConfig = TuneConfig()
     distill: DistillConfig = DistillConfig()

@@ -18,7 +18,7 @@ from pipeline.frozen import Frozen
 from pipeline.metrics import Metrics, evaluate
 from pipeline.rundir import file_digest
 from pipeline.teacher import TeacherResult
-from search.result import SearchResult
+from search.result import Candidate
 
 
 class ReportResult(Frozen):
@@ -31,11 +31,14 @@ class ReportResult(Frozen):
     report: str
 
 
-def export_models(stage: Stage, found: SearchResult) -> ConvertResult:
+def export_models(stage: Stage, student: Candidate) -> ConvertResult:
     """Student and teacher as ONNX files, each checked against its network."""
     splits = load_splits(stage.config.data, stage.config.seed)
     parts = {"validation": splits.validation, "reference": splits.reference}
-    networks = {"student": distilled_student(stage, found, splits.task), "teacher": trained_teacher(stage, splits.task)}
+    networks = {
+        "student": distilled_student(stage, student.architecture, splits.task),
+        "teacher": trained_teacher(stage, splits.task),
+    }
     models = {}
     for done, (name, network) in enumerate(networks.items()):
         stage.tick(done, len(networks), name)
@@ -63,7 +66,7 @@ def profile_models(stage: Stage, converted: ConvertResult) -> ProfileResult:
 
 
 def test_and_bundle(
-    stage: Stage, teacher: TeacherResult, found: SearchResult, distilled: DistillResult, profiled: ProfileResult
+    stage: Stage, teacher: TeacherResult, distilled: DistillResult, profiled: ProfileResult
 ) -> ReportResult:
     """Open the test split, once; write the bundle. The shipped figures are the shipped file's."""
     device, run = stage.device, stage.run
@@ -72,7 +75,7 @@ def test_and_bundle(
     student = profiled.student
     scores = {
         "teacher": evaluate(trained_teacher(stage, task).to(device), test, device),
-        "student": evaluate(distilled_student(stage, found, task).to(device), test, device),
+        "student": evaluate(distilled_student(stage, distilled.architecture, task).to(device), test, device),
         "shipped": evaluate_file(run.root / student.path, test),
     }
     manifest = run.manifest
@@ -83,7 +86,7 @@ def test_and_bundle(
         task=task,
         input={"name": INPUT, "dtype": "float32", "shape": ["batch", *task.input_shape], "range": [0, 1]},
         output={"name": OUTPUT, "dtype": "float32", "shape": ["batch", task.num_classes]},
-        architecture=f"{found.space}:{found.winner.architecture}",
+        architecture=f"{stage.config.search.space.name}:{distilled.architecture}",
         methods=distilled.methods,
         metrics={name: TestMetrics(test_accuracy=score.accuracy, n=score.n) for name, score in scores.items()},
         cost={"teacher": teacher.cost, "student": distilled.cost},

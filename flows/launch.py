@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flows.config import RunConfig
 from flows.outcome import Outcome
+from flows.rank_check import RankCheckResult
 from pipeline.errors import MissingDependencyError
 
 
@@ -34,9 +35,9 @@ def require_prefect() -> None:
         raise MissingDependencyError("Prefect is not installed: pip install 'prefect>=3.8.8,<3.9', or use --no-prefect")
 
 
-def as_flow(config: RunConfig | None, out: Path, resume: Path | None = None) -> Outcome:
+def as_flow(config: RunConfig | None, out: Path, resume: Path | None = None) -> Outcome | RankCheckResult:
     """One flow run in this process; without a server, Prefect starts a temporary one (some ten seconds)."""
     from flows.compress import compress
 
-    outcome: Outcome = compress(config or RunConfig(), str(out), str(resume) if resume else None)
+    outcome: Outcome | RankCheckResult = compress(config or RunConfig(), str(out), str(resume) if resume else None)
     return outcome

@@ -8,6 +8,7 @@ from flows.delivery import ReportResult
 from pipeline.frozen import Frozen
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
+from search.tournament import TournamentResult
 
 
 class Outcome(Frozen):
@@ -18,6 +19,7 @@ class Outcome(Frozen):
     report: Path
     teacher: TeacherResult
     found: SearchResult
+    played: TournamentResult
     distilled: DistillResult
     profiled: ProfileResult
     tested: ReportResult

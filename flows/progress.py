@@ -69,7 +69,7 @@ class Terminal:
 
         self._console = Console(stderr=True)
         self._bar = RichProgress(
-            TextColumn("[bold cyan]{task.fields[place]}[/] {task.description:<8}"),
+            TextColumn("[bold cyan]{task.fields[place]}[/] {task.description:<10}"),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -98,7 +98,7 @@ class Terminal:
             self._bar.remove_task(self._task)
             self._task = None
         took = "[dim]was done[/]" if reused else f"[dim]{seconds:6.1f} s[/]"
-        self._console.print(f"[green]✓[/] [bold]{self._place} {stage:<8}[/] {took}  {escape(sentence)}")
+        self._console.print(f"[green]✓[/] [bold]{self._place} {stage:<10}[/] {took}  {escape(sentence)}")
 
     def close(self) -> None:
         self._bar.stop()

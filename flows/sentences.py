@@ -6,11 +6,14 @@ from distill.result import DistillResult, TuneResult
 from export.result import ConvertResult, ExportedModel, ProfileResult
 from flows.delivery import ReportResult
 from flows.outcome import Outcome
+from flows.rank_check import RankCheckResult
 from flows.stages import DataResult
+from flows.verdicts import points, verdict, winners_lead
 from flows.words import accuracy_claim, failure_counts, size_claim, speed_claim
 from pipeline.cost import Cost
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
+from search.tournament import TournamentResult
 
 
 @singledispatch
@@ -40,6 +43,23 @@ def _(result: SearchResult) -> str:
         f"{result.winner.architecture} of {result.evaluated} scored{failed}; "
         f"{result.winner.cost.params:,} parameters, {result.winner.cost.flops:,} FLOPs"
     )
+
+
+@sentence.register
+def _(result: TournamentResult) -> str:
+    if not result.enabled:
+        return "off"
+    lead = winners_lead(result)
+    within = f"; its lead of {points(lead.accuracy)} is within noise" if lead and lead.is_noise else ""
+    change = f"changed {result.change}" if result.changed else f"kept {result.winner.architecture}"
+    rounds = f"{len(result.entrants)} students, {result.epochs} epochs" if result.rungs else "nothing to decide"
+    failed = sum(entrant.failure is not None for entrant in result.entrants)
+    return f"{change}{within}; {rounds}{f', {failed} failed' if failed else ''}"
+
+
+@sentence.register
+def _(result: RankCheckResult) -> str:
+    return verdict(result)
 
 
 @sentence.register

@@ -9,32 +9,32 @@ from rich.table import Table
 
 from distill.result import DistillResult, TuneResult
 from export.result import ConvertResult, ProfileResult
-from flows.chain import STAGES
+from flows.chain import stage_names
+from flows.config import RunConfig
 from flows.delivery import ReportResult
 from flows.outcome import Outcome
+from flows.rank_check import RankCheckResult
 from flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows
 from flows.stages import DataResult
+from flows.verdicts import conditions, rank_cells, verdict
 from pipeline.errors import EdgestillError
 from pipeline.rundir import RunDir, list_runs
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
+from search.tournament import TournamentResult
 
-_RESULTS: dict[str, Any] = dict(
-    zip(
-        STAGES,
-        (
-            DataResult,
-            TeacherResult,
-            SearchResult,
-            TuneResult,
-            DistillResult,
-            ConvertResult,
-            ProfileResult,
-            ReportResult,
-        ),
-        strict=True,
-    )
-)
+_RESULTS: dict[str, Any] = {
+    "data": DataResult,
+    "teacher": TeacherResult,
+    "rank_check": RankCheckResult,
+    "search": SearchResult,
+    "tournament": TournamentResult,
+    "tune": TuneResult,
+    "distill": DistillResult,
+    "export": ConvertResult,
+    "profile": ProfileResult,
+    "report": ReportResult,
+}
 
 
 def summary(outcome: Outcome, *, plain: bool) -> str:
@@ -45,24 +45,40 @@ def summary(outcome: Outcome, *, plain: bool) -> str:
     return f"\n{headline(outcome)}\n{_text(table, plain)}bundle  {outcome.bundle}\nreport  {outcome.report}"
 
 
+def rank_check_summary(result: RankCheckResult, *, plain: bool) -> str:
+    """Each scorer's rank correlation on this task, and in a sentence what that says of the configured one."""
+    table = _table("scorer", "Kendall tau", "95% interval", "students", "no score")
+    for row in result.rows:
+        mark = " (configured)" if row.scorer == result.configured else ""
+        table.add_row(row.scorer + mark, *rank_cells(row))
+    notes = "".join(f"note: {note}\n" for note in result.notes)
+    return f"{_text(table, plain)}\n{verdict(result)}\n{conditions(result)}\n{notes}"
+
+
 def show_run(run: RunDir) -> str:
     """A run's stages, a line each, and its files."""
-    manifest = run.manifest
+    manifest, config = run.manifest, run.config(RunConfig)
+    names = stage_names(config)
     lines = [
         f"{run.root}",
         f"created {manifest.created}, seed {manifest.seed}, config {manifest.config_digest[:12]}",
         "",
     ]
-    for index, stage in enumerate(STAGES, start=1):
+    width = len(str(len(names)))
+    for index, stage in enumerate(names, start=1):
         record = manifest.stages.get(stage)
         if record is None:
-            lines.append(f"  {index}/{len(STAGES)} {stage:<8}     –")
+            lines.append(f"  {index:>{width}}/{len(names)} {stage:<10}       –")
             continue
         said = sentence(run.read(stage, _RESULTS[stage]))
-        lines.append(f"✓ {index}/{len(STAGES)} {stage:<8} {record.seconds:7.1f} s  {said}")
-    done = len(manifest.stages) == len(STAGES)
-    where = [f"bundle  {run.root / 'bundle'}", f"report  {run.root / 'report.html'}"]
-    return "\n".join([*lines, "", *(where if done else [f"unfinished: `edgestill resume {run.root}`"])])
+        lines.append(f"✓ {index:>{width}}/{len(names)} {stage:<10} {record.seconds:7.1f} s  {said}")
+    if len(manifest.stages) < len(names):
+        where = [f"unfinished: `edgestill resume {run.root}`"]
+    elif config.rank_check.only:
+        where = [rank_check_summary(run.read("rank_check", RankCheckResult), plain=True)]
+    else:
+        where = [f"bundle  {run.root / 'bundle'}", f"report  {run.root / 'report.html'}"]
+    return "\n".join([*lines, "", *where])
 
 
 def show_runs(parent: Path) -> str:
@@ -80,13 +96,16 @@ def _columns(run: RunDir) -> tuple[str, ...]:
     try:
         stages = run.manifest.stages
         found = run.read("search", SearchResult) if "search" in stages else None
+        played = run.read("tournament", TournamentResult) if "tournament" in stages else None
+        names = stage_names(run.config(RunConfig))
         tested = run.read("report", ReportResult) if "report" in stages else None
     except (EdgestillError, ValueError) as error:
         return "?", (str(error).splitlines() or ["unreadable"])[0][:60], "", ""
+    student = played.winner if played else found.winner if found else None
     return (
-        f"{len(stages)}/{len(STAGES)}",
-        found.winner.architecture if found else "",
-        f"{found.winner.cost.params:,}" if found else "",
+        f"{len(stages)}/{len(names)}",
+        student.architecture if student else "",
+        f"{student.cost.params:,}" if student else "",
         f"{tested.shipped.accuracy:.2%}" if tested else "",
     )
 

@@ -3,22 +3,23 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from distill.recipe import make_recipe
 from flows.config import RunConfig
-from pipeline.checkpoint import load_weights
+from pipeline.checkpoint import load_weights, read_state, state_bytes
 from pipeline.device import select_device
 from pipeline.frozen import derive_seed
 from pipeline.rundir import RunDir
 from pipeline.task import Task
 from pipeline.teacher import load_teacher
-from search.result import SearchResult
 from search.spaces import make_space
 
 WEIGHTS = "weights.safetensors"
+_CHECKPOINT = ".checkpoint.pt"  # hidden files are no part of a stage's result
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,16 @@ def trained_teacher(stage: Stage, task: Task) -> nn.Module:
     return load_teacher(stage.config.teacher, task, stage.run.root / "teacher" / WEIGHTS)
 
 
-def fresh_student(stage: Stage, found: SearchResult, task: Task) -> nn.Module:
-    """A fresh student; the same weights for every trial and for the distillation."""
+def fresh_student(stage: Stage, architecture: str, task: Task) -> nn.Module:
+    """A fresh student; the same weights for the tournament, every trial and the distillation."""
     space = make_space(stage.config.search.space)
     with drawn_from(stage.seed("student", "weights")):
-        return space.build(space.parse(found.winner.architecture), task)
+        return space.build(space.parse(architecture), task)
 
 
-def distilled_student(stage: Stage, found: SearchResult, task: Task) -> nn.Module:
+def distilled_student(stage: Stage, architecture: str, task: Task) -> nn.Module:
     """The distilled student as it ships, back from its weights file."""
-    student = make_recipe(stage.config.distill.methods).deployable(fresh_student(stage, found, task))
+    student = make_recipe(stage.config.distill.methods).deployable(fresh_student(stage, architecture, task))
     load_weights(student, stage.run.root / "distill" / WEIGHTS)
     return student
 
@@ -61,3 +62,18 @@ def drawn_from(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+def saver(stage: Stage, name: str, file: str = _CHECKPOINT) -> Callable[[dict[str, Any]], None]:
+    """Keeps a training's state after each epoch, for `saved` to find."""
+
+    def save(state: dict[str, Any]) -> None:
+        stage.run.write(name, file, state_bytes(state))
+
+    return save
+
+
+def saved(stage: Stage, name: str, file: str = _CHECKPOINT) -> dict[str, Any] | None:
+    """The state that a training which was interrupted goes on from."""
+    path = stage.run.path(name, file)
+    return read_state(path) if path.exists() else None

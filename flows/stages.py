@@ -8,15 +8,14 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from distill.config import DistillConfig
 from distill.recipe import make_recipe
 from distill.result import DistillResult, TuneResult
 from distill.train import caches_teacher, distill
 from distill.tune import tune, with_hyperparameters
-from flows.stage import WEIGHTS, Stage, drawn_from, fresh_student, trained_teacher
-from pipeline.checkpoint import read_state, state_bytes, weights_bytes
+from flows.stage import WEIGHTS, Stage, drawn_from, fresh_student, saved, saver, trained_teacher
+from pipeline.checkpoint import weights_bytes
 from pipeline.cost import measure_cost
 from pipeline.data import draw_batch, load_splits
 from pipeline.frozen import Frozen
@@ -24,10 +23,8 @@ from pipeline.metrics import evaluate
 from pipeline.task import Task
 from pipeline.teacher import TeacherResult, build_teacher, frozen, load_teacher, teacher_metadata
 from pipeline.training import EpochRecord, Supervised, fit
-from search.result import SearchResult
+from search.result import Candidate, SearchResult
 from search.search import find_student, require_feasible
-
-_CHECKPOINT = ".checkpoint.pt"  # hidden files are no part of a stage's result
 
 
 class DataResult(Frozen):
@@ -66,8 +63,8 @@ def train_teacher(stage: Stage) -> TeacherResult:
             device=device,
             augmentation=splits.augment,
             observe=_epoch_ticker(stage, config.training.epochs),
-            save=_saver(stage, "teacher"),
-            resume=_saved(stage, "teacher"),
+            save=saver(stage, "teacher"),
+            resume=saved(stage, "teacher"),
         )
         validation, best_epoch, curve = fitted.best, fitted.best_epoch, fitted.curve
         stage.run.write("teacher", "curve.csv", _curve_csv(curve))
@@ -95,7 +92,7 @@ def search_student(stage: Stage) -> SearchResult:
     )
 
 
-def tune_distillation(stage: Stage, found: SearchResult) -> TuneResult:
+def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
     """The hyperparameters of the distillation, by Optuna on short trainings; none if tuning is off."""
     config = stage.config.tune
     if not config.enabled:
@@ -106,15 +103,15 @@ def tune_distillation(stage: Stage, found: SearchResult) -> TuneResult:
     def train(trial_config: DistillConfig, trial: int, observe: Callable[[EpochRecord], None]) -> float:
         scratch = f".trial_{trial}.pt"
         _, fitted = distill(
-            fresh_student(stage, found, splits.task),
+            fresh_student(stage, student.architecture, splits.task),
             teacher,
             splits,
             trial_config,
             seed=stage.seed("tune"),
             device=stage.device,
             observe=observe,
-            save=_saver(stage, "tune", scratch),
-            resume=_saved(stage, "tune", scratch),
+            save=saver(stage, "tune", scratch),
+            resume=saved(stage, "tune", scratch),
         )
         return fitted.best.accuracy
 
@@ -128,11 +125,11 @@ def tune_distillation(stage: Stage, found: SearchResult) -> TuneResult:
     )
 
 
-def distill_student(stage: Stage, found: SearchResult, tuned: TuneResult) -> DistillResult:
+def distill_student(stage: Stage, winner: Candidate, tuned: TuneResult) -> DistillResult:
     """The student's weights, best on validation."""
     config = with_hyperparameters(stage.config.distill, tuned.best)
     splits = load_splits(stage.config.data, stage.config.seed)
-    student = fresh_student(stage, found, splits.task)
+    student = fresh_student(stage, winner.architecture, splits.task)
     deployable, fitted = distill(
         student,
         trained_teacher(stage, splits.task),
@@ -141,19 +138,19 @@ def distill_student(stage: Stage, found: SearchResult, tuned: TuneResult) -> Dis
         seed=stage.seed("distill"),
         device=stage.device,
         observe=_epoch_ticker(stage, config.training.epochs),
-        save=_saver(stage, "distill"),
-        resume=_saved(stage, "distill"),
+        save=saver(stage, "distill"),
+        resume=saved(stage, "distill"),
     )
     stage.run.write("distill", WEIGHTS, weights_bytes(deployable))
     stage.run.write("distill", "curve.csv", _curve_csv(fitted.curve))
     return DistillResult(
-        architecture=found.winner.architecture,
+        architecture=winner.architecture,
         methods=tuple(method.model_dump(mode="json") for method in config.methods),
         learning_rate=config.training.learning_rate,
         weight_decay=config.training.weight_decay,
         teacher_cached=caches_teacher(make_recipe(config.methods), splits),
         validation=fitted.best,
-        cost=found.winner.cost,
+        cost=winner.cost,
         best_epoch=fitted.best_epoch,
         stopped_early=fitted.stopped_early,
         curve=fitted.curve,
@@ -169,18 +166,6 @@ def _epoch_ticker(stage: Stage, epochs: int) -> Callable[[EpochRecord], None]:
         stage.tick(record.epoch, epochs, f"validation {record.validation_accuracy:.2%}, best {best:.2%}")
 
     return observe
-
-
-def _saver(stage: Stage, name: str, file: str = _CHECKPOINT) -> Callable[[dict[str, Any]], None]:
-    def save(state: dict[str, Any]) -> None:
-        stage.run.write(name, file, state_bytes(state))
-
-    return save
-
-
-def _saved(stage: Stage, name: str, file: str = _CHECKPOINT) -> dict[str, Any] | None:
-    path = stage.run.path(name, file)
-    return read_state(path) if path.exists() else None
 
 
 def _curve_csv(curve: Sequence[EpochRecord]) -> str:

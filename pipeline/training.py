@@ -23,6 +23,7 @@ from pipeline.frozen import Frozen, derive_seed
 from pipeline.metrics import Metrics, evaluate
 
 _ADVICE = "try a lower learning_rate"
+_NO_METRICS = Metrics(accuracy=-1.0, cross_entropy=math.inf, n=0)  # below any that is measured
 
 
 class TrainingConfig(Frozen):
@@ -151,13 +152,25 @@ def fit(
     return FitResult(best_epoch=state.best_epoch, best=state.best, stopped_early=stopped, curve=tuple(state.curve))
 
 
+def restarted(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state to `resume` from that begins a new schedule at the best weights of a finished training's last state."""
+    return {
+        **state["best_weights"],
+        "optimizer": state["optimizer"] | {"state": {}},  # momentum belongs to the weights that it was gathered on
+        "best_weights": {},
+        "best": _NO_METRICS.model_dump(),
+        "best_epoch": 0,
+        "curve": [],
+    }
+
+
 class _State:
     """What a training run knows after an epoch, and its best so far."""
 
     def __init__(self, network: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
         self._network, self._objective, self._optimizer = network, objective, optimizer
         self.curve: list[EpochRecord] = []
-        self.best = Metrics(accuracy=-1.0, cross_entropy=math.inf, n=0)
+        self.best = _NO_METRICS
         self.best_epoch = 0
         self._best_weights: dict[str, Any] = {}
 

@@ -4,7 +4,7 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, model_validator
 
 from pipeline.cost import Cost
 from pipeline.frozen import Frozen, by_name
@@ -49,6 +49,40 @@ class Budget(Frozen):
         return [(name, value, limit) for name, value, limit in pairs if limit is not None]
 
 
+class TournamentConfig(Frozen):
+    """Short trainings of the shortlist; one of `reduction` survives a rung, and the next is so much longer."""
+
+    epochs: int = Field(3, ge=1, le=10_000, description="of the first rung")
+    reduction: int = Field(2, ge=2, le=100, description="keep 1 in so many, then train so many times as long")
+    train_images: int | None = Field(None, ge=2, description="train on so many, drawn by seed; null is all")
+
+
+LEAST_STUDENTS = 4  # three have six orders, and a rank correlation of 1 comes by chance in one of them
+
+
+def _enough_students(count: int) -> int:
+    if 0 < count < LEAST_STUDENTS:
+        raise ValueError(f"{count} students are too few to rank; give {LEAST_STUDENTS} or more, or 0 for no rank check")
+    return count
+
+
+class RankCheckConfig(Frozen):
+    """A handful of students, scored without training and then trained briefly, to see whether the scores rank them."""
+
+    students: Annotated[int, AfterValidator(_enough_students)] = Field(
+        0, ge=0, le=10_000, description="trained, spread over the budget; 0 is no rank check"
+    )
+    epochs: int = Field(8, ge=1, le=10_000, description="of each student")
+    train_images: int | None = Field(None, ge=2, description="train on so many, drawn by seed; null is all")
+    only: bool = Field(False, description="end the run after it, as `edgestill rank-check` does")
+
+    @model_validator(mode="after")
+    def _only_with_students(self) -> "RankCheckConfig":
+        if self.only and not self.students:
+            raise ValueError("only a rank check is asked for, and of no students; set students, 12 for instance")
+        return self
+
+
 class SearchConfig(Frozen):
     space: SpaceConfig = ResNetConfig()
     scorer: ScorerName = Field("diswot", description="what candidates are ranked by")
@@ -68,6 +102,10 @@ class SearchConfig(Frozen):
     )
     batch_size: int = Field(64, ge=2, le=4096, description="training images that every candidate is scored on")
     draws: int = Field(3, ge=1, le=100, description="of each candidate's random weights; their mean score counts")
+    shortlist: int = Field(
+        4, ge=0, le=1000, description="the best so many by score, and params' pick, play a tournament; 0 or 1: none"
+    )
+    tournament: TournamentConfig = TournamentConfig()
     teacher_weights: Literal["random", "trained"] = Field("random", description="random is DisWOT's protocol")
 
     @property

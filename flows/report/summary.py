@@ -31,7 +31,7 @@ def header(report: "ReportData") -> dict[str, Any]:
         "name": report.manifest.name,
         "created": f"{created:%Y-%m-%d %H:%M} UTC",
         "teacher": report.config.teacher.architecture,
-        "student": report.found.winner.architecture,
+        "student": report.played.winner.architecture,
         "headline": f"{', '.join(claims)} on {report.tested.shipped.n:,} test images",
     }
 
@@ -108,19 +108,22 @@ def chain(report: "ReportData") -> dict[str, Any]:
     results = {
         "data": report.data,
         "teacher": report.teacher,
+        "rank_check": report.ranked,
         "search": report.found,
+        "tournament": report.played,
         "tune": report.tuned,
         "distill": report.distilled,
         "export": report.converted,
         "profile": report.profiled,
         "report": report.tested,
     }
+    results = {name: result for name, result in results.items() if result is not None}
     records = report.manifest.stages
     seconds = {name: records[name].seconds for name in results if name in records and name != "report"}
     longest, total = max(seconds.values(), default=0.0), sum(seconds.values())
     stages = [
         {
-            "name": name,
+            "name": name.replace("_", " "),
             "time": duration(seconds[name]) if name in seconds else "this page" if name == "report" else _NOTHING,
             "share": 100 * seconds[name] / longest if longest and name in seconds else 0.0,
             "sentence": sentence(result),

@@ -9,12 +9,14 @@ from distill.tune import configured_values, search_ranges
 from export.result import ConvertResult, ProfileResult
 from flows.config import RunConfig
 from flows.delivery import ReportResult
-from flows.report import details, summary
+from flows.rank_check import RankCheckResult
+from flows.report import details, ranks, summary
 from flows.report.palette import COLOURS
 from flows.stages import DataResult
 from pipeline.rundir import Manifest
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
+from search.tournament import TournamentResult
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,9 @@ class ReportData:
     manifest: Manifest
     data: DataResult
     teacher: TeacherResult
+    ranked: RankCheckResult | None  # None: no rank check was asked for
     found: SearchResult
+    played: TournamentResult
     tuned: TuneResult
     distilled: DistillResult
     converted: ConvertResult
@@ -56,6 +60,8 @@ def render_report(report: ReportData) -> str:
         comparison=summary.comparison(report),
         found=report.found,
         search=details.search(report.found),
+        tournament=ranks.tournament(report.played),
+        ranked=ranks.rank_check(report.ranked),
         tuning=details.tuning(report.tuned, configured_values(distill, search_ranges(distill))),
         learning=details.learning(report),
         latency=details.latency(report),

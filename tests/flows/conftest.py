@@ -18,6 +18,8 @@ TINY = {
     "search.budget.max_params": "26000",
     "search.draws": "1",
     "search.baselines": "[params,random]",
+    "search.shortlist": "2",
+    "search.tournament.epochs": "1",
     "tune.trials": "3",
     "tune.epochs": "3",
     "distill.training.epochs": "5",

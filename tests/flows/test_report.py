@@ -14,6 +14,7 @@ from distill.result import DistillResult, TrialRecord, TuneResult
 from export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, Parity, ProfileResult
 from flows.config import RunConfig
 from flows.delivery import ReportResult
+from flows.rank_check import RankCheckResult
 from flows.report import ReportData, render_report
 from flows.report.palette import COLOURS
 from flows.report.scatter import selection_values
@@ -27,7 +28,9 @@ from pipeline.task import Task
 from pipeline.teacher import TeacherResult
 from pipeline.training import EpochRecord
 from search.config import Budget
+from search.ranking import Comparison, RankedStudent, ScorerRank
 from search.result import Candidate, Failure, SearchResult
+from search.tournament import Entrant, Rung, TournamentResult
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -79,6 +82,54 @@ def search(**changes: Any) -> SearchResult:
         "notes": (),
     }
     return SearchResult(**values | changes)
+
+
+def entrant(name: str, rank: int | None, *accuracies: float, failure: str | None = None) -> Entrant:
+    found = candidate(name, 50_000, "diswot", -0.1)
+    return Entrant(
+        candidate=found, rank=rank, most_params=rank is None, accuracies=accuracies, seconds=2.0, failure=failure
+    )
+
+
+def played(entrants: tuple[Entrant, ...] | None = None, winner: str = "1-19", **changes: Any) -> TournamentResult:
+    """Two rungs, of three students and of one; the search's winner is 1-19."""
+    entrants = entrants or (entrant("1-19", 1, 0.9, 0.95), entrant("1-18", 2, 0.88, 0.85), entrant("9-9", None, 0.7))
+    values: dict[str, Any] = {
+        "enabled": True,
+        "winner": next(e.candidate for e in entrants if e.candidate.architecture == winner),
+        "search_winner": search().winner,
+        "entrants": entrants,
+        "rungs": (Rung(epochs=3, entrants=3), Rung(epochs=6, entrants=2)),
+        "epochs": 21,
+        "seconds": 6.0,
+        "validation_images": 400,
+        "train_images": 1000,
+    }
+    return TournamentResult(**values | changes)
+
+
+def ranked(lead: tuple[float, float] = (-0.5, 0.3), unscored: int = 0) -> RankCheckResult:
+    students = tuple(
+        RankedStudent(
+            architecture=f"s{i}", cost=Cost(params=1000 + i, flops=1), scores={}, accuracy=0.5 + i / 10, seconds=1.0
+        )
+        for i in range(4)
+    )
+    return RankCheckResult(
+        configured="diswot",
+        rows=(
+            ScorerRank(scorer="params", tau=0.67, interval=(0.1, 1.0), n=4, unscored=0),
+            ScorerRank(scorer="diswot", tau=0.33, interval=(-0.4, 0.9), n=4 - unscored, unscored=unscored),
+            ScorerRank(scorer="zico", tau=None, interval=None, n=0, unscored=4),
+        ),
+        against_params=Comparison(difference=sum(lead) / 2, interval=lead, n=4),
+        students=students,
+        epochs=2,
+        train_images=1000,
+        validation_images=400,
+        seconds=4.0,
+        notes=(SCRIPT,),
+    )
 
 
 def tuned() -> TuneResult:
@@ -133,7 +184,7 @@ def converted(name: str) -> ConvertedModel:
 
 
 def manifest() -> Manifest:
-    stages = ("data", "teacher", "search", "tune", "distill", "export", "profile")
+    stages = ("data", "teacher", "search", "tournament", "tune", "distill", "export", "profile")
     return Manifest(
         schema=1,
         name="small",
@@ -194,7 +245,9 @@ def report(
                 digests={"train": "11" * 32, "test": "22" * 32},
             ),
             teacher=trained_teacher(),
+            ranked=None,
             found=search(),
+            played=played(),
             tuned=tuned(),
             distilled=distilled(student_params),
             converted=ConvertResult(teacher=converted("teacher"), student=converted("student")),
@@ -263,7 +316,7 @@ def test_page_needs_no_network(html: str) -> None:
 
 def test_every_section_is_there(html: str) -> None:
     ids = {attributes.get("id") for _, attributes in Page(html).tags}
-    assert {"figures", "chain", "models", "search", "tuning", "learning", "latency", "provenance"} <= ids
+    assert {"figures", "chain", "models", "search", "tournament", "tuning", "learning", "latency", "provenance"} <= ids
 
 
 def test_ids_are_unique_where_they_are_not_copies(html: str) -> None:
@@ -435,3 +488,70 @@ def test_only_percentiles_of_the_summaries_are_shown(html: str) -> None:
 def test_no_percentage_is_formatted_twice(html: str) -> None:
     assert "%%" not in Page(html).text
     assert "None" not in Page(html).text
+
+
+def test_tournament_that_changed_the_student_names_both_and_its_cost() -> None:
+    rivals = (entrant("1-19", 1, 0.80, 0.90), entrant("1-18", 2, 0.85, 0.96), entrant("9-9", None, 0.7))
+    html = render_report(report(played=played(rivals, winner="1-18")))
+    text = Page(html).text
+    assert "It changed the student from 1-19 to 1-18." in text
+    assert (
+        "It finished 6.0 points ahead of 1-19; the standard error of an accuracy on 400 validation images is 1.5"
+        in text
+    )
+    assert "within noise" not in text
+    assert "3 students for 3 epochs, then 2 students for 6 epochs, on 1,000 images an epoch: 21 epochs, 6.0 s" in text
+    assert "distilled into 1-18" in text
+    rows = re.findall(r"<tr[^>]*>.*?</tr>", html[html.index('id="tournament"') : html.index('id="tuning"')])
+    assert [re.search(r"<code>(.*?)</code>", row)[1] for row in rows[1:]] == ["1-18", "1-19", "9-9"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("rival", "noise"), [(0.95, True), (0.94, True), (0.93, False)])
+def test_lead_below_the_standard_error_is_called_noise(rival: float, noise: bool) -> None:
+    """sqrt(0.94 x 0.06 / 400) = 0.0119 and sqrt(0.93 x 0.07 / 400) = 0.0128."""
+    entrants = (entrant("1-19", 1, 0.9, 0.95), entrant("1-18", 2, 0.9, rival))
+    text = Page(render_report(report(played=played(entrants)))).text
+    assert ("within noise" in text) == noise
+    assert ("level with 1-18" in text) == (rival == 0.95)
+
+
+def test_failed_entrant_shows_its_reason() -> None:
+    entrants = (entrant("1-19", 1, 0.9), entrant("1-18", 2, failure="TrainingError: the loss became nan"))
+    text = Page(render_report(report(played=played(entrants)))).text
+    assert "1-18 failed TrainingError: the loss became nan" in text
+
+
+def test_tournament_that_is_off_is_said_so() -> None:
+    off = TournamentResult(enabled=False, winner=search().winner, search_winner=search().winner)
+    assert "No tournament was played" in Page(render_report(report(played=off))).text
+
+
+@pytest.mark.parametrize(
+    ("lead", "said"),
+    [
+        ((-0.5, 0.3), "4 students cannot tell whether diswot ranks better than params"),
+        ((0.1, 0.5), "diswot ranks these 4 students better than params"),
+        ((-0.9, -0.1), "diswot ranks these 4 students worse than params"),
+    ],
+)
+def test_rank_check_says_what_its_students_can_tell(lead: tuple[float, float], said: str) -> None:
+    html = render_report(report(ranked=ranked(lead)))
+    text = Page(html).text
+    assert said in text
+    assert "their own intervals overlap" in text
+    assert "4 students, 2 epochs each on 1,000 images, one seed, accuracy on 400 validation images" in text
+    assert "<script" not in html
+    assert 'id="rank-check"' in html
+
+
+def test_scorer_without_a_score_is_shown_as_such() -> None:
+    html = render_report(report(ranked=ranked(unscored=1)))
+    cells = {
+        row[0]: row[1:] for row in (re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line) for line in html.splitlines()) if row
+    }
+    assert cells["zico"] == ["–", "–", "0", "4"]
+    assert cells["diswot, configured"][2:] == ["3", "1"]
+
+
+def test_run_without_a_rank_check_has_no_section_for_it(html: str) -> None:
+    assert 'id="rank-check"' not in html

@@ -66,6 +66,16 @@ def test_the_search_lists_what_the_baselines_would_have_picked(finished_run: Pat
     assert all(params <= 26_000 for params in feasible)
 
 
+def test_what_the_tournament_decides_is_what_ships(finished_run: Path) -> None:
+    played = read_json(finished_run / "tournament" / "result.json")
+    assert {rung["entrants"] for rung in played["rungs"]} == {len(played["entrants"])} == {2}
+    found = accuracies(finished_run)
+    assert found[played["winner"]["architecture"]] == max(found.values())
+    assert read_json(finished_run / "distill" / "result.json")["architecture"] == played["winner"]["architecture"]
+    shipped = read_json(finished_run / "bundle" / "bundle.json")["architecture"]
+    assert shipped == f"resnet:{played['winner']['architecture']}"
+
+
 def test_the_study_opens_where_optuna_dashboard_looks_for_it(finished_run: Path) -> None:
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{finished_run / 'tune' / 'study.db'}")
     assert len(study.trials) == 3
@@ -90,9 +100,15 @@ def test_resuming_a_finished_run_repeats_nothing(finished_run: Path, edgestill) 
     }
 
 
+def accuracies(run: Path) -> dict[str, list[float]]:
+    entrants = read_json(run / "tournament" / "result.json")["entrants"]
+    return {entrant["candidate"]["architecture"]: entrant["accuracies"] for entrant in entrants}
+
+
 KILL_POINTS: list[tuple[str, Callable[[Path], bool]]] = [
     ("teacher", lambda run: (run / "teacher" / ".checkpoint.pt").exists()),
     ("search", lambda run: (run / "search" / "history.jsonl").exists()),
+    ("tournament", lambda run: (run / "tournament" / "rungs.jsonl").exists()),
     ("tune", lambda run: (run / "tune" / ".trial_1.pt").exists()),
     ("distill", lambda run: (run / "distill" / ".checkpoint.pt").exists()),
     ("export", lambda run: (run / "export" / "student.onnx").exists()),
@@ -123,6 +139,7 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_bits(
         assert (run / name).read_bytes() == (finished_run / name).read_bytes(), name
     tuned, undisturbed = (read_json(folder / "tune" / "result.json") for folder in (run, finished_run))
     assert tuned == undisturbed
+    assert accuracies(run) == accuracies(finished_run)
     assert not list(run.rglob(".*.pt")), "checkpoints outlived their stages"
 
 

@@ -1,0 +1,150 @@
+"""`edgestill rank-check`: do the training-free scores rank students on this very task?
+
+A handful of feasible students is scored as the search scores, then each is trained briefly under equal conditions.
+"""
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flows.short_training import ShortTrainings
+from flows.stage import Stage, trained_teacher
+from pipeline.data import Splits, draw_batch
+from pipeline.errors import CandidateError, ConfigError
+from pipeline.frozen import Frozen
+from pipeline.teacher import build_teacher
+from search.config import SearchConfig
+from search.evaluate import CostTable, Evaluator
+from search.ranking import Comparison, RankedStudent, ScorerRank, compare_with_params, rank_scorers, spread_students
+from search.scorers import SCORERS
+from search.space import Architecture, SearchSpace
+from search.spaces import make_space
+
+_JOURNAL = "students.jsonl"
+Score = Callable[[Architecture], dict[str, float]]
+
+
+class RankCheckResult(Frozen):
+    configured: str  # the search's scorer
+    rows: tuple[ScorerRank, ...]
+    against_params: Comparison | None  # of the configured scorer; None where it is params, or has no tau
+    students: tuple[RankedStudent, ...]
+    epochs: int
+    train_images: int
+    validation_images: int
+    seconds: float  # of training
+    notes: tuple[str, ...]
+
+
+def check_ranks(stage: Stage) -> RankCheckResult:
+    """Kendall's tau of every scorer on briefly trained students; what an interrupted check did is not repeated."""
+    config, search = stage.config.rank_check, stage.config.search
+    trainings = ShortTrainings(stage, "rank_check", config.train_images)
+    task, space = trainings.splits.task, make_space(search.space)
+    costs = CostTable(space, task)
+    rng = random.Random(stage.seed("rank_check", "students"))
+    chosen = spread_students(space, costs, search.budget, config.students, rng)
+    entries = {(entry["what"], entry["architecture"]): entry for entry in stage.run.journal("rank_check", _JOURNAL)}
+
+    def once(what: str, architecture: Architecture, compute: Callable[[], dict[str, Any]]) -> Mapping[str, Any]:
+        text = space.format(architecture)
+        entry: dict[str, Any] | None = entries.get((what, text))
+        if entry is None:
+            entry = {"what": what, "architecture": text} | compute()
+            stage.run.append("rank_check", _JOURNAL, json.dumps(entry))
+        return entry
+
+    score, notes = _all_scorers(stage, search, trainings.whole, space, costs)
+    students = []
+    for done, architecture in enumerate(chosen):
+        text = space.format(architecture)
+        stage.tick(done, len(chosen), text)
+        scores = once("scores", architecture, lambda a=architecture: {"scores": score(a)})["scores"]  # type: ignore[misc]
+        outcome = once("training", architecture, lambda t=text: _train(trainings, t, config.epochs))  # type: ignore[misc]
+        students.append(
+            RankedStudent(
+                architecture=text,
+                cost=costs(architecture),
+                scores=scores,
+                accuracy=outcome.get("accuracy"),
+                seconds=outcome["seconds"],
+                failure=outcome.get("failure"),
+            )
+        )
+    stage.tick(len(chosen), len(chosen), "")
+    return _result(stage, trainings.splits, students, [*notes, *_notes(search, config.students, students)])
+
+
+def _result(stage: Stage, splits: Splits, students: Sequence[RankedStudent], notes: Sequence[str]) -> RankCheckResult:
+    scorer, seed = stage.config.search.scorer, stage.seed("rank_check", "bootstrap")
+    return RankCheckResult(
+        configured=scorer,
+        rows=rank_scorers(students, list(SCORERS), seed),
+        against_params=None if scorer == "params" else compare_with_params(students, scorer, seed),
+        students=tuple(students),
+        epochs=stage.config.rank_check.epochs,
+        train_images=len(splits.train),
+        validation_images=len(splits.validation),
+        seconds=sum(student.seconds for student in students),
+        notes=tuple(notes),
+    )
+
+
+def _train(trainings: ShortTrainings, architecture: str, epochs: int) -> dict[str, Any]:
+    try:
+        accuracy, seconds = trainings(architecture, 0, epochs)
+    except (RuntimeError, ArithmeticError, MemoryError) as error:  # NaN, out of memory: this student's alone
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        return {"failure": reason, "seconds": 0.0}
+    return {"accuracy": accuracy, "seconds": round(seconds, 3)}
+
+
+def _all_scorers(
+    stage: Stage, search: SearchConfig, splits: Splits, space: SearchSpace, costs: CostTable
+) -> tuple[Score, list[str]]:
+    """Every scorer by itself, as the search would ask it, so that one which fails takes no other with it."""
+    seed, trained = stage.seed("search"), search.teacher_weights == "trained"
+    batch = draw_batch(splits.train, search.batch_size, seed)
+    evaluators, notes = {}, []
+    for name, kind in SCORERS.items():
+        teacher = trained_teacher(stage, splits.task) if trained else build_teacher(stage.config.teacher, splits.task)
+        try:
+            evaluators[name] = Evaluator(
+                space,
+                splits.task,
+                batch,
+                [name],
+                teacher=teacher,
+                seed=seed,
+                draws=search.draws,
+                trained=trained,
+                comparable=True,
+                guard=kind.initialisation is not None,
+                costs=costs,
+            )
+        except ConfigError as error:
+            notes.append(f"{name} does not apply: {error}")
+
+    def score(architecture: Architecture) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for evaluator in evaluators.values():
+            try:
+                found |= evaluator(architecture).values
+            except CandidateError:
+                continue  # no score: shown as such, in the scorer's count
+        return found
+
+    return score, notes
+
+
+def _notes(search: SearchConfig, wanted: int, students: Sequence[RankedStudent]) -> list[str]:
+    notes = []
+    if len(students) < wanted:
+        notes.append(f"{len(students)} students are all that the space has within the budget; {wanted} were asked for")
+    failed = [f"{student.architecture} ({student.failure})" for student in students if student.failure]
+    if failed:
+        notes.append(f"{len(failed)} could not be trained and count for no scorer: {'; '.join(failed)}")
+    if search.scorer == "diswot" and search.combine != "sum":
+        notes.append(f"diswot is its raw sum here; the search joins its metrics by {search.combine}")
+    return notes

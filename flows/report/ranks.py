@@ -1,0 +1,94 @@
+"""The report's sections on short trainings: what the tournament changed, and how scores rank students on this task."""
+
+import math
+from typing import Any
+
+from flows.rank_check import RankCheckResult
+from flows.verdicts import Lead, conditions, points, rank_cells, verdict, winners_lead
+from flows.words import duration
+from search.tournament import Entrant, Rung, TournamentResult
+
+
+def tournament(played: TournamentResult) -> dict[str, Any]:
+    """The entrants with their accuracy by rung, the best first, and in words what it changed and cost."""
+    if not played.enabled:
+        return {"enabled": False}
+    entrants = sorted(played.entrants, key=lambda e: e.candidate.architecture != played.winner.architecture)
+    entrants[1:] = sorted(entrants[1:], key=_from_the_top)
+    return {
+        "enabled": True,
+        "changed": played.changed,
+        "outcome": _outcome(played),
+        "lead": _lead_words(winners_lead(played), played.validation_images),
+        "cost": _cost(played),
+        "rungs": [f"{'+' if place else ''}{_epochs(rung)}" for place, rung in enumerate(played.rungs)],
+        "rows": [_row(entrant, played) for entrant in entrants],
+        "failures": [(e.candidate.architecture, e.failure) for e in entrants if e.failure is not None],
+        "notes": played.notes,
+    }
+
+
+def rank_check(result: RankCheckResult | None) -> dict[str, Any] | None:
+    """Each scorer's rank correlation, the verdict, and the students that it rests on."""
+    if result is None:
+        return None
+    return {
+        "verdict": verdict(result),
+        "conditions": conditions(result),
+        "rows": [
+            {"scorer": row.scorer, "cells": rank_cells(row), "configured": row.scorer == result.configured}
+            for row in result.rows
+        ],
+        "students": [
+            (s.architecture, f"{s.cost.params:,}", f"{s.accuracy:.2%}" if s.accuracy is not None else "failed")
+            for s in sorted(result.students, key=lambda s: -(s.accuracy if s.accuracy is not None else -1.0))
+        ],
+        "notes": result.notes,
+    }
+
+
+def _outcome(played: TournamentResult) -> str:
+    if not played.rungs:
+        return "The shortlist held one student, so there was nothing to decide."
+    if played.changed:
+        return f"It changed the student {played.change}."
+    return f"It kept the search's winner, {played.winner.architecture}."
+
+
+def _lead_words(lead: Lead | None, n: int) -> str:
+    if lead is None:
+        return ""
+    ahead = f"{points(lead.accuracy)} ahead of {lead.over}" if lead.accuracy else f"level with {lead.over}"
+    error = f"the standard error of an accuracy on {n:,} validation images is {points(lead.standard_error)}"
+    return f"It finished {ahead}; {error}" + (": within noise." if lead.is_noise else ".")
+
+
+def _cost(played: TournamentResult) -> str:
+    plan = ", then ".join(f"{r.entrants} student{'s' if r.entrants > 1 else ''} for {_epochs(r)}" for r in played.rungs)
+    return (
+        f"{plan}, on {played.train_images:,} images an epoch: {played.epochs} epochs, {duration(played.seconds)}. "
+        "One seed; the same images in the same order for all."
+    )
+
+
+def _row(entrant: Entrant, played: TournamentResult) -> dict[str, Any]:
+    missing = len(played.rungs) - len(entrant.accuracies)
+    out = ["failed", *["–"] * (missing - 1)] if entrant.failure is not None else ["–"] * missing
+    return {
+        "candidate": entrant.candidate,
+        "won": entrant.candidate.architecture == played.winner.architecture,
+        "rank": str(entrant.rank) if entrant.rank is not None else "–",
+        "by": "most parameters" if entrant.most_params else "",
+        "accuracies": [*(f"{accuracy:.2%}" for accuracy in entrant.accuracies), *out],
+        "seconds": duration(entrant.seconds),
+    }
+
+
+def _from_the_top(entrant: Entrant) -> tuple[bool, int, float, float]:
+    last = entrant.accuracies[-1] if entrant.accuracies else 0.0
+    rank = entrant.rank if entrant.rank is not None else math.inf
+    return entrant.failure is not None, -len(entrant.accuracies), -last, rank
+
+
+def _epochs(rung: Rung) -> str:
+    return f"{rung.epochs} epoch{'s' if rung.epochs > 1 else ''}"

@@ -1,0 +1,69 @@
+"""Short distillations of many students under equal conditions: the tournament's and the rank check's."""
+
+import dataclasses
+import time
+
+import torch
+
+from distill.train import distill
+from flows.stage import Stage, fresh_student, saved, saver, trained_teacher
+from pipeline.data import ImageSplit, Splits, load_splits
+from pipeline.frozen import digest
+from pipeline.teacher import frozen
+from pipeline.training import restarted
+from search.tournament import Trained
+
+
+class ShortTrainings:
+    """Distills students as configured but for a few epochs; each goes on from its last epoch after a kill.
+
+    All students see the same images in the same order under the same augmentation, draw their first weights from the
+    same seed, and follow the configured learning rate through a schedule as long as the training.
+
+    Args:
+        name: the stage's, for its files and seeds.
+        train_images: train on so many, drawn by seed; None is all.
+    """
+
+    def __init__(self, stage: Stage, name: str, train_images: int | None) -> None:
+        self._stage, self._name = stage, name
+        splits = load_splits(stage.config.data, stage.config.seed)
+        self.whole = splits
+        self.splits = _with_part_of_train(splits, train_images, stage.seed(name, "part"))
+        self._teacher = frozen(trained_teacher(stage, splits.task))
+
+    def __call__(self, architecture: str, rung: int, epochs: int) -> Trained:
+        """Rung 0 starts afresh, another from the best weights of the rung before."""
+        start, stage = time.perf_counter(), self._stage
+        file = self._file(architecture, rung)
+        state = saved(stage, self._name, file)
+        before = sum(record["seconds"] for record in state["curve"]) if state else 0.0
+        if state is None and rung:
+            last = saved(stage, self._name, self._file(architecture, rung - 1))
+            assert last is not None, "a rung follows the one before"
+            state = restarted(last)
+        training = stage.config.distill.training.model_copy(update={"epochs": epochs, "patience": 0})
+        _, fitted = distill(
+            fresh_student(stage, architecture, self.splits.task),
+            self._teacher,
+            self.splits,
+            stage.config.distill.model_copy(update={"training": training}),
+            seed=stage.seed(self._name, rung),
+            device=stage.device,
+            save=saver(stage, self._name, file),
+            resume=state,
+        )
+        return Trained(fitted.best.accuracy, before + time.perf_counter() - start)
+
+    @staticmethod
+    def _file(architecture: str, rung: int) -> str:
+        return f".{digest(architecture)[:16]}_{rung}.pt"
+
+
+def _with_part_of_train(splits: Splits, count: int | None, seed: int) -> Splits:
+    if count is None or count >= len(splits.train):
+        return splits
+    order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed))
+    index = order[:count].sort().values
+    part = ImageSplit(splits.train.images[index], splits.train.targets[index])
+    return dataclasses.replace(splits, train=part)

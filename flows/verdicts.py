@@ -1,0 +1,77 @@
+"""What short trainings of a few students allow one to say: a tournament's lead, a rank check's verdict."""
+
+import math
+from typing import NamedTuple
+
+from flows.rank_check import RankCheckResult
+from flows.words import duration
+from search.ranking import ScorerRank
+from search.tournament import TournamentResult
+
+
+class Lead(NamedTuple):
+    accuracy: float  # on validation, as a share
+    over: str  # architecture
+    standard_error: float  # binomial, of one accuracy on the validation images
+
+    @property
+    def is_noise(self) -> bool:
+        return self.accuracy <= self.standard_error
+
+
+def winners_lead(result: TournamentResult) -> Lead | None:
+    """The winner's lead over the next one of its last rung; None where it had no rival there."""
+    entrants = [entrant for entrant in result.entrants if entrant.failure is None and entrant.accuracies]
+    winner = next((e for e in entrants if e.candidate.architecture == result.winner.architecture), None)
+    rivals = [e for e in entrants if e is not winner]
+    if winner is None or not rivals:
+        return None
+    last = max(len(e.accuracies) for e in rivals if len(e.accuracies) <= len(winner.accuracies)) - 1
+    rival = max((e for e in rivals if len(e.accuracies) > last), key=lambda e: e.accuracies[last])
+    ours, theirs = winner.accuracies[last], rival.accuracies[last]
+    error = max(math.sqrt(a * (1 - a) / result.validation_images) for a in (ours, theirs))
+    return Lead(ours - theirs, rival.candidate.architecture, error)
+
+
+def points(share: float) -> str:
+    """`1.2 points`, of accuracies."""
+    return f"{100 * share:.1f} points"
+
+
+def verdict(result: RankCheckResult) -> str:
+    """Whether the configured scorer ranks students better than counting their parameters, as far as these tell."""
+    taus = {row.scorer: row for row in result.rows}
+    own = taus[result.configured]
+    if result.configured == "params":
+        return "params is the configured scorer" + (
+            f": tau {rank_cells(own)[0]} {rank_cells(own)[1]}" if own.tau else ""
+        )
+    found = result.against_params
+    if own.interval is None or found is None or taus["params"].interval is None:
+        return f"{result.configured} and params cannot be compared: one of them has no rank correlation here"
+    low, high = found.interval
+    apart = f"tau {found.difference:+.2f} [{low:+.2f}, {high:+.2f}] against params"
+    overlap = own.interval[0] <= taus["params"].interval[1] and taus["params"].interval[0] <= own.interval[1]
+    overlapping = "; their own intervals overlap" if overlap else ""
+    if low > 0:
+        return f"{result.configured} ranks these {found.n} students better than params ({apart}{overlapping})"
+    if high < 0:
+        return f"{result.configured} ranks these {found.n} students worse than params ({apart}{overlapping})"
+    return f"{found.n} students cannot tell whether {result.configured} ranks better than params ({apart}{overlapping})"
+
+
+def conditions(result: RankCheckResult) -> str:
+    """What a rank check was measured under, which its figures hold for alone."""
+    trained = sum(student.accuracy is not None for student in result.students)
+    return (
+        f"{trained} students, {result.epochs} epoch{'s' if result.epochs > 1 else ''} each on {result.train_images:,} "
+        f"images, one seed, accuracy on {result.validation_images:,} validation images, {duration(result.seconds)} of "
+        "training; intervals are a bootstrap over students."
+    )
+
+
+def rank_cells(row: ScorerRank) -> tuple[str, str, str, str]:
+    """Tau, interval, students, students without a score."""
+    if row.tau is None or row.interval is None:
+        return "–", "–", str(row.n), str(row.unscored)
+    return f"{row.tau:.2f}", f"[{row.interval[0]:.2f}, {row.interval[1]:.2f}]", str(row.n), str(row.unscored)

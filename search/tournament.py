@@ -1,0 +1,187 @@
+"""Short trainings decide between the students that scored best: successive halving over architectures.
+
+Every entrant trains for a rung's epochs, the best by validation accuracy go on, each from its own weights, and the
+next rung is longer (Jamieson and Talwalkar 2016, arXiv:1502.07943; Li et al. 2018, arXiv:1603.06560). A rung is a
+schedule of its own, down to a learning rate of zero at its end, and the next one is a warm restart (Loshchilov and
+Hutter 2017, arXiv:1608.03983). One long schedule cut short would compare students at a high learning rate, where
+accuracy is noise; a schedule begun anew for every rung would pay for the first epochs again. What counts is that all
+entrants of a rung have the same epochs, the same schedule and the same order of images.
+
+How a student is trained is the caller's business: `train` is passed in.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from pipeline.frozen import Frozen
+from search.config import TournamentConfig
+from search.result import Candidate, SearchResult
+from search.search import fitness
+
+
+class Trained(NamedTuple):
+    accuracy: float  # on validation, in [0, 1]
+    seconds: float
+
+
+# (architecture, rung from 0, epochs) -> what came of it; goes on from the weights that the rung before left.
+Train = Callable[[str, int, int], Trained]
+
+
+class Entrant(Frozen):
+    candidate: Candidate
+    rank: int | None  # by the search's score, from 1; None: the search's winner did not meet it
+    most_params: bool  # the params pick
+    accuracies: tuple[float, ...] = ()  # on validation, after each rung that it finished
+    seconds: float = 0.0
+    failure: str | None = None
+
+
+class Rung(Frozen):
+    epochs: int  # of each of its entrants, beyond those of the rungs before
+    entrants: int
+
+
+class TournamentResult(Frozen):
+    enabled: bool
+    winner: Candidate
+    search_winner: Candidate
+    entrants: tuple[Entrant, ...] = Field((), description="by rank, those without one last")
+    rungs: tuple[Rung, ...] = ()
+    epochs: int = 0  # trained in all, by the rungs that were finished
+    seconds: float = 0.0
+    validation_images: int = 0
+    train_images: int = 0  # that an epoch goes over
+    notes: tuple[str, ...] = ()
+
+    @property
+    def changed(self) -> bool:
+        """Whether another student than the search's winner goes on."""
+        return self.winner.architecture != self.search_winner.architecture
+
+    @property
+    def change(self) -> str:
+        """`kept`, or `from A to B`."""
+        return f"from {self.search_winner.architecture} to {self.winner.architecture}" if self.changed else "kept"
+
+
+def shortlist(found: SearchResult, count: int) -> list[Entrant]:
+    """The search's winner, the best others by score up to `count` in all, and the feasible one with most parameters."""
+    values = fitness(found.candidates, found.scorer, found.combine)
+    order = sorted(
+        zip(values, found.candidates, strict=True), key=lambda p: (-p[0], p[1].cost.params, p[1].architecture)
+    )
+    ranked = [candidate for _, candidate in order]
+    ranked.sort(key=lambda candidate: candidate.architecture != found.winner.architecture)
+    ranks = {candidate.architecture: rank for rank, candidate in enumerate(ranked, start=1)}
+    largest = found.picks.get("params") or min(ranked, key=lambda c: (-c.cost.params, c.architecture))
+    chosen = {candidate.architecture: candidate for candidate in (*ranked[:count], largest)}
+    return [
+        Entrant(candidate=c, rank=ranks.get(name), most_params=name == largest.architecture)
+        for name, c in chosen.items()
+    ]
+
+
+def play(
+    found: SearchResult,
+    count: int,
+    config: TournamentConfig,
+    train: Train,
+    *,
+    known: Sequence[Mapping[str, Any]] = (),
+    record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
+    tick: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> TournamentResult:
+    """Successive halving over the shortlist; equal accuracies go to the better rank.
+
+    An entrant that fails is recorded with its reason and is out. The winner is the best of those that got furthest
+    without failing, and the search's own where none did.
+
+    Args:
+        count: of the shortlist by score, beside the params pick; fewer than 2 plays no tournament.
+        known: entries that an interrupted tournament gave to `record`; those trainings are not repeated.
+    """
+    if count < 2:
+        return TournamentResult(enabled=False, winner=found.winner, search_winner=found.winner)
+    entrants = shortlist(found, count)
+    trainings = _Trainings(train, known, record)
+    plan = rungs(len(entrants), config)
+    total, done = sum(rung.epochs * rung.entrants for rung in plan), 0
+    alive, spent, played = list(range(len(entrants))), 0, []
+    for number, rung in enumerate(plan):
+        if len(alive) < 2:  # the others failed
+            break
+        played.append(Rung(epochs=rung.epochs, entrants=len(alive)))
+        for place in alive:
+            tick(done, total, f"rung {number + 1} of {len(plan)}: {entrants[place].candidate.architecture}")
+            entrants[place] = trainings(entrants[place], number, rung.epochs)
+            done += rung.epochs
+            spent += rung.epochs * (entrants[place].failure is None)
+        finished = [place for place in alive if entrants[place].failure is None]
+        finished.sort(key=lambda place: (-entrants[place].accuracies[-1], place))
+        alive = sorted(finished[: max(1, len(alive) // config.reduction)])
+    tick(total, total, "")
+    winner = _winner(entrants)
+    return TournamentResult(
+        enabled=True,
+        winner=winner.candidate if winner else found.winner,
+        search_winner=found.winner,
+        entrants=tuple(entrants),
+        rungs=tuple(played),
+        epochs=spent,
+        seconds=sum(entrant.seconds for entrant in entrants),
+        notes=() if winner else ("every entrant failed, so the search's winner stays",),
+    )
+
+
+def rungs(entrants: int, config: TournamentConfig) -> list[Rung]:
+    """The plan: rung k trains entrants // reduction^k students for epochs x reduction^k more, until one is left.
+
+    So each rung costs about the same. A single entrant has nothing to decide.
+    """
+    plan, epochs = list[Rung](), config.epochs
+    while entrants > 1:
+        plan.append(Rung(epochs=epochs, entrants=entrants))
+        entrants, epochs = max(1, entrants // config.reduction), epochs * config.reduction
+    return plan
+
+
+def _winner(entrants: Sequence[Entrant]) -> Entrant | None:
+    """The furthest, then the most accurate, then the first by rank, of those that did not fail."""
+    sound = [entrant for entrant in entrants if entrant.failure is None]
+    return max(sound, key=lambda e: (len(e.accuracies), e.accuracies[-1:]), default=None)
+
+
+class _Trainings:
+    """Accuracies by (rung, architecture): as an interrupted tournament left them, else trained and recorded."""
+
+    def __init__(
+        self, train: Train, known: Sequence[Mapping[str, Any]], record: Callable[[Mapping[str, Any]], None]
+    ) -> None:
+        self._known = {(entry["rung"], entry["architecture"]): entry for entry in known}
+        self._train, self._record = train, record
+
+    def __call__(self, entrant: Entrant, rung: int, epochs: int) -> Entrant:
+        architecture = entrant.candidate.architecture
+        entry = self._known.get((rung, architecture))
+        if entry is None:
+            entry = {"rung": rung, "architecture": architecture, "epochs": epochs}
+            entry |= self._outcome(architecture, rung, epochs)
+            self._record(entry)
+        seconds = entrant.seconds + entry["seconds"]
+        if "failure" in entry:
+            return entrant.model_copy(update={"seconds": seconds, "failure": entry["failure"]})
+        accuracies = (*entrant.accuracies, entry["accuracy"])
+        return entrant.model_copy(update={"seconds": seconds, "accuracies": accuracies})
+
+    def _outcome(self, architecture: str, rung: int, epochs: int) -> dict[str, Any]:
+        start = time.perf_counter()
+        try:
+            accuracy, seconds = self._train(architecture, rung, epochs)
+        except (RuntimeError, ArithmeticError, MemoryError) as error:  # NaN, out of memory: this entrant's alone
+            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            return {"failure": reason, "seconds": round(time.perf_counter() - start, 3)}
+        return {"accuracy": accuracy, "seconds": round(seconds, 3)}

@@ -1,0 +1,225 @@
+"""The tournament: successive halving by hand, by property, and after interruptions at every training."""
+
+import random
+
+import pytest
+
+from pipeline.cost import Cost
+from pipeline.errors import TrainingError
+from search.config import Budget, TournamentConfig
+from search.result import Candidate, SearchResult
+from search.tournament import Trained, play, rungs, shortlist
+
+
+def candidate(name, score, params=1000, scorer="nwot"):
+    return Candidate(architecture=name, cost=Cost(params=params, flops=1), scores={scorer: score}, std={})
+
+
+def search(scores, params=None, picks=None):
+    """A finished search by nwot; `scores` and `params` by architecture."""
+    candidates = tuple(candidate(name, score, (params or {}).get(name, 1000)) for name, score in scores.items())
+    winner = max(candidates, key=lambda c: c.scores["nwot"])
+    return SearchResult(
+        space="resnet",
+        space_size=100,
+        scorer="nwot",
+        combine="sum",
+        budget=Budget(),
+        winner=winner,
+        picks=picks or {},
+        evaluated=len(candidates),
+        exhaustive=False,
+        failures=(),
+        candidates=candidates,
+        notes=(),
+    )
+
+
+class Training:
+    """Accuracies by architecture, one a rung; like the real one it goes on from the rung before and from a kill."""
+
+    def __init__(self, accuracies, fails=(), kill_at=None):
+        self.accuracies, self.fails, self.kill_at = accuracies, set(fails), kill_at
+        self.calls = []
+
+    def __call__(self, architecture, rung, epochs):
+        if len(self.calls) == self.kill_at:
+            self.kill_at = None
+            raise KeyboardInterrupt
+        assert [call[1] for call in self.calls if call[0] == architecture] == list(range(rung)), "a rung was left out"
+        self.calls.append((architecture, rung, epochs))
+        if (architecture, rung) in self.fails:
+            raise TrainingError(f"the loss of {architecture} became nan")
+        return Trained(self.accuracies[architecture][rung], 1.0)
+
+    @property
+    def epochs(self):
+        return sum(epochs for _, _, epochs in self.calls)
+
+
+SIX = search({"a": 6, "b": 5, "c": 4, "d": 3, "e": 2, "f": 1}, {"f": 9000})
+ACCURACIES = {
+    "a": (0.50, 0.60, 0.70),
+    "b": (0.90, 0.91, 0.92),
+    "c": (0.80, 0.95, 0.90),
+    "d": (0.40, 0.99, 0.99),
+    "f": (0.70, 0.80, 0.99),
+}
+
+
+def test_successive_halving_by_hand():
+    """a b c d by score and f by parameters train 2 epochs; of 5, the best 2 (b, c) train 4 more; c wins at 0.95."""
+    train = Training(ACCURACIES)
+    result = play(SIX, 4, TournamentConfig(epochs=2), train)
+    assert train.calls == [*((name, 0, 2) for name in "abcdf"), ("b", 1, 4), ("c", 1, 4)]
+    assert result.winner.architecture == "c"
+    assert result.change == "from a to c"
+    assert [(rung.epochs, rung.entrants) for rung in result.rungs] == [(2, 5), (4, 2)]
+    assert result.epochs == 5 * 2 + 2 * 4
+    assert result.seconds == 7
+    assert {e.candidate.architecture: e.accuracies for e in result.entrants} == {
+        "a": (0.50,),
+        "b": (0.90, 0.91),
+        "c": (0.80, 0.95),
+        "d": (0.40,),
+        "f": (0.70,),
+    }
+
+
+def test_the_shortlist_is_ranked_by_score_and_the_largest_comes_beside_it():
+    entrants = shortlist(SIX, 4)
+    assert [(e.candidate.architecture, e.rank, e.most_params) for e in entrants] == [
+        ("a", 1, False),
+        ("b", 2, False),
+        ("c", 3, False),
+        ("d", 4, False),
+        ("f", 6, True),
+    ]
+
+
+def test_the_largest_is_the_params_baselines_pick_even_if_the_search_did_not_meet_it():
+    picks = {"params": candidate("z", 9999, 9999, "params")}
+    entrants = shortlist(search({"a": 2, "b": 1}, picks=picks), 4)
+    assert [(e.candidate.architecture, e.rank, e.most_params) for e in entrants] == [
+        ("a", 1, False),
+        ("b", 2, False),
+        ("z", None, True),
+    ]
+
+
+def test_a_params_pick_among_the_best_by_score_enters_once():
+    entrants = shortlist(search({"a": 3, "b": 2, "c": 1}, {"b": 5000}), 2)
+    assert [(e.candidate.architecture, e.most_params) for e in entrants] == [("a", False), ("b", True)]
+
+
+def test_the_searchs_winner_enters_first_whatever_its_score():
+    found = SIX.model_copy(update={"winner": SIX.candidates[4]})
+    assert [e.candidate.architecture for e in shortlist(found, 2)] == ["e", "a", "f"]
+
+
+def test_equal_accuracies_go_to_the_better_rank():
+    flat = dict.fromkeys("abcdf", (0.9, 0.9, 0.9))
+    result = play(SIX, 4, TournamentConfig(), Training(flat))
+    assert result.winner.architecture == "a"
+    assert not result.changed
+    assert result.change == "kept"
+    assert [e.candidate.architecture for e in result.entrants if len(e.accuracies) == 2] == ["a", "b"]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_shortlist_below_two_plays_no_tournament(count):
+    train = Training({})
+    result = play(SIX, count, TournamentConfig(), train)
+    assert not result.enabled
+    assert result.winner == SIX.winner
+    assert train.calls == []
+
+
+def test_a_single_student_is_not_trained():
+    train = Training({})
+    result = play(search({"a": 1}), 4, TournamentConfig(), train)
+    assert (result.winner.architecture, result.rungs, train.calls) == ("a", (), [])
+
+
+def test_an_entrant_that_fails_is_recorded_and_out():
+    train = Training(ACCURACIES, fails=[("b", 0)])
+    result = play(SIX, 4, TournamentConfig(), train)
+    (failed,) = [e for e in result.entrants if e.failure]
+    assert (failed.candidate.architecture, failed.failure) == ("b", "TrainingError: the loss of b became nan")
+    assert [call[:2] for call in train.calls[5:]] == [("c", 1), ("f", 1)]
+    assert result.winner.architecture == "c"
+    assert result.epochs == train.epochs - 3
+
+
+def test_if_the_last_rung_fails_the_best_of_the_rung_before_wins():
+    result = play(SIX, 4, TournamentConfig(), Training(ACCURACIES, fails=[("b", 1), ("c", 1)]))
+    assert result.winner.architecture == "f"  # 0.70, after b and c
+
+
+def test_if_all_fail_the_searchs_winner_stays_with_a_note():
+    train = Training(ACCURACIES, fails=[(name, 0) for name in "abcdf"])
+    result = play(SIX, 4, TournamentConfig(), train)
+    assert result.winner == SIX.winner
+    assert result.notes == ("every entrant failed, so the search's winner stays",)
+    assert (len(train.calls), result.epochs) == (5, 0)
+
+
+def test_an_error_that_is_no_entrants_own_comes_through():
+    def full(architecture, rung, epochs):
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        play(SIX, 4, TournamentConfig(), full)
+
+
+@pytest.mark.parametrize("reduction", [2, 3, 4])
+@pytest.mark.parametrize("count", [2, 3, 7, 16, 17])
+def test_epochs_and_survivors_follow_the_formula(count, reduction):
+    """Rung k: n // r^k entrants, e r^k epochs; while more than one is left."""
+    rng = random.Random(count * reduction)
+    names = [f"s{i}" for i in range(count)]
+    found = search({name: count - i for i, name in enumerate(names)})
+    train = Training({name: [rng.random() for _ in range(6)] for name in names})
+    config = TournamentConfig(epochs=3, reduction=reduction)
+    result = play(found, count, config, train)
+    expected = []
+    while not expected or expected[-1][1] // reduction >= 2:
+        k = len(expected)
+        expected.append((3 * reduction**k, count // reduction**k))
+    assert [(rung.epochs, rung.entrants) for rung in result.rungs] == expected
+    assert [(rung.epochs, rung.entrants) for rung in rungs(count, config)] == expected
+    assert train.epochs == result.epochs == sum(epochs * n for epochs, n in expected)
+    last = [e for e in result.entrants if len(e.accuracies) == len(expected)]
+    assert len(last) == expected[-1][1]
+    assert max(last, key=lambda e: e.accuracies[-1]).candidate == result.winner
+    for rung in range(len(expected) - 1):  # nobody who went on was worse than one who did not
+        here = [e for e in result.entrants if len(e.accuracies) > rung]
+        on = [e.accuracies[rung] for e in here if len(e.accuracies) > rung + 1]
+        out = [e.accuracies[rung] for e in here if len(e.accuracies) == rung + 1]
+        assert min(on) >= max(out)
+
+
+@pytest.mark.parametrize("kill_at", range(7))
+def test_a_tournament_killed_at_any_training_ends_as_an_undisturbed_one_and_repeats_nothing(kill_at):
+    fails = [("a", 0)]
+    undisturbed, whole = Training(ACCURACIES, fails), []
+    expected = play(SIX, 4, TournamentConfig(), undisturbed, record=whole.append)
+    train, journal = Training(ACCURACIES, fails, kill_at), []
+    with pytest.raises(KeyboardInterrupt):
+        play(SIX, 4, TournamentConfig(), train, record=journal.append)
+    assert len(journal) == kill_at
+    result = play(SIX, 4, TournamentConfig(), train, known=tuple(journal), record=journal.append)
+    assert train.calls == undisturbed.calls
+    without_time = [{**entry, "seconds": 0} for entry in journal]
+    assert without_time == [{**entry, "seconds": 0} for entry in whole]
+    assert result.model_copy(update={"seconds": 0, "entrants": ()}) == expected.model_copy(
+        update={"seconds": 0, "entrants": ()}
+    )
+    assert [e.accuracies for e in result.entrants] == [e.accuracies for e in expected.entrants]
+
+
+def test_progress_counts_epochs():
+    told = []
+    play(SIX, 4, TournamentConfig(epochs=2), Training(ACCURACIES), tick=lambda *what: told.append(what))
+    assert [done for done, _, _ in told] == [0, 2, 4, 6, 8, 10, 14, 18]
+    assert {total for _, total, _ in told} == {18}
