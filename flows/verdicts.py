@@ -50,7 +50,7 @@ def verdict(result: RankCheckResult) -> str:
     if own.interval is None or found is None or taus["params"].interval is None:
         return f"{result.configured} and params cannot be compared: one of them has no rank correlation here"
     low, high = found.interval
-    apart = f"tau {found.difference:+.2f} [{low:+.2f}, {high:+.2f}] against params"
+    apart = _minus(f"tau {found.difference:+.2f} [{low:+.2f}, {high:+.2f}] against params")
     overlap = own.interval[0] <= taus["params"].interval[1] and taus["params"].interval[0] <= own.interval[1]
     overlapping = "; their own intervals overlap" if overlap else ""
     if low > 0:
@@ -74,4 +74,9 @@ def rank_cells(row: ScorerRank) -> tuple[str, str, str, str]:
     """Tau, interval, students, students without a score."""
     if row.tau is None or row.interval is None:
         return "–", "–", str(row.n), str(row.unscored)
-    return f"{row.tau:.2f}", f"[{row.interval[0]:.2f}, {row.interval[1]:.2f}]", str(row.n), str(row.unscored)
+    interval = f"[{row.interval[0]:.2f}, {row.interval[1]:.2f}]"
+    return _minus(f"{row.tau:.2f}"), _minus(interval), str(row.n), str(row.unscored)
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")

@@ -13,7 +13,7 @@ from pipeline.checkpoint import state_bytes
 from pipeline.datasets.base import AugmentConfig
 from pipeline.errors import TrainingError
 from pipeline.metrics import evaluate
-from pipeline.training import Supervised, TrainingConfig, fit
+from pipeline.training import Supervised, TrainingConfig, fit, restarted
 
 CPU = torch.device("cpu")
 
@@ -304,3 +304,25 @@ def test_one_step_is_nesterov_sgd_by_hand(task, make_split):
         velocity = 0.9 * velocity + gradient
         weight = weight - rate * (gradient + 0.9 * velocity)
         assert torch.allclose(states[epoch].double(), weight, atol=1e-5)
+
+
+def test_a_restart_begins_a_new_schedule_at_the_best_weights_and_survives_a_kill(train, task, make_split):
+    """Its first epoch is that of a fresh optimizer on the best weights of the training before."""
+    config = TrainingConfig(epochs=8, batch_size=16, learning_rate=0.3)
+    saved = []
+    best, first = train(config, save=lambda state: saved.append(state_bytes(state)))
+    last = torch.load(io.BytesIO(saved[-1]), weights_only=True)
+    assert first.best_epoch < 8, "the last weights are to differ from the best"
+    again = []
+    longer = TrainingConfig(epochs=6, batch_size=16, learning_rate=0.3)
+    options = {"seed": 7, "weights": 5, "save": lambda state: again.append(state_bytes(state))}
+    network, result = train(longer, resume=restarted(last), **options)
+    by_hand = copy.deepcopy(best)
+    expected = fit(
+        by_hand, Supervised(), make_split(task, 70, seed=1), make_split(task, 45, seed=9), longer, seed=7, device=CPU
+    )
+    assert len(first.curve) == 8
+    assert curve(result) == curve(expected)
+    assert same_weights(network, by_hand)
+    resumed, _ = train(longer, resume=torch.load(io.BytesIO(again[2]), weights_only=True), seed=7, weights=6)
+    assert same_weights(resumed, network)
