@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from flows.rank_check import RankCheckResult
-from flows.verdicts import Lead, conditions, points, rank_cells, verdict, winners_lead
+from flows.verdicts import conditions, points, rank_cells, verdict, winners_lead
 from flows.words import duration
 from search.tournament import Entrant, Rung, TournamentResult
 
@@ -19,7 +19,7 @@ def tournament(played: TournamentResult) -> dict[str, Any]:
         "enabled": True,
         "changed": played.changed,
         "outcome": _outcome(played),
-        "lead": _lead_words(winners_lead(played), played.validation_images),
+        "lead": _lead_words(played),
         "cost": _cost(played),
         "rungs": [f"{'+' if place else ''}{_epochs(rung)}" for place, rung in enumerate(played.rungs)],
         "rows": [_row(entrant, played) for entrant in entrants],
@@ -55,12 +55,13 @@ def _outcome(played: TournamentResult) -> str:
     return f"It kept the search's winner, {played.winner.architecture}."
 
 
-def _lead_words(lead: Lead | None, n: int) -> str:
+def _lead_words(played: TournamentResult) -> str:
+    lead, n = winners_lead(played), played.validation_images
     if lead is None:
         return ""
     ahead = f"{points(lead.accuracy)} ahead of {lead.over}" if lead.accuracy else f"level with {lead.over}"
     error = f"the standard error of an accuracy on {n:,} validation images is {points(lead.standard_error)}"
-    return f"It finished {ahead}; {error}" + (": within noise." if lead.is_noise else ".")
+    return f"{played.winner.architecture} finished {ahead}; {error}" + (": within noise." if lead.is_noise else ".")
 
 
 def _cost(played: TournamentResult) -> str:

@@ -1,0 +1,96 @@
+"""The short trainings behind the tournament: rungs that go on from each other, and from a kill after any epoch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from flows.config import load_config
+from flows.short_training import ShortTrainings
+from flows.stage import WEIGHTS, Stage, saved
+from pipeline.checkpoint import weights_bytes
+from pipeline.data import load_splits
+from pipeline.rundir import RunDir
+from pipeline.teacher import build_teacher, teacher_metadata
+
+SETTINGS = ["teacher.architecture=resnet20", "distill.training.batch_size=16", "distill.training.patience=1"]
+STUDENT, OTHER = "1-1-1/4-4-8", "1-1-1/4-4-16"
+
+
+@pytest.fixture
+def make_stage(tmp_path: Path):
+    """A stage of a new run whose teacher is there, if untrained."""
+    config = load_config(preset="digits", settings=SETTINGS)
+    task = load_splits(config.data, config.seed).task
+    weights = weights_bytes(build_teacher(config.teacher, task), teacher_metadata(config.teacher, task))
+
+    def make(name: str) -> Stage:
+        run = RunDir.create(tmp_path, name, config.seed, config)
+        run.write("teacher", WEIGHTS, weights)
+        return Stage(run, config, lambda done, total, note: None)
+
+    return make
+
+
+def played(stage: Stage) -> tuple[list[float], dict]:
+    trainings = ShortTrainings(stage, "tournament", 48)
+    accuracies = [trainings(STUDENT, rung, 2).accuracy for rung in (0, 1)]
+    state = saved(stage, "tournament", ShortTrainings._file(STUDENT, 1))
+    assert state is not None
+    return accuracies, state
+
+
+def test_rungs_killed_after_any_epoch_end_with_the_same_bits(make_stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, undisturbed = played(make_stage("whole"))
+    for kill_at in range(1, 5):
+        stage, written = make_stage(f"killed-{kill_at}"), []
+        whole = RunDir.write
+
+        def write(run, name, file, data, kill_at=kill_at, written=written, whole=whole):
+            path = whole(run, name, file, data)
+            written.append(file)
+            if len(written) == kill_at:
+                raise KeyboardInterrupt
+            return path
+
+        with monkeypatch.context() as patched:
+            patched.setattr(RunDir, "write", write)
+            with pytest.raises(KeyboardInterrupt):
+                played(stage)
+            accuracies, state = played(stage)
+        assert accuracies == expected
+        assert len(written) == 4, "an epoch was trained twice"
+        assert [r["epoch"] for r in state["curve"]] == [1, 2]
+        for name, value in undisturbed["network"].items():
+            assert torch.equal(state["network"][name], value)
+
+
+def test_a_rung_starts_from_the_weights_of_the_rung_before(make_stage) -> None:
+    stage = make_stage("one")
+    trainings = ShortTrainings(stage, "tournament", 48)
+    for rung in (0, 1):
+        trainings(STUDENT, rung, 1)
+    alone = ShortTrainings(make_stage("two"), "tournament", 48)
+    alone(STUDENT, 0, 1)
+    first, second, again = (
+        saved(s, "tournament", ShortTrainings._file(STUDENT, rung))
+        for s, rung in ((stage, 0), (stage, 1), (alone._stage, 0))
+    )
+    assert all(torch.equal(again["network"][k], v) for k, v in first["network"].items())
+    (name, *_) = [name for name in first["network"] if name.endswith("num_batches_tracked")]
+    counts = [int(state["network"][name]) for state in (first, second)]
+    assert counts == [3, 6]  # 48 images in batches of 16: batch norm has seen both rungs
+
+
+def test_a_part_of_train_is_drawn_by_seed_and_all_students_share_it(make_stage) -> None:
+    stage = make_stage("part")
+    trainings, again = (ShortTrainings(stage, "tournament", 48) for _ in range(2))
+    assert len(trainings.splits.train) == 48
+    assert len(trainings.whole.train) == len(ShortTrainings(stage, "tournament", None).splits.train) == 1009
+    assert torch.equal(trainings.splits.train.images, again.splits.train.images)
+    trainings(STUDENT, 0, 1)
+    trainings(OTHER, 0, 1)
+    rates = [
+        saved(stage, "tournament", ShortTrainings._file(s, 0))["curve"][0]["learning_rate"] for s in (STUDENT, OTHER)
+    ]
+    assert rates == [0.0, 0.0]  # a cosine that ends with the rung, whatever distill.training says
