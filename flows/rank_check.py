@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from flows.cache import kept_calibration
 from flows.short_training import ShortTrainings
 from flows.stage import Stage, trained_teacher
 from pipeline.data import Splits, draw_batch
@@ -122,6 +123,7 @@ def _all_scorers(
                 comparable=True,
                 guard=kind.initialisation is not None,
                 costs=costs,
+                calibrated=kept_calibration,
             )
         except ConfigError as error:
             notes.append(f"{name} does not apply: {error}")
@@ -135,6 +137,11 @@ def _all_scorers(
                 continue  # no score: shown as such, in the scorer's count
         return found
 
+    for name, evaluator in evaluators.items():
+        for parts in filter(None, evaluator.missing.values()):
+            notes.append(
+                f"{name} does without {', '.join(parts)}, which have no score in this space beside this teacher"
+            )
     return score, notes
 
 
