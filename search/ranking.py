@@ -15,7 +15,7 @@ from pipeline.errors import BudgetError, UserError
 from pipeline.frozen import Frozen
 from search.config import LEAST_STUDENTS, Budget
 from search.space import Architecture, SearchSpace
-from search.strategies.evolution import find_feasible
+from search.strategies.feasible import Bounds, find_feasible
 
 RESAMPLES = 2000
 _POOL = 16  # feasible students looked at for each one that is trained
@@ -113,12 +113,13 @@ def spread_students(
 def _pool(
     space: SearchSpace, cost: Callable[[Architecture], Cost], budget: Budget, size: int, rng: random.Random
 ) -> list[Architecture]:
+    bounds = Bounds(space, cost, budget)
     if space.size <= size:
-        return [a for a in space.all_architectures() if not budget.violations(cost(a))]
+        return list(filter(bounds.is_feasible, space.all_architectures()))
     found: dict[str, Architecture] = {}
     for _ in range(_TRIES * size):
         try:
-            architecture = find_feasible(space, cost, budget, rng)
+            architecture = find_feasible(bounds, rng)
         except BudgetError:
             if not found:
                 raise

@@ -26,6 +26,8 @@ def search(scores, params=None, picks=None):
         combine="sum",
         budget=Budget(),
         winner=winner,
+        strategy="random",
+        front=(winner,),
         picks=picks or {},
         evaluated=len(candidates),
         exhaustive=False,
