@@ -16,6 +16,11 @@ from pipeline.network import uninitialised
 class Cost(Frozen):
     params: int  # trainable parameters
     flops: int  # multiply-accumulates of one input; what NAS and ResNet papers call FLOPs
+    # Counted or measured only where a budget asks for them:
+    size_bytes: int | None = None  # of the fp32 ONNX file, an upper bound
+    peak_activation_bytes: int | None = None  # of one image; pipeline/memory.py
+    latency_ms: float | None = None
+    latency_error: float | None = None  # relative, of a predicted latency; None: measured
 
 
 def measure_cost(
