@@ -2,14 +2,25 @@
 
 from functools import reduce
 from operator import or_
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pipeline.cost import Cost
-from pipeline.frozen import Frozen, by_name
+from pipeline.frozen import Frozen, by_name, existing_file
+from pipeline.timing import TimingConfig
+from search.latency_model import read_latency_model
 from search.scorers import SCORERS
-from search.spaces import SPACES, ResNetConfig, by_space_name
+from search.spaces import SPACES, ResNetConfig, by_space_name, make_space
 from search.strategies import STRATEGIES, EvolutionConfig
 
 if TYPE_CHECKING:
@@ -26,27 +37,86 @@ else:  # spelled out from the tables, so that a form of the configuration can of
     ]
 
 
+_UNCOUNTED = 1e9
+
+
 class Budget(Frozen):
     """Hard limits; a student above one is never returned."""
 
     max_params: int | None = Field(None, ge=1, description="trainable parameters")
     max_flops: int | None = Field(None, ge=1, description="multiply-accumulates of one image")
+    max_size_bytes: int | None = Field(None, ge=1, description="of the fp32 ONNX file")
+    max_peak_activation_bytes: int | None = Field(
+        None, ge=1, description="of one image, layer by layer in float32 (docs/hardware.md)"
+    )
+    max_latency_ms: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="of the ONNX file; search.latency says where it comes from"
+    )
 
     def violations(self, cost: Cost) -> list[str]:
-        """A clause for each limit that the cost exceeds."""
+        """A clause for each limit that the cost exceeds, or that nothing says it keeps."""
+        return self.exceeded(cost) or [f"its {name} is not known" for name in self._uncounted(cost)]
+
+    def exceeded(self, cost: Cost) -> list[str]:
+        """A clause for each limit that a counted figure exceeds."""
         return [
-            f"{name} {value:,} is above max_{name} {limit:,}"
+            f"{name} {_figure(value)} is above max_{name} {_figure(limit)}"
             for name, value, limit in self._limits(cost)
             if value > limit
         ]
 
     def excess(self, cost: Cost) -> float:
-        """By how much the limits are exceeded, relative and summed; 0 is feasible."""
-        return sum(max(0.0, value / limit - 1) for _, value, limit in self._limits(cost))
+        """By how much the limits are exceeded, relative and summed; 0 is feasible.
 
-    def _limits(self, cost: Cost) -> list[tuple[str, int, int]]:
-        pairs = (("params", cost.params, self.max_params), ("flops", cost.flops, self.max_flops))
-        return [(name, value, limit) for name, value, limit in pairs if limit is not None]
+        A figure that was not counted, as dear ones are not where a cheaper limit is exceeded, weighs more than any
+        excess: a descent first reaches the cheap limits, then the dear ones.
+        """
+        over = sum(max(0.0, value / limit - 1) for _, value, limit in self._limits(cost))
+        return over + _UNCOUNTED * len(self._uncounted(cost))
+
+    def _limits(self, cost: Cost) -> list[tuple[str, float, float]]:
+        return [
+            (name, value, limit)
+            for name, value, limit in self._figures(cost)
+            if value is not None and limit is not None
+        ]
+
+    def _uncounted(self, cost: Cost) -> list[str]:
+        return [name for name, value, limit in self._figures(cost) if value is None and limit is not None]
+
+    def _figures(self, cost: Cost) -> tuple[tuple[str, float | None, float | None], ...]:
+        return (
+            ("params", cost.params, self.max_params),
+            ("flops", cost.flops, self.max_flops),
+            ("size_bytes", cost.size_bytes, self.max_size_bytes),
+            ("peak_activation_bytes", cost.peak_activation_bytes, self.max_peak_activation_bytes),
+            ("latency_ms", cost.latency_ms, self.max_latency_ms),
+        )
+
+
+class LatencyConfig(Frozen):
+    """Where candidates' latencies come from; used only where the budget has max_latency_ms."""
+
+    source: Literal["measured", "model"] = Field(
+        "measured", description="measured: each candidate is exported and timed here; model: predicted"
+    )
+    model: Path | None = Field(None, description="a file of `edgestill calibrate`")
+    threads: int = Field(1, ge=1, le=1024, description="of ONNX Runtime, measured")
+    batch: int = Field(1, ge=1, le=4096, description="images a call, measured")
+    timing: TimingConfig = TimingConfig(warmup_s=0.1, duration_s=0.5, min_samples=70)
+
+    @field_validator("model")
+    @classmethod
+    def _is_there(cls, model: Path | None, info: ValidationInfo) -> Path | None:
+        return None if model is None else existing_file(model, info)
+
+    @model_validator(mode="after")
+    def _names_its_model(self) -> "LatencyConfig":
+        if self.source == "model" and self.model is None:
+            raise ValueError("source 'model' needs model: a file that `edgestill calibrate` wrote")
+        if self.source == "measured" and self.model is not None:
+            raise ValueError("a model is given and source is 'measured'; set source: model, or leave the model out")
+        return self
 
 
 class TournamentConfig(Frozen):
@@ -93,6 +163,7 @@ class SearchConfig(Frozen):
         ("params", "flops", "nwot", "random"), description="searched with the same effort, shown beside the winner"
     )
     budget: Budget = Budget()
+    latency: LatencyConfig = LatencyConfig()
     strategy: StrategyConfig = EvolutionConfig()
     evaluations: int = Field(
         200, ge=1, le=10_000_000, description="candidates that each search scores; a smaller space is enumerated"
@@ -111,3 +182,13 @@ class SearchConfig(Frozen):
     @property
     def uses_trained_teacher(self) -> bool:
         return self.teacher_weights == "trained"
+
+    @model_validator(mode="after")
+    def _model_is_of_this_space(self, info: ValidationInfo) -> "SearchConfig":
+        if self.latency.model is not None and (info.context or {}).get("check_files"):
+            read_latency_model(self.latency.model).require_space(make_space(self.space), str(self.latency.model))
+        return self
+
+
+def _figure(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

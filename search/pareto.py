@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from pipeline.cost import Cost
 
+_COSTS = tuple(name for name in Cost.model_fields if name != "latency_error")  # how sure a figure is, is no cost
+
 Points = NDArray[np.float64]  # [N, M], every column to be minimised
 
 
@@ -18,8 +20,8 @@ class _Costly(Protocol):
 
 def objectives(candidates: Sequence[_Costly], fitness: Sequence[float]) -> Points:
     """Fitness, negated, then each cost that is known of all candidates; [N, M]."""
-    costs = [[getattr(candidate.cost, name) for name in Cost.model_fields] for candidate in candidates]
-    known = [i for i in range(len(Cost.model_fields)) if all(isinstance(row[i], int | float) for row in costs)]
+    costs = [[getattr(candidate.cost, name) for name in _COSTS] for candidate in candidates]
+    known = [i for i in range(len(_COSTS)) if all(isinstance(row[i], int | float) for row in costs)]
     rows = [[-value, *(row[i] for i in known)] for value, row in zip(fitness, costs, strict=True)]
     return np.array(rows, dtype=np.float64).reshape(len(rows), 1 + len(known))
 

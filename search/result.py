@@ -25,6 +25,14 @@ class Failure(Frozen):
     reason: str
 
 
+class WinnerLatency(Frozen):
+    """What the winner's latency was thought to be, and what it is on this machine."""
+
+    predicted_ms: float | None  # None: candidates were measured
+    predicted_error: float | None  # relative; nine predictions in ten were as close or closer
+    measured_ms: float | None  # None: the target is another machine
+
+
 class SearchResult(Frozen):
     space: str
     space_size: int
@@ -40,3 +48,4 @@ class SearchResult(Frozen):
     failures: tuple[Failure, ...]  # of all searches
     candidates: tuple[Candidate, ...]  # all that the winner's search scored, in the order met
     notes: tuple[str, ...]
+    latency: WinnerLatency | None = None  # of the winner, where the budget limits it

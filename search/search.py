@@ -14,6 +14,8 @@ from pipeline.frozen import derive_seed
 from pipeline.task import Task
 from search.attempt import guarded, one_thread
 from search.config import SearchConfig
+from search.confirm import confirm_winner
+from search.costs import HardwareCosts, LatencySource
 from search.evaluate import CostTable, Evaluator
 from search.journal import Journal
 from search.pareto import objectives, pareto_front
@@ -35,6 +37,7 @@ def find_student(
     teacher: nn.Module,
     *,
     seed: int,
+    latency: LatencySource | None = None,
     known: Sequence[Mapping[str, Any]] = (),
     record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
@@ -42,6 +45,7 @@ def find_student(
     """Search with the configured scorer, and again with each baseline at the same effort and seed.
 
     Args:
+        latency: where latencies come from; needed where the budget has max_latency_ms.
         teacher: re-initialised in place unless `config.teacher_weights` is "trained".
         known: entries that an interrupted search gave to `record`; those candidates are not scored again.
 
@@ -55,7 +59,8 @@ def find_student(
     dims = space.embedding_dims()
     teacher_dim = getattr(teacher, "embedding_dim", None)
     counts = CostTable(space, task)
-    costs = guarded(counts, lambda architecture, outcome: journal.fail("cost", architecture, outcome))
+    hardware = HardwareCosts(counts, space, task, config.budget, latency, known=known, record=record)
+    costs = guarded(hardware, lambda architecture, outcome: journal.fail("cost", architecture, outcome))
     notes = []
     if config.scorer == "diswot_semantic" and dims != {teacher_dim}:
         raise ConfigError(
@@ -121,33 +126,42 @@ def find_student(
             else:
                 notes.append(f"baseline {name} scored no candidate")
     is_all = is_exhaustive(space.size, config.evaluations, config.strategy)
+    confirmed = confirm_winner(
+        _ranked(candidates, config.scorer, config.combine), space, config.budget, latency, known=known, record=record
+    )
     return SearchResult(
         space=space.name,
         space_size=space.size,
         scorer=config.scorer,
         combine=config.combine,
         budget=config.budget,
-        winner=_winner(candidates, config.scorer, config.combine),
+        winner=confirmed.winner,
         strategy="exhaustive" if is_all else config.strategy.name,
         front=_front(candidates, config.scorer, config.combine),
         picks=picks,
         evaluated=len(candidates) + sum(failure.scorer == config.scorer for failure in journal.failures),
         exhaustive=is_all,
-        failures=tuple(journal.failures),
+        failures=(*journal.failures, *hardware.failures),
         candidates=tuple(candidates),
-        notes=tuple(notes),
+        notes=(*notes, *confirmed.notes),
+        latency=confirmed.latency,
     )
 
 
-def require_feasible(config: SearchConfig, task: Task, seed: int) -> None:
+def require_feasible(config: SearchConfig, task: Task, seed: int, latency: LatencySource | None = None) -> None:
     """Find one member of the space within budget, before anything costly is begun.
+
+    A latency that would have to be measured is left to the search itself.
 
     Raises:
         BudgetError: none was found; names the limit and the nearest miss.
     """
     space = make_space(config.space)
-    costs = guarded(CostTable(space, task), lambda architecture, outcome: None)
-    bounds = Bounds(space, costs, config.budget)
+    budget = config.budget
+    if latency is None or latency.is_measured:
+        budget = budget.model_copy(update={"max_latency_ms": None})
+    hardware = HardwareCosts(CostTable(space, task), space, task, budget, latency)
+    bounds = Bounds(space, guarded(hardware, lambda architecture, outcome: None), budget)
     find_feasible(bounds, random.Random(derive_seed(seed, "feasible")))
 
 
@@ -181,9 +195,14 @@ def _front(candidates: Sequence[Candidate], scorer: str, combine: str) -> tuple[
 
 
 def _winner(candidates: Sequence[Candidate], scorer: str, combine: str) -> Candidate:
-    """The fittest; ties to the one with fewer parameters, then to the first in the alphabet."""
-    ranked = zip(fitness(candidates, scorer, combine), candidates, strict=True)
-    return min(ranked, key=lambda pair: (-pair[0], pair[1].cost.params, pair[1].architecture))[1]
+    return _ranked(candidates, scorer, combine)[0]
+
+
+def _ranked(candidates: Sequence[Candidate], scorer: str, combine: str) -> list[Candidate]:
+    """The fittest first; ties to the one with fewer parameters, then to the first in the alphabet."""
+    pairs = zip(fitness(candidates, scorer, combine), candidates, strict=True)
+    ordered = sorted(pairs, key=lambda pair: (-pair[0], pair[1].cost.params, pair[1].architecture))
+    return [candidate for _, candidate in ordered]
 
 
 def _zscores(values: list[float]) -> list[float]:

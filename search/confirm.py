@@ -1,0 +1,88 @@
+"""The winner's latency, measured for real before it is anyone's winner."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pipeline.errors import BudgetError, FailedError
+from search.config import Budget
+from search.costs import LatencySource
+from search.result import Candidate, WinnerLatency
+from search.space import SearchSpace
+
+_ENTRY = "latency_confirmed"
+
+
+class Confirmed(NamedTuple):
+    winner: Candidate
+    latency: WinnerLatency | None  # None: the budget has no latency
+    notes: tuple[str, ...]
+
+
+def confirm_winner(
+    ranked: Sequence[Candidate],
+    space: SearchSpace,
+    budget: Budget,
+    source: LatencySource | None,
+    *,
+    known: Sequence[Mapping[str, Any]] = (),
+    record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
+) -> Confirmed:
+    """The best candidate whose latency, measured here where that is the target, is within budget.
+
+    Args:
+        ranked: feasible by their predicted figures, the best first.
+
+    Raises:
+        BudgetError: none of them is.
+    """
+    limit = budget.max_latency_ms
+    if limit is None or source is None:
+        return Confirmed(ranked[0], None, ())
+    if source.measure is None or source.is_measured:
+        return Confirmed(ranked[0], _latency(ranked[0], measured=source.is_measured), ())
+    journal = {entry["architecture"]: entry for entry in known if entry.get("scorer") == _ENTRY}
+    refused: list[tuple[float, str]] = []
+    for candidate in ranked:
+        entry = journal.get(candidate.architecture)
+        if entry is None:
+            entry = _measured(candidate, space, source.measure)
+            record(entry)
+        if "failure" in entry:
+            refused.append((float("inf"), f"{candidate.architecture} ({entry['failure']})"))
+        elif entry["latency_ms"] > limit:
+            refused.append((entry["latency_ms"], f"{candidate.architecture} ({entry['latency_ms']:.4g} ms)"))
+        else:
+            cost = candidate.cost.model_copy(update={"latency_ms": entry["latency_ms"], "latency_error": None})
+            latency = WinnerLatency(
+                predicted_ms=candidate.cost.latency_ms,
+                predicted_error=candidate.cost.latency_error,
+                measured_ms=entry["latency_ms"],
+            )
+            return Confirmed(candidate.model_copy(update={"cost": cost}), latency, _note(refused, limit))
+    raise BudgetError(
+        f"all {len(refused)} candidates that were predicted within max_latency_ms {limit:g} exceed it when measured; "
+        f"the nearest is {min(refused)[1]}; raise that limit, or calibrate with more samples"
+    )
+
+
+def _measured(candidate: Candidate, space: SearchSpace, measure: Callable[[Any], float]) -> dict[str, Any]:
+    entry = {"scorer": _ENTRY, "architecture": candidate.architecture}
+    try:
+        return entry | {"latency_ms": measure(space.parse(candidate.architecture))}
+    except FailedError as error:
+        return entry | {"failure": (str(error).splitlines() or [""])[0]}
+
+
+def _latency(candidate: Candidate, *, measured: bool) -> WinnerLatency:
+    found = candidate.cost.latency_ms
+    if measured:
+        return WinnerLatency(predicted_ms=None, predicted_error=None, measured_ms=found)
+    return WinnerLatency(predicted_ms=found, predicted_error=candidate.cost.latency_error, measured_ms=None)
+
+
+def _note(refused: Sequence[tuple[float, str]], limit: float) -> tuple[str, ...]:
+    if not refused:
+        return ()
+    shown = ", ".join(text for _, text in refused[:3]) + (", …" if len(refused) > 3 else "")
+    which = "a better one was" if len(refused) == 1 else f"{len(refused)} better ones were"
+    return (f"{which} predicted within max_latency_ms {limit:g} and measured above it: {shown}; the next was taken",)

@@ -1,0 +1,123 @@
+"""What a space's members cost: each figure counted once, and the dear ones only where the budget asks for them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from pipeline.cost import Cost
+from pipeline.errors import UserError
+from pipeline.memory import peak_activation_bytes
+from pipeline.network import uninitialised
+from pipeline.task import Task
+from pipeline.trace import Trace
+from search.attempt import failure
+from search.config import Budget
+from search.latency_model import trace_student
+from search.result import Failure
+from search.space import Architecture, SearchSpace
+
+
+class Latency(NamedTuple):
+    latency_ms: float
+    error: float | None  # relative, of a prediction; None: measured
+
+
+class LatencySource(NamedTuple):
+    """Where candidates' latencies come from; the flow makes one, since measuring needs an export."""
+
+    find: Callable[[Architecture, Trace], Latency]
+    measure: Callable[[Architecture], float] | None  # for real, here; None if the target is another machine
+    is_measured: bool  # `find` measures too, and so takes seconds
+
+
+class HardwareCosts:
+    """Costs of a space's members, each figure found once.
+
+    Parameters and FLOPs are always counted. Size, peak memory and latency are only where the budget limits them, the
+    cheap ones first, and not for a member that exceeds a cheaper limit already. A latency that cannot be found is a
+    failure of that member, which then counts as infeasible.
+
+    Args:
+        counts: parameters and FLOPs.
+        known, record: the journal of an interrupted search; latencies measured in it are not asked for again.
+    """
+
+    def __init__(
+        self,
+        counts: Callable[[Architecture], Cost],
+        space: SearchSpace,
+        task: Task,
+        budget: Budget,
+        latency: LatencySource | None = None,
+        *,
+        known: Sequence[Mapping[str, Any]] = (),
+        record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
+    ) -> None:
+        self._counts, self._space, self._task = counts, space, task
+        self._budget, self._latency, self._record = budget, latency, record
+        self._known: dict[str, Cost] = {}
+        self._journal = {entry["architecture"]: entry for entry in known if entry.get("scorer") == "latency"}
+        self.failures: list[Failure] = []
+
+    def __call__(self, architecture: Architecture) -> Cost:
+        key = architecture.key
+        if key not in self._known:
+            self._known[key] = self._count(architecture)
+        return self._known[key]
+
+    def _count(self, architecture: Architecture) -> Cost:
+        budget, cost = self._budget, self._counts(architecture)
+        wants_trace = budget.max_size_bytes is not None or budget.max_peak_activation_bytes is not None
+        wants_latency = budget.max_latency_ms is not None and self._latency is not None
+        if not (wants_trace or wants_latency) or budget.exceeded(cost):
+            return cost
+        trace = trace_student(self._space, architecture, self._task)
+        if wants_trace:
+            with uninitialised():
+                network = self._space.build(architecture, self._task)
+            figures = {"size_bytes": size_bound(network, trace), "peak_activation_bytes": peak_activation_bytes(trace)}
+            cost = cost.model_copy(update=figures)
+        if not wants_latency or budget.exceeded(cost):
+            return cost
+        found = self._find(architecture, trace)
+        if found is None:
+            return cost
+        return cost.model_copy(update={"latency_ms": found.latency_ms, "latency_error": found.error})
+
+    def _find(self, architecture: Architecture, trace: Trace) -> Latency | None:
+        assert self._latency is not None
+        text = self._space.format(architecture)
+        entry = self._journal.get(text)
+        if entry is None:
+            entry = {"scorer": "latency", "architecture": text}
+            try:
+                found = self._latency.find(architecture, trace)
+                entry = {**entry, "latency_ms": found.latency_ms, "error": found.error}
+            except UserError:
+                raise
+            except Exception as error:
+                entry = {**entry, **failure(error)}
+            self._journal[text] = entry
+            if self._latency.is_measured:  # a prediction is as cheap to make again
+                self._record(entry)
+        if "failure" in entry:
+            failed = Failure(scorer="latency", architecture=text, type=entry["type"], reason=entry["failure"])
+            self.failures.append(failed)
+            return None
+        return Latency(entry["latency_ms"], entry["error"])
+
+
+_FILE_BYTES = 4096  # the graph's head, its inputs and outputs
+_OPERATION_BYTES = 512  # a node with its names and attributes, and the shapes of what it gives
+_TENSOR_BYTES = 256  # a weight's name and shape
+
+
+def size_bound(network: nn.Module, trace: Trace) -> int:
+    """No less than the size of the student's fp32 ONNX file, without exporting it.
+
+    Four bytes an element of every parameter and buffer, and an allowance for the graph that real exports stay below.
+    """
+    tensors: list[Tensor] = [*network.parameters(), *network.buffers()]
+    elements = sum(tensor.numel() for tensor in tensors)
+    return 4 * elements + _FILE_BYTES + _TENSOR_BYTES * len(tensors) + _OPERATION_BYTES * len(trace.operations)
