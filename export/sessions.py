@@ -14,15 +14,17 @@ TOKENS = "tokens"  # the input's name where it is text
 PROVIDER = "CPUExecutionProvider"
 
 
-def open_session(path: Path, threads: int = 1) -> "onnxruntime.InferenceSession":
-    """A CPU session with all graph optimisations and a fixed number of threads."""
+def open_session(model: Path | bytes, threads: int = 1) -> "onnxruntime.InferenceSession":
+    """A CPU session of a file, or of its bytes, with all graph optimisations and a fixed number of threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDER])
+    return onnxruntime.InferenceSession(
+        model if isinstance(model, bytes) else str(model), options, providers=[PROVIDER]
+    )
 
 
 def runner(path: Path, threads: int = 1) -> Callable[[np.ndarray], np.ndarray]:

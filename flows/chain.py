@@ -25,7 +25,7 @@ from flows.stage import Stage
 from flows.tournament import play_tournament
 from pipeline.device import select_device
 from pipeline.frozen import digest
-from pipeline.rundir import RunDir
+from pipeline.rundir import RunDir, file_digest
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
 from search.tournament import TournamentResult
@@ -68,7 +68,8 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
     with _closing(step.progress):
         data, teacher = _prepare(step, config)
         ranked = _check_ranks(step, config, teacher) if config.rank_check.students else None
-        search_inputs = (data, config.search, config.teacher, teacher if config.search.uses_trained_teacher else None)
+        trained = teacher if config.search.uses_trained_teacher else None
+        search_inputs = (data, config.search, config.teacher, trained, *_latency_model(config))
         found = step("search", SearchResult, search_inputs, stages.search_student)
         played = step(
             "tournament",
@@ -207,6 +208,12 @@ class _Steps:
         result: Result = self.call(name, compute)
         self.progress.end(name, time.perf_counter() - start, sentence(result), reused)
         return result
+
+
+def _latency_model(config: RunConfig) -> tuple[str, ...]:
+    """The digest of the latency model, whose path alone does not say what a search found with it."""
+    model = config.search.latency.model
+    return () if model is None or config.search.budget.max_latency_ms is None else (file_digest(model),)
 
 
 @contextmanager

@@ -167,6 +167,45 @@ def rank_check(
 
 
 @app.command()
+def calibrate(
+    space: Annotated[str, typer.Option(help="Search space.")],
+    out: Annotated[Path, typer.Option(metavar="DEVICE.json", help="Where to write the latency model.")],
+    samples: Annotated[int, typer.Option(min=1, help="Students to measure.")] = 60,
+    from_csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Fit latencies measured elsewhere: architecture, ms.")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Of --from-csv, where it has several.")] = None,
+    save_csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the measurements.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Takes shape and classes from it.")] = None,
+    input_shape: Annotated[str, typer.Option(help="Channels, height, width.")] = "3x32x32",
+    classes: Annotated[int, typer.Option(min=2)] = 10,
+    device: Annotated[str | None, typer.Option(help="Its name; default: this CPU's, or the file's.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of ONNX Runtime.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Images a call.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.001, help="Timed calls of each student.")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the students.")] = 0,
+    options: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="The space's own, such as channels=8.")
+    ] = None,
+) -> None:
+    """Fit a latency model of a space's students: on this machine, or from latencies measured elsewhere."""
+    from export.probe import ProbeSettings
+    from flows.calibrate import Inputs, verdict
+    from flows.calibrate import calibrate as fit
+    from pipeline.timing import TimingConfig
+
+    timing = TimingConfig(warmup_s=min(0.1, seconds), duration_s=seconds, min_samples=30)
+    model = fit(
+        space, options or [], Inputs(data, input_shape, classes), out,
+        samples=samples, settings=ProbeSettings(timing, threads, batch), seed=seed, from_csv=from_csv, column=column,
+        device=device, save_csv=save_csv, say=lambda line: typer.echo(line, err=True),
+    )  # fmt: skip
+    for line in verdict(model):
+        typer.echo(line, err=line.startswith("warning"))
+    typer.echo(f"wrote {out}; search.latency={{source: model, model: {out}}} searches with it")
+
+
+@app.command()
 def serve(
     config: Annotated[Path | None, typer.Option("--config", help="Default parameters of the deployment.")] = None,
     preset: Preset = None,

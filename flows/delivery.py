@@ -14,6 +14,7 @@ from export.sessions import INPUT, OUTPUT
 from export.to_onnx import to_onnx
 from flows.stage import Stage, distilled_student, trained_teacher
 from pipeline.data import load_splits, load_test
+from pipeline.errors import ExportError
 from pipeline.frozen import Frozen
 from pipeline.metrics import Metrics, evaluate
 from pipeline.rundir import file_digest
@@ -43,6 +44,9 @@ def export_models(stage: Stage, student: Candidate) -> ConvertResult:
     for done, (name, network) in enumerate(networks.items()):
         stage.tick(done, len(networks), name)
         data = to_onnx(network, splits.task.input_shape, stage.config.export.opset)
+        limit = stage.config.search.budget.max_size_bytes
+        if name == "student" and limit is not None and len(data) > limit:
+            raise ExportError(f"the student's file has {len(data):,} bytes, above max_size_bytes {limit:,}")
         path = stage.run.write("export", f"{name}.onnx", data)
         models[name] = ConvertedModel(
             path=str(path.relative_to(stage.run.root)),

@@ -9,10 +9,10 @@ from flows.outcome import Outcome
 from flows.rank_check import RankCheckResult
 from flows.stages import DataResult
 from flows.verdicts import points, verdict, winners_lead
-from flows.words import accuracy_claim, failure_counts, size_claim, speed_claim
+from flows.words import accuracy_claim, failure_counts, significant, size_claim, speed_claim
 from pipeline.cost import Cost
 from pipeline.teacher import TeacherResult
-from search.result import SearchResult
+from search.result import SearchResult, WinnerLatency
 from search.tournament import TournamentResult
 
 
@@ -41,8 +41,19 @@ def _(result: SearchResult) -> str:
     failed = f", {len(own)} failed ({failure_counts(own)})" if own else ""
     return (
         f"{result.winner.architecture} of {result.evaluated} scored{failed}; "
-        f"{result.winner.cost.params:,} parameters, {result.winner.cost.flops:,} FLOPs"
+        f"{result.winner.cost.params:,} parameters, {result.winner.cost.flops:,} FLOPs{latency_clause(result.latency)}"
     )
+
+
+def latency_clause(latency: WinnerLatency | None) -> str:
+    """`, predicted 2.10 ms ± 8%, measured 2.21 ms`; nothing where the budget does not limit latency."""
+    if latency is None:
+        return ""
+    predicted, error, measured = latency.predicted_ms, latency.predicted_error, latency.measured_ms
+    found = "" if predicted is None else f", predicted {significant(predicted)} ms ± {error or 0:.0%}"
+    if measured is not None:
+        return f"{found}, measured {significant(measured)} ms"
+    return f"{found}, not measured: the target is another machine"
 
 
 @sentence.register

@@ -14,6 +14,7 @@ from distill.recipe import make_recipe
 from distill.result import DistillResult, TuneResult
 from distill.train import caches_teacher, distill
 from distill.tune import tune, with_hyperparameters
+from flows.latency import latency_source
 from flows.stage import WEIGHTS, Stage, drawn_from, fresh_student, saved, saver, trained_teacher
 from pipeline.checkpoint import weights_bytes
 from pipeline.cost import measure_cost
@@ -36,7 +37,9 @@ class DataResult(Frozen):
 def prepare_data(stage: Stage) -> DataResult:
     """Read the data, split it, record what each split holds; refuse a hopeless budget before anything is trained."""
     splits = load_splits(stage.config.data, stage.config.seed)
-    require_feasible(stage.config.search, splits.task, stage.seed("search"))
+    config = stage.config
+    latency = latency_source(config.search, splits.task, config.export.opset)
+    require_feasible(config.search, splits.task, stage.seed("search"), latency)
     return DataResult(task=splits.task, sizes=splits.sizes, digests=splits.digests)
 
 
@@ -86,6 +89,7 @@ def search_student(stage: Stage) -> SearchResult:
         draw_batch(splits.train, config.batch_size, stage.seed("search")),
         teacher,
         seed=stage.seed("search"),
+        latency=latency_source(config, splits.task, stage.config.export.opset),
         known=stage.run.journal("search", "history.jsonl"),
         record=lambda entry: stage.run.append("search", "history.jsonl", json.dumps(entry)),
         tick=stage.tick,

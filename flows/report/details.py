@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from distill.result import TuneResult
 from flows.report import charts, scatter
 from flows.report.palette import WINNER, Look, baseline_looks
-from flows.words import failure_counts, listing, significant
+from flows.sentences import latency_clause
+from flows.words import failure_counts, listing, significant, size
 from pipeline.training import EpochRecord
 from search.result import Candidate, SearchResult
 
@@ -137,7 +138,24 @@ def _search_summary(found: SearchResult) -> str:
     by = found.scorer if found.exhaustive else f"{found.scorer}, by {found.strategy},"
     count = len(found.failures)
     failed = f" ({count:,} scoring{'s' if count > 1 else ''} failed: {failure_counts(found.failures)})" if count else ""
-    return f"{by} looked at {how} of the {found.space} space's {found.space_size:,} students{failed}"
+    return (
+        f"{by} looked at {how} of the {found.space} space's {found.space_size:,} students{failed}"
+        f"{_winner_figures(found)}"
+    )
+
+
+def _winner_figures(found: SearchResult) -> str:
+    """What else the budget limits, of the winner."""
+    cost = found.winner.cost
+    figures = [
+        f"at most {size(cost.size_bytes)} as a file" if cost.size_bytes is not None else "",
+        f"{size(cost.peak_activation_bytes)} of activations at its peak"
+        if cost.peak_activation_bytes is not None
+        else "",
+        f"latency{latency_clause(found.latency).removeprefix(',')}" if found.latency is not None else "",
+    ]
+    known = [figure for figure in figures if figure]
+    return f"; the winner: {', '.join(known)}" if known else ""
 
 
 def _search_row(name: str, candidate: Candidate, scorer: str, look: Look, place: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from flows.words import (
     speed_claim,
     wilson,
 )
+from pipeline.cost import Cost
 from pipeline.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def comparison(report: "ReportData") -> list[tuple[str, list[str]]]:
     return [
         ("Parameters", [f"{cost.params:,}" for cost in costs]),
         ("FLOPs (multiply-accumulates)", [f"{cost.flops:,}" for cost in costs]),
+        *_peak(costs),
         ("ONNX file", [size(teacher.size_bytes), _NOTHING, size(student.size_bytes)]),
         ("Precision of its weights", [teacher.precision, _NOTHING, student.precision]),
         ("Test accuracy", [f"{metrics.accuracy:.2%}" for metrics in tested]),
@@ -154,6 +156,14 @@ def comparison(report: "ReportData") -> list[tuple[str, list[str]]]:
         ),
         ("Largest |Δlogit|, file against torch", [_difference(teacher), _NOTHING, _difference(student)]),
     ]
+
+
+def _peak(costs: list[Cost]) -> list[tuple[str, list[str]]]:
+    """A row where the budget made the search count it."""
+    peaks = [cost.peak_activation_bytes for cost in costs]
+    if not any(peaks):
+        return []
+    return [("Peak activation memory, one image", [_NOTHING if peak is None else size(peak) for peak in peaks])]
 
 
 def _tile(title: str, claim: Claim, *details: str) -> dict[str, Any]:

@@ -1,0 +1,40 @@
+"""How fast files are in ONNX Runtime: a search's candidates and a calibration's samples are timed here."""
+
+import random
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from export.sessions import OUTPUT, open_session
+from pipeline.errors import ExportError
+from pipeline.timing import Timing, TimingConfig, time_interleaved
+
+
+class ProbeSettings(NamedTuple):
+    timing: TimingConfig
+    threads: int = 1
+    batch: int = 1
+
+
+def time_files(files: Mapping[str, bytes], settings: ProbeSettings, seed: int = 0) -> dict[str, Timing]:
+    """Time ONNX files, taking turns in a random order, so that a drift of the machine falls on all alike.
+
+    Raises:
+        ExportError: the runtime refuses a file.
+    """
+    names = list(files)
+    random.Random(seed).shuffle(names)
+    return time_interleaved({name: _call(name, files[name], settings) for name in names}, settings.timing)
+
+
+def _call(name: str, data: bytes, settings: ProbeSettings) -> Callable[[], object]:
+    try:
+        session = open_session(data, settings.threads)
+    except Exception as error:  # the runtime's own kinds, which share no base
+        raise ExportError(f"ONNX Runtime refuses {name}: {(str(error).splitlines() or [''])[0]}") from error
+    given = session.get_inputs()[0]
+    shape = (settings.batch, *given.shape[1:])
+    pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
+    inputs = np.ones(shape, np.int64) if given.type == "tensor(int64)" else pixels  # or token ids
+    return lambda: session.run([OUTPUT], {given.name: inputs})

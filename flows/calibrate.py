@@ -1,0 +1,234 @@
+"""`edgestill calibrate`: measure students of a space on this machine, or read their latencies, and fit a model."""
+
+import csv
+import io
+import math
+import random
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.probe import ProbeSettings, time_files
+from export.sessions import runtime_name
+from flows.config import load_config
+from flows.latency import export_student, median_ms
+from pipeline.checkpoint import write_atomic
+from pipeline.data import load_whole_train
+from pipeline.datasets import NpzConfig
+from pipeline.device import DeviceConfig, select_device
+from pipeline.errors import ConfigError, DataError, ExportError
+from pipeline.frozen import derive_seed
+from pipeline.provenance import describe_machine
+from pipeline.task import Task
+from search.latency_model import FEWEST_SAMPLES, LARGE_ERROR, LatencyModel, fit_latency_model
+from search.space import Architecture, SearchSpace
+from search.spaces import make_space
+
+Samples = list[tuple[Architecture, float]]
+
+_MOST_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the students are given: an npz file's images, or a shape and a number of classes."""
+
+    data: Path | None
+    shape: str
+    classes: int
+
+    def task(self) -> Task:
+        """Raises: ConfigError, DataError."""
+        if self.data is not None:
+            return load_whole_train(NpzConfig(path=self.data))[0]
+        try:
+            channels, height, width = (int(side) for side in self.shape.split("x"))
+            if min(channels, height, width) < 1:
+                raise ValueError
+        except ValueError:
+            raise ConfigError(
+                [f"--input-shape {self.shape}: expected CHANNELSxHEIGHTxWIDTH, such as 3x32x32"]
+            ) from None
+        labels = tuple(map(str, range(self.classes)))
+        return Task(
+            labels=labels, input_shape=(channels, height, width), mean=(0.5,) * channels, std=(0.25,) * channels
+        )
+
+
+def calibrate(
+    space_name: str,
+    options: Sequence[str],
+    inputs: Inputs,
+    out: Path,
+    *,
+    samples: int,
+    settings: ProbeSettings,
+    seed: int,
+    from_csv: Path | None,
+    column: str | None,
+    device: str | None,
+    save_csv: Path | None,
+    say: Callable[[str], None],
+) -> LatencyModel:
+    """Fit and write a latency model.
+
+    Args:
+        options: of the space, as `key=value`.
+        from_csv: latencies measured elsewhere; nothing is measured here then.
+        save_csv: where to keep this machine's measurements, in the form that `from_csv` reads.
+
+    Raises:
+        ConfigError, DataError: with all that is wrong.
+    """
+    problems = [
+        f"no folder {path.parent} to write {path.name} to"
+        for path in (out, save_csv)
+        if path is not None and not path.parent.is_dir()
+    ]
+    if from_csv is not None and save_csv is not None:
+        problems.append("--save-csv keeps measurements and --from-csv makes none; give one of them")
+    if from_csv is None and samples < FEWEST_SAMPLES:
+        problems.append(f"--samples {samples}: {FEWEST_SAMPLES} is the least that a model can be fitted to")
+    if problems:
+        raise ConfigError(problems)
+    config = load_config(
+        settings=[f"search.space.name={space_name}", *(f"search.space.{option}" for option in options)],
+        check_files=False,
+    ).search.space
+    space, task = make_space(config), inputs.task()
+    select_device(DeviceConfig(accelerator="cpu", threads=1))
+    found: dict[str, Any] = {"batch": settings.batch}
+    if from_csv is not None:
+        measured = read_latencies(from_csv, space, column)
+        found["device"] = device or from_csv.stem
+    else:
+        measured = measure_students(space, task, samples, settings, seed, say)
+        machine = describe_machine()
+        found |= {"device": device or str(machine["cpu"]), "machine": machine}
+        found |= {"runtime": runtime_name(), "threads": settings.threads}
+    if save_csv is not None:
+        write_atomic(save_csv, latencies_csv(space, measured).encode())
+    say(f"fitting to {len(measured)} students")
+    model = fit_latency_model(space, config.model_dump(mode="json"), task, measured, **found)
+    write_atomic(out, model.to_json().encode())
+    return model
+
+
+def verdict(model: LatencyModel) -> list[str]:
+    """What the model is worth, a line each; a warning where that is little."""
+    found = model.cross_validation
+    lines = [
+        f"{model.n} students of {model.space} on {model.device}; left-out ones were predicted within "
+        f"{found.median_error:.1%} (median), {found.p90_error:.1%} (nine in ten), Kendall tau {found.kendall_tau:.2f}"
+    ]
+    if found.median_error > LARGE_ERROR:
+        lines.append(
+            f"warning: a median error above {LARGE_ERROR:.0%} is much to choose by; measure more students, or each for "
+            "longer on an idle machine"
+        )
+    return lines
+
+
+def measure_students(
+    space: SearchSpace, task: Task, samples: int, settings: ProbeSettings, seed: int, say: Callable[[str], None]
+) -> Samples:
+    """Median latencies of different random students; one that does not export is told of and left out."""
+    students: dict[str, Architecture] = {}
+    files: dict[str, bytes] = {}
+    for architecture in _distinct(space, samples, random.Random(derive_seed(seed, "calibrate"))):
+        text = space.format(architecture)
+        try:
+            files[text] = export_student(space, architecture, task, opset=20)
+        except ExportError as error:
+            say(f"left out: {text}: {error}")
+            continue
+        students[text] = architecture
+        if len(files) % 10 == 0:
+            say(f"exported {len(files)} of {samples}")
+    say(f"timing {len(files)} files in turns")
+    timings = time_files(files, settings, seed)
+    return [(students[text], median_ms(timings[text])) for text in files]
+
+
+def read_latencies(path: Path, space: SearchSpace, column: str | None = None) -> Samples:
+    """`architecture,latency in ms` a line, with or without a header; repeated architectures count with their median.
+
+    Args:
+        column: the header's name of the latencies, where a file has several.
+
+    Raises:
+        DataError: the file cannot be read, or has wrong lines; all of them, with their numbers.
+    """
+    try:
+        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as CSV: {error}") from None
+    lines = [(number, row) for number, row in enumerate(rows, start=1) if any(cell.strip() for cell in row)]
+    place, lines = _column(path, lines, column)
+    problems: list[str] = []
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for number, row in lines:
+        try:
+            found[space.format(space.parse(row[0]))].append(_milliseconds(row, place))
+        except ValueError as error:
+            problems.append(f"{path}, line {number}: {error}")
+    if problems:
+        more = [f"and {len(problems) - _MOST_PROBLEMS} more lines"] if len(problems) > _MOST_PROBLEMS else []
+        raise DataError("\n".join([*problems[:_MOST_PROBLEMS], *more]))
+    if len(found) < FEWEST_SAMPLES:
+        raise DataError(f"{path} has latencies of {len(found)} architectures; {FEWEST_SAMPLES} is the least")
+    return [(space.parse(text), statistics.median(values)) for text, values in found.items()]
+
+
+def latencies_csv(space: SearchSpace, samples: Samples) -> str:
+    """In the form that `read_latencies` reads."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["architecture", "latency_ms"])
+    writer.writerows([space.format(architecture), repr(latency)] for architecture, latency in samples)
+    return out.getvalue()
+
+
+def _column(
+    path: Path, lines: list[tuple[int, list[str]]], name: str | None
+) -> tuple[int, list[tuple[int, list[str]]]]:
+    """Where the latencies are, and the lines below the header."""
+    header = [cell.strip() for cell in lines[0][1]] if lines else []
+    has_header = len(header) > 1 and not any(_is_number(cell) for cell in header[1:])
+    if name is not None:
+        if not has_header or name not in header[1:]:
+            known = ", ".join(header[1:]) if has_header else "none, for it has no header"
+            raise DataError(f"{path} has no column {name!r}; columns of latencies: {known}")
+        return header.index(name), lines[1:]
+    if has_header and len(header) > 2:
+        raise DataError(f"{path} has several columns of latencies; say which by --column: {', '.join(header[1:])}")
+    return 1, lines[has_header:]
+
+
+def _milliseconds(row: list[str], place: int) -> float:
+    if len(row) <= place or (place == 1 and len(row) > 2 and not _is_number(row[1])):
+        raise ValueError("expected an architecture, a comma and a latency in ms")
+    if not _is_number(row[place]) or not 0 < float(row[place]) < math.inf:
+        raise ValueError(f"latency {row[place].strip()!r} is not a number of milliseconds above 0")
+    return float(row[place])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _distinct(space: SearchSpace, count: int, rng: random.Random) -> list[Architecture]:
+    if space.size <= count:
+        return list(space.all_architectures())
+    found: dict[str, Architecture] = {}
+    while len(found) < count:
+        architecture = space.sample(rng)
+        found.setdefault(architecture.key, architecture)
+    return list(found.values())

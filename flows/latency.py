@@ -1,0 +1,77 @@
+"""Where a search's latencies come from: the candidate exported and timed here, or a latency model."""
+
+from export.probe import ProbeSettings, time_files
+from export.to_onnx import to_onnx
+from flows.stage import drawn_from
+from pipeline.errors import ConfigError
+from pipeline.provenance import describe_machine
+from pipeline.task import Task
+from pipeline.timing import Timing
+from pipeline.trace import Trace
+from search.config import SearchConfig
+from search.costs import Latency, LatencySource
+from search.latency_model import LatencyModel, read_latency_model
+from search.space import Architecture, SearchSpace
+from search.spaces import make_space
+
+
+def latency_source(config: SearchConfig, task: Task, opset: int) -> LatencySource | None:
+    """What `search.latency` asks for; None where the budget does not limit latency.
+
+    Raises:
+        DataError: the model's file cannot be used for this search.
+        ConfigError: the timing could give no median.
+    """
+    if config.budget.max_latency_ms is None:
+        return None
+    space, latency = make_space(config.space), config.latency
+    settings = ProbeSettings(latency.timing, latency.threads, latency.batch)
+    if latency.source == "measured" or latency.model is None:
+        measure = _Measure(space, task, opset, settings)
+        return LatencySource(lambda architecture, trace: Latency(measure(architecture), None), measure, True)
+    model = read_latency_model(latency.model)
+    model.require_space(space, str(latency.model))
+    model.require_input(task, str(latency.model))
+    if model.threads is not None:
+        settings = settings._replace(threads=model.threads, batch=model.batch)
+
+    def predict(architecture: Architecture, trace: Trace) -> Latency:
+        return Latency(*model.predict(trace))
+
+    return LatencySource(predict, _Measure(space, task, opset, settings) if is_here(model) else None, False)
+
+
+def is_here(model: LatencyModel) -> bool:
+    """Whether a model was measured on a machine like this one."""
+    here = describe_machine()
+    return model.machine is not None and all(model.machine.get(k) == here[k] for k in ("cpu", "cores"))
+
+
+def export_student(space: SearchSpace, architecture: Architecture, task: Task, opset: int) -> bytes:
+    """A fresh student's ONNX file; its weights do not matter to its speed."""
+    with drawn_from(0):
+        network = space.build(architecture, task)
+    return to_onnx(network, task.input_shape, opset, task.vocab_size)
+
+
+def median_ms(timing: Timing) -> float:
+    """The median, rounded to what it can carry.
+
+    Raises:
+        ConfigError: there are too few samples for one.
+    """
+    median = timing.percentile(50)
+    if median is None:
+        raise ConfigError([f"{len(timing.samples_ms)} timed calls give no median; raise timing.min_samples"])
+    return float(f"{median:.6g}")
+
+
+class _Measure:
+    """Exports a student and times it in ONNX Runtime; gives the median in ms."""
+
+    def __init__(self, space: SearchSpace, task: Task, opset: int, settings: ProbeSettings) -> None:
+        self._space, self._task, self._opset, self._settings = space, task, opset, settings
+
+    def __call__(self, architecture: Architecture) -> float:
+        data = export_student(self._space, architecture, self._task, self._opset)
+        return median_ms(time_files({"student": data}, self._settings)["student"])
