@@ -17,6 +17,7 @@ from search.latency_model import fit_latency_model, read_latency_model, trace_st
 from search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace, make_space
 
 SPACE = ResNetSpace(ResNetConfig(blocks=((1, 2, 3),) * 3, widths=((4, 6), (6, 8), (8,))))
+POOLS = "|avg_pool_3x3~0|+|avg_pool_3x3~0|avg_pool_3x3~1|+|skip_connect~0|avg_pool_3x3~1|avg_pool_3x3~2|"
 OPTIONS = ["blocks=[[1,2],[1,2],[1,2]]", "widths=[[4,6],[6],[8]]"]
 
 
@@ -181,6 +182,7 @@ def test_a_model_for_another_input_is_refused_before_anything_is_trained(model_f
         (ResNetSpace(), "7-7-7/24-48-64", 32, 3),
         (Nb201Space(Nb201Config(channels=2, cells=1)), None, 8, 1),
         (Nb201Space(), None, 32, 3),
+        (Nb201Space(Nb201Config(channels=1, cells=2)), POOLS, 8, 1),  # many operations, hardly a weight
     ],
 )
 def test_a_real_export_stays_below_the_size_bound_and_near_it(space, text, side, channels, make_task):
@@ -189,4 +191,4 @@ def test_a_real_export_stays_below_the_size_bound_and_near_it(space, text, side,
     bound = size_bound(space.build(architecture, task), trace_student(space, architecture, task))
     size = len(export_student(space, architecture, task, opset=20))
     assert size <= bound
-    assert bound - size < max(0.35 * size, 100_000)
+    assert bound - size < max(0.1 * size, 20_000)
