@@ -1,11 +1,15 @@
 """The stage that lets short trainings decide between the students that scored best."""
 
 import json
+from collections.abc import Callable
 
+from flows.latency import latency_source
 from flows.short_training import ShortTrainings
 from flows.stage import Stage
+from pipeline.errors import CandidateError
 from search.result import SearchResult
-from search.tournament import TournamentResult, play
+from search.spaces import make_space
+from search.tournament import TournamentResult, Trained, play
 
 _JOURNAL = "rungs.jsonl"
 
@@ -16,14 +20,39 @@ def play_tournament(stage: Stage, found: SearchResult) -> TournamentResult:
     if config.shortlist < 2:
         return TournamentResult(enabled=False, winner=found.winner, search_winner=found.winner)
     trainings = ShortTrainings(stage, "tournament", config.tournament.train_images)
+    require_latency = _measured_latency(stage, found, trainings)
+
+    def train(architecture: str, rung: int, epochs: int) -> Trained:
+        if rung == 0:
+            require_latency(architecture)
+        return trainings(architecture, rung, epochs)
+
     result = play(
         found,
         config.shortlist,
         config.tournament,
-        trainings,
+        train,
         known=stage.run.journal("tournament", _JOURNAL),
         record=lambda entry: stage.run.append("tournament", _JOURNAL, json.dumps(entry)),
         tick=stage.tick,
     )
     sizes = {"validation_images": len(trainings.splits.validation), "train_images": len(trainings.splits.train)}
     return result.model_copy(update=sizes)
+
+
+def _measured_latency(stage: Stage, found: SearchResult, trainings: ShortTrainings) -> Callable[[str], None]:
+    """Refuses an entrant that was predicted within the limit and is not, measured here where that is the target."""
+    config = stage.config.search
+    limit, space = config.budget.max_latency_ms, make_space(config.space)
+    source = latency_source(config, trainings.splits.task, stage.config.export.opset)
+
+    def require(architecture: str) -> None:
+        if source is None or limit is None or source.measure is None or source.is_measured:
+            return
+        if architecture == found.winner.architecture:  # the search measured it
+            return
+        measured = source.measure(space.parse(architecture))
+        if measured > limit:
+            raise CandidateError(f"predicted within max_latency_ms {limit:g} and measured at {measured:.4g} ms")
+
+    return require

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from pipeline.cost import Cost
-from pipeline.errors import CandidateError, UserError
+from pipeline.errors import CandidateError, ExportError, UserError
 from search.evaluate import Evaluator
 from search.space import Architecture
 
@@ -43,6 +43,8 @@ def failure_type(error: BaseException) -> str:
         if error.type:
             return error.type
         return failure_type(error.__cause__) if error.__cause__ else "error"
+    if isinstance(error, ExportError):
+        return "export"
     lacks_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
     if lacks_memory or any(words in str(error) for words in ("can't allocate memory", "out of memory")):
         return "out_of_memory"

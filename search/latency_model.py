@@ -210,7 +210,8 @@ def read_latency_model(path: Path) -> LatencyModel:
 
 def trace_student(space: SearchSpace, architecture: Architecture, task: Task) -> Trace:
     """One forward pass of a fresh student on one input."""
-    return trace_network(lambda: space.build(architecture, task), torch.zeros(1, *task.input_shape))
+    inputs = torch.zeros(1, *task.input_shape, dtype=task.input_dtype)
+    return trace_network(lambda: space.build(architecture, task), inputs)
 
 
 def _validation(table: Sequence[Mapping[str, float]], latency: np.ndarray, choice: Choice) -> CrossValidation:

@@ -7,13 +7,14 @@ import pytest
 
 from pipeline.cost import Cost
 from pipeline.errors import BudgetError, CandidateError, ExportError
-from search.config import Budget, EvolutionConfig, LatencyConfig, SearchConfig
+from search.config import Budget, LatencyConfig, SearchConfig
 from search.confirm import confirm_winner
 from search.costs import HardwareCosts, Latency, LatencySource
 from search.evaluate import CostTable
 from search.result import Candidate, SearchResult
 from search.search import find_student, require_feasible
 from search.spaces import ResNetConfig, ResNetSpace
+from search.strategies import EvolutionConfig
 
 SPACE = ResNetConfig(blocks=((1, 2), (1, 2), (1, 2)), widths=((4, 6), (6, 8), (16,)))
 
@@ -56,7 +57,8 @@ def find(task, make_batch):
         config = SearchConfig(
             space=SPACE,
             baselines=("params",),
-            evolution=EvolutionConfig(population=6, parents=3, evaluations=12),
+            strategy=EvolutionConfig(population=6, parents=3),
+            evaluations=12,
             draws=1,
             budget=budget,
         )
@@ -150,7 +152,7 @@ def test_a_student_that_does_not_export_is_a_failure_and_not_a_winner(find):
     result = find(Budget(max_latency_ms=4), Probe(failing=best))
     assert result.winner.architecture != best
     failures = [f for f in result.failures if f.scorer == "latency"]
-    assert [(f.architecture, f.reason) for f in failures] == [(best, "ExportError: no ONNX form")]
+    assert [(f.architecture, f.type, f.reason) for f in failures] == [(best, "export", "ExportError: no ONNX form")]
 
 
 def test_a_latency_that_nothing_meets_is_said_with_the_nearest(find):
