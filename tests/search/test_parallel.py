@@ -190,8 +190,8 @@ SCRIPT = """
     from pipeline.data import Batch
     from pipeline.task import Task
     from search.attempt import attempt
-from search.config import SearchConfig
-from search.evaluate import Evaluator
+    from search.config import SearchConfig
+    from search.evaluate import Evaluator
     from search.search import find_student
     from search.spaces import ResNetConfig, ResNetSpace
 
