@@ -30,7 +30,7 @@ from pipeline.teacher import TeacherConfig, build_teacher
 from search.config import Budget
 from search.evaluate import Evaluator
 from search.pareto import objectives, pareto_front
-from search.scorers import SCORERS
+from search.scorers import SCORERS, builds_networks
 from search.space import Architecture
 from search.spaces import ResNetConfig, ResNetSpace
 from search.strategies import STRATEGIES, Search
@@ -151,7 +151,7 @@ def scored(scorer: str) -> dict[str, Member]:
         teacher=teacher,
         seed=0,
         comparable=True,
-        guard=SCORERS[scorer].initialisation is not None,
+        guard=builds_networks(scorer),
     )
     members = {}
     for architecture in SPACE.all_architectures():

@@ -18,7 +18,7 @@ from pipeline.teacher import build_teacher
 from search.config import SearchConfig
 from search.evaluate import CostTable, Evaluator
 from search.ranking import Comparison, RankedStudent, ScorerRank, compare_with_params, rank_scorers, spread_students
-from search.scorers import SCORERS
+from search.scorers import SCORERS, builds_networks
 from search.space import Architecture, SearchSpace
 from search.spaces import make_space
 
@@ -108,7 +108,7 @@ def _all_scorers(
     seed, trained = stage.seed("search"), search.teacher_weights == "trained"
     batch = draw_batch(splits.train, search.batch_size, seed)
     evaluators, notes = {}, []
-    for name, kind in SCORERS.items():
+    for name in SCORERS:
         teacher = trained_teacher(stage, splits.task) if trained else build_teacher(stage.config.teacher, splits.task)
         try:
             evaluators[name] = Evaluator(
@@ -121,7 +121,7 @@ def _all_scorers(
                 draws=search.draws,
                 trained=trained,
                 comparable=True,
-                guard=kind.initialisation is not None,
+                guard=builds_networks(name),
                 costs=costs,
                 calibrated=kept_calibration,
             )

@@ -14,6 +14,7 @@ from distill.recipe import make_recipe
 from distill.result import DistillResult, TuneResult
 from distill.train import caches_teacher, distill
 from distill.tune import tune, with_hyperparameters
+from flows.cache import kept_calibration
 from flows.latency import latency_source
 from flows.stage import WEIGHTS, Stage, drawn_from, fresh_student, saved, saver, trained_teacher
 from pipeline.checkpoint import weights_bytes
@@ -93,6 +94,7 @@ def search_student(stage: Stage) -> SearchResult:
         known=stage.run.journal("search", "history.jsonl"),
         record=lambda entry: stage.run.append("search", "history.jsonl", json.dumps(entry)),
         tick=stage.tick,
+        calibrated=kept_calibration,
     )
 
 

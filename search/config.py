@@ -155,7 +155,7 @@ class RankCheckConfig(Frozen):
 
 class SearchConfig(Frozen):
     space: SpaceConfig = ResNetConfig()
-    scorer: ScorerName = Field("diswot", description="what candidates are ranked by")
+    scorer: ScorerName = Field("ensemble", description="what candidates are ranked by")
     combine: Literal["sum", "zscore", "rank_sum"] = Field(
         "sum", description="how diswot joins its two metrics; sum is the paper's"
     )

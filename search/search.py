@@ -13,6 +13,7 @@ from pipeline.errors import ConfigError, FailedError
 from pipeline.frozen import derive_seed
 from pipeline.task import Task
 from search.attempt import guarded, one_thread
+from search.calibrate import Calibrated
 from search.config import SearchConfig
 from search.confirm import confirm_winner
 from search.costs import HardwareCosts, LatencySource
@@ -20,7 +21,7 @@ from search.evaluate import CostTable, Evaluator
 from search.journal import Journal
 from search.pareto import objectives, pareto_front
 from search.result import Candidate, Failure, SearchResult
-from search.scorers import SCORERS
+from search.scorers import builds_networks
 from search.scoring import CandidateScorer, Workshop
 from search.space import Architecture
 from search.spaces import make_space
@@ -41,6 +42,7 @@ def find_student(
     known: Sequence[Mapping[str, Any]] = (),
     record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
+    calibrated: Calibrated = lambda key, compute: compute(),
 ) -> SearchResult:
     """Search with the configured scorer, and again with each baseline at the same effort and seed.
 
@@ -48,6 +50,7 @@ def find_student(
         latency: where latencies come from; needed where the budget has max_latency_ms.
         teacher: re-initialised in place unless `config.teacher_weights` is "trained".
         known: entries that an interrupted search gave to `record`; those candidates are not scored again.
+        calibrated: gives the ensemble's calibration, from its name by content and the way to compute it.
 
     Raises:
         BudgetError: nothing in the space meets the budget.
@@ -88,9 +91,11 @@ def find_student(
                 draws=config.draws,
                 trained=config.teacher_weights == "trained",
                 comparable=True,
-                guard=SCORERS[scorer].initialisation is not None,
+                guard=builds_networks(scorer),
                 costs=counts,
+                calibrated=calibrated,
             )
+        notes.extend(_missing(evaluator))
         scoring = CandidateScorer(workshop, evaluator, scorer, CostTable(space, task))
         done = 0
 
@@ -176,6 +181,15 @@ def fitness(candidates: Sequence[Candidate], scorer: str, combine: str) -> list[
     scale = _zscores if combine == "zscore" else _ranks
     columns = [scale([candidate.scores[term] for candidate in candidates]) for term in _DISWOT_TERMS]
     return [sum(pair) for pair in zip(*columns, strict=True)]
+
+
+def _missing(evaluator: Evaluator) -> list[str]:
+    """What a scorer has to do without in this space."""
+    return [
+        f"{scorer} does without {', '.join(parts)}, which have no score on most of this space beside this teacher"
+        for scorer, parts in evaluator.missing.items()
+        if parts
+    ]
 
 
 def _candidate(entry: Mapping[str, Any], cost: Cost) -> Candidate:
