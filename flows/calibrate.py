@@ -138,7 +138,7 @@ def measure_students(
     """Median latencies of different random students; one that does not export is told of and left out."""
     students: dict[str, Architecture] = {}
     files: dict[str, bytes] = {}
-    for architecture in _distinct(space, samples, random.Random(derive_seed(seed, "calibrate"))):
+    for architecture in space.sample_different(samples, random.Random(derive_seed(seed, "calibrate"))):
         text = space.format(architecture)
         try:
             files[text] = export_student(space, architecture, task, opset=20)
@@ -222,13 +222,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _distinct(space: SearchSpace, count: int, rng: random.Random) -> list[Architecture]:
-    if space.size <= count:
-        return list(space.all_architectures())
-    found: dict[str, Architecture] = {}
-    while len(found) < count:
-        architecture = space.sample(rng)
-        found.setdefault(architecture.key, architecture)
-    return list(found.values())

@@ -34,7 +34,7 @@ def calibrate(space: SearchSpace, parts: Drawing, seed: int, calibrated: Calibra
         FailedError: not one of them could be scored.
     """
     rng = random.Random(derive_seed(seed, "calibration"))
-    architectures = _sample(space, rng)
+    architectures = space.sample_different(ARCHITECTURES, rng)
     members = [(architecture.key, parts.cost(architecture)) for architecture in architectures]  # costs tell widths
     key = digest("edgestill.calibration/1", parts.content, members)
 
@@ -65,13 +65,3 @@ def content_of(batch: Batch, *rest: object) -> str:
     for tensor in batch:
         tensors.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest(tensors.hexdigest(), *rest)
-
-
-def _sample(space: SearchSpace, rng: random.Random) -> list[Architecture]:
-    if space.size <= ARCHITECTURES:
-        return list(space.all_architectures())
-    found: dict[str, Architecture] = {}
-    while len(found) < ARCHITECTURES:
-        architecture = space.sample(rng)
-        found.setdefault(architecture.key, architecture)
-    return list(found.values())

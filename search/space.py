@@ -12,6 +12,8 @@ from pipeline.frozen import Frozen, digest
 from pipeline.network import BlockClassifier
 from pipeline.task import InputKind, Task
 
+_DRAWS = 100  # for each member that is to be different from those before
+
 
 class Gene(NamedTuple):
     name: str
@@ -67,6 +69,18 @@ class SearchSpace(ABC):
     def sample(self, rng: random.Random) -> Architecture:
         """Each gene uniformly."""
         return self.make({gene.name: rng.choice(gene.choices) for gene in self.genes})
+
+    def sample_different(self, count: int, rng: random.Random) -> list[Architecture]:
+        """`count` members by chance, each once; all of a smaller space, or as many as chance finds."""
+        if self.size <= count:
+            return list(self.all_architectures())
+        found: dict[str, Architecture] = {}
+        for _ in range(_DRAWS * count):  # `size` may be more than there are
+            architecture = self.sample(rng)
+            found.setdefault(architecture.key, architecture)
+            if len(found) == count:
+                break
+        return list(found.values())
 
     def mutate(self, parent: Architecture, rng: random.Random, rate: float | None = None) -> Architecture:
         """Each gene changes with probability `rate` (default 1 / genes), and at least one does."""

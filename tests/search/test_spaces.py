@@ -289,3 +289,21 @@ def test_an_architectures_key_depends_on_its_choices_alone(name, small_space):
     backwards = space.make(dict(reversed(one.choices.items())))
     assert backwards.key == one.key
     assert space.mutate(one, random.Random(0)).key != one.key
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_different_samples_are_different_and_all_of_a_smaller_space(name, small_space):
+    space = small_space(name)
+    some = space.sample_different(5, random.Random(0))
+    assert len({a.key for a in some}) == 5
+    assert some == space.sample_different(5, random.Random(0))
+    if space.size <= 300:
+        assert len(space.sample_different(space.size, random.Random(0))) == space.size
+
+
+def test_sampling_ends_where_a_space_has_fewer_members_than_its_size_says(small_space):
+    class Coarse(ResNetSpace):
+        def sample(self, rng):
+            return next(self.all_architectures())
+
+    assert len(Coarse().sample_different(3, random.Random(0))) == 1
