@@ -1,0 +1,271 @@
+"""Training-free search against training-based search of one space on digits: wall time, and what the students reach.
+
+    python benchmarks/training_free.py [--scorers diswot] [--evaluations 1000] [--trained 40] [--epochs 12]
+
+The `digits` preset's budget and recipe, its space with finer widths and more blocks. Training-free: the product's own
+search scores `--evaluations` candidates. Training-based, the random search of DisWOT's paper: candidates drawn at
+random within budget, each trained on the labels for `--epochs` epochs, the best on validation wins; only `--trained`
+are measured, and the time of as many as the other search looks at is extrapolated from them and said to be. Every
+winner, the largest student within budget that the search finds (`params`) and random ones are then distilled by the
+preset's recipe with every seed, and measured on images that nothing else looked at.
+
+(Not called search.py: a script's folder comes first among the places to import from, and `search` is a package.)
+"""
+
+import argparse
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import torch
+from carve import carve
+from torch import nn
+
+from distill.train import distill
+from flows.config import RunConfig, load_config
+from flows.stage import drawn_from
+from pipeline.data import ImageSplit, Splits, draw_batch
+from pipeline.frozen import derive_seed
+from pipeline.metrics import evaluate
+from pipeline.network import PooledClassifier
+from pipeline.provenance import describe_machine
+from pipeline.teacher import build_teacher, frozen
+from pipeline.training import Supervised, fit
+from search.evaluate import CostTable
+from search.scorers import SCORERS
+from search.search import find_student
+from search.space import Architecture, SearchSpace
+from search.spaces import make_space
+from search.strategies.evolution import find_feasible
+
+_CPU = torch.device("cpu")
+_SIZES = {"train": 1010, "validation": 202, "measured": 585}  # the first two are the preset's
+_BLOCKS = [[1, 2, 3, 4, 5], [1, 2, 3, 4, 5], [1]]
+_WIDTHS = [list(range(4, 25, 2)), list(range(4, 33, 2)), [64]]  # the last is the teacher's, as in the preset
+
+T = TypeVar("T")
+
+
+def configuration(scorer: str, evaluations: int, seed: int) -> RunConfig:
+    """The preset over the larger space, one search and nothing beside it."""
+    settings = {
+        "seed": seed,
+        "search.space.blocks": _BLOCKS,
+        "search.space.widths": _WIDTHS,
+        "search.scorer": scorer,
+        "search.baselines": [],
+        "search.evolution.evaluations": evaluations,
+    }
+    return load_config(preset="digits", settings=[f"{key}={value}" for key, value in settings.items()])
+
+
+class Taken(NamedTuple):
+    wall: float  # seconds
+    cpu: float
+
+
+class Found(NamedTuple):
+    """What a search gives."""
+
+    search: str
+    looked_at: str
+    taken: Taken | None
+    winners: tuple[Architecture, ...]  # more than one only where chance is the method
+
+
+class Trained(NamedTuple):
+    architecture: Architecture
+    accuracy: float  # on validation
+    cross_entropy: float
+    taken: Taken
+
+
+def main() -> None:
+    arguments = _arguments()
+    torch.set_num_threads(1)
+    config = configuration(arguments.scorers[0], arguments.evaluations, arguments.seed)
+    splits, measured = carve(None, **_SIZES, seed=arguments.seed, pad=config.data.augment.pad)
+    space = make_space(config.search.space)
+    costs = CostTable(space, splits.task)
+    feasible = sum(not config.search.budget.violations(costs(a)) for a in space.all_architectures())
+    if feasible < arguments.evaluations:
+        raise SystemExit(f"{feasible} students of the space are within budget; ask for so many --evaluations at most")
+    print(f"space of {space.size}, {feasible} within {config.search.budget.max_params:,} parameters", flush=True)
+
+    free = [_search(name, splits, arguments) for name in dict.fromkeys((*arguments.scorers, "params"))]
+    trained = _train_all(config, space, costs, splits, arguments)
+    rng = random.Random(derive_seed(arguments.seed, "controls"))
+    controls = tuple(find_feasible(space, costs, config.search.budget, rng) for _ in range(arguments.random))
+    found = [*free, *_picks_of_training(trained, free), Found("random", str(arguments.random), None, controls)]
+
+    teacher, took = _timed(lambda: _train_teacher(config, splits))
+    theirs = evaluate(teacher, measured, _CPU)
+    print(f"teacher {config.teacher.architecture}: {theirs.accuracy:.2%} on {theirs.n} images, {took.wall:.0f} s")
+    accuracies = _distil_all(found, teacher, config, space, splits, measured, arguments)
+    _print_table(found, accuracies, space, costs, arguments)
+    _print_ratios(free, trained, arguments)
+
+
+def _search(scorer: str, splits: Splits, arguments: argparse.Namespace) -> Found:
+    """By the product's own search, from the making of its networks to the winner."""
+    config = configuration(scorer, arguments.evaluations, arguments.seed)
+    space = make_space(config.search.space)
+    teacher = build_teacher(config.teacher, splits.task)
+
+    def search() -> tuple[str, int]:
+        batch = draw_batch(splits.train, config.search.batch_size, arguments.seed)
+        result = find_student(config.search, splits.task, batch, teacher, seed=arguments.seed)
+        return result.winner.architecture, result.evaluated
+
+    (winner, evaluated), taken = _timed(search)
+    print(f"search by {scorer}: {evaluated} candidates, {taken.wall:.1f} s, {winner}", flush=True)
+    return Found(f"`{scorer}`", f"{evaluated} scored", taken, (space.parse(winner),))
+
+
+def _train_all(
+    config: RunConfig, space: SearchSpace, costs: CostTable, splits: Splits, arguments: argparse.Namespace
+) -> list[Trained]:
+    """Different students within budget at random, each trained on the labels with the preset's training, but short."""
+    rng = random.Random(derive_seed(arguments.seed, "trained"))
+    training = config.distill.training.model_copy(update={"epochs": arguments.epochs, "patience": 0})
+    found: dict[str, Trained] = {}
+    while len(found) < arguments.trained:
+        architecture = find_feasible(space, costs, config.search.budget, rng)
+        if architecture.key in found:
+            continue
+        seed = derive_seed(arguments.seed, "trained", architecture.key)
+
+        def train(architecture: Architecture = architecture, seed: int = seed) -> tuple[float, float]:
+            with drawn_from(seed):
+                student = space.build(architecture, splits.task)
+            sets = (splits.train, splits.validation)
+            fitted = fit(student, Supervised(), *sets, training, seed=seed, device=_CPU, augmentation=splits.augment)
+            return fitted.best.accuracy, fitted.best.cross_entropy
+
+        (accuracy, cross_entropy), taken = _timed(train)
+        found[architecture.key] = Trained(architecture, accuracy, cross_entropy, taken)
+        print(f"trained {len(found)} of {arguments.trained}: {accuracy:.2%} in {taken.wall:.1f} s", flush=True)
+    return list(found.values())
+
+
+def _picks_of_training(trained: list[Trained], free: list[Found]) -> list[Found]:
+    """Of all that were trained, and of those whose trainings fit into each training-free search's wall time."""
+
+    def pick(name: str, chosen: list[Trained]) -> Found:
+        best = max(chosen, key=lambda one: (one.accuracy, -one.cross_entropy))
+        taken = Taken(*(sum(column) for column in zip(*(one.taken for one in chosen), strict=True)))
+        return Found(name, f"{len(chosen)} trained", taken, (best.architecture,))
+
+    picks = [pick("training", trained)]
+    for search in free:
+        assert search.taken is not None
+        spent, fitting = 0.0, []
+        for one in trained:
+            spent += one.taken.wall
+            if spent > search.taken.wall:
+                break
+            fitting.append(one)
+        if fitting and search.search != "`params`":
+            picks.append(pick(f"training, in the time of {search.search}", fitting))
+    return picks
+
+
+def _train_teacher(config: RunConfig, splits: Splits) -> PooledClassifier:
+    with drawn_from(derive_seed(config.seed, "teacher", "weights")):
+        teacher = build_teacher(config.teacher, splits.task)
+    seed, sets = derive_seed(config.seed, "teacher"), (splits.train, splits.validation)
+    fit(teacher, Supervised(), *sets, config.teacher.training, seed=seed, device=_CPU, augmentation=splits.augment)
+    frozen(teacher)
+    return teacher
+
+
+def _distil_all(
+    found: list[Found],
+    teacher: nn.Module,
+    config: RunConfig,
+    space: SearchSpace,
+    splits: Splits,
+    measured: ImageSplit,
+    arguments: argparse.Namespace,
+) -> dict[str, list[float]]:
+    """Architecture's key to accuracies on the measured images, one a seed; one found twice is distilled once."""
+    accuracies: dict[str, list[float]] = {}
+    for architecture in (winner for each in found for winner in each.winners):
+        if architecture.key in accuracies:
+            continue
+        reached = accuracies[architecture.key] = []
+        for k in range(arguments.seeds):
+            seed = derive_seed(arguments.seed, "distill", k)
+            with drawn_from(seed):
+                student: nn.Module = space.build(architecture, splits.task)
+            student, _ = distill(student, teacher, splits, config.distill, seed=seed, device=_CPU)
+            reached.append(evaluate(student, measured, _CPU).accuracy)
+        print(f"distilled {space.format(architecture)}: {', '.join(f'{a:.2%}' for a in reached)}", flush=True)
+    return accuracies
+
+
+def _print_table(
+    found: list[Found],
+    accuracies: dict[str, list[float]],
+    space: SearchSpace,
+    costs: CostTable,
+    arguments: argparse.Namespace,
+) -> None:
+    machine = describe_machine()
+    print(
+        f"\n{machine['cpu']}, 1 thread, python {machine['python']}, torch {torch.__version__}; seed {arguments.seed}, "
+        f"{arguments.seeds} distillations a student, {_SIZES['measured']} images measured\n\n"
+        "| search by | looked at | wall s | CPU s | student | parameters | accuracy, mean (lowest–highest) |\n"
+        f"|{'---|' * 7}"
+    )
+    for each in found:
+        reached = [accuracy for winner in each.winners for accuracy in accuracies[winner.key]]
+        wall, cpu = (f"{seconds:.1f}" for seconds in each.taken) if each.taken else ("–", "–")
+        names = ", ".join(space.format(winner) for winner in each.winners)
+        params = ", ".join(f"{costs(winner).params:,}" for winner in each.winners)
+        spread = f"{statistics.fmean(reached):.2%} ({min(reached):.2%}–{max(reached):.2%})"
+        print(f"| {each.search} | {each.looked_at} | {wall} | {cpu} | {names} | {params} | {spread} |")
+    p = statistics.fmean(accuracy for reached in accuracies.values() for accuracy in reached)
+    print(f"\nChance in the images alone: {math.sqrt(p * (1 - p) / _SIZES['measured']):.2%} standard error of each.\n")
+
+
+def _print_ratios(free: list[Found], trained: list[Trained], arguments: argparse.Namespace) -> None:
+    """By wall clock, and by processor time, which others on the machine disturb less."""
+    each = Taken(*(statistics.fmean(column) for column in zip(*(one.taken for one in trained), strict=True)))
+    whole = Taken(*(seconds * arguments.evaluations for seconds in each))
+    print(
+        f"Training {len(trained)} students for {arguments.epochs} epochs took {each.wall:.2f} s each; "
+        f"{arguments.evaluations} would take {whole.wall / 60:.0f} minutes (extrapolated)."
+    )
+    for search in free:
+        assert search.taken is not None
+        print(
+            f"{search.search}: that is {whole.wall / search.taken.wall:.0f} times the training-free search's wall, "
+            f"{whole.cpu / search.taken.cpu:.0f} times its processor time."
+        )
+
+
+def _timed(call: Callable[[], T]) -> tuple[T, Taken]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = call()
+    return result, Taken(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def _arguments() -> argparse.Namespace:
+    default = [name for name in ("diswot", "ensemble") if name in SCORERS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scorers", nargs="+", choices=list(SCORERS), default=default)
+    parser.add_argument("--evaluations", type=int, default=1000)
+    parser.add_argument("--trained", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=12, help="of each training of the training-based search")
+    parser.add_argument("--random", type=int, default=3, help="students drawn at random as controls")
+    parser.add_argument("--seeds", type=int, default=3, help="of the distillations")
+    parser.add_argument("--seed", type=int, default=0, help="of the images, the searches and the teacher")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
