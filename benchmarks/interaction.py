@@ -2,6 +2,7 @@
 
 # S students, T teachers
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -56,6 +57,12 @@ def bootstrap(statistic: Callable[[np.ndarray], float], students: int, seed: int
 def correlation(one: np.ndarray, other: np.ndarray, seed: int) -> Estimate:
     """Spearman's rho between two [S, T] tables, with the interval of a bootstrap that keeps a student's row whole."""
     return bootstrap(lambda chosen: spearman(one[chosen], other[chosen]), len(one), seed)
+
+
+def reliability(tables: np.ndarray, seed: int) -> Estimate:
+    """The mean over pairs of repeats [R, S, T] of the correlation between the two."""
+    pairs = list(itertools.combinations(tables, 2))
+    return bootstrap(lambda c: float(np.mean([spearman(a[c], b[c]) for a, b in pairs])), tables.shape[1], seed)
 
 
 def permutation_p(scores: list[np.ndarray], target: np.ndarray, seed: int) -> tuple[list[float], list[float]]:

@@ -7,8 +7,9 @@ and from the same weights, once a seed, and measured on images held out: its acc
 teacher, and minus the divergence KL(teacher || student). The teacher-specific part of a value is what is left of it
 after the teacher's mean and the student's mean are taken off; each teacher's spread is set to 1 first, since spread
 does not change a ranking (the plain differences are reported beside). The same is done to each score, with untrained
-teachers (DisWOT's protocol) and with the trained ones; a score that knows no teacher has none. The correlation of the
-two seeds says how much there is to predict: where it is about 0, no score can be judged.
+teachers (DisWOT's protocol) and with the trained ones; a score that knows no teacher has none. The correlation of one
+seed with another says how much there is to predict: where it is about 0, no score can be judged; `ceiling` is what a
+perfect predictor would reach with the mean of the seeds.
 
 FOLDER keeps the teachers' weights and a line for every distillation, so that a run that was stopped goes on.
 """
@@ -19,9 +20,8 @@ import copy
 import dataclasses
 import itertools
 import json
-import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,52 +29,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from carve import carve
-from interaction import bootstrap, ceiling, correlation, interaction, interaction_share, permutation_p
-from scipy.stats import kendalltau
+from teachers_cast import SPACES, choose_students, train_teachers
+from teachers_tables import TARGETS, print_interactions, print_main_effects, print_reliability
 from torch import Tensor, nn
 
 from distill.config import DistillConfig
 from distill.train import distill
-from pipeline.blocks import CifarResNet
-from pipeline.checkpoint import load_weights, weights_bytes, write_atomic
+from flows.stage import drawn_from
 from pipeline.data import ImageSplit, Splits, draw_batch
 from pipeline.errors import CandidateError
 from pipeline.frozen import derive_seed, digest
 from pipeline.network import PooledClassifier
 from pipeline.provenance import describe_machine
-from pipeline.task import Task
-from pipeline.teacher import frozen
-from pipeline.training import Supervised, TrainingConfig, fit
 from search.evaluate import CostTable, Evaluator
 from search.scorers import SCORERS
 from search.space import Architecture, SearchSpace
-from search.spaces import Nb201Config, Nb201Space, ResNetConfig, make_space
+from search.spaces import make_space
 
 _CPU = torch.device("cpu")
-_SPACES = {  # every student's embedding is 64 wide, as every teacher's, so that all of DisWOT applies
-    "nb201": Nb201Config(cells=1),
-    "resnet": ResNetConfig(blocks=((1, 2, 3),) * 3, widths=((4, 8, 16, 24), (8, 16, 32, 48), (64,))),
-}
-_POOLING_CELL = "|avg_pool_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_1x1~1|nor_conv_1x1~2|"
-_TARGETS = {"accuracy": "accuracy", "agreement": "agreement with the teacher", "closeness": "minus KL to the teacher"}
-
-
-class CoarseResNet(CifarResNet):
-    """Sees its images at half the resolution, and is wide and shallow."""
-
-    def trunk(self, inputs: Tensor) -> Tensor:
-        coarse = F.avg_pool2d(inputs, 2, ceil_mode=True)
-        return super().trunk(F.interpolate(coarse, size=inputs.shape[2:]))
-
-
-def build_teachers(task: Task) -> dict[str, PooledClassifier]:
-    classes, mean, std = task.num_classes, task.mean, task.std
-    cells = Nb201Space(Nb201Config(cells=3))
-    return {
-        "deep": CifarResNet((9, 9, 9), (16, 32, 64), num_classes=classes, mean=mean, std=std),
-        "pooling": cells.build(cells.parse(_POOLING_CELL), task),
-        "coarse": CoarseResNet((1, 1, 1), (32, 64, 64), num_classes=classes, mean=mean, std=std),
-    }
 
 
 def main() -> None:
@@ -84,22 +56,22 @@ def main() -> None:
     sizes = {"train": arguments.teacher_train, "validation": arguments.validation, "measured": arguments.measured}
     full, measured = carve(arguments.images, **sizes, seed=arguments.seed, pool=arguments.pool)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    teachers = _trained_teachers(full, arguments)
+    teachers = train_teachers(full, arguments.teacher_epochs, arguments.seed, arguments.out, _settings(arguments)[:12])
     splits = _first(full, arguments.train)
-    space = make_space(_SPACES[arguments.space])
+    space = make_space(SPACES[arguments.space])
     students = choose_students(space, splits, arguments.students, arguments.seed)
     rows = _distil_all(teachers, space, students, splits, measured, arguments)
     seeds, names = range(arguments.seeds), list(teachers)
     targets = {
         target: np.array([[[rows[t, space.format(s), k][target] for t in names] for s in students] for k in seeds])
-        for target in _TARGETS
+        for target in TARGETS
     }
     scores = _score(teachers, space, students, splits, arguments)
     _print_setting(teachers, space, splits, measured, rows, arguments)
-    _print_reliability(targets, arguments.seed)
+    print_reliability(targets, arguments.seed)
     for target, values in targets.items():
-        _print_interactions(scores, values, target, arguments.seed)
-    _print_main_effects(scores, targets, arguments.seed)
+        print_interactions(scores, values, target, arguments.seed)
+    print_main_effects(scores, targets, arguments.seed)
     print(f"\n{(time.perf_counter() - start) / 60:.0f} minutes, less what was read back from {arguments.out.name}/")
 
 
@@ -107,44 +79,6 @@ def _first(splits: Splits, train: int) -> Splits:
     """With so many of the training images."""
     fewer = ImageSplit(splits.train.images[:train], splits.train.targets[:train])
     return dataclasses.replace(splits, train=fewer, reference=fewer, sizes=splits.sizes | {"train": len(fewer)})
-
-
-def choose_students(space: SearchSpace, splits: Splits, count: int, seed: int) -> list[Architecture]:
-    """One live member from each of `count` classes of size with equally many members, of 20 x count drawn."""
-    rng, costs = random.Random(derive_seed(seed, "students")), CostTable(space, splits.task)
-    drawn = {a.key: a for a in (space.sample(rng) for _ in range(20 * count))}
-    ordered = sorted(drawn.values(), key=lambda a: (costs(a).params, space.format(a)))
-    batch = draw_batch(splits.train, 64, seed)
-    alive = Evaluator(space, splits.task, batch, ["nwot"], teacher=None, seed=seed, guard=True, costs=costs)
-    chosen = []
-    for i in range(count):
-        stratum = ordered[i * len(ordered) // count : (i + 1) * len(ordered) // count]
-        for architecture in rng.sample(stratum, len(stratum)):
-            with contextlib.suppress(CandidateError):
-                alive(architecture)
-                chosen.append(architecture)
-                break
-    return chosen
-
-
-def _trained_teachers(splits: Splits, arguments: argparse.Namespace) -> dict[str, PooledClassifier]:
-    """Trained on images cropped at random; read back where they were trained before."""
-    config = TrainingConfig(epochs=arguments.teacher_epochs, batch_size=64, learning_rate=0.05, warmup_epochs=2)
-    teachers = {}
-    with _drawn_from(derive_seed(arguments.seed, "teachers")):
-        teachers = build_teachers(splits.task)
-    for name, network in teachers.items():
-        file = arguments.out / f"{name}-{_settings(arguments)[:12]}.safetensors"
-        if file.exists():
-            load_weights(network, file)
-        else:
-            augmentation = splits.augment.model_copy(update={"pad": 1})
-            seed = derive_seed(arguments.seed, "teacher", name)
-            sets = (splits.train, splits.validation)
-            fit(network, Supervised(), *sets, config, seed=seed, device=_CPU, augmentation=augmentation)
-            write_atomic(file, weights_bytes(network))
-        frozen(network)
-    return teachers
 
 
 def _distil_all(
@@ -188,7 +122,7 @@ def _distil(
     training = {"epochs": arguments.epochs, "batch_size": 32, "learning_rate": 0.05, "patience": 0}
     config = DistillConfig.model_validate({"methods": ["kd"], "training": training})
     own = derive_seed(arguments.seed, "student", architecture.key, seed)
-    with _drawn_from(own):
+    with drawn_from(own):
         student: nn.Module = space.build(architecture, splits.task)
     student, _ = distill(student, teacher, splits, config, seed=own, device=_CPU)
     (ours, theirs) = (_logits(network, measured) for network in (student, teacher))
@@ -267,74 +201,12 @@ def _print_setting(
     print(f"\n{np.mean(seconds):.1f} seconds a distillation, {max(seconds):.1f} at most\n")
 
 
-def _print_reliability(targets: dict[str, np.ndarray], seed: int) -> None:
-    heads = ("first seed with second", "student's mean", "teacher-specific", "plain differences", "share", "ceiling")
-    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-    for target, values in targets.items():
-        one, other = values[:2] if len(values) > 1 else (values[0], values[0])
-        main = correlation(one.mean(1, keepdims=True), other.mean(1, keepdims=True), seed)
-        ranked, plain = (
-            correlation(interaction(one, standardise=flag), interaction(other, standardise=flag), seed)
-            for flag in (True, False)
-        )
-        share, most = interaction_share(values.mean(0)), ceiling(ranked.value, len(values))
-        print(f"| {_TARGETS[target]} | {main} | {ranked} | {plain} | {share:.0%} | {most:.2f} |")
-
-
-def _print_interactions(scores: dict[tuple[str, str], np.ndarray], values: np.ndarray, target: str, seed: int) -> None:
-    """A line for each score that looks at a teacher."""
-    aware = {key: table for key, table in scores.items() if table.shape[2] > 1 and np.isfinite(table).all()}
-    own = {key: interaction(table.mean(0), standardise=True) for key, table in aware.items()}
-    wanted = [interaction(each, standardise=True) for each in values]
-    mean, plain = (interaction(values.mean(0), standardise=flag) for flag in (True, False))
-    alone, among = permutation_p(list(own.values()), mean, seed)
-    heads = [f"seed {k}" for k in range(len(values))]
-    print(f"\nTeacher-specific part of {_TARGETS[target]}, Spearman:\n")
-    print(
-        f"| score | teacher | mean of seeds | p | p among all | {' | '.join(heads)} | Kendall | plain | score's own |"
-    )
-    print(f"|{'---|' * (8 + len(heads))}")
-    for (name, weights), p, q in zip(own, alone, among, strict=True):
-        score, table = own[name, weights], aware[name, weights]
-        each = [f"{correlation(score, part, seed).value:.2f}" for part in wanted]
-        tau = kendalltau(score.ravel(), mean.ravel()).statistic
-        raw = correlation(interaction(table.mean(0), standardise=False), plain, seed).value
-        halves = [interaction(table[k], standardise=True) for k in range(min(2, len(table)))]
-        print(
-            f"| `{name}` | {weights} | {correlation(score, mean, seed)} | {p:.3f} | {q:.3f} | {' | '.join(each)} "
-            f"| {tau:.2f} | {raw:.2f} | {correlation(halves[0], halves[-1], seed).value:.2f} |"
-        )
-
-
-def _print_main_effects(scores: dict[tuple[str, str], np.ndarray], targets: dict[str, np.ndarray], seed: int) -> None:
-    """Means over teachers and seeds, of scores and targets; a student without a score ranks last."""
-    print("\nRanking of the students' means over teachers, Kendall tau:\n")
-    print(f"| score | teacher | {' | '.join(_TARGETS.values())} | no score |\n|{'---|' * (len(targets) + 3)}")
-    for (name, weights), table in scores.items():
-        found = table.mean((0, 2))
-        ranked = np.where(np.isnan(found), np.nanmin(found) - 1, found)
-        parts = []
-        for values in targets.values():
-            mean = values.mean((0, 2))
-
-            def tau(chosen: np.ndarray, mean: np.ndarray = mean, ranked: np.ndarray = ranked) -> float:
-                return float(kendalltau(ranked[chosen], mean[chosen]).statistic)
-
-            parts.append(str(bootstrap(tau, len(mean), seed)))
-        print(f"| `{name}` | {weights} | {' | '.join(parts)} | {np.isnan(found).sum()} |")
-
-
-@contextlib.contextmanager
-def _drawn_from(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
 def _settings(arguments: argparse.Namespace) -> str:
     """Names what a row depends on."""
     names = ("pool", "train", "teacher_train", "validation", "measured", "teacher_epochs", "epochs", "seed")
-    return digest(arguments.space, str(arguments.images), *(getattr(arguments, name) for name in names))
+    return digest(
+        arguments.space, arguments.images and arguments.images.name, *(getattr(arguments, name) for name in names)
+    )
 
 
 def _arguments() -> argparse.Namespace:
@@ -344,10 +216,12 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--images", type=Path, help="npz with x_train and y_train; scikit-learn's digits without it")
     parser.add_argument("--pool", type=int, default=1, help="side of the squares of pixels averaged into one")
-    parser.add_argument("--space", choices=list(_SPACES), default="nb201")
+    parser.add_argument("--space", choices=list(SPACES), default="nb201")
     parser.add_argument("--students", type=int, default=24)
-    parser.add_argument("--seeds", type=int, default=2, help="of the distillations")
-    parser.add_argument("--score-seeds", type=int, default=4, help="batches and weights that a score is the mean of")
+    parser.add_argument("--seeds", type=int, default=2, help="of the distillations, 2 or more")
+    parser.add_argument(
+        "--score-seeds", type=int, default=4, help="batches and weights of a score, 2 or more; their mean counts"
+    )
     parser.add_argument("--train", type=int, default=500, help="images that students learn from")
     parser.add_argument(
         "--teacher-train", type=int, default=500, help="images that teachers learn from, those included"

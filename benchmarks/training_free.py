@@ -13,6 +13,7 @@ preset's recipe with every seed, and measured on images that nothing else looked
 """
 
 import argparse
+import functools
 import math
 import random
 import statistics
@@ -29,11 +30,11 @@ from flows.config import RunConfig, load_config
 from flows.stage import drawn_from
 from pipeline.data import ImageSplit, Splits, draw_batch
 from pipeline.frozen import derive_seed
-from pipeline.metrics import evaluate
+from pipeline.metrics import Metrics, evaluate
 from pipeline.network import PooledClassifier
 from pipeline.provenance import describe_machine
-from pipeline.teacher import build_teacher, frozen
-from pipeline.training import Supervised, fit
+from pipeline.teacher import build_teacher
+from pipeline.training import Supervised, TrainingConfig, fit
 from search.evaluate import CostTable
 from search.scorers import SCORERS
 from search.search import find_student
@@ -78,8 +79,7 @@ class Found(NamedTuple):
 
 class Trained(NamedTuple):
     architecture: Architecture
-    accuracy: float  # on validation
-    cross_entropy: float
+    validation: Metrics
     taken: Taken
 
 
@@ -101,7 +101,10 @@ def main() -> None:
     controls = tuple(find_feasible(space, costs, config.search.budget, rng) for _ in range(arguments.random))
     found = [*free, *_picks_of_training(trained, free), Found("random", str(arguments.random), None, controls)]
 
-    teacher, took = _timed(lambda: _train_teacher(config, splits))
+    build = functools.partial(build_teacher, config.teacher, splits.task)
+    (teacher, _), took = _timed(
+        lambda: _train(build, splits, config.teacher.training, derive_seed(config.seed, "teacher"))
+    )
     theirs = evaluate(teacher, measured, _CPU)
     print(f"teacher {config.teacher.architecture}: {theirs.accuracy:.2%} on {theirs.n} images, {took.wall:.0f} s")
     accuracies = _distil_all(found, teacher, config, space, splits, measured, arguments)
@@ -137,17 +140,10 @@ def _train_all(
         if architecture.key in found:
             continue
         seed = derive_seed(arguments.seed, "trained", architecture.key)
-
-        def train(architecture: Architecture = architecture, seed: int = seed) -> tuple[float, float]:
-            with drawn_from(seed):
-                student = space.build(architecture, splits.task)
-            sets = (splits.train, splits.validation)
-            fitted = fit(student, Supervised(), *sets, training, seed=seed, device=_CPU, augmentation=splits.augment)
-            return fitted.best.accuracy, fitted.best.cross_entropy
-
-        (accuracy, cross_entropy), taken = _timed(train)
-        found[architecture.key] = Trained(architecture, accuracy, cross_entropy, taken)
-        print(f"trained {len(found)} of {arguments.trained}: {accuracy:.2%} in {taken.wall:.1f} s", flush=True)
+        build = functools.partial(space.build, architecture, splits.task)
+        (_, reached), taken = _timed(functools.partial(_train, build, splits, training, seed))
+        found[architecture.key] = Trained(architecture, reached, taken)
+        print(f"trained {len(found)} of {arguments.trained}: {reached.accuracy:.2%} in {taken.wall:.1f} s", flush=True)
     return list(found.values())
 
 
@@ -155,7 +151,7 @@ def _picks_of_training(trained: list[Trained], free: list[Found]) -> list[Found]
     """Of all that were trained, and of those whose trainings fit into each training-free search's wall time."""
 
     def pick(name: str, chosen: list[Trained]) -> Found:
-        best = max(chosen, key=lambda one: (one.accuracy, -one.cross_entropy))
+        best = max(chosen, key=lambda one: (one.validation.accuracy, -one.validation.cross_entropy))
         taken = Taken(*(sum(column) for column in zip(*(one.taken for one in chosen), strict=True)))
         return Found(name, f"{len(chosen)} trained", taken, (best.architecture,))
 
@@ -173,13 +169,15 @@ def _picks_of_training(trained: list[Trained], free: list[Found]) -> list[Found]
     return picks
 
 
-def _train_teacher(config: RunConfig, splits: Splits) -> PooledClassifier:
-    with drawn_from(derive_seed(config.seed, "teacher", "weights")):
-        teacher = build_teacher(config.teacher, splits.task)
-    seed, sets = derive_seed(config.seed, "teacher"), (splits.train, splits.validation)
-    fit(teacher, Supervised(), *sets, config.teacher.training, seed=seed, device=_CPU, augmentation=splits.augment)
-    frozen(teacher)
-    return teacher
+def _train(
+    build: Callable[[], PooledClassifier], splits: Splits, training: TrainingConfig, seed: int
+) -> tuple[PooledClassifier, Metrics]:
+    """On the labels; with its metrics on validation."""
+    with drawn_from(seed):
+        network = build()
+    sets = (splits.train, splits.validation)
+    fitted = fit(network, Supervised(), *sets, training, seed=seed, device=_CPU, augmentation=splits.augment)
+    return network, fitted.best
 
 
 def _distil_all(
