@@ -106,7 +106,7 @@ def _distil_all(
         with journal.open("a") as file:
             file.write(json.dumps(rows[key]) + "\n")
         print(f"\r{done} of {len(wanted)} distillations", end="", flush=True)
-    return rows
+    return {key: rows[key] for key in ((name, space.format(a), seed) for seed, a, name in wanted)}
 
 
 def _distil(
@@ -148,29 +148,30 @@ def _score(
 ) -> dict[tuple[str, str], np.ndarray]:
     """(scorer, teacher's weights) to [score seeds, S, T]; scorers without a teacher have T = 1. NaN: no score."""
     costs = CostTable(space, splits.task)
-    blind = [name for name, kind in SCORERS.items() if not kind.needs_teacher]
-    aware = [name for name, kind in SCORERS.items() if kind.needs_teacher]
+    aware = [name for name, kind in SCORERS.items() if any(SCORERS[part].needs_teacher for part in (name, *kind.parts))]
+    blind = [name for name in SCORERS if name not in aware]
     plan = [("–", blind, [None])] + [(w, aware, list(teachers.values())) for w in ("untrained", "trained")]
     scores = {}
     for weights, names, looked_at in plan:
-        for name in names:  # one by one, so that a scorer that fails takes no other with it
-            table = np.full((arguments.score_seeds, len(students), len(looked_at)), np.nan)
-            for k, t in itertools.product(range(arguments.score_seeds), range(len(looked_at))):
-                evaluator = Evaluator(
-                    space,
-                    splits.task,
-                    draw_batch(splits.train, 64, k),
-                    [name],
-                    teacher=copy.deepcopy(looked_at[t]),  # re-initialised in place where it is to be untrained
-                    seed=k,
-                    trained=weights == "trained",
-                    comparable=True,
-                    costs=costs,
-                )
-                for i, architecture in enumerate(students):
-                    with contextlib.suppress(CandidateError):
-                        table[k, i, t] = evaluator(architecture).values[name]
-            scores[name, weights] = table
+        shape = (arguments.score_seeds, len(students), len(looked_at))
+        scores |= {(name, weights): np.full(shape, np.nan) for name in names}
+        for k, t in itertools.product(range(arguments.score_seeds), range(len(looked_at))):
+            evaluator = Evaluator(
+                space,
+                splits.task,
+                draw_batch(splits.train, 64, k),
+                names,
+                teacher=copy.deepcopy(looked_at[t]),  # re-initialised in place where it is to be untrained
+                seed=k,
+                trained=weights == "trained",
+                comparable=True,
+                costs=costs,
+            )
+            for i, architecture in enumerate(students):
+                with contextlib.suppress(CandidateError):
+                    for name, value in evaluator(architecture).values.items():
+                        scores[name, weights][k, i, t] = value
+        print(f"\rscored {', '.join(names)}", flush=True)
     return scores
 
 
