@@ -9,7 +9,8 @@ after the teacher's mean and the student's mean are taken off; each teacher's sp
 does not change a ranking (the plain differences are reported beside). The same is done to each score, with untrained
 teachers (DisWOT's protocol) and with the trained ones; a score that knows no teacher has none. The correlation of one
 seed with another says how much there is to predict: where it is about 0, no score can be judged; `ceiling` is what a
-perfect predictor would reach with the mean of the seeds.
+perfect predictor would reach with the mean of the seeds, and `of itself` how far a score agrees with itself on another
+batch. p is of a permutation of the students, alone and allowing for all the scores that were tried.
 
 FOLDER keeps the teachers' weights and a line for every distillation, so that a run that was stopped goes on.
 """
@@ -30,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from carve import carve
 from teachers_cast import SPACES, choose_students, train_teachers
-from teachers_tables import TARGETS, print_interactions, print_main_effects, print_reliability
+from teachers_tables import TARGETS, print_interactions, print_main_effects, print_reliability, print_seeds
 from torch import Tensor, nn
 
 from distill.config import DistillConfig
@@ -69,8 +70,9 @@ def main() -> None:
     scores = _score(teachers, space, students, splits, arguments)
     _print_setting(teachers, space, splits, measured, rows, arguments)
     print_reliability(targets, arguments.seed)
+    print_interactions(scores, targets, arguments.seed)
     for target, values in targets.items():
-        print_interactions(scores, values, target, arguments.seed)
+        print_seeds(scores, values, target)
     print_main_effects(scores, targets, arguments.seed)
     print(f"\n{(time.perf_counter() - start) / 60:.0f} minutes, less what was read back from {arguments.out.name}/")
 
@@ -151,7 +153,7 @@ def _score(
     aware = [name for name, kind in SCORERS.items() if any(SCORERS[part].needs_teacher for part in (name, *kind.parts))]
     blind = [name for name in SCORERS if name not in aware]
     plan = [("–", blind, [None])] + [(w, aware, list(teachers.values())) for w in ("untrained", "trained")]
-    scores = {}
+    scores: dict[tuple[str, str], np.ndarray] = {}
     for weights, names, looked_at in plan:
         shape = (arguments.score_seeds, len(students), len(looked_at))
         scores |= {(name, weights): np.full(shape, np.nan) for name in names}

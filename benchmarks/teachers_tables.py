@@ -37,34 +37,40 @@ def print_reliability(targets: Mapping[str, np.ndarray], seed: int) -> None:
         print(f"| {TARGETS[target]} | {main} | {ranked} | {plain} | {share:.0%} | {most:.2f} |")
 
 
-def print_interactions(scores: Scores, values: np.ndarray, target: str, seed: int) -> None:
-    """A line for each score that looks at a teacher, where every student has it.
+def print_interactions(scores: Scores, targets: Mapping[str, np.ndarray], seed: int) -> None:
+    """A line for each score that looks at a teacher, where every student has it; against the mean of the seeds."""
+    own = {key: interaction(table.mean(0), standardise=True) for key, table in _aware(scores).items()}
+    columns, heads = [], []
+    for target, values in targets.items():
+        mean = interaction(values.mean(0), standardise=True)
+        alone, among = permutation_p(list(own.values()), mean, seed)
+        found = [correlation(score, mean, seed) for score in own.values()]
+        columns.append([f"{rho} | {p:.2f}, {q:.2f}" for rho, p, q in zip(found, alone, among, strict=True)])
+        heads.append(f"{TARGETS[target]} | p, among all")
+    print(f"\nTeacher-specific parts, Spearman:\n\n| score | teacher | {' | '.join(heads)} | of itself |")
+    print(f"|{'---|' * (3 + 2 * len(heads))}")
+    for (name, weights), *parts in zip(own, *columns, strict=True):
+        apart = [interaction(each, standardise=True) for each in scores[name, weights]]
+        itself = np.mean([spearman(one, other) for one, other in itertools.combinations(apart, 2)])
+        print(f"| `{name}` | {weights} | {' | '.join(parts)} | {itself:.2f} |")
 
-    Args:
-        values: of the target, [R, S, T].
-    """
-    aware = {key: table for key, table in scores.items() if table.shape[2] > 1 and np.isfinite(table).all()}
-    own = {key: interaction(table.mean(0), standardise=True) for key, table in aware.items()}
+
+def print_seeds(scores: Scores, values: np.ndarray, target: str) -> None:
+    """The same for one target, [R, S, T], seed by seed; Kendall's tau; and on the plain differences."""
     wanted = [interaction(each, standardise=True) for each in values]
     mean, plain = (interaction(values.mean(0), standardise=flag) for flag in (True, False))
-    alone, among = permutation_p(list(own.values()), mean, seed)
-    heads = [f"seed {k}" for k in range(len(values))]
-    print(f"\nTeacher-specific part of {TARGETS[target]}, Spearman:\n")
-    print(
-        f"| score | teacher | mean of seeds | p | p among all | {' | '.join(heads)} | Kendall | plain | score's own |"
-    )
-    print(f"|{'---|' * (8 + len(heads))}")
-    for (name, weights), p, q in zip(own, alone, among, strict=True):
-        score, table = own[name, weights], aware[name, weights]
-        seeds = [f"{spearman(score, part):.2f}" for part in wanted]
-        tau = kendalltau(score.ravel(), mean.ravel()).statistic
-        raw = spearman(interaction(table.mean(0), standardise=False), plain)
-        own_pairs = itertools.combinations((interaction(each, standardise=True) for each in table), 2)
-        itself = np.mean([spearman(one, other) for one, other in own_pairs])
-        print(
-            f"| `{name}` | {weights} | {correlation(score, mean, seed)} | {p:.3f} | {q:.3f} | {' | '.join(seeds)} "
-            f"| {tau:.2f} | {raw:.2f} | {itself:.2f} |"
-        )
+    heads = [*(f"seed {k}" for k in range(len(values))), "Kendall, mean", "plain differences, mean"]
+    print(f"\nTeacher-specific part of {TARGETS[target]}, seed by seed:\n")
+    print(f"| score | teacher | {' | '.join(heads)} |\n|{'---|' * (2 + len(heads))}")
+    for (name, weights), table in _aware(scores).items():
+        score, raw = (interaction(table.mean(0), standardise=flag) for flag in (True, False))
+        found = [spearman(score, each) for each in wanted]
+        found += [float(kendalltau(score.ravel(), mean.ravel()).statistic), spearman(raw, plain)]
+        print(f"| `{name}` | {weights} | {' | '.join(f'{value:.2f}' for value in found)} |")
+
+
+def _aware(scores: Scores) -> Scores:
+    return {key: table for key, table in scores.items() if table.shape[2] > 1 and np.isfinite(table).all()}
 
 
 def print_main_effects(scores: Scores, targets: Mapping[str, np.ndarray], seed: int) -> None:
