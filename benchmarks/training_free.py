@@ -9,7 +9,7 @@ are measured, and the time of as many as the other search looks at is extrapolat
 winner, the largest student within budget that the search finds (`params`) and random ones are then distilled by the
 preset's recipe with every seed, and measured on images that nothing else looked at.
 
-(Not called search.py: a script's folder comes first among the places to import from, and `search` is a package.)
+(It is not called search.py: a script's folder comes first among the places to import from, and `search` is a package.)
 """
 
 import argparse
@@ -31,7 +31,6 @@ from flows.stage import drawn_from
 from pipeline.data import ImageSplit, Splits, draw_batch
 from pipeline.frozen import derive_seed
 from pipeline.metrics import Metrics, evaluate
-from pipeline.network import PooledClassifier
 from pipeline.provenance import describe_machine
 from pipeline.teacher import build_teacher
 from pipeline.training import Supervised, TrainingConfig, fit
@@ -40,7 +39,7 @@ from search.scorers import SCORERS
 from search.search import find_student
 from search.space import Architecture, SearchSpace
 from search.spaces import make_space
-from search.strategies.evolution import find_feasible
+from search.strategies.feasible import Bounds, find_feasible
 
 _CPU = torch.device("cpu")
 _SIZES = {"train": 1010, "validation": 202, "measured": 585}  # the first two are the preset's
@@ -58,7 +57,9 @@ def configuration(scorer: str, evaluations: int, seed: int) -> RunConfig:
         "search.space.widths": _WIDTHS,
         "search.scorer": scorer,
         "search.baselines": [],
-        "search.evolution.evaluations": evaluations,
+        "search.evaluations": evaluations,
+        "search.shortlist": 0,
+        "search.workers": 1,  # as many processes as train
     }
     return load_config(preset="digits", settings=[f"{key}={value}" for key, value in settings.items()])
 
@@ -89,16 +90,16 @@ def main() -> None:
     config = configuration(arguments.scorers[0], arguments.evaluations, arguments.seed)
     splits, measured = carve(None, **_SIZES, seed=arguments.seed, pad=config.data.augment.pad)
     space = make_space(config.search.space)
-    costs = CostTable(space, splits.task)
-    feasible = sum(not config.search.budget.violations(costs(a)) for a in space.all_architectures())
+    bounds = Bounds(space, CostTable(space, splits.task), config.search.budget)
+    feasible = sum(bounds.is_feasible(architecture) for architecture in space.all_architectures())
     if feasible < arguments.evaluations:
         raise SystemExit(f"{feasible} students of the space are within budget; ask for so many --evaluations at most")
     print(f"space of {space.size}, {feasible} within {config.search.budget.max_params:,} parameters", flush=True)
 
     free = [_search(name, splits, arguments) for name in dict.fromkeys((*arguments.scorers, "params"))]
-    trained = _train_all(config, space, costs, splits, arguments)
+    trained = _train_all(config, bounds, splits, arguments)
     rng = random.Random(derive_seed(arguments.seed, "controls"))
-    controls = tuple(find_feasible(space, costs, config.search.budget, rng) for _ in range(arguments.random))
+    controls = tuple(find_feasible(bounds, rng) for _ in range(arguments.random))
     found = [*free, *_picks_of_training(trained, free), Found("random", str(arguments.random), None, controls)]
 
     build = functools.partial(build_teacher, config.teacher, splits.task)
@@ -108,7 +109,7 @@ def main() -> None:
     theirs = evaluate(teacher, measured, _CPU)
     print(f"teacher {config.teacher.architecture}: {theirs.accuracy:.2%} on {theirs.n} images, {took.wall:.0f} s")
     accuracies = _distil_all(found, teacher, config, space, splits, measured, arguments)
-    _print_table(found, accuracies, space, costs, arguments)
+    _print_table(found, accuracies, bounds, arguments)
     _print_ratios(free, trained, arguments)
 
 
@@ -128,21 +129,19 @@ def _search(scorer: str, splits: Splits, arguments: argparse.Namespace) -> Found
     return Found(f"`{scorer}`", f"{evaluated} scored", taken, (space.parse(winner),))
 
 
-def _train_all(
-    config: RunConfig, space: SearchSpace, costs: CostTable, splits: Splits, arguments: argparse.Namespace
-) -> list[Trained]:
+def _train_all(config: RunConfig, bounds: Bounds, splits: Splits, arguments: argparse.Namespace) -> list[Trained]:
     """Different students within budget at random, each trained on the labels with the preset's training, but short."""
     rng = random.Random(derive_seed(arguments.seed, "trained"))
     training = config.distill.training.model_copy(update={"epochs": arguments.epochs, "patience": 0})
-    first = functools.partial(space.build, find_feasible(space, costs, config.search.budget, rng), splits.task)
+    first = functools.partial(bounds.space.build, find_feasible(bounds, rng), splits.task)
     _train(first, splits, training.model_copy(update={"epochs": 1}), 0)  # what a process loads once is not timed
     found: dict[str, Trained] = {}
     while len(found) < arguments.trained:
-        architecture = find_feasible(space, costs, config.search.budget, rng)
+        architecture = find_feasible(bounds, rng)
         if architecture.key in found:
             continue
         seed = derive_seed(arguments.seed, "trained", architecture.key)
-        build = functools.partial(space.build, architecture, splits.task)
+        build = functools.partial(bounds.space.build, architecture, splits.task)
         (_, reached), taken = _timed(functools.partial(_train, build, splits, training, seed))
         found[architecture.key] = Trained(architecture, reached, taken)
         print(f"trained {len(found)} of {arguments.trained}: {reached.accuracy:.2%} in {taken.wall:.1f} s", flush=True)
@@ -172,8 +171,8 @@ def _picks_of_training(trained: list[Trained], free: list[Found]) -> list[Found]
 
 
 def _train(
-    build: Callable[[], PooledClassifier], splits: Splits, training: TrainingConfig, seed: int
-) -> tuple[PooledClassifier, Metrics]:
+    build: Callable[[], nn.Module], splits: Splits, training: TrainingConfig, seed: int
+) -> tuple[nn.Module, Metrics]:
     """On the labels; with its metrics on validation."""
     with drawn_from(seed):
         network = build()
@@ -210,8 +209,7 @@ def _distil_all(
 def _print_table(
     found: list[Found],
     accuracies: dict[str, list[float]],
-    space: SearchSpace,
-    costs: CostTable,
+    bounds: Bounds,
     arguments: argparse.Namespace,
 ) -> None:
     machine = describe_machine()
@@ -224,8 +222,8 @@ def _print_table(
     for each in found:
         reached = [accuracy for winner in each.winners for accuracy in accuracies[winner.key]]
         wall, cpu = (f"{seconds:.1f}" for seconds in each.taken) if each.taken else ("–", "–")
-        names = ", ".join(space.format(winner) for winner in each.winners)
-        params = ", ".join(f"{costs(winner).params:,}" for winner in each.winners)
+        names = ", ".join(bounds.space.format(winner) for winner in each.winners)
+        params = ", ".join(f"{bounds.cost(winner).params:,}" for winner in each.winners)
         spread = f"{statistics.fmean(reached):.2%} ({min(reached):.2%}–{max(reached):.2%})"
         print(f"| {each.search} | {each.looked_at} | {wall} | {cpu} | {names} | {params} | {spread} |")
     p = statistics.fmean(accuracy for reached in accuracies.values() for accuracy in reached)
