@@ -26,7 +26,6 @@ PARTS: dict[str, Part] = {
     "swap": Part(1.0, True, 0.81),
     "jacov": Part(1.0, False, 22.0),
     "az_trainability": Part(1.0, False, 0.52),
-    "meco_blocks": Part(0.5, False, 1.7),
     "diswot_semantic": Part(0.1, False, 0.35),
     "diswot_relation": Part(0.1, False, 0.0032),
 }
