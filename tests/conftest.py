@@ -44,6 +44,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is kept between runs is neither read from the user's folder nor written to it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGESTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_random_numbers() -> Iterator[None]:
     """Each test draws from the same seed, whatever ran before it."""

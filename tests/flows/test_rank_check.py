@@ -40,9 +40,9 @@ def test_the_table_has_every_scorer_and_a_verdict(checked) -> None:
     for name in SCORERS:
         assert name in printed
     result = result_of(run)
-    assert result.configured == "diswot"
+    assert result.configured == "ensemble"
     assert {row.scorer for row in result.rows} == set(SCORERS)
-    assert "diswot (configured)" in printed
+    assert "ensemble (configured)" in printed
     assert "5 students" in printed
     assert "against params" in printed
     assert "1 epoch each on 1,009 images" in printed

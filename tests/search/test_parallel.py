@@ -1,5 +1,6 @@
 """Scoring in processes: the same bits for any number of them, and what dies costs only itself."""
 
+import contextlib
 import os
 import pickle
 import signal
@@ -223,11 +224,15 @@ def test_however_a_search_ends_no_process_is_left(tmp_path, end):
     assert run.stdout.readline() == b"scored\n"
     children = _members(run.pid) - {run.pid}
     assert len(children) >= 2
-    if end == signal.SIGINT:
-        os.killpg(run.pid, end)  # Ctrl-C in a terminal reaches the whole group
-    else:
-        run.send_signal(end)
-    run.wait(30)
+    for _ in range(3):  # Python loses an interrupt that comes while an object is finalised; a person presses again
+        if end == signal.SIGINT:
+            os.killpg(run.pid, end)  # Ctrl-C in a terminal reaches the whole group
+        else:
+            run.send_signal(end)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.wait(20)
+            break
+    assert run.returncode is not None
     run.stdout.close()
     deadline = time.monotonic() + 30
     while _members(run.pid) and time.monotonic() < deadline:
