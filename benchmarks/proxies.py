@@ -79,8 +79,8 @@ def main() -> None:
         options = {"seed": arguments.seed, "draws": arguments.draws, "guard": True, "costs": costs}
         return Evaluator(space, task, batch, names, teacher=teacher, comparable=True, calibrated=_kept, **options)
 
-    columns = _score(make, arguments.scorers, [row.architecture for row in rows])
-    columns |= _published(rows)
+    published = _published(rows)
+    columns = _score(make, arguments.scorers, [row.architecture for row in rows]) | published
     timed = [row.architecture for row in rows[: arguments.timed]]
     forwards = {name: _cost(make([name]), space, task, batch, timed) for name in arguments.scorers if timed}
     machine = describe_machine()
@@ -127,8 +127,11 @@ def _score_ensemble(evaluator: Evaluator, architectures: Sequence[Architecture])
 
 
 def _published(rows: Sequence[Trained]) -> dict[str, np.ndarray]:
-    terms = [[row.published[name] for row in rows] for name in _RANK_SUM if name in rows[0].published]
-    return {"published rank sum": sum(rankdata(term) for term in terms)} if len(terms) == len(_RANK_SUM) else {}
+    """The rank sum of three of the file's own scores; an architecture that lacks one is last by it."""
+    if not any(name in row.published for row in rows for name in _RANK_SUM):
+        return {}
+    terms = ([row.published.get(name, -np.inf) for row in rows] for name in _RANK_SUM)
+    return {"published rank sum": sum(rankdata(np.nan_to_num(term, nan=-np.inf)) for term in terms)}
 
 
 def _kept(key: str, compute: Callable[[], Calibration]) -> Calibration:
