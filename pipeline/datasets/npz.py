@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.datasets.base import DatasetConfig, LabelledImages, RawData
+from pipeline.datasets.base import DatasetConfig, LabelledImages, Labels, RawData
 from pipeline.errors import DataError
 from pipeline.frozen import existing_file
 
@@ -20,17 +20,7 @@ class NpzConfig(DatasetConfig):
 
     name: Literal["npz"] = "npz"
     path: Path = Field(description="x_* uint8 [N, H, W, C] or [N, H, W]; y_* integers; other keys are ignored")
-    labels: tuple[str, ...] | None = Field(None, description="class names in order; null names them 0, 1, 2, …")
-
-    @field_validator("labels")
-    @classmethod
-    def _one_line_each(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        for label in labels or ():
-            if not label.strip() or len(label.splitlines()) != 1:
-                raise ValueError(f"{label!r} is no class name; a name is one line that is not blank")
-        if labels and len(set(labels)) < len(labels):
-            raise ValueError("two classes have the same name")
-        return labels
+    labels: Labels | None = Field(None, description="class names in order; null names them 0, 1, 2, …")
 
     @field_validator("path")
     @classmethod

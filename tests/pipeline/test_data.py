@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.data import ImageSplit, augment, draw_batch, load_splits, load_test, load_whole_train
-from pipeline.datasets import DATASETS, DigitsConfig, NpzConfig
+from pipeline.datasets import DATASETS, CifarConfig, DigitsConfig, NpzConfig
 from pipeline.datasets.base import AugmentConfig
 from pipeline.errors import DataError
 
@@ -45,7 +45,11 @@ def npz(tmp_path):
 @pytest.fixture(params=DATASETS)
 def config(request, npz):
     """A configuration of every data set of the table; a newcomer adds its line."""
-    return {"digits": DigitsConfig, "npz": npz}[request.param]()
+
+    def cifar():
+        return CifarConfig(path=npz(shape=(32, 32, 3)).path)
+
+    return {"digits": DigitsConfig, "npz": npz, "cifar": cifar}[request.param]()
 
 
 def numbers(split: ImageSplit) -> list[int]:
