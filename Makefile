@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: demo test check format benchmark clean
 
-demo: .venv/.installed  ## the whole chain on scikit-learn's digits, in about two minutes
+demo: .venv/.installed  ## the whole chain on scikit-learn's digits, in a few minutes
 	$(BIN)/edgestill run --preset digits
 
 test: .venv/.installed  ## the tests
