@@ -8,29 +8,27 @@ edges (1,2) (1,3) (1,4) (2,3) (2,4) (3,4) of operations [skip, none, 3x3, 1x1, a
 `abc accuracy`, the basic blocks of three stages. The second has `x_train` [N, H, W, C] uint8 and `y_train`. Choices are
 to be made on `--half choose` and reported on `--half report`, split by the SHA-256 of the architecture's string.
 
-A row without a part of the ensemble is the ensemble less that part. `published rank sum` adds the ranks of the file's
-own synflow, nwot and jacov. An architecture without a score (dead, or not finite) ranks below all others. Regret is the
-best accuracy under a cap of parameters less that of the score's pick, in points, the mean over eight caps at the
-eighths of the sample's parameters. Intervals are 95 % percentiles of a bootstrap over architectures. Cost is the time
-of scoring alone, construction and initialisation included, in bare forward passes of the whole batch without
-gradients, the total over some architectures.
+`ensemble - x` is the ensemble less that part; the spreads, (p90 - p10) / 2.563, are what its least scales are from.
+`published rank sum` adds the ranks of the file's own synflow, nwot and jacov. An architecture without a score (dead, or
+not finite) ranks below all others. Regret is the best accuracy under a cap of parameters less that of the score's pick,
+in points, the mean over eight caps at the eighths of the sample's parameters. Intervals are 95 % percentiles of a
+bootstrap over architectures. Cost is the time of scoring alone, construction and initialisation included, in bare
+forward passes of the whole batch without gradients, the total over some architectures.
 """
 
 import argparse
-import ast
 import contextlib
 import hashlib
-import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import scipy
 import torch
 from scipy.stats import kendalltau, rankdata
+from trained import Trained, check_params, read_cells, read_s0
 
 from pipeline.data import Batch, draw_batch, load_whole_train
 from pipeline.datasets import NpzConfig
@@ -41,24 +39,16 @@ from pipeline.task import Task
 from pipeline.teacher import TeacherConfig, build_teacher
 from search.evaluate import CostTable, Evaluator
 from search.scorers import SCORERS, Calibration, builds_networks
-from search.scorers.ensemble import PARTS
+from search.scorers.ensemble import PARTS, natural, spread
 from search.space import Architecture, SearchSpace
 from search.spaces import Nb201Space, ResNetSpace
 
-_EDGES = ("edge01", "edge02", "edge03", "edge12", "edge13", "edge23")
-_OPERATIONS = (1, 0, 3, 2, 4)  # the file's operation to ours
 _RANK_SUM = ("synflow", "nwot", "jacov")
 _CALIBRATIONS: dict[str, Calibration] = {}
 _RESAMPLES = 1000
 _CAPS = 8
 
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], float]  # (scores, accuracies, parameters), [N] each
-
-
-class Trained(NamedTuple):
-    architecture: Architecture
-    accuracy: float  # per cent
-    published: dict[str, float]  # other scores of the file, by name
 
 
 def main() -> None:
@@ -68,11 +58,11 @@ def main() -> None:
     batch = draw_batch(train, arguments.batch_size, arguments.seed)
     is_s0 = arguments.table.suffix == ".txt"
     space: SearchSpace = ResNetSpace() if is_s0 else Nb201Space()
-    listed = _read_s0(arguments.table, space) if is_s0 else _read_cells(arguments.table, arguments.dataset, space)
+    listed = read_s0(arguments.table, space) if is_s0 else read_cells(arguments.table, arguments.dataset, space)
     rows = _sample(listed, space, arguments)
     costs = CostTable(space, task)
     if not is_s0:
-        _check_params(rows, costs)
+        check_params(rows, costs)
 
     def make(names: Sequence[str]) -> Evaluator:
         teacher = build_teacher(TeacherConfig(architecture="resnet56"), task)
@@ -80,7 +70,11 @@ def main() -> None:
         return Evaluator(space, task, batch, names, teacher=teacher, comparable=True, calibrated=_kept, **options)
 
     published = _published(rows)
-    columns = _score(make, arguments.scorers, [row.architecture for row in rows]) | published
+    architectures = [row.architecture for row in rows]
+    columns = _score(make, arguments.scorers, architectures)
+    if "ensemble" in arguments.scorers:
+        columns = _score_ensemble(make(["ensemble"]), architectures, dict(arguments.weight)) | columns
+    columns |= published
     timed = [row.architecture for row in rows[: arguments.timed]]
     forwards = {name: _cost(make([name]), space, task, batch, timed) for name in arguments.scorers if timed}
     machine = describe_machine()
@@ -96,7 +90,7 @@ def main() -> None:
 def _score(
     make: Callable[[Sequence[str]], Evaluator], names: Sequence[str], architectures: Sequence[Architecture]
 ) -> dict[str, np.ndarray]:
-    """Scorer to [N], NaN where there is none; scorers of one initialisation share its forward pass."""
+    """Scorer to [N], NaN where there is none, all but the ensemble; one initialisation is one forward pass."""
     columns: dict[str, np.ndarray] = {}
     plain = [name for name in names if not SCORERS[name].parts]
     for group in ([n for n in plain if not builds_networks(n)], [n for n in plain if builds_networks(n)]):
@@ -106,23 +100,33 @@ def _score(
             with contextlib.suppress(CandidateError):
                 for name, value in evaluator(architecture).values.items():
                     columns[name][i] = value
-    return (_score_ensemble(make(["ensemble"]), architectures) if "ensemble" in names else {}) | columns
+    return columns
 
 
-def _score_ensemble(evaluator: Evaluator, architectures: Sequence[Architecture]) -> dict[str, np.ndarray]:
-    """The ensemble, and the ensemble without each of its parts."""
-    names = {None: "ensemble"} | {part: f"ensemble - {part}" for part in PARTS}
-    columns = {name: np.full(len(architectures), np.nan) for name in names.values()}
+def _score_ensemble(
+    evaluator: Evaluator, architectures: Sequence[Architecture], weights: Mapping[str, float]
+) -> dict[str, np.ndarray]:
+    """The ensemble, the ensemble without each of its parts, and with other weights where some are given."""
+    own = {name: part.weight for name, part in PARTS.items()}
+    variants = {"ensemble": own} | {f"ensemble - {name}": own | {name: 0.0} for name in PARTS}
+    if weights:
+        variants[f"ensemble, {', '.join(f'{name} {weight:g}' for name, weight in weights.items())}"] = own | weights
+    columns = {name: np.full(len(architectures), np.nan) for name in variants}
+    taken: dict[str, list[float]] = {name: [] for name in PARTS}
     ((ensemble, parts),) = evaluator.wholes
     for i, architecture in enumerate(architectures):
         with contextlib.suppress(CandidateError):
             drawn = parts.drawn(architecture)
-            for part, name in names.items():
-                totals = []
-                for values in zip(*drawn.values(), strict=True):
-                    z = ensemble.standardised(dict(zip(drawn, values, strict=True)))
-                    totals.append(sum(PARTS[other].weight * z[other] for other in z if other != part))
-                columns[name][i] = np.mean(totals)
+            for name, values in drawn.items():
+                taken[name] += [natural(value, PARTS[name]) for value in values]
+            rows = [dict(zip(drawn, values, strict=True)) for values in zip(*drawn.values(), strict=True)]
+            z = [ensemble.standardised(row) for row in rows]
+            for name, weight in variants.items():
+                columns[name][i] = np.mean([sum(weight[part] * row[part] for part in row) for row in z])
+    spreads = (
+        f"{name} {spread([v for v in values if np.isfinite(v)]):.2g}" for name, values in taken.items() if values
+    )
+    print(f"spreads of the ensemble's parts: {', '.join(spreads)}")
     return columns
 
 
@@ -217,21 +221,6 @@ def _mean_regret(scores: np.ndarray, accuracy: np.ndarray, params: np.ndarray, c
     return float(np.mean(regrets))
 
 
-def _read_cells(table: Path, dataset: str, space: SearchSpace) -> list[Trained]:
-    rows = json.loads(table.read_text())[dataset]
-    cells = []
-    for key, row in rows.items():
-        choices = dict(zip(_EDGES, (_OPERATIONS[i] for i in ast.literal_eval(key)), strict=True))
-        published = {name: value["score"] for name, value in row.items() if isinstance(value, dict)}
-        cells.append(Trained(space.make(choices), row["val_accuracy"], published))
-    return sorted(cells, key=lambda cell: space.format(cell.architecture))
-
-
-def _read_s0(table: Path, space: SearchSpace) -> list[Trained]:
-    lines = (line.split() for line in table.read_text().splitlines() if line.strip())
-    return [Trained(space.parse("-".join(blocks)), float(accuracy), {}) for blocks, accuracy in lines]
-
-
 def _sample(rows: Sequence[Trained], space: SearchSpace, arguments: argparse.Namespace) -> list[Trained]:
     def half(row: Trained) -> str:
         return ("choose", "report")[hashlib.sha256(space.format(row.architecture).encode()).digest()[0] % 2]
@@ -240,18 +229,17 @@ def _sample(rows: Sequence[Trained], space: SearchSpace, arguments: argparse.Nam
     return random.Random(arguments.seed).sample(kept, min(arguments.sample or len(kept), len(kept)))
 
 
-def _check_params(cells: Sequence[Trained], costs: CostTable) -> None:
-    """The file's cells must be read as the networks that they were."""
-    for cell in cells:
-        found, published = costs(cell.architecture).params, 1e6 * cell.published["params"]
-        if abs(found - published) > 1:
-            raise SystemExit(f"{cell.architecture} has {found} parameters here and {published:.0f} in the table")
-
-
 def _seconds(call: Callable[[], None]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+def _weight(text: str) -> tuple[str, float]:
+    name, _, weight = text.partition("=")
+    if name not in PARTS:
+        raise argparse.ArgumentTypeError(f"{name!r} is no part of the ensemble; its parts are {', '.join(PARTS)}")
+    return name, float(weight)
 
 
 def _arguments() -> argparse.Namespace:
@@ -260,6 +248,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("images", type=Path, help="npz with x_train and y_train")
     parser.add_argument("--dataset", default="cifar10", help="a key of the table; the images should be of it")
     parser.add_argument("--scorers", nargs="+", choices=list(SCORERS), default=list(SCORERS))
+    parser.add_argument(
+        "--weight", nargs="+", type=_weight, default=[], metavar="PART=W", help="a row of the ensemble with these"
+    )
     parser.add_argument("--sample", type=int, help="architectures drawn by seed; all without it")
     parser.add_argument("--half", choices=("choose", "report"), help="both without it")
     parser.add_argument("--timed", type=int, default=10, help="architectures whose scoring is timed")

@@ -50,14 +50,12 @@ class Calibration(Frozen):
         """From each part's scores of the same architectures, NaN where there is none."""
         scales, missing = {}, []
         for name, part in PARTS.items():
-            given = [_natural(value, part) for value in columns.get(name, ())]
+            given = [natural(value, part) for value in columns.get(name, ())]
             found = [value for value in given if math.isfinite(value)]
             if not found or len(found) < _MIN_SHARE * len(given):
                 missing.append(name)
                 continue
-            low, median, high = np.quantile(found, (0.1, 0.5, 0.9))
-            scale = max(float(high - low) / _NORMAL_SPREAD, part.min_scale)
-            scales[name] = Scale(median=float(median), scale=scale)
+            scales[name] = Scale(median=float(np.median(found)), scale=max(spread(found), part.min_scale))
         return cls(scales=scales, missing=tuple(missing), architectures=max(map(len, columns.values())))
 
 
@@ -83,13 +81,20 @@ class Ensemble(Scorer):
 
     def standardised(self, parts: Mapping[str, float]) -> dict[str, float]:
         """The z of every part that the space has; NaN where the candidate has no score of it."""
-        return {name: _z(_natural(parts[name], PARTS[name]), scale) for name, scale in self._calibration.scales.items()}
+        return {name: _z(natural(parts[name], PARTS[name]), scale) for name, scale in self._calibration.scales.items()}
 
 
-def _natural(value: float, part: Part) -> float:
+def natural(value: float, part: Part) -> float:
+    """A part's score in its natural unit, t; NaN where a count is 0."""
     if not part.log or math.isnan(value):
         return value
     return math.log(value) if value > 0 else math.nan
+
+
+def spread(values: Sequence[float]) -> float:
+    """(p90 - p10) / 2.563: a normal distribution's standard deviation, whatever the tails do."""
+    low, high = np.quantile(values, (0.1, 0.9))
+    return float(high - low) / _NORMAL_SPREAD
 
 
 def _z(value: float, scale: Scale) -> float:
