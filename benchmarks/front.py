@@ -23,6 +23,7 @@ import torch
 from pipeline.cost import Cost
 from pipeline.data import draw_batch, load_splits
 from pipeline.datasets import DigitsConfig
+from pipeline.device import DeviceConfig, select_device
 from pipeline.errors import CandidateError
 from pipeline.frozen import derive_seed
 from pipeline.provenance import describe_machine
@@ -48,7 +49,7 @@ class Member(NamedTuple):
 
 def main() -> None:
     arguments = _arguments()
-    torch.set_num_threads(1)
+    select_device(DeviceConfig(accelerator="cpu", threads=1))
     members = scored(arguments.score)
     print(f"{describe_machine()['cpu']}, 1 thread, torch {torch.__version__}")
     print(f"{len(members):,} of {SPACE.size:,} ResNets have a score ({arguments.score}); seed {arguments.seed}")

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.device import DeviceConfig, select_device
 from pipeline.provenance import describe_machine
 from pipeline.task import Task
 from search.latency_features import RUNS, operation_features
@@ -31,7 +32,7 @@ METHODS = ("latency model", "ridge on operation counts", "FLOPs only")
 
 def main() -> None:
     arguments = _arguments()
-    torch.set_num_threads(1)
+    select_device(DeviceConfig(accelerator="cpu", threads=1))
     space = make_space(SPACES[arguments.space][0]())
     rows = list(csv.DictReader(arguments.csv.read_text(encoding="utf-8").splitlines()))
     devices = arguments.device or [name for name in rows[0] if name != "architecture"]

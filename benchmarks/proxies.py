@@ -32,6 +32,7 @@ from trained import Trained, check_params, read_cells, read_s0
 
 from pipeline.data import Batch, draw_batch, load_whole_train
 from pipeline.datasets import NpzConfig
+from pipeline.device import DeviceConfig, select_device
 from pipeline.errors import CandidateError
 from pipeline.network import initialise, look
 from pipeline.provenance import describe_machine
@@ -53,7 +54,7 @@ Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], float]  # (scores, accur
 
 def main() -> None:
     arguments = _arguments()
-    torch.set_num_threads(arguments.threads)
+    select_device(DeviceConfig(accelerator="cpu", threads=arguments.threads))
     task, train = load_whole_train(NpzConfig(path=arguments.images))
     batch = draw_batch(train, arguments.batch_size, arguments.seed)
     is_s0 = arguments.table.suffix == ".txt"

@@ -38,6 +38,7 @@ from distill.config import DistillConfig
 from distill.train import distill
 from flows.stage import drawn_from
 from pipeline.data import ImageSplit, Splits, draw_batch
+from pipeline.device import DeviceConfig, select_device
 from pipeline.errors import CandidateError
 from pipeline.frozen import derive_seed, digest
 from pipeline.network import PooledClassifier
@@ -52,7 +53,7 @@ _CPU = torch.device("cpu")
 
 def main() -> None:
     arguments = _arguments()
-    torch.set_num_threads(1)
+    select_device(DeviceConfig(accelerator="cpu", threads=1))
     start = time.perf_counter()
     sizes = {"train": arguments.teacher_train, "validation": arguments.validation, "measured": arguments.measured}
     full, measured = carve(arguments.images, **sizes, seed=arguments.seed, pool=arguments.pool)

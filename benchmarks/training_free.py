@@ -29,6 +29,7 @@ from distill.train import distill
 from flows.config import RunConfig, load_config
 from flows.stage import drawn_from
 from pipeline.data import ImageSplit, Splits, draw_batch
+from pipeline.device import DeviceConfig, select_device
 from pipeline.frozen import derive_seed
 from pipeline.metrics import Metrics, evaluate
 from pipeline.provenance import describe_machine
@@ -86,7 +87,7 @@ class Trained(NamedTuple):
 
 def main() -> None:
     arguments = _arguments()
-    torch.set_num_threads(1)
+    select_device(DeviceConfig(accelerator="cpu", threads=1))
     config = configuration(arguments.scorers[0], arguments.evaluations, arguments.seed)
     splits, measured = carve(None, **_SIZES, seed=arguments.seed, pad=config.data.augment.pad)
     space = make_space(config.search.space)

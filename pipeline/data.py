@@ -49,10 +49,10 @@ class ImageSplit:
         return len(self.targets)
 
     def batch(self, index: Tensor, device: torch.device | None = None) -> Batch:
-        """The chosen images as float32 in [0, 1]."""
+        """The chosen images as float32 in [0, 1], channels last in memory."""
         inputs = self.images[index].to(device)
         inputs = inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs
-        return Batch(inputs, self.targets[index].to(device), index.to(device))
+        return Batch(channels_last(inputs), self.targets[index].to(device), index.to(device))
 
     def batches(self, size: int, device: torch.device | None = None) -> Iterator[Batch]:
         """The whole split once, in order."""
@@ -72,6 +72,14 @@ class Splits:
     augment: AugmentConfig
     sizes: dict[str, int]  # images a split, test included
     digests: dict[str, str]  # SHA-256 of each split's indices, test included
+
+
+def channels_last(inputs: Tensor) -> Tensor:
+    """Images laid out channels last in memory, in which convolutions take 0.4 to 0.9 of the time; other inputs as is.
+
+    A network's activations follow the layout of its inputs, so this is all that it takes (benchmarks/score.py).
+    """
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
 
 
 def load_splits(config: Any, seed: int) -> Splits:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from torch import Tensor, nn
 
 from pipeline.cost import Cost, measure_cost
-from pipeline.data import Batch
+from pipeline.data import Batch, channels_last
 from pipeline.errors import CandidateError
 from pipeline.frozen import Frozen, derive_seed
 from pipeline.network import Initialisation, initialise, uninitialised
@@ -85,6 +85,7 @@ class Evaluator:
         costs: CostTable | None = None,
         calibrated: Calibrated = lambda key, compute: compute(),
     ) -> None:
+        batch = batch._replace(inputs=channels_last(batch.inputs))
         self._space, self._task, self._batch = space, task, batch
         self._seed, self._draws, self._guard = seed, draws, guard
         self.cost = costs or CostTable(space, task)

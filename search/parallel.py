@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
 
+from pipeline.device import keep_freed_memory
 from pipeline.errors import FailedError, UserError
 from search.attempt import Outcome, attempt
 from search.evaluate import Evaluator
@@ -168,6 +169,7 @@ def _start() -> _Worker:
 def _serve(connection: Connection) -> None:
     """What a process does: take an evaluator or a candidate; answer a candidate with its outcome."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; its end closes the connection
+    keep_freed_memory()
     evaluator: Evaluator | None = None
     scorer = problem = ""
     with contextlib.suppress(EOFError, OSError):  # the parent is gone

@@ -13,7 +13,7 @@ from search.evaluate import CostTable, Evaluator
 from search.parallel import Pool, cores
 from search.space import Architecture
 
-_START_S = 5.0  # a pool of two is ready after 3 to 4 s on a 2-core machine; starting one must save more than that
+_START_S = 3.0  # a pool of two on a 2-core machine answers after 1.4 s when idle; starting one must save more
 _MESSAGE_S = 0.002  # a candidate faster than this is not worth sending
 _SAMPLE = 4  # candidates timed before "auto" decides
 

@@ -96,7 +96,11 @@ class _Cell(nn.Module):
     def __init__(self, operations: dict[tuple[int, int], str], channels: int) -> None:
         super().__init__()
         self.operations = nn.ModuleDict(
-            {_edge_name(*edge): _OPERATION_MODULES[name](channels) for edge, name in operations.items()}
+            {
+                _edge_name(*edge): _OPERATION_MODULES[name](channels)
+                for edge, name in operations.items()
+                if name != "none"
+            }
         )
         self._incoming = {
             target: tuple(source for source in range(target) if operations[source, target] != "none")
@@ -111,13 +115,15 @@ class _Cell(nn.Module):
         return nodes[-1]
 
 
-class _ReluConvBN(nn.Sequential):
+class _ReluConvBN(nn.Module):
     def __init__(self, in_channels: int, channels: int, kernel: int, stride: int = 1) -> None:
-        super().__init__(
-            nn.ReLU(),
-            nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, bias=False),
-            nn.BatchNorm2d(channels),
-        )
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.norm(self.conv(F.relu(inputs)))
+        return outputs
 
 
 class _Reduction(nn.Module):
@@ -138,7 +144,6 @@ class _Reduction(nn.Module):
 
 
 _OPERATION_MODULES: dict[str, Callable[[int], nn.Module]] = {
-    "none": lambda channels: nn.Identity(),  # never called: a node leaves its `none` edges out
     "skip_connect": lambda channels: nn.Identity(),
     "nor_conv_1x1": lambda channels: _ReluConvBN(channels, channels, 1),
     "nor_conv_3x3": lambda channels: _ReluConvBN(channels, channels, 3),
