@@ -127,7 +127,7 @@ def _distil(
     own = derive_seed(arguments.seed, "student", architecture.key, seed)
     with drawn_from(own):
         student: nn.Module = space.build(architecture, splits.task)
-    student, _ = distill(student, teacher, splits, config, seed=own, device=_CPU)
+    student = distill(student, teacher, splits, config, seed=own, device=_CPU).student
     (ours, theirs) = (_logits(network, measured) for network in (student, teacher))
     divergence = F.kl_div(ours.log_softmax(1), theirs.log_softmax(1), reduction="batchmean", log_target=True)
     return {

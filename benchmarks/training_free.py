@@ -201,7 +201,7 @@ def _distil_all(
             seed = derive_seed(arguments.seed, "distill", k)
             with drawn_from(seed):
                 student: nn.Module = space.build(architecture, splits.task)
-            student, _ = distill(student, teacher, splits, config.distill, seed=seed, device=_CPU)
+            student = distill(student, teacher, splits, config.distill, seed=seed, device=_CPU).student
             reached.append(evaluate(student, measured, _CPU).accuracy)
         print(f"distilled {space.format(architecture)}: {', '.join(f'{a:.2%}' for a in reached)}", flush=True)
     return accuracies

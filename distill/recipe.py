@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.methods import KD, METHODS, Method
-from distill.methods.base import SLOTS, Context, Slot
+from distill.methods.base import SLOTS, Context, Exhibit, Slot
 from pipeline.data import Batch
 from pipeline.errors import ConfigError
 from pipeline.network import View, look
@@ -49,20 +49,23 @@ class Recipe:
         self._cached: View | None = None
 
     @property
-    def varies_inputs(self) -> bool:
-        """Whether a method changes the images or the teacher, so that teacher outputs cannot be cached."""
-        return bool(self._owners("data") or self._owners("teacher"))
+    def varies_teacher(self) -> bool:
+        """Whether a method changes the teacher, so that its outputs cannot be cached."""
+        return bool(self._owners("teacher"))
 
     def prepare(self, context: Context, *, cache: bool) -> None:
-        """Look at the data once; with `cache`, keep the teacher's outputs on all training images."""
+        """Look at the data once; with `cache`, keep the teacher's outputs on all training images.
+
+        A method that fills the head is prepared first: others may ask what would ship.
+        """
         self._teacher = context.teacher
-        for method in self.methods:
+        for method in sorted(self.methods, key=lambda method: "head" not in method.fills):
             if context.task.num_classes < method.min_classes:
                 raise ConfigError(
                     [f"method {method.name!r} needs {method.min_classes} classes; {context.task.num_classes} are given"]
                 )
             method.prepare(context)
-        if cache and not self.varies_inputs:
+        if cache and not self.varies_teacher:
             keep_features = bool(self._owners("feature"))
             self._cached = _teacher_outputs(context, keep_features)
 
@@ -83,11 +86,14 @@ class Recipe:
         a, b = weighing.weight(batch)
         target = aiming.target(teacher, batch).detach()
         terms = {
-            "cross_entropy": (a * F.cross_entropy(class_logits, batch.targets, reduction="none")).mean(),
-            "distillation": (b * diverging.divergence(target, student)).mean(),
+            "cross_entropy": a * F.cross_entropy(class_logits, batch.targets, reduction="none"),
+            "distillation": b * diverging.divergence(target, student),
         }
+        if batch.weight is not None:
+            terms = {name: batch.weight * term for name, term in terms.items()}
+        terms = {name: term.mean() for name, term in terms.items()}
         for method in self._owners("feature"):
-            terms.update(method.feature(teacher, student))
+            terms.update(method.feature(teacher, student._replace(logits=class_logits), batch))
         return terms
 
     def end_epoch(self, epoch: int, network: nn.Module) -> None:
@@ -102,6 +108,12 @@ class Recipe:
     def parameters(self) -> Iterable[nn.Parameter]:
         return [parameter for method in self.methods for parameter in method.trainable()]
 
+    def measures(self) -> dict[str, float]:
+        return {f"{method.name}.{name}": value for method in self.methods for name, value in method.measures().items()}
+
+    def exhibits(self) -> tuple[Exhibit, ...]:
+        return tuple(exhibit for method in self.methods for exhibit in method.exhibits())
+
     def state_dict(self) -> dict[str, Any]:
         return {method.name: method.state_dict() for method in self.methods}
 
@@ -110,13 +122,21 @@ class Recipe:
             method.load_state_dict(state[method.name])
 
     def _look_at_teacher(self, batch: Batch) -> View:
-        if self._cached is not None:
-            return View(*(part[batch.index] if len(part) else part for part in self._cached))
+        if self._cached is None:
+            return self._look_at_inputs(batch.inputs)
+        known = View(*(part[batch.index] if len(part) else part for part in self._cached))
+        if batch.altered is None:
+            return known
+        fresh = self._look_at_inputs(batch.inputs[batch.altered])
+        parts = zip(known, fresh, strict=True)
+        return View(*(old.index_put((batch.altered,), new) if len(old) else old for old, new in parts))
+
+    def _look_at_inputs(self, inputs: Tensor) -> View:
         for method in self._owners("teacher"):
-            return method.teacher(batch.inputs)
+            return method.teacher(inputs)
         assert self._teacher is not None, "prepare() comes before loss()"
         with torch.no_grad():
-            return look(self._teacher, batch.inputs)
+            return look(self._teacher, inputs)
 
     def _owners(self, slot: Slot) -> list[Method]:
         return [method for method in self.methods if slot in method.fills]

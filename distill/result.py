@@ -1,5 +1,6 @@
 """What tuning and distillation hand on."""
 
+from distill.methods.base import Exhibit
 from pipeline.cost import Cost
 from pipeline.frozen import Frozen
 from pipeline.metrics import Metrics
@@ -34,3 +35,5 @@ class DistillResult(Frozen):
     best_epoch: int
     stopped_early: bool
     curve: tuple[EpochRecord, ...]
+    measures: dict[str, float] = {}  # what the methods say of their training, as `kd_aif.effective_sample_size`
+    exhibits: tuple[Exhibit, ...] = ()

@@ -1,17 +1,24 @@
 """One distillation: a fresh student, a recipe, the shared loop."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from distill.config import DistillConfig
-from distill.methods.base import Context
+from distill.methods.base import Context, Exhibit
 from distill.recipe import Recipe, make_recipe
 from pipeline.data import Splits
 from pipeline.teacher import frozen
 from pipeline.training import EpochRecord, FitResult, fit
+
+
+class Distilled(NamedTuple):
+    student: nn.Module  # as it ships
+    fitted: FitResult
+    measures: dict[str, float]  # the methods' own figures
+    exhibits: tuple[Exhibit, ...]
 
 
 def distill(
@@ -25,8 +32,8 @@ def distill(
     observe: Callable[[EpochRecord], None] = lambda record: None,
     save: Callable[[dict[str, Any]], None] = lambda state: None,
     resume: dict[str, Any] | None = None,
-) -> tuple[nn.Module, FitResult]:
-    """Train the student in place; returns what ships and how the training went.
+) -> Distilled:
+    """Train the student in place.
 
     The teacher's outputs are computed once where nothing random touches the inputs.
     """
@@ -40,6 +47,7 @@ def distill(
         reference=splits.reference.to(device),
         device=device,
         seed=seed,
+        deployable=lambda: recipe.deployable(student),
     )
     recipe.prepare(context, cache=caches_teacher(recipe, splits))
     result = fit(
@@ -55,9 +63,9 @@ def distill(
         save=save,
         resume=resume,
     )
-    return recipe.deployable(student), result
+    return Distilled(recipe.deployable(student), result, recipe.measures(), recipe.exhibits())
 
 
 def caches_teacher(recipe: Recipe, splits: Splits) -> bool:
     """Whether each image meets the teacher unchanged, epoch after epoch."""
-    return not splits.augment.is_random and not recipe.varies_inputs
+    return not splits.augment.is_random and not recipe.varies_teacher

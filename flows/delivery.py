@@ -62,8 +62,9 @@ def export_models(stage: Stage, student: Candidate) -> ConvertResult:
 def profile_models(stage: Stage, converted: ConvertResult) -> ProfileResult:
     """Latency of both files on validation images, with the raw samples beside it."""
     splits = load_splits(stage.config.data, stage.config.seed)
-    images = splits.validation.batch(torch.arange(min(64, len(splits.validation)))).inputs.numpy()
-    result, timings = profile(converted, stage.run.root, images, stage.config.profile, stage.seed("profile"))
+    images = splits.validation.batch(torch.arange(min(64, len(splits.validation)))).inputs
+    given = images.contiguous().numpy()  # as a device has it; the runtime would copy another layout in every call
+    result, timings = profile(converted, stage.run.root, given, stage.config.profile, stage.seed("profile"))
     samples = {name: timing.samples_ms for name, timing in timings.items()}
     stage.run.write("profile", "samples_ms.json", json.dumps(samples))
     return result

@@ -43,7 +43,7 @@ class ShortTrainings:
             assert last is not None, "a rung follows the one before"
             state = restarted(last)
         training = stage.config.distill.training.model_copy(update={"epochs": epochs, "patience": 0})
-        _, fitted = distill(
+        fitted = distill(
             fresh_student(stage, architecture, self.splits.task),
             self._teacher,
             self.splits,
@@ -52,7 +52,7 @@ class ShortTrainings:
             device=stage.device,
             save=saver(stage, self._name, file),
             resume=state,
-        )
+        ).fitted
         return Trained(fitted.best.accuracy, before + time.perf_counter() - start)
 
     @staticmethod

@@ -4,10 +4,13 @@ Each goes from a run's configuration and the results before it to its own result
 comes next; `flows/chain.py` does.
 """
 
+import copy
 import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+
+from torch import nn
 
 from distill.config import DistillConfig
 from distill.recipe import make_recipe
@@ -18,7 +21,7 @@ from flows.cache import kept_calibration
 from flows.latency import latency_source
 from flows.stage import WEIGHTS, Stage, drawn_from, fresh_student, saved, saver, trained_teacher
 from pipeline.checkpoint import weights_bytes
-from pipeline.cost import measure_cost
+from pipeline.cost import Cost, measure_cost
 from pipeline.data import draw_batch, load_splits
 from pipeline.frozen import Frozen
 from pipeline.metrics import evaluate
@@ -108,7 +111,7 @@ def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
 
     def train(trial_config: DistillConfig, trial: int, observe: Callable[[EpochRecord], None]) -> float:
         scratch = f".trial_{trial}.pt"
-        _, fitted = distill(
+        distilled = distill(
             fresh_student(stage, student.architecture, splits.task),
             teacher,
             splits,
@@ -119,7 +122,7 @@ def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
             save=saver(stage, "tune", scratch),
             resume=saved(stage, "tune", scratch),
         )
-        return fitted.best.accuracy
+        return distilled.fitted.best.accuracy
 
     return tune(
         config,
@@ -136,7 +139,7 @@ def distill_student(stage: Stage, winner: Candidate, tuned: TuneResult) -> Disti
     config = with_hyperparameters(stage.config.distill, tuned.best)
     splits = load_splits(stage.config.data, stage.config.seed)
     student = fresh_student(stage, winner.architecture, splits.task)
-    deployable, fitted = distill(
+    distilled = distill(
         student,
         trained_teacher(stage, splits.task),
         splits,
@@ -147,7 +150,8 @@ def distill_student(stage: Stage, winner: Candidate, tuned: TuneResult) -> Disti
         save=saver(stage, "distill"),
         resume=saved(stage, "distill"),
     )
-    stage.run.write("distill", WEIGHTS, weights_bytes(deployable))
+    stage.run.write("distill", WEIGHTS, weights_bytes(distilled.student))
+    fitted = distilled.fitted
     stage.run.write("distill", "curve.csv", _curve_csv(fitted.curve))
     return DistillResult(
         architecture=winner.architecture,
@@ -156,11 +160,19 @@ def distill_student(stage: Stage, winner: Candidate, tuned: TuneResult) -> Disti
         weight_decay=config.training.weight_decay,
         teacher_cached=caches_teacher(make_recipe(config.methods), splits),
         validation=fitted.best,
-        cost=winner.cost,
+        cost=_cost_of_what_ships(distilled.student, winner.cost, splits.task),
         best_epoch=fitted.best_epoch,
         stopped_early=fitted.stopped_early,
         curve=fitted.curve,
+        measures=distilled.measures,
+        exhibits=distilled.exhibits,
     )
+
+
+def _cost_of_what_ships(network: nn.Module, searched: Cost, task: Task) -> Cost:
+    """The searched student's, counted again: a method's head may have added to it."""
+    counted = measure_cost(lambda: copy.deepcopy(network).cpu(), task.input_shape, task.input_dtype)
+    return searched.model_copy(update={"params": counted.params, "flops": counted.flops})
 
 
 def _epoch_ticker(stage: Stage, epochs: int) -> Callable[[EpochRecord], None]:

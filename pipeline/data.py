@@ -32,10 +32,15 @@ else:  # the union over the table; `data: digits` is short for `data: {name: dig
     ]
 
 
+UNLABELLED = -100  # the target of an example without a label; torch's cross-entropy leaves it out by default
+
+
 class Batch(NamedTuple):
     inputs: Tensor  # [B, C, H, W] float32 in [0, 1]
-    targets: Tensor  # [B] int64
+    targets: Tensor  # [B] int64, or UNLABELLED
     index: Tensor  # type: ignore[assignment]  # shadows tuple.index; [B] int64, position in the split
+    altered: Tensor | None = None  # [B] bool: inputs that are no longer the split's own; None: none is
+    weight: Tensor | None = None  # [B] of each example in the loss; None: 1 for all
 
 
 @dataclass(frozen=True)

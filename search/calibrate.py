@@ -62,6 +62,6 @@ def calibrate(space: SearchSpace, parts: Drawing, seed: int, calibrated: Calibra
 def content_of(batch: Batch, *rest: object) -> str:
     """Names what scores depend on besides the architecture."""
     tensors = hashlib.sha256()
-    for tensor in batch:
+    for tensor in batch[:3]:
         tensors.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest(tensors.hexdigest(), *rest)

@@ -9,7 +9,7 @@ assembled in `distill/recipe.py`, never in a method.
 # N examples, K classes, D embedding width
 
 from abc import ABC
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -33,15 +33,31 @@ class MethodConfig(Frozen):
 
 @dataclass(frozen=True)
 class Context:
-    """What a method may look at before the first epoch. There is no test split in it."""
+    """What a method may look at before the first epoch, and keep. There is no test split in it."""
 
     task: Task
-    teacher: nn.Module
-    student: nn.Module
+    teacher: nn.Module  # frozen
+    student: nn.Module  # the one that the loop trains
     train: ImageSplit
     reference: ImageSplit
     device: torch.device
     seed: int
+    deployable: Callable[[], nn.Module]  # the student as it would ship now: inputs to logits [N, K], whatever the head
+
+
+class Exhibit(Frozen):
+    """Examples that a method wants to show in the report."""
+
+    title: str
+    note: str  # what there is to see, in a sentence or two
+    items: tuple["ExhibitItem", ...]
+
+
+class ExhibitItem(Frozen):
+    caption: str
+    text: str = ""  # of a text task
+    pixels: tuple[int, ...] = ()  # uint8, of shape `shape` flattened
+    shape: tuple[int, ...] = ()  # C, H, W
 
 
 class Method(ABC):
@@ -60,7 +76,11 @@ class Method(ABC):
         """Before the first epoch: statistics, modules of the method's own."""
 
     def data(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Slot `data`; default: the batch as it is. A new batch's inputs void cached teacher outputs."""
+        """Slot `data`; default: the batch as it is.
+
+        What is no longer the split's own input is marked in `altered`, and a target that no longer holds is
+        UNLABELLED; `weight` is of each example in the loss. Runs before every step, with the student in training mode.
+        """
         raise NotImplementedError
 
     def teacher(self, inputs: Tensor) -> View:
@@ -79,8 +99,8 @@ class Method(ABC):
         """Slot `weight`, (a, b) of the cross-entropy and of the divergence, each [N] or one number."""
         raise NotImplementedError
 
-    def feature(self, teacher: View, student: View) -> Mapping[str, Tensor]:
-        """Slot `feature`: named scalars, already times their lambda; default: none."""
+    def feature(self, teacher: View, student: View, batch: Batch) -> Mapping[str, Tensor]:
+        """Slot `feature`: named scalars, already times their lambda; default: none. Logits are the classes'."""
         raise NotImplementedError
 
     def head(self, embedding: Tensor) -> Tensor:
@@ -92,7 +112,10 @@ class Method(ABC):
         raise NotImplementedError
 
     def deployable(self, student: nn.Module) -> nn.Module:
-        """With slot `head`: the network that ships, images to logits [N, K]; default: the student itself."""
+        """With slot `head`: the network that ships, images to logits [N, K]; default: the student itself.
+
+        Also asked of a method never prepared, for a network of the right shape, whose weights come from a file.
+        """
         return student
 
     def trainable(self) -> Iterable[nn.Parameter]:
@@ -101,6 +124,14 @@ class Method(ABC):
 
     def end_epoch(self, epoch: int, student: nn.Module) -> None:
         """After an epoch, before its validation."""
+
+    def measures(self) -> dict[str, float]:
+        """After training, at the best epoch: figures for the report, by name."""
+        return {}
+
+    def exhibits(self) -> tuple[Exhibit, ...]:
+        """After training, at the best epoch: examples for the report."""
+        return ()
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs so that it does not differ."""

@@ -50,7 +50,10 @@ def prepared(task, make_splits, make_network):
         teacher, student = make_network(1, (8, 12, 16)), make_network(2)
         frozen(teacher).requires_grad_(teacher_trainable)
         recipe = make_recipe([METHODS[name].Config()])
-        recipe.prepare(Context(task, teacher, student, splits.train, splits.reference, CPU, seed=0), cache=False)
+        context = Context(
+            task, teacher, student, splits.train, splits.reference, CPU, 0, lambda: recipe.deployable(student)
+        )
+        recipe.prepare(context, cache=False)
         batch = recipe.prepare_batch(splits.train.batch(torch.arange(24)), torch.Generator().manual_seed(0))
         return recipe, teacher, student, batch
 
@@ -106,9 +109,9 @@ def test_training_goes_on_from_a_saved_state_bit_for_bit(name, task, make_splits
         return distill(make_network(student_seed), make_network(1), splits, config, seed=0, device=CPU, **options)
 
     saved = []
-    expected, undisturbed = run(2, save=lambda state: saved.append(state_bytes(state)))
+    expected, undisturbed, *_ = run(2, save=lambda state: saved.append(state_bytes(state)))
     resume = torch.load(io.BytesIO(saved[1]), weights_only=True)
-    found, result = run(77, resume=resume)
+    found, result, *_ = run(77, resume=resume)
     assert all(torch.equal(v, found.state_dict()[k]) for k, v in expected.state_dict().items())
     assert [r.terms for r in result.curve] == [r.terms for r in undisturbed.curve]
 
@@ -178,7 +181,7 @@ def test_the_exported_graph_is_the_plain_students(name, task, make_splits, make_
     """Both trained, because the exporter merges weights that are equal, as those of a fresh network are."""
     plain, splits = make_network(2), make_splits(task)
     config = DistillConfig(methods=(METHODS[name].Config(),), training=StudentTrainingConfig(epochs=2))
-    shipped, _ = distill(copy.deepcopy(plain), make_network(1), splits, config, seed=0, device=CPU)
+    shipped = distill(copy.deepcopy(plain), make_network(1), splits, config, seed=0, device=CPU).student
     fit(plain, Supervised(), splits.train, splits.validation, config.training, seed=0, device=CPU)
     expected, found = (to_onnx(network, task.input_shape, 20) for network in (plain, shipped))
     assert signature(found) == signature(expected)

@@ -15,7 +15,7 @@ from distill.methods.kd import KDConfig
 from distill.recipe import Recipe, make_recipe, slot_conflicts
 from distill.train import caches_teacher, distill
 from pipeline.blocks import CifarResNet
-from pipeline.data import load_splits
+from pipeline.data import UNLABELLED, Batch, load_splits
 from pipeline.datasets import DigitsConfig
 from pipeline.datasets.base import AugmentConfig
 from pipeline.errors import ConfigError
@@ -45,7 +45,9 @@ def prepared(make_task, make_splits, make_network):
         splits = make_splits(make_task(), augment)
         teacher, student = frozen(make_network(1, (8, 12, 16))), make_network(2)
         recipe = make_recipe(methods) if isinstance(methods[0], MethodConfig) else Recipe(methods)
-        context = Context(splits.task, teacher, student, splits.train, splits.reference, CPU, seed=0)
+        context = Context(
+            splits.task, teacher, student, splits.train, splits.reference, CPU, seed=0, deployable=lambda: student
+        )
         recipe.prepare(context, cache=cache)
         return recipe, student, splits.train.batch(torch.arange(4, 20)), teacher
 
@@ -96,7 +98,9 @@ def second_method(name, slot):
     hooks = {
         "weight": lambda self, batch: (torch.zeros(len(batch.targets)), (batch.index % 2).float()),
         "data": lambda self, batch, generator: batch._replace(inputs=1 - batch.inputs),
-        "feature": lambda self, teacher, student: {"mean": (student.embedding.mean() - teacher.embedding.mean()) ** 2},
+        "feature": lambda self, teacher, student, batch: {
+            "mean": (student.embedding - teacher.embedding.mean()).mean()
+        },
         "target": lambda self, teacher, batch: F.one_hot(batch.targets, 3).float(),
         "divergence": lambda self, target, student: (student.logits - target).abs().sum(1),
         "teacher": lambda self, inputs: None,
@@ -178,7 +182,7 @@ def test_cached_teacher_outputs_equal_fresh_ones(prepared):
     (cached, student, batch, _), (fresh, _, _, _) = prepared(methods, cache=True), prepared(methods)
     student.eval()
     order = torch.randperm(len(batch.targets))
-    shuffled = type(batch)(*(part[order] for part in batch))
+    shuffled = type(batch)(*(part[order] for part in batch[:3]))
     for given in (batch, shuffled):
         one, other = cached.loss(student, given), fresh.loss(student, given)
         for name in one:
@@ -196,14 +200,14 @@ def test_the_teacher_looks_once_at_each_image_unless_images_vary(make_network, m
 
 
 @pytest.mark.parametrize("slot", SLOTS)
-def test_only_methods_that_change_images_or_teacher_forbid_the_cache(monkeypatch, make_task, make_splits, slot):
+def test_only_methods_that_change_the_teacher_forbid_the_cache(monkeypatch, make_task, make_splits, slot):
     if slot == "head":
         method = type("Headed", (Method,), {"name": "other", "paper": "", "fills": frozenset({"head"})})
     else:
         method = second_method("other", slot)
     monkeypatch.setitem(METHODS, "other", method)
     recipe = Recipe([method(None)])
-    assert caches_teacher(recipe, make_splits(make_task())) == (slot not in ("data", "teacher"))
+    assert caches_teacher(recipe, make_splits(make_task())) == (slot != "teacher")
 
 
 def test_a_method_of_the_data_slot_changes_what_student_and_teacher_see(monkeypatch, prepared):
@@ -214,6 +218,38 @@ def test_a_method_of_the_data_slot_changes_what_student_and_teacher_see(monkeypa
     assert torch.equal(seen.targets, batch.targets)
 
 
+def test_the_teacher_looks_again_at_what_a_method_altered_and_only_at_that(monkeypatch, prepared):
+    def half_negative(self, batch, generator):
+        altered = torch.arange(len(batch.targets)) % 2 == 1
+        inputs = torch.where(altered[:, None, None, None], 1 - batch.inputs, batch.inputs)
+        return batch._replace(inputs=inputs, altered=altered)
+
+    method = second_method("negative", "data")
+    method.data = half_negative
+    monkeypatch.setitem(METHODS, "negative", method)
+    cached, student, batch, _ = prepared([KD(), method(None)], cache=True)
+    fresh = prepared([KD(), method(None)])[0]
+    given = cached.prepare_batch(batch, torch.Generator())
+    student.eval()
+    one, other = (recipe.loss(student, given)["distillation"].item() for recipe in (cached, fresh))
+    assert one == pytest.approx(other, rel=1e-6)
+    assert one != pytest.approx(cached.loss(student, batch)["distillation"].item(), rel=1e-3)
+
+
+def test_examples_count_by_their_weight_and_without_a_label_in_the_divergence_alone(prepared):
+    recipe, student, batch, _ = prepared([KDConfig()])
+    student.eval()
+    alone = [recipe.loss(student, Batch(*(part[n : n + 1] for part in batch[:3]))) for n in range(4)]
+    weight = torch.tensor([0.0, 2.0, 1.0, 0.5])
+    four = Batch(*(part[:4].clone() for part in batch[:3]), weight=weight)
+    four.targets[1] = UNLABELLED
+    found = recipe.loss(student, four)
+    labelled = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    for name, counted in (("cross_entropy", weight * labelled), ("distillation", weight)):
+        expected = sum(float(w) * terms[name].item() for w, terms in zip(counted, alone, strict=True)) / 4
+        assert found[name].item() == pytest.approx(expected, rel=1e-4)
+
+
 def test_distilling_with_and_without_the_cache_ends_with_the_same_student(
     monkeypatch, make_network, make_task, make_splits
 ):
@@ -222,7 +258,7 @@ def test_distilling_with_and_without_the_cache_ends_with_the_same_student(
     runs = []
     for cached in (True, False):
         monkeypatch.setattr("distill.train.caches_teacher", lambda recipe, splits, cached=cached: cached)
-        _, result = distill(make_network(2), make_network(1), splits, config, seed=0, device=CPU)
+        result = distill(make_network(2), make_network(1), splits, config, seed=0, device=CPU).fitted
         runs.append([record.loss for record in result.curve])
     assert runs[0] == pytest.approx(runs[1], rel=1e-3)
 
@@ -246,6 +282,6 @@ def test_distillation_on_the_bundled_digits_beats_chance_by_far():
     initialise(student, "kaiming", 0)
     fit(teacher, Supervised(), splits.train, splits.validation, TrainingConfig(epochs=4), seed=0, device=CPU)
     config = DistillConfig(training=StudentTrainingConfig(epochs=4))
-    shipped, result = distill(student, teacher, splits, config, seed=0, device=CPU)
+    shipped, result, *_ = distill(student, teacher, splits, config, seed=0, device=CPU)
     assert shipped is student
     assert result.best.accuracy > 0.7

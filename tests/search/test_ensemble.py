@@ -40,7 +40,7 @@ def teacher_of(task, width=16):
 
 
 def first(batch, count):
-    return Batch(*(part[:count] for part in batch))
+    return Batch(*(part[:count] for part in batch[:3]))
 
 
 def test_the_ensemble_is_the_weighted_sum_of_its_clipped_standardised_parts(space, task, batch):
