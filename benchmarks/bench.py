@@ -1,0 +1,37 @@
+"""What a benchmark of methods runs on; each file in benchmarks/tasks/ makes one."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from torch import nn
+
+from distill.config import StudentTrainingConfig
+from pipeline.data import ImageSplit, Splits
+
+TASKS = Path(__file__).with_name("tasks")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A teacher, the data to distil it on, and test sets; methods differ in nothing else."""
+
+    splits: Splits
+    teacher: nn.Module  # trained
+    make_student: Callable[[int], nn.Module]  # fresh weights from a seed
+    tests: dict[str, ImageSplit]  # by name; the first is the one that the data is from
+    training: StudentTrainingConfig  # the same epochs for every method
+
+
+Make = Callable[[int, Path, Path], Bench]  # (seed, data folder, folder to keep trained teachers in) -> Bench
+
+
+def task_names() -> list[str]:
+    return sorted(path.stem for path in TASKS.glob("*.py") if not path.stem.startswith("_"))
+
+
+def load_task(name: str) -> Make:
+    """The `make` of a task's file."""
+    return cast(Make, importlib.import_module(f"tasks.{name}").make)

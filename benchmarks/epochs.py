@@ -1,0 +1,123 @@
+"""What an epoch of each method costs, beside a plain supervised epoch of the same student.
+
+    python benchmarks/epochs.py [--methods kd lelp hard random_affine kd_aif] [--images 4096] [--turns 5]
+
+All train the same student on the same images with the same batch size, the teacher's outputs computed beforehand where
+the product would; the preparation (the teacher's look at the data, a method's statistics) is timed by itself. Epochs
+of all take turns in a random order, the first of each is left out, and the ratio is a turn's to the supervised epoch of
+the same turn. Images are noise: what they show costs nothing. `--baseline random_affine` compares with another method.
+"""
+
+import argparse
+import copy
+import random
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from distill.config import DistillConfig
+from distill.methods.base import Context
+from distill.recipe import Recipe, make_recipe
+from pipeline.blocks import CifarResNet
+from pipeline.data import ImageSplit
+from pipeline.device import DeviceConfig, select_device
+from pipeline.network import initialise
+from pipeline.provenance import describe_machine
+from pipeline.task import Task
+from pipeline.teacher import frozen
+from pipeline.training import Objective, Supervised, TrainingConfig, fit
+
+_CPU = torch.device("cpu")
+
+
+def main() -> None:
+    arguments = _arguments()
+    select_device(DeviceConfig(accelerator="cpu", threads=arguments.threads))
+    task = Task(
+        labels=tuple(map(str, range(10))),
+        input_shape=(3, arguments.side, arguments.side),
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+    )
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(count: int) -> ImageSplit:
+        images = torch.randint(256, (count, *task.input_shape), generator=generator, dtype=torch.uint8)
+        return ImageSplit(images, torch.randint(10, (count,), generator=generator))
+
+    train, reference = noise(arguments.images), noise(512)
+    teacher, student = _network(task, (16, 32, 64), 3), _network(task, (8, 16, 32), 1)
+    frozen(teacher)
+    machine = describe_machine()
+    print(
+        f"{machine['cpu']}, {arguments.threads} thread(s), torch {torch.__version__}; {arguments.images:,} images of "
+        f"{arguments.side} x {arguments.side}, batch {arguments.batch_size}"
+    )
+    epochs: dict[str, Callable[[], None]] = {"supervised": _epoch(student, Supervised(), train, arguments)}
+    for label in arguments.methods:
+        own = copy.deepcopy(student)
+        recipe = make_recipe(DistillConfig.model_validate({"methods": label.split("+")}).methods)
+        start = time.perf_counter()
+        _prepare(recipe, Context(task, teacher, own, train, reference, _CPU, 0, _shipping(recipe, own)))
+        print(f"{label}: preparation {time.perf_counter() - start:.2f} s")
+        epochs[label] = _epoch(own, recipe, train, arguments)
+    taken: dict[str, list[float]] = {label: [] for label in epochs}
+    rng = random.Random(0)
+    for turn in range(arguments.turns + 1):
+        for label in rng.sample(list(epochs), len(epochs)):
+            start = time.perf_counter()
+            epochs[label]()
+            if turn:
+                taken[label].append(time.perf_counter() - start)
+    base = taken[arguments.baseline]
+    print(f"| method | seconds an epoch | over {arguments.baseline}: median | lowest | highest |")
+    print("| --- | --- | --- | --- | --- |")
+    for label, seconds in taken.items():
+        ratios = sorted(a / b for a, b in zip(seconds, base, strict=True))
+        spread = f"{statistics.median(ratios):.2f} | {ratios[0]:.2f} | {ratios[-1]:.2f}"
+        print(f"| `{label}` | {statistics.median(seconds):.2f} | {spread} |")
+
+
+def _network(task: Task, widths: tuple[int, int, int], blocks: int) -> CifarResNet:
+    network = CifarResNet((blocks,) * 3, widths, num_classes=task.num_classes, mean=task.mean, std=task.std)
+    initialise(network, "kaiming", 0)
+    return network
+
+
+def _prepare(recipe: Recipe, context: Context) -> None:
+    recipe.prepare(context, cache=not recipe.varies_teacher)
+
+
+def _shipping(recipe: Recipe, student: torch.nn.Module) -> Callable[[], torch.nn.Module]:
+    return lambda: recipe.deployable(student)
+
+
+def _epoch(
+    student: torch.nn.Module, objective: Objective, train: ImageSplit, arguments: argparse.Namespace
+) -> Callable[[], None]:
+    """One epoch of training; its validation is on two images."""
+    validation = ImageSplit(train.images[:2], train.targets[:2])
+    config = TrainingConfig(epochs=1, batch_size=arguments.batch_size, learning_rate=1e-3)
+
+    def run() -> None:
+        fit(student, objective, train, validation, config, seed=0, device=_CPU)
+
+    return run
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", default=["kd"], help="recipes, parts joined by +")
+    parser.add_argument("--baseline", default="supervised")
+    parser.add_argument("--images", type=int, default=4096)
+    parser.add_argument("--side", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--turns", type=int, default=5)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""What distillation methods gain over plain KD and over no distillation, paired by seed.
+
+    python benchmarks/methods.py --task mnist_shift --methods none kd hard --seeds 5 --data FOLDER --out FOLDER
+
+A seed fixes the data's draw, the teacher, the student's first weights and the order of the images; within a seed,
+methods differ in the recipe alone and train for the same epochs. A method is a recipe, its parts joined by `+`, each a
+name of the methods' table with its settings, as in `kd(temperature=8)` or `hard+lelp(directions=kmeans)`; `none` is
+cross-entropy on the labels. With --tune N each of them, the plain ones included, gets N trials of Optuna over the
+ranges that it declares, on the validation images of one seed that is not among those reported.
+
+Differences are means over seeds with Student's 95 % interval; a method is said to win or lose only where the interval
+leaves out 0. `--gap-to LABEL` adds the share of the gap from plain KD to another method that each closes. Every
+training is kept in FOLDER/TASK.jsonl as it ends, and is not repeated.
+"""
+
+import argparse
+import copy
+import json
+import math
+import re
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import scipy.stats
+import torch
+import yaml
+from bench import Bench, Make, load_task, task_names
+
+from distill.config import DistillConfig, TuneConfig
+from distill.train import distill
+from distill.tune import tune, with_hyperparameters
+from pipeline.device import DeviceConfig, select_device
+from pipeline.frozen import digest
+from pipeline.metrics import evaluate
+from pipeline.provenance import describe_machine
+
+_CPU = torch.device("cpu")
+
+Row = dict[str, Any]  # {label, seed, settings, accuracy: {test: value}, validation, seconds, best_epoch}
+
+
+def main() -> None:
+    arguments = _arguments()
+    select_device(DeviceConfig(accelerator="cpu", threads=1))
+    make = load_task(arguments.task)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    configs = {label: _parse(label) for label in arguments.methods}
+    if arguments.tune:
+        bench = make(arguments.first_seed - 1, arguments.data, arguments.out)
+        configs = {label: _tuned(bench, label, methods, arguments) for label, methods in configs.items()}
+    rows = [row for seed in seeds for row in _of_seed(make, seed, configs, arguments)]
+    print(_report(rows, arguments, seeds))
+
+
+def _parse(label: str) -> list[dict[str, Any]]:
+    """`hard+lelp(directions=kmeans)` as configurations of methods."""
+    methods = []
+    for part in re.split(r"\+(?![^(]*\))", label):
+        found = re.fullmatch(r"(\w+)(?:\((.*)\))?", part.strip())
+        if not found:
+            raise SystemExit(f"{part!r} is no method; expected name or name(key=value, …)")
+        settings = (item.partition("=") for item in (found[2] or "").split(",") if item.strip())
+        given: dict[str, Any] = {"name": found[1]}
+        methods.append(given | {key.strip(): yaml.safe_load(value) for key, _, value in settings})
+    return methods
+
+
+def _config(bench: Bench, methods: Sequence[dict[str, Any]], training: Mapping[str, float]) -> DistillConfig:
+    told = {**bench.training.model_dump(), **training}
+    return DistillConfig.model_validate({"methods": list(methods), "training": told})
+
+
+def _tuned(bench: Bench, label: str, methods: list[dict[str, Any]], arguments: argparse.Namespace) -> list[Any]:
+    """The method's configurations with the best of its trials put in, the training's as a last item `training`."""
+    base = _config(bench, methods, {})
+    settings = digest(arguments.task, methods, arguments.tune, bench.training)[:16]
+    path: Path = arguments.out / f"{arguments.task}_{settings}.json"
+    if not path.exists():
+
+        def train(config: DistillConfig, trial: int, observe: Any) -> float:
+            student = bench.make_student(arguments.first_seed - 1)
+            teacher = copy.deepcopy(bench.teacher)
+            done = distill(student, teacher, bench.splits, config, seed=0, device=_CPU, observe=observe)
+            return done.fitted.best.accuracy
+
+        epochs = base.training.epochs
+        config = TuneConfig(trials=arguments.tune, epochs=epochs, min_epochs=max(1, epochs // 9))
+        found = tune(config, base, train, path.with_suffix(".db"), seed=0)
+        path.write_text(json.dumps(found.best))
+    best: dict[str, float] = json.loads(path.read_text())
+    print(f"{label}: {best}", file=sys.stderr)
+    chosen = with_hyperparameters(base, best)
+    return [*(method.model_dump() for method in chosen.methods), {"training": _own(best)}]
+
+
+def _own(best: dict[str, float]) -> dict[str, float]:
+    return {name.partition(".")[2]: value for name, value in best.items() if name.startswith("training.")}
+
+
+def _of_seed(make: Make, seed: int, configs: dict[str, list[Any]], arguments: argparse.Namespace) -> list[Row]:
+    """Every method's row of one seed; trained where the journal has none."""
+    journal = arguments.out / f"{arguments.task}.jsonl"
+    known = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+    kept = {(row["settings"], row["seed"]): row for row in known}
+    bench: Bench | None = None
+    rows = []
+    for label, methods in configs.items():
+        settings = digest(methods, arguments.epochs)[:16]
+        if (settings, seed) not in kept:
+            bench = bench or make(seed, arguments.data, arguments.out)
+            row: Row = {"label": label, "seed": seed, "settings": settings} | _train(
+                bench, methods, seed, arguments.epochs
+            )
+            with journal.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            kept[settings, seed] = row
+            shown = "  ".join(f"{name} {100 * value:.2f}" for name, value in row["accuracy"].items())
+            print(f"seed {seed}  {label}: {shown}  ({row['seconds']:.0f} s)", file=sys.stderr)
+        rows.append(kept[settings, seed] | {"label": label})
+    return rows
+
+
+def _train(bench: Bench, methods: list[Any], seed: int, epochs: int | None) -> Row:
+    training: dict[str, float] = {"epochs": epochs} if epochs else {}
+    for method in methods:
+        training |= method.get("training", {})
+    config = _config(bench, [method for method in methods if "training" not in method], training)
+    student, teacher = bench.make_student(seed), copy.deepcopy(bench.teacher)
+    start = time.process_time()
+    done = distill(student, teacher, bench.splits, config, seed=seed, device=_CPU)
+    seconds = time.process_time() - start
+    return {
+        "accuracy": {name: evaluate(done.student, split, _CPU).accuracy for name, split in bench.tests.items()},
+        "validation": done.fitted.best.accuracy,
+        "best_epoch": done.fitted.best_epoch,
+        "epochs": len(done.fitted.curve),
+        "seconds": seconds,
+        "measures": done.measures,
+    }
+
+
+def _report(rows: list[Row], arguments: argparse.Namespace, seeds: Sequence[int]) -> str:
+    """Tables in Markdown, one a test set."""
+    machine = describe_machine()
+    by: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        by.setdefault(row["label"], {})[row["seed"]] = row
+    lines = [
+        f"    python benchmarks/methods.py {shlex.join(_shown(sys.argv[1:]))}",
+        "",
+        f"{machine['cpu']}, 1 thread, torch {torch.__version__}; seeds {seeds[0]} to {seeds[-1]}, n = {len(seeds)}; "
+        f"{max(row['epochs'] for row in rows)} epochs"
+        + (f"; {arguments.tune} tuning trials each" if arguments.tune else "; settings as given, none tuned here")
+        + ". Mean and standard deviation in per cent; differences in points with Student's 95 % interval, paired by "
+        "seed. Time is processor time over plain KD's, median of seeds.",
+    ]
+    for test in rows[0]["accuracy"]:
+        values = {label: [of[s]["accuracy"][test] * 100 for s in seeds] for label, of in by.items()}
+        against = [label for label in dict.fromkeys(("kd", "none", *arguments.against)) if label in by]
+        gap = [f"gap to {arguments.gap_to} closed"] if arguments.gap_to else []
+        lines += ["", f"### {test}", "", _row("method", "accuracy", *(f"against {b}" for b in against), *gap, "time")]
+        lines.append(_row(*("---" for _ in range(3 + len(against) + len(gap)))))
+        for label, taken in values.items():
+            cells = [f"{statistics.fmean(taken):.2f} ± {_std(taken):.2f}"]
+            cells += [_difference(taken, values[base]) if base != label else "–" for base in against]
+            if gap:
+                cells.append(_closed(taken, values["kd"], values[arguments.gap_to]))
+            times = [of["seconds"] / by["kd"][s]["seconds"] for s, of in by[label].items()] if "kd" in by else []
+            lines.append(_row(f"`{label}`", *cells, f"{statistics.median(times):.2f}" if times else "–"))
+    return "\n".join(lines)
+
+
+def _shown(words: Sequence[str]) -> list[str]:
+    """The command without this machine's folders."""
+    shown = list(words)
+    for option, name in (("--data", "DATA"), ("--out", "OUT")):
+        if option in shown:
+            shown[shown.index(option) + 1] = name
+    return shown
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _std(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _difference(one: Sequence[float], other: Sequence[float]) -> str:
+    """Mean of the paired differences, its interval, and what may be said of it."""
+    differences = [a - b for a, b in zip(one, other, strict=True)]
+    mean, n = statistics.fmean(differences), len(differences)
+    if n < 2:
+        return f"{mean:+.2f}"
+    half = float(scipy.stats.t.ppf(0.975, n - 1)) * _std(differences) / math.sqrt(n)
+    verdict = "not separable" if abs(mean) <= half else "wins" if mean > 0 else "loses"
+    return f"{mean:+.2f} ± {half:.2f}, {verdict}; lowest {min(differences):+.2f}"
+
+
+def _closed(one: Sequence[float], plain: Sequence[float], goal: Sequence[float]) -> str:
+    shares = [(a - b) / (c - b) for a, b, c in zip(one, plain, goal, strict=True) if c != b]
+    return f"{100 * statistics.fmean(shares):.0f} %" if shares else "–"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=task_names(), required=True)
+    parser.add_argument("--methods", nargs="+", required=True)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=100)
+    parser.add_argument("--epochs", type=int, help="instead of the task's own")
+    parser.add_argument("--tune", type=int, default=0, help="trials for each method")
+    parser.add_argument("--against", nargs="*", default=[], help="more methods to compare with, from --methods")
+    parser.add_argument("--gap-to", help="a method of --methods")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

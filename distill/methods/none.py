@@ -1,0 +1,27 @@
+"""No distillation: the baseline that every method is compared with."""
+
+from typing import Any, ClassVar, Literal
+
+from distill.methods.base import Method, MethodConfig, Slot
+from pipeline.data import Batch
+
+
+class NoneConfig(MethodConfig):
+    """The labels alone; the teacher is not listened to."""
+
+    name: Literal["none"] = "none"
+
+
+class NoDistillation(Method):
+    """L = CE: a = 1 and b = 0."""
+
+    name: ClassVar[str] = "none"
+    paper: ClassVar[str] = "a baseline, no paper (2026)"
+    fills: ClassVar[frozenset[Slot]] = frozenset({"weight"})
+    Config: ClassVar[type[MethodConfig]] = NoneConfig
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config or NoneConfig())
+
+    def weight(self, batch: Batch) -> tuple[float, float]:
+        return 1.0, 0.0
