@@ -16,7 +16,7 @@ class NoDistillation(Method):
     """L = CE: a = 1 and b = 0."""
 
     name: ClassVar[str] = "none"
-    paper: ClassVar[str] = "a baseline, no paper (2026)"
+    paper: ClassVar[str] = "a baseline without a paper, 2026"
     fills: ClassVar[frozenset[Slot]] = frozenset({"weight"})
     Config: ClassVar[type[MethodConfig]] = NoneConfig
 

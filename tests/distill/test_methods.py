@@ -186,4 +186,4 @@ def test_the_exported_graph_is_the_plain_students(name, task, make_splits, make_
     expected, found = (to_onnx(network, task.input_shape, 20) for network in (plain, shipped))
     assert signature(found) == signature(expected)
     assert len(found) == len(expected)
-    assert found != expected  # other weights
+    assert (found == expected) == (name == "none")  # other weights, but for the labels alone
