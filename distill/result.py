@@ -4,7 +4,7 @@ from distill.methods.base import Exhibit
 from pipeline.cost import Cost
 from pipeline.frozen import Frozen
 from pipeline.metrics import Metrics
-from pipeline.training import EpochRecord
+from pipeline.training_state import EpochRecord
 
 
 class TrialRecord(Frozen):

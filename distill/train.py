@@ -10,8 +10,10 @@ from distill.config import DistillConfig
 from distill.methods.base import Context, Exhibit
 from distill.recipe import Recipe, make_recipe
 from pipeline.data import Splits
+from pipeline.device import FP32, Compute
 from pipeline.teacher import frozen
-from pipeline.training import EpochRecord, FitResult, fit
+from pipeline.training import FitResult, fit
+from pipeline.training_state import EpochRecord
 
 
 class Distilled(NamedTuple):
@@ -32,6 +34,7 @@ def distill(
     observe: Callable[[EpochRecord], None] = lambda record: None,
     save: Callable[[dict[str, Any]], None] = lambda state: None,
     resume: dict[str, Any] | None = None,
+    compute: Compute = FP32,
 ) -> Distilled:
     """Train the student in place.
 
@@ -62,6 +65,7 @@ def distill(
         observe=observe,
         save=save,
         resume=resume,
+        compute=compute,
     )
     return Distilled(recipe.deployable(student), result, recipe.measures(), recipe.exhibits())
 

@@ -18,7 +18,7 @@ from distill.result import TrialRecord, TuneResult
 from distill.tunable import TuningRange, tuning_ranges
 from pipeline.errors import FailedError, TrainingError
 from pipeline.frozen import derive_seed
-from pipeline.training import EpochRecord
+from pipeline.training_state import EpochRecord
 
 if TYPE_CHECKING:
     import optuna

@@ -10,7 +10,7 @@ from flows.stage import Stage, fresh_student, saved, saver, trained_teacher
 from pipeline.data import ImageSplit, Splits, load_splits
 from pipeline.frozen import digest
 from pipeline.teacher import frozen
-from pipeline.training import restarted
+from pipeline.training_state import restarted
 from search.tournament import Trained
 
 
@@ -52,6 +52,7 @@ class ShortTrainings:
             device=stage.device,
             save=saver(stage, self._name, file),
             resume=state,
+            compute=stage.compute,
         ).fitted
         return Trained(fitted.best.accuracy, before + time.perf_counter() - start)
 

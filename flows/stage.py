@@ -11,7 +11,7 @@ from torch import nn
 from distill.recipe import make_recipe
 from flows.config import RunConfig
 from pipeline.checkpoint import load_weights, read_state, state_bytes
-from pipeline.device import select_device
+from pipeline.device import Compute, select_device
 from pipeline.frozen import derive_seed
 from pipeline.rundir import RunDir
 from pipeline.task import Task
@@ -33,6 +33,10 @@ class Stage:
     @property
     def device(self) -> torch.device:
         return select_device(self.config.device)
+
+    @property
+    def compute(self) -> Compute:
+        return Compute(self.config.device.precision, self.config.device.gpus)
 
     def seed(self, *parts: object) -> int:
         return derive_seed(self.config.seed, *map(str, parts))

@@ -27,7 +27,8 @@ from pipeline.frozen import Frozen
 from pipeline.metrics import evaluate
 from pipeline.task import Task
 from pipeline.teacher import TeacherResult, build_teacher, frozen, load_teacher, teacher_metadata
-from pipeline.training import EpochRecord, Supervised, fit
+from pipeline.training import Supervised, fit
+from pipeline.training_state import EpochRecord
 from search.result import Candidate, SearchResult
 from search.search import find_student, require_feasible
 
@@ -72,6 +73,7 @@ def train_teacher(stage: Stage) -> TeacherResult:
             observe=_epoch_ticker(stage, config.training.epochs),
             save=saver(stage, "teacher"),
             resume=saved(stage, "teacher"),
+            compute=stage.compute,
         )
         validation, best_epoch, curve = fitted.best, fitted.best_epoch, fitted.curve
         stage.run.write("teacher", "curve.csv", _curve_csv(curve))
@@ -121,6 +123,7 @@ def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
             observe=observe,
             save=saver(stage, "tune", scratch),
             resume=saved(stage, "tune", scratch),
+            compute=stage.compute,
         )
         return distilled.fitted.best.accuracy
 
@@ -149,6 +152,7 @@ def distill_student(stage: Stage, winner: Candidate, tuned: TuneResult) -> Disti
         observe=_epoch_ticker(stage, config.training.epochs),
         save=saver(stage, "distill"),
         resume=saved(stage, "distill"),
+        compute=stage.compute,
     )
     stage.run.write("distill", WEIGHTS, weights_bytes(distilled.student))
     fitted = distilled.fitted

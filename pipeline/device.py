@@ -1,14 +1,20 @@
-"""Where tensors live and how many threads compute."""
+"""Where tensors live, how many threads and GPUs compute, and in what precision."""
 
 import ctypes
 import sys
-from typing import Literal
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
+from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.frozen import Frozen
+from pipeline.network import Classifier
+
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class DeviceConfig(Frozen):
@@ -16,6 +22,8 @@ class DeviceConfig(Frozen):
     threads: int = Field(
         0, ge=0, le=1024, description="of torch on the CPU; 0 leaves its choice, 1 repeats bit for bit"
     )
+    precision: Precision = Field("fp32", description="of training; bf16 and fp16 are mixed, evaluation stays fp32")
+    gpus: int = Field(1, ge=0, le=64, description="that share each training batch; 0 takes all there are")
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -48,4 +56,69 @@ def select_device(config: DeviceConfig) -> torch.device:
     if config.accelerator == "cuda" and not torch.cuda.is_available():
         raise UserError("device.accelerator is 'cuda', but torch sees no CUDA device; use 'auto' or 'cpu'")
     use_cuda = config.accelerator != "cpu" and torch.cuda.is_available()
+    there = torch.cuda.device_count() if use_cuda else 0
+    if config.gpus > max(1, there):
+        raise UserError(f"device.gpus is {config.gpus}, but torch sees {there}; 0 takes all there are")
+    if config.precision == "fp16" and not use_cuda:
+        raise UserError("device.precision 'fp16' needs a CUDA device; use 'bf16' or 'fp32'")
     return torch.device("cuda" if use_cuda else "cpu")
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How a training step computes; the weights and the optimizer stay fp32 on one device whatever it says."""
+
+    precision: Precision = "fp32"
+    gpus: int = 1  # 0: all there are
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """For the forward pass and the loss; losses compute their softmaxes in fp32 by themselves."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
+
+    def scaler(self, device: torch.device) -> torch.amp.GradScaler:
+        """Keeps fp16 gradients from vanishing; does nothing in other precisions."""
+        return torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+
+    def spread(self, network: nn.Module, device: torch.device) -> nn.Module:
+        """The network itself, or on several GPUs one whose features each of them computes for its share of a batch."""
+        count = self.gpus or torch.cuda.device_count()
+        return network if device.type != "cuda" or count < 2 else _Spread(network, count)
+
+
+FP32 = Compute()
+
+
+class _Spread(nn.Module):
+    """A classifier whose features are computed on several GPUs; pooling, logits and losses see the whole batch.
+
+    So whatever a loss compares within a batch, and whatever a method keeps, is as on one GPU. Batch norm sees the share
+    of its GPU, and the first one's running statistics are kept, as with torch's DataParallel.
+    """
+
+    def __init__(self, network: nn.Module, count: int) -> None:
+        super().__init__()
+        self.network, self._gpus = network, list(range(count))
+
+    def forward_features(self, inputs: Tensor) -> Tensor:
+        features: Tensor = nn.parallel.data_parallel(_Features(self.network), inputs, self._gpus)
+        return features
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        return cast(Classifier, self.network).forward_head(features, pre_logits)
+
+    def get_classifier(self) -> nn.Module:
+        return cast(Classifier, self.network).get_classifier()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(inputs))
+
+
+class _Features(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return cast(Classifier, self.network).forward_features(inputs)

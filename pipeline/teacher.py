@@ -13,7 +13,8 @@ from pipeline.errors import CheckpointError
 from pipeline.frozen import Frozen, existing_file
 from pipeline.metrics import Metrics
 from pipeline.task import Task
-from pipeline.training import EpochRecord, TrainingConfig
+from pipeline.training import TrainingConfig
+from pipeline.training_state import EpochRecord
 
 TEACHERS: dict[str, tuple[int, int, int]] = {  # blocks a stage; He et al. 2015, section 4.2, depth 6n + 2
     f"resnet{6 * n + 2}": (n, n, n) for n in (3, 5, 7, 9, 18)

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from pipeline.data import Batch, ImageSplit, augment
 from pipeline.datasets.base import AugmentConfig
+from pipeline.device import FP32, Compute
 from pipeline.errors import TrainingError
 from pipeline.frozen import Frozen, derive_seed
 from pipeline.metrics import Metrics, evaluate
+from pipeline.training_state import EpochRecord, TrainingState
 
 _ADVICE = "try a lower learning_rate"
-_NO_METRICS = Metrics(accuracy=-1.0, cross_entropy=math.inf, n=0)  # below any that is measured
 
 
 class TrainingConfig(Frozen):
@@ -36,18 +37,6 @@ class TrainingConfig(Frozen):
     patience: int = Field(
         0, ge=0, description="epochs below the best validation accuracy before stopping; 0 never stops"
     )
-
-
-class EpochRecord(Frozen):
-    """A row of the learning curve."""
-
-    epoch: int  # from 1
-    learning_rate: float  # at the end of the epoch
-    loss: float  # mean over the epoch's steps
-    terms: dict[str, float]  # the loss by its terms, likewise
-    validation_accuracy: float
-    validation_cross_entropy: float
-    seconds: float
 
 
 class FitResult(Frozen):
@@ -107,6 +96,7 @@ def fit(
     observe: Callable[[EpochRecord], None] = lambda _: None,
     save: Callable[[dict[str, Any]], None] = lambda _: None,
     resume: dict[str, Any] | None = None,
+    compute: Compute = FP32,
 ) -> FitResult:
     """Train in place and leave the network (and the objective) at its best epoch on validation.
 
@@ -115,6 +105,7 @@ def fit(
 
     Args:
         observe: sees every epoch's record; what it raises ends the training (Optuna's pruning does).
+        compute: mixed precision and several GPUs, in training; validation is in fp32.
         save: is given, after every epoch, the state from which `resume` goes on.
 
     Raises:
@@ -124,13 +115,15 @@ def fit(
     train, validation = train.to(device), validation.to(device)
     parameters = [*network.parameters(), *objective.parameters()]
     optimizer = _optimizer(parameters, config)
-    state = _State(network, objective, optimizer)
+    scaler = compute.scaler(device)
+    state = TrainingState(network, objective, optimizer, scaler)
     if resume is not None:
         state.load(resume)
     steps = _steps_per_epoch(len(train), config.batch_size)
     while len(state.curve) < config.epochs and not state.out_of_patience(config.patience):
         epoch, start = len(state.curve), time.perf_counter()
-        terms = _train_epoch(network, objective, optimizer, train, config, steps, epoch, seed, augmentation)
+        step = _Step(network, objective, optimizer, scaler, compute, device)
+        terms = _train_epoch(step, train, config, steps, epoch, seed, augmentation)
         objective.end_epoch(epoch, network)
         metrics = evaluate(objective.deployable(network), validation, device)
         if not math.isfinite(metrics.cross_entropy):
@@ -152,69 +145,36 @@ def fit(
     return FitResult(best_epoch=state.best_epoch, best=state.best, stopped_early=stopped, curve=tuple(state.curve))
 
 
-def restarted(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state to `resume` from that begins a new schedule at the best weights of a finished training's last state."""
-    return {
-        **state["best_weights"],
-        "optimizer": state["optimizer"] | {"state": {}},  # momentum belongs to the weights that it was gathered on
-        "best_weights": {},
-        "best": _NO_METRICS.model_dump(),
-        "best_epoch": 0,
-        "curve": [],
-    }
+class _Step:
+    """One step of the optimizer on one batch."""
 
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        compute: Compute,
+        device: torch.device,
+    ) -> None:
+        self.network, self.objective, self.optimizer = network, objective, optimizer
+        self._scaler, self._compute, self._device = scaler, compute, device
+        self._spread = compute.spread(network, device)
 
-class _State:
-    """What a training run knows after an epoch, and its best so far."""
-
-    def __init__(self, network: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer) -> None:
-        self._network, self._objective, self._optimizer = network, objective, optimizer
-        self.curve: list[EpochRecord] = []
-        self.best = _NO_METRICS
-        self.best_epoch = 0
-        self._best_weights: dict[str, Any] = {}
-
-    def add(self, record: EpochRecord, metrics: Metrics) -> None:
-        self.curve.append(record)
-        if metrics.accuracy >= self.best.accuracy:
-            self.best, self.best_epoch = metrics, record.epoch
-            self._best_weights = {
-                "network": _copied(self._network.state_dict()),
-                "objective": _copied(self._objective.state_dict()),
-            }
-
-    def out_of_patience(self, patience: int) -> bool:
-        return 0 < patience <= len(self.curve) - self.best_epoch
-
-    def restore_best(self) -> None:
-        self._network.load_state_dict(self._best_weights["network"])
-        self._objective.load_state_dict(self._best_weights["objective"])
-
-    def dump(self) -> dict[str, Any]:
-        return {
-            "network": self._network.state_dict(),
-            "objective": self._objective.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "best_weights": self._best_weights,
-            "best": self.best.model_dump(),
-            "best_epoch": self.best_epoch,
-            "curve": [record.model_dump() for record in self.curve],
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        self._network.load_state_dict(state["network"])
-        self._objective.load_state_dict(state["objective"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._best_weights = state["best_weights"]
-        self.best = Metrics.model_validate(state["best"])
-        self.best_epoch = state["best_epoch"]
-        self.curve = [EpochRecord.model_validate(record) for record in state["curve"]]
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """The terms of the loss that was descended."""
+        with self._compute.autocast(self._device):
+            terms = self.objective.loss(self._spread, self.objective.prepare_batch(batch, generator))
+            loss = torch.stack([term.float() for term in terms.values()]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        return terms
 
 
 def _train_epoch(
-    network: nn.Module,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
+    step: _Step,
     train: ImageSplit,
     config: TrainingConfig,
     steps: int,
@@ -223,28 +183,24 @@ def _train_epoch(
     augmentation: AugmentConfig | None,
 ) -> dict[str, float]:
     """One pass over the training images; the mean of each loss term."""
-    network.train()
+    step.network.train()
     generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
     torch.manual_seed(derive_seed(seed, "dropout", epoch))
     order = torch.randperm(len(train), generator=generator)
     totals: dict[str, Tensor] = {}
-    for step in range(steps):
-        _set_learning_rate(optimizer, config, (epoch * steps + step + 1) / steps)
-        batch = train.batch(order[step * config.batch_size : (step + 1) * config.batch_size].to(train.images.device))
+    for number in range(steps):
+        _set_learning_rate(step.optimizer, config, (epoch * steps + number + 1) / steps)
+        chosen = order[number * config.batch_size : (number + 1) * config.batch_size]
+        batch = train.batch(chosen.to(train.images.device))
         if augmentation is not None and augmentation.is_random:
             batch = batch._replace(inputs=augment(batch.inputs, augmentation, generator))
-        terms = objective.loss(network, objective.prepare_batch(batch, generator))
-        loss = torch.stack(list(terms.values())).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        for name, value in terms.items():
+        for name, value in step(batch, generator).items():
             totals[name] = totals.get(name, torch.zeros((), device=value.device)) + value.detach()
     means = {name: float(total) / steps for name, total in totals.items()}
     if not all(math.isfinite(value) for value in means.values()):
         raise TrainingError(
-            f"the loss became {means} in epoch {epoch + 1} at learning rate {optimizer.param_groups[0]['lr']:.3g}; "
-            f"{_ADVICE}"
+            f"the loss became {means} in epoch {epoch + 1} at learning rate "
+            f"{step.optimizer.param_groups[0]['lr']:.3g}; {_ADVICE}"
         )
     return means
 
@@ -272,7 +228,3 @@ def _optimizer(parameters: list[nn.Parameter], config: TrainingConfig) -> torch.
     return torch.optim.SGD(
         parameters, lr=config.learning_rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
     )
-
-
-def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in state.items()}

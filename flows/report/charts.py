@@ -10,7 +10,7 @@ from markupsafe import Markup
 from distill.result import TrialRecord, TuneResult
 from flows.report.canvas import draw, log_ticks, percent_ticks
 from flows.report.palette import COLOURS, Look, baseline_looks
-from pipeline.training import EpochRecord
+from pipeline.training_state import EpochRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from flows.report import charts, scatter
 from flows.report.palette import WINNER, Look, baseline_looks
 from flows.sentences import latency_clause
 from flows.words import failure_counts, listing, significant, size
-from pipeline.training import EpochRecord
+from pipeline.training_state import EpochRecord
 from search.result import Candidate, SearchResult
 
 if TYPE_CHECKING:

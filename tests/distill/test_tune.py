@@ -11,7 +11,7 @@ from distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
 from distill.methods.kd import KDConfig
 from distill.tune import STUDY, configured_values, search_ranges, tune, with_hyperparameters
 from pipeline.errors import FailedError, TrainingError
-from pipeline.training import EpochRecord
+from pipeline.training_state import EpochRecord
 
 DISTILL = DistillConfig(
     methods=(KDConfig(temperature=3.0, distill_weight=0.7),),

@@ -26,7 +26,7 @@ from pipeline.metrics import Metrics
 from pipeline.rundir import Manifest, StageRecord
 from pipeline.task import Task
 from pipeline.teacher import TeacherResult
-from pipeline.training import EpochRecord
+from pipeline.training_state import EpochRecord
 from search.config import Budget
 from search.ranking import Comparison, RankedStudent, ScorerRank
 from search.result import Candidate, Failure, SearchResult

@@ -1,10 +1,17 @@
+import copy
 import subprocess
 import sys
 
 import pytest
+import torch
 
-from pipeline.device import DeviceConfig, select_device
+from pipeline.blocks import CifarResNet
+from pipeline.data import load_splits
+from pipeline.datasets import DigitsConfig
+from pipeline.device import Compute, DeviceConfig, select_device
 from pipeline.errors import UserError
+from pipeline.network import initialise, look
+from pipeline.training import Supervised, TrainingConfig, fit
 
 _COUNT_FAULTS = """
 import resource, sys, torch
@@ -33,3 +40,56 @@ def test_a_missing_gpu_is_said_before_anything_runs(monkeypatch):
     assert select_device(DeviceConfig()).type == "cpu"
     with pytest.raises(UserError, match="torch sees no CUDA device; use 'auto' or 'cpu'"):
         select_device(DeviceConfig(accelerator="cuda"))
+
+
+def test_half_precision_without_a_gpu_and_more_gpus_than_there_are_are_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="'fp16' needs a CUDA device; use 'bf16' or 'fp32'"):
+        select_device(DeviceConfig(precision="fp16"))
+    with pytest.raises(UserError, match=r"device\.gpus is 2, but torch sees 0"):
+        select_device(DeviceConfig(gpus=2))
+
+
+def trained(compute, device, **options):
+    """A small ResNet after five epochs on the digits, and how its training went."""
+    splits = load_splits(DigitsConfig(), seed=0)
+    network = CifarResNet((1, 1, 1), (4, 8, 16), num_classes=10, mean=splits.task.mean, std=splits.task.std)
+    initialise(network, "kaiming", 0)
+    config = TrainingConfig(epochs=5, learning_rate=0.1)
+    given = (splits.train, splits.validation, config)
+    return network, fit(network, Supervised(), *given, seed=0, device=device, compute=compute, **options)
+
+
+def test_mixed_precision_trains_as_well_and_keeps_weights_in_fp32():
+    cpu = torch.device("cpu")
+    _, plain = trained(Compute(), cpu)
+    network, mixed = trained(Compute("bf16"), cpu)
+    assert mixed.best.accuracy > plain.best.accuracy - 0.1
+    assert mixed.curve[0].loss != plain.curve[0].loss
+    assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+
+
+def test_several_gpus_are_a_matter_of_features_alone(monkeypatch):
+    """Without GPUs torch's data_parallel runs in place, so what is spread answers as what is not."""
+    network, _ = trained(Compute(), torch.device("cpu"))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    spread = Compute(gpus=0).spread(network, torch.device("cuda"))
+    assert spread is not network
+    assert Compute(gpus=1).spread(network, torch.device("cuda")) is network
+    assert Compute(gpus=0).spread(network, torch.device("cpu")) is network
+    monkeypatch.setattr("torch.nn.parallel.data_parallel", lambda module, inputs, ids: [module(inputs)][len(ids) - 2])
+    images = torch.rand(4, 1, 8, 8)
+    assert all(torch.equal(a, b) for a, b in zip(look(spread, images), look(network, images), strict=True))
+    assert torch.equal(spread(images), network(images))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("compute", [Compute("fp16"), Compute("bf16"), Compute(gpus=0)])
+def test_training_on_gpus_reaches_what_the_cpu_does(compute):
+    _, expected = trained(Compute(), torch.device("cpu"))
+    states = []
+    _, found = trained(compute, torch.device("cuda"), save=lambda state: states.append(copy.deepcopy(state)))
+    assert found.best.accuracy > expected.best.accuracy - 0.1
+    _, resumed = trained(compute, torch.device("cuda"), resume=states[0])
+    assert resumed.best.accuracy > expected.best.accuracy - 0.1

@@ -13,7 +13,8 @@ from pipeline.checkpoint import state_bytes
 from pipeline.datasets.base import AugmentConfig
 from pipeline.errors import TrainingError
 from pipeline.metrics import evaluate
-from pipeline.training import Supervised, TrainingConfig, fit, restarted
+from pipeline.training import Supervised, TrainingConfig, fit
+from pipeline.training_state import restarted
 
 CPU = torch.device("cpu")
 
