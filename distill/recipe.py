@@ -2,7 +2,8 @@
 
     L = mean_n [ a_n CE(head(x_n), y_n) + b_n D(target_n, s_n) ] + sum_j lambda_j R_j(features)
 
-A slot that no method fills is plain KD's (target, divergence, weight) or does nothing (data, teacher, feature, head).
+A slot that no method fills is plain KD's (target, divergence, weight) or does nothing (data, teacher, feature, head);
+a method that fills `divergence` may say which weights it is usually given.
 """
 
 # N examples, K classes
@@ -82,8 +83,8 @@ class Recipe:
         for method in self._owners("head"):
             student = student._replace(logits=method.head(student.embedding))
             class_logits = method.class_logits(student.logits)
-        weighing, aiming, diverging = (self._owner(slot) for slot in ("weight", "target", "divergence"))
-        a, b = weighing.weight(batch)
+        aiming, diverging = self._owner("target"), self._owner("divergence")
+        a, b = self._weights(batch)
         target = aiming.target(teacher, batch).detach()
         terms = {
             "cross_entropy": a * F.cross_entropy(class_logits, batch.targets, reduction="none"),
@@ -120,6 +121,11 @@ class Recipe:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for method in self.methods:
             method.load_state_dict(state[method.name])
+
+    def _weights(self, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
+        for method in self._owners("weight"):
+            return method.weight(batch)
+        return self._owner("divergence").usual_weight() or self._fallback.weight(batch)
 
     def _look_at_teacher(self, batch: Batch) -> View:
         if self._cached is None:

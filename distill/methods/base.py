@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.data import Batch, ImageSplit
 from pipeline.frozen import Frozen
-from pipeline.network import View
+from pipeline.network import View, look
 from pipeline.task import Task
 
 Slot = Literal["data", "teacher", "target", "divergence", "weight", "feature", "head"]
@@ -99,6 +99,10 @@ class Method(ABC):
         """Slot `weight`, (a, b) of the cross-entropy and of the divergence, each [N] or one number."""
         raise NotImplementedError
 
+    def usual_weight(self) -> tuple[float, float] | None:
+        """Of a method that fills `divergence`: (a, b) where no method fills `weight`; None leaves plain KD's."""
+        return None
+
     def feature(self, teacher: View, student: View, batch: Batch) -> Mapping[str, Tensor]:
         """Slot `feature`: named scalars, already times their lambda; default: none. Logits are the classes'."""
         raise NotImplementedError
@@ -139,3 +143,15 @@ class Method(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
+
+
+def embedding_width(network: nn.Module, context: Context) -> int:
+    """D of a network's embedding, by a look at one training example; the network's mode is put back."""
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            return look(network.eval(), context.train.batch(torch.zeros(1, dtype=torch.int64), context.device).inputs)[
+                1
+            ].shape[1]
+    finally:
+        network.train(was_training)
