@@ -18,6 +18,7 @@ from distill.result import DistillResult, TuneResult
 from distill.train import caches_teacher, distill
 from distill.tune import tune, with_hyperparameters
 from flows.cache import kept_calibration
+from flows.heads import telling_of_heads, what_ships
 from flows.latency import latency_source
 from flows.stage import WEIGHTS, Stage, drawn_from, fresh_student, saved, saver, trained_teacher
 from pipeline.checkpoint import weights_bytes
@@ -44,7 +45,8 @@ def prepare_data(stage: Stage) -> DataResult:
     splits = load_splits(stage.config.data, stage.config.seed)
     config = stage.config
     latency = latency_source(config.search, splits.task, config.export.opset)
-    require_feasible(config.search, splits.task, stage.seed("search"), latency)
+    with telling_of_heads(config.distill):
+        require_feasible(config.search, splits.task, stage.seed("search"), latency, what_ships(config.distill))
     return DataResult(task=splits.task, sizes=splits.sizes, digests=splits.digests)
 
 
@@ -89,18 +91,20 @@ def search_student(stage: Stage) -> SearchResult:
     splits = load_splits(stage.config.data, stage.config.seed)
     trained = config.teacher_weights == "trained"
     teacher = trained_teacher(stage, splits.task) if trained else build_teacher(stage.config.teacher, splits.task)
-    return find_student(
-        config,
-        splits.task,
-        draw_batch(splits.train, config.batch_size, stage.seed("search")),
-        teacher,
-        seed=stage.seed("search"),
-        latency=latency_source(config, splits.task, stage.config.export.opset),
-        known=stage.run.journal("search", "history.jsonl"),
-        record=lambda entry: stage.run.append("search", "history.jsonl", json.dumps(entry)),
-        tick=stage.tick,
-        calibrated=kept_calibration,
-    )
+    with telling_of_heads(stage.config.distill):
+        return find_student(
+            config,
+            splits.task,
+            draw_batch(splits.train, config.batch_size, stage.seed("search")),
+            teacher,
+            seed=stage.seed("search"),
+            latency=latency_source(config, splits.task, stage.config.export.opset),
+            shipped=what_ships(stage.config.distill),
+            known=stage.run.journal("search", "history.jsonl"),
+            record=lambda entry: stage.run.append("search", "history.jsonl", json.dumps(entry)),
+            tick=stage.tick,
+            calibrated=kept_calibration,
+        )
 
 
 def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
