@@ -39,7 +39,7 @@ class LELPConfig(MethodConfig):
     )
     temperature: float = tunable(4.0, gt=0, le=100, tune=(1.0, 16.0), log=True, description="T, of the classes")
     subclass_weight: float = tunable(
-        4.0, ge=0, le=1000, tune=(0.5, 16.0), log=True, description="lambda, of the decomposed loss's subclass term"
+        4.0, ge=0, le=1000, tune=(0.5, 32.0), log=True, description="lambda, of the decomposed loss's subclass term"
     )
     loss: Loss = Field(
         "decomposed",
