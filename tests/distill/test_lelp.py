@@ -1,6 +1,7 @@
 """LELP's statistics, targets, losses and folded head, each against an independent derivation."""
 
 import copy
+import random
 
 import numpy as np
 import onnxruntime
@@ -21,6 +22,7 @@ from distill.subclasses import ClassMoments, class_embeddings, haar_rotation, nu
 from distill.train import distill
 from export.to_onnx import to_onnx
 from pipeline.blocks import CifarResNet
+from pipeline.cost import measure_cost
 from pipeline.data import UNLABELLED, ImageSplit, Splits
 from pipeline.datasets.base import AugmentConfig
 from pipeline.errors import ConfigError
@@ -29,6 +31,8 @@ from pipeline.network import View, initialise, look
 from pipeline.task import Task
 from pipeline.teacher import frozen
 from pipeline.training import Supervised, TrainingConfig, fit
+from search.costs import size_bound
+from search.latency_model import trace_student
 
 CPU = torch.device("cpu")
 LOSSES = ("decomposed", "tempered_classes", "tempered_product")
@@ -452,17 +456,36 @@ def test_where_classes_hide_subclasses_the_student_learns_more_than_from_plain_k
     gains = []
     for seed in range(5):
         large, train, validation, test = (
-            hidden_gaussians(seed + 100 * part, count) for part, count in enumerate((4000, 400, 500, 4000), start=1)
+            hidden_gaussians(seed + 100 * part, count) for part, count in enumerate((3000, 400, 400, 3000), start=1)
         )
         teacher = Mlp(96, seed)
-        fit(teacher, Supervised(), large, validation, TrainingConfig(epochs=8), seed=seed, device=CPU)
+        fit(teacher, Supervised(), large, validation, TrainingConfig(epochs=5), seed=seed, device=CPU)
         splits = Splits(task, train, train, validation, AugmentConfig(), {}, {})
-        training = StudentTrainingConfig(epochs=20, batch_size=32, patience=0)
+        training = StudentTrainingConfig(epochs=15, batch_size=32, patience=0)
         accuracy = []
         for method in (KDConfig(distill_weight=1.0), LELPConfig()):
             config = DistillConfig(methods=(method,), training=training)
             student = distill(Mlp(16, seed + 50), teacher, splits, config, seed=seed, device=CPU).student
             accuracy.append(evaluate(student, test, CPU).accuracy)
         gains.append(accuracy[1] - accuracy[0])
-    print(gains, accuracy)
     assert np.mean(gains) > 0
+
+
+@pytest.mark.parametrize("name", ["resnet", "nb201", "mobile", "vit", "text_transformer", "nni"])
+def test_students_of_every_space_take_the_head_at_its_own_cost_and_no_more(name, small_space, make_task_for):
+    space = small_space(name)
+    task = make_task_for(space, side=16, classes=2)
+    architecture = space.sample(random.Random(0))
+    recipe = make_recipe([LELPConfig(subclasses=4)])
+    plain, shipped = space.build(architecture, task), recipe.deployable(space.build(architecture, task))
+    width = plain.get_classifier().in_features
+    found, own = (measure_cost(lambda n=n: n, task.input_shape, task.input_dtype) for n in (shipped, plain))
+    assert found.params - own.params == (width + 1) * 2 * 3
+    assert found.flops - own.flops == width * 2 * 3
+
+
+def test_the_size_bound_holds_with_the_head(small_space, make_task):
+    space, task = small_space("resnet"), make_task(classes=10)
+    architecture = space.sample(random.Random(0))
+    shipped = make_recipe([LELPConfig()]).deployable(space.build(architecture, task))
+    assert len(to_onnx(shipped, task.input_shape, 20)) <= size_bound(shipped, trace_student(space, architecture, task))
