@@ -83,19 +83,8 @@ class Recipe:
         for method in self._owners("head"):
             student = student._replace(logits=method.head(student.embedding))
             class_logits = method.class_logits(student.logits)
-        aiming, diverging = self._owner("target"), self._owner("divergence")
-        a, b = self._weights(batch)
-        target = aiming.target(teacher, batch).detach()
-        terms = {
-            "cross_entropy": a * F.cross_entropy(class_logits, batch.targets, reduction="none"),
-            "distillation": b * diverging.divergence(target, student),
-        }
-        if batch.weight is not None:
-            terms = {name: batch.weight * term for name, term in terms.items()}
-        terms = {name: term.mean() for name, term in terms.items()}
-        for method in self._owners("feature"):
-            terms.update(method.feature(teacher, student._replace(logits=class_logits), batch))
-        return terms
+        with torch.autocast(batch.inputs.device.type, enabled=False):
+            return self._terms(_in_float32(teacher), _in_float32(student), class_logits.float(), batch)
 
     def end_epoch(self, epoch: int, network: nn.Module) -> None:
         for method in self.methods:
@@ -121,6 +110,22 @@ class Recipe:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for method in self.methods:
             method.load_state_dict(state[method.name])
+
+    def _terms(self, teacher: View, student: View, class_logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        """In float32 whatever the networks computed in: losses take differences of products."""
+        aiming, diverging = self._owner("target"), self._owner("divergence")
+        a, b = self._weights(batch)
+        target = aiming.target(teacher, batch).detach()
+        terms = {
+            "cross_entropy": a * F.cross_entropy(class_logits, batch.targets, reduction="none"),
+            "distillation": b * diverging.divergence(target, student),
+        }
+        if batch.weight is not None:
+            terms = {name: batch.weight * term for name, term in terms.items()}
+        terms = {name: term.mean() for name, term in terms.items()}
+        for method in self._owners("feature"):
+            terms.update(method.feature(teacher, student._replace(logits=class_logits), batch))
+        return terms
 
     def _weights(self, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
         for method in self._owners("weight"):
@@ -159,3 +164,7 @@ def _teacher_outputs(context: Context, keep_features: bool) -> View:
             view = look(context.teacher, batch.inputs)
             parts.append(view if keep_features else view._replace(features=view.features[:0]))
     return View(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _in_float32(view: View) -> View:
+    return View(*(part.float() for part in view))
