@@ -13,24 +13,21 @@ import torch.nn.functional as F
 from torch import nn
 
 from distill.config import DistillConfig, StudentTrainingConfig
-from distill.methods.base import Context
+from distill.methods import METHODS
+from distill.methods.base import Context, Method
 from distill.methods.kd import KDConfig
-from distill.methods.lelp import LELPConfig
-from distill.recipe import make_recipe
+from distill.methods.lelp import LELP, LELPConfig
+from distill.recipe import Recipe, make_recipe
 from distill.subclass_head import FoldedHead, fold, with_classifier
 from distill.subclasses import ClassMoments, class_embeddings, haar_rotation, null_space_projector
 from distill.train import distill
 from export.to_onnx import to_onnx
 from pipeline.blocks import CifarResNet
 from pipeline.cost import measure_cost
-from pipeline.data import UNLABELLED, ImageSplit, Splits
-from pipeline.datasets.base import AugmentConfig
+from pipeline.data import UNLABELLED, ImageSplit
 from pipeline.errors import ConfigError
-from pipeline.metrics import evaluate
 from pipeline.network import View, initialise, look
-from pipeline.task import Task
 from pipeline.teacher import frozen
-from pipeline.training import Supervised, TrainingConfig, fit
 from search.costs import size_bound
 from search.latency_model import trace_student
 
@@ -285,6 +282,50 @@ def test_labels_enter_by_the_summed_probability_and_only_if_asked_for(prepared):
     assert terms["cross_entropy"].item() == pytest.approx(0.25 * expected, rel=1e-5)
 
 
+class Halves(Method):
+    """Stands for a method of the weight slot."""
+
+    name, paper, fills = "halves", "none", frozenset({"weight"})
+
+    def weight(self, batch):
+        return torch.full((len(batch.targets),), 0.5), (batch.index % 2).float()
+
+
+class Negative(Method):
+    """Stands for a method of the data slot: every other image as its negative."""
+
+    name, paper, fills = "negative", "none", frozenset({"data"})
+
+    def data(self, batch, generator):
+        altered = batch.index % 2 == 0
+        inputs = torch.where(altered[:, None, None, None], 1 - batch.inputs, batch.inputs)
+        return batch._replace(inputs=inputs, altered=altered)
+
+
+def test_other_methods_weigh_and_alter_and_altered_inputs_get_a_target_of_their_own(
+    monkeypatch, make_task, make_splits, make_network
+):
+    monkeypatch.setitem(METHODS, "halves", Halves)
+    monkeypatch.setitem(METHODS, "negative", Negative)
+    splits, terms = make_splits(make_task()), []
+    teacher, student = frozen(make_network(1, (8, 12, 16))), make_network(2).eval()
+    for cache in (True, False):
+        recipe = Recipe([Negative(None), LELP(), Halves(None)])
+        context = Context(splits.task, teacher, student, splits.train, splits.reference, CPU, 0, lambda: student)
+        recipe.prepare(context, cache=cache)
+        batch = recipe.prepare_batch(splits.train.batch(torch.arange(12)), torch.Generator())
+        terms.append({name: term.item() for name, term in recipe.loss(student, batch).items()})
+    assert terms[0] == pytest.approx(terms[1], rel=1e-4)
+    with torch.no_grad():
+        view, method = look(student, batch.inputs), recipe.methods[1]
+        target = method.target(look(teacher, batch.inputs), batch)
+        logits = method.head(view.embedding)
+        each = method.divergence(target, as_view(logits))
+        labels = F.cross_entropy(fold(logits, 8), batch.targets)
+    assert terms[0]["distillation"] == pytest.approx(float((each * (batch.index % 2)).mean()), rel=1e-4)
+    assert terms[0]["cross_entropy"] == pytest.approx(0.5 * labels.item(), rel=1e-4)
+
+
 # The head
 
 
@@ -415,60 +456,6 @@ def test_a_random_partition_belongs_to_the_example_and_not_to_what_it_looks_like
         method.config = method.config.model_copy(update={"loss": loss})
         target = method.target(look(teacher, batch.inputs), batch)
         assert method.divergence(target, as_view(random_logits(8))).isfinite().all()
-
-
-# The toy of hidden subclasses: 2 classes of 8 Gaussians each
-
-
-class Mlp(nn.Module):
-    """The least that a classifier is: features [N, D] are its embedding."""
-
-    def __init__(self, width, seed):
-        super().__init__()
-        self.num_classes = 2
-        self.hidden = nn.Linear(16, width)
-        self.linear = nn.Linear(width, 2)
-        initialise(self, "kaiming", seed)
-
-    def forward_features(self, inputs):
-        return self.hidden(inputs.flatten(1)).relu()
-
-    def forward_head(self, features, pre_logits=False):
-        return features if pre_logits else self.linear(features)
-
-    def get_classifier(self):
-        return self.linear
-
-    def forward(self, inputs):
-        return self.linear(self.forward_features(inputs))
-
-
-def hidden_gaussians(seed, count):
-    generator = torch.Generator().manual_seed(seed)
-    centres = 2.2 * torch.randn(16, 16, generator=torch.Generator().manual_seed(1000 + seed % 100))
-    which = torch.randint(16, (count,), generator=generator)
-    points = centres[which] + torch.randn(count, 16, generator=generator)
-    return ImageSplit(points.reshape(-1, 1, 4, 4), which % 2)
-
-
-def test_where_classes_hide_subclasses_the_student_learns_more_than_from_plain_kd():
-    task = Task(labels=("a", "b"), input_shape=(1, 4, 4), mean=(0.0,), std=(1.0,))
-    gains = []
-    for seed in range(5):
-        large, train, validation, test = (
-            hidden_gaussians(seed + 100 * part, count) for part, count in enumerate((3000, 400, 400, 3000), start=1)
-        )
-        teacher = Mlp(96, seed)
-        fit(teacher, Supervised(), large, validation, TrainingConfig(epochs=5), seed=seed, device=CPU)
-        splits = Splits(task, train, train, validation, AugmentConfig(), {}, {})
-        training = StudentTrainingConfig(epochs=15, batch_size=32, patience=0)
-        accuracy = []
-        for method in (KDConfig(distill_weight=1.0), LELPConfig()):
-            config = DistillConfig(methods=(method,), training=training)
-            student = distill(Mlp(16, seed + 50), teacher, splits, config, seed=seed, device=CPU).student
-            accuracy.append(evaluate(student, test, CPU).accuracy)
-        gains.append(accuracy[1] - accuracy[0])
-    assert np.mean(gains) > 0
 
 
 @pytest.mark.parametrize("name", ["resnet", "nb201", "mobile", "vit", "text_transformer", "nni"])
