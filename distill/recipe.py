@@ -36,11 +36,24 @@ def slot_conflicts(names: Sequence[str]) -> list[str]:
     return problems
 
 
+def _teacher_conflicts(methods: Sequence[Method]) -> list[str]:
+    """A sentence for each method that studies the given teacher before training while another puts one in its place."""
+    return [
+        f"method {other.name!r} studies the teacher before the training, and {method.name!r} as configured trains "
+        "another in its place; leave one out or let the teacher be"
+        for method in methods
+        if method.replaces_teacher
+        for other in methods
+        if other is not method and type(other).prepare is not Method.prepare
+    ]
+
+
 class Recipe:
     """The objective of a distillation: what `pipeline.training.fit` minimises."""
 
     def __init__(self, methods: Sequence[Method]) -> None:
         problems = slot_conflicts([method.name for method in methods])
+        problems += _teacher_conflicts(methods)
         if problems:
             raise ConfigError(problems)
         self.methods = list(methods)
@@ -50,8 +63,8 @@ class Recipe:
 
     @property
     def varies_teacher(self) -> bool:
-        """Whether a method changes the teacher, so that its outputs cannot be cached."""
-        return bool(self._owners("teacher"))
+        """Whether a method changes the teacher as it trains, so that its outputs cannot be cached."""
+        return any(method.varies_teacher for method in self._owners("teacher"))
 
     def prepare(self, context: Context, *, cache: bool) -> None:
         """Look at the data once; with `cache`, keep the teacher's outputs on all training images.
@@ -67,7 +80,7 @@ class Recipe:
             method.prepare(context)
         if cache and not self.varies_teacher:
             keep_features = bool(self._owners("feature"))
-            self._cached = _teacher_outputs(context, keep_features)
+            self._cached = self._teacher_outputs(context, keep_features)
 
     def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
         for method in self._owners("data"):
@@ -144,12 +157,11 @@ class Recipe:
     def _owner(self, slot: Slot) -> Method:
         return next(iter(self._owners(slot)), self._fallback)
 
-
-def _teacher_outputs(context: Context, keep_features: bool) -> View:
-    """The teacher's view of every training image, by index; features are large and kept only if asked for."""
-    parts: list[View] = []
-    with torch.no_grad():
-        for batch in context.train.batches(512, context.device):
-            view = look(context.teacher, batch.inputs)
-            parts.append(view if keep_features else view._replace(features=view.features[:0]))
-    return View(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+    def _teacher_outputs(self, context: Context, keep_features: bool) -> View:
+        """The teacher's view of every training image, by index; features are large and kept only if asked for."""
+        parts: list[View] = []
+        with torch.no_grad():
+            for batch in context.train.batches(512, context.device):
+                view = self._look_at_inputs(batch.inputs)
+                parts.append(view if keep_features else view._replace(features=view.features[:0]))
+        return View(*(torch.cat(columns) for columns in zip(*parts, strict=True)))

@@ -8,7 +8,7 @@ stages are handed: only `load_test` opens it, and only the report calls that.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -48,7 +48,8 @@ class ImageSplit:
     """Images in memory, as they were stored."""
 
     images: Tensor  # [N, C, H, W]: uint8, or float32 in [0, 1]
-    targets: Tensor  # [N] int64
+    targets: Tensor  # [N] int64, or UNLABELLED
+    role: str = ""  # train, reference, validation or test, where it is one of a data set's splits
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -65,7 +66,7 @@ class ImageSplit:
             yield self.batch(torch.arange(start, min(start + size, len(self))), device)
 
     def to(self, device: torch.device) -> "ImageSplit":
-        return ImageSplit(self.images.to(device), self.targets.to(device))
+        return replace(self, images=self.images.to(device), targets=self.targets.to(device))
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def load_splits(config: Any, seed: int) -> Splits:
         DataError: the data cannot be read, or a class is too small to appear in every split.
     """
     raw, parts = _load(config, seed)
-    chosen = {name: _take(raw.train, parts[name]) for name in ("train", "reference", "validation")}
+    chosen = {name: _take(raw.train, parts[name], name) for name in ("train", "reference", "validation")}
     task = _task(raw, chosen["train"])
     return Splits(
         task,
@@ -108,13 +109,13 @@ def load_splits(config: Any, seed: int) -> Splits:
 def load_test(config: Any, seed: int) -> ImageSplit:
     """The test split; to be opened once a run, by its report."""
     raw, parts = _load(config, seed)
-    return _take(raw.test or raw.train, parts["test"])
+    return _take(raw.test or raw.train, parts["test"], "test")
 
 
 def load_whole_train(config: Any) -> tuple[Task, ImageSplit]:
     """All training images unsplit, for scores of untrained networks, which choose nothing on other splits."""
     raw: RawData = DATASETS[config.name][1](config)
-    whole = _take(raw.train, np.arange(len(raw.train.targets)))
+    whole = _take(raw.train, np.arange(len(raw.train.targets)), "train")
     return _task(raw, whole), whole
 
 
@@ -189,8 +190,8 @@ def _stratified(
     return np.sort(kept), np.sort(taken)
 
 
-def _take(images: LabelledImages, index: np.ndarray) -> ImageSplit:
-    return ImageSplit(torch.from_numpy(images.images[index]), torch.from_numpy(images.targets[index]))
+def _take(images: LabelledImages, index: np.ndarray, role: str) -> ImageSplit:
+    return ImageSplit(torch.from_numpy(images.images[index]), torch.from_numpy(images.targets[index]), role)
 
 
 def _task(raw: RawData, train: ImageSplit) -> Task:

@@ -72,6 +72,16 @@ class Method(ABC):
     def __init__(self, config: Any) -> None:
         self.config = config
 
+    @property
+    def replaces_teacher(self) -> bool:
+        """Whether its teacher is another than the context's, which other methods' `prepare` looks at."""
+        return "teacher" in self.fills
+
+    @property
+    def varies_teacher(self) -> bool:
+        """With slot `teacher`: whether its answer to an input changes after `prepare`, so that none may be kept."""
+        return True
+
     def prepare(self, context: Context) -> None:
         """Before the first epoch: statistics, modules of the method's own."""
 
