@@ -50,7 +50,7 @@ def ekfac(question: Question, strategy: str = "ekfac") -> Tensor:
         analyzer.fit_all_factors(
             "factors", train, per_device_batch_size=_BATCH, factor_args=FactorArguments(strategy=strategy)
         )
-        scores = analyzer.compute_pairwise_scores(
+        analyzer.compute_pairwise_scores(
             "scores",
             "factors",
             reference,

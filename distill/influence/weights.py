@@ -56,6 +56,7 @@ def effective_share(weight: Tensor) -> float:
 
 def _with_mean_one(raw: Tensor, lowest: float, highest: float) -> Tensor:
     """clamp(c raw, lowest, highest) with the c, by bisection, at which the mean is 1."""
+    raw = raw.clamp(min=1e-12 * float(raw.max()))  # what is 0 can be lifted too, where the bounds leave no other way
     below, above = 0.0, 1.0
     while above < 1e300 and float((above * raw).clamp(lowest, highest).mean()) < 1:
         below, above = above, above * 2
