@@ -42,7 +42,7 @@ def ekfac(question: Question, strategy: str = "ekfac") -> Tensor:
     train = TensorDataset(_inputs(question.train), question.answers.cpu())
     reference = TensorDataset(_inputs(question.reference), question.reference.targets.cpu())
     scoring = ScoreArguments(damping_factor=None, aggregate_query_gradients=True)
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+    with tempfile.TemporaryDirectory() as folder, torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(question.seed)  # for the labels that the Fisher matrix is sampled with
         analyzer = Analyzer(
             "influence", network, task, cpu=question.device.type == "cpu", disable_tqdm=True, output_dir=folder
@@ -59,7 +59,7 @@ def ekfac(question: Question, strategy: str = "ekfac") -> Tensor:
             per_device_train_batch_size=_BATCH,
             score_args=scoring,
         )
-    assert scores is not None
+        scores = analyzer.load_pairwise_scores("scores")
     summed: Tensor = scores["all_modules"].flatten()  # over the reference examples
     return -summed.to(question.device) / len(question.reference)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.func import functional_call, jvp, vjp
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from distill.influence.base import Question, curvature_residual, reference_residual, training_residual
 from distill.influence.solvers import conjugate_gradient, largest_eigenvalue, lissa
@@ -112,7 +113,8 @@ class Neighbourhood:
 
     def _moved(self, batch: Batch, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, K] and their derivative along v, both constants."""
-        logits, change = jvp(self._logits(batch), (self._weights,), (self._shaped(vector),))  # type: ignore[misc]
+        with sdpa_kernel(SDPBackend.MATH):  # the fused attention has no forward mode
+            logits, change = jvp(self._logits(batch), (self._weights,), (self._shaped(vector),))  # type: ignore[misc]
         return logits.detach(), change.detach()
 
     def _logits(self, batch: Batch) -> Callable[[dict[str, Tensor]], Tensor]:
