@@ -153,9 +153,8 @@ def _table(regime: str, rows: list[dict[str, dict[str, float]]]) -> list[str]:
         figures = [[row[name][key] for row in rows if not math.isnan(row[name][key])] for key in ("auroc", "ess")]
         shown = [f"{statistics.fmean(values):.3f}" if values else "–" for values in figures]
         lowest = f" (lowest {min(figures[0]):.3f})" if figures[0] else ""
-        lines.append(
-            f"| {name} | {statistics.fmean(test):.2f} ± {_std(test):.2f} | {difference} | {shown[0]}{lowest} | {shown[1]} |"
-        )
+        mean = f"{statistics.fmean(test):.2f} ± {_std(test):.2f}"
+        lines.append(f"| {name} | {mean} | {difference} | {shown[0]}{lowest} | {shown[1]} |")
     if "oracle" in names and "kd_aif" in names:
         gained, most = (statistics.fmean(r[n]["test"] - r[best]["test"] for r in rows) for n in ("kd_aif", "oracle"))
         lines += ["", f"KD-AIF closes {100 * gained / most:.0f} % of the oracle's gap."] if most > 0 else []

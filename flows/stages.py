@@ -64,7 +64,7 @@ def train_teacher(stage: Stage) -> TeacherResult:
         fitted = fit(
             network,
             Supervised(),
-            splits.train,
+            splits.train.labelled(),
             splits.validation,
             config.training,
             seed=stage.seed("teacher"),

@@ -65,6 +65,11 @@ class ImageSplit:
         for start in range(0, len(self), size):
             yield self.batch(torch.arange(start, min(start + size, len(self))), device)
 
+    def labelled(self) -> "ImageSplit":
+        """The examples that have a label."""
+        kept = self.targets != UNLABELLED
+        return self if bool(kept.all()) else replace(self, images=self.images[kept], targets=self.targets[kept])
+
     def to(self, device: torch.device) -> "ImageSplit":
         return replace(self, images=self.images.to(device), targets=self.targets.to(device))
 
@@ -76,7 +81,7 @@ class Splits:
     reference: ImageSplit
     validation: ImageSplit
     augment: AugmentConfig
-    sizes: dict[str, int]  # images a split, test included
+    sizes: dict[str, int]  # images a split, test included; `train` counts those with labels
     digests: dict[str, str]  # SHA-256 of each split's indices, test included
 
 
@@ -97,11 +102,15 @@ def load_splits(config: Any, seed: int) -> Splits:
     raw, parts = _load(config, seed)
     chosen = {name: _take(raw.train, parts[name], name) for name in ("train", "reference", "validation")}
     task = _task(raw, chosen["train"])
+    sizes = {name: len(index) for name, index in parts.items()}
+    if raw.unlabelled is not None:
+        chosen["train"] = _joined(chosen["train"], raw.unlabelled)
+        sizes["unlabelled"] = len(raw.unlabelled)
     return Splits(
         task,
         **chosen,
         augment=config.augment,
-        sizes={name: len(index) for name, index in parts.items()},
+        sizes=sizes,
         digests={name: _index_digest(index) for name, index in parts.items()},
     )
 
@@ -113,18 +122,19 @@ def load_test(config: Any, seed: int) -> ImageSplit:
 
 
 def load_whole_train(config: Any) -> tuple[Task, ImageSplit]:
-    """All training images unsplit, for scores of untrained networks, which choose nothing on other splits."""
+    """All labelled training images unsplit, for scores of untrained networks, which choose nothing on other splits."""
     raw: RawData = DATASETS[config.name][1](config)
     whole = _take(raw.train, np.arange(len(raw.train.targets)), "train")
     return _task(raw, whole), whole
 
 
 def draw_batch(split: ImageSplit, size: int, seed: int) -> Batch:
-    """`size` images drawn by seed without replacement.
+    """`size` labelled images drawn by seed without replacement.
 
     Raises:
         DataError: fewer images than `size`.
     """
+    split = split.labelled()
     if size > len(split):
         raise DataError(f"a batch of {size} was asked for, but there are {len(split)} training images")
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(derive_seed(seed, "batch")))
@@ -192,6 +202,13 @@ def _stratified(
 
 def _take(images: LabelledImages, index: np.ndarray, role: str) -> ImageSplit:
     return ImageSplit(torch.from_numpy(images.images[index]), torch.from_numpy(images.targets[index]), role)
+
+
+def _joined(train: ImageSplit, unlabelled: np.ndarray) -> ImageSplit:
+    """The training images with those behind that have no label."""
+    targets = torch.full((len(unlabelled),), UNLABELLED)
+    images = torch.cat([train.images, torch.from_numpy(unlabelled)])
+    return replace(train, images=images, targets=torch.cat([train.targets, targets]))
 
 
 def _task(raw: RawData, train: ImageSplit) -> Task:

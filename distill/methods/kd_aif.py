@@ -52,7 +52,7 @@ class KDAIFConfig(MethodConfig):
         "ce", description="both where the teacher was trained on the same wrong labels; else it does harm"
     )
     mechanism: Mechanism = Field("student_only", description="whose training is weighted; the others copy the teacher")
-    warmup_epochs: int = Field(3, ge=1, description="before the first weights; influence fades as the noise is fitted")
+    warmup_epochs: int = Field(2, ge=1, description="before the first weights; influence fades as the noise is fitted")
     every: int = Field(0, ge=0, description="epochs between later updates; 0 keeps the first weights")
     momentum: float = Field(0.9, ge=0, lt=1, description="of the moving average over later updates")
     teacher_epochs: int = Field(5, ge=1, description="teacher_only, both_sequential: weighted training of the teacher")

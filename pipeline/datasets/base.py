@@ -52,3 +52,4 @@ class RawData(NamedTuple):
     train: LabelledImages
     test: LabelledImages | None
     labels: tuple[str, ...]
+    unlabelled: np.ndarray | None = None  # [N, C, H, W] as train's images; more training images, without labels

@@ -34,7 +34,9 @@ def test_the_sigmoid_is_its_formula():
 
 
 def test_drop_takes_out_the_harmful_ones_and_shares_their_weight():
-    assert weights(torch.tensor([-1.0, 2.0, -3.0, 0.5]), "drop", clip=0).tolist() == pytest.approx([2, 0, 2, 0], abs=1e-9)
+    assert weights(torch.tensor([-1.0, 2.0, -3.0, 0.5]), "drop", clip=0).tolist() == pytest.approx(
+        [2, 0, 2, 0], abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("how", ["sigmoid", "exp"])
