@@ -35,7 +35,7 @@ from pipeline.device import DeviceConfig, select_device
 from pipeline.metrics import evaluate
 from pipeline.provenance import describe_machine
 from pipeline.teacher import frozen
-from pipeline.training import fit
+from pipeline.training import EpochRecord, fit
 
 _CPU = torch.device("cpu")
 _REGIMES = {  # teacher, share of flipped labels, what is weighed
@@ -114,7 +114,13 @@ def _seed(regime: str, seed: int, arguments: argparse.Namespace) -> dict[str, di
     chosen = {name: method for name, method in methods.items() if not arguments.methods or name in arguments.methods}
     rows = {name: _train(bench, noisy, method, flipped, seed) for name, method in chosen.items()}
     teacher_accuracy = 100 * evaluate(bench.teacher, noisy.test, _CPU).accuracy
-    rows["teacher"] = {"test": teacher_accuracy, "validation": math.nan, "auroc": math.nan, "ess": math.nan}
+    rows["teacher"] = {
+        "test": teacher_accuracy,
+        "last": teacher_accuracy,
+        "validation": math.nan,
+        "auroc": math.nan,
+        "ess": math.nan,
+    }
     print(f"{regime} {seed}: " + "  ".join(f"{k} {v['test']:.2f}" for k, v in rows.items()), file=sys.stderr)
     return rows
 
@@ -126,11 +132,20 @@ def _train(bench: Bench, noisy: Noisy, method: Method, flipped: Tensor, seed: in
         splits.task, teacher, student, splits.train, splits.reference, _CPU, seed, lambda: recipe.deployable(student)
     )
     recipe.prepare(context, cache=True)
-    fitted = fit(student, recipe, splits.train, splits.validation, bench.training, seed=seed, device=_CPU)
+    last: list[float] = []
+
+    def observe(record: EpochRecord) -> None:
+        if record.epoch == bench.training.epochs:
+            last.append(100 * evaluate(student, noisy.test, _CPU).accuracy)
+
+    fitted = fit(
+        student, recipe, splits.train, splits.validation, bench.training, seed=seed, device=_CPU, observe=observe
+    )
     told: Mapping[str, Any] = recipe.state_dict().get("kd_aif", {}).get("student", {})
     ranked = bool(told) and told["updates"] > 0 and bool(flipped.any())
     return {
         "test": 100 * evaluate(student, noisy.test, _CPU).accuracy,
+        "last": last[0],
         "validation": 100 * fitted.best.accuracy,
         "auroc": float(roc_auc_score(flipped.numpy(), told["influence"].numpy())) if ranked else math.nan,
         "ess": recipe.measures().get("kd_aif.effective_sample_size", math.nan),
@@ -154,7 +169,9 @@ def _table(regime: str, rows: list[dict[str, dict[str, float]]]) -> list[str]:
         shown = [f"{statistics.fmean(values):.3f}" if values else "–" for values in figures]
         lowest = f" (lowest {min(figures[0]):.3f})" if figures[0] else ""
         mean = f"{statistics.fmean(test):.2f} ± {_std(test):.2f}"
-        lines.append(f"| {name} | {mean} | {difference} | {shown[0]}{lowest} | {shown[1]} |")
+        ends = statistics.fmean(row[name]["last"] for row in rows)
+        later = _interval([row[name]["last"] - row[best]["last"] for row in rows]) if name != best else "–"
+        lines.append(f"| {name} | {mean} | {difference} | {ends:.2f} | {later} | {shown[0]}{lowest} | {shown[1]} |")
     if "oracle" in names and "kd_aif" in names:
         gained, most = (statistics.fmean(r[n]["test"] - r[best]["test"] for r in rows) for n in ("kd_aif", "oracle"))
         lines += ["", f"KD-AIF closes {100 * gained / most:.0f} % of the oracle's gap."] if most > 0 else []
