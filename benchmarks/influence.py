@@ -159,8 +159,8 @@ def _table(regime: str, rows: list[dict[str, dict[str, float]]]) -> list[str]:
     best = max(plain, key=lambda name: statistics.fmean(row[name]["validation"] for row in rows))
     lines = ["", f"### {regime}", "", f"Best plain KD, by validation: `{best}`.", ""]
     lines += [
-        "| method | test | against best plain KD | AUROC for flips | ESS / n |",
-        "| --- | --- | --- | --- | --- |",
+        "| method | test | against best plain KD | last epoch | against plain KD's | AUROC for flips | ESS / n |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name in names:
         test = [row[name]["test"] for row in rows]
