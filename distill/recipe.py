@@ -76,7 +76,7 @@ class Recipe:
 
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """The equation, term by term: `cross_entropy`, `distillation`, and each feature loss by name."""
-        teacher = self._look_at_teacher(batch)
+        teacher = self.look_at_teacher(batch)
         student = look(network, batch.inputs)
         class_logits = student.logits
         for method in self._owners("head"):
@@ -95,6 +95,17 @@ class Recipe:
         for method in self._owners("feature"):
             terms.update(method.feature(teacher, student._replace(logits=class_logits), batch))
         return terms
+
+    def look_at_teacher(self, batch: Batch) -> View:
+        """What of the batch is in the cache comes from there."""
+        if self._cached is None:
+            return self._look_at_inputs(batch.inputs)
+        known = View(*(part[batch.index] if len(part) else part for part in self._cached))
+        if batch.altered is None:
+            return known
+        fresh = self._look_at_inputs(batch.inputs[batch.altered])
+        parts = zip(known, fresh, strict=True)
+        return View(*(old.index_put((batch.altered,), new) if len(old) else old for old, new in parts))
 
     def end_epoch(self, epoch: int, network: nn.Module) -> None:
         for method in self.methods:
@@ -120,16 +131,6 @@ class Recipe:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for method in self.methods:
             method.load_state_dict(state[method.name])
-
-    def _look_at_teacher(self, batch: Batch) -> View:
-        if self._cached is None:
-            return self._look_at_inputs(batch.inputs)
-        known = View(*(part[batch.index] if len(part) else part for part in self._cached))
-        if batch.altered is None:
-            return known
-        fresh = self._look_at_inputs(batch.inputs[batch.altered])
-        parts = zip(known, fresh, strict=True)
-        return View(*(old.index_put((batch.altered,), new) if len(old) else old for old, new in parts))
 
     def _look_at_inputs(self, inputs: Tensor) -> View:
         for method in self._owners("teacher"):

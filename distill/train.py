@@ -51,6 +51,7 @@ def distill(
         device=device,
         seed=seed,
         deployable=lambda: recipe.deployable(student),
+        teacher_view=recipe.look_at_teacher,
     )
     recipe.prepare(context, cache=caches_teacher(recipe, splits))
     result = fit(
