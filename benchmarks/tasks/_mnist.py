@@ -22,7 +22,7 @@ from pipeline.training import Supervised, TrainingConfig, fit
 Transform = Callable[[Tensor, torch.Generator], Tensor]  # float images in [0, 1]; drawn for each
 
 MEAN, STD = (0.1307,), (0.3081,)
-SIZES = {"train": 8_000, "reference": 1_000, "validation": 2_000, "teacher": 24_000}
+SIZES = {"train": 8_000, "reference": 1_000, "validation": 2_000, "teacher": 40_000}
 
 
 class ConvNet(PooledClassifier):
@@ -111,7 +111,7 @@ def transformed(split: ImageSplit, transform: Transform, seed: int) -> ImageSpli
 
 
 def _teacher(train: ImageSplit, validation: ImageSplit, transform: Transform, seed: int, file: Path) -> nn.Module:
-    network = ConvNet((24, 48, 64))
+    network = ConvNet((16, 32, 64))
     initialise(network, "kaiming", derive_seed(seed, "teacher") % 2**32)
     if file.exists():
         load_weights(network, file)

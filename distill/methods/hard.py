@@ -12,23 +12,27 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from distill.augmentors import FAMILIES, Family
-from distill.augmentors.affine import Padding
+from distill.augmentors.affine import Affine, Padding
 from distill.augmentors.base import Augmentor, with_augmented
+from distill.augmentors.mix import Mix
 from distill.augmentors.policies import Hysteresis, Lagrangian, Penalty, Policy, PolicyName
-from distill.augmentors.sheet import sheet
+from distill.augmentors.vae import agreement, trained_vae_augmentor
 from distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
+from distill.methods.hard_sheet import sheet
 from distill.methods.random_affine import refuse_text
 from distill.tunable import tunable
 from pipeline.data import Batch
+from pipeline.errors import ConfigError
 from pipeline.frozen import derive_seed
+
+MIN_AGREEMENT = 0.95  # of the teacher's answers on images and on the VAE's reconstructions of them
 
 
 class HardConfig(MethodConfig):
     """L_tt and L_ts are KL divergences of the augmentor's own temperature, in nats at 1."""
 
     name: Literal["hard"] = "hard"
-    family: Family = Field("affine", description="what the augmentor can do to an image")
+    family: Literal["affine", "mix", "vae"] = Field("affine", description="what the augmentor can do to an image")
     policy: PolicyName = Field("hysteresis", description="how it is kept to what the teacher recognises")
     augmented_weight: float = tunable(1.0, ge=0, le=100, tune=(0.3, 3.0), log=True, description="w of L_ts")
     l_max: float = tunable(0.1, gt=0, le=10, tune=(0.03, 1.0), log=True, description="L_tt above which it repairs")
@@ -71,7 +75,12 @@ class Hard(Method):
         self._disagreement = 0.0
 
     def make_augmentor(self, context: Context) -> Augmentor:
-        return FAMILIES[self.config.family](self.config, context)
+        config = self.config
+        if config.family == "mix":
+            return Mix(config.initial_share, config.min_entropy)
+        if config.family == "vae":
+            return _vae_augmentor(config, context)
+        return Affine(context.task.input_shape, config.initial_share, config.padding)
 
     def data(self, batch: Batch, generator: torch.Generator) -> Batch:
         """The batch and its augmented copy; every k_s steps the augmentor learns first."""
@@ -94,12 +103,12 @@ class Hard(Method):
             images = self._augmentor(few.inputs, self._noise(len(few.targets), generator))
             teacher = context.teacher(images)
             inconsistency = disagreement(self._on_clean(few), teacher, self.config.temperature)
-            for_student, for_teacher = self._policy.weights(float(inconsistency))
+            for_student, for_teacher = self._policy.weights(float(inconsistency.detach()))
             loss = for_teacher * inconsistency + self._augmentor.regulariser()
             if for_student:  # in repair the student is not asked
                 disagreed = disagreement(teacher, student(images), self.config.temperature)
                 loss = loss - for_student * disagreed
-                self._disagreement = float(disagreed)
+                self._disagreement = float(disagreed.detach())
             gradients = torch.autograd.grad(loss, self._phi())
         for parameter, gradient in zip(self._phi(), gradients, strict=True):
             parameter.grad = gradient
@@ -187,3 +196,21 @@ def _policy(config: Any) -> Policy:
     if config.policy == "lagrangian":
         return Lagrangian(config.ema, config.l_max, config.multiplier_rate)
     return Hysteresis(config.ema, config.l_max, config.l_min_share * config.l_max)
+
+
+def _vae_augmentor(config: Any, context: Context) -> Augmentor:
+    """Trained on the train split; refused where the teacher does not recognise what it reconstructs."""
+    shape, seed = context.task.input_shape, derive_seed(context.seed, "hard", "vae")
+    augmentor = trained_vae_augmentor(
+        shape, context.train, context.device, epochs=config.vae_epochs, trust=config.trust, seed=seed
+    )
+    agreed = agreement(augmentor.vae, context.teacher, context.reference, context.device)
+    if agreed < MIN_AGREEMENT:
+        raise ConfigError(
+            [
+                f"hard.family vae: the teacher answers {agreed:.1%} of the {len(context.reference)} reference images "
+                f"and their reconstructions by the VAE alike; {MIN_AGREEMENT:.0%} are needed; raise hard.vae_epochs "
+                f"(now {config.vae_epochs}) or choose the family affine or mix"
+            ]
+        )
+    return augmentor
