@@ -10,6 +10,7 @@ import torch
 from bench import Bench
 from torch import Tensor, nn
 
+from distill.augmentors.affine import AXES, warp
 from distill.config import StudentTrainingConfig
 from pipeline.checkpoint import load_weights, weights_bytes, write_atomic
 from pipeline.data import Batch, ImageSplit, Splits
@@ -101,6 +102,12 @@ def make_bench(name: str, transform: Transform, student: str, seed: int, data: P
             epochs=12, batch_size=64, optimizer="adamw", learning_rate=2e-3, weight_decay=1e-4, patience=0
         ),
     )
+
+
+def moved(images: Tensor, **amounts: Tensor) -> Tensor:
+    """Each image by its own amount along the named axes; what comes in is black."""
+    columns = [amounts.get(axis, torch.zeros(len(images))) for axis in AXES]
+    return warp(images, torch.stack(columns, dim=1), "zeros")
 
 
 def transformed(split: ImageSplit, transform: Transform, seed: int) -> ImageSplit:

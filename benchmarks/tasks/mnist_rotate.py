@@ -6,16 +6,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from distill.augmentors.affine import AXES, uniform, warp
-from tasks._mnist import make_bench
+from distill.augmentors.affine import uniform
+from tasks._mnist import make_bench, moved
 
 MAX_ROTATION_DEG = 45
 
 
 def rotate(images: Tensor, generator: torch.Generator) -> Tensor:
-    amounts = torch.zeros(len(images), len(AXES))
-    amounts[:, AXES.index("rotation")] = math.radians(MAX_ROTATION_DEG) * uniform(len(images), 1, generator)[:, 0]
-    return warp(images, amounts, "zeros")
+    return moved(images, rotation=math.radians(MAX_ROTATION_DEG) * uniform(len(images), 1, generator)[:, 0])
 
 
 make = partial(make_bench, "rotated", rotate, "mlp")

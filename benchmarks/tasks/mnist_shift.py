@@ -5,15 +5,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pipeline.data import augment
-from pipeline.datasets.base import AugmentConfig
-from tasks._mnist import make_bench
+from distill.augmentors.affine import uniform
+from tasks._mnist import make_bench, moved
 
 MAX_SHIFT_PX = 6
 
 
 def shift(images: Tensor, generator: torch.Generator) -> Tensor:
-    return augment(images, AugmentConfig(pad=MAX_SHIFT_PX), generator)
+    amounts = MAX_SHIFT_PX / 28 * uniform(len(images), 2, generator)
+    return moved(images, shift_x=amounts[:, 0], shift_y=amounts[:, 1])
 
 
 make = partial(make_bench, "shifted", shift, "mlp")

@@ -43,7 +43,9 @@ class Context:
     device: torch.device
     seed: int
     deployable: Callable[[], nn.Module]  # the student as it would ship now: inputs to logits [N, K], whatever the head
-    teacher_view: Callable[[Batch], View] | None = None  # a batch to what the recipe knows of the teacher, cached or not
+    teacher_view: Callable[[Batch], View] | None = (
+        None  # a batch to what the recipe knows of the teacher, cached or not
+    )
 
 
 class Exhibit(Frozen):
