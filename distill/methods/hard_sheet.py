@@ -25,7 +25,7 @@ def sheet(
         same += teacher == own
         items.append(
             ExhibitItem(
-                caption=f"{labels[truth]} · teacher: {labels[teacher]} · student: {labels[own]}",
+                caption=f"{labels[truth]}; teacher: {labels[teacher]}, student: {labels[own]}",
                 pixels=tuple(values),
                 shape=tuple(images.shape[1:]),
             )

@@ -27,7 +27,7 @@ class RandomAffineConfig(MethodConfig):
 
 
 class RandomAffine(Method):
-    """D(clean) + w D(augmented), every batch with a warped copy of itself whose target is the teacher's answer to it."""
+    """D(clean) + w D(augmented), each batch with a warped copy whose target is the teacher's answer to it."""
 
     name: ClassVar[str] = "random_affine"
     paper: ClassVar[str] = "Beyer et al. 2022 (function matching), arXiv:2106.05237"

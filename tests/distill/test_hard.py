@@ -487,7 +487,7 @@ def turned(monkeypatch, toy, config, turns):
         Context(splits.task, teacher, student, splits.train, splits.reference, CPU, 0, deployable=lambda: student)
     )
     noise, worst = generator(), []
-    for step in range(turns):
+    for _ in range(turns):
         hard.data(splits.train.batch(torch.randperm(600, generator=noise)[:64]), noise)
         worst.append(hard._policy.average)
     return hard, student, worst
