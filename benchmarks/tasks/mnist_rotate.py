@@ -4,10 +4,10 @@ import math
 from functools import partial
 
 import torch
+from tasks._mnist import make_bench, moved
 from torch import Tensor
 
 from distill.augmentors.affine import uniform
-from tasks._mnist import make_bench, moved
 
 MAX_ROTATION_DEG = 45
 

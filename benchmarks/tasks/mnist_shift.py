@@ -3,10 +3,10 @@
 from functools import partial
 
 import torch
+from tasks._mnist import make_bench, moved
 from torch import Tensor
 
 from distill.augmentors.affine import uniform
-from tasks._mnist import make_bench, moved
 
 MAX_SHIFT_PX = 6
 
