@@ -105,7 +105,7 @@ class Recipe:
             return known
         fresh = self._look_at_inputs(batch.inputs[batch.altered])
         parts = zip(known, fresh, strict=True)
-        return View(*(old.index_put((batch.altered,), new) if len(old) else old for old, new in parts))
+        return View(*(old.index_put((batch.altered,), new.to(old.dtype)) if len(old) else old for old, new in parts))
 
     def end_epoch(self, epoch: int, network: nn.Module) -> None:
         for method in self.methods:

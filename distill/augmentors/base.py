@@ -34,6 +34,11 @@ class Augmentor(nn.Module, ABC):
         """What phi stands for, in units that a person knows."""
 
 
+def full_precision(device: torch.device) -> torch.autocast:
+    """Without mixed precision within: half of it would round a shift to whole pixels and lose phi's small gradients."""
+    return torch.autocast(device.type, enabled=False)
+
+
 def with_augmented(batch: Batch, augmented: Tensor, weight: float) -> Batch:
     """The batch and, behind it, other versions of its inputs, such that the loss is D(clean) + weight * D(augmented).
 

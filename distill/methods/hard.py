@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distill.augmentors.affine import Affine, Padding
-from distill.augmentors.base import Augmentor, with_augmented
+from distill.augmentors.base import Augmentor, full_precision, with_augmented
 from distill.augmentors.mix import Mix
 from distill.augmentors.policies import Hysteresis, Lagrangian, Penalty, Policy, PolicyName
 from distill.augmentors.vae import agreement, trained_vae_augmentor
@@ -91,7 +91,7 @@ class Hard(Method):
         if learning % self.config.every == 0:
             for _ in range(self.config.turns):
                 self._turn(batch, generator)
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(self._context.device):
             augmented = self._augmentor(batch.inputs, self._noise(len(batch.targets), generator))
         return with_augmented(batch, augmented, self.config.augmented_weight)
 
@@ -99,7 +99,7 @@ class Hard(Method):
         """One step of phi; student and teacher are as they were, batch statistics included."""
         few = Batch(*(part[: self.config.images] for part in batch[:3]))
         context, student = self._context, self._context.deployable()
-        with evaluating(context.student, student):
+        with evaluating(context.student, student), full_precision(context.device):
             images = self._augmentor(few.inputs, self._noise(len(few.targets), generator))
             teacher = context.teacher(images)
             inconsistency = disagreement(self._on_clean(few), teacher, self.config.temperature)

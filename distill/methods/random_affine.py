@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 
 from distill.augmentors.affine import AXES, Padding, uniform, warp
-from distill.augmentors.base import with_augmented
+from distill.augmentors.base import full_precision, with_augmented
 from distill.methods.base import Context, Method, MethodConfig, Slot
 from distill.tunable import tunable
 from pipeline.data import Batch
@@ -39,7 +39,9 @@ class RandomAffine(Method):
 
     def data(self, batch: Batch, generator: torch.Generator) -> Batch:
         amounts = self._bounds() * uniform(len(batch.targets), len(AXES), generator)
-        augmented = warp(batch.inputs, amounts.to(batch.inputs.device), self.config.padding)
+        device = batch.inputs.device
+        with full_precision(device):
+            augmented = warp(batch.inputs, amounts.to(device), self.config.padding)
         return with_augmented(batch, augmented, self.config.augmented_weight)
 
     def _bounds(self) -> torch.Tensor:

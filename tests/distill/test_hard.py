@@ -23,6 +23,7 @@ from pipeline.blocks import CifarResNet
 from pipeline.checkpoint import state_bytes
 from pipeline.data import UNLABELLED, ImageSplit, Splits
 from pipeline.datasets.base import AugmentConfig
+from pipeline.device import Compute
 from pipeline.errors import ConfigError
 from pipeline.network import PooledClassifier, initialise
 from pipeline.task import Task
@@ -235,6 +236,20 @@ def test_the_teacher_looks_again_only_at_what_is_augmented(make_task, make_split
     sheet = len(splits.reference)
     of_turns = 4 * 8 * (1 if cached else 2)  # 8 steps; the teacher's answers to clean images
     assert sum(shown) == sheet + of_turns + (64 + 8 * 16 if cached else 8 * 32)
+
+
+@pytest.mark.parametrize("config", [RandomAffineConfig(), EAGER], ids=["random_affine", "hard"])
+def test_mixed_precision_trains_and_augments_to_the_same_bits(prepared, config, make_task, make_splits, make_network):
+    made = []
+    for autocast in (False, True):
+        recipe, _, _, splits = prepared(config)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            made.append(recipe.prepare_batch(splits.train.batch(torch.arange(16)), generator()).inputs)
+    assert torch.equal(*made)
+    whole = DistillConfig(methods=(KDConfig(), config), training=StudentTrainingConfig(epochs=1, batch_size=16))
+    options = {"seed": 0, "device": CPU, "compute": Compute("bf16")}
+    done = distill(make_network(2), make_network(1), make_splits(make_task()), whole, **options)
+    assert math.isfinite(done.fitted.curve[0].loss)
 
 
 # Whole trainings
