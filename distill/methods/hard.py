@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distill.augmentors.affine import Affine, Padding
+from distill.augmentors.ascent import CommonAdam
 from distill.augmentors.base import Augmentor, full_precision, with_augmented
 from distill.augmentors.mix import Mix
 from distill.augmentors.policies import Hysteresis, Lagrangian, Penalty, Policy, PolicyName
@@ -40,7 +41,7 @@ class HardConfig(MethodConfig):
     ema: float = Field(0.9, ge=0, lt=1, description="decay of the moving average of L_tt that the policy reads")
     consistency_weight: float = Field(5.0, ge=0, le=1000, description="lam_t of the policy penalty")
     multiplier_rate: float = Field(0.5, gt=0, le=100, description="of lam_t of the policy lagrangian, a step")
-    learning_rate: float = Field(0.03, gt=0, le=1, description="of phi, by Adam")
+    learning_rate: float = Field(0.03, gt=0, le=1, description="of phi")
     temperature: float = Field(1.0, gt=0, le=100, description="of L_tt and L_ts as the augmentor sees them")
     every: int = Field(2, ge=1, description="k_s, steps of the student for a turn of the augmentor")
     turns: int = Field(1, ge=1, description="k_a, steps of the augmentor in its turn")
@@ -70,7 +71,7 @@ class Hard(Method):
         self._context = context
         self._augmentor = self.make_augmentor(context).to(context.device)
         self._policy = _policy(self.config)
-        self._optimizer = torch.optim.Adam(self._phi(), lr=self.config.learning_rate)
+        self._optimizer = CommonAdam(self._phi(), self.config.learning_rate)
         self._steps = self._turns = self._repairs = 0
         self._disagreement = 0.0
 
@@ -110,9 +111,7 @@ class Hard(Method):
                 loss = loss - for_student * disagreed
                 self._disagreement = float(disagreed.detach())
             gradients = torch.autograd.grad(loss, self._phi())
-        for parameter, gradient in zip(self._phi(), gradients, strict=True):
-            parameter.grad = gradient
-        self._optimizer.step()
+        self._optimizer.step(gradients)
         self._augmentor.project()
         self._turns += 1
         self._repairs += not for_student
@@ -165,7 +164,7 @@ class Hard(Method):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._augmentor.load_state_dict(state["augmentor"])
-        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self._optimizer.load_state_dict(state["optimizer"])
         self._policy.load_state_dict(state["policy"])
         self._steps, self._turns, self._repairs = state["counts"]
         self._disagreement = state["disagreement"]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from distill.augmentors.affine import AXES, WIDEST, Affine, uniform, warp
+from distill.augmentors.ascent import CommonAdam
 from distill.augmentors.mix import OPERATIONS, Mix
 from distill.augmentors.policies import Hysteresis, Lagrangian, Penalty
 from distill.augmentors.vae import Vae, VaeAugmentor
@@ -146,6 +147,24 @@ def test_a_latent_steps_no_farther_than_its_trust():
     mean, deviation = augmentor.vae.encode(images)
     step = (seen[0] - mean - deviation * noise) / deviation
     assert 1.9 < step.abs().max() <= 2.0 + 1e-4
+
+
+# The steps
+
+
+def test_steps_are_adams_for_one_parameter_and_one_size_for_several():
+    """One number has no other to share its second moment with."""
+    (ours, adams), values = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2)), [1.0, 0.5, -2.0, 0.1]
+    common, adam = CommonAdam([ours], rate=0.1), torch.optim.Adam([adams], lr=0.1)
+    for value in values:
+        common.step([torch.tensor([value])])
+        adams.grad = torch.tensor([value])
+        adam.step()
+        assert ours.item() == pytest.approx(adams.item(), rel=1e-5)
+    two = [torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(2))]
+    CommonAdam(two, rate=0.3).step([torch.tensor([3.0]), torch.tensor([0.0, -1.0])])
+    scale = 0.3 / math.sqrt(10 / 3)
+    assert torch.cat([p.data for p in two]).tolist() == pytest.approx([-3 * scale, 0, scale], rel=1e-5)
 
 
 # The policies
