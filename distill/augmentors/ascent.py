@@ -31,9 +31,8 @@ class CommonAdam:
         self._square = second * self._square + (1 - second) * flat.square().mean()
         size = (self._square / (1 - second**self._count)).sqrt() + _EPS
         steps = self._rate / (1 - first**self._count) * self._mean / size
-        for parameter, step in zip(
-            self._parameters, steps.split([parameter.numel() for parameter in self._parameters]), strict=True
-        ):
+        sizes = [parameter.numel() for parameter in self._parameters]
+        for parameter, step in zip(self._parameters, torch.split(steps, sizes), strict=True):
             parameter.sub_(step.view_as(parameter))
 
     def state_dict(self) -> dict[str, Any]:

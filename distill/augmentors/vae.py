@@ -110,7 +110,7 @@ def _train(vae: Vae, train: ImageSplit, device: torch.device, epochs: int) -> No
     vae.requires_grad_(True)
     optimizer = torch.optim.Adam(vae.parameters(), lr=_LEARNING_RATE)
     for _ in range(epochs):
-        for index in torch.randperm(len(train)).split(_BATCH):
+        for index in torch.split(torch.randperm(len(train)), _BATCH):
             images = train.batch(index.to(train.images.device), device).inputs
             mean, deviation = vae.encode(images)
             logits = vae.decode_logits(mean + deviation * torch.randn(mean.shape).to(device))

@@ -145,7 +145,8 @@ class Hard(Method):
         generator = torch.Generator().manual_seed(derive_seed(context.seed, "hard", "sheet"))
 
         def change(images: Tensor) -> Tensor:
-            return self._augmentor(images, self._noise(len(images), generator))
+            made: Tensor = self._augmentor(images, self._noise(len(images), generator))
+            return made
 
         with evaluating(context.student, student), torch.no_grad():
             return (sheet(change, context, student, generator),)
