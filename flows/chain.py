@@ -141,7 +141,7 @@ def run_rank_check(
 
 
 def _prepare(step: "_Steps", config: RunConfig) -> tuple[stages.DataResult, TeacherResult]:
-    data = step("data", stages.DataResult, (config.seed, config.data), stages.prepare_data)
+    data = step("data", stages.DataResult, (config.seed, config.read_data), stages.prepare_data)
     return data, step("teacher", TeacherResult, (data, config.teacher), stages.train_teacher)
 
 

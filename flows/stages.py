@@ -19,12 +19,13 @@ from distill.train import caches_teacher, distill
 from distill.tune import tune, with_hyperparameters
 from flows.cache import kept_calibration
 from flows.latency import latency_source
-from flows.stage import WEIGHTS, Stage, drawn_from, fresh_student, saved, saver, trained_teacher
+from flows.stage import TOKENIZER, WEIGHTS, Stage, drawn_from, fresh_student, saved, saver, trained_teacher
 from pipeline.checkpoint import weights_bytes
 from pipeline.cost import Cost, measure_cost
 from pipeline.data import draw_batch, load_splits
 from pipeline.frozen import Frozen
 from pipeline.metrics import evaluate
+from pipeline.network import uninitialised
 from pipeline.task import Task
 from pipeline.teacher import TeacherResult, build_teacher, frozen, load_teacher, teacher_metadata
 from pipeline.training import Supervised, fit
@@ -41,8 +42,12 @@ class DataResult(Frozen):
 
 def prepare_data(stage: Stage) -> DataResult:
     """Read the data, split it, record what each split holds; refuse a hopeless budget before anything is trained."""
-    splits = load_splits(stage.config.data, stage.config.seed)
     config = stage.config
+    splits = load_splits(config.read_data, config.seed)
+    if splits.coder is not None:
+        stage.run.write("data", TOKENIZER, splits.coder.json)
+    with uninitialised():
+        build_teacher(config.teacher, splits.task)  # refuses one that takes other inputs
     latency = latency_source(config.search, splits.task, config.export.opset)
     require_feasible(config.search, splits.task, stage.seed("search"), latency)
     return DataResult(task=splits.task, sizes=splits.sizes, digests=splits.digests)
@@ -51,16 +56,17 @@ def prepare_data(stage: Stage) -> DataResult:
 def train_teacher(stage: Stage) -> TeacherResult:
     """The teacher's weights: loaded where the configuration names a file, trained otherwise."""
     config, device = stage.config.teacher, stage.device
-    splits = load_splits(stage.config.data, stage.config.seed)
-    cost = measure_cost(lambda: build_teacher(config, splits.task), splits.task.input_shape)
+    splits = stage.splits()
+    task = splits.task
+    cost = measure_cost(lambda: build_teacher(config, task), task.input_shape, task.input_dtype)
     best_epoch: int | None = None
     curve: tuple[EpochRecord, ...] = ()
-    if config.weights is not None:
-        network = load_teacher(config, splits.task, config.weights)
+    if config.source is not None:
+        network = load_teacher(config, task, config.source)
         validation = evaluate(network.to(device), splits.validation, device)
     else:
         with drawn_from(stage.seed("teacher", "weights")):
-            network = build_teacher(config, splits.task)
+            network = build_teacher(config, task)
         fitted = fit(
             network,
             Supervised(),
@@ -77,16 +83,16 @@ def train_teacher(stage: Stage) -> TeacherResult:
         )
         validation, best_epoch, curve = fitted.best, fitted.best_epoch, fitted.curve
         stage.run.write("teacher", "curve.csv", _curve_csv(curve))
-    stage.run.write("teacher", WEIGHTS, weights_bytes(network, teacher_metadata(config, splits.task)))
+    stage.run.write("teacher", WEIGHTS, weights_bytes(network, teacher_metadata(config, task)))
     return TeacherResult(
-        trained_here=config.weights is None, validation=validation, cost=cost, best_epoch=best_epoch, curve=curve
+        trained_here=config.source is None, validation=validation, cost=cost, best_epoch=best_epoch, curve=curve
     )
 
 
 def search_student(stage: Stage) -> SearchResult:
     """The architecture of the student; candidates that an interrupted search scored are not scored again."""
     config = stage.config.search
-    splits = load_splits(stage.config.data, stage.config.seed)
+    splits = stage.splits()
     trained = config.teacher_weights == "trained"
     teacher = trained_teacher(stage, splits.task) if trained else build_teacher(stage.config.teacher, splits.task)
     return find_student(
@@ -108,7 +114,7 @@ def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
     config = stage.config.tune
     if not config.enabled:
         return TuneResult(enabled=False, best={}, best_value=None, best_trial=None, trials=())
-    splits = load_splits(stage.config.data, stage.config.seed)
+    splits = stage.splits()
     teacher = frozen(trained_teacher(stage, splits.task))
 
     def train(trial_config: DistillConfig, trial: int, observe: Callable[[EpochRecord], None]) -> float:
@@ -140,7 +146,7 @@ def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
 def distill_student(stage: Stage, winner: Candidate, tuned: TuneResult) -> DistillResult:
     """The student's weights, best on validation."""
     config = with_hyperparameters(stage.config.distill, tuned.best)
-    splits = load_splits(stage.config.data, stage.config.seed)
+    splits = stage.splits()
     student = fresh_student(stage, winner.architecture, splits.task)
     distilled = distill(
         student,

@@ -15,7 +15,7 @@ from search.scorers import SCORERS
 from search.scorers.az_trainability import gradient_correlation
 from search.scorers.synflow import synaptic_flow
 from search.spaces import SPACES, ResNetSpace, TextTransformerSpace, VitSpace
-from search.spaces.text_transformer import sinusoids
+from pipeline.text_transformer import sinusoids
 
 # (scorer, space): why there is no score where the teacher is a ResNet of three stages, or for text another student.
 UNDEFINED = {

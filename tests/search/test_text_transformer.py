@@ -14,7 +14,7 @@ from pipeline.training import Supervised, TrainingConfig, fit
 from search.evaluate import Evaluator
 from search.observe import observe
 from search.spaces import MobileSpace, ResNetSpace, TextTransformerSpace, VitSpace
-from search.spaces.text_transformer import sinusoids
+from pipeline.text_transformer import sinusoids
 
 SPACE = TextTransformerSpace()
 
