@@ -51,6 +51,7 @@ def distill(
         device=device,
         seed=seed,
         deployable=lambda: recipe.deployable(student),
+        decode=splits.coder.decode if splits.coder is not None else None,
     )
     recipe.prepare(context, cache=caches_teacher(recipe, splits))
     result = fit(

@@ -9,7 +9,7 @@ assembled in `distill/recipe.py`, never in a method.
 # N examples, K classes, D embedding width
 
 from abc import ABC
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pipeline.data import Batch, ImageSplit
 from pipeline.frozen import Frozen
 from pipeline.network import View
-from pipeline.task import Task
+from pipeline.task import PADDING, Task
 
 Slot = Literal["data", "teacher", "target", "divergence", "weight", "feature", "head"]
 SLOTS: tuple[Slot, ...] = ("data", "teacher", "target", "divergence", "weight", "feature", "head")
@@ -43,6 +43,16 @@ class Context:
     device: torch.device
     seed: int
     deployable: Callable[[], nn.Module]  # the student as it would ship now: inputs to logits [N, K], whatever the head
+    decode: Callable[[Sequence[int]], str] | None = None  # of text: token ids back to words
+
+    def show(self, example: Tensor, caption: str) -> "ExhibitItem":
+        """One input [C, H, W] or [T] as it can be shown in the report: pixels, or words as far as ids tell."""
+        if not example.is_floating_point():
+            ids = [int(number) for number in example if number != PADDING]
+            text = " ".join(map(str, ids)) if self.decode is None else self.decode(ids)
+            return ExhibitItem(caption=caption, text=text)
+        pixels = example.detach().cpu().clamp(0, 1).mul(255).round().to(torch.uint8)
+        return ExhibitItem(caption=caption, pixels=tuple(pixels.flatten().tolist()), shape=tuple(pixels.shape))
 
 
 class Exhibit(Frozen):

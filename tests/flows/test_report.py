@@ -375,16 +375,16 @@ def test_architecture_is_escaped_inside_the_chart() -> None:
 
 def test_headline_of_a_gain_names_figures_and_n(html: str) -> None:
     text = Page(html).text
-    assert "10.9× fewer parameters, 5.00× faster [4.90, 5.20], −2.0 points on 450 test images" in text
+    assert "10.9× fewer parameters, 5.00× faster [4.90, 5.20], −2.0 points on 450 test examples" in text
 
 
 def test_larger_slower_worse_student_is_called_so() -> None:
     html = render_report(report(student_params=1_700_000, speedup=0.5, interval=(0.4, 0.625), accuracies=(0.98, 0.9)))
     text = Page(html).text
-    assert "2.00× more parameters, 2.00× slower [1.60, 2.50], −8.0 points on 450 test images" in text
+    assert "2.00× more parameters, 2.00× slower [1.60, 2.50], −8.0 points on 450 test examples" in text
     assert "The student is not smaller than its teacher." in text
     assert "not measurably faster" in text
-    assert "the loss is more than the noise of 450 images" in text
+    assert "the loss is more than the noise of 450 examples" in text
     assert html.count('class="card tile worse"') == 3
 
 
@@ -496,11 +496,11 @@ def test_tournament_that_changed_the_student_names_both_and_its_cost() -> None:
     text = Page(html).text
     assert "It changed the student from 1-19 to 1-18." in text
     assert (
-        "1-18 finished 6.0 points ahead of 1-19; the standard error of an accuracy on 400 validation images is 1.5"
+        "1-18 finished 6.0 points ahead of 1-19; the standard error of an accuracy on 400 validation examples is 1.5"
         in text
     )
     assert "within noise" not in text
-    assert "3 students for 3 epochs, then 2 students for 6 epochs, on 1,000 images an epoch: 21 epochs, 6.0 s" in text
+    assert "3 students for 3 epochs, then 2 students for 6 epochs, on 1,000 examples an epoch: 21 epochs, 6.0 s" in text
     assert "distilled into 1-18" in text
     rows = re.findall(
         r"<tr[^>]*>.*?</tr>", html[html.index('id="tournament"') : html.index('id="tuning"')], flags=re.DOTALL
@@ -541,7 +541,7 @@ def test_rank_check_says_what_its_students_can_tell(lead: tuple[float, float], s
     text = Page(html).text
     assert said in text
     assert "their own intervals overlap" in text
-    assert "4 students, 2 epochs each on 1,000 images, one seed, accuracy on 400 validation images" in text
+    assert "4 students, 2 epochs each on 1,000 examples, one seed, accuracy on 400 validation examples" in text
     assert "<script" not in html
     assert 'id="rank-check"' in html
 
