@@ -6,6 +6,8 @@ encoder, its head and its last Linear differs by family, so the families are lis
 
 # B batch, T tokens, D width, K classes
 
+import contextlib
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +40,10 @@ _FAMILIES = {  # by the folder's model_type
         lambda m: m.classifier.out_proj,
     ),
 }
+
+
+# Eager: the library's fused attention has no ONNX form for every mask.
+_PLAIN = {"attn_implementation": "eager", "dtype": torch.float32}
 
 
 class HuggingFaceTeacher(nn.Module):
@@ -73,6 +79,32 @@ def build_from_folder(folder: Path, task: Task) -> HuggingFaceTeacher:
         CheckpointError: no such folder, a family that is not known here, or another task than the data's.
         MissingDependencyError: `transformers` is not installed.
     """
+    model_class, config, family = _prepared(folder, task)
+    return HuggingFaceTeacher(model_class.from_config(config, **_PLAIN), family)
+
+
+def load_from_folder(folder: Path, task: Task) -> HuggingFaceTeacher:
+    """The folder's network with its weights.
+
+    Raises:
+        CheckpointError, MissingDependencyError: as `build_from_folder`; or weights that are missing or do not fit.
+    """
+    weights_file(folder)
+    model_class, config, family = _prepared(folder, task)
+    given = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True, **_PLAIN}
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
+            model, found = model_class.from_pretrained(folder, config=config, **given)
+    except Exception as error:  # a damaged file leads the libraries into errors of any kind
+        raise CheckpointError(f"{folder / WEIGHTS} does not fit: {(str(error).splitlines() or [''])[0]}") from error
+    lacking = sorted(found["missing_keys"])
+    if lacking:  # which the library would draw at random
+        raise CheckpointError(f"{folder / WEIGHTS} lacks {', '.join(lacking[:3])}; it is no fine-tuned classifier")
+    return HuggingFaceTeacher(model, family)
+
+
+def _prepared(folder: Path, task: Task) -> tuple[Any, Any, _Family]:
+    """transformers' class of classifiers, the folder's configuration and its family; both fit the task."""
     described = _description(folder)
     family = _FAMILIES.get(str(described.get("model_type")))
     if family is None:
@@ -89,9 +121,7 @@ def build_from_folder(folder: Path, task: Task) -> HuggingFaceTeacher:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if config.num_labels != task.num_classes:
         raise CheckpointError(f"{folder} tells {config.num_labels} classes apart, and the data has {task.num_classes}")
-    # Eager: the fused attention of the library has no ONNX form for every mask.
-    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager", dtype=torch.float32)
-    return HuggingFaceTeacher(model, family)
+    return AutoModelForSequenceClassification, config, family
 
 
 def weights_file(folder: Path) -> Path:

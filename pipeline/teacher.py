@@ -11,7 +11,7 @@ from pipeline.checkpoint import load_weights, read_metadata
 from pipeline.cost import Cost
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.frozen import Frozen, existing_file
-from pipeline.hf_teacher import TOKENIZER, build_from_folder, weights_file
+from pipeline.hf_teacher import TOKENIZER, build_from_folder, load_from_folder, weights_file
 from pipeline.metrics import Metrics
 from pipeline.task import Task
 from pipeline.text_transformer import TextTransformer
@@ -129,6 +129,8 @@ def load_teacher(config: TeacherConfig, task: Task, path: Path) -> nn.Module:
     Raises:
         CheckpointError: the file does not fit, or it was trained on images of another size or with another tokenizer.
     """
+    if config.folder is not None and path == config.source:
+        return load_from_folder(config.folder, task)
     network = build_teacher(config, task)
     load_weights(network, path)
     metadata = read_metadata(path)

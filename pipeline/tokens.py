@@ -19,6 +19,7 @@ from pipeline.task import PADDING
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from tokenizers.normalizers import Normalizer
 
 _PAD, _UNKNOWN = "[PAD]", "[UNK]"
 
@@ -113,39 +114,59 @@ def _parsed(text: str, name: str) -> "Tokenizer":
 
 
 def _trained(texts: Sequence[str], config: TokenizerConfig) -> "Tokenizer":
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-
-    if config.kind == "bpe":
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        tokenizer.decoder = decoders.ByteLevel()
-        alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(
-            vocab_size=config.vocab_size, special_tokens=[_PAD], initial_alphabet=alphabet, show_progress=False
-        )
-    else:
-        tokenizer = Tokenizer(models.WordPiece(unk_token=_UNKNOWN))
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        tokenizer.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=config.vocab_size, special_tokens=[_PAD, _UNKNOWN], limit_alphabet=1_114_112, show_progress=False
-        )
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), *([normalizers.Lowercase()] * config.lowercase)])
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer = _bpe(texts, config) if config.kind == "bpe" else _wordpiece(texts, config)
     if tokenizer.get_vocab_size() > config.vocab_size:
         raise DataError(
             f"data.tokenizer.vocab_size {config.vocab_size:,} is smaller than the alphabet of {config.kind}, "
             f"{tokenizer.get_vocab_size():,} with the special tokens; give it room for words too"
         )
-    return tokenizer if config.kind == "bpe" else _renumbered(tokenizer)
+    return tokenizer
 
 
-def _renumbered(tokenizer: "Tokenizer") -> "Tokenizer":
-    """In the alphabet's order: the trainer numbers pieces as a hash table lists them, so differently in each process."""
-    from tokenizers import Tokenizer
+def _bpe(texts: Sequence[str], config: TokenizerConfig) -> "Tokenizer":
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = _normalizer(config)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        special_tokens=[_PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _wordpiece(texts: Sequence[str], config: TokenizerConfig) -> "Tokenizer":
+    """The trainer numbers the pieces inside words as a hash table lists them, and breaks ties between merges by number,
+    so its vocabulary differs from process to process. Here it is given the alphabet in order, as special tokens, which
+    are made ordinary ones again afterwards.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token=_UNKNOWN))
+    tokenizer.normalizer = _normalizer(config)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    words = {
+        word
+        for text in texts
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+    }
+    alphabet = {word[0] for word in words} | {f"##{character}" for word in words for character in word[1:]}
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=config.vocab_size, special_tokens=[_PAD, _UNKNOWN, *sorted(alphabet)], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
     content = json.loads(tokenizer.to_str())
-    first = [_PAD, _UNKNOWN]
-    pieces = sorted(set(content["model"]["vocab"]) - set(first))
-    content["model"]["vocab"] = {piece: number for number, piece in enumerate([*first, *pieces])}
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in alphabet]
     return Tokenizer.from_str(json.dumps(content, ensure_ascii=False))
+
+
+def _normalizer(config: TokenizerConfig) -> "Normalizer":
+    from tokenizers import normalizers
+
+    return normalizers.Sequence([normalizers.NFKC(), *([normalizers.Lowercase()] * config.lowercase)])
