@@ -105,8 +105,8 @@ def _model_card(bundle: Bundle, exported: ExportedModel) -> str:
     low, high = bundle.latency["speedup_interval"]
     return f"""# {bundle.name}
 
-{_WHAT[bundle.task.kind]} for {bundle.task.num_classes} classes, {cost["student"].params:,} parameters, distilled by edgestill
-from a teacher of {cost["teacher"].params:,}.
+{_WHAT[bundle.task.kind]} for {bundle.task.num_classes} classes, {cost["student"].params:,} parameters, distilled by
+edgestill from a teacher of {cost["teacher"].params:,}.
 
 ## Use
 
@@ -152,13 +152,13 @@ _WHAT = {"image": "An image classifier", "text": "A text classifier"}
 def _use(task: Task) -> str:
     output = f"`logits`, float32 [batch, {task.num_classes}]; line k of `labels.txt` names class k"
     if task.kind == "text":
-        return f"""`model.onnx` takes `{TOKENS}` and `{MASK}`, int64 [batch, length] with at most {task.input_shape[0]} tokens, and gives
-{output}. `{TOKENIZER}` (of the library tokenizers) turns
-text into ids and cuts what is longer; a token whose mask is 0 is padding.
+        return f"""`model.onnx` takes `{TOKENS}` and `{MASK}`, int64 [batch, length] with at most
+{task.input_shape[0]} tokens, and gives {output}.
+`{TOKENIZER}` (of the library tokenizers) turns text into ids and cuts what is longer; a token whose mask is 0 is padding.
 `python run.py "A TEXT"` prints a label and needs numpy, onnxruntime and tokenizers."""
     channels, height, width = task.input_shape
-    return f"""`model.onnx` takes `images`, float32 [batch, {channels}, {height}, {width}] with pixels in [0, 1] (normalisation is
-inside), and gives {output}.
+    return f"""`model.onnx` takes `images`, float32 [batch, {channels}, {height}, {width}] with pixels in [0, 1]
+(normalisation is inside), and gives {output}.
 `python run.py IMAGE` prints a label and needs numpy and onnxruntime."""
 
 

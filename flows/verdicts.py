@@ -65,8 +65,8 @@ def conditions(result: RankCheckResult) -> str:
     trained = sum(student.accuracy is not None for student in result.students)
     return (
         f"{trained} students, {result.epochs} epoch{'s' if result.epochs > 1 else ''} each on {result.train_images:,} "
-        f"examples, one seed, accuracy on {result.validation_images:,} validation examples, {duration(result.seconds)} of "
-        "training; intervals are a bootstrap over students."
+        f"examples, one seed, accuracy on {result.validation_images:,} validation examples, "
+        f"{duration(result.seconds)} of training; intervals are a bootstrap over students."
     )
 
 

@@ -41,7 +41,9 @@ class Task(Frozen):
                 raise ValueError("a text task has an input_shape of (length,), a vocab_size, and neither mean nor std")
             return self
         if len(self.input_shape) != 3 or self.vocab_size is not None or self.tokenizer_sha256 is not None:
-            raise ValueError("an image task has an input_shape of (channels, height, width), no vocab_size, no tokenizer")
+            raise ValueError(
+                "an image task has an input_shape of (channels, height, width), no vocab_size, no tokenizer"
+            )
         if not len(self.mean) == len(self.std) == self.input_shape[0]:
             raise ValueError(f"{self.input_shape[0]} channels need as many means and stds")
         return self

@@ -162,7 +162,9 @@ def _require_inputs(config: TeacherConfig, task: Task) -> None:
             raise ConfigError(["teacher.folder: Hugging Face folders are read for text, and the data are images"])
     elif config.architecture not in (TEXT_TEACHERS if task.kind == "text" else TEACHERS):
         fitting = ", ".join(TEXT_TEACHERS if task.kind == "text" else TEACHERS)
-        raise ConfigError([f"teacher.architecture: {config.architecture} takes no {task.kind}; those that do: {fitting}"])
+        raise ConfigError(
+            [f"teacher.architecture: {config.architecture} takes no {task.kind}; those that do: {fitting}"]
+        )
 
 
 def _require_tokenizer(metadata: dict[str, str], task: Task, path: Path) -> None:

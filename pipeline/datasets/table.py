@@ -25,8 +25,8 @@ class Row(NamedTuple):
 def read_columns(path: Path, form: Format, wanted: Sequence[str]) -> list[Row]:
     """The cells of the wanted columns, a row each; lines without anything in them are left out.
 
-    Tab-separated files have no quotes, as they are usually written: a quotation mark is a character of its text. A first
-    line that repeats the given names of the columns is a header and left out.
+    Tab-separated files have no quotes, as they are usually written: a quotation mark is a character of its text. A
+    first line that repeats the given names of the columns is a header and left out.
 
     Raises:
         DataError: no text in this encoding, no such column, or a row with more or fewer cells than there are columns.
@@ -57,8 +57,11 @@ def read_columns(path: Path, form: Format, wanted: Sequence[str]) -> list[Row]:
 
 def _rows(path: Path, form: Format) -> Iterator[Row]:
     delimiter = form.delimiter or ("," if path.suffix == ".csv" else "\t")
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    reader = csv.reader(io.StringIO(_text(path, form.encoding), newline=""), delimiter=delimiter, quoting=quoting)
+    lines = io.StringIO(_text(path, form.encoding), newline="")
+    if delimiter == "\t":
+        reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(lines, delimiter=delimiter)
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):

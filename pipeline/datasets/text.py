@@ -127,7 +127,9 @@ def _labelled(path: Path, table: Sequence[tuple[int, str, str]], labels: tuple[s
     numbers = {label: number for number, label in enumerate(labels)}
     for line, _, label in table:
         if label not in numbers:
-            raise DataError(f"{path}, line {line}: label {label!r} is none of the {len(labels)} classes ({_few(labels)})")
+            raise DataError(
+                f"{path}, line {line}: label {label!r} is none of the {len(labels)} classes ({_few(labels)})"
+            )
     return LabelledTexts(
         tuple(text for _, text, _ in table), np.array([numbers[label] for _, _, label in table], np.int64)
     )

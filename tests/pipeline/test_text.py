@@ -141,7 +141,7 @@ def test_the_tokenizer_is_the_same_in_every_process(kind):
 def test_a_tokenizer_that_is_handed_on_is_taken_as_it_is(folder, tmp_path):
     config = TextConfig(path=folder)
     first = load_splits(config, 0)
-    write(folder / "train.tsv", rows(60)[::-1] + [("entirely new words", "good")])
+    write(folder / "train.tsv", [*rows(60)[::-1], ("entirely new words", "good")])
     again = load_splits(config, 0, first.coder.json)
     assert again.task == first.task
     assert again.coder.json == first.coder.json
@@ -217,7 +217,9 @@ def test_a_label_that_train_lacks_and_a_file_that_is_not_there_are_errors(folder
     with pytest.raises(DataError, match=r"dev\.tsv, line 3: label 'so-so' is none of the 2 classes \(bad, good\)"):
         load_splits(TextConfig(path=folder), 0)
     (folder / "dev.tsv").unlink()
-    with pytest.raises(DataError, match=r"no dev\.tsv or dev\.csv in .* has test\.tsv, train\.tsv; .* or null to carve"):
+    with pytest.raises(
+        DataError, match=r"no dev\.tsv or dev\.csv in .* has test\.tsv, train\.tsv; .* or null to carve"
+    ):
         load_splits(TextConfig(path=folder), 0)
     assert load_splits(TextConfig(path=folder, validation=None), 0).sizes["validation"] == 9
 

@@ -10,11 +10,11 @@ from export.to_onnx import to_onnx
 from pipeline.cost import measure_cost
 from pipeline.errors import ConfigError
 from pipeline.network import initialise, look
+from pipeline.text_transformer import sinusoids
 from pipeline.training import Supervised, TrainingConfig, fit
 from search.evaluate import Evaluator
 from search.observe import observe
 from search.spaces import MobileSpace, ResNetSpace, TextTransformerSpace, VitSpace
-from pipeline.text_transformer import sinusoids
 
 SPACE = TextTransformerSpace()
 
