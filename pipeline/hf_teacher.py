@@ -54,7 +54,7 @@ class HuggingFaceTeacher(nn.Module):
         self.model = model
         self.num_classes: int = model.config.num_labels
         self._family = family
-        self.embedding_dim: int = family.classifier(model).in_features
+        self.embedding_dim: int = int(family.classifier(model).get_parameter("weight").shape[1])
 
     def forward_features(self, inputs: Tensor) -> Tensor:
         encoder = self._family.encoder(self.model)
@@ -109,7 +109,8 @@ def _prepared(folder: Path, task: Task) -> tuple[Any, Any, _Family]:
     family = _FAMILIES.get(str(described.get("model_type")))
     if family is None:
         raise CheckpointError(
-            f"{folder} holds a model of type {described.get('model_type')!r}; those known here are {', '.join(_FAMILIES)}"
+            f"{folder} holds a model of type {described.get('model_type')!r}; those known here are "
+            f"{', '.join(_FAMILIES)}"
         )
     _require_same_task(folder, described, task)
     try:
@@ -148,12 +149,14 @@ def _description(folder: Path) -> dict[str, Any]:
 
 
 def _require_same_task(folder: Path, described: dict[str, Any], task: Task) -> None:
-    (length,), longest = task.input_shape, described.get("max_position_embeddings", task.input_shape[0])
+    (length,) = task.input_shape
+    longest = int(described.get("max_position_embeddings", length))
     if length > longest:
         raise CheckpointError(f"{folder} reads {longest} tokens at most; set data.max_length to that or below")
-    known = described.get("vocab_size", task.vocab_size)
-    if task.vocab_size is not None and task.vocab_size > known:
-        raise CheckpointError(f"{folder} knows {known:,} token ids, and its {TOKENIZER} gives {task.vocab_size:,}")
+    ids = task.vocab_size or 0
+    known = int(described.get("vocab_size", ids))
+    if ids > known:
+        raise CheckpointError(f"{folder} knows {known:,} token ids, and its {TOKENIZER} gives {ids:,}")
     names = described.get("id2label") or {}
     theirs = tuple(str(names[key]) for key in sorted(names, key=int))
     if theirs != task.labels and set(theirs) == set(task.labels):

@@ -77,7 +77,7 @@ def make_coder(texts: Sequence[str], config: TokenizerConfig, max_length: int) -
     Equal texts give equal bytes, in any process.
 
     Raises:
-        DataError: the file is no tokenizer.json, or does not pad with id 0; the vocabulary is smaller than the alphabet.
+        DataError: the file is no tokenizer.json, or does not pad with id 0; the alphabet is above `vocab_size`.
     """
     tokenizer = _given(config.file) if config.file is not None else _trained(texts, config)
     tokenizer.no_padding()
@@ -97,8 +97,8 @@ def _given(path: Path) -> "Tokenizer":
     padding = tokenizer.padding
     if "pad" not in str(token).lower() or (padding is not None and padding["pad_id"] != PADDING):
         raise DataError(
-            f"{path}: id {PADDING} is {token!r}, and edgestill keeps it for padding; take a tokenizer that pads with it, "
-            "as BERT's does, or let one be trained by leaving the file out"
+            f"{path}: id {PADDING} is {token!r}, and edgestill keeps it for padding; take a tokenizer that pads with "
+            "it, as BERT's does, or let one be trained by leaving the file out"
         )
     return tokenizer
 

@@ -77,7 +77,8 @@ def load_text(config: TextConfig) -> RawData:
     found = sorted({label for _, _, label in train}, key=_in_order)
     if len(found) < 2:
         raise DataError(
-            f"{path}: every label in column {config.label_column!r} is {found[0]!r}; a classifier needs two or more classes"
+            f"{path}: every label in column {config.label_column!r} is {found[0]!r}; "
+            "a classifier needs two or more classes"
         )
     labels = config.labels or tuple(found)
     absent = [label for label in labels if label not in found]

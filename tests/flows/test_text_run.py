@@ -1,4 +1,4 @@
-"""The whole chain on text: what ships answers for a sentence, and a run that was interrupted goes on to the same bits."""
+"""The whole chain on text: what ships answers for a sentence, and an interrupted run ends with the same bits."""
 
 import json
 import re
