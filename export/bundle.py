@@ -154,7 +154,8 @@ def _use(task: Task) -> str:
     if task.kind == "text":
         return f"""`model.onnx` takes `{TOKENS}` and `{MASK}`, int64 [batch, length] with at most
 {task.input_shape[0]} tokens, and gives {output}.
-`{TOKENIZER}` (of the library tokenizers) turns text into ids and cuts what is longer; a token whose mask is 0 is padding.
+`{TOKENIZER}` (of the library tokenizers) turns text into ids and cuts what is longer; a token whose mask is 0
+is padding.
 `python run.py "A TEXT"` prints a label and needs numpy, onnxruntime and tokenizers."""
     channels, height, width = task.input_shape
     return f"""`model.onnx` takes `images`, float32 [batch, {channels}, {height}, {width}] with pixels in [0, 1]
