@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field
 
 from distill.methods import METHODS
 from distill.methods.kd import KDConfig
-from distill.recipe import slot_conflicts
+from distill.recipe import make_recipe, slot_conflicts
 from distill.tunable import tunable
 from pipeline.frozen import Frozen, by_name
 from pipeline.training import TrainingConfig
@@ -20,6 +20,7 @@ def _compatible(methods: tuple[Any, ...]) -> tuple[Any, ...]:
     problems = slot_conflicts([method.name for method in methods])
     if problems:
         raise ValueError("; ".join(problems))
+    make_recipe(methods)  # what only shows in their settings
     return methods
 
 

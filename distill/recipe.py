@@ -2,7 +2,8 @@
 
     L = mean_n [ a_n CE(head(x_n), y_n) + b_n D(target_n, s_n) ] + sum_j lambda_j R_j(features)
 
-A slot that no method fills is plain KD's (target, divergence, weight) or does nothing (data, teacher, feature, head).
+A slot that no method fills is plain KD's (target, divergence, weight) or does nothing (data, teacher, feature, head);
+a method that fills `divergence` may say which weights it is usually given.
 """
 
 # N examples, K classes
@@ -36,11 +37,24 @@ def slot_conflicts(names: Sequence[str]) -> list[str]:
     return problems
 
 
+def _teacher_conflicts(methods: Sequence[Method]) -> list[str]:
+    """A sentence for each method that studies the given teacher before training while another puts one in its place."""
+    return [
+        f"method {other.name!r} studies the teacher before the training, and {method.name!r} as configured trains "
+        "another in its place; leave one out or let the teacher be"
+        for method in methods
+        if method.replaces_teacher
+        for other in methods
+        if other is not method and type(other).prepare is not Method.prepare
+    ]
+
+
 class Recipe:
     """The objective of a distillation: what `pipeline.training.fit` minimises."""
 
     def __init__(self, methods: Sequence[Method]) -> None:
         problems = slot_conflicts([method.name for method in methods])
+        problems += _teacher_conflicts(methods)
         if problems:
             raise ConfigError(problems)
         self.methods = list(methods)
@@ -50,8 +64,8 @@ class Recipe:
 
     @property
     def varies_teacher(self) -> bool:
-        """Whether a method changes the teacher, so that its outputs cannot be cached."""
-        return bool(self._owners("teacher"))
+        """Whether a method changes the teacher as it trains, so that its outputs cannot be cached."""
+        return any(method.varies_teacher for method in self._owners("teacher"))
 
     def prepare(self, context: Context, *, cache: bool) -> None:
         """Look at the data once; with `cache`, keep the teacher's outputs on all training images.
@@ -67,7 +81,7 @@ class Recipe:
             method.prepare(context)
         if cache and not self.varies_teacher:
             keep_features = bool(self._owners("feature"))
-            self._cached = _teacher_outputs(context, keep_features)
+            self._cached = self._teacher_outputs(context, keep_features)
 
     def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
         for method in self._owners("data"):
@@ -76,25 +90,25 @@ class Recipe:
 
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """The equation, term by term: `cross_entropy`, `distillation`, and each feature loss by name."""
-        teacher = self._look_at_teacher(batch)
+        teacher = self.look_at_teacher(batch)
         student = look(network, batch.inputs)
         class_logits = student.logits
         for method in self._owners("head"):
             student = student._replace(logits=method.head(student.embedding))
             class_logits = method.class_logits(student.logits)
-        weighing, aiming, diverging = (self._owner(slot) for slot in ("weight", "target", "divergence"))
-        a, b = weighing.weight(batch)
-        target = aiming.target(teacher, batch).detach()
-        terms = {
-            "cross_entropy": a * F.cross_entropy(class_logits, batch.targets, reduction="none"),
-            "distillation": b * diverging.divergence(target, student),
-        }
-        if batch.weight is not None:
-            terms = {name: batch.weight * term for name, term in terms.items()}
-        terms = {name: term.mean() for name, term in terms.items()}
-        for method in self._owners("feature"):
-            terms.update(method.feature(teacher, student._replace(logits=class_logits), batch))
-        return terms
+        with torch.autocast(batch.inputs.device.type, enabled=False):
+            return self._terms(_in_float32(teacher), _in_float32(student), class_logits.float(), batch)
+
+    def look_at_teacher(self, batch: Batch) -> View:
+        """What of the batch is in the cache comes from there."""
+        if self._cached is None:
+            return self._look_at_inputs(batch.inputs)
+        known = View(*(part[batch.index] if len(part) else part for part in self._cached))
+        if batch.altered is None:
+            return known
+        fresh = self._look_at_inputs(batch.inputs[batch.altered])
+        parts = zip(known, fresh, strict=True)
+        return View(*(old.index_put((batch.altered,), new.to(old.dtype)) if len(old) else old for old, new in parts))
 
     def end_epoch(self, epoch: int, network: nn.Module) -> None:
         for method in self.methods:
@@ -121,15 +135,26 @@ class Recipe:
         for method in self.methods:
             method.load_state_dict(state[method.name])
 
-    def _look_at_teacher(self, batch: Batch) -> View:
-        if self._cached is None:
-            return self._look_at_inputs(batch.inputs)
-        known = View(*(part[batch.index] if len(part) else part for part in self._cached))
-        if batch.altered is None:
-            return known
-        fresh = self._look_at_inputs(batch.inputs[batch.altered])
-        parts = zip(known, fresh, strict=True)
-        return View(*(old.index_put((batch.altered,), new) if len(old) else old for old, new in parts))
+    def _terms(self, teacher: View, student: View, class_logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        """In float32 whatever the networks computed in: losses take differences of products."""
+        aiming, diverging = self._owner("target"), self._owner("divergence")
+        a, b = self._weights(batch)
+        target = aiming.target(teacher, batch).detach()
+        terms = {
+            "cross_entropy": a * F.cross_entropy(class_logits, batch.targets, reduction="none"),
+            "distillation": b * diverging.divergence(target, student),
+        }
+        if batch.weight is not None:
+            terms = {name: batch.weight * term for name, term in terms.items()}
+        terms = {name: term.mean() for name, term in terms.items()}
+        for method in self._owners("feature"):
+            terms.update(method.feature(teacher, student._replace(logits=class_logits), batch))
+        return terms
+
+    def _weights(self, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
+        for method in self._owners("weight"):
+            return method.weight(batch)
+        return self._owner("divergence").usual_weight() or self._fallback.weight(batch)
 
     def _look_at_inputs(self, inputs: Tensor) -> View:
         for method in self._owners("teacher"):
@@ -144,12 +169,15 @@ class Recipe:
     def _owner(self, slot: Slot) -> Method:
         return next(iter(self._owners(slot)), self._fallback)
 
+    def _teacher_outputs(self, context: Context, keep_features: bool) -> View:
+        """The teacher's view of every training image, by index; features are large and kept only if asked for."""
+        parts: list[View] = []
+        with torch.no_grad():
+            for batch in context.train.batches(512, context.device):
+                view = self._look_at_inputs(batch.inputs)
+                parts.append(view if keep_features else view._replace(features=view.features[:0]))
+        return View(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
-def _teacher_outputs(context: Context, keep_features: bool) -> View:
-    """The teacher's view of every training image, by index; features are large and kept only if asked for."""
-    parts: list[View] = []
-    with torch.no_grad():
-        for batch in context.train.batches(512, context.device):
-            view = look(context.teacher, batch.inputs)
-            parts.append(view if keep_features else view._replace(features=view.features[:0]))
-    return View(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+def _in_float32(view: View) -> View:
+    return View(*(part.float() for part in view))

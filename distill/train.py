@@ -51,6 +51,8 @@ def distill(
         device=device,
         seed=seed,
         deployable=lambda: recipe.deployable(student),
+        teacher_view=recipe.look_at_teacher,
+        decode=splits.coder.decode if splits.coder is not None else None,
     )
     recipe.prepare(context, cache=caches_teacher(recipe, splits))
     result = fit(

@@ -9,12 +9,14 @@ from typing import Any
 from pydantic import Field
 
 from export.result import ExportedModel
+from export.sessions import INPUT, MASK, TOKENS
 from pipeline.cost import Cost
 from pipeline.frozen import Frozen
 from pipeline.rundir import file_digest
-from pipeline.task import Task
+from pipeline.task import PADDING, Task
 
 SCHEMA = "edgestill.bundle/1"
+TOKENIZER = "tokenizer.json"
 
 
 class BundleFile(Frozen):
@@ -24,7 +26,7 @@ class BundleFile(Frozen):
 
 
 class TestMetrics(Frozen):
-    """Measured once, on the test split; `n` images."""
+    """Measured once, on the test split; `n` examples."""
 
     __test__ = False  # pytest: not a test class
     test_accuracy: float
@@ -55,11 +57,28 @@ class Bundle(Frozen):
     config_digest: str
 
 
-def write_bundle(folder: Path, bundle: Bundle, model: Path, exported: ExportedModel) -> Bundle:
-    """Fill an empty folder; gives the bundle with its files entered."""
+def describe_input(task: Task) -> dict[str, Any]:
+    """The file's inputs, as `bundle.json` has them."""
+    if task.kind == "text":
+        sides = {"dtype": "int64", "shape": ["batch", "length"], "max_length": task.input_shape[0]}
+        return {"names": [TOKENS, MASK], **sides, "padding": PADDING, "tokenizer": TOKENIZER}
+    return {"name": INPUT, "dtype": "float32", "shape": ["batch", *task.input_shape], "range": [0, 1]}
+
+
+def write_bundle(
+    folder: Path, bundle: Bundle, model: Path, exported: ExportedModel, tokenizer: str | None = None
+) -> Bundle:
+    """Fill an empty folder; gives the bundle with its files entered.
+
+    Args:
+        tokenizer: of a text task, the JSON of its tokenizer.
+    """
     shutil.copyfile(model, folder / "model.onnx")
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in bundle.task.labels), encoding="utf-8")
-    script = resources.files("export").joinpath("_run.py").read_bytes()
+    if tokenizer is not None:
+        (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+    source = "_run.py" if bundle.task.kind == "image" else "_run_text.py"
+    script = resources.files("export").joinpath(source).read_bytes()
     (folder / "run.py").write_bytes(script)
     (folder / "MODEL_CARD.md").write_text(_model_card(bundle, exported), encoding="utf-8")
     files = {
@@ -79,7 +98,6 @@ def write_bundle(folder: Path, bundle: Bundle, model: Path, exported: ExportedMo
 def _model_card(bundle: Bundle, exported: ExportedModel) -> str:
     teacher, student, shipped = (bundle.metrics[k] for k in ("teacher", "student", "shipped"))
     cost = bundle.cost
-    channels, height, width = bundle.task.input_shape
     latency = "\n".join(
         f"| {name} | {bundle.latency[name].get('p50_ms', float('nan')):.3f} | {bundle.latency[name]['n']} |"
         for name in ("teacher", "student")
@@ -87,20 +105,18 @@ def _model_card(bundle: Bundle, exported: ExportedModel) -> str:
     low, high = bundle.latency["speedup_interval"]
     return f"""# {bundle.name}
 
-An image classifier for {bundle.task.num_classes} classes, {cost["student"].params:,} parameters, distilled by edgestill
-from a teacher of {cost["teacher"].params:,}.
+{_WHAT[bundle.task.kind]} for {bundle.task.num_classes} classes, {cost["student"].params:,} parameters, distilled by
+edgestill from a teacher of {cost["teacher"].params:,}.
 
 ## Use
 
-`model.onnx` takes `images`, float32 [batch, {channels}, {height}, {width}] with pixels in [0, 1] (normalisation is
-inside), and gives `logits`, float32 [batch, {bundle.task.num_classes}]; line k of `labels.txt` names class k.
-`python run.py IMAGE` prints a label and needs numpy and onnxruntime.
+{_use(bundle.task)}
 
 It was trained on the classes listed and answers with one of them whatever it is shown.
 
 ## Quality
 
-Accuracy on the {shipped.n} images of the test split, opened once.
+Accuracy on the {shipped.n} {bundle.task.kind}s of the test split, opened once.
 
 | | accuracy | parameters | multiply-accumulates |
 |---|---|---|---|
@@ -128,6 +144,23 @@ Student `{bundle.architecture}` of a search within {_budget(bundle.budget)}; met
 {", ".join(str(m["name"]) for m in bundle.methods)}; seed {bundle.seeds["run"]}; configuration
 `{bundle.config_digest[:12]}`; {", ".join(f"{k} {v}" for k, v in bundle.versions.items())}.
 """
+
+
+_WHAT = {"image": "An image classifier", "text": "A text classifier"}
+
+
+def _use(task: Task) -> str:
+    output = f"`logits`, float32 [batch, {task.num_classes}]; line k of `labels.txt` names class k"
+    if task.kind == "text":
+        return f"""`model.onnx` takes `{TOKENS}` and `{MASK}`, int64 [batch, length] with at most
+{task.input_shape[0]} tokens, and gives {output}.
+`{TOKENIZER}` (of the library tokenizers) turns text into ids and cuts what is longer; a token whose mask is 0
+is padding.
+`python run.py "A TEXT"` prints a label and needs numpy, onnxruntime and tokenizers."""
+    channels, height, width = task.input_shape
+    return f"""`model.onnx` takes `images`, float32 [batch, {channels}, {height}, {width}] with pixels in [0, 1]
+(normalisation is inside), and gives {output}.
+`python run.py IMAGE` prints a label and needs numpy and onnxruntime."""
 
 
 def _budget(budget: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Does the file compute what the network computes? On real images and on ones meant to break it."""
+"""Does the file compute what the network computes? On real examples and on ones meant to break it."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,7 +26,8 @@ def check_parity(
 ) -> Parity:
     """Compare file and network on whole splits, on zeros and extremes, and at batch sizes 1 and 7.
 
-    With a vocabulary, inputs are token ids; nothing but padding and no padding at all take the extremes' place.
+    With a vocabulary, inputs are token ids; nothing but padding, no padding at all, and shorter sequences take the
+    extremes' place.
 
     Raises:
         ExportError: a logit differs by more than 1e-4, or an arg max differs at all; says where.
@@ -35,9 +36,9 @@ def check_parity(
     run = runner(path)
     worst, agreeing, count, checked = 0.0, 0, 0, []
     with torch.inference_mode():
-        for kind, images in _inputs(splits, input_shape, vocab_size):
-            expected = network(images).numpy()
-            found = run(images.numpy())
+        for kind, inputs in _inputs(splits, input_shape, vocab_size):
+            expected = network(inputs).numpy()
+            found = run(inputs.numpy())
             if found.shape != expected.shape or not np.isfinite(found).all():
                 raise ExportError(
                     f"on {kind} the exported file gives logits {list(found.shape)} with "
@@ -68,7 +69,10 @@ def _inputs(
     noise = torch.rand(7, *input_shape, generator=torch.Generator().manual_seed(0))
     if vocab_size is not None:
         yield "padding", torch.full((1, *input_shape), PADDING)
-        yield "noise", 1 + (noise * (vocab_size - 1)).long()
+        ids = 1 + (noise * (vocab_size - 1)).long()
+        yield "noise", ids
+        for length in {1, (input_shape[0] + 1) // 2}:
+            yield "shorter", ids[:, :length]
         return
     yield "zeros", torch.zeros(1, *input_shape)
     yield "ones", torch.ones(1, *input_shape)

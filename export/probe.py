@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from export.sessions import OUTPUT, open_session
+from export.sessions import OUTPUT, feed, open_session
 from pipeline.errors import ExportError
 from pipeline.timing import Timing, TimingConfig, time_interleaved
 
@@ -15,6 +15,7 @@ class ProbeSettings(NamedTuple):
     timing: TimingConfig
     threads: int = 1
     batch: int = 1
+    length: int = 1  # of text, in tokens
 
 
 def time_files(files: Mapping[str, bytes], settings: ProbeSettings, seed: int = 0) -> dict[str, Timing]:
@@ -34,7 +35,8 @@ def _call(name: str, data: bytes, settings: ProbeSettings) -> Callable[[], objec
     except Exception as error:  # the runtime's own kinds, which share no base
         raise ExportError(f"ONNX Runtime refuses {name}: {(str(error).splitlines() or [''])[0]}") from error
     given = session.get_inputs()[0]
-    shape = (settings.batch, *given.shape[1:])
-    pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
-    inputs = np.ones(shape, np.int64) if given.type == "tensor(int64)" else pixels  # or token ids
-    return lambda: session.run([OUTPUT], {given.name: inputs})
+    if given.type == "tensor(int64)":
+        inputs = feed(np.ones((settings.batch, settings.length), np.int64))
+    else:
+        inputs = feed(np.random.default_rng(0).random((settings.batch, *given.shape[1:]), dtype=np.float32))
+    return lambda: session.run([OUTPUT], inputs)

@@ -9,7 +9,7 @@ import torch
 
 from export.config import ProfileConfig
 from export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult
-from export.sessions import PROVIDER, runner, runtime_name
+from export.sessions import OUTPUT, PROVIDER, feed, open_session, runner, runtime_name
 from pipeline.data import ImageSplit
 from pipeline.metrics import Metrics, metrics_of
 from pipeline.provenance import describe_machine
@@ -19,17 +19,17 @@ _RESAMPLES = 2000
 
 
 def profile(
-    models: ConvertResult, root: Path, images: np.ndarray, config: ProfileConfig, seed: int
+    models: ConvertResult, root: Path, inputs: np.ndarray, config: ProfileConfig, seed: int
 ) -> tuple[ProfileResult, dict[str, Timing]]:
-    """Time both files on real images at batch 1; gives the result and the raw samples.
+    """Time both files on real examples at batch 1; gives the result and the raw samples.
 
     Args:
         root: the run that the models' paths are relative to.
-        images: [N, C, H, W] float32, cycled through.
+        inputs: [N, C, H, W] float32, or token ids [N, T] int64, cycled through.
     """
     load_before = os.getloadavg()[0]
     converted = {"teacher": models.teacher, "student": models.student}
-    calls = {name: _call(root / model.path, images, config.threads) for name, model in converted.items()}
+    calls = {name: _call(root / model.path, inputs, config.threads) for name, model in converted.items()}
     timings = time_interleaved(calls, config.timing)
     exported = {name: _exported(model, timings[name], config) for name, model in converted.items()}
     speedup, interval = ratio_of_medians(timings["teacher"].samples_ms, timings["student"].samples_ms, seed)
@@ -67,15 +67,15 @@ def evaluate_file(path: Path, split: ImageSplit) -> Metrics:
     return metrics_of((torch.from_numpy(run(b.inputs.numpy())), b.targets) for b in split.batches(256))
 
 
-def _call(path: Path, images: np.ndarray, threads: int) -> Callable[[], object]:
-    run = runner(path, threads)
-    singles = [np.ascontiguousarray(image[None]) for image in images]
+def _call(path: Path, inputs: np.ndarray, threads: int) -> Callable[[], object]:
+    session = open_session(path, threads)
+    singles = [feed(np.ascontiguousarray(single[None])) for single in inputs]
     position = 0
 
-    def call() -> np.ndarray:
+    def call() -> object:
         nonlocal position
         position = (position + 1) % len(singles)
-        return run(singles[position])
+        return session.run([OUTPUT], singles[position])
 
     return call
 

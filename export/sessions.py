@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.task import PADDING
+
 if TYPE_CHECKING:
     import onnxruntime
 
 INPUT, OUTPUT = "images", "logits"
-TOKENS = "tokens"  # the input's name where it is text
+TOKENS, MASK = "input_ids", "attention_mask"  # the inputs' names where they are text
 PROVIDER = "CPUExecutionProvider"
 
 
@@ -30,13 +32,19 @@ def open_session(model: Path | bytes, threads: int = 1) -> "onnxruntime.Inferenc
 def runner(path: Path, threads: int = 1) -> Callable[[np.ndarray], np.ndarray]:
     """images [B, C, H, W] float32, or token ids [B, T] int64, to logits [B, K], by the file."""
     session = open_session(path, threads)
-    name = session.get_inputs()[0].name
 
     def run(inputs: np.ndarray) -> np.ndarray:
-        logits: np.ndarray = session.run([OUTPUT], {name: inputs})[0]
+        logits: np.ndarray = session.run([OUTPUT], feed(inputs))[0]
         return logits
 
     return run
+
+
+def feed(inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """What a session is given: images, or token ids and which of them are not padding."""
+    if inputs.dtype == np.int64:
+        return {TOKENS: inputs, MASK: (inputs != PADDING).astype(np.int64)}
+    return {INPUT: inputs}
 
 
 def runtime_name() -> str:

@@ -8,16 +8,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from export.sessions import INPUT, OUTPUT, TOKENS
+from export.sessions import INPUT, MASK, OUTPUT, TOKENS
 from pipeline.errors import ExportError
+from pipeline.task import PADDING
 
 
 def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_size: int | None = None) -> bytes:
     """The network in evaluation mode as ONNX fp32: `images` [batch, C, H, W] to `logits` [batch, K].
 
-    With a vocabulary, `tokens` [batch, T] int64 go in.
+    With a vocabulary, `input_ids` and `attention_mask` [batch, length] int64 go in, and `length` may differ from call
+    to call; a token where the mask is 0 is padding, whatever its id.
 
     Raises:
         ExportError: an operator has no ONNX form, the checker refuses the graph, or it holds training-mode nodes.
@@ -25,21 +27,18 @@ def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_
     import onnx
 
     network = network.cpu().eval()
-    example = torch.rand(2, *input_shape)
-    if vocab_size is not None:
-        example = (example * vocab_size).long()
-    batch = torch.export.Dim("batch")
+    names, network, example, dynamic = _signature(network, input_shape, vocab_size)
     try:
         with warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,
-                (example,),
-                input_names=[INPUT if vocab_size is None else TOKENS],
+                example,
+                input_names=names,
                 output_names=[OUTPUT],
                 opset_version=opset,
                 dynamo=True,
-                dynamic_shapes=({0: batch},),
+                dynamic_shapes=dynamic,
                 external_data=False,
                 verbose=False,
             )
@@ -56,6 +55,29 @@ def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_
         raise ExportError(f"the exported graph holds nodes in training mode: {', '.join(training[:3])}")
     data: bytes = model.SerializeToString()
     return data
+
+
+def _signature(
+    network: nn.Module, input_shape: tuple[int, ...], vocab_size: int | None
+) -> tuple[list[str], nn.Module, tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
+    """Names, the network that takes them, an example of each, and which of their sides may differ."""
+    batch = torch.export.Dim("batch")
+    if vocab_size is None:
+        return [INPUT], network, (torch.rand(2, *input_shape),), ({0: batch},)
+    sides = {0: batch, 1: torch.export.Dim("length", max=max(2, *input_shape))}
+    # A side of 1 would be taken for a constant, and one tensor given twice for one input.
+    ids, mask = (torch.ones(2, max(2, *input_shape), dtype=torch.int64) for _ in range(2))
+    return [TOKENS, MASK], _Masked(network).eval(), (ids, mask), (sides, sides)
+
+
+class _Masked(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits: Tensor = self.network(torch.where(attention_mask != 0, input_ids, PADDING))
+        return logits
 
 
 def _stripped(model: Any) -> Any:

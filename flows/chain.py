@@ -16,6 +16,7 @@ from distill.result import DistillResult, TuneResult
 from export.result import ConvertResult, ProfileResult
 from flows import delivery, stages
 from flows.config import RunConfig
+from flows.heads import heads
 from flows.outcome import Outcome
 from flows.progress import Progress, Silent
 from flows.rank_check import RankCheckResult, check_ranks
@@ -69,7 +70,7 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
         data, teacher = _prepare(step, config)
         ranked = _check_ranks(step, config, teacher) if config.rank_check.students else None
         trained = teacher if config.search.uses_trained_teacher else None
-        search_inputs = (data, config.search, config.teacher, trained, *_latency_model(config))
+        search_inputs = (data, config.search, config.teacher, trained, *_latency_model(config), *heads(config.distill))
         found = step("search", SearchResult, search_inputs, stages.search_student)
         played = step(
             "tournament",
@@ -141,7 +142,7 @@ def run_rank_check(
 
 
 def _prepare(step: "_Steps", config: RunConfig) -> tuple[stages.DataResult, TeacherResult]:
-    data = step("data", stages.DataResult, (config.seed, config.data), stages.prepare_data)
+    data = step("data", stages.DataResult, (config.seed, config.read_data), stages.prepare_data)
     return data, step("teacher", TeacherResult, (data, config.teacher), stages.train_teacher)
 
 

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from distill.config import DistillConfig, TuneConfig
 from export.config import ExportConfig, ProfileConfig
 from pipeline.data import DataConfig
-from pipeline.datasets import DigitsConfig
+from pipeline.datasets import DigitsConfig, TextConfig
 from pipeline.device import DeviceConfig
 from pipeline.errors import ConfigError, nearest
 from pipeline.frozen import Frozen
 from pipeline.teacher import TeacherConfig
+from pipeline.tokens import TokenizerConfig
 from search.config import RankCheckConfig, SearchConfig
 
 
@@ -38,6 +39,21 @@ class RunConfig(Frozen):
     distill: DistillConfig = DistillConfig()
     export: ExportConfig = ExportConfig()
     profile: ProfileConfig = ProfileConfig()
+
+    @property
+    def read_data(self) -> Any:
+        """The data as the stages read it: a teacher that has a tokenizer of its own brings it along."""
+        tokenizer = self.teacher.tokenizer
+        if tokenizer is None or not isinstance(self.data, TextConfig):
+            return self.data
+        return self.data.model_copy(update={"tokenizer": TokenizerConfig(file=tokenizer)})
+
+    @model_validator(mode="after")
+    def _one_tokenizer(self) -> "RunConfig":
+        given = self.data.tokenizer if isinstance(self.data, TextConfig) else TokenizerConfig()
+        if self.teacher.tokenizer is not None and given != TokenizerConfig():
+            raise ValueError("data.tokenizer is set, and teacher.folder has its own, which the student must share")
+        return self
 
 
 def load_config(

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 
 from distill.result import DistillResult
-from export.bundle import Bundle, TestMetrics, write_bundle
+from export.bundle import Bundle, TestMetrics, describe_input, write_bundle
 from export.parity import check_parity
 from export.profile import evaluate_file, profile
 from export.result import ConvertedModel, ConvertResult, ProfileResult
-from export.sessions import INPUT, OUTPUT
+from export.sessions import OUTPUT
 from export.to_onnx import to_onnx
 from flows.stage import Stage, distilled_student, trained_teacher
-from pipeline.data import load_splits, load_test
+from pipeline.data import load_test
 from pipeline.errors import ExportError
 from pipeline.frozen import Frozen
 from pipeline.metrics import Metrics, evaluate
@@ -34,16 +34,17 @@ class ReportResult(Frozen):
 
 def export_models(stage: Stage, student: Candidate) -> ConvertResult:
     """Student and teacher as ONNX files, each checked against its network."""
-    splits = load_splits(stage.config.data, stage.config.seed)
+    splits = stage.splits()
+    task = splits.task
     parts = {"validation": splits.validation, "reference": splits.reference}
     networks = {
-        "student": distilled_student(stage, student.architecture, splits.task),
-        "teacher": trained_teacher(stage, splits.task),
+        "student": distilled_student(stage, student.architecture, task),
+        "teacher": trained_teacher(stage, task),
     }
     models = {}
     for done, (name, network) in enumerate(networks.items()):
         stage.tick(done, len(networks), name)
-        data = to_onnx(network, splits.task.input_shape, stage.config.export.opset)
+        data = to_onnx(network, task.input_shape, stage.config.export.opset, task.vocab_size)
         limit = stage.config.search.budget.max_size_bytes
         if name == "student" and limit is not None and len(data) > limit:
             raise ExportError(f"the student's file has {len(data):,} bytes, above max_size_bytes {limit:,}")
@@ -54,16 +55,16 @@ def export_models(stage: Stage, student: Candidate) -> ConvertResult:
             size_bytes=len(data),
             precision="fp32",
             opset=stage.config.export.opset,
-            parity=check_parity(network, path, parts, splits.task.input_shape),
+            parity=check_parity(network, path, parts, task.input_shape, task.vocab_size),
         )
     return ConvertResult(**models)
 
 
 def profile_models(stage: Stage, converted: ConvertResult) -> ProfileResult:
-    """Latency of both files on validation images, with the raw samples beside it."""
-    splits = load_splits(stage.config.data, stage.config.seed)
-    images = splits.validation.batch(torch.arange(min(64, len(splits.validation)))).inputs
-    given = images.contiguous().numpy()  # as a device has it; the runtime would copy another layout in every call
+    """Latency of both files on validation examples, with the raw samples beside it."""
+    splits = stage.splits()
+    examples = splits.validation.batch(torch.arange(min(64, len(splits.validation)))).inputs
+    given = examples.contiguous().numpy()  # as a device has it; the runtime would copy another layout in every call
     result, timings = profile(converted, stage.run.root, given, stage.config.profile, stage.seed("profile"))
     samples = {name: timing.samples_ms for name, timing in timings.items()}
     stage.run.write("profile", "samples_ms.json", json.dumps(samples))
@@ -75,8 +76,8 @@ def test_and_bundle(
 ) -> ReportResult:
     """Open the test split, once; write the bundle. The shipped figures are the shipped file's."""
     device, run = stage.device, stage.run
-    task = load_splits(stage.config.data, stage.config.seed).task
-    test = load_test(stage.config.data, stage.config.seed)
+    task = stage.splits().task
+    test = load_test(stage.config.read_data, stage.config.seed, stage.tokenizer())
     student = profiled.student
     scores = {
         "teacher": evaluate(trained_teacher(stage, task).to(device), test, device),
@@ -89,7 +90,7 @@ def test_and_bundle(
         name=stage.config.name,
         created=manifest.created,
         task=task,
-        input={"name": INPUT, "dtype": "float32", "shape": ["batch", *task.input_shape], "range": [0, 1]},
+        input=describe_input(task),
         output={"name": OUTPUT, "dtype": "float32", "shape": ["batch", task.num_classes]},
         architecture=f"{stage.config.search.space.name}:{distilled.architecture}",
         methods=distilled.methods,
@@ -104,7 +105,8 @@ def test_and_bundle(
         git_commit=manifest.git_commit,
         config_digest=manifest.config_digest,
     )
-    run.write_folder("bundle", lambda folder: write_bundle(folder, bundle, run.root / student.path, student))
+    model, tokenizer = run.root / student.path, stage.tokenizer()
+    run.write_folder("bundle", lambda folder: write_bundle(folder, bundle, model, student, tokenizer))
     return ReportResult(**scores, bundle="bundle", report="report.html")
 
 

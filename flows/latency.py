@@ -25,7 +25,7 @@ def latency_source(config: SearchConfig, task: Task, opset: int) -> LatencySourc
     if config.budget.max_latency_ms is None:
         return None
     space, latency = make_space(config.space), config.latency
-    settings = ProbeSettings(latency.timing, latency.threads, latency.batch)
+    settings = ProbeSettings(latency.timing, latency.threads, latency.batch, length=task.input_shape[0])
     if latency.source == "measured" or latency.model is None:
         measure = _Measure(space, task, opset, settings)
         return LatencySource(lambda architecture, trace: Latency(measure(architecture), None), measure, True)

@@ -9,7 +9,7 @@ from flows.outcome import Outcome
 from flows.rank_check import RankCheckResult
 from flows.stages import DataResult
 from flows.verdicts import points, verdict, winners_lead
-from flows.words import accuracy_claim, failure_counts, significant, size_claim, speed_claim
+from flows.words import accuracy_claim, failure_counts, inputs, significant, size_claim, speed_claim
 from pipeline.cost import Cost
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult, WinnerLatency
@@ -24,9 +24,8 @@ def sentence(result: object) -> str:
 
 @sentence.register
 def _(result: DataResult) -> str:
-    channels, height, width = result.task.input_shape
     sizes = ", ".join(f"{count:,} {name}" for name, count in result.sizes.items())
-    return f"{result.task.num_classes} classes of {channels}x{height}x{width} images: {sizes}"
+    return f"{result.task.num_classes} classes of {inputs(result.task)}: {sizes}"
 
 
 @sentence.register
@@ -110,7 +109,7 @@ def _(result: ProfileResult) -> str:
 @sentence.register
 def _(result: ReportResult) -> str:
     return (
-        f"shipped file {result.shipped.accuracy:.2%} on {result.shipped.n} test images, "
+        f"shipped file {result.shipped.accuracy:.2%} on {result.shipped.n} test examples, "
         f"teacher {result.teacher.accuracy:.2%}"
     )
 
@@ -145,4 +144,4 @@ def headline(outcome: Outcome) -> str:
     size = size_claim(outcome.teacher.cost.params, outcome.distilled.cost.params)
     speed = speed_claim(files.speedup, files.speedup_interval)
     accuracy = accuracy_claim(tested.teacher.accuracy, tested.shipped.accuracy)
-    return f"{size.words}, {speed.words}, {accuracy.words} on {tested.shipped.n} test images, against the teacher"
+    return f"{size.words}, {speed.words}, {accuracy.words} on {tested.shipped.n} test examples, against the teacher"

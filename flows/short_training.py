@@ -7,7 +7,7 @@ import torch
 
 from distill.train import distill
 from flows.stage import Stage, fresh_student, saved, saver, trained_teacher
-from pipeline.data import ImageSplit, Splits, load_splits
+from pipeline.data import ImageSplit, Splits
 from pipeline.frozen import digest
 from pipeline.teacher import frozen
 from pipeline.training_state import restarted
@@ -17,7 +17,7 @@ from search.tournament import Trained
 class ShortTrainings:
     """Distills students as configured but for a few epochs; each goes on from its last epoch after a kill.
 
-    All students see the same images in the same order under the same augmentation, draw their first weights from the
+    All students see the same examples in the same order under the same augmentation, draw their first weights from the
     same seed, and follow the configured learning rate through a schedule as long as the training.
 
     Args:
@@ -27,7 +27,7 @@ class ShortTrainings:
 
     def __init__(self, stage: Stage, name: str, train_images: int | None) -> None:
         self._stage, self._name = stage, name
-        splits = load_splits(stage.config.data, stage.config.seed)
+        splits = stage.splits()
         self.whole = splits
         self.splits = _with_part_of_train(splits, train_images, stage.seed(name, "part"))
         self._teacher = frozen(trained_teacher(stage, splits.task))

@@ -11,6 +11,7 @@ from torch import nn
 from distill.recipe import make_recipe
 from flows.config import RunConfig
 from pipeline.checkpoint import load_weights, read_state, state_bytes
+from pipeline.data import Splits, load_splits
 from pipeline.device import Compute, select_device
 from pipeline.frozen import derive_seed
 from pipeline.rundir import RunDir
@@ -18,7 +19,7 @@ from pipeline.task import Task
 from pipeline.teacher import load_teacher
 from search.spaces import make_space
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS, TOKENIZER = "weights.safetensors", "tokenizer.json"
 _CHECKPOINT = ".checkpoint.pt"  # hidden files are no part of a stage's result
 
 
@@ -37,6 +38,15 @@ class Stage:
     @property
     def compute(self) -> Compute:
         return Compute(self.config.device.precision, self.config.device.gpus)
+
+    def splits(self) -> Splits:
+        """The splits, text by the tokenizer that the data stage kept."""
+        return load_splits(self.config.read_data, self.config.seed, self.tokenizer())
+
+    def tokenizer(self) -> str | None:
+        """Of a text task, the JSON of the run's tokenizer."""
+        path = self.run.path("data", TOKENIZER)
+        return path.read_text(encoding="utf-8") if path.exists() else None
 
     def seed(self, *parts: object) -> int:
         return derive_seed(self.config.seed, *map(str, parts))

@@ -18,13 +18,15 @@ from distill.result import DistillResult, TuneResult
 from distill.train import caches_teacher, distill
 from distill.tune import tune, with_hyperparameters
 from flows.cache import kept_calibration
+from flows.heads import telling_of_heads, what_ships
 from flows.latency import latency_source
-from flows.stage import WEIGHTS, Stage, drawn_from, fresh_student, saved, saver, trained_teacher
+from flows.stage import TOKENIZER, WEIGHTS, Stage, drawn_from, fresh_student, saved, saver, trained_teacher
 from pipeline.checkpoint import weights_bytes
 from pipeline.cost import Cost, measure_cost
 from pipeline.data import draw_batch, load_splits
 from pipeline.frozen import Frozen
 from pipeline.metrics import evaluate
+from pipeline.network import uninitialised
 from pipeline.task import Task
 from pipeline.teacher import TeacherResult, build_teacher, frozen, load_teacher, teacher_metadata
 from pipeline.training import Supervised, fit
@@ -41,30 +43,36 @@ class DataResult(Frozen):
 
 def prepare_data(stage: Stage) -> DataResult:
     """Read the data, split it, record what each split holds; refuse a hopeless budget before anything is trained."""
-    splits = load_splits(stage.config.data, stage.config.seed)
     config = stage.config
+    splits = load_splits(config.read_data, config.seed)
+    if splits.coder is not None:
+        stage.run.write("data", TOKENIZER, splits.coder.json)
+    with uninitialised():
+        build_teacher(config.teacher, splits.task)  # refuses one that takes other inputs
     latency = latency_source(config.search, splits.task, config.export.opset)
-    require_feasible(config.search, splits.task, stage.seed("search"), latency)
+    with telling_of_heads(config.distill):
+        require_feasible(config.search, splits.task, stage.seed("search"), latency, what_ships(config.distill))
     return DataResult(task=splits.task, sizes=splits.sizes, digests=splits.digests)
 
 
 def train_teacher(stage: Stage) -> TeacherResult:
     """The teacher's weights: loaded where the configuration names a file, trained otherwise."""
     config, device = stage.config.teacher, stage.device
-    splits = load_splits(stage.config.data, stage.config.seed)
-    cost = measure_cost(lambda: build_teacher(config, splits.task), splits.task.input_shape)
+    splits = stage.splits()
+    task = splits.task
+    cost = measure_cost(lambda: build_teacher(config, task), task.input_shape, task.input_dtype)
     best_epoch: int | None = None
     curve: tuple[EpochRecord, ...] = ()
-    if config.weights is not None:
-        network = load_teacher(config, splits.task, config.weights)
+    if config.source is not None:
+        network = load_teacher(config, task, config.source)
         validation = evaluate(network.to(device), splits.validation, device)
     else:
         with drawn_from(stage.seed("teacher", "weights")):
-            network = build_teacher(config, splits.task)
+            network = build_teacher(config, task)
         fitted = fit(
             network,
             Supervised(),
-            splits.train,
+            splits.train.labelled(),
             splits.validation,
             config.training,
             seed=stage.seed("teacher"),
@@ -77,30 +85,32 @@ def train_teacher(stage: Stage) -> TeacherResult:
         )
         validation, best_epoch, curve = fitted.best, fitted.best_epoch, fitted.curve
         stage.run.write("teacher", "curve.csv", _curve_csv(curve))
-    stage.run.write("teacher", WEIGHTS, weights_bytes(network, teacher_metadata(config, splits.task)))
+    stage.run.write("teacher", WEIGHTS, weights_bytes(network, teacher_metadata(config, task)))
     return TeacherResult(
-        trained_here=config.weights is None, validation=validation, cost=cost, best_epoch=best_epoch, curve=curve
+        trained_here=config.source is None, validation=validation, cost=cost, best_epoch=best_epoch, curve=curve
     )
 
 
 def search_student(stage: Stage) -> SearchResult:
     """The architecture of the student; candidates that an interrupted search scored are not scored again."""
     config = stage.config.search
-    splits = load_splits(stage.config.data, stage.config.seed)
+    splits = stage.splits()
     trained = config.teacher_weights == "trained"
     teacher = trained_teacher(stage, splits.task) if trained else build_teacher(stage.config.teacher, splits.task)
-    return find_student(
-        config,
-        splits.task,
-        draw_batch(splits.train, config.batch_size, stage.seed("search")),
-        teacher,
-        seed=stage.seed("search"),
-        latency=latency_source(config, splits.task, stage.config.export.opset),
-        known=stage.run.journal("search", "history.jsonl"),
-        record=lambda entry: stage.run.append("search", "history.jsonl", json.dumps(entry)),
-        tick=stage.tick,
-        calibrated=kept_calibration,
-    )
+    with telling_of_heads(stage.config.distill):
+        return find_student(
+            config,
+            splits.task,
+            draw_batch(splits.train, config.batch_size, stage.seed("search")),
+            teacher,
+            seed=stage.seed("search"),
+            latency=latency_source(config, splits.task, stage.config.export.opset),
+            shipped=what_ships(stage.config.distill),
+            known=stage.run.journal("search", "history.jsonl"),
+            record=lambda entry: stage.run.append("search", "history.jsonl", json.dumps(entry)),
+            tick=stage.tick,
+            calibrated=kept_calibration,
+        )
 
 
 def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
@@ -108,7 +118,7 @@ def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
     config = stage.config.tune
     if not config.enabled:
         return TuneResult(enabled=False, best={}, best_value=None, best_trial=None, trials=())
-    splits = load_splits(stage.config.data, stage.config.seed)
+    splits = stage.splits()
     teacher = frozen(trained_teacher(stage, splits.task))
 
     def train(trial_config: DistillConfig, trial: int, observe: Callable[[EpochRecord], None]) -> float:
@@ -140,7 +150,7 @@ def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
 def distill_student(stage: Stage, winner: Candidate, tuned: TuneResult) -> DistillResult:
     """The student's weights, best on validation."""
     config = with_hyperparameters(stage.config.distill, tuned.best)
-    splits = load_splits(stage.config.data, stage.config.seed)
+    splits = stage.splits()
     student = fresh_student(stage, winner.architecture, splits.task)
     distilled = distill(
         student,

@@ -12,7 +12,7 @@ from search.tournament import TournamentResult
 class Lead(NamedTuple):
     accuracy: float  # on validation, as a share
     over: str  # architecture
-    standard_error: float  # binomial, of one accuracy on the validation images
+    standard_error: float  # binomial, of one accuracy on the validation examples
 
     @property
     def is_noise(self) -> bool:
@@ -65,8 +65,8 @@ def conditions(result: RankCheckResult) -> str:
     trained = sum(student.accuracy is not None for student in result.students)
     return (
         f"{trained} students, {result.epochs} epoch{'s' if result.epochs > 1 else ''} each on {result.train_images:,} "
-        f"images, one seed, accuracy on {result.validation_images:,} validation images, {duration(result.seconds)} of "
-        "training; intervals are a bootstrap over students."
+        f"examples, one seed, accuracy on {result.validation_images:,} validation examples, "
+        f"{duration(result.seconds)} of training; intervals are a bootstrap over students."
     )
 
 

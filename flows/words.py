@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pipeline.task import Task
 from search.result import Failure
 
 _Z = 1.959964  # of a two-sided 95 % interval
@@ -81,6 +82,13 @@ def size(size_bytes: int) -> str:
         if size_bytes >= unit:
             return f"{significant(size_bytes / unit)} {name}"
     return f"{size_bytes} bytes"
+
+
+def inputs(task: Task) -> str:
+    """`1×8×8 images`; `texts of up to 64 tokens from 4,000`."""
+    if task.kind == "text":
+        return f"texts of up to {task.input_shape[0]} tokens from {task.vocab_size:,}"
+    return f"{'×'.join(map(str, task.input_shape))} images"
 
 
 def duration(seconds: float) -> str:

@@ -4,11 +4,11 @@
 stages are handed: only `load_test` opens it, and only the report calls that.
 """
 
-# N images, C channels, H W height and width, B batch
+# N examples, C channels, H W height and width, T tokens, B batch
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -18,11 +18,12 @@ import torch
 from pydantic import BeforeValidator, Discriminator
 from torch import Tensor
 
-from pipeline.datasets import DATASETS, LabelledImages, RawData
+from pipeline.datasets import DATASETS, LabelledImages, LabelledTexts, RawData
 from pipeline.datasets.base import AugmentConfig, DatasetConfig
 from pipeline.errors import DataError
 from pipeline.frozen import by_name, derive_seed
 from pipeline.task import Task
+from pipeline.tokens import Coder, make_coder
 
 if TYPE_CHECKING:
     DataConfig = Any
@@ -36,7 +37,7 @@ UNLABELLED = -100  # the target of an example without a label; torch's cross-ent
 
 
 class Batch(NamedTuple):
-    inputs: Tensor  # [B, C, H, W] float32 in [0, 1]
+    inputs: Tensor  # [B, C, H, W] float32 in [0, 1], or token ids [B, T] int64
     targets: Tensor  # [B] int64, or UNLABELLED
     index: Tensor  # type: ignore[assignment]  # shadows tuple.index; [B] int64, position in the split
     altered: Tensor | None = None  # [B] bool: inputs that are no longer the split's own; None: none is
@@ -45,16 +46,17 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageSplit:
-    """Images in memory, as they were stored."""
+    """Images in memory, as they were stored, or texts as token ids."""
 
-    images: Tensor  # [N, C, H, W]: uint8, or float32 in [0, 1]
-    targets: Tensor  # [N] int64
+    images: Tensor  # [N, C, H, W]: uint8, or float32 in [0, 1]; of text [N, T] int64
+    targets: Tensor  # [N] int64, or UNLABELLED
+    role: str = ""  # train, reference, validation or test, where it is one of a data set's splits
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def batch(self, index: Tensor, device: torch.device | None = None) -> Batch:
-        """The chosen images as float32 in [0, 1], channels last in memory."""
+        """The chosen images as float32 in [0, 1], channels last in memory, or the chosen token ids."""
         inputs = self.images[index].to(device)
         inputs = inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs
         return Batch(channels_last(inputs), self.targets[index].to(device), index.to(device))
@@ -64,8 +66,13 @@ class ImageSplit:
         for start in range(0, len(self), size):
             yield self.batch(torch.arange(start, min(start + size, len(self))), device)
 
+    def labelled(self) -> "ImageSplit":
+        """The examples that have a label."""
+        kept = self.targets != UNLABELLED
+        return self if bool(kept.all()) else replace(self, images=self.images[kept], targets=self.targets[kept])
+
     def to(self, device: torch.device) -> "ImageSplit":
-        return ImageSplit(self.images.to(device), self.targets.to(device))
+        return replace(self, images=self.images.to(device), targets=self.targets.to(device))
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,9 @@ class Splits:
     reference: ImageSplit
     validation: ImageSplit
     augment: AugmentConfig
-    sizes: dict[str, int]  # images a split, test included
+    sizes: dict[str, int]  # examples a split, test included; `train` counts those with labels
     digests: dict[str, str]  # SHA-256 of each split's indices, test included
+    coder: Coder | None = None  # of a text task: its tokenizer
 
 
 def channels_last(inputs: Tensor) -> Tensor:
@@ -87,45 +95,58 @@ def channels_last(inputs: Tensor) -> Tensor:
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
 
 
-def load_splits(config: Any, seed: int) -> Splits:
+def load_splits(config: Any, seed: int, tokenizer: str | None = None) -> Splits:
     """The data set of a configuration, split by seed.
+
+    Args:
+        tokenizer: of text, the `json` of an earlier `Coder`; None makes the configured one, from the training texts.
 
     Raises:
         DataError: the data cannot be read, or a class is too small to appear in every split.
     """
     raw, parts = _load(config, seed)
-    chosen = {name: _take(raw.train, parts[name]) for name in ("train", "reference", "validation")}
-    task = _task(raw, chosen["train"])
+    coder = _coder(config, raw, parts["train"], tokenizer)
+    sources = {"train": raw.train, "reference": raw.train, "validation": raw.validation or raw.train}
+    chosen = {name: _take(source, parts[name], coder, name) for name, source in sources.items()}
+    task = _task(raw, chosen["train"], coder)
+    sizes = {name: len(index) for name, index in parts.items()}
+    if raw.unlabelled is not None:
+        chosen["train"] = _joined(chosen["train"], raw.unlabelled)
+        sizes["unlabelled"] = len(raw.unlabelled)
     return Splits(
         task,
         **chosen,
         augment=config.augment,
-        sizes={name: len(index) for name, index in parts.items()},
+        sizes=sizes,
         digests={name: _index_digest(index) for name, index in parts.items()},
+        coder=coder,
     )
 
 
-def load_test(config: Any, seed: int) -> ImageSplit:
+def load_test(config: Any, seed: int, tokenizer: str | None = None) -> ImageSplit:
     """The test split; to be opened once a run, by its report."""
     raw, parts = _load(config, seed)
-    return _take(raw.test or raw.train, parts["test"])
+    return _take(raw.test or raw.train, parts["test"], _coder(config, raw, parts["train"], tokenizer), "test")
 
 
 def load_whole_train(config: Any) -> tuple[Task, ImageSplit]:
-    """All training images unsplit, for scores of untrained networks, which choose nothing on other splits."""
+    """All labelled training examples, for scores of untrained networks, which choose nothing on other splits."""
     raw: RawData = DATASETS[config.name][1](config)
-    whole = _take(raw.train, np.arange(len(raw.train.targets)))
-    return _task(raw, whole), whole
+    index = np.arange(len(raw.train.targets))
+    coder = _coder(config, raw, index, None)
+    whole = _take(raw.train, index, coder, "train")
+    return _task(raw, whole, coder), whole
 
 
 def draw_batch(split: ImageSplit, size: int, seed: int) -> Batch:
-    """`size` images drawn by seed without replacement.
+    """`size` labelled images drawn by seed without replacement.
 
     Raises:
         DataError: fewer images than `size`.
     """
+    split = split.labelled()
     if size > len(split):
-        raise DataError(f"a batch of {size} was asked for, but there are {len(split)} training images")
+        raise DataError(f"a batch of {size} was asked for, but there are {len(split)} training examples")
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(derive_seed(seed, "batch")))
     return split.batch(order[:size])
 
@@ -152,7 +173,7 @@ def _load(config: DatasetConfig, seed: int) -> tuple[RawData, dict[str, np.ndarr
 
 
 def _split_indices(config: DatasetConfig, raw: RawData, seed: int) -> dict[str, np.ndarray]:
-    """Indices of each split, stratified by class; `test` indexes `raw.test` where the data set has one."""
+    """Indices of each split, stratified by class, into the part of its name where the data set has one."""
     targets = raw.train.targets
     remaining = np.arange(len(targets))
     parts: dict[str, np.ndarray] = {}
@@ -161,7 +182,11 @@ def _split_indices(config: DatasetConfig, raw: RawData, seed: int) -> dict[str, 
     else:
         remaining, parts["test"] = _stratified(remaining, targets, config.test_fraction, seed, "test")  # type: ignore[attr-defined]
     pool = len(remaining)
-    for name, fraction in (("validation", config.validation_fraction), ("reference", config.reference_fraction)):
+    carved = [("validation", config.validation_fraction), ("reference", config.reference_fraction)]
+    if raw.validation is not None:
+        parts["validation"] = np.arange(len(raw.validation.targets))
+        del carved[0]
+    for name, fraction in carved:
         share = fraction * pool / len(remaining)
         remaining, parts[name] = _stratified(remaining, targets, share, seed, name)
     parts["train"] = remaining
@@ -189,11 +214,40 @@ def _stratified(
     return np.sort(kept), np.sort(taken)
 
 
-def _take(images: LabelledImages, index: np.ndarray) -> ImageSplit:
-    return ImageSplit(torch.from_numpy(images.images[index]), torch.from_numpy(images.targets[index]))
+def _coder(config: Any, raw: RawData, train: np.ndarray, tokenizer: str | None) -> Coder | None:
+    """The tokenizer of a text task, made from the training part alone."""
+    if not isinstance(raw.train, LabelledTexts):
+        return None
+    if tokenizer is not None:
+        return Coder(tokenizer)
+    return make_coder([raw.train.texts[n] for n in train], config.tokenizer, config.max_length)
 
 
-def _task(raw: RawData, train: ImageSplit) -> Task:
+def _joined(train: ImageSplit, unlabelled: np.ndarray) -> ImageSplit:
+    """The training images with those behind that have no label."""
+    targets = torch.full((len(unlabelled),), UNLABELLED)
+    images = torch.cat([train.images, torch.from_numpy(unlabelled)])
+    return replace(train, images=images, targets=torch.cat([train.targets, targets]))
+
+
+def _take(examples: LabelledImages | LabelledTexts, index: np.ndarray, coder: Coder | None, role: str) -> ImageSplit:
+    if isinstance(examples, LabelledTexts):
+        assert coder is not None
+        inputs = coder.encode([examples.texts[n] for n in index])
+    else:
+        inputs = examples.images[index]
+    return ImageSplit(torch.from_numpy(inputs), torch.from_numpy(examples.targets[index]), role)
+
+
+def _task(raw: RawData, train: ImageSplit, coder: Coder | None) -> Task:
+    if coder is not None:
+        return Task(
+            kind="text",
+            labels=raw.labels,
+            input_shape=(coder.length,),
+            vocab_size=coder.vocab_size,
+            tokenizer_sha256=coder.sha256,
+        )
     mean, std = _pixel_statistics(train.images)
     channels, height, width = (int(n) for n in train.images.shape[1:])
     return Task(labels=raw.labels, input_shape=(channels, height, width), mean=mean, std=std)

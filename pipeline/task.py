@@ -24,6 +24,7 @@ class Task(Frozen):
     mean: tuple[float, ...] = ()  # of the training pixels in [0, 1], a value a channel
     std: tuple[float, ...] = ()
     vocab_size: int | None = Field(None, ge=2)  # text: how many token ids there are, padding included
+    tokenizer_sha256: str | None = None  # text: which tokenizer gives the ids, where one is at hand
 
     @property
     def num_classes(self) -> int:
@@ -39,8 +40,10 @@ class Task(Frozen):
             if len(self.input_shape) != 1 or self.vocab_size is None or self.mean or self.std:
                 raise ValueError("a text task has an input_shape of (length,), a vocab_size, and neither mean nor std")
             return self
-        if len(self.input_shape) != 3 or self.vocab_size is not None:
-            raise ValueError("an image task has an input_shape of (channels, height, width) and no vocab_size")
+        if len(self.input_shape) != 3 or self.vocab_size is not None or self.tokenizer_sha256 is not None:
+            raise ValueError(
+                "an image task has an input_shape of (channels, height, width), no vocab_size, no tokenizer"
+            )
         if not len(self.mean) == len(self.std) == self.input_shape[0]:
             raise ValueError(f"{self.input_shape[0]} channels need as many means and stds")
         return self
@@ -49,6 +52,7 @@ class Task(Frozen):
     def _without_what_images_lack(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """An image task is written as it was before there was text, so that its digests stay the same."""
         written: dict[str, Any] = handler(self)
-        if self.vocab_size is None:
-            written.pop("vocab_size", None)
+        for name in ("vocab_size", "tokenizer_sha256"):
+            if getattr(self, name) is None:
+                written.pop(name, None)
         return written

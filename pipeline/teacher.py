@@ -1,18 +1,20 @@
-"""The teacher: a CIFAR-style ResNet, trained here or loaded from a checkpoint."""
+"""The teacher: a CIFAR-style ResNet or a text transformer, trained here or loaded, or a Hugging Face folder's."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
 from pipeline.blocks import CifarResNet, Shortcut
 from pipeline.checkpoint import load_weights, read_metadata
 from pipeline.cost import Cost
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, ConfigError
 from pipeline.frozen import Frozen, existing_file
+from pipeline.hf_teacher import TOKENIZER, build_from_folder, load_from_folder, weights_file
 from pipeline.metrics import Metrics
 from pipeline.task import Task
+from pipeline.text_transformer import TextTransformer
 from pipeline.training import TrainingConfig
 from pipeline.training_state import EpochRecord
 
@@ -20,17 +22,27 @@ TEACHERS: dict[str, tuple[int, int, int]] = {  # blocks a stage; He et al. 2015,
     f"resnet{6 * n + 2}": (n, n, n) for n in (3, 5, 7, 9, 18)
 }
 _WIDTHS = (16, 32, 64)
+TEXT_TEACHERS: dict[str, tuple[int, int, int]] = {  # depth, heads, head width
+    "text_transformer_2x128": (2, 4, 32),
+    "text_transformer_4x256": (4, 4, 64),
+    "text_transformer_6x512": (6, 8, 64),
+}
+_FEED_FORWARD = 4
 
 if TYPE_CHECKING:
     TeacherName = str
 else:
-    TeacherName = Literal[*TEACHERS]
+    TeacherName = Literal[*TEACHERS, *TEXT_TEACHERS]
 
 
 class TeacherConfig(Frozen):
-    architecture: TeacherName = Field("resnet56", description="of the built-in CIFAR-style family")
-    shortcut: Shortcut = Field("A", description="A pads with zeros, B projects with a 1x1 convolution")
+    architecture: TeacherName = Field("resnet56", description="built in: CIFAR-style ResNets, text transformers")
+    shortcut: Shortcut = Field("A", description="of ResNets: A pads with zeros, B projects with a 1x1 convolution")
+    dropout: float = Field(0.1, ge=0, lt=1, description="of text transformers, in training")
     weights: Path | None = Field(None, description=".safetensors or torch checkpoint; null trains the teacher here")
+    folder: Path | None = Field(
+        None, description="of text: a local Hugging Face folder, in the place of architecture and weights"
+    )
     mean: tuple[float, ...] | None = Field(None, description="input normalisation; null takes the training pixels'")
     std: tuple[float, ...] | None = Field(None, description="as mean; give what foreign weights were trained with")
     image_size: int | None = Field(None, ge=1, description="side that foreign weights were trained at; checked")
@@ -41,6 +53,36 @@ class TeacherConfig(Frozen):
     def _exists(cls, path: Path | None, info: ValidationInfo) -> Path | None:
         return path and existing_file(path, info)
 
+    @field_validator("folder")
+    @classmethod
+    def _is_whole(cls, folder: Path | None, info: ValidationInfo) -> Path | None:
+        if folder is None or not (info.context or {}).get("check_files"):
+            return folder
+        for name in ("config.json", TOKENIZER):
+            if not (folder / name).is_file():
+                raise ValueError(f"no {name} in {folder}; save model and tokenizer there with save_pretrained(folder)")
+        return folder.absolute()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "TeacherConfig":
+        if self.folder is not None and self.weights is not None:
+            raise ValueError("weights and folder are both given; a folder brings its own weights")
+        return self
+
+    @property
+    def title(self) -> str:
+        return self.architecture if self.folder is None else self.folder.name
+
+    @property
+    def source(self) -> Path | None:
+        """The file that the weights come from; None trains them here."""
+        return self.weights if self.folder is None else weights_file(self.folder)
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """The tokenizer that the teacher cannot do without."""
+        return None if self.folder is None else self.folder / TOKENIZER
+
 
 class TeacherResult(Frozen):
     trained_here: bool
@@ -50,12 +92,27 @@ class TeacherResult(Frozen):
     curve: tuple[EpochRecord, ...]
 
 
-def build_teacher(config: TeacherConfig, task: Task) -> CifarResNet:
+def build_teacher(config: TeacherConfig, task: Task) -> nn.Module:
     """The teacher's network for a task, with fresh weights.
 
     Raises:
-        CheckpointError: the configured normalisation has another number of channels than the images.
+        ConfigError: it takes other inputs than the task's.
+        CheckpointError: the configured normalisation has another number of channels than the images; the folder does
+            not fit the task.
     """
+    _require_inputs(config, task)
+    if config.folder is not None:
+        return build_from_folder(config.folder, task)
+    if task.kind == "text":
+        depth, heads, head_width = TEXT_TEACHERS[config.architecture]
+        return TextTransformer(
+            task,
+            depth=depth,
+            heads=heads,
+            head_width=head_width,
+            feed_forward=_FEED_FORWARD,
+            dropout=config.dropout,
+        )
     mean, std = config.mean or task.mean, config.std or task.std
     if not len(mean) == len(std) == task.input_shape[0]:
         raise CheckpointError(
@@ -66,15 +123,21 @@ def build_teacher(config: TeacherConfig, task: Task) -> CifarResNet:
     return CifarResNet(blocks, _WIDTHS, num_classes=task.num_classes, mean=mean, std=std, shortcut=config.shortcut)
 
 
-def load_teacher(config: TeacherConfig, task: Task, path: Path) -> CifarResNet:
+def load_teacher(config: TeacherConfig, task: Task, path: Path) -> nn.Module:
     """The teacher with the weights of a file.
 
     Raises:
-        CheckpointError: the file does not fit, or it was trained on images of another size.
+        CheckpointError: the file does not fit, or it was trained on images of another size or with another tokenizer.
     """
+    if config.folder is not None and path == config.source:
+        return load_from_folder(config.folder, task)
     network = build_teacher(config, task)
     load_weights(network, path)
-    trained_at = read_metadata(path).get("input_shape", str(config.image_size or ""))
+    metadata = read_metadata(path)
+    if task.kind == "text":
+        _require_tokenizer(metadata, task, path)
+        return network
+    trained_at = metadata.get("input_shape", str(config.image_size or ""))
     sizes = [int(n) for n in trained_at.split("x") if n]
     if sizes and sizes[-1] != task.input_shape[-1]:
         raise CheckpointError(
@@ -87,11 +150,30 @@ def load_teacher(config: TeacherConfig, task: Task, path: Path) -> CifarResNet:
 
 def teacher_metadata(config: TeacherConfig, task: Task) -> dict[str, str]:
     """What is written beside the teacher's weights, so that a later load can be checked."""
-    return {
-        "architecture": config.architecture,
-        "shortcut": config.shortcut,
-        "input_shape": "x".join(str(n) for n in task.input_shape),
-    }
+    written = {"architecture": config.title, "input_shape": "x".join(str(n) for n in task.input_shape)}
+    if task.kind == "text":
+        return written | {"tokenizer_sha256": task.tokenizer_sha256 or ""}
+    return written | {"shortcut": config.shortcut}
+
+
+def _require_inputs(config: TeacherConfig, task: Task) -> None:
+    if config.folder is not None:
+        if task.kind != "text":
+            raise ConfigError(["teacher.folder: Hugging Face folders are read for text, and the data are images"])
+    elif config.architecture not in (TEXT_TEACHERS if task.kind == "text" else TEACHERS):
+        fitting = ", ".join(TEXT_TEACHERS if task.kind == "text" else TEACHERS)
+        raise ConfigError(
+            [f"teacher.architecture: {config.architecture} takes no {task.kind}; those that do: {fitting}"]
+        )
+
+
+def _require_tokenizer(metadata: dict[str, str], task: Task, path: Path) -> None:
+    trained_with = metadata.get("tokenizer_sha256")
+    if trained_with and task.tokenizer_sha256 and trained_with != task.tokenizer_sha256:
+        raise CheckpointError(
+            f"{path} was trained with another tokenizer than the data's, so its token ids mean other words; give the "
+            "data/tokenizer.json of the run that trained it in data.tokenizer.file"
+        )
 
 
 def frozen(network: nn.Module) -> nn.Module:

@@ -98,5 +98,10 @@ def restarted(state: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in state.items()}
+def _copied(state: Any) -> Any:
+    """The state as it is now; a method's lies one level deeper than a network's."""
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, Mapping):
+        return {name: _copied(value) for name, value in state.items()}
+    return [_copied(value) for value in state] if isinstance(state, list) else state

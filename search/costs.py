@@ -40,6 +40,7 @@ class HardwareCosts:
 
     Args:
         counts: parameters and FLOPs.
+        shipped: from a student to what ships of it, whose size is bounded; None is the student itself.
         known, record: the journal of an interrupted search; latencies measured in it are not asked for again.
     """
 
@@ -51,11 +52,13 @@ class HardwareCosts:
         budget: Budget,
         latency: LatencySource | None = None,
         *,
+        shipped: Callable[[nn.Module], nn.Module] | None = None,
         known: Sequence[Mapping[str, Any]] = (),
         record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
     ) -> None:
         self._counts, self._space, self._task = counts, space, task
         self._budget, self._latency, self._record = budget, latency, record
+        self._shipped = shipped or (lambda student: student)
         self._known: dict[str, Cost] = {}
         self._journal = {entry["architecture"]: entry for entry in known if entry.get("scorer") == "latency"}
         self.failures: list[Failure] = []
@@ -75,7 +78,7 @@ class HardwareCosts:
         trace = trace_student(self._space, architecture, self._task)
         if wants_trace:
             with uninitialised():
-                network = self._space.build(architecture, self._task)
+                network = self._shipped(self._space.build(architecture, self._task))
             figures = {"size_bytes": size_bound(network, trace), "peak_activation_bytes": peak_activation_bytes(trace)}
             cost = cost.model_copy(update=figures)
         if not wants_latency or budget.exceeded(cost):

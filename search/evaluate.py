@@ -6,7 +6,7 @@ import functools
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from search.observe import Observation, observe
 from search.scorers import SCORERS, Scorer, ScoringContext, Student
 from search.space import Architecture, SearchSpace
 
+Shipped = Callable[[nn.Module], nn.Module]  # a student to what ships of it
+
 
 class Scores(Frozen):
     """A candidate's scores; each is the mean over draws of the weights."""
@@ -34,23 +36,28 @@ class Scores(Frozen):
 class CostTable:
     """Parameters and FLOPs of a space's members, counted once each.
 
+    Args:
+        shipped: from a student to what ships of it, whose cost is counted; None is the student itself.
+
     Raises:
         ConfigError: the space's students take other inputs than the task's.
     """
 
-    def __init__(self, space: SearchSpace, task: Task) -> None:
+    def __init__(self, space: SearchSpace, task: Task, shipped: Shipped | None = None) -> None:
         space.require(task)
-        self._space, self._task = space, task
+        self._space, self._task, self._shipped = space, task, shipped
         self._known: dict[str, Cost] = {}
 
     def __call__(self, architecture: Architecture) -> Cost:
         key = architecture.key
         if key not in self._known:
             task = self._task
-            self._known[key] = measure_cost(
-                lambda: self._space.build(architecture, task), task.input_shape, task.input_dtype
-            )
+            self._known[key] = measure_cost(lambda: self._build(architecture), task.input_shape, task.input_dtype)
         return self._known[key]
+
+    def _build(self, architecture: Architecture) -> nn.Module:
+        student = self._space.build(architecture, self._task)
+        return student if self._shipped is None else self._shipped(student)
 
 
 class Evaluator:

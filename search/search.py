@@ -17,7 +17,7 @@ from search.calibrate import Calibrated
 from search.config import SearchConfig
 from search.confirm import confirm_winner
 from search.costs import HardwareCosts, LatencySource
-from search.evaluate import CostTable, Evaluator
+from search.evaluate import CostTable, Evaluator, Shipped
 from search.journal import Journal
 from search.pareto import objectives, pareto_front
 from search.result import Candidate, Failure, SearchResult
@@ -39,6 +39,7 @@ def find_student(
     *,
     seed: int,
     latency: LatencySource | None = None,
+    shipped: Shipped | None = None,
     known: Sequence[Mapping[str, Any]] = (),
     record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
@@ -48,6 +49,7 @@ def find_student(
 
     Args:
         latency: where latencies come from; needed where the budget has max_latency_ms.
+        shipped: from a student to what ships of it, which the budget is held against; None is the student itself.
         teacher: re-initialised in place unless `config.teacher_weights` is "trained".
         known: entries that an interrupted search gave to `record`; those candidates are not scored again.
         calibrated: gives the ensemble's calibration, from its name by content and the way to compute it.
@@ -62,7 +64,8 @@ def find_student(
     dims = space.embedding_dims()
     teacher_dim = getattr(teacher, "embedding_dim", None)
     counts = CostTable(space, task)
-    hardware = HardwareCosts(counts, space, task, config.budget, latency, known=known, record=record)
+    held = CostTable(space, task, shipped) if shipped else counts  # scores keep to the student
+    hardware = HardwareCosts(held, space, task, config.budget, latency, shipped=shipped, known=known, record=record)
     costs = guarded(hardware, lambda architecture, outcome: journal.fail("cost", architecture, outcome))
     notes = []
     if config.scorer == "diswot_semantic" and dims != {teacher_dim}:
@@ -153,7 +156,13 @@ def find_student(
     )
 
 
-def require_feasible(config: SearchConfig, task: Task, seed: int, latency: LatencySource | None = None) -> None:
+def require_feasible(
+    config: SearchConfig,
+    task: Task,
+    seed: int,
+    latency: LatencySource | None = None,
+    shipped: Shipped | None = None,
+) -> None:
     """Find one member of the space within budget, before anything costly is begun.
 
     A latency that would have to be measured is left to the search itself.
@@ -165,7 +174,7 @@ def require_feasible(config: SearchConfig, task: Task, seed: int, latency: Laten
     budget = config.budget
     if latency is None or latency.is_measured:
         budget = budget.model_copy(update={"max_latency_ms": None})
-    hardware = HardwareCosts(CostTable(space, task), space, task, budget, latency)
+    hardware = HardwareCosts(CostTable(space, task, shipped), space, task, budget, latency, shipped=shipped)
     bounds = Bounds(space, guarded(hardware, lambda architecture, outcome: None), budget)
     find_feasible(bounds, random.Random(derive_seed(seed, "feasible")))
 

@@ -9,7 +9,7 @@ assembled in `distill/recipe.py`, never in a method.
 # N examples, K classes, D embedding width
 
 from abc import ABC
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from pipeline.data import Batch, ImageSplit
 from pipeline.frozen import Frozen
-from pipeline.network import View
-from pipeline.task import Task
+from pipeline.network import View, look
+from pipeline.task import PADDING, Task
 
 Slot = Literal["data", "teacher", "target", "divergence", "weight", "feature", "head"]
 SLOTS: tuple[Slot, ...] = ("data", "teacher", "target", "divergence", "weight", "feature", "head")
@@ -43,6 +43,19 @@ class Context:
     device: torch.device
     seed: int
     deployable: Callable[[], nn.Module]  # the student as it would ship now: inputs to logits [N, K], whatever the head
+    teacher_view: Callable[[Batch], View] | None = (
+        None  # a batch to what the recipe knows of the teacher, cached or not
+    )
+    decode: Callable[[Sequence[int]], str] | None = None  # of text: token ids back to words
+
+    def show(self, example: Tensor, caption: str) -> "ExhibitItem":
+        """One input [C, H, W] or [T] as it can be shown in the report: pixels, or words as far as ids tell."""
+        if not example.is_floating_point():
+            ids = [int(number) for number in example if number != PADDING]
+            text = " ".join(map(str, ids)) if self.decode is None else self.decode(ids)
+            return ExhibitItem(caption=caption, text=text)
+        pixels = example.detach().cpu().clamp(0, 1).mul(255).round().to(torch.uint8)
+        return ExhibitItem(caption=caption, pixels=tuple(pixels.flatten().tolist()), shape=tuple(pixels.shape))
 
 
 class Exhibit(Frozen):
@@ -72,6 +85,16 @@ class Method(ABC):
     def __init__(self, config: Any) -> None:
         self.config = config
 
+    @property
+    def replaces_teacher(self) -> bool:
+        """Whether its teacher is another than the context's, which other methods' `prepare` looks at."""
+        return "teacher" in self.fills
+
+    @property
+    def varies_teacher(self) -> bool:
+        """With slot `teacher`: whether its answer to an input changes after `prepare`, so that none may be kept."""
+        return True
+
     def prepare(self, context: Context) -> None:
         """Before the first epoch: statistics, modules of the method's own."""
 
@@ -98,6 +121,10 @@ class Method(ABC):
     def weight(self, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
         """Slot `weight`, (a, b) of the cross-entropy and of the divergence, each [N] or one number."""
         raise NotImplementedError
+
+    def usual_weight(self) -> tuple[float, float] | None:
+        """Of a method that fills `divergence`: (a, b) where no method fills `weight`; None leaves plain KD's."""
+        return None
 
     def feature(self, teacher: View, student: View, batch: Batch) -> Mapping[str, Tensor]:
         """Slot `feature`: named scalars, already times their lambda; default: none. Logits are the classes'."""
@@ -139,3 +166,15 @@ class Method(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
+
+
+def embedding_width(network: nn.Module, context: Context) -> int:
+    """D of a network's embedding, by a look at one training example; the network's mode is put back."""
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            return look(network.eval(), context.train.batch(torch.zeros(1, dtype=torch.int64), context.device).inputs)[
+                1
+            ].shape[1]
+    finally:
+        network.train(was_training)

@@ -8,7 +8,7 @@ from distill.result import TuneResult
 from flows.report import charts, scatter
 from flows.report.palette import WINNER, Look, baseline_looks
 from flows.sentences import latency_clause
-from flows.words import failure_counts, listing, significant, size
+from flows.words import failure_counts, inputs, listing, significant, size
 from pipeline.training_state import EpochRecord
 from search.result import Candidate, SearchResult
 
@@ -67,12 +67,11 @@ def tuning(tuned: TuneResult, configured: dict[str, float]) -> dict[str, Any]:
 
 def learning(report: "ReportData") -> dict[str, Any]:
     """The student's curves, and the teacher's where it was trained in this run."""
-    distilled, teacher = report.distilled, report.teacher
-    weights = report.config.teacher.weights
+    distilled, teacher, teacher_config = report.distilled, report.teacher, report.config.teacher
     return {
         "student": _curves(distilled.curve, distilled.best_epoch, "student", teacher.validation.accuracy),
         "teacher": _curves(teacher.curve, teacher.best_epoch, "teacher", None),
-        "teacher_weights": weights.name if weights is not None else "a file",
+        "teacher_weights": source.name if (source := teacher_config.weights or teacher_config.folder) else "a file",
         "stopped_early": distilled.stopped_early,
         "validation": distilled.validation,
         "teacher_validation": teacher.validation,
@@ -128,7 +127,7 @@ def provenance(report: "ReportData") -> dict[str, Any]:
         "versions": list(manifest.versions.items()),
         "splits": [(n, f"{count:,}", report.data.digests.get(n, "–")) for n, count in report.data.sizes.items()],
         "labels": task.labels,
-        "input": "×".join(map(str, task.input_shape)),
+        "input": inputs(task),
         "tuned": report.tuned.enabled,
     }
 

@@ -60,15 +60,15 @@ def _lead_words(played: TournamentResult) -> str:
     if lead is None:
         return ""
     ahead = f"{points(lead.accuracy)} ahead of {lead.over}" if lead.accuracy else f"level with {lead.over}"
-    error = f"the standard error of an accuracy on {n:,} validation images is {points(lead.standard_error)}"
+    error = f"the standard error of an accuracy on {n:,} validation examples is {points(lead.standard_error)}"
     return f"{played.winner.architecture} finished {ahead}; {error}" + (": within noise." if lead.is_noise else ".")
 
 
 def _cost(played: TournamentResult) -> str:
     plan = ", then ".join(f"{r.entrants} student{'s' if r.entrants > 1 else ''} for {_epochs(r)}" for r in played.rungs)
     return (
-        f"{plan}, on {played.train_images:,} images an epoch: {played.epochs} epochs, {duration(played.seconds)}. "
-        "One seed; the same images in the same order for all."
+        f"{plan}, on {played.train_images:,} examples an epoch: {played.epochs} epochs, {duration(played.seconds)}. "
+        "One seed; the same examples in the same order for all."
     )
 
 

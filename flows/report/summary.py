@@ -31,9 +31,9 @@ def header(report: "ReportData") -> dict[str, Any]:
     return {
         "name": report.manifest.name,
         "created": f"{created:%Y-%m-%d %H:%M} UTC",
-        "teacher": report.config.teacher.architecture,
+        "teacher": report.config.teacher.title,
         "student": report.played.winner.architecture,
-        "headline": f"{', '.join(claims)} on {report.tested.shipped.n:,} test images",
+        "headline": f"{', '.join(claims)} on {report.tested.shipped.n:,} test examples",
     }
 
 
@@ -60,11 +60,11 @@ def tiles(report: "ReportData") -> list[dict[str, Any]]:
             "Accuracy",
             Claim(
                 f"{tested.shipped.accuracy:.2%}",
-                f"of {tested.shipped.n:,} test images, 95% interval {_wilson(tested.shipped)}",
+                f"of {tested.shipped.n:,} test examples, 95% interval {_wilson(tested.shipped)}",
                 points.is_gain if points.is_gain or _loses_beyond_noise(report) else None,
             ),
             f"teacher {tested.teacher.accuracy:.2%} {_wilson(tested.teacher)}",
-            f"{points.words}{_images(report)}",
+            f"{points.words}{_examples(report)}",
         ),
         _tile(
             "Parity",
@@ -86,7 +86,7 @@ def cautions(report: "ReportData") -> list[str]:
     if _loses_beyond_noise(report):
         found.append(
             "The teacher's accuracy lies above the shipped file's 95% interval: the loss is more than the noise of "
-            f"{tested.shipped.n:,} images."
+            f"{tested.shipped.n:,} examples."
         )
     if tested.student.accuracy != tested.shipped.accuracy:
         found.append(
@@ -148,7 +148,7 @@ def comparison(report: "ReportData") -> list[tuple[str, list[str]]]:
         ("Precision of its weights", [teacher.precision, _NOTHING, student.precision]),
         ("Test accuracy", [f"{metrics.accuracy:.2%}" for metrics in tested]),
         ("95% interval (Wilson)", [_wilson(metrics) for metrics in tested]),
-        ("Test images", [f"{metrics.n:,}" for metrics in tested]),
+        ("Test examples", [f"{metrics.n:,}" for metrics in tested]),
         ("Test cross-entropy", [f"{metrics.cross_entropy:.3f}" for metrics in tested]),
         *(
             (_percentile(name), [_ms(teacher.latency.summary, name), _NOTHING, _ms(student.latency.summary, name)])
@@ -163,7 +163,7 @@ def _peak(costs: list[Cost]) -> list[tuple[str, list[str]]]:
     peaks = [cost.peak_activation_bytes for cost in costs]
     if not any(peaks):
         return []
-    return [("Peak activation memory, one image", [_NOTHING if peak is None else size(peak) for peak in peaks])]
+    return [("Peak activation memory, one example", [_NOTHING if peak is None else size(peak) for peak in peaks])]
 
 
 def _tile(title: str, claim: Claim, *details: str) -> dict[str, Any]:
@@ -183,14 +183,14 @@ def _loses_beyond_noise(report: "ReportData") -> bool:
     return report.tested.teacher.accuracy > wilson(shipped.accuracy, shipped.n)[1]
 
 
-def _images(report: "ReportData") -> str:
-    """The difference in whole images, which says how little a tenth of a point is on a small test split."""
+def _examples(report: "ReportData") -> str:
+    """The difference in whole examples, which says how little a tenth of a point is on a small test split."""
     tested = report.tested
     right = [round(metrics.accuracy * metrics.n) for metrics in (tested.teacher, tested.shipped)]
     if tested.teacher.n != tested.shipped.n or right[0] == right[1]:
         return ""
     count = abs(right[1] - right[0])
-    return f": {count:,} image{'s' if count > 1 else ''} {'more' if right[1] > right[0] else 'fewer'} right"
+    return f": {count:,} example{'s' if count > 1 else ''} {'more' if right[1] > right[0] else 'fewer'} right"
 
 
 def _wilson(metrics: Metrics) -> str:

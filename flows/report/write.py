@@ -11,6 +11,7 @@ from flows.config import RunConfig
 from flows.delivery import ReportResult
 from flows.rank_check import RankCheckResult
 from flows.report import details, ranks, summary
+from flows.report.methods import methods
 from flows.report.palette import COLOURS
 from flows.stages import DataResult
 from pipeline.rundir import Manifest
@@ -64,6 +65,7 @@ def render_report(report: ReportData) -> str:
         ranked=ranks.rank_check(report.ranked),
         tuning=details.tuning(report.tuned, configured_values(distill, search_ranges(distill))),
         learning=details.learning(report),
+        methods=methods(report.distilled),
         latency=details.latency(report),
         provenance=details.provenance(report),
     )

@@ -3,15 +3,26 @@
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.datasets.base import LabelledImages, RawData
+from pipeline.datasets.base import LabelledImages, LabelledTexts, RawData
 from pipeline.datasets.cifar import CifarConfig, load_cifar
 from pipeline.datasets.digits import DigitsConfig, load_digits
 from pipeline.datasets.npz import NpzConfig, load_npz
+from pipeline.datasets.text import TextConfig, load_text
 
 DATASETS: dict[str, tuple[type[Any], Callable[[Any], RawData]]] = {
     "digits": (DigitsConfig, load_digits),
     "npz": (NpzConfig, load_npz),
     "cifar": (CifarConfig, load_cifar),
+    "text": (TextConfig, load_text),
 }
 
-__all__ = ["DATASETS", "CifarConfig", "DigitsConfig", "LabelledImages", "NpzConfig", "RawData"]
+__all__ = [
+    "DATASETS",
+    "CifarConfig",
+    "DigitsConfig",
+    "LabelledImages",
+    "LabelledTexts",
+    "NpzConfig",
+    "RawData",
+    "TextConfig",
+]

@@ -46,9 +46,16 @@ class LabelledImages(NamedTuple):
     targets: np.ndarray  # [N] int64
 
 
-class RawData(NamedTuple):
-    """A data set before it is split; `test` is None where the loader leaves it to be carved from `train`."""
+class LabelledTexts(NamedTuple):
+    texts: tuple[str, ...]
+    targets: np.ndarray  # [N] int64
 
-    train: LabelledImages
-    test: LabelledImages | None
+
+class RawData(NamedTuple):
+    """A data set before it is split; a part that is None is carved from `train`."""
+
+    train: LabelledImages | LabelledTexts
+    test: LabelledImages | LabelledTexts | None
     labels: tuple[str, ...]
+    validation: LabelledImages | LabelledTexts | None = None
+    unlabelled: np.ndarray | None = None  # [N, C, H, W] as train's images; more training images, without labels

@@ -13,10 +13,11 @@ from pipeline.errors import DataError
 from pipeline.frozen import existing_file
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
+_UNLABELLED = "x_unlabelled"  # optional
 
 
 class NpzConfig(DatasetConfig):
-    """An .npz file with x_train, y_train, x_test and y_test."""
+    """An .npz file with x_train, y_train, x_test and y_test; x_unlabelled, if there, joins the training images."""
 
     name: Literal["npz"] = "npz"
     path: Path = Field(description="x_* uint8 [N, H, W, C] or [N, H, W]; y_* integers; other keys are ignored")
@@ -59,7 +60,7 @@ def load_npz(config: NpzConfig) -> RawData:
             f"{config.path}: class {int(empty[0])} ({labels[int(empty[0])]!r}) has no image in x_train; "
             "labels must be 0, 1, 2, … without gaps, so renumber them or add examples"
         )
-    return RawData(train, test, labels)
+    return RawData(train, test, labels, unlabelled=_unlabelled(config.path, arrays, train.images))
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -76,7 +77,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                     f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive.files) or 'nothing'}, "
                     f"and {', '.join(_KEYS)} are needed"
                 )
-            arrays = {key: archive[key] for key in _KEYS}
+            arrays = {key: archive[key] for key in (*_KEYS, _UNLABELLED) if key in archive.files}
             for key, array in arrays.items():
                 if not isinstance(array, np.ndarray):  # numpy gives the bytes of a member that is no .npy file
                     raise ValueError(f"{key} is no array")
@@ -86,6 +87,20 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             raise
         reason = (str(error).splitlines() or ["no data"])[0]
         raise DataError(f"{path} is truncated or not an .npz file ({reason}); fetch or save it again") from error
+
+
+def _unlabelled(path: Path, arrays: dict[str, np.ndarray], train: np.ndarray) -> np.ndarray | None:
+    """The images without labels, of the training images' shape."""
+    if _UNLABELLED not in arrays:
+        return None
+    images = arrays[_UNLABELLED]
+    checked = _checked(path, "unlabelled", images, np.zeros(images.shape[:1], np.int64)).images
+    if checked.shape[1:] != train.shape[1:]:
+        raise DataError(
+            f"{path}: x_unlabelled holds images of [C, H, W] = {list(checked.shape[1:])} and x_train of "
+            f"{list(train.shape[1:])}; they must be equal"
+        )
+    return checked
 
 
 def _checked(path: Path, part: str, images: np.ndarray, targets: np.ndarray) -> LabelledImages:

@@ -16,63 +16,22 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.diswot import EPS, classifier_gradient, last_relation, relation, relation_distance, semantic_distance
 from pipeline.network import Initialisation, View
 from search.scorers.base import Scorer, ScoringContext, Student
-
-EPS = 1e-12  # the official code's; rows of a smaller norm drop out
-
-
-def relation(features: Tensor) -> Tensor:
-    """R = A A^T with rows normalised, A = features flattened to [B, C H W]; [B, B] float32."""
-    flat = features.flatten(1)
-    return F.normalize(flat @ flat.T, dim=1, eps=EPS)
-
-
-def last_relation(view: View) -> Tensor:
-    """Of the last feature maps, or of the embedding where features are tokens [B, T, D].
-
-    The embedding is the tokens' mean (or the class token, in networks that have one), without padding. Position t of
-    one sentence has nothing to do with position t of another, so tokens are not compared one by one. Embeddings may
-    be negative: M_r then goes down to -4 / B.
-    """
-    return relation(view.features if view.features.dim() == 4 else view.embedding)
 
 
 def relation_similarity(teacher: Tensor, student: Tensor) -> float:
     """M_r = -||R_T - R_S||_F^2 / B^2, in [-2 / B, 0] for non-negative features. Its scale depends on B."""
-    return -float((teacher.double() - student.double()).square().sum()) / len(teacher) ** 2
-
-
-def classifier_gradient(view: View, targets: Tensor) -> Tensor:
-    """dL/dW of the last Linear for the mean cross-entropy L, [K, C], in closed form: (softmax - onehot)^T e / B."""
-    probabilities = view.logits.softmax(1)
-    error = probabilities - F.one_hot(targets, probabilities.shape[1])
-    return error.T @ view.embedding / len(targets)
+    return -float(relation_distance(teacher.double(), student.double()))
 
 
 def semantic_similarity(teacher: Tensor, student: Tensor, eps: float = EPS) -> float:
-    """M_s = -sum_k ||E_T[k] - E_S[k]||_F^2 / (K C), E[k] = g_k g_k^T with each row normalised.
-
-    Row i of E[k] is a_ki g_k with a_ki = g_ki / max(|g_ki| |g_k|, eps), so E[k] = a_k g_k^T is of rank one and
-    the distance needs four inner products a class instead of C x C matrices.
-
-    Args:
-        teacher, student: classifier gradients [K, C] of the same shape.
-    """
-    classes, width = teacher.shape
-    (a_t, g_t), (a_s, g_s) = (_row_scales(g.double(), eps) for g in (teacher, student))
-    own = (a_t.square().sum(1) * g_t.square().sum(1)) + (a_s.square().sum(1) * g_s.square().sum(1))
-    cross = (a_t * a_s).sum(1) * (g_t * g_s).sum(1)
-    similarity = -float((own - 2 * cross).sum()) / (classes * width)
+    """M_s = -sum_k ||E_T[k] - E_S[k]||_F^2 / (K C), of classifier gradients [K, C]."""
+    similarity = -float(semantic_distance(teacher.double(), student.double(), eps))
     return min(similarity, 0.0)  # rounding can lift it above 0; NaN stays NaN only as the first argument
-
-
-def _row_scales(gradient: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    norms = gradient.norm(dim=1, keepdim=True)
-    return gradient / (gradient.abs() * norms).clamp_min(eps), gradient
 
 
 def live_rows(gradient: Tensor, eps: float = EPS) -> float:

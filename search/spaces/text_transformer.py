@@ -1,23 +1,13 @@
-"""Transformer encoders of text (Vaswani et al. 2017, arXiv:1706.03762): depth, heads, head width, feed-forward.
+"""Transformer encoders of text (`pipeline/text_transformer.py`): depth, heads, head width, feed-forward."""
 
-Token ids go in; id 0 is padding. It is masked in attention and left out of the mean over tokens, so that logits do not
-depend on how far a sequence was padded. Positions are the paper's sinusoids: they cost a small student no parameters.
-"""
-
-# B batch, T tokens, D width
-
-import math
 import re
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
-from pipeline.attention import EncoderBlock
 from pipeline.frozen import Frozen
-from pipeline.network import BlockClassifier
-from pipeline.task import PADDING, InputKind, Task
+from pipeline.task import InputKind, Task
+from pipeline.text_transformer import TextTransformer
 from search.space import Architecture, Gene, SearchSpace
 
 _LIMITS = {"depth": 100, "heads": 64, "head_width": 256, "feed_forward": 16}
@@ -47,9 +37,9 @@ class TextTransformerSpace(SearchSpace):
         config = config or TextTransformerConfig()
         self.genes = tuple(Gene(name, tuple(sorted(set(getattr(config, name))))) for name in _LIMITS)
 
-    def build(self, architecture: Architecture, task: Task) -> "TextTransformer":
+    def build(self, architecture: Architecture, task: Task) -> TextTransformer:
         self.require(task)
-        return TextTransformer(architecture.choices, task)
+        return TextTransformer(task, **architecture.choices)
 
     def format(self, architecture: Architecture) -> str:
         return "d{depth}h{heads}x{head_width}f{feed_forward}".format(**architecture.choices)
@@ -68,45 +58,3 @@ class TextTransformerSpace(SearchSpace):
     def embedding_dims(self) -> frozenset[int]:
         choices = {gene.name: gene.choices for gene in self.genes}
         return frozenset(heads * width for heads in choices["heads"] for width in choices["head_width"])
-
-
-class TextTransformer(BlockClassifier):
-    """Token ids [B, T] int64 to logits; T may differ from batch to batch."""
-
-    def __init__(self, choices: dict[str, int], task: Task) -> None:
-        heads, head_width = choices["heads"], choices["head_width"]
-        super().__init__(task.num_classes, heads * head_width)
-        assert task.vocab_size is not None
-        self.embedding = nn.Embedding(task.vocab_size, self.embedding_dim, padding_idx=PADDING)
-        self.layers = nn.ModuleList(
-            EncoderBlock(heads, head_width, choices["feed_forward"]) for _ in range(choices["depth"])
-        )
-        self.norm = nn.LayerNorm(self.embedding_dim)
-
-    def forward_features(self, inputs: Tensor) -> Tensor:
-        """[B, T, D]; 0 where the token is padding."""
-        is_token = inputs != PADDING
-        embedded: Tensor = self.embedding(inputs)
-        tokens = embedded + sinusoids(embedded)
-        # Finite, so that a sequence of nothing but padding attends evenly instead of dividing by 0.
-        mask = (~is_token).to(tokens.dtype)[:, None, None, :] * (torch.finfo(tokens.dtype).min / 2)
-        for layer in self.layers:
-            tokens = layer(tokens, mask)
-        features: Tensor = self.norm(tokens)
-        return features * is_token.unsqueeze(2)
-
-    def pool(self, features: Tensor) -> Tensor:
-        """The mean over tokens that are not padding: a normalised token is never 0 throughout."""
-        count = (features.detach().abs().amax(2) > 0).sum(1, keepdim=True)
-        return features.sum(1) / count.clamp_min(1)
-
-    def blocks(self) -> list[nn.Module]:
-        return list(self.layers)
-
-
-def sinusoids(like: Tensor) -> Tensor:
-    """Positions [T, D] for tokens [B, T, D]: sin and cos of t / 10000^(2 i / D), section 3.5 of the paper."""
-    length, width = like.shape[1:]
-    rates = torch.exp(torch.arange(0, width, 2, device=like.device, dtype=like.dtype) * (-math.log(10_000) / width))
-    angles = torch.arange(length, device=like.device, dtype=like.dtype)[:, None] * rates
-    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]

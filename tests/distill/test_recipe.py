@@ -148,6 +148,22 @@ def test_slots_that_nobody_fills_are_plain_kds(monkeypatch, prepared):
     assert terms["distillation"].item() == pytest.approx((kl * (batch.index % 2)).mean().item(), rel=1e-4)
 
 
+def test_losses_are_in_float32_where_the_networks_are_not(monkeypatch, prepared):
+    method, seen = second_method("wary", "feature"), []
+    method.feature = lambda self, teacher, student, batch: (
+        seen.extend([torch.is_autocast_enabled("cpu"), *(part.dtype for part in (*teacher, *student))]) or {}
+    )
+    monkeypatch.setitem(METHODS, "wary", method)
+    recipe, student, batch, _ = prepared([KD(), method(None)])
+    exact = recipe.loss(student.eval(), batch)["distillation"].item()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert student(batch.inputs).dtype == torch.bfloat16
+        rough = recipe.loss(student, batch)["distillation"].item()
+    assert rough != exact
+    assert rough == pytest.approx(exact, rel=0.1)
+    assert seen == [False, *[torch.float32] * 6] * 2
+
+
 def test_a_method_that_needs_more_classes_is_refused(monkeypatch, prepared):
     method = second_method("many", "weight")
     method.min_classes = 5

@@ -29,7 +29,7 @@ def problems_of(*settings: str, preset: str | None = "digits", path: Path | None
             ["teacher.training.epochs=0"],
             "teacher.training.epochs: input should be greater than or equal to 1 (found 0)",
         ),
-        (["distill.methods=[kdd]"], "distill.methods.0: unknown 'kdd'; did you mean 'kd'?"),
+        (["distill.methods=[kdd]"], "distill.methods.0.name: unknown 'kdd'; did you mean 'kd' or 'rkd'?"),
         (["distill.methods=[kd, kd]"], "distill.methods: method 'kd' is listed twice"),
         (["distill.methods=[]"], "distill.methods: lists no method"),
         (

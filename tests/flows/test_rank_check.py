@@ -45,7 +45,7 @@ def test_the_table_has_every_scorer_and_a_verdict(checked) -> None:
     assert "ensemble (configured)" in printed
     assert "5 students" in printed
     assert "against params" in printed
-    assert "1 epoch each on 1,009 images" in printed
+    assert "1 epoch each on 1,009 examples" in printed
 
 
 def test_its_taus_are_those_of_its_students(checked) -> None:

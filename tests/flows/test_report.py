@@ -1,5 +1,7 @@
 """The report: one offline page that says what happened, and says it too when the student is no gain."""
 
+import base64
+import io
 import math
 import random
 import re
@@ -8,8 +10,11 @@ from html.parser import HTMLParser
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from distill.methods.base import Exhibit, ExhibitItem
 from distill.result import DistillResult, TrialRecord, TuneResult
 from export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, Parity, ProfileResult
 from flows.config import RunConfig
@@ -375,16 +380,16 @@ def test_architecture_is_escaped_inside_the_chart() -> None:
 
 def test_headline_of_a_gain_names_figures_and_n(html: str) -> None:
     text = Page(html).text
-    assert "10.9× fewer parameters, 5.00× faster [4.90, 5.20], −2.0 points on 450 test images" in text
+    assert "10.9× fewer parameters, 5.00× faster [4.90, 5.20], −2.0 points on 450 test examples" in text
 
 
 def test_larger_slower_worse_student_is_called_so() -> None:
     html = render_report(report(student_params=1_700_000, speedup=0.5, interval=(0.4, 0.625), accuracies=(0.98, 0.9)))
     text = Page(html).text
-    assert "2.00× more parameters, 2.00× slower [1.60, 2.50], −8.0 points on 450 test images" in text
+    assert "2.00× more parameters, 2.00× slower [1.60, 2.50], −8.0 points on 450 test examples" in text
     assert "The student is not smaller than its teacher." in text
     assert "not measurably faster" in text
-    assert "the loss is more than the noise of 450 images" in text
+    assert "the loss is more than the noise of 450 examples" in text
     assert html.count('class="card tile worse"') == 3
 
 
@@ -496,11 +501,11 @@ def test_tournament_that_changed_the_student_names_both_and_its_cost() -> None:
     text = Page(html).text
     assert "It changed the student from 1-19 to 1-18." in text
     assert (
-        "1-18 finished 6.0 points ahead of 1-19; the standard error of an accuracy on 400 validation images is 1.5"
+        "1-18 finished 6.0 points ahead of 1-19; the standard error of an accuracy on 400 validation examples is 1.5"
         in text
     )
     assert "within noise" not in text
-    assert "3 students for 3 epochs, then 2 students for 6 epochs, on 1,000 images an epoch: 21 epochs, 6.0 s" in text
+    assert "3 students for 3 epochs, then 2 students for 6 epochs, on 1,000 examples an epoch: 21 epochs, 6.0 s" in text
     assert "distilled into 1-18" in text
     rows = re.findall(
         r"<tr[^>]*>.*?</tr>", html[html.index('id="tournament"') : html.index('id="tuning"')], flags=re.DOTALL
@@ -541,7 +546,7 @@ def test_rank_check_says_what_its_students_can_tell(lead: tuple[float, float], s
     text = Page(html).text
     assert said in text
     assert "their own intervals overlap" in text
-    assert "4 students, 2 epochs each on 1,000 images, one seed, accuracy on 400 validation images" in text
+    assert "4 students, 2 epochs each on 1,000 examples, one seed, accuracy on 400 validation examples" in text
     assert "<script" not in html
     assert 'id="rank-check"' in html
 
@@ -557,3 +562,42 @@ def test_scorer_without_a_score_is_shown_as_such() -> None:
 
 def test_run_without_a_rank_check_has_no_section_for_it(html: str) -> None:
     assert 'id="rank-check"' not in html
+
+
+def shown(*items: ExhibitItem, title: str = "What it made", **measures: float) -> ReportData:
+    found = report()
+    exhibits = (Exhibit(title=title, note="Look.", items=items),)
+    return replace(found, distilled=found.distilled.model_copy(update={"exhibits": exhibits, "measures": measures}))
+
+
+def test_methods_that_say_nothing_have_no_section(html: str) -> None:
+    assert 'id="methods"' not in html
+
+
+def test_what_the_methods_did_stands_between_curves_and_latency() -> None:
+    data = shown(ExhibitItem(caption="cat; teacher: cat", text="a sentence"), **{"hard.shift_x_px": 5.94321})
+    html = render_report(data)
+    assert html.index('id="learning"') < html.index('id="methods"') < html.index('id="latency"')
+    text = Page(html).text
+    for words in ("What it made", "a sentence", "cat; teacher: cat", "Figures of hard", "shift x px", "5.94"):
+        assert words in text
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_exhibited_pixels_are_inline_pictures_of_the_same_values(channels: int) -> None:
+    pixels = tuple(range(0, 40 * channels, 2))  # C, 4, 5
+    html = render_report(shown(ExhibitItem(caption="one", pixels=pixels, shape=(channels, 4, 5))))
+    (source,) = [attributes["src"] for tag, attributes in Page(html).tags if tag == "img"]
+    assert source is not None
+    kind, encoded = source.split(",")
+    assert kind == "data:image/png;base64"
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
+    values = np.array(pixels, dtype=np.uint8).reshape(channels, 4, 5)
+    assert np.array_equal(picture, values.transpose(1, 2, 0) if channels == 3 else values[0])
+
+
+def test_what_methods_say_is_escaped() -> None:
+    evil = "<script>alert(1)</script>"
+    html = render_report(shown(ExhibitItem(caption=evil, text=evil), title=evil, **{f"{evil}.{evil}": 1.0}))
+    assert "<script" not in html
+    assert Page(html).text.count(evil) == 5

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.data import ImageSplit, augment, draw_batch, load_splits, load_test, load_whole_train
-from pipeline.datasets import DATASETS, CifarConfig, DigitsConfig, NpzConfig
+from pipeline.datasets import DATASETS, CifarConfig, DigitsConfig, NpzConfig, TextConfig
 from pipeline.datasets.base import AugmentConfig
 from pipeline.errors import DataError
 
@@ -43,13 +43,19 @@ def npz(tmp_path):
 
 
 @pytest.fixture(params=DATASETS)
-def config(request, npz):
+def config(request, npz, tmp_path):
     """A configuration of every data set of the table; a newcomer adds its line."""
 
     def cifar():
         return CifarConfig(path=npz(shape=(32, 32, 3)).path)
 
-    return {"digits": DigitsConfig, "npz": npz, "cifar": cifar}[request.param]()
+    def text():
+        path = tmp_path / "rows.tsv"
+        rows = [f"{'good' if n % 3 else 'bad'} film number {n}\t{'yes' if n % 3 else 'no'}" for n in range(150)]
+        path.write_text("\n".join(["sentence\tlabel", *rows]))
+        return TextConfig(path=path)
+
+    return {"digits": DigitsConfig, "npz": npz, "cifar": cifar, "text": text}[request.param]()
 
 
 def numbers(split: ImageSplit) -> list[int]:
@@ -58,13 +64,13 @@ def numbers(split: ImageSplit) -> list[int]:
     return (first[:, 0] * 256 + first[:, 1]).tolist()
 
 
-def test_every_data_set_gives_images_in_the_unit_interval_and_labels_of_its_classes(config):
+def test_every_data_set_gives_inputs_in_their_range_and_labels_of_its_classes(config):
     splits = load_splits(config, seed=0)
     for split in (*(getattr(splits, name) for name in PARTS), load_test(config, seed=0)):
         batch = split.batch(torch.arange(len(split)))
-        assert batch.inputs.dtype == torch.float32
+        assert batch.inputs.dtype == splits.task.input_dtype
         assert batch.inputs.shape[1:] == splits.task.input_shape
-        assert 0 <= batch.inputs.min() <= batch.inputs.max() <= 1
+        assert 0 <= batch.inputs.min() <= batch.inputs.max() <= (splits.task.vocab_size or 2) - 1
         assert batch.targets.dtype == torch.int64
         assert set(batch.targets.tolist()) <= set(range(splits.task.num_classes))
 
@@ -212,7 +218,7 @@ def test_a_drawn_batch_has_no_image_twice_and_repeats_for_a_seed(make_split, mak
     assert len(set(one.index.tolist())) == 20
     assert torch.equal(one.inputs, same.inputs)
     assert one.index.tolist() != other.index.tolist()
-    with pytest.raises(DataError, match="a batch of 31 was asked for, but there are 30 training images"):
+    with pytest.raises(DataError, match="a batch of 31 was asked for, but there are 30 training examples"):
         draw_batch(split, 31, 0)
 
 

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from pipeline.data import load_splits
+from pipeline.data import UNLABELLED, draw_batch, load_splits
 from pipeline.datasets import NpzConfig
 from pipeline.datasets.npz import load_npz
 from pipeline.errors import DataError
@@ -55,6 +55,37 @@ def test_labels_may_be_a_column_as_in_keras_cifar10(load):
     assert raw.train.targets.shape == (40,)
     assert raw.train.targets.dtype == np.int64
     assert raw.train.targets.tolist() == column[:, 0].tolist()
+
+
+def test_images_without_labels_join_the_training_images_and_no_other_split(tmp_path):
+    path, more = tmp_path / "data.npz", np.random.default_rng(2).integers(0, 256, (15, 6, 5), dtype=np.uint8)
+    np.savez(path, **arrays(x_unlabelled=more))
+    splits = load_splits(NpzConfig(path=path), seed=0)
+    np.savez(path, **arrays())
+    plain = load_splits(NpzConfig(path=path), seed=0)
+    assert len(splits.train) == len(plain.train) + 15
+    assert np.array_equal(splits.train.images[-15:, 0], more)
+    assert splits.train.targets[-15:].tolist() == [UNLABELLED] * 15
+    assert np.array_equal(splits.train.labelled().images, plain.train.images)
+    assert np.array_equal(splits.train.labelled().targets, plain.train.targets)
+    for name in ("reference", "validation"):
+        assert np.array_equal(getattr(splits, name).images, getattr(plain, name).images)
+    assert splits.sizes == plain.sizes | {"unlabelled": 15}
+    assert splits.task == plain.task
+    drawn = draw_batch(splits.train, len(plain.train), seed=0)
+    assert drawn.targets.min() >= 0
+    with pytest.raises(DataError, match="a batch of"):
+        draw_batch(splits.train, len(plain.train) + 1, seed=0)
+
+
+def test_images_without_labels_have_the_shape_of_those_with(load):
+    for wrong in (np.zeros((3, 6, 6), np.uint8), np.zeros((3, 6, 5, 3), np.uint8)):
+        with pytest.raises(DataError, match=r"x_unlabelled holds images of .* they must be equal"):
+            load(x_unlabelled=wrong)
+    with pytest.raises(DataError, match="x_unlabelled is float64"):
+        load(x_unlabelled=np.zeros((3, 6, 5)))
+    with pytest.raises(DataError, match="x_unlabelled is empty"):
+        load(x_unlabelled=np.zeros((0, 6, 5), np.uint8))
 
 
 def test_compressed_files_and_unused_keys_are_fine(load):

@@ -12,17 +12,11 @@ from torch import nn
 
 from pipeline.cost import Cost
 from pipeline.data import Batch
+from pipeline.diswot import EPS, classifier_gradient, relation
 from pipeline.network import View, initialise, look
 from search.evaluate import Evaluator
 from search.scorers import SCORERS, ScoringContext, Student
-from search.scorers.diswot import (
-    EPS,
-    classifier_gradient,
-    live_rows,
-    relation,
-    relation_similarity,
-    semantic_similarity,
-)
+from search.scorers.diswot import live_rows, relation_similarity, semantic_similarity
 from search.spaces import ResNetConfig, ResNetSpace
 
 # B batch, K classes, C channels

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from pipeline.errors import CandidateError
 from pipeline.frozen import derive_seed
 from pipeline.network import initialise
+from pipeline.text_transformer import sinusoids
 from search.evaluate import Evaluator
 from search.scorers import SCORERS
 from search.scorers.az_trainability import gradient_correlation
 from search.scorers.synflow import synaptic_flow
 from search.spaces import SPACES, ResNetSpace, TextTransformerSpace, VitSpace
-from search.spaces.text_transformer import sinusoids
 
 # (scorer, space): why there is no score where the teacher is a ResNet of three stages, or for text another student.
 UNDEFINED = {

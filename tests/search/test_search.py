@@ -338,3 +338,39 @@ def test_progress_names_the_part_of_the_search(find):
     assert told[0] == (1, 12, "scoring by diswot")
     assert told[-1] == (12, 12, "baseline params")
     assert len(told) == 24
+
+
+class Headed(torch.nn.Module):
+    """A student with 500 weights of a method's own, as it would ship."""
+
+    def __init__(self, student):
+        super().__init__()
+        self.student, self.head = student, torch.nn.Linear(50, 10, bias=False)
+
+    def forward(self, inputs):
+        return self.student(inputs)
+
+
+def test_the_budget_is_held_against_what_ships(find, make_task):
+    free = find(make_config(scorer="params", evaluations=32, baselines=()))
+    limit = free.winner.cost.params
+    bound = make_config(scorer="params", evaluations=32, baselines=(), budget=Budget(max_params=limit))
+    assert find(bound).winner.architecture == free.winner.architecture
+    held = find(bound, shipped=Headed)
+    assert held.winner.architecture != free.winner.architecture
+    assert all(candidate.cost.params <= limit for candidate in held.candidates)
+    plain = {c.architecture: c.cost.params for c in free.candidates}
+    assert {c.cost.params - plain[c.architecture] for c in held.candidates} == {500}
+    smallest = min(plain.values())
+    small = make_config(budget=Budget(max_params=smallest))
+    require_feasible(small, make_task(), 0)
+    with pytest.raises(BudgetError, match=f"max_params {smallest:,}"):
+        require_feasible(small, make_task(), 0, shipped=Headed)
+
+
+def test_the_size_that_the_budget_limits_is_of_what_ships(find):
+    limit = Budget(max_size_bytes=10_000_000)
+    config = make_config(scorer="params", evaluations=32, baselines=(), budget=limit)
+    plain, held = find(config), find(config, shipped=Headed)
+    sizes = {c.architecture: c.cost.size_bytes for c in plain.candidates}
+    assert {c.cost.size_bytes - sizes[c.architecture] for c in held.candidates} == {2000}

@@ -1,0 +1,17 @@
+"""Influence of training examples on the reference loss: a backend and a line each."""
+
+from distill.influence.base import Backend, Question, ReferenceLoss
+from distill.influence.ekfac import ekfac
+from distill.influence.last_layer import last_layer
+from distill.influence.network import cg, identity, lissa_backend
+from distill.influence.weights import WeightMap, effective_share, to_weights
+
+BACKENDS: dict[str, Backend] = {
+    "last_layer": last_layer,
+    "cg": cg,
+    "lissa": lissa_backend,
+    "ekfac": ekfac,
+    "identity": identity,
+}
+
+__all__ = ["BACKENDS", "Backend", "Question", "ReferenceLoss", "WeightMap", "effective_share", "to_weights"]

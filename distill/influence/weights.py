@@ -1,0 +1,69 @@
+"""From influence to weight: decreasing maps with mean 1."""
+
+# N training examples
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import TrainingError
+
+WeightMap = Literal["sigmoid", "exp", "drop"]
+
+
+def to_weights(
+    influence: Tensor, how: WeightMap, *, sharpness: float, clip: float, bounds: tuple[float, float]
+) -> Tensor:
+    """Weights [N] of mean 1 that decrease in the influence: harmful (positive) examples weigh less.
+
+    x is the influence divided by its range between the quantiles `clip` and 1 - clip, and clipped to them, because a
+    few outliers would otherwise make all weights alike.
+
+    - sigmoid: 1 / (1 + exp(sharpness x)), Wang et al. 2020's form; 0 influence gets half of the most.
+    - exp: exp(-sharpness x); 2 is the range of KD-AIF's published code, whose sign is the opposite one.
+    - drop: 1 where x <= 0, and 0 elsewhere.
+
+    Args:
+        bounds: of each weight, around 1; the others move so that the mean stays 1.
+
+    Raises:
+        TrainingError: an influence is not finite, or `drop` has nothing left.
+    """
+    if not bool(influence.isfinite().all()):
+        raise TrainingError("an influence became NaN or infinite; raise kd_aif's damping, or lower learning_rate")
+    influence = influence.double()
+    low, high = (float(torch.quantile(influence, q)) for q in (clip, 1 - clip))
+    if high <= low:
+        return torch.ones_like(influence).float()
+    x = influence.clamp(low, high) / (high - low)
+    if how == "sigmoid":
+        raw = torch.sigmoid(-sharpness * x)
+    elif how == "exp":
+        raw = torch.exp(-sharpness * (x - x.min()))
+    else:
+        raw = (x <= 0).double()
+        if not bool(raw.any()):
+            raise TrainingError("every training example came out harmful, so `drop` has none left; use sigmoid")
+    return _with_mean_one(raw, *bounds).float()
+
+
+def effective_share(weight: Tensor) -> float:
+    """Effective sample size over the number of examples, (sum w)^2 / (n sum w^2), in (0, 1]."""
+    weight = weight.double()
+    return float(weight.sum() ** 2 / (weight**2).sum() / len(weight))
+
+
+def _with_mean_one(raw: Tensor, lowest: float, highest: float) -> Tensor:
+    """clamp(c raw, lowest, highest) with the c, by bisection, at which the mean is 1."""
+    raw = raw.clamp(min=1e-12 * float(raw.max()))  # what is 0 can be lifted too, where the bounds leave no other way
+    below, above = 0.0, 1.0
+    while above < 1e300 and float((above * raw).clamp(lowest, highest).mean()) < 1:
+        below, above = above, above * 2
+    for _ in range(100):
+        middle = (below + above) / 2
+        if float((middle * raw).clamp(lowest, highest).mean()) < 1:
+            below = middle
+        else:
+            above = middle
+    return (above * raw).clamp(lowest, highest)

@@ -1,0 +1,66 @@
+"""DisWOT+: the two metrics that DisWOT searches by, as losses against the trained teacher.
+
+Dong, Li and Wei 2023, arXiv:2303.15678, section 3.4 ("new distillers"). The paper does not spell the losses out: these
+are its metrics' own equations (`pipeline/diswot.py`) on each training batch.
+"""
+
+# N examples, C channels, K classes
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from distill.methods.base import Context, Method, MethodConfig, Slot, embedding_width
+from distill.tunable import tunable
+from pipeline.data import UNLABELLED, Batch
+from pipeline.diswot import classifier_gradient, last_relation, relation_distance, semantic_distance
+from pipeline.network import View
+
+
+class DiswotPlusConfig(MethodConfig):
+    """Relations between the examples of a batch, and gradients of the classifier."""
+
+    name: Literal["diswot_plus"] = "diswot_plus"
+    relation_weight: float = tunable(
+        300.0, ge=0, le=1e6, tune=(30.0, 3000.0), log=True, description="of the relation loss; 0 leaves it out"
+    )
+    semantic_weight: float = tunable(
+        0.1, ge=0, le=1e4, tune=(0.01, 1.0), log=True, description="of the semantic loss; 0 leaves it out"
+    )
+
+
+class DiswotPlus(Method):
+    """w_r ||R_T - R_S||_F^2 / N^2 + w_s sum_k ||E_T[k] - E_S[k]||_F^2 / (K C), that is -w_r M_r - w_s M_s.
+
+    The semantic loss compares classifier gradients [K, C], so it applies only where the embeddings of teacher and
+    student are equally wide; elsewhere the relation is alone, and the measure `semantic_applies` is 0.
+    """
+
+    name: ClassVar[str] = "diswot_plus"
+    paper: ClassVar[str] = "Dong, Li, Wei 2023, arXiv:2303.15678"
+    fills: ClassVar[frozenset[Slot]] = frozenset({"feature"})
+    Config: ClassVar[type[MethodConfig]] = DiswotPlusConfig
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config or DiswotPlusConfig())
+        self._semantic_applies = False
+
+    def prepare(self, context: Context) -> None:
+        widths = [embedding_width(network, context) for network in (context.teacher, context.student)]
+        self._semantic_applies = widths[0] == widths[1]
+
+    def feature(self, teacher: View, student: View, batch: Batch) -> Mapping[str, Tensor]:
+        related = relation_distance(last_relation(teacher), last_relation(student))
+        terms = {"diswot_relation": self.config.relation_weight * related}
+        labelled = batch.targets != UNLABELLED
+        if self._semantic_applies and labelled.any():
+            t, s = (
+                classifier_gradient(View(*(part[labelled] for part in view)), batch.targets[labelled])
+                for view in (teacher, student)
+            )
+            terms["diswot_semantic"] = self.config.semantic_weight * semantic_distance(t, s)
+        return terms
+
+    def measures(self) -> dict[str, float]:
+        return {"semantic_applies": float(self._semantic_applies)}

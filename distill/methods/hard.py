@@ -1,0 +1,216 @@
+"""HARD: an augmentor looks for inputs on which student and teacher disagree and of which the teacher is still sure."""
+
+# N examples, K classes
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from distill.augmentors.affine import Affine, Padding
+from distill.augmentors.ascent import CommonAdam
+from distill.augmentors.base import Augmentor, full_precision, with_augmented
+from distill.augmentors.mix import Mix
+from distill.augmentors.policies import Hysteresis, Lagrangian, Penalty, Policy, PolicyName
+from distill.augmentors.vae import agreement, trained_vae_augmentor
+from distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
+from distill.methods.hard_sheet import sheet
+from distill.methods.random_affine import refuse_text
+from distill.tunable import tunable
+from pipeline.data import Batch
+from pipeline.errors import ConfigError
+from pipeline.frozen import derive_seed
+
+MIN_AGREEMENT = 0.95  # of the teacher's answers on images and on the VAE's reconstructions of them
+
+
+class HardConfig(MethodConfig):
+    """L_tt and L_ts are KL divergences of the augmentor's own temperature, in nats at 1."""
+
+    name: Literal["hard"] = "hard"
+    family: Literal["affine", "mix", "vae"] = Field("affine", description="what the augmentor can do to an image")
+    policy: PolicyName = Field("hysteresis", description="how it is kept to what the teacher recognises")
+    augmented_weight: float = tunable(1.0, ge=0, le=100, tune=(0.3, 3.0), log=True, description="w of L_ts")
+    l_max: float = tunable(0.1, gt=0, le=10, tune=(0.03, 1.0), log=True, description="L_tt above which it repairs")
+    l_min_share: float = tunable(0.6, gt=0, le=1, tune=(0.2, 0.8), description="of l_max, below which it explores")
+    ema: float = Field(0.9, ge=0, lt=1, description="decay of the moving average of L_tt that the policy reads")
+    consistency_weight: float = Field(5.0, ge=0, le=1000, description="lam_t of the policy penalty")
+    multiplier_rate: float = Field(0.5, gt=0, le=100, description="of lam_t of the policy lagrangian, a step")
+    learning_rate: float = Field(0.03, gt=0, le=1, description="of phi")
+    temperature: float = Field(1.0, gt=0, le=100, description="of L_tt and L_ts as the augmentor sees them")
+    every: int = Field(2, ge=1, description="k_s, steps of the student for a turn of the augmentor")
+    turns: int = Field(1, ge=1, description="k_a, steps of the augmentor in its turn")
+    images: int = Field(32, ge=2, description="of the batch, for a step of the augmentor")
+    warmup_steps: int = Field(100, ge=0, description="of the student before the augmentor begins")
+    initial_share: float = Field(0.05, ge=0.01, le=1, description="of its widest range, where the augmentor begins")
+    padding: Padding = Field("reflection", description="affine: what is seen beyond the image's edge")
+    min_entropy: float = Field(1.0, ge=0, description="mix: of the choice of operations, in nats")
+    trust: float = Field(3.0, gt=0, description="vae: farthest step of a latent, in its posterior's deviations")
+    vae_epochs: int = Field(20, ge=1, description="vae: of its training, before the student's")
+
+
+class Hard(Method):
+    """Student: min D(f_t(x), f_s(x)) + w L_ts; augmentor: max lam_s L_ts - lam_t L_tt, by turns.
+
+    L_ts = D(f_t(x~), f_s(x~)), L_tt = D(f_t(x), f_t(x~)), D = T^2 KL. The paper's body could not be had; schedule,
+    policies and families are reconstructions from its abstract and its authors' earlier work (docs/methods.md).
+    """
+
+    name: ClassVar[str] = "hard"
+    paper: ClassVar[str] = "Nix, Burg, Sinz 2023, arXiv:2305.14890"
+    fills: ClassVar[frozenset[Slot]] = frozenset({"data"})
+    Config: ClassVar[type[MethodConfig]] = HardConfig
+
+    def prepare(self, context: Context) -> None:
+        refuse_text(self.name, context)
+        self._context = context
+        self._augmentor = self.make_augmentor(context).to(context.device)
+        self._policy = _policy(self.config)
+        self._optimizer = CommonAdam(self._phi(), self.config.learning_rate)
+        self._steps = self._turns = self._repairs = 0
+        self._disagreement = 0.0
+
+    def make_augmentor(self, context: Context) -> Augmentor:
+        config = self.config
+        if config.family == "mix":
+            return Mix(config.initial_share, config.min_entropy)
+        if config.family == "vae":
+            return _vae_augmentor(config, context)
+        return Affine(context.task.input_shape, config.initial_share, config.padding)
+
+    def data(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """The batch and its augmented copy; every k_s steps the augmentor learns first."""
+        learning = self._steps - self.config.warmup_steps
+        self._steps += 1
+        if learning < 0:
+            return batch
+        if learning % self.config.every == 0:
+            for _ in range(self.config.turns):
+                self._turn(batch, generator)
+        with torch.no_grad(), full_precision(self._context.device):
+            augmented = self._augmentor(batch.inputs, self._noise(len(batch.targets), generator))
+        return with_augmented(batch, augmented, self.config.augmented_weight)
+
+    def _turn(self, batch: Batch, generator: torch.Generator) -> None:
+        """One step of phi; student and teacher are as they were, batch statistics included."""
+        few = Batch(*(part[: self.config.images] for part in batch[:3]))
+        context, student = self._context, self._context.deployable()
+        with evaluating(context.student, student), full_precision(context.device):
+            images = self._augmentor(few.inputs, self._noise(len(few.targets), generator))
+            teacher = context.teacher(images)
+            inconsistency = disagreement(self._on_clean(few), teacher, self.config.temperature)
+            for_student, for_teacher = self._policy.weights(float(inconsistency.detach()))
+            loss = for_teacher * inconsistency + self._augmentor.regulariser()
+            if for_student:  # in repair the student is not asked
+                disagreed = disagreement(teacher, student(images), self.config.temperature)
+                loss = loss - for_student * disagreed
+                self._disagreement = float(disagreed.detach())
+            gradients = torch.autograd.grad(loss, self._phi())
+        self._optimizer.step(gradients)
+        self._augmentor.project()
+        self._turns += 1
+        self._repairs += not for_student
+
+    def _on_clean(self, batch: Batch) -> Tensor:
+        """The teacher's logits, from the recipe's cache where there is one."""
+        if self._context.teacher_view is not None:
+            return self._context.teacher_view(batch).logits
+        with torch.no_grad():
+            logits: Tensor = self._context.teacher(batch.inputs)
+        return logits
+
+    def _noise(self, count: int, generator: torch.Generator) -> Tensor:
+        return self._augmentor.draw(count, generator).to(self._context.device)
+
+    def _phi(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self._augmentor.parameters() if parameter.requires_grad]
+
+    def measures(self) -> dict[str, float]:
+        """phi in units, the last losses, and the share of the augmentor's steps spent in repair."""
+        return {
+            **self._augmentor.measures(),
+            "L_tt": self._policy.average or 0.0,
+            "L_ts": self._disagreement,
+            "repair_share": self._repairs / max(1, self._turns),
+        }
+
+    def exhibits(self) -> tuple[Exhibit, ...]:
+        """A sheet of reference images as the augmentor changes them."""
+        context, student = self._context, self._context.deployable()
+        generator = torch.Generator().manual_seed(derive_seed(context.seed, "hard", "sheet"))
+
+        def change(images: Tensor) -> Tensor:
+            made: Tensor = self._augmentor(images, self._noise(len(images), generator))
+            return made
+
+        with evaluating(context.student, student), torch.no_grad():
+            return (sheet(change, context, student, generator),)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies: the loop keeps the best epoch's while training goes on."""
+        return copy.deepcopy(
+            {
+                "augmentor": dict(self._augmentor.state_dict()),
+                "optimizer": self._optimizer.state_dict(),
+                "policy": self._policy.state_dict(),
+                "counts": [self._steps, self._turns, self._repairs],
+                "disagreement": self._disagreement,
+            }
+        )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._augmentor.load_state_dict(state["augmentor"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._policy.load_state_dict(state["policy"])
+        self._steps, self._turns, self._repairs = state["counts"]
+        self._disagreement = state["disagreement"]
+
+
+def disagreement(logits: Tensor, others: Tensor, temperature: float) -> Tensor:
+    """Mean of T^2 KL(softmax(logits / T) || softmax(others / T)) over examples; gradients reach both."""
+    log_p, log_q = (F.log_softmax(z.float() / temperature, dim=1) for z in (logits, others))
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
+
+
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Evaluation mode within, and every module's own mode again behind."""
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    try:
+        for network in networks:
+            network.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _policy(config: Any) -> Policy:
+    if config.policy == "penalty":
+        return Penalty(config.ema, config.consistency_weight)
+    if config.policy == "lagrangian":
+        return Lagrangian(config.ema, config.l_max, config.multiplier_rate)
+    return Hysteresis(config.ema, config.l_max, config.l_min_share * config.l_max)
+
+
+def _vae_augmentor(config: Any, context: Context) -> Augmentor:
+    """Trained on the train split; refused where the teacher does not recognise what it reconstructs."""
+    shape, seed = context.task.input_shape, derive_seed(context.seed, "hard", "vae")
+    augmentor = trained_vae_augmentor(
+        shape, context.train, context.device, epochs=config.vae_epochs, trust=config.trust, seed=seed
+    )
+    agreed = agreement(augmentor.vae, context.teacher, context.reference, context.device)
+    if agreed < MIN_AGREEMENT:
+        raise ConfigError(
+            [
+                f"hard.family vae: the teacher answers {agreed:.1%} of the {len(context.reference)} reference images "
+                f"and their reconstructions by the VAE alike; {MIN_AGREEMENT:.0%} are needed; raise hard.vae_epochs "
+                f"(now {config.vae_epochs}) or choose the family affine or mix"
+            ]
+        )
+    return augmentor

@@ -1,0 +1,232 @@
+"""KD-AIF: examples that raise the loss on clean reference data lose weight, helpful ones gain (docs/methods.md)."""
+
+# N training examples, K classes, B batch
+
+import copy
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from distill.influence import BACKENDS, Question, ReferenceLoss, WeightMap, to_weights
+from distill.influence.teacher import train_weighted
+from distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
+from distill.methods.kd_aif_report import exhibits_of, measures_of
+from distill.tunable import tunable
+from pipeline.data import UNLABELLED, Batch
+from pipeline.frozen import derive_seed
+from pipeline.network import View, look
+from pipeline.training import TrainingConfig
+
+Mechanism = Literal["student_only", "teacher_only", "both_sequential", "simultaneous"]
+
+
+class KDAIFConfig(MethodConfig):
+    """Weights from influence on the reference split, which no other choice is made on."""
+
+    name: Literal["kd_aif"] = "kd_aif"
+    distill_weight: float = tunable(0.9, ge=0, le=1, tune=(0.1, 1.0), description="b; the labels weigh a = 1 - b")
+    backend: Literal["last_layer", "cg", "lissa", "ekfac", "identity"] = Field(
+        "last_layer", description="the last layer in closed form; all weights by the others; ekfac needs kronfluence"
+    )
+    reference_loss: ReferenceLoss = Field(
+        "margin", description="of the reference examples; with ce the sign can reverse under a good teacher"
+    )
+    training_loss: Literal["ce", "kd"] = Field(
+        "ce", description="of a training example: to its label or to the teacher"
+    )
+    training_temperature: float = Field(4.0, gt=0, le=100, description="T of training_loss kd")
+    damping: float = tunable(
+        0.3, gt=0, le=1000, tune=(0.1, 1.0), log=True, description="of the curvature, in units of its mean diagonal"
+    )
+    weight_map: WeightMap = Field("sigmoid", description="each decreases in the influence; drop is 0 or 1")
+    sharpness: float = tunable(
+        20.0, ge=0, le=1000, tune=(5.0, 50.0), log=True, description="of the map; 0 is uniform; exp wants about 2"
+    )
+    clip: float = Field(0.01, ge=0, lt=0.5, description="share of influences clipped at each end before the map")
+    min_weight: float = Field(0.0, ge=0, le=1, description="of an example; the mean is 1")
+    max_weight: float = Field(10.0, ge=1, description="of an example; the mean is 1")
+    apply_to: Literal["ce", "both"] = Field(
+        "ce", description="both where the teacher was trained on the same wrong labels; else it does harm"
+    )
+    mechanism: Mechanism = Field("student_only", description="whose training is weighted; the others copy the teacher")
+    warmup_epochs: int = Field(2, ge=1, description="before the first weights; influence fades as the noise is fitted")
+    every: int = Field(0, ge=0, description="epochs between later updates; 0 keeps the first weights")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of the moving average over later updates")
+    teacher_epochs: int = Field(5, ge=1, description="teacher_only, both_sequential: weighted training of the teacher")
+    teacher_learning_rate: float = Field(0.01, gt=0, le=100, description="of the teacher's weighted training")
+    teacher_batch_size: int = Field(64, ge=2, description="of the teacher's weighted training")
+    control: Literal["none", "shuffled"] = Field(
+        "none", description="shuffled gives each weight to another example, to see what the weights themselves do"
+    )
+
+
+@dataclass
+class Weighing:
+    """What is known of the training examples' worth, for one network."""
+
+    influence: Tensor  # [N], of the last update; positive is harmful
+    weight: Tensor  # [N], mean 1
+    updates: int = 0
+
+
+class KDAIF(Method):
+    """a_i = (1 - b) w_i and b_i = b (or b w_i), with w decreasing in the influence of example i on reference data.
+
+    The paper's equations are not public. Its published code computes influence on the test set, with one step of LiSSA
+    and the sign that strengthens harmful examples; here it is computed on the reference split, by a true inverse, and
+    always positive for harm. Loss, map, damping and moment are docs/methods.md's measured defaults.
+    """
+
+    name: ClassVar[str] = "kd_aif"
+    paper: ClassVar[str] = "Wu, Luo, Liu, Deng 2025, arXiv:2501.02705"
+    fills: ClassVar[frozenset[Slot]] = frozenset({"weight", "teacher"})
+    Config: ClassVar[type[MethodConfig]] = KDAIFConfig
+    config: KDAIFConfig
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config or KDAIFConfig())
+
+    @property
+    def replaces_teacher(self) -> bool:
+        return self.config.mechanism != "student_only"
+
+    @property
+    def varies_teacher(self) -> bool:
+        return self.config.mechanism == "simultaneous"
+
+    def prepare(self, context: Context) -> None:
+        """Trains the teacher's copy, where the mechanism does that before the student."""
+        self._context = context
+        self._student = self._unweighted()
+        self._teacher = self._unweighted()
+        self._network = copy.deepcopy(context.teacher) if self.replaces_teacher else context.teacher
+        if self.config.mechanism in ("teacher_only", "both_sequential"):
+            self._update(self._teacher, self._network, self._network)
+            self._train_teacher(self.config.teacher_epochs, "teacher")
+
+    def teacher(self, inputs: Tensor) -> View:
+        with torch.no_grad():
+            return look(self._network, inputs)
+
+    def weight(self, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
+        share, w = self.config.distill_weight, self._student.weight[batch.index]
+        return (1 - share) * w, share * w if self.config.apply_to == "both" else share
+
+    def end_epoch(self, epoch: int, student: nn.Module) -> None:
+        if self.config.mechanism == "teacher_only":
+            return
+        since = epoch + 1 - self.config.warmup_epochs
+        if since == 0 or (since > 0 and self.config.every > 0 and since % self.config.every == 0):
+            self._update(self._student, student, self._context.deployable())
+            if self.config.mechanism == "simultaneous":
+                self._update(self._teacher, self._network, self._network)
+        if self.config.mechanism == "simultaneous" and since >= 0:
+            self._train_teacher(1, "teacher", epoch)
+
+    def measures(self) -> dict[str, float]:
+        return measures_of(self._told(), self.teacher, self._context)
+
+    def exhibits(self) -> tuple[Exhibit, ...]:
+        told = self._told()
+        return exhibits_of(told.influence, told.weight, self.teacher, self._context) if told.updates else ()
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"student": dict(vars(self._student)), "teacher": dict(vars(self._teacher))}
+        if self.replaces_teacher:
+            state["network"] = {name: value.clone() for name, value in self._network.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._student, self._teacher = (self._read(state[who]) for who in ("student", "teacher"))
+        if self.replaces_teacher:
+            self._network.load_state_dict(state["network"])
+
+    def _told(self) -> Weighing:
+        """What the report is told of: the student's weights, or the teacher's where it has none."""
+        return self._teacher if self.config.mechanism == "teacher_only" else self._student
+
+    def _unweighted(self) -> Weighing:
+        size, device = len(self._context.train), self._context.device
+        return Weighing(torch.zeros(size, device=device), torch.ones(size, device=device))
+
+    def _read(self, state: dict[str, Any]) -> Weighing:
+        device = self._context.device
+        return Weighing(state["influence"].to(device), state["weight"].to(device), state["updates"])
+
+    def _update(self, weighing: Weighing, network: nn.Module, deployable: nn.Module) -> None:
+        """New influences and weights, from the network as it is now."""
+        config, context = self.config, self._context
+        modes = [(part, part.training) for part in (network, deployable)]
+        try:
+            network.eval(), deployable.eval()
+            weighing.influence = BACKENDS[config.backend](self._question(network, deployable)).float()
+        finally:
+            for part, training in modes:
+                part.train(training)
+        counted = torch.ones_like(context.train.targets, dtype=torch.bool)
+        if config.apply_to == "ce":  # the others have no cross-entropy that a weight could change
+            counted = context.train.targets != UNLABELLED
+        fresh = torch.ones_like(weighing.weight)
+        fresh[counted] = to_weights(
+            weighing.influence[counted],
+            config.weight_map,
+            sharpness=config.sharpness,
+            clip=config.clip,
+            bounds=(config.min_weight, config.max_weight),
+        ).to(fresh)
+        if config.control == "shuffled":
+            generator = torch.Generator().manual_seed(derive_seed(context.seed, "kd_aif control"))
+            places = counted.cpu().nonzero().flatten()
+            fresh[places] = fresh[places[torch.randperm(len(places), generator=generator)]]
+        keep = config.momentum if weighing.updates else 0.0
+        weighing.weight = keep * weighing.weight + (1 - keep) * fresh
+        weighing.updates += 1
+
+    def _question(self, network: nn.Module, deployable: nn.Module) -> Question:
+        config, context = self.config, self._context
+        temperature = config.training_temperature if config.training_loss == "kd" else 1.0
+        return Question(
+            network=network,
+            deployable=deployable,
+            train=context.train,
+            answers=self._answers(temperature),
+            reference=context.reference,
+            reference_loss=config.reference_loss,
+            damping=config.damping,
+            temperature=temperature,
+            seed=derive_seed(context.seed, "kd_aif"),
+            device=context.device,
+        )
+
+    def _answers(self, temperature: float) -> Tensor:
+        """What each training example is taught, [N, K]: its label, or the teacher's answer where it has none."""
+        context = self._context
+        targets, classes = context.train.targets.to(context.device), context.task.num_classes
+        labelled = (targets != UNLABELLED) if self.config.training_loss == "ce" else torch.zeros_like(targets).bool()
+        answers = torch.nn.functional.one_hot(targets.clamp(min=0), classes).float()
+        if not bool(labelled.all()):
+            views = (self.teacher(batch.inputs).logits for batch in context.train.batches(512, context.device))
+            soft = torch.cat([torch.softmax(logits.float() / temperature, dim=1) for logits in views])
+            answers = torch.where(labelled[:, None], answers, soft)
+        return answers
+
+    def _train_teacher(self, epochs: int, *seed: object) -> None:
+        config, context = self.config, self._context
+        training = TrainingConfig(
+            epochs=epochs,
+            batch_size=config.teacher_batch_size,
+            learning_rate=config.teacher_learning_rate,
+            warmup_epochs=0,
+        )
+        train_weighted(
+            self._network,
+            context.train,
+            context.reference,
+            self._teacher.weight,
+            training,
+            seed=derive_seed(context.seed, "kd_aif", *seed),
+            device=context.device,
+        )

@@ -1,0 +1,59 @@
+"""Augmentation by random spatial transforms of a known range: what HARD is measured against."""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from distill.augmentors.affine import AXES, Padding, uniform, warp
+from distill.augmentors.base import full_precision, with_augmented
+from distill.methods.base import Context, Method, MethodConfig, Slot
+from distill.tunable import tunable
+from pipeline.data import Batch
+from pipeline.errors import ConfigError
+
+
+class RandomAffineConfig(MethodConfig):
+    """Each amount is drawn evenly between minus and plus its bound."""
+
+    name: Literal["random_affine"] = "random_affine"
+    max_shift: float = tunable(0.1, ge=0, le=0.5, tune=(0.0, 0.3), description="fraction of width and height")
+    max_rotation_deg: float = tunable(10.0, ge=0, le=180, tune=(0.0, 60.0), description="about the centre")
+    max_scale: float = tunable(1.1, ge=1, le=2, tune=(1.0, 1.5), description="factor; as much smaller as larger")
+    max_shear_deg: float = Field(0.0, ge=0, le=45, description="along either axis")
+    augmented_weight: float = Field(1.0, ge=0, le=100, description="w of D(augmented) beside D(clean)")
+    padding: Padding = Field("reflection", description="what is seen beyond the image's edge")
+
+
+class RandomAffine(Method):
+    """D(clean) + w D(augmented), each batch with a warped copy whose target is the teacher's answer to it."""
+
+    name: ClassVar[str] = "random_affine"
+    paper: ClassVar[str] = "Beyer et al. 2022 (function matching), arXiv:2106.05237"
+    fills: ClassVar[frozenset[Slot]] = frozenset({"data"})
+    Config: ClassVar[type[MethodConfig]] = RandomAffineConfig
+
+    def prepare(self, context: Context) -> None:
+        refuse_text(self.name, context)
+
+    def data(self, batch: Batch, generator: torch.Generator) -> Batch:
+        amounts = self._bounds() * uniform(len(batch.targets), len(AXES), generator)
+        device = batch.inputs.device
+        with full_precision(device):
+            augmented = warp(batch.inputs, amounts.to(device), self.config.padding)
+        return with_augmented(batch, augmented, self.config.augmented_weight)
+
+    def _bounds(self) -> torch.Tensor:
+        """In the order of AXES."""
+        config = self.config
+        shear = math.tan(math.radians(config.max_shear_deg))
+        shift, scale = config.max_shift, math.log(config.max_scale)
+        return torch.tensor([math.radians(config.max_rotation_deg), shift, shift, scale, shear, shear])
+
+
+def refuse_text(name: str, context: Context) -> None:
+    if context.task.kind != "image":
+        raise ConfigError(
+            [f"method {name!r} transforms images, and the task's inputs are {context.task.kind}; take it off the list"]
+        )

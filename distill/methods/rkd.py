@@ -1,0 +1,71 @@
+"""RKD: the student keeps the distances and angles between a batch's embeddings, whatever their width.
+
+Park, Kim, Lu and Cho, "Relational Knowledge Distillation", CVPR 2019, arXiv:1904.05068. Follows the authors' code where
+the paper leaves something open: relations are between all pairs and triplets, those with themselves included, which
+count as zeros.
+"""
+
+# N examples, D embedding width
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill.methods.base import Method, MethodConfig, Slot
+from distill.tunable import tunable
+from pipeline.data import Batch
+from pipeline.network import View
+
+
+class RKDConfig(MethodConfig):
+    """Distances and angles between embeddings."""
+
+    name: Literal["rkd"] = "rkd"
+    distance_weight: float = tunable(
+        25.0, ge=0, le=1e5, tune=(1.0, 100.0), log=True, description="lambda of the distances; the authors' is 25"
+    )
+    angle_weight: float = tunable(
+        50.0, ge=0, le=1e5, tune=(1.0, 200.0), log=True, description="lambda of the angles; the authors' is 50"
+    )
+
+
+class RKD(Method):
+    """lambda_D Huber(psi_D(t), psi_D(s)) + lambda_A Huber(psi_A(t), psi_A(s)), equations 4 to 8.
+
+    Angles take N^2 (N + D) numbers of memory, for N a batch's examples.
+    """
+
+    name: ClassVar[str] = "rkd"
+    paper: ClassVar[str] = "Park, Kim, Lu, Cho 2019, arXiv:1904.05068"
+    fills: ClassVar[frozenset[Slot]] = frozenset({"feature"})
+    Config: ClassVar[type[MethodConfig]] = RKDConfig
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config or RKDConfig())
+
+    def feature(self, teacher: View, student: View, batch: Batch) -> Mapping[str, Tensor]:
+        t, s = teacher.embedding.detach().float(), student.embedding.float()
+        terms = {}
+        if self.config.distance_weight:
+            terms["rkd_distance"] = self.config.distance_weight * F.smooth_l1_loss(distances(s), distances(t))
+        if self.config.angle_weight:
+            terms["rkd_angle"] = self.config.angle_weight * F.smooth_l1_loss(angles(s), angles(t))
+        return terms
+
+
+def distances(embedding: Tensor) -> Tensor:
+    """psi_D: Euclidean distances [N, N] by the mean of those above 0 (equations 4 and 5)."""
+    products = embedding @ embedding.T
+    norms = products.diagonal()
+    squared = norms[:, None] + norms[None, :] - 2 * products
+    found = squared.clamp_min(1e-12).sqrt() * (1 - torch.eye(len(embedding), device=embedding.device))
+    return found / found[found > 0].mean().clamp_min(1e-12)
+
+
+def angles(embedding: Tensor) -> Tensor:
+    """psi_A: cosines [N, N, N] of the angle at the first example between the other two (equation 7)."""
+    towards = F.normalize(embedding[None] - embedding[:, None], dim=2)
+    return towards @ towards.transpose(1, 2)

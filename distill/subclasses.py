@@ -1,0 +1,228 @@
+"""Pseudo-subclasses of every class, read from the teacher's embedding by linear projections.
+
+Loo, Iliopoulos, Hu and Vee 2024, arXiv:2409.20449. The directions are found once, before training, in one pass over
+the training examples without augmentation; what is found is then applied to any embedding.
+"""
+
+# N examples, D embedding width, C classes, S subclasses a class
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.data import UNLABELLED, ImageSplit
+from pipeline.errors import ConfigError
+from pipeline.frozen import derive_seed
+from pipeline.network import Classifier, look
+
+Directions = Literal["pca", "random", "kmeans"]
+_FLAT = 1e-10  # share of a class's variance below which a direction is float32's rounding
+
+
+@dataclass(frozen=True)
+class Projections:
+    """u(s | c, x) = weights[c, :, s] . h(x) + offsets[c, s]; null space, centring, rotation and scale are in them."""
+
+    weights: Tensor  # [C, D, S]
+    offsets: Tensor  # [C, S]
+
+    def probabilities(self, embedding: Tensor, temperature: float) -> Tensor:
+        """q(s | c, x) = softmax_s(u / temperature) for every class c; [N, D] to [N, C, S]."""
+        classes, width, subclasses = self.weights.shape
+        flat = self.weights.transpose(0, 1).reshape(width, classes * subclasses)
+        u = (embedding.float() @ flat).reshape(-1, classes, subclasses) + self.offsets
+        return (u / temperature).softmax(2)
+
+
+@dataclass(frozen=True)
+class ProjectionSettings:
+    subclasses: int
+    directions: Directions
+    null_space: bool
+    rotate: bool
+    standardise: bool
+
+
+class ClassMoments:
+    """Count, mean and scatter of each class's embeddings, from batches that need not be kept; in float64 on the CPU.
+
+    Batches are joined by the update of Chan, Golub and LeVeque 1983.
+    """
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        self.count = torch.zeros(num_classes, dtype=torch.int64)
+        self.mean = torch.zeros(num_classes, width, dtype=torch.float64)
+        self._scatter = torch.zeros(num_classes, width, width, dtype=torch.float64)
+
+    def add(self, embedding: Tensor, classes: Tensor) -> None:
+        """Embeddings [N, D] float64 and their classes [N]."""
+        for c in torch.bincount(classes).nonzero().flatten().tolist():
+            own = embedding[classes == c]
+            before, added = int(self.count[c]), len(own)
+            mean = own.mean(0)
+            shift, centred = mean - self.mean[c], own - mean
+            share = added / (before + added)
+            self._scatter[c] += centred.T @ centred + torch.outer(shift, shift) * before * share
+            self.mean[c] += shift * share
+            self.count[c] += added
+
+    def covariance(self, c: int) -> Tensor:
+        """[D, D]: the scatter divided by the count."""
+        return self._scatter[c] / int(self.count[c])
+
+
+def fit_projections(
+    teacher: nn.Module,
+    train: ImageSplit,
+    num_classes: int,
+    settings: ProjectionSettings,
+    *,
+    seed: int,
+    device: torch.device,
+) -> Projections:
+    """The projections of a trained teacher's embedding; random rotations and starts come from `seed`.
+
+    Raises:
+        ConfigError: a class has too few examples, or the embedding too few directions, for so many subclasses.
+    """
+    moments: ClassMoments | None = None
+    kept: list[tuple[Tensor, Tensor]] = []
+    for embedding, classes in class_embeddings(teacher, train, device):
+        moments = moments or ClassMoments(num_classes, embedding.shape[1])
+        moments.add(embedding, classes)
+        if settings.directions == "kmeans":  # which goes over its points many times
+            kept.append((embedding, classes))
+    assert moments is not None, "a training split is not empty"
+    projector, seen = torch.eye(moments.mean.shape[1], dtype=torch.float64), 0
+    if settings.null_space:
+        projector, seen = null_space_projector(_classifier_weight(teacher))
+    _require_enough(moments.count, settings, len(projector), seen)
+    fits = []
+    for c in range(num_classes):
+        generator = torch.Generator().manual_seed(derive_seed(seed, "subclasses", c))
+        if settings.directions == "kmeans":
+            own = torch.cat([embedding[classes == c] for embedding, classes in kept]) @ projector
+            fits.append(_nearest_centre(own, settings, derive_seed(seed, "kmeans", c)))
+        else:
+            fits.append(_projections_of(c, moments, projector, settings, generator))
+    weights = torch.stack([projector @ weight for weight, _ in fits])
+    return Projections(weights.float().to(device), torch.stack([offset for _, offset in fits]).float().to(device))
+
+
+def class_embeddings(teacher: nn.Module, train: ImageSplit, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """The teacher's embeddings [N, D], float64 on the CPU, and classes [N] of the training examples, in order.
+
+    An example's class is its label, or the teacher's answer where it has none.
+    """
+    with torch.no_grad():
+        for batch in train.batches(512, device):
+            view = look(teacher, batch.inputs)
+            classes = torch.where(batch.targets == UNLABELLED, view.logits.argmax(1), batch.targets)
+            yield view.embedding.cpu().double(), classes.cpu()
+
+
+def null_space_projector(weight: Tensor) -> tuple[Tensor, int]:
+    """P = I - W^+ W, onto what the logits do not see, [D, D], and the rank of the classifier's W [C, D]."""
+    _, singular, rows = torch.linalg.svd(weight, full_matrices=False)
+    rows = rows[singular > 1e-6 * singular.max()]
+    return torch.eye(weight.shape[1], dtype=weight.dtype) - rows.T @ rows, len(rows)
+
+
+def haar_rotation(size: int, generator: torch.Generator) -> Tensor:
+    """A uniformly random orthogonal matrix [S, S]: Q of a Gaussian matrix, with R's diagonal made positive.
+
+    Without the signs it is not uniform (Mezzadri 2007, arXiv:math-ph/0609050).
+    """
+    q, r = torch.linalg.qr(_normal(size, size, generator))
+    rotation: Tensor = q * r.diagonal().sign()
+    return rotation
+
+
+def principal_axes(covariance: Tensor, count: int, total: float, c: int) -> Tensor:
+    """The `count` directions of most variance, [D, S], the first of most.
+
+    Args:
+        total: the class's variance before projecting, against which the last direction must not be rounding.
+        c: the class, for the error.
+    """
+    variances, axes = torch.linalg.eigh(covariance)  # ascending
+    live = int((variances > _FLAT * total).sum())
+    if live < count:
+        raise ConfigError(
+            [
+                f"lelp: the teacher's embeddings of class {c} vary in {live} directions that its logits do not see, "
+                f"and {count} subclasses need {count}; lower lelp.subclasses to {live} or less, or set "
+                "lelp.null_space to false"
+            ]
+        )
+    chosen: Tensor = axes.flip(1)[:, :count]
+    return chosen
+
+
+def _projections_of(
+    c: int, moments: ClassMoments, projector: Tensor, settings: ProjectionSettings, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """(V Q / sd, -mu V Q / sd) of one class: [D, S] and [S]."""
+    total = moments.covariance(c)
+    within = projector @ total @ projector
+    if settings.directions == "pca":
+        axes = principal_axes(within, settings.subclasses, float(total.trace()), c)
+    else:
+        axes = torch.linalg.qr(projector @ _normal(len(projector), settings.subclasses, generator)).Q
+    if settings.rotate:  # or the first subclasses would hold most of the variance
+        axes = axes @ haar_rotation(settings.subclasses, generator)
+    if settings.standardise:  # or the temperature would mean something else with every teacher
+        sd = (axes * (within @ axes)).sum(0).clamp_min(_FLAT * float(total.trace())).sqrt()
+        axes = axes / sd
+    return axes, -(projector @ moments.mean[c]) @ axes
+
+
+def _nearest_centre(points: Tensor, settings: ProjectionSettings, seed: int) -> tuple[Tensor, Tensor]:
+    """The projections whose softmax is that over squared distances to k-means' centres: [D, S] and [S].
+
+    -|x - m|^2 / 2 is m . x - |m|^2 / 2 but for a term that all centres share. Standardised, the unit is the mean
+    squared distance of an example to its own centre.
+    """
+    from sklearn.cluster import KMeans
+
+    found = KMeans(settings.subclasses, n_init=4, random_state=seed % 2**32).fit(points.numpy())
+    centres = torch.from_numpy(found.cluster_centers_)
+    unit = found.inertia_ / len(points) if settings.standardise else 1.0
+    return centres.T / unit, -centres.square().sum(1) / (2 * unit)
+
+
+def _require_enough(count: Tensor, settings: ProjectionSettings, width: int, seen: int) -> None:
+    wanted = settings.subclasses
+    problems = [
+        f"lelp: class {c} has {n} training examples, and {wanted} subclasses need {wanted + 1} or more; "
+        "lower lelp.subclasses or add examples"
+        for c, n in enumerate(count.tolist())
+        if n < wanted + 1
+    ]
+    if settings.directions != "kmeans" and wanted > width - seen:
+        problems.append(
+            f"lelp: {wanted} subclasses need as many directions, and of the {width} of the teacher's embedding "
+            f"{seen} are its logits' own; lower lelp.subclasses to {width - seen} or less, or set lelp.directions to "
+            "kmeans"
+        )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _classifier_weight(teacher: nn.Module) -> Tensor:
+    classifier = cast(Classifier, teacher).get_classifier()
+    if not isinstance(classifier, nn.Linear):
+        raise ConfigError(
+            [
+                f"lelp.null_space needs a teacher that ends in one Linear, and this one ends in a "
+                f"{type(classifier).__name__}; set lelp.null_space to false"
+            ]
+        )
+    return classifier.weight.detach().cpu().double()
+
+
+def _normal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(rows, columns, generator=generator, dtype=torch.float64)

@@ -1,0 +1,42 @@
+"""Prints the label of a text, with the model beside this file. Needs numpy, onnxruntime and tokenizers, nothing else.
+
+    python run.py TEXT [TEXT ...]
+
+`-` reads texts from standard input, one a line.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+HERE = Path(__file__).resolve().parent
+
+
+def main(texts: list[str]) -> int:
+    if texts == ["-"]:
+        texts = [line.strip() for line in sys.stdin if line.strip()]
+    if not texts:
+        print((__doc__ or "").strip(), file=sys.stderr)
+        return 2
+    blank = next((text for text in texts if not text.strip()), None)
+    if blank is not None:
+        print(f"{blank!r}: there is nothing in this text", file=sys.stderr)
+        return 2
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(HERE / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    labels = (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
+    tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))  # which cuts at the length trained with
+    for text in texts:
+        ids = np.array([tokenizer.encode(text).ids or [0]], np.int64)
+        logits = session.run(["logits"], {"input_ids": ids, "attention_mask": (ids != 0).astype(np.int64)})[0][0]
+        label = labels[int(logits.argmax())]
+        print(label if len(texts) == 1 else f"{text}: {label}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,85 @@
+"""Tab- and comma-separated tables, read whole, with the number of the line that every row ends on."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.errors import DataError, nearest
+
+
+class Format(NamedTuple):
+    """How a file is to be read; None is told from the file."""
+
+    encoding: str
+    delimiter: str | None  # None: a comma in .csv, a tab in others
+    columns: tuple[str, ...] | None  # None: the first line names them
+
+
+class Row(NamedTuple):
+    line: int
+    cells: tuple[str, ...]
+
+
+def read_columns(path: Path, form: Format, wanted: Sequence[str]) -> list[Row]:
+    """The cells of the wanted columns, a row each; lines without anything in them are left out.
+
+    Tab-separated files have no quotes, as they are usually written: a quotation mark is a character of its text. A
+    first line that repeats the given names of the columns is a header and left out.
+
+    Raises:
+        DataError: no text in this encoding, no such column, or a row with more or fewer cells than there are columns.
+    """
+    rows = list(_rows(path, form))
+    if form.columns is not None:
+        columns = form.columns
+        rows = rows[1:] if rows and rows[0].cells == columns else rows
+    else:
+        columns, rows = (tuple(cell.strip() for cell in rows[0].cells) if rows else ()), rows[1:]
+    for name in wanted:
+        if name not in columns:
+            hint = "" if form.columns else "; if this line is no header, name the columns in data.columns"
+            raise DataError(f"{path} has no column {name!r}; {nearest(name, columns)}{hint}")
+        if columns.count(name) > 1:
+            raise DataError(f"{path} has {columns.count(name)} columns named {name!r}; names must differ")
+    for row in rows:
+        if len(row.cells) != len(columns):
+            raise DataError(
+                f"{path}, line {row.line}: {len(row.cells)} cells for {len(columns)} columns "
+                f"({', '.join(columns)}); data.delimiter says what parts them"
+            )
+    if not rows:
+        raise DataError(f"{path} has no rows")
+    places = [columns.index(name) for name in wanted]
+    return [Row(row.line, tuple(row.cells[place] for place in places)) for row in rows]
+
+
+def _rows(path: Path, form: Format) -> Iterator[Row]:
+    delimiter = form.delimiter or ("," if path.suffix == ".csv" else "\t")
+    lines = io.StringIO(_text(path, form.encoding), newline="")
+    if delimiter == "\t":
+        reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(lines, delimiter=delimiter)
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield Row(reader.line_num, tuple(cells))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}") from None
+
+
+def _text(path: Path, encoding: str) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    try:
+        return data.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path}, line {line}: byte 0x{data[error.start]:02x} is not {encoding}; give the file's encoding in "
+            "data.encoding (latin-1 is a frequent one), or save it as utf-8"
+        ) from None

@@ -1,0 +1,90 @@
+"""Methods of different slots in one recipe: what they are together, and what is refused."""
+
+import itertools
+
+import pytest
+import torch
+
+from distill.config import DistillConfig
+from distill.methods import METHODS
+from distill.recipe import make_recipe, slot_conflicts
+from distill.train import distill
+from distill.tune import search_ranges, with_hyperparameters
+from pipeline.blocks import CifarResNet
+from pipeline.network import initialise, look
+from pipeline.teacher import frozen
+
+CPU = torch.device("cpu")
+TOGETHER = [("hard", "lelp"), ("lelp", "kd_aif"), ("hard", "kd_aif"), ("hard", "lelp", "kd_aif", "diswot_plus")]
+SETTINGS = {"hard": {"warmup_steps": 2, "images": 4}, "lelp": {"subclasses": 3}, "kd_aif": {"warmup_epochs": 1}}
+
+
+def config(names, **training):
+    methods = [{"name": name} | SETTINGS.get(name, {}) for name in names]
+    told = {"epochs": 3, "batch_size": 16, "patience": 0} | training
+    return DistillConfig.model_validate({"methods": methods, "training": told})
+
+
+@pytest.fixture
+def make_network(make_task):
+    def make(seed, widths=(4, 6, 8)):
+        task = make_task()
+        network = CifarResNet((1, 1, 1), widths, num_classes=task.num_classes, mean=task.mean, std=task.std)
+        initialise(network, "kaiming", seed)
+        return network
+
+    return make
+
+
+@pytest.mark.parametrize("names", TOGETHER, ids="+".join)
+def test_methods_of_different_slots_train_together_and_ship_class_logits(names, make_task, make_splits, make_network):
+    splits = make_splits(make_task(), train=96)
+    teacher = make_network(1, (8, 12, 16))
+    done = distill(make_network(2), teacher, splits, config(names), seed=0, device=CPU)
+    assert all(torch.isfinite(torch.tensor(list(record.terms.values()))).all() for record in done.fitted.curve)
+    images = splits.validation.batch(torch.arange(5)).inputs
+    with torch.no_grad():
+        view = look(done.student.eval(), images)
+    assert view.logits.shape == (5, splits.task.num_classes)
+    said = {name.partition(".")[0] for name in done.measures}
+    assert {"hard", "kd_aif"} & set(names) <= said
+
+
+@pytest.mark.parametrize("names", TOGETHER, ids="+".join)
+def test_every_hyperparameter_of_every_method_is_tuned_at_once(names):
+    ranges = search_ranges(config(names))
+    assert {name.partition(".")[0] for name in ranges} >= {n for n in names if n != "diswot_plus"} | {"training"}
+    highest = {name: found.high for name, found in ranges.items()}
+    moved = with_hyperparameters(config(names), highest)
+    assert [method.name for method in moved.methods] == list(names)
+
+
+def test_two_methods_conflict_where_they_fill_the_same_slot_and_nowhere_else():
+    for one, other in itertools.combinations(METHODS, 2):
+        shared = (METHODS[one].fills & METHODS[other].fills) - {"feature"}
+        problems = slot_conflicts([one, other])
+        assert len(problems) == len(shared)
+        assert all(repr(one) in problem and repr(other) in problem for problem in problems)
+
+
+def test_augmented_images_have_subclass_targets_of_their_own(make_task, make_splits, make_network):
+    """HARD x LELP: q comes from the teacher's embedding of the altered image, not from the clean one's."""
+    splits = make_splits(make_task(), train=96)
+    teacher, student = frozen(make_network(1, (8, 12, 16))), make_network(2)
+    from distill.methods.base import Context
+
+    recipe = make_recipe(config(("random_affine", "lelp")).methods)
+    context = Context(
+        splits.task, teacher, student, splits.train, splits.reference, CPU, 0, lambda: recipe.deployable(student)
+    )
+    recipe.prepare(context, cache=True)
+    batch = recipe.prepare_batch(splits.train.batch(torch.arange(8)), torch.Generator().manual_seed(0))
+    assert batch.altered is not None
+    lelp = next(method for method in recipe.methods if method.name == "lelp")
+    with torch.no_grad():
+        target = lelp.target(look(teacher, batch.inputs), batch)
+        found = recipe.loss(student.eval(), batch)["distillation"]
+        seen = look(student, batch.inputs)
+        expected = lelp.divergence(target, seen._replace(logits=lelp.head(seen.embedding)))
+    assert not torch.allclose(target[:8], target[8:], atol=1e-4)
+    assert found.item() == pytest.approx((expected * batch.weight).mean().item(), rel=1e-4)

@@ -1,0 +1,321 @@
+"""KD-AIF as a method: what it weighs, when, for whom, and on what it may not look."""
+
+import copy
+import dataclasses
+import io
+import itertools
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+
+from distill.config import DistillConfig, StudentTrainingConfig
+from distill.methods import METHODS
+from distill.methods.base import Context, Method, MethodConfig
+from distill.methods.kd import KDConfig
+from distill.methods.kd_aif import KDAIF, KDAIFConfig
+from distill.recipe import Recipe
+from distill.train import caches_teacher, distill
+from pipeline.blocks import CifarResNet
+from pipeline.checkpoint import state_bytes
+from pipeline.data import UNLABELLED, ImageSplit, load_splits, load_test
+from pipeline.datasets import DigitsConfig
+from pipeline.errors import ConfigError, DataError
+from pipeline.network import initialise
+from pipeline.teacher import frozen
+
+CPU = torch.device("cpu")
+MECHANISMS = ("student_only", "teacher_only", "both_sequential", "simultaneous")
+
+
+@pytest.fixture
+def make_network(make_task):
+    def make(seed=0, widths=(4, 6, 8)):
+        task = make_task()
+        network = CifarResNet((1, 1, 1), widths, num_classes=task.num_classes, mean=task.mean, std=task.std)
+        initialise(network, "kaiming", seed)
+        return network
+
+    return make
+
+
+@pytest.fixture
+def splits(make_task, make_splits):
+    """Every sixth training label is wrong; the positions of those are what index modulo 6 says."""
+    splits = make_splits(make_task())
+    targets = splits.train.targets.clone()
+    targets[::6] = (targets[::6] + 1) % 3
+    return dataclasses.replace(splits, train=ImageSplit(splits.train.images, targets))
+
+
+@pytest.fixture
+def prepared(splits, make_network):
+    def make(splits=splits, **settings):
+        method = KDAIF(KDAIFConfig(**settings))
+        recipe, student = Recipe([method]), make_network(2)
+        teacher = frozen(make_network(1, (8, 12, 16)))
+        context = Context(
+            splits.task, teacher, student, splits.train, splits.reference, CPU, 0, lambda: recipe.deployable(student)
+        )
+        recipe.prepare(context, cache=caches_teacher(recipe, splits))
+        return method, recipe, student.train(), context
+
+    return make
+
+
+def told(method, weight):
+    method._student.weight = weight
+    method._student.updates = 1
+
+
+def config(*methods, epochs=5, **training):
+    training = {"learning_rate": 0.02} | training
+    return DistillConfig(
+        methods=methods, training=StudentTrainingConfig(epochs=epochs, batch_size=16, patience=0, **training)
+    )
+
+
+# The weights in the equation
+
+
+@pytest.mark.parametrize("apply_to", ["ce", "both"])
+def test_each_examples_terms_count_by_its_weight_wherever_the_shuffle_put_it(prepared, splits, apply_to):
+    method, recipe, student, _ = prepared(apply_to=apply_to, distill_weight=0.7)
+    told(method, torch.arange(len(splits.train)).float())
+    index = torch.randperm(len(splits.train))[:20]
+    student.eval()
+    with torch.no_grad():
+        alone = []
+        for n in index.tolist():
+            told(method, torch.ones(len(splits.train)))
+            alone.append(recipe.loss(student, splits.train.batch(torch.tensor([n]))))
+        told(method, torch.arange(len(splits.train)).float())
+        found = recipe.loss(student, splits.train.batch(index))
+    for name, weighed in (("cross_entropy", True), ("distillation", apply_to == "both")):
+        terms = [one[name].item() * (n if weighed else 1) for one, n in zip(alone, index.tolist(), strict=True)]
+        assert found[name].item() == pytest.approx(sum(terms) / 20, rel=1e-4)
+
+
+@pytest.mark.parametrize("apply_to", ["ce", "both"])
+def test_without_sharpness_the_training_is_plain_kds_bit_for_bit(splits, make_network, apply_to):
+    curves = []
+    for method in (KDConfig(), KDAIFConfig(sharpness=0, apply_to=apply_to, warmup_epochs=1, every=1)):
+        done = distill(make_network(2), make_network(1), splits, config(method), seed=0, device=CPU)
+        curves.append([record.loss for record in done.fitted.curve])
+    assert curves[0] == pytest.approx(curves[1], rel=1e-6)
+
+
+def test_weights_come_after_the_warm_up_once_or_every_so_many_epochs(prepared):
+    for every, expected in ((0, [0, 0, 1, 1, 1, 1, 1, 1]), (2, [0, 0, 1, 1, 2, 2, 3, 3])):
+        method, _, student, _ = prepared(warmup_epochs=3, every=every, momentum=0.5)
+        seen = []
+        for epoch in range(8):
+            method.end_epoch(epoch, student)
+            seen.append(method._student.updates)
+            assert student.training
+        assert seen == expected
+
+
+def test_later_weights_move_the_first_ones_by_a_moving_average(prepared):
+    method, _, student, _ = prepared(warmup_epochs=1, every=1, momentum=0.75)
+    method.end_epoch(0, student)
+    first = method._student.weight.clone()
+    with torch.no_grad():
+        student.linear.weight.add_(torch.randn_like(student.linear.weight))
+    method.end_epoch(1, student)
+    second = method._student.weight.clone()
+    fresh, _, _, _ = prepared(warmup_epochs=1)
+    fresh._context = dataclasses.replace(fresh._context, deployable=lambda: student)
+    fresh.end_epoch(0, student)
+    assert torch.allclose(second, 0.75 * first + 0.25 * fresh._student.weight, atol=1e-6)
+    assert not torch.equal(first, second)
+
+
+def test_wrong_labels_lose_weight_in_a_distillation(make_task, make_splits, make_split, make_network):
+    splits = make_splits(make_task(), train=240)
+    targets = splits.train.targets.clone()
+    targets[::6] = (targets[::6] + 1) % 3
+    reference = make_split(splits.task, 150, 2)
+    splits = dataclasses.replace(splits, train=ImageSplit(splits.train.images, targets), reference=reference)
+    recipe = config(KDAIFConfig(distill_weight=0.0, warmup_epochs=4), epochs=6, learning_rate=0.1)
+    done = distill(make_network(2, (8, 12, 16)), make_network(1), splits, recipe, seed=0, device=CPU)
+    harmful, helpful = done.exhibits
+    assert done.measures["kd_aif.updates"] == 1
+    assert 0 < done.measures["kd_aif.effective_sample_size"] < 1
+    assert len(harmful.items) == len(helpful.items) == 12
+    captions = [item.caption for item in harmful.items]
+    rows = {
+        tuple((image * 255).round().to(torch.uint8).flatten().tolist()): n
+        for n, image in enumerate(splits.train.images)
+    }
+    wrong = [rows[item.pixels] % 6 == 0 for item in harmful.items]
+    assert sum(wrong) >= 6  # by chance a sixth of them
+    assert sum(rows[item.pixels] % 6 == 0 for item in helpful.items) <= 2
+    assert harmful.items[0].shape == (1, 8, 8)
+    for item, caption in zip(harmful.items, captions, strict=True):
+        assert caption.startswith(f"label class {int(splits.train.targets[rows[item.pixels]])}, teacher class ")
+    weights = [float(item.caption.rsplit(" ", 1)[1]) for exhibit in done.exhibits for item in exhibit.items]
+    assert max(weights[:12]) < min(weights[12:])
+
+
+def test_shuffled_weights_are_the_same_ones_elsewhere(prepared):
+    one, two = (prepared(warmup_epochs=1, control=control) for control in ("none", "shuffled"))
+    for method, _, student, _ in (one, two):
+        method.end_epoch(0, student)
+    found = [method._student.weight for method, *_ in (one, two)]
+    assert torch.equal(found[0].sort().values, found[1].sort().values)
+    assert not torch.equal(*found)
+
+
+@pytest.mark.parametrize("backend", ["cg", "lissa", "ekfac", "identity"])
+def test_every_backend_works_inside_a_distillation_and_leaves_the_random_numbers_alone(splits, make_network, backend):
+    if backend == "ekfac":
+        pytest.importorskip("kronfluence")
+    before = torch.get_rng_state()
+    recipe = config(KDAIFConfig(backend=backend, warmup_epochs=1), epochs=2)
+    done = distill(make_network(2), make_network(1), splits, recipe, seed=0, device=CPU)
+    assert done.measures["kd_aif.updates"] == 1
+    torch.set_rng_state(before)
+
+
+# The teacher
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_each_mechanism_trains_whom_it_says_and_never_the_given_teacher(splits, make_network, mechanism):
+    teacher, before = make_network(1), copy.deepcopy(make_network(1).state_dict())
+    method = KDAIFConfig(mechanism=mechanism, warmup_epochs=2, teacher_epochs=2)
+    done = distill(make_network(2), teacher, splits, config(method, epochs=4), seed=0, device=CPU)
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+    assert done.measures["kd_aif.updates"] == 1
+    assert len(done.exhibits) == 2
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_the_teachers_outputs_are_kept_unless_it_changes_while_the_student_learns(prepared, splits, mechanism):
+    method, recipe, student, context = prepared(mechanism=mechanism, teacher_epochs=1, warmup_epochs=1)
+    assert caches_teacher(recipe, splits) == (mechanism != "simultaneous")
+    batch = splits.train.batch(torch.arange(8))
+    before = method.teacher(batch.inputs).logits
+    given = context.teacher(batch.inputs)
+    assert torch.equal(before, given) == (mechanism in ("student_only", "simultaneous"))
+    method.end_epoch(0, student)
+    changed = not torch.equal(method.teacher(batch.inputs).logits, before)
+    assert changed == (mechanism == "simultaneous")
+    unweighted = torch.equal(method._student.weight, torch.ones(len(splits.train)))
+    assert unweighted == (mechanism == "teacher_only")
+
+
+@pytest.mark.parametrize("settings", [{"mechanism": m} for m in MECHANISMS] + [{"every": 1, "apply_to": "both"}])
+def test_every_mechanism_goes_on_from_a_saved_state_bit_for_bit(splits, make_network, settings):
+    method = KDAIFConfig(warmup_epochs=1, teacher_epochs=1, **settings)
+
+    def run(seed, **options):
+        return distill(
+            make_network(seed), make_network(1), splits, config(method, epochs=4), seed=0, device=CPU, **options
+        )
+
+    saved = []
+    expected = run(2, save=lambda state: saved.append(state_bytes(state)))
+    found = run(77, resume=torch.load(io.BytesIO(saved[1]), weights_only=True))
+    assert all(torch.equal(v, found.student.state_dict()[k]) for k, v in expected.student.state_dict().items())
+    assert [r.terms for r in found.fitted.curve] == [r.terms for r in expected.fitted.curve]
+    assert found.measures == expected.measures
+    assert found.exhibits == expected.exhibits
+
+
+def test_another_method_that_studies_the_teacher_first_cannot_have_it_replaced(monkeypatch):
+    class StudiousConfig(MethodConfig):
+        name: str = "studious"
+
+    class Studious(Method):
+        """Looks at the teacher."""
+
+        name, paper, fills, Config = "studious", "none", frozenset({"target"}), StudiousConfig
+
+        def prepare(self, context):
+            pass
+
+        def target(self, teacher, batch):
+            return F.softmax(teacher.logits, dim=1)
+
+    monkeypatch.setitem(METHODS, "studious", Studious)
+    studious = Studious(StudiousConfig())
+    Recipe([KDAIF(), studious])
+    for mechanism in MECHANISMS[1:]:
+        with pytest.raises(
+            ConfigError, match="method 'studious' studies the teacher before the training, and 'kd_aif'"
+        ):
+            Recipe([KDAIF(KDAIFConfig(mechanism=mechanism)), studious])
+
+
+# What it may look at
+
+
+def test_it_sees_the_training_and_the_reference_split_and_no_other(prepared, splits):
+    """Nothing but those two reaches a method, and a split that judges is refused even in their place."""
+    assert {f.name for f in dataclasses.fields(Context) if "Split" in str(f.type)} == {"train", "reference"}
+    for judging in (load_test(DigitsConfig(), 0), load_splits(DigitsConfig(), 0).validation):
+        held_out = dataclasses.replace(splits.reference, role=judging.role)
+        method, _, student, _ = prepared(dataclasses.replace(splits, reference=held_out), warmup_epochs=1)
+        with pytest.raises(DataError, match=f"given the {judging.role} split"):
+            method.end_epoch(0, student)
+
+
+def test_other_reference_images_give_other_weights_and_other_validation_images_do_not(splits, make_network, make_split):
+    def run(splits):
+        return distill(make_network(2), make_network(1), splits, config(KDAIFConfig(), epochs=4), seed=0, device=CPU)
+
+    one = run(splits).fitted.curve[-1].terms
+    other = make_split(splits.task, 18, 9)
+    assert run(dataclasses.replace(splits, validation=other)).fitted.curve[-1].terms == one
+    assert run(dataclasses.replace(splits, reference=other)).fitted.curve[-1].terms != one
+
+
+# Without labels
+
+
+@pytest.mark.parametrize(("apply_to", "training_loss"), itertools.product(("ce", "both"), ("ce", "kd")))
+def test_examples_without_a_label_learn_from_the_teacher(splits, make_network, apply_to, training_loss):
+    targets = splits.train.targets.clone()
+    targets[30:] = UNLABELLED
+    partly = dataclasses.replace(splits, train=ImageSplit(splits.train.images, targets))
+    method = KDAIFConfig(apply_to=apply_to, training_loss=training_loss, warmup_epochs=1)
+    saved = []
+    done = distill(
+        make_network(2), make_network(1), partly, config(method, epochs=3), seed=0, device=CPU, save=saved.append
+    )
+    weight = saved[-1]["objective"]["kd_aif"]["student"]["weight"]
+    assert weight.mean().item() == pytest.approx(1, abs=1e-4)
+    assert weight[:30].std() > 0.01
+    assert (weight[30:].std() > 0.01) == (apply_to == "both")
+    assert all(torch.isfinite(torch.tensor(record.loss)) for record in done.fitted.curve)
+
+
+def test_the_teacher_learns_from_the_labelled_examples_alone(splits, prepared):
+    targets = splits.train.targets.clone()
+    targets[30:] = UNLABELLED
+    partly = dataclasses.replace(splits, train=ImageSplit(splits.train.images, targets))
+    method, *_ = prepared(partly, mechanism="teacher_only", teacher_epochs=1)
+    assert method._teacher.updates == 1
+    assert torch.isfinite(method.teacher(splits.train.batch(torch.arange(4)).inputs).logits).all()
+
+
+@pytest.mark.parametrize("backend", ["last_layer", "cg"])
+def test_text_is_weighed_too_and_shown_as_text(make_token_task, make_splits, small_space, backend):
+    task, space = make_token_task(), small_space("text_transformer")
+    student, teacher = (space.build(space.sample(random.Random(seed)), task) for seed in (0, 1))
+    method = KDAIFConfig(warmup_epochs=1, backend=backend)
+    done = distill(student, teacher, make_splits(task), config(method, epochs=3), seed=0, device=CPU)
+    item = done.exhibits[0].items[0]
+    assert all(word.isdigit() for word in item.text.split())  # no tokenizer here, so ids
+    assert not item.pixels
+    assert item.caption.startswith("label class ")
+
+
+def test_settings_out_of_range_are_refused():
+    for wrong in ({"damping": 0}, {"clip": 0.5}, {"momentum": 1.0}, {"warmup_epochs": 0}, {"min_weight": 1.5}):
+        with pytest.raises(ValidationError):
+            KDAIFConfig(**wrong)

@@ -1,0 +1,31 @@
+"""How a method shows one of its examples, whatever the task's inputs are."""
+
+import pytest
+import torch
+
+from distill.methods.base import Context
+from pipeline.tokens import TokenizerConfig, make_coder
+
+
+@pytest.fixture
+def context(make_task, make_split):
+    def make(decode=None):
+        task, network = make_task(), torch.nn.Identity()
+        split = make_split(task, 3)
+        cpu = torch.device("cpu")
+        return Context(task, network, network, split, split, cpu, 0, lambda: network, decode=decode)
+
+    return make
+
+
+def test_an_image_is_shown_as_its_bytes(context):
+    item = context().show(torch.tensor([[[0.0, 1.0], [0.5, 2.0]]]), "a caption")
+    assert (item.caption, item.text) == ("a caption", "")
+    assert (item.pixels, item.shape) == ((0, 255, 128, 255), (1, 2, 2))
+
+
+def test_token_ids_are_shown_as_the_words_that_they_came_from(context):
+    coder = make_coder(["a moving film"], TokenizerConfig(), 9)
+    row = torch.from_numpy(coder.encode(["a film"])[0])
+    assert context(coder.decode).show(row, "").text == "a film"
+    assert context().show(torch.tensor([7, 9, 0]), "").text == "7 9"

@@ -1,0 +1,108 @@
+"""A teacher from a Hugging Face folder: the same logits as the library's own model, and nothing loaded half."""
+
+import json
+
+import pytest
+import torch
+
+from export.parity import check_parity
+from export.to_onnx import to_onnx
+from pipeline.data import ImageSplit
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.network import look
+from pipeline.task import Task
+from pipeline.teacher import TeacherConfig, build_teacher, load_teacher
+
+transformers = pytest.importorskip("transformers", reason="pip install 'edgestill[transformers]'")
+
+LENGTH, VOCABULARY = 12, 30
+TASK = Task(kind="text", labels=("bad", "fair", "good"), input_shape=(LENGTH,), vocab_size=VOCABULARY)
+_SIZES = {"vocab_size": VOCABULARY, "max_position_embeddings": 16, "num_labels": 3}
+_BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+FAMILIES = {
+    "bert": _BERT,
+    "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
+    "electra": _BERT | {"embedding_size": 8},
+}
+
+
+def make_model(kind: str):
+    config = transformers.AutoConfig.for_model(kind, **_SIZES, **FAMILIES[kind])
+    return transformers.AutoModelForSequenceClassification.from_config(config).eval()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(kind="bert"):
+        model = make_model(kind)
+        model.save_pretrained(tmp_path / kind)
+        return model, TeacherConfig(folder=tmp_path / kind)
+
+    return save
+
+
+def token_ids() -> torch.Tensor:
+    ids = torch.randint(1, VOCABULARY, (20, LENGTH))
+    ids[:8, 7:] = 0
+    return ids
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_it_answers_as_the_librarys_own_model_and_ships_as_onnx(kind, saved, tmp_path):
+    model, config = saved(kind)
+    teacher, ids = load_teacher(config, TASK, config.source).eval(), token_ids()
+    with torch.no_grad():
+        expected = model(input_ids=ids, attention_mask=(ids != 0).long()).logits
+        view = look(teacher, ids)
+    assert torch.allclose(view.logits, expected, atol=1e-6)
+    assert (view.features.shape, view.embedding.shape) == ((20, LENGTH, 16), (20, 16))
+    assert (teacher.num_classes, teacher.embedding_dim) == (3, 16)
+    path = tmp_path / "teacher.onnx"
+    path.write_bytes(to_onnx(teacher, TASK.input_shape, 20, VOCABULARY))
+    splits = {"validation": ImageSplit(ids, torch.zeros(20, dtype=torch.int64))}
+    assert "shorter" in check_parity(teacher, path, splits, TASK.input_shape, VOCABULARY).checked
+
+
+def test_a_fresh_one_has_the_shape_and_not_the_weights(saved):
+    model, config = saved()
+    fresh = build_teacher(config, TASK)
+    assert not torch.equal(fresh.get_classifier().weight, model.classifier.weight)
+
+
+def test_weights_that_are_missing_are_an_error_and_not_drawn_at_random(saved):
+    model, config = saved()
+    model.bert.save_pretrained(config.folder)  # an encoder without its classifier
+    described = json.loads((config.folder / "config.json").read_text())
+    (config.folder / "config.json").write_text(json.dumps(described | {"num_labels": 3}))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors lacks classifier.bias.*no fine-tuned classifier"):
+        load_teacher(config, TASK, config.source)
+    (config.folder / "model.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_teacher(config, TASK, config.source)
+    (config.folder / "model.safetensors").rename(config.folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="which is a pickle"):
+        _ = config.source
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"labels": ("0", "1")}, "tells 3 classes apart, and the data has 2"),
+        ({"input_shape": (17,)}, "reads 16 tokens at most; set data.max_length"),
+        ({"vocab_size": 31}, "knows 30 token ids, and its tokenizer.json gives 31"),
+        ({"labels": ("LABEL_1", "LABEL_0", "LABEL_2")}, r"set data.labels to \[LABEL_0, LABEL_1, LABEL_2\]"),
+    ],
+)
+def test_a_folder_for_another_task_is_refused(change, sentence, saved):
+    _, config = saved()
+    with pytest.raises(CheckpointError, match=sentence):
+        build_teacher(config, TASK.model_copy(update=change))
+
+
+def test_a_family_that_is_not_known_and_images_are_refused(saved, make_task):
+    _, config = saved()
+    with pytest.raises(ConfigError, match="read for text, and the data are images"):
+        build_teacher(config, make_task())
+    (config.folder / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(CheckpointError, match="a model of type 't5'; those known here are bert, distilbert, electra"):
+        build_teacher(config, TASK)
