@@ -88,7 +88,7 @@ class Splits:
 
 
 def channels_last(inputs: Tensor) -> Tensor:
-    """Images laid out channels last in memory, in which convolutions take 0.4 to 0.9 of the time; other inputs as is.
+    """Images laid out channels last in memory, in which convolutions take less time on a CPU; other inputs as is.
 
     A network's activations follow the layout of its inputs, so this is all that it takes (benchmarks/score.py).
     """

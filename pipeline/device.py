@@ -33,8 +33,8 @@ _KEPT_BYTES = 1 << 30
 def keep_freed_memory() -> None:
     """Have glibc keep up to 1 GiB of what torch frees, as torch frees and allocates tensors of the same few sizes.
 
-    By default memory of such sizes goes back to the system and is faulted in again page by page: a fifth of the time of
-    scoring a NAS-Bench-201 cell, in which the processes of a machine wait for each other. Where the C library is not
+    By default memory of such sizes goes back to the system and is faulted in again page by page, in which the processes
+    of a machine wait for each other (benchmarks/score.py times two). Where the C library is not
     glibc nothing happens.
     """
     if sys.platform == "linux":

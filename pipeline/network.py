@@ -148,8 +148,7 @@ def uninitialised() -> Iterator[None]:
     """Build networks without PyTorch's own drawing of weights, for when `initialise` overwrites it anyway.
 
     It also keeps such networks from using up the global generator, whatever they draw themselves, and the garbage
-    collector from looking at all that importing torch has made while thousands of small objects are, which doubles
-    the time of it.
+    collector from looking at all that importing torch has made while thousands of small objects are.
     """
     kinds: tuple[tuple[Any, str], ...] = (
         (nn.Conv2d, "reset_parameters"),

@@ -10,8 +10,7 @@ from distill.methods import METHODS
 from distill.recipe import make_recipe, slot_conflicts
 from distill.train import distill
 from distill.tune import search_ranges, with_hyperparameters
-from pipeline.blocks import CifarResNet
-from pipeline.network import initialise, look
+from pipeline.network import look
 from pipeline.teacher import frozen
 
 CPU = torch.device("cpu")
@@ -23,17 +22,6 @@ def config(names, **training):
     methods = [{"name": name} | SETTINGS.get(name, {}) for name in names]
     told = {"epochs": 3, "batch_size": 16, "patience": 0} | training
     return DistillConfig.model_validate({"methods": methods, "training": told})
-
-
-@pytest.fixture
-def make_network(make_task):
-    def make(seed, widths=(4, 6, 8)):
-        task = make_task()
-        network = CifarResNet((1, 1, 1), widths, num_classes=task.num_classes, mean=task.mean, std=task.std)
-        initialise(network, "kaiming", seed)
-        return network
-
-    return make
 
 
 @pytest.mark.parametrize("names", TOGETHER, ids="+".join)

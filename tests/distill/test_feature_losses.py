@@ -13,24 +13,12 @@ from distill.methods.embedding_regression import EmbeddingRegressionConfig
 from distill.methods.rkd import RKDConfig, angles, distances
 from distill.recipe import make_recipe
 from distill.train import distill
-from pipeline.blocks import CifarResNet
 from pipeline.data import UNLABELLED
 from pipeline.metrics import evaluate
-from pipeline.network import View, initialise, look
+from pipeline.network import View, look
 from pipeline.teacher import frozen
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def make_network(make_task):
-    def make(seed, widths=(4, 6, 8)):
-        task = make_task()
-        network = CifarResNet((1, 1, 1), widths, num_classes=task.num_classes, mean=task.mean, std=task.std)
-        initialise(network, "kaiming", seed)
-        return network
-
-    return make
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from distill.methods.kd import KDConfig
 from distill.methods.random_affine import RandomAffineConfig
 from distill.recipe import make_recipe
 from distill.train import distill
-from pipeline.blocks import CifarResNet
 from pipeline.checkpoint import state_bytes
 from pipeline.data import UNLABELLED, ImageSplit, Splits
 from pipeline.datasets.base import AugmentConfig
@@ -35,17 +34,6 @@ CPU = torch.device("cpu")
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture
-def make_network(make_task):
-    def make(seed=0, widths=(4, 6, 8), task=None):
-        task = task or make_task()
-        network = CifarResNet((1, 1, 1), widths, num_classes=task.num_classes, mean=task.mean, std=task.std)
-        initialise(network, "kaiming", seed)
-        return network
-
-    return make
 
 
 @pytest.fixture

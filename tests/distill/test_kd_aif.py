@@ -18,27 +18,14 @@ from distill.methods.kd import KDConfig
 from distill.methods.kd_aif import KDAIF, KDAIFConfig
 from distill.recipe import Recipe
 from distill.train import caches_teacher, distill
-from pipeline.blocks import CifarResNet
 from pipeline.checkpoint import state_bytes
 from pipeline.data import UNLABELLED, ImageSplit, load_splits, load_test
 from pipeline.datasets import DigitsConfig
 from pipeline.errors import ConfigError, DataError
-from pipeline.network import initialise
 from pipeline.teacher import frozen
 
 CPU = torch.device("cpu")
 MECHANISMS = ("student_only", "teacher_only", "both_sequential", "simultaneous")
-
-
-@pytest.fixture
-def make_network(make_task):
-    def make(seed=0, widths=(4, 6, 8)):
-        task = make_task()
-        network = CifarResNet((1, 1, 1), widths, num_classes=task.num_classes, mean=task.mean, std=task.std)
-        initialise(network, "kaiming", seed)
-        return network
-
-    return make
 
 
 @pytest.fixture

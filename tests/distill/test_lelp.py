@@ -22,28 +22,16 @@ from distill.subclass_head import FoldedHead, fold, with_classifier
 from distill.subclasses import ClassMoments, class_embeddings, haar_rotation, null_space_projector
 from distill.train import distill
 from export.to_onnx import to_onnx
-from pipeline.blocks import CifarResNet
 from pipeline.cost import measure_cost
 from pipeline.data import UNLABELLED, ImageSplit
 from pipeline.errors import ConfigError
-from pipeline.network import View, initialise, look
+from pipeline.network import View, look
 from pipeline.teacher import frozen
 from search.costs import size_bound
 from search.latency_model import trace_student
 
 CPU = torch.device("cpu")
 LOSSES = ("decomposed", "tempered_classes", "tempered_product")
-
-
-@pytest.fixture
-def make_network(make_task):
-    def make(seed, widths=(4, 6, 8), task=None):
-        task = task or make_task()
-        network = CifarResNet((1, 1, 1), widths, num_classes=task.num_classes, mean=task.mean, std=task.std)
-        initialise(network, "kaiming", seed)
-        return network
-
-    return make
 
 
 @pytest.fixture

@@ -27,17 +27,6 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def make_network(make_task):
-    def make(seed=0, widths=(4, 6, 8), task=None):
-        task = task or make_task()
-        network = CifarResNet((1, 1, 1), widths, num_classes=task.num_classes, mean=task.mean, std=task.std)
-        initialise(network, "kaiming", seed)
-        return network
-
-    return make
-
-
-@pytest.fixture
 def prepared(make_task, make_splits, make_network):
     """A recipe that has looked at data and teacher, a student, and a batch of the training images."""
 
