@@ -96,7 +96,7 @@ def _of_seed(make: Make, seed: int, configs: dict[str, list[Any]], arguments: ar
     bench: Bench | None = None
     rows = []
     for label, methods in configs.items():
-        settings = digest(methods, arguments.epochs)[:16]
+        settings = digest(_whole(methods), arguments.epochs)[:16]
         if (settings, seed) not in kept:
             bench = bench or make(seed, arguments.data, arguments.out)
             row: Row = {"label": label, "seed": seed, "settings": settings} | _train(
@@ -109,6 +109,12 @@ def _of_seed(make: Make, seed: int, configs: dict[str, list[Any]], arguments: ar
             print(f"seed {seed}  {label}: {shown}  ({row['seconds']:.0f} s)", file=sys.stderr)
         rows.append(kept[settings, seed] | {"label": label})
     return rows
+
+
+def _whole(methods: list[Any]) -> list[Any]:
+    """With the defaults, so that a default that changes is another training."""
+    given, own = [m for m in methods if "training" not in m], [m for m in methods if "training" in m]
+    return [*DistillConfig.model_validate({"methods": given}).model_dump(mode="json")["methods"], *own]
 
 
 def _train(bench: Bench, methods: list[Any], seed: int, epochs: int | None) -> Row:
