@@ -35,7 +35,7 @@ class HardConfig(MethodConfig):
     name: Literal["hard"] = "hard"
     family: Literal["affine", "mix", "vae"] = Field("affine", description="what the augmentor can do to an image")
     policy: PolicyName = Field("hysteresis", description="how it is kept to what the teacher recognises")
-    augmented_weight: float = tunable(1.0, ge=0, le=100, tune=(0.3, 3.0), log=True, description="w of L_ts")
+    augmented_weight: float = tunable(8.0, ge=0, le=100, tune=(1.0, 16.0), log=True, description="w of L_ts")
     l_max: float = tunable(0.1, gt=0, le=10, tune=(0.03, 1.0), log=True, description="L_tt above which it repairs")
     l_min_share: float = tunable(0.6, gt=0, le=1, tune=(0.2, 0.8), description="of l_max, below which it explores")
     ema: float = Field(0.9, ge=0, lt=1, description="decay of the moving average of L_tt that the policy reads")
