@@ -51,6 +51,9 @@ class KDAIFConfig(MethodConfig):
     apply_to: Literal["ce", "both"] = Field(
         "ce", description="both where the teacher was trained on the same wrong labels; else it does harm"
     )
+    spare_agreed: bool = Field(
+        True, description="apply_to ce: an example whose label the teacher gives too weighs no less than the mean"
+    )
     mechanism: Mechanism = Field("student_only", description="whose training is weighted; the others copy the teacher")
     warmup_epochs: int = Field(2, ge=1, description="before the first weights; influence fades as the noise is fitted")
     updates: int = Field(3, ge=0, description="of the weights, in all; 1 keeps the first, 0 goes on to the end")
@@ -178,6 +181,9 @@ class KDAIF(Method):
             clip=config.clip,
             bounds=(config.min_weight, config.max_weight),
         ).to(fresh)
+        if config.apply_to == "ce" and config.spare_agreed:
+            fresh = torch.where(self._agreed(), fresh.clamp(min=1), fresh)
+            fresh[counted] /= fresh[counted].mean()
         if config.control == "shuffled":
             generator = torch.Generator().manual_seed(derive_seed(context.seed, "kd_aif control"))
             places = counted.cpu().nonzero().flatten()
@@ -185,6 +191,14 @@ class KDAIF(Method):
         keep = config.momentum if weighing.updates else 0.0
         weighing.weight = keep * weighing.weight + (1 - keep) * fresh
         weighing.updates += 1
+
+    def _agreed(self) -> Tensor:
+        """Where the teacher's answer is the label, [N]: hard examples that are right, of which influence is unsure."""
+        context, look_at = self._context, self._context.teacher_view
+        batches = context.train.batches(512, context.device)
+        views = (self.teacher(batch.inputs) if look_at is None else look_at(batch) for batch in batches)
+        answers = torch.cat([view.logits.argmax(1) for view in views])
+        return answers == context.train.targets.to(answers)
 
     def _question(self, network: nn.Module, deployable: nn.Module) -> Question:
         config, context = self.config, self._context

@@ -94,6 +94,23 @@ def test_without_sharpness_the_training_is_plain_kds_bit_for_bit(splits, make_ne
     assert curves[0] == pytest.approx(curves[1], rel=1e-6)
 
 
+def test_a_label_that_the_teacher_gives_too_is_spared_unless_the_teachers_answer_is_weighed_as_well(prepared, splits):
+    weights = {}
+    for apply_to, spare in (("ce", True), ("ce", False), ("both", True)):
+        method, _, student, context = prepared(warmup_epochs=1, apply_to=apply_to, spare_agreed=spare)
+        method.end_epoch(0, student)
+        weights[apply_to, spare] = method._student.weight
+    with torch.no_grad():
+        answers = context.teacher(splits.train.batch(torch.arange(len(splits.train))).inputs).argmax(1)
+    agreed = answers == splits.train.targets
+    plain = weights["ce", False]
+    assert 0 < int(agreed.sum()) < len(agreed)
+    assert bool((plain[agreed] < 1).any())
+    expected = torch.where(agreed, plain.clamp(min=1), plain)
+    assert torch.allclose(weights["ce", True], expected / expected.mean())
+    assert torch.equal(weights["both", True], plain)
+
+
 def test_weights_come_after_the_warm_up_and_again_as_often_as_asked(prepared):
     for updates, expected in (
         (1, [0, 0, 1, 1, 1, 1, 1, 1]),
