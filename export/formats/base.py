@@ -1,7 +1,7 @@
 """What every form that a student can ship in is asked for; one form a file, and one line in `FORMATS`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -54,6 +54,10 @@ class Format(ABC):
         Raises:
             ExportError: there is no such form of this network; says why.
         """
+
+    def variants(self, source: Source) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """(what sets it apart, files) of each way to make this format; the best on validation is kept."""
+        yield "", self.build(source)
 
     @abstractmethod
     def open(self, path: Path, threads: int) -> Run:
