@@ -13,10 +13,9 @@ from flows.words import (
     size,
     size_claim,
     speed_claim,
-    wilson,
 )
 from pipeline.cost import Cost
-from pipeline.metrics import Metrics
+from pipeline.metrics import Metrics, wilson
 
 if TYPE_CHECKING:
     from flows.report.write import ReportData

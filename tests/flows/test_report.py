@@ -25,9 +25,9 @@ from flows.report.palette import COLOURS
 from flows.report.scatter import selection_values
 from flows.sentences import sentence
 from flows.stages import DataResult
-from flows.words import accuracy_claim, size_claim, speed_claim, wilson
+from flows.words import accuracy_claim, size_claim, speed_claim
 from pipeline.cost import Cost
-from pipeline.metrics import Metrics
+from pipeline.metrics import Metrics, wilson
 from pipeline.rundir import Manifest, StageRecord
 from pipeline.task import Task
 from pipeline.teacher import TeacherResult
