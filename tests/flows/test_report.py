@@ -16,7 +16,7 @@ from PIL import Image
 
 from distill.methods.base import Exhibit, ExhibitItem
 from distill.result import DistillResult, TrialRecord, TuneResult
-from export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, Parity, ProfileResult
+from export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, Parity, ProfileResult, Ratio, Verdict
 from flows.config import RunConfig
 from flows.delivery import ReportResult
 from flows.rank_check import RankCheckResult
@@ -169,9 +169,10 @@ def profiled(speedup: float, interval: tuple[float, float]) -> ProfileResult:
 
     return ProfileResult(
         teacher=model("teacher", 0.2),
-        student=model("student", 0.2 / speedup),
-        speedup=speedup,
-        speedup_interval=interval,
+        formats={"fp32": model("student", 0.2 / speedup)},
+        speedups={"fp32": Ratio(value=speedup, interval=interval)},
+        verdicts=(Verdict(format="fp32", shipped=True, reason="what the others are measured against"),),
+        default="fp32",
         cpu="a processor",
         load_before=0.5,
     )
