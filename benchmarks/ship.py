@@ -18,7 +18,7 @@ import torch
 
 from distill.result import DistillResult
 from export.gate import Limits
-from export.profile import evaluate_file, profile
+from export.profile import profile
 from export.result import ConvertResult, ExportedModel, ProfileResult, Ratio
 from flows.chain import new_run, run_chain
 from flows.config import RunConfig, load_config
@@ -26,7 +26,6 @@ from flows.delivery import ReportResult
 from flows.progress import Silent
 from flows.stage import Stage
 from flows.words import duration
-from pipeline.data import load_test
 from pipeline.metrics import Metrics, wilson
 from pipeline.rundir import Manifest, RunDir
 from pipeline.teacher import TeacherResult
@@ -41,7 +40,11 @@ class Found(NamedTuple):
     distilled: DistillResult
     profiled: ProfileResult
     tested: ReportResult
-    teacher_file: Metrics  # of the teacher's ONNX file, on test
+
+    @property
+    def teacher_file(self) -> Metrics:
+        """Of the teacher's ONNX file, on test."""
+        return self.tested.teacher_file or self.tested.teacher
 
 
 def main() -> None:
@@ -61,7 +64,6 @@ def read(root: Path, again_s: float | None) -> Found:
     profiled = run.read("profile", ProfileResult)
     if again_s is not None:
         profiled = _timed_again(stage, run.read("export", ConvertResult), again_s)
-    test = load_test(config.read_data, config.seed, stage.tokenizer())
     return Found(
         config=config,
         manifest=run.manifest,
@@ -69,7 +71,6 @@ def read(root: Path, again_s: float | None) -> Found:
         distilled=run.read("distill", DistillResult),
         profiled=profiled,
         tested=run.read("report", ReportResult),
-        teacher_file=evaluate_file(root / profiled.teacher.path, test),
     )
 
 

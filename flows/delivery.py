@@ -12,7 +12,7 @@ from export.bundle import Bundle, BundleModel, TestMetrics, describe_input, writ
 from export.formats import FORMATS
 from export.gate import Limits, require_a_size_within
 from export.parity import check_parity, require_accuracy
-from export.profile import evaluate_run, profile
+from export.profile import evaluate_file, evaluate_run, profile
 from export.result import ConvertedModel, ConvertResult, ExportedModel, ProfileResult
 from export.sessions import OUTPUT, runner
 from export.to_onnx import to_onnx
@@ -32,6 +32,7 @@ class ReportResult(Frozen):
     student: Metrics
     shipped: Metrics  # of the default file
     formats: dict[str, Metrics] = {}  # of every file of the student, whether it ships or not
+    teacher_file: Metrics | None = None
     bundle: str
     report: str
 
@@ -138,7 +139,8 @@ def test_and_bundle(
     )
     files = {name: run.root / path for model in profiled.shipped.values() for name, path in _names(model).items()}
     run.write_folder("bundle", lambda folder: write_bundle(folder, bundle, files, stage.tokenizer()))
-    return ReportResult(**scores, formats=formats, bundle="bundle", report="report.html")
+    teacher_file = evaluate_file(run.root / profiled.teacher.path, test)
+    return ReportResult(**scores, formats=formats, teacher_file=teacher_file, bundle="bundle", report="report.html")
 
 
 def _names(model: ConvertedModel) -> dict[str, str]:

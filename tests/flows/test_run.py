@@ -44,7 +44,7 @@ def test_the_bundle_is_whole_and_its_digests_are_true(finished_run: Path) -> Non
         data = (finished_run / "bundle" / name).read_bytes()
         assert entry["sha256"] == hashlib.sha256(data).hexdigest()
         assert entry["bytes"] == len(data)
-    assert bundle["files"]["model.onnx"]["precision"] == "fp32"
+    assert bundle["models"]["fp32"]["file"] == "model.onnx"
     assert set(bundle["metrics"]) == {"teacher", "student", "shipped"}
     assert bundle["cost"]["student"]["params"] <= 26_000
     for key in ("task", "latency", "budget", "seeds", "versions", "git_commit", "config_digest"):
@@ -54,7 +54,9 @@ def test_the_bundle_is_whole_and_its_digests_are_true(finished_run: Path) -> Non
 def test_the_shipped_accuracy_is_what_the_shipped_file_does_on_the_test_split(finished_run: Path) -> None:
     config = RunDir.view(finished_run).config(RunConfig)
     test = load_test(config.data, config.seed)
-    session = onnxruntime.InferenceSession(finished_run / "bundle" / "model.onnx")
+    bundle = read_json(finished_run / "bundle" / "bundle.json")
+    default = bundle["models"][bundle["default"]]["file"]
+    session = onnxruntime.InferenceSession(finished_run / "bundle" / default)
     answers = session.run(["logits"], {"images": test.images.numpy()})[0].argmax(1)
     accuracy = float(np.mean(answers == test.targets.numpy()))
     assert read_json(finished_run / "bundle" / "bundle.json")["metrics"]["shipped"]["test_accuracy"] == accuracy
@@ -89,6 +91,7 @@ def test_every_format_has_a_verdict_and_what_ships_is_in_the_bundle(finished_run
     tested = read_json(finished_run / "report" / "result.json")
     assert set(tested["formats"]) == set(profiled["formats"])
     assert tested["shipped"] == tested["formats"][profiled["default"]]
+    assert tested["teacher_file"]["accuracy"] == tested["teacher"]["accuracy"]
     said = edgestill("show", str(finished_run)).stdout
     for name in ("fp16", "int8"):
         word = "ships" if verdicts[name]["shipped"] else "rejected"
