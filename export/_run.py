@@ -6,6 +6,7 @@ Reads PNG (8 bits a channel, not interlaced), PGM and PPM (binary), .npy ([H, W]
 [0, 1]), and whatever Pillow reads where Pillow is installed. Other sizes are resized, with a note on stderr.
 """
 
+import json
 import struct
 import sys
 import zlib
@@ -23,7 +24,9 @@ def main(paths: list[str]) -> int:
         return 2
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(HERE / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    bundle = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
+    model = HERE / bundle["models"][bundle["default"]]["file"]
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     labels = (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
     _, channels, height, width = session.get_inputs()[0].shape
     for path in paths:

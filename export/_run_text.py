@@ -5,6 +5,7 @@
 `-` reads texts from standard input, one a line.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def main(texts: list[str]) -> int:
         return 2
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(HERE / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    bundle = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
+    model = HERE / bundle["models"][bundle["default"]]["file"]
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     labels = (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
     tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))  # which cuts at the length trained with
     for text in texts:

@@ -2,27 +2,27 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from export.result import ExportedModel
+from export.result import Parity
 from export.sessions import INPUT, MASK, TOKENS
 from pipeline.cost import Cost
 from pipeline.frozen import Frozen
 from pipeline.rundir import file_digest
 from pipeline.task import PADDING, Task
 
-SCHEMA = "edgestill.bundle/1"
+SCHEMA = "edgestill.bundle/2"
 TOKENIZER = "tokenizer.json"
 
 
 class BundleFile(Frozen):
     sha256: str
     bytes: int
-    precision: str | None = None  # of a model
 
 
 class TestMetrics(Frozen):
@@ -31,6 +31,20 @@ class TestMetrics(Frozen):
     __test__ = False  # pytest: not a test class
     test_accuracy: float
     n: int
+
+
+class BundleModel(Frozen):
+    """One form of the student that passed the gate."""
+
+    file: str  # the one that is opened; others of the model lie beside it under the same stem
+    format: str  # a key of FORMATS
+    precision: str
+    runtime: str
+    bytes: int  # of all its files
+    parity: Parity
+    validation_accuracy: float | None = None
+    test_accuracy: float
+    latency: dict[str, Any]  # summary of one call's wall time: n, p50_ms, …
 
 
 class Bundle(Frozen):
@@ -48,7 +62,8 @@ class Bundle(Frozen):
     metrics: dict[str, TestMetrics]  # teacher, student, shipped
     cost: dict[str, Cost]  # teacher, student
     latency: dict[str, Any]
-    parity: dict[str, Any]
+    models: dict[str, BundleModel]  # by format
+    default: str  # what run.py takes: the fastest that passed the gate and that ONNX Runtime runs
     budget: dict[str, Any]
     seeds: dict[str, int]
     versions: dict[str, str]
@@ -65,29 +80,24 @@ def describe_input(task: Task) -> dict[str, Any]:
     return {"name": INPUT, "dtype": "float32", "shape": ["batch", *task.input_shape], "range": [0, 1]}
 
 
-def write_bundle(
-    folder: Path, bundle: Bundle, model: Path, exported: ExportedModel, tokenizer: str | None = None
-) -> Bundle:
+def write_bundle(folder: Path, bundle: Bundle, models: Mapping[str, Path], tokenizer: str | None = None) -> Bundle:
     """Fill an empty folder; gives the bundle with its files entered.
 
     Args:
+        models: name in the bundle to the file in the run.
         tokenizer: of a text task, the JSON of its tokenizer.
     """
-    shutil.copyfile(model, folder / "model.onnx")
+    for name, path in models.items():
+        shutil.copyfile(path, folder / name)
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in bundle.task.labels), encoding="utf-8")
     if tokenizer is not None:
         (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
     source = "_run.py" if bundle.task.kind == "image" else "_run_text.py"
     script = resources.files("export").joinpath(source).read_bytes()
     (folder / "run.py").write_bytes(script)
-    (folder / "MODEL_CARD.md").write_text(_model_card(bundle, exported), encoding="utf-8")
+    (folder / "MODEL_CARD.md").write_text(_model_card(bundle), encoding="utf-8")
     files = {
-        path.name: BundleFile(
-            sha256=file_digest(path),
-            bytes=path.stat().st_size,
-            precision=exported.precision if path.suffix == ".onnx" else None,
-        )
-        for path in sorted(folder.iterdir())
+        path.name: BundleFile(sha256=file_digest(path), bytes=path.stat().st_size) for path in sorted(folder.iterdir())
     }
     complete = bundle.model_copy(update={"files": files})
     text = json.dumps(complete.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False)
@@ -95,7 +105,8 @@ def write_bundle(
     return complete
 
 
-def _model_card(bundle: Bundle, exported: ExportedModel) -> str:
+def _model_card(bundle: Bundle) -> str:
+    default = bundle.models[bundle.default]
     teacher, student, shipped = (bundle.metrics[k] for k in ("teacher", "student", "shipped"))
     cost = bundle.cost
     latency = "\n".join(
@@ -122,14 +133,15 @@ Accuracy on the {shipped.n} {bundle.task.kind}s of the test split, opened once.
 |---|---|---|---|
 | teacher | {teacher.test_accuracy:.2%} | {cost["teacher"].params:,} | {cost["teacher"].flops:,} |
 | student, in torch | {student.test_accuracy:.2%} | {cost["student"].params:,} | {cost["student"].flops:,} |
-| this file | {shipped.test_accuracy:.2%} | {exported.size_bytes:,} bytes | |
+| this file | {shipped.test_accuracy:.2%} | {default.bytes:,} bytes | |
 
-The file's logits differ from torch's by at most {exported.parity.max_abs_difference:.1e} over
-{exported.parity.n} inputs, and its answers by none.
+`{default.file}` is what `run.py` takes ({default.precision}). Its logits differ from {default.parity.reference}'s by at
+most {default.parity.max_abs_difference:.1e} over {default.parity.n} inputs; {default.parity.top1_agreement:.2%} of its
+answers are the same.
 
 ## Speed
 
-{exported.latency.runtime}, {exported.latency.threads} thread, batch 1, {bundle.machine["cpu"]}.
+{bundle.latency["runtime"]}, {bundle.latency["threads"]} thread, batch 1, {bundle.machine["cpu"]}.
 
 | | median, ms | samples |
 |---|---|---|

@@ -1,13 +1,50 @@
 """What export and its measurements can be told."""
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
+from export.calibration import MIN_EXAMPLES
+from export.formats import FORMATS
+from pipeline.errors import nearest
 from pipeline.frozen import Frozen
 from pipeline.timing import TimingConfig, samples_needed
 
 
+class CalibrationConfig(Frozen):
+    """How the ranges of INT8 activations are found, on examples of the reference split (docs/export.md)."""
+
+    method: Literal["auto", "minmax", "entropy", "percentile"] = Field(
+        "auto", description="auto makes all three and keeps the file that is best on validation"
+    )
+    percentile: float = Field(99.99, gt=50, lt=100, description="of the values inside the range, in percent")
+    examples: int = Field(256, ge=MIN_EXAMPLES, le=100_000, description="of the reference split, at most")
+
+
+class GateConfig(Frozen):
+    """What a format must be worth to ship beside fp32."""
+
+    max_accuracy_drop: float = Field(0.005, ge=0, le=1, description="below fp32's on validation, as a share")
+    min_speedup: float = Field(1.05, ge=1, description="over fp32, by the lower end of its 95% interval")
+    min_shrink: float = Field(1.5, ge=1, description="times smaller than fp32's file, where it is not faster")
+    max_slowdown: float = Field(1.2, ge=1, description="times slower than fp32 that a smaller file may be")
+
+
 class ExportConfig(Frozen):
     opset: int = Field(20, ge=18, le=23, description="ONNX operator set; lower ones suit older runtimes")
+    formats: tuple[str, ...] = Field(
+        ("fp32", "fp16", "int8"), description=f"to try, of {', '.join(FORMATS)}; fp32 is always made"
+    )
+    calibration: CalibrationConfig = CalibrationConfig()
+    gate: GateConfig = GateConfig()
+
+    @field_validator("formats")
+    @classmethod
+    def _known(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        for name in formats:
+            if name not in FORMATS:
+                raise ValueError(f"unknown format {name!r}; {nearest(name, FORMATS)}")
+        return tuple(dict.fromkeys(("fp32", *formats)))
 
 
 class ProfileConfig(Frozen):

@@ -1,4 +1,4 @@
-"""Latency of teacher and student as files in ONNX Runtime, taking turns, by the one stopwatch."""
+"""Latency of the teacher's file and all of the student's, taking turns, by the one stopwatch; then the gate."""
 
 import os
 from collections.abc import Callable
@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export.config import ProfileConfig
-from export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult
-from export.sessions import OUTPUT, PROVIDER, feed, open_session, runner, runtime_name
+from export.config import ExportConfig, ProfileConfig
+from export.formats import FORMATS, Run
+from export.gate import Limits, beyond_limits, choose_default, judge
+from export.result import Absent, ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult, Ratio
+from export.sessions import PROVIDER, runner, runtime_name
 from pipeline.data import ImageSplit
+from pipeline.errors import ExportError
 from pipeline.metrics import Metrics, metrics_of
 from pipeline.provenance import describe_machine
 from pipeline.timing import Timing, time_interleaved
@@ -19,27 +22,42 @@ _RESAMPLES = 2000
 
 
 def profile(
-    models: ConvertResult, root: Path, inputs: np.ndarray, config: ProfileConfig, seed: int
+    models: ConvertResult,
+    root: Path,
+    inputs: np.ndarray,
+    config: ProfileConfig,
+    export: ExportConfig,
+    limits: Limits,
+    seed: int,
 ) -> tuple[ProfileResult, dict[str, Timing]]:
-    """Time both files on real examples at batch 1; gives the result and the raw samples.
+    """Time every file on real examples at batch 1 and say which ship; gives the result and the raw samples.
 
     Args:
         root: the run that the models' paths are relative to.
         inputs: [N, C, H, W] float32, or token ids [N, T] int64, cycled through.
+        limits: what the budget says of files.
+
+    Raises:
+        ExportError: nothing ships.
     """
     load_before = os.getloadavg()[0]
-    converted = {"teacher": models.teacher, "student": models.student}
-    calls = {name: _call(root / model.path, inputs, config.threads) for name, model in converted.items()}
+    runs, refused = _open_all(models, root, config.threads, export)
+    calls = {name: _call(run, inputs) for name, run in {"teacher": runner(root / models.teacher.path), **runs}.items()}
     timings = time_interleaved(calls, config.timing)
-    exported = {name: _exported(model, timings[name], config) for name, model in converted.items()}
-    speedup, interval = ratio_of_medians(timings["teacher"].samples_ms, timings["student"].samples_ms, seed)
+    teacher = timings["teacher"]
+    formats = {name: _exported(models.formats[name], timings[name], config) for name in runs}
+    over_fp32 = {name: _ratio(timings["fp32"], timings[name], seed) for name in runs if name != "fp32"}
+    verdicts = judge(formats, over_fp32, (*models.absent, *refused), export.gate, limits)
+    default = choose_default(verdicts, formats, export.gate)
     result = ProfileResult(
-        teacher=exported["teacher"],
-        student=exported["student"],
-        speedup=speedup,
-        speedup_interval=interval,
+        teacher=_exported(models.teacher, teacher, config),
+        formats=formats,
+        speedups={name: _ratio(teacher, timings[name], seed) for name in runs},
+        verdicts=verdicts,
+        default=default,
         cpu=str(describe_machine()["cpu"]),
         load_before=load_before,
+        over_budget=beyond_limits(formats[default], limits),
     )
     return result, timings
 
@@ -63,25 +81,59 @@ def ratio_of_medians(
 
 def evaluate_file(path: Path, split: ImageSplit) -> Metrics:
     """Metrics of an ONNX file on a split."""
-    run = runner(path)
+    return evaluate_run(runner(path), split)
+
+
+def evaluate_run(run: Run, split: ImageSplit) -> Metrics:
+    """Metrics of whatever gives logits, on a split."""
     return metrics_of((torch.from_numpy(run(b.inputs.numpy())), b.targets) for b in split.batches(256))
 
 
-def _call(path: Path, inputs: np.ndarray, threads: int) -> Callable[[], object]:
-    session = open_session(path, threads)
-    singles = [feed(np.ascontiguousarray(single[None])) for single in inputs]
+def _open_all(
+    models: ConvertResult, root: Path, threads: int, export: ExportConfig
+) -> tuple[dict[str, Run], list[Absent]]:
+    """The student's files, opened; one that does not open is no reason to end."""
+    runs: dict[str, Run] = {}
+    refused = []
+    for name, model in models.formats.items():
+        form = FORMATS[name](export)
+        missing = form.missing()
+        if missing is not None:
+            refused.append(Absent(format=name, reason=missing, skipped=True))
+            continue
+        try:
+            runs[name] = form.open(root / model.path, threads)
+        except ExportError as error:
+            if name == "fp32":
+                raise
+            refused.append(Absent(format=name, reason=str(error), skipped=False))
+    return runs, refused
+
+
+def _call(run: Run, inputs: np.ndarray) -> Callable[[], object]:
+    singles = [np.ascontiguousarray(single[None]) for single in inputs]
     position = 0
 
     def call() -> object:
         nonlocal position
         position = (position + 1) % len(singles)
-        return session.run([OUTPUT], singles[position])
+        return run(singles[position])
 
     return call
 
 
+def _ratio(slow: Timing, fast: Timing, seed: int) -> Ratio:
+    value, interval = ratio_of_medians(slow.samples_ms, fast.samples_ms, seed)
+    return Ratio(value=value, interval=interval)
+
+
 def _exported(model: ConvertedModel, timing: Timing, config: ProfileConfig) -> ExportedModel:
+    here = model.runtime == "onnxruntime"
     latency = Latency(
-        runtime=runtime_name(), provider=PROVIDER, threads=config.threads, batch=1, summary=timing.summary()
+        runtime=runtime_name() if here else model.runtime,
+        provider=PROVIDER if here else model.runtime,
+        threads=config.threads,
+        batch=1,
+        summary=timing.summary(),
     )
     return ExportedModel(**model.model_dump(), latency=latency)

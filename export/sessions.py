@@ -1,6 +1,6 @@
 """ONNX Runtime sessions, made in one way for parity, latency and accuracy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,10 @@ TOKENS, MASK = "input_ids", "attention_mask"  # the inputs' names where they are
 PROVIDER = "CPUExecutionProvider"
 
 
-def open_session(model: Path | bytes, threads: int = 1) -> "onnxruntime.InferenceSession":
-    """A CPU session of a file, or of its bytes, with all graph optimisations and a fixed number of threads."""
+def open_session(
+    model: Path | bytes, threads: int = 1, providers: Sequence[str] = (PROVIDER,)
+) -> "onnxruntime.InferenceSession":
+    """A session of a file, or of its bytes, with all graph optimisations and a fixed number of threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -25,13 +27,13 @@ def open_session(model: Path | bytes, threads: int = 1) -> "onnxruntime.Inferenc
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(
-        model if isinstance(model, bytes) else str(model), options, providers=[PROVIDER]
+        model if isinstance(model, bytes) else str(model), options, providers=list(providers)
     )
 
 
-def runner(path: Path, threads: int = 1) -> Callable[[np.ndarray], np.ndarray]:
-    """images [B, C, H, W] float32, or token ids [B, T] int64, to logits [B, K], by the file."""
-    session = open_session(path, threads)
+def runner(model: Path | bytes, threads: int = 1) -> Callable[[np.ndarray], np.ndarray]:
+    """images [B, C, H, W] float32, or token ids [B, T] int64, to logits [B, K], by the file, or its bytes."""
+    session = open_session(model, threads)
 
     def run(inputs: np.ndarray) -> np.ndarray:
         logits: np.ndarray = session.run([OUTPUT], feed(inputs))[0]

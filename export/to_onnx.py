@@ -27,6 +27,7 @@ def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_
     import onnx
 
     network = network.cpu().eval()
+    _require_evaluation_mode(network)
     names, network, example, dynamic = _signature(network, input_shape, vocab_size)
     try:
         with warnings.catch_warnings(), _quiet():
@@ -55,6 +56,13 @@ def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_
         raise ExportError(f"the exported graph holds nodes in training mode: {', '.join(training[:3])}")
     data: bytes = model.SerializeToString()
     return data
+
+
+def _require_evaluation_mode(network: nn.Module) -> None:
+    """A module that keeps its own `train` may not listen to `eval`."""
+    training = [name or type(module).__name__ for name, module in network.named_modules() if module.training]
+    if training:
+        raise ExportError(f"the network stays in training mode when it is told to evaluate: {', '.join(training[:3])}")
 
 
 def _signature(

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from distill.result import DistillResult, TuneResult
+from export.config import GateConfig
 from export.result import ConvertResult, ProfileResult
 from flows import delivery, stages
 from flows.config import RunConfig
@@ -94,13 +95,17 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
         converted = step(
             "export",
             ConvertResult,
-            (teacher, distilled, config.export),
-            lambda stage: delivery.export_models(stage, winner),
+            (
+                teacher,
+                distilled,
+                config.export.model_copy(update={"gate": GateConfig()}),
+            ),  # the gate's is the profile's
+            lambda stage: delivery.export_models(stage, distilled),
         )
         profiled = step(
             "profile",
             ProfileResult,
-            (converted, config.profile),
+            (converted, config.profile, config.export.gate, config.search.budget, config.search.latency.source),
             lambda stage: delivery.profile_models(stage, converted),
         )
         tested = step(
@@ -176,11 +181,17 @@ def _report(
         distilled=distilled,
         converted=converted,
         profiled=profiled,
-        samples_ms=json.loads(stage.run.path("profile", "samples_ms.json").read_text(encoding="utf-8")),
+        samples_ms=_samples(stage, profiled),
         tested=tested,
     )
     stage.run.write("", tested.report, render_report(report))
     return tested
+
+
+def _samples(stage: Stage, profiled: ProfileResult) -> dict[str, list[float]]:
+    """Of the teacher's file and the student's default one."""
+    samples = json.loads(stage.run.path("profile", "samples_ms.json").read_text(encoding="utf-8"))
+    return {"teacher": samples["teacher"], "student": samples[profiled.default]}
 
 
 class _Steps:

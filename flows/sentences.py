@@ -9,7 +9,7 @@ from flows.outcome import Outcome
 from flows.rank_check import RankCheckResult
 from flows.stages import DataResult
 from flows.verdicts import points, verdict, winners_lead
-from flows.words import accuracy_claim, failure_counts, inputs, significant, size_claim, speed_claim
+from flows.words import accuracy_claim, failure_counts, inputs, listing, significant, size_claim, speed_claim
 from pipeline.cost import Cost
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult, WinnerLatency
@@ -92,17 +92,20 @@ def _(result: DistillResult) -> str:
 @sentence.register
 def _(result: ConvertResult) -> str:
     parity = result.student.parity
+    others = "".join(f", {name} {model.size_bytes / 1e3:,.0f} kB" for name, model in result.others.items())
+    absent = "".join(f"; no {found.format}" for found in result.absent)
     return (
-        f"{result.student.size_bytes / 1e3:,.0f} kB ONNX (teacher {result.teacher.size_bytes / 1e3:,.0f} kB); logits "
-        f"within {parity.max_abs_difference:.1e} of torch on {parity.n:,} inputs"
+        f"{result.student.size_bytes / 1e3:,.0f} kB ONNX (teacher {result.teacher.size_bytes / 1e3:,.0f} kB){others}"
+        f"{absent}; logits within {parity.max_abs_difference:.1e} of torch on {parity.n:,} inputs"
     )
 
 
 @sentence.register
 def _(result: ProfileResult) -> str:
     return (
-        f"{result.student.latency.p50_ms:.3f} ms against the teacher's {result.teacher.latency.p50_ms:.3f} ms: "
-        f"{speed_claim(result.speedup, result.speedup_interval).words}"
+        f"{result.default} {result.student.latency.p50_ms:.3f} ms against the teacher's "
+        f"{result.teacher.latency.p50_ms:.3f} ms: {speed_claim(result.speedup, result.speedup_interval).words}; "
+        f"{listing(list(result.shipped))} {'ships' if len(result.shipped) == 1 else 'ship'}"
     )
 
 
@@ -134,8 +137,14 @@ def summary_rows(outcome: Outcome) -> list[tuple[str, ...]]:
     return [
         row("teacher", tested.teacher.accuracy, *counts(teacher), *measured(files.teacher)),
         row("student", tested.student.accuracy, *counts(student), "", ""),
-        row("shipped", tested.shipped.accuracy, *counts(student), *measured(files.student)),
+        row(f"shipped ({files.default})", tested.shipped.accuracy, *counts(student), *measured(files.student)),
     ]
+
+
+def verdict_lines(result: ProfileResult) -> list[str]:
+    """Which formats ship and why, a sentence each; fp32 has one where it does not."""
+    lines = [v.sentence for v in result.verdicts if v.format != "fp32" or not v.shipped]
+    return [*lines, *(f"over budget: {clause}" for clause in result.over_budget)]
 
 
 def headline(outcome: Outcome) -> str:

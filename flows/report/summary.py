@@ -13,10 +13,9 @@ from flows.words import (
     size,
     size_claim,
     speed_claim,
-    wilson,
 )
 from pipeline.cost import Cost
-from pipeline.metrics import Metrics
+from pipeline.metrics import Metrics, wilson
 
 if TYPE_CHECKING:
     from flows.report.write import ReportData
@@ -68,7 +67,11 @@ def tiles(report: "ReportData") -> list[dict[str, Any]]:
         ),
         _tile(
             "Parity",
-            Claim(_difference(student), "largest difference of a logit, file against torch", None if agrees else False),
+            Claim(
+                f"{parity.max_abs_difference:.1e}",
+                f"largest difference of a logit, {student.format} file against {parity.reference}",
+                False if student.precision == "fp32" and not agrees else None,
+            ),
             f"same answer on {'all' if agrees else f'{parity.top1_agreement:.2%}'} of {parity.n:,} inputs",
         ),
     ]
@@ -77,7 +80,8 @@ def tiles(report: "ReportData") -> list[dict[str, Any]]:
 def cautions(report: "ReportData") -> list[str]:
     """What a reader must know before they ship this student."""
     smaller, faster, _ = _claims(report)
-    tested, parity = report.tested, report.profiled.student.parity
+    tested, default = report.tested, report.profiled.student
+    parity = default.parity
     found = []
     if smaller.is_gain is not True:
         found.append("The student is not smaller than its teacher.")
@@ -94,7 +98,11 @@ def cautions(report: "ReportData") -> list[str]:
             f"({tested.student.accuracy:.2%})."
         )
     if parity.top1_agreement < 1:
-        found.append(f"File and torch disagree on {1 - parity.top1_agreement:.2%} of {parity.n:,} inputs.")
+        found.append(
+            f"The {default.format} file and {parity.reference} disagree on {1 - parity.top1_agreement:.2%} of "
+            f"{parity.n:,} inputs."
+        )
+    found += [f"The {default.format} file is over budget: {clause}." for clause in report.profiled.over_budget]
     cores = int(report.manifest.machine.get("cores", 1))
     if report.profiled.load_before > cores:
         found.append(
@@ -154,7 +162,7 @@ def comparison(report: "ReportData") -> list[tuple[str, list[str]]]:
             (_percentile(name), [_ms(teacher.latency.summary, name), _NOTHING, _ms(student.latency.summary, name)])
             for name in percentiles
         ),
-        ("Largest |Δlogit|, file against torch", [_difference(teacher), _NOTHING, _difference(student)]),
+        ("Largest |Δlogit| of the file", [_difference(teacher), _NOTHING, _difference(student)]),
     ]
 
 
@@ -208,4 +216,4 @@ def _ms(summary: dict[str, float | int], name: str) -> str:
 
 
 def _difference(model: ExportedModel) -> str:
-    return f"{model.parity.max_abs_difference:.1e}"
+    return f"{model.parity.max_abs_difference:.1e} against {model.parity.reference}"

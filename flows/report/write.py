@@ -11,6 +11,7 @@ from flows.config import RunConfig
 from flows.delivery import ReportResult
 from flows.rank_check import RankCheckResult
 from flows.report import details, ranks, summary
+from flows.report.formats import formats
 from flows.report.methods import methods
 from flows.report.palette import COLOURS
 from flows.stages import DataResult
@@ -59,6 +60,7 @@ def render_report(report: ReportData) -> str:
         cautions=summary.cautions(report),
         chain=summary.chain(report),
         comparison=summary.comparison(report),
+        formats=formats(report),
         found=report.found,
         search=details.search(report.found),
         tournament=ranks.tournament(report.played),

@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 import export
-from export.bundle import Bundle, TestMetrics, write_bundle
+from export.bundle import Bundle, BundleModel, TestMetrics, write_bundle
 from export.parity import check_parity
-from export.result import ExportedModel, Latency
 from export.to_onnx import to_onnx
 from pipeline.blocks import CifarResNet
 from pipeline.cost import Cost
@@ -52,21 +51,23 @@ def _make(folder, channels, make_task, make_split):
         network.linear.bias -= network(torch.rand(256, *task.input_shape)).mean(0)
     model = folder / "student.onnx"
     model.write_bytes(to_onnx(network, task.input_shape, 20))
-    exported = ExportedModel(
-        path="export/student.onnx",
-        sha256=hashlib.sha256(model.read_bytes()).hexdigest(),
-        size_bytes=model.stat().st_size,
+    parity = check_parity(network, model, {"validation": make_split(task, 8)}, task.input_shape)
+    shipped = BundleModel(
+        file="model.onnx",
+        format="fp32",
         precision="fp32",
-        opset=20,
-        parity=check_parity(network, model, {"validation": make_split(task, 8)}, task.input_shape),
-        latency=Latency(runtime="r", provider="p", threads=1, batch=1, summary={"n": 130, "p50_ms": 0.25}),
+        runtime="onnxruntime",
+        bytes=model.stat().st_size,
+        parity=parity,
+        test_accuracy=0.9512,
+        latency={"n": 130, "p50_ms": 0.25},
     )
     metrics = {
         name: TestMetrics(test_accuracy=accuracy, n=450)
         for name, accuracy in (("teacher", 0.98), ("student", 0.95), ("shipped", 0.9512))
     }
     bundle = Bundle(
-        schema="edgestill.bundle/1",
+        schema="edgestill.bundle/2",
         name="digits",
         created="2025-01-01T00:00:00+00:00",
         task=task,
@@ -79,10 +80,13 @@ def _make(folder, channels, make_task, make_split):
         latency={
             "teacher": {"n": 130, "p50_ms": 1.0},
             "student": {"n": 130, "p50_ms": 0.25},
+            "runtime": "r",
+            "threads": 1,
             "speedup": 4.0,
             "speedup_interval": (3.9, 4.1),
         },
-        parity=exported.parity.model_dump(mode="json"),
+        models={"fp32": shipped},
+        default="fp32",
         budget={"max_params": 20_000, "max_flops": None},
         seeds={"run": 0},
         versions={"torch": "2"},
@@ -92,7 +96,7 @@ def _make(folder, channels, make_task, make_split):
     )
     target = folder / "bundle"
     target.mkdir()
-    return target, network, write_bundle(target, bundle, model, exported)
+    return target, network, write_bundle(target, bundle, {"model.onnx": model})
 
 
 def answers(network, images):
@@ -130,16 +134,26 @@ def test_the_folder_is_whole_and_its_digests_are_true(bundles):
     folder, _, bundle = bundles(3)
     assert {p.name for p in folder.iterdir()} == {"model.onnx", "labels.txt", "run.py", "MODEL_CARD.md", "bundle.json"}
     written = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-    assert written["schema"] == "edgestill.bundle/1"
+    assert written["schema"] == "edgestill.bundle/2"
     assert set(written["files"]) == {"model.onnx", "labels.txt", "run.py", "MODEL_CARD.md"}
     for name, entry in written["files"].items():
         content = (folder / name).read_bytes()
         assert entry["sha256"] == hashlib.sha256(content).hexdigest()
         assert entry["bytes"] == len(content)
-        assert entry["precision"] == ("fp32" if name == "model.onnx" else None)
     assert json.loads(bundle.model_dump_json(by_alias=True)) == written
     wanted = {"name", "created", "task", "input", "output", "architecture", "methods", "metrics", "cost", "latency"}
-    wanted |= {"parity", "budget", "seeds", "versions", "machine", "git_commit", "config_digest", "schema", "files"}
+    wanted |= {
+        "models",
+        "default",
+        "budget",
+        "seeds",
+        "versions",
+        "machine",
+        "git_commit",
+        "config_digest",
+        "schema",
+        "files",
+    }
     assert set(written) == wanted
     assert (folder / "labels.txt").read_text(encoding="utf-8").splitlines() == list(bundle.task.labels)
 
