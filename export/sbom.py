@@ -1,5 +1,6 @@
 """A CycloneDX software bill of materials: the model files, and every distribution of the environment that made them."""
 
+import hashlib
 import importlib.metadata
 import re
 import uuid
@@ -33,8 +34,9 @@ def sbom_bytes(name: str, created: str, licence: str | None, models: Mapping[str
     bom = Bom(components=components.values())
     bom.metadata.component = root
     bom.metadata.timestamp = datetime.fromisoformat(created)
+    hashes = {file: hashlib.sha256(data).hexdigest() for file, data in models.items()}
     versions = {key: found.version for key, found in libraries.items()}
-    bom.serial_number = uuid.UUID(digest(name, created, licence, versions, sorted(models))[:32], version=4)
+    bom.serial_number = uuid.UUID(digest(name, created, licence, versions, hashes)[:32], version=4)
     for key, component in components.items():
         wanted = sorted(_required(libraries[key]) & components.keys())
         bom.register_dependency(component, [components[other] for other in wanted])
@@ -45,8 +47,6 @@ def sbom_bytes(name: str, created: str, licence: str | None, models: Mapping[str
 
 def _model_component(name: str, licence: str | None, models: Mapping[str, bytes]) -> "Component":
     """The bundle, with the SHA-256 of each model file."""
-    import hashlib
-
     from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.component import Component, ComponentType
 

@@ -76,6 +76,21 @@ def test_every_one_of_300_random_byte_flips_is_found(bundles, copy_of, keys):
     assert verify(folder).problems == ()
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.sig"])
+def test_another_spelling_of_the_same_content_is_refused(bundles, copy_of, keys, name):
+    """Or a byte of white space could change unnoticed."""
+    folder = copy_of(bundles(3))
+    sign(folder, keys[0])
+    whole = (folder / name).read_bytes()
+    content = json.loads(whole)
+    backwards = dict(reversed(content.items()))
+    spellings = (json.dumps(content, indent=2), json.dumps(backwards, indent=1), whole.decode() + " ")
+    for spelling in spellings:
+        (folder / name).write_text(spelling)
+        (problem,) = verify(folder).problems
+        assert name in problem
+
+
 def test_every_byte_of_the_signature_counts(bundles, copy_of, keys):
     folder = copy_of(bundles(3))
     sign(folder, keys[0])
