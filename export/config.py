@@ -31,6 +31,10 @@ class GateConfig(Frozen):
 
 
 class ExportConfig(Frozen):
+    interface: Literal["raw", "image"] = Field(
+        "raw",
+        description="raw: floats in [0, 1] to logits; image: uint8 [B, H, W, C] to probabilities",
+    )
     opset: int = Field(20, ge=18, le=23, description="ONNX operator set; lower ones suit older runtimes")
     formats: tuple[str, ...] = Field(
         ("fp32", "fp16", "int8"), description=f"to try, of {', '.join(FORMATS)}; fp32 is always made"

@@ -1,8 +1,9 @@
 """Latency of the teacher's file and all of the student's, taking turns, by the one stopwatch; then the gate."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from export.config import ExportConfig, ProfileConfig
 from export.formats import FORMATS, Run
 from export.gate import Limits, beyond_limits, choose_default, judge
 from export.result import Absent, ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult, Ratio
-from export.sessions import PROVIDER, runner, runtime_name
+from export.sessions import PROVIDER, SessionRun, runner, runtime_name
 from pipeline.data import ImageSplit
 from pipeline.errors import ExportError
 from pipeline.metrics import Metrics, metrics_of
@@ -19,6 +20,7 @@ from pipeline.provenance import describe_machine
 from pipeline.timing import Timing, time_interleaved
 
 _RESAMPLES = 2000
+T = TypeVar("T")
 
 
 def profile(
@@ -42,7 +44,8 @@ def profile(
     """
     load_before = os.getloadavg()[0]
     runs, refused = _open_all(models, root, config.threads, export)
-    calls = {name: _call(run, inputs) for name, run in {"teacher": runner(root / models.teacher.path), **runs}.items()}
+    opened: dict[str, Run] = {"teacher": runner(root / models.teacher.path), **runs}
+    calls = {name: _call(run, inputs) for name, run in opened.items()}
     timings = time_interleaved(calls, config.timing)
     teacher = timings["teacher"]
     formats = {name: _exported(models.formats[name], timings[name], config) for name in runs}
@@ -112,12 +115,18 @@ def _open_all(
 
 def _call(run: Run, inputs: np.ndarray) -> Callable[[], object]:
     singles = [np.ascontiguousarray(single[None]) for single in inputs]
+    if isinstance(run, SessionRun):
+        return _cycling(run.run, [run.feed(single) for single in singles])
+    return _cycling(run, singles)
+
+
+def _cycling(run: Callable[[T], object], inputs: Sequence[T]) -> Callable[[], object]:
     position = 0
 
     def call() -> object:
         nonlocal position
-        position = (position + 1) % len(singles)
-        return run(singles[position])
+        position = (position + 1) % len(inputs)
+        return run(inputs[position])
 
     return call
 

@@ -9,6 +9,7 @@ import torch
 
 from export.calibration import calibration_examples
 from export.formats import FORMATS, Format, Run, Source
+from export.interface import Interface, interface_of, with_interface
 from export.parity import measure_parity, require_fp16_parity
 from export.result import Absent, ConvertedModel
 from flows.stage import Stage
@@ -41,16 +42,24 @@ def answers_of(run: Run, split: ImageSplit) -> Answers:
 
 
 def build_formats(
-    stage: Stage, network: torch.nn.Module, fp32: Path, splits: Splits, expected: Answers
+    stage: Stage,
+    network: torch.nn.Module,
+    raw: Path,
+    splits: Splits,
+    expected: Answers,
+    *,
+    fp32: Path | None = None,
 ) -> tuple[dict[str, ConvertedModel], tuple[Absent, ...]]:
     """The formats beside fp32 that could be made, and why the others could not; none of them ends a run.
 
     Args:
-        fp32: the student's checked file, and `expected` its answers on validation.
+        raw: the student's checked file, without an interface: quantizing one would quantize its softmax.
+        expected: the answers on validation of the fp32 file that ships.
+        fp32: that file, where it is another one.
     """
     config = stage.config.export
     examples = calibration_examples(splits.reference, config.calibration.examples)
-    source = Source(onnx=fp32, network=network.cpu().eval(), task=splits.task, calibration=examples)
+    source = Source(onnx=raw, network=network.cpu().eval(), task=splits.task, calibration=examples)
     built: dict[str, ConvertedModel] = {}
     absent: list[Absent] = []
     names = [name for name in config.formats if name != "fp32"]
@@ -62,7 +71,7 @@ def build_formats(
             absent.append(Absent(format=name, reason=missing, skipped=True))
             continue
         try:
-            built[name] = _build(stage, form, source, splits, expected)
+            built[name] = build_format(stage, form, source, splits, expected, fp32=fp32)
         except EdgestillError as error:
             absent.append(Absent(format=name, reason=str(error), skipped=False))
         except Exception as error:  # a format's library has kinds of its own, and the other formats are still to come
@@ -71,21 +80,42 @@ def build_formats(
     return built, tuple(absent)
 
 
-def _build(stage: Stage, form: Format, source: Source, splits: Splits, expected: Answers) -> ConvertedModel:
-    """The format's best variant on validation, ties to the one nearest to fp32, written and measured."""
+def build_format(
+    stage: Stage,
+    form: Format,
+    source: Source,
+    splits: Splits,
+    expected: Answers,
+    *,
+    folder: str = "export",
+    fp32: Path | None = None,
+) -> ConvertedModel:
+    """The format's best variant on validation, ties to the one nearest to fp32, written and measured.
+
+    Args:
+        folder: the stage's that writes it.
+        fp32: the file that it is compared with, where that is not the source's own.
+    """
     config = stage.config.export
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
         tried = [
-            _try(form, Path(folder) / f"{position}", name, files, splits.validation, expected)
+            _try(
+                form,
+                Path(scratch) / f"{position}",
+                name,
+                with_interfaces(form, files, config.interface, source.calibration),
+                splits.validation,
+                expected,
+            )
             for position, (name, files) in enumerate(form.variants(source))
         ]
     if not tried:
         raise ExportError("the format made no file")
     best = max(tried, key=lambda variant: (variant.answers.metrics.accuracy, -variant.distance))
-    paths = [stage.run.write("export", f"student.{form.name}{suffix}", data) for suffix, data in best.files.items()]
+    paths = [stage.run.write(folder, f"student.{form.name}{suffix}", data) for suffix, data in best.files.items()]
     task = splits.task
     parts = {"validation": splits.validation, "reference": splits.reference}
-    reference, run = FORMATS["fp32"](config).open(source.onnx, 1), form.open(paths[0], 1)
+    reference, run = FORMATS["fp32"](config).open(fp32 or source.onnx, 1), form.open(paths[0], 1)
     parity = measure_parity(reference, run, parts, task.input_shape, task.vocab_size)
     if form.precision == "fp16":
         require_fp16_parity(parity)
@@ -106,6 +136,15 @@ def _build(stage: Stage, form: Format, source: Source, splits: Splits, expected:
         lost=int((expected.right & ~best.answers.right).sum()),
         gained=int((best.answers.right & ~expected.right).sum()),
     )
+
+
+def with_interfaces(
+    form: Format, files: dict[str, bytes], interface: Interface, examples: np.ndarray
+) -> dict[str, bytes]:
+    """A format's files, with the interface that is asked for where ONNX Runtime opens them; other runtimes take raw."""
+    if interface_of(form.runtime, interface) == "raw":
+        return files
+    return {**files, form.suffix: with_interface(files[form.suffix], interface, examples[:64])}
 
 
 def _try(

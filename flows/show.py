@@ -43,7 +43,7 @@ def summary(outcome: Outcome, *, plain: bool) -> str:
     for row in summary_rows(outcome):
         table.add_row(*row)
     verdicts = "".join(f"{line}\n" for line in verdict_lines(outcome.profiled))
-    where = f"bundle  {outcome.bundle}\nreport  {outcome.report}"
+    where = f"bundle  {outcome.bundle}\ndigest  {outcome.tested.digest}\nreport  {outcome.report}"
     return f"\n{headline(outcome)}\n{_text(table, plain)}{verdicts}{where}"
 
 
@@ -80,7 +80,9 @@ def show_run(run: RunDir) -> str:
         where = [rank_check_summary(run.read("rank_check", RankCheckResult), plain=True)]
     else:
         verdicts = verdict_lines(run.read("profile", ProfileResult))
-        where = [*verdicts, f"bundle  {run.root / 'bundle'}", f"report  {run.root / 'report.html'}"]
+        digest = run.read("report", ReportResult).digest
+        files = [f"bundle  {run.root / 'bundle'}", f"digest  {digest}", f"report  {run.root / 'report.html'}"]
+        where = [*verdicts, *files]
     return "\n".join([*lines, "", *where])
 
 
