@@ -1,4 +1,4 @@
-"""The loop of the one stopwatch, without pydantic: `pipeline/timing.py` runs it here, a bundle's profile.py elsewhere."""
+"""The loop of the one stopwatch, in the standard library alone; `pipeline/timing.py` is its face in the package."""
 
 import time
 from collections.abc import Callable, Mapping
