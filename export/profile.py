@@ -51,7 +51,7 @@ def evaluate_file(path: Path, split: ImageSplit) -> Metrics:
 
 def _call(path: Path, inputs: np.ndarray, threads: int) -> Callable[[], object]:
     session = open_session(path, threads)
-    singles = [feed(np.ascontiguousarray(single[None])) for single in inputs]
+    singles = [feed(np.ascontiguousarray(single[None]), session) for single in inputs]
     position = 0
 
     def call() -> object:
