@@ -85,9 +85,10 @@ def settings_of(
         problems.append(f"--cpus {cpus}: this process may run on cores {sorted(os.sched_getaffinity(0))} only")
     if problems:
         raise ConfigError(problems)
+    where = None if examples is None else str(examples.absolute())
     return Settings(
         found["--batch"], found["--threads"], duration_s, repeats, warmup_s, seed=seed, length=length,
-        spinning=spinning, cpus=found.get("--cpus", ()), examples=None if examples is None else str(examples.absolute()),
+        spinning=spinning, cpus=found.get("--cpus", ()), examples=where,
     )  # fmt: skip
 
 

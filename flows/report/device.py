@@ -1,6 +1,6 @@
 """A latency profile as one offline page: the table, the distributions, and how steady the processes were."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
