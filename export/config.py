@@ -1,5 +1,7 @@
 """What export and its measurements can be told."""
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from pipeline.frozen import Frozen
@@ -7,6 +9,10 @@ from pipeline.timing import TimingConfig, samples_needed
 
 
 class ExportConfig(Frozen):
+    interface: Literal["raw", "image"] = Field(
+        "raw",
+        description="raw: floats in [0, 1] to logits; image: uint8 [B, H, W, C] to probabilities",
+    )
     opset: int = Field(20, ge=18, le=23, description="ONNX operator set; lower ones suit older runtimes")
 
 

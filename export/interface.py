@@ -20,6 +20,19 @@ Interface = Literal["raw", "image"]
 MAX_DIFFERENCE = 1e-5  # between the two files' logits, relative to the largest; they compute the same
 
 
+def with_interface(data: bytes, interface: Interface, examples: np.ndarray) -> bytes:
+    """The ONNX model with the interface that is asked for, compared with the one without on examples.
+
+    Raises:
+        ExportError: it cannot have it, or would not compute the same.
+    """
+    if interface == "raw":
+        return data
+    wrapped = with_image_interface(data)
+    check_image_interface(data, wrapped, examples)
+    return wrapped
+
+
 def with_image_interface(data: bytes) -> bytes:
     """The same ONNX model taking `image` uint8 [B, H, W, C], giving `probabilities` and `logits`, float32 [B, K].
 

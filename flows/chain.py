@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from distill.result import DistillResult, TuneResult
 from export.result import ConvertResult, ProfileResult
-from flows import delivery, stages
+from flows import bundling, delivery, stages
 from flows.config import RunConfig
 from flows.heads import heads
 from flows.outcome import Outcome
@@ -106,7 +106,7 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
         tested = step(
             "report",
             delivery.ReportResult,
-            (profiled, distilled),
+            (profiled, distilled, config.card),
             lambda stage: _report(stage, data, teacher, ranked, found, played, tuned, distilled, converted, profiled),
         )
     return Outcome(
@@ -163,7 +163,7 @@ def _report(
     converted: ConvertResult,
     profiled: ProfileResult,
 ) -> delivery.ReportResult:
-    tested = delivery.test_and_bundle(stage, teacher, distilled, profiled)
+    tested = bundling.test_and_bundle(stage, teacher, distilled, profiled)
     report = ReportData(
         config=stage.config,
         manifest=stage.run.manifest,

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from distill.config import DistillConfig, TuneConfig
+from export.card_config import CardConfig
 from export.config import ExportConfig, ProfileConfig
 from pipeline.data import DataConfig
 from pipeline.datasets import DigitsConfig, TextConfig
@@ -39,6 +40,7 @@ class RunConfig(Frozen):
     distill: DistillConfig = DistillConfig()
     export: ExportConfig = ExportConfig()
     profile: ProfileConfig = ProfileConfig()
+    card: CardConfig = CardConfig()
 
     @property
     def read_data(self) -> Any:
@@ -53,6 +55,12 @@ class RunConfig(Frozen):
         given = self.data.tokenizer if isinstance(self.data, TextConfig) else TokenizerConfig()
         if self.teacher.tokenizer is not None and given != TokenizerConfig():
             raise ValueError("data.tokenizer is set, and teacher.folder has its own, which the student must share")
+        return self
+
+    @model_validator(mode="after")
+    def _images_for_the_image_interface(self) -> "RunConfig":
+        if self.export.interface == "image" and isinstance(self.data, TextConfig):
+            raise ValueError("export.interface image is for images; text goes in as token ids, with interface raw")
         return self
 
 
