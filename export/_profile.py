@@ -16,7 +16,7 @@ from export.device.measure import MeasureError, Model, Settings, measure
 from export.device.text import profile_text
 from export.device.worker import answer_task
 
-_FACTS = ("format", "precision")
+_FP32, _FACTS = "fp32", ("format", "precision")
 HERE = Path(__file__).resolve().parent if "__file__" in globals() else Path()
 
 
@@ -36,7 +36,8 @@ def main(arguments: list[str]) -> int:
         examples=given.inputs, seed=given.seed,
     )  # fmt: skip
     again = " ".join(["python", Path(__file__).name, *arguments])
-    chosen, against = {name: known[name] for name in names}, "fp32" if "fp32" in names[1:] else None
+    chosen = {name: known[name] for name in names}
+    against = _FP32 if len(names) > 1 and _FP32 in names else None
     worker = [sys.executable, str(Path(__file__).resolve()), "--worker"]
     try:
         found = measure(chosen, against, settings, worker, _say, again, card.get("architecture"))

@@ -175,8 +175,9 @@ def _describe(model: Model, cold: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _method(settings: Settings) -> dict[str, Any]:
+    shown = {key: value for key, value in settings._asdict().items() if key not in ("spinning", "energy_s")}
     return {
-        **{key: value for key, value in settings._asdict().items() if key not in ("spinning", "energy_s")},
+        **{key: list(value) if isinstance(value, tuple) else value for key, value in shown.items()},
         "examples": _KIND[settings.examples is not None],
         "clock": "time.perf_counter_ns",
         "turn": TURN,
