@@ -119,8 +119,8 @@ class Bundle(Frozen):
         yield from (LABELS, PROBES, *([TOKENIZER] if self.task.kind == "text" else ()))
 
 
-def write_bundle(folder: Path, bundle: Bundle, models: Mapping[str, Path], tokenizer: str | None = None) -> str:
-    """Fill an empty folder; gives the bundle's digest.
+def write_bundle(folder: Path, bundle: Bundle, models: Mapping[str, Path], tokenizer: str | None = None) -> None:
+    """Fill an empty folder.
 
     Args:
         models: name in the bundle -> the file in the run; those of the bundle's models, and what they need beside them.
@@ -143,7 +143,6 @@ def write_bundle(folder: Path, bundle: Bundle, models: Mapping[str, Path], token
     files[MANIFEST] = manifest_bytes(files)
     for name in files.keys() - models.keys():
         (folder / name).write_bytes(files[name])
-    return str(json.loads(files[MANIFEST])["digest"])
 
 
 def labels_text(task: Task) -> bytes:

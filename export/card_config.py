@@ -1,8 +1,12 @@
 """What only the maker of a model can say about it; the bundle's card and its licence fields take it from here."""
 
+import re
+
 from pydantic import Field, field_validator
 
 from pipeline.frozen import Frozen
+
+_OWN = re.compile(r"LicenseRef-[A-Za-z0-9.-]+\Z")  # SPDX 2.3, annex D: a licence that is not on its list
 
 
 class CardConfig(Frozen):
@@ -17,6 +21,6 @@ class CardConfig(Frozen):
     def _is_spdx(cls, expression: str | None) -> str | None:
         from cyclonedx.spdx import is_expression
 
-        if expression is not None and not is_expression(expression):
-            raise ValueError(f"{expression!r} is no SPDX licence expression, such as MIT or Apache-2.0 OR CC-BY-4.0")
+        if not (expression is None or is_expression(expression) or _OWN.match(expression)):
+            raise ValueError(f"{expression!r} is no SPDX licence expression, such as MIT or LicenseRef-ours")
         return expression

@@ -3,7 +3,6 @@
 They are drawn from a seed, not taken from the data: nobody's examples leave with the model.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 PROBES, INPUTS = "probes.safetensors", "inputs"
 COUNT = 16
+_PROGRAMS = ("tensorrt",)  # an engine holds code for one GPU
 # How far a logit may be from the stored one, relative to the largest stored one (at least 1). The files are the same to
 # the byte; processors differ in the order of sums, in fp16 arithmetic, and in whether 8-bit products saturate.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1e-1}
@@ -50,7 +50,8 @@ def make_probes(folder: Path, bundle: "Bundle") -> bytes:
     from safetensors.numpy import save
 
     inputs = probe_inputs(bundle.task)
-    return save({INPUTS: inputs} | {name: open_model(folder, model)(inputs) for name, model in bundle.models.items()})
+    runs = {name: open_model(folder, model, trusted=True) for name, model in bundle.models.items()}
+    return save({INPUTS: inputs} | {name: run(inputs) for name, run in runs.items()})
 
 
 def read_probes(data: bytes, bundle: "Bundle") -> dict[str, np.ndarray]:
@@ -79,43 +80,27 @@ def read_probes(data: bytes, bundle: "Bundle") -> dict[str, np.ndarray]:
     return found
 
 
-def open_model(folder: Path, model: "BundleModel", threads: int = 1) -> Run:
+def open_model(folder: Path, model: "BundleModel", trusted: bool = False, threads: int = 1) -> Run:
     """A model of a bundle, ready to run.
 
+    Args:
+        trusted: whoever signed the bundle is known: formats that are programs are opened too.
+
     Raises:
-        BundleError: of a format that this edgestill does not know.
-        ExportError: its runtime refuses the file, or is not here; says why.
+        ExportError: its format is not known, its runtime is not here or refuses it, or it must not be trusted.
     """
     if model.format not in FORMATS:
-        raise BundleError([f"{model.file} is of the format {model.format!r}; known: {', '.join(FORMATS)}"])
+        raise ExportError(f"{model.file} is of the format {model.format!r}; known here: {', '.join(FORMATS)}")
     opener = FORMATS[model.format](ExportConfig())
     reason = opener.missing()
+    if opener.runtime in _PROGRAMS and not trusted:
+        reason = f"a {opener.runtime} file is a program; give --public-key, the key of a signer you trust, to run it"
     if reason is not None:
-        raise ExportError(f"{model.format}: {reason}")
+        raise ExportError(f"{model.file}: {reason}")
     try:
         return opener.open(folder / model.file, threads)
     except Exception as error:  # the runtimes' own kinds, which share no base
         raise ExportError(f"{model.file} is refused by {model.runtime}: {_line(error)}") from None
-
-
-def differs(model: "BundleModel", run: Run, probes: Mapping[str, np.ndarray]) -> str | None:
-    """How the model's answers to the probes differ from the stored ones beyond what machines may; None: they do not."""
-    expected = probes[model.format]
-    try:
-        found = np.asarray(run(probes[INPUTS]))
-    except Exception as error:  # as above
-        return f"{model.file} does not run on the probe inputs: {_line(error)}"
-    if found.shape != expected.shape or not np.isfinite(found).all():
-        return f"{model.file} gives logits {list(found.shape)}, not {list(expected.shape)} finite ones"
-    allowed = TOLERANCE.get(model.precision, TOLERANCE["int8"]) * max(1.0, float(np.abs(expected).max()))
-    worst = float(np.abs(found - expected).max())
-    if worst > allowed:
-        changed = int((found.argmax(1) != expected.argmax(1)).sum())
-        return (
-            f"{model.file} answers the probe inputs otherwise here: logits differ by up to {worst:.2g} (allowed "
-            f"{allowed:.2g}), {changed} of {len(expected)} answers"
-        )
-    return None
 
 
 def _line(error: BaseException) -> str:

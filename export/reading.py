@@ -6,7 +6,7 @@ that was not checked: what a caller opens are the very bytes that were hashed, n
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from export.bundle import BUNDLE, LABELS, SCHEMA, TOKENIZER, Bundle, BundleModel, labels_text
 from export.files import read_files
+from export.formats import FORMATS
 from export.manifest import MANIFEST, SIGNATURE, Manifest, first_problem, read_manifest
 from export.onnx_gate import check_onnx, check_onnx_bytes
 from export.signing import Signed, check_signature
@@ -46,6 +47,11 @@ class OpenedBundle:
         if name not in self.bundle.models:
             raise BundleError([f"this bundle has no model {name!r}; it has {', '.join(self.bundle.models)}"])
         return self.bundle.models[name]
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the key that the reader asked for signed it."""
+        return self.signed is not None and self.signed.trusted
 
     def model_bytes(self, name: str | None = None) -> bytes:
         """The first file of a model."""
@@ -143,9 +149,9 @@ def read_bundle(files: Mapping[str, bytes]) -> Bundle:
         bundle = Bundle.model_validate(content)
     except ValidationError as error:
         raise BundleError([f"{BUNDLE} does not keep to {SCHEMA}: {first_problem(error)}"]) from None
-    problems = [
-        f"{BUNDLE} speaks of {name[:120]!r}, which is not there" for name in bundle.needs() if name not in files
-    ]
+    problems = list(_misnamed(bundle))
+    missing = [name for name in bundle.needs() if name not in files]
+    problems += [f"{BUNDLE} speaks of {name[:120]!r}, which is not there" for name in missing]
     if not problems and files[LABELS] != labels_text(bundle.task):
         problems.append(f"{LABELS} does not hold the labels that {BUNDLE} has")
     if bundle.task.kind == "text" and not problems:
@@ -153,6 +159,15 @@ def read_bundle(files: Mapping[str, bytes]) -> Bundle:
     if problems:
         raise BundleError(problems)
     return bundle
+
+
+def _misnamed(bundle: Bundle) -> Iterator[str]:
+    """Models that are not what their format's name says: how a file is checked and opened hangs on it."""
+    for name, model in bundle.models.items():
+        kind = FORMATS.get(name)
+        told = (model.runtime, model.precision, model.file.endswith(kind.suffix if kind else ""))
+        if kind is not None and told != (kind.runtime, kind.precision, True):
+            yield f"{BUNDLE} has {model.file[:120]!r} for {model.runtime[:40]!r} as {name}, which is another form"
 
 
 def _schema(content: Any) -> str:

@@ -10,6 +10,7 @@ from distill.result import DistillResult
 from export.bundle import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics, write_bundle
 from export.formats import FORMATS, Run
 from export.interface import describe_input, describe_output
+from export.manifest import MANIFEST, read_manifest
 from export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
 from export.result import ProfileResult
 from flows.delivery import ReportResult
@@ -61,8 +62,9 @@ def test_and_bundle(
         **_provenance(stage),
     )
     files, tokenizer = {form.model.file: form.path for form in shipped.values()}, stage.tokenizer()
-    stage.run.write_folder("bundle", lambda folder: write_bundle(folder, bundle, files, tokenizer))
-    return ReportResult(**scores, bundle="bundle", report="report.html")
+    folder = stage.run.write_folder("bundle", lambda folder: write_bundle(folder, bundle, files, tokenizer))
+    digest = read_manifest((folder / MANIFEST).read_bytes()).digest
+    return ReportResult(**scores, bundle="bundle", report="report.html", digest=digest)
 
 
 def _shipped(stage: Stage, profiled: ProfileResult, test: ImageSplit) -> tuple[dict[str, Shipped], str]:

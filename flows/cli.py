@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.bundle_commands import register as register_bundle_commands
+
 if TYPE_CHECKING:
     from flows.config import RunConfig
     from flows.outcome import Outcome
@@ -204,6 +206,9 @@ def calibrate(
     for line in verdict(model):
         typer.echo(line, err=line.startswith("warning"))
     typer.echo(f"wrote {out}; search.latency={{source: model, model: {out}}} searches with it")
+
+
+register_bundle_commands(app)
 
 
 @app.command()

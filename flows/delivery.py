@@ -25,6 +25,7 @@ class ReportResult(Frozen):
     shipped: Metrics
     bundle: str
     report: str
+    digest: str = ""  # of the bundle; whoever keeps it can tell that nothing was altered since
 
 
 def export_models(stage: Stage, student: Candidate) -> ConvertResult:
