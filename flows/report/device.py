@@ -31,7 +31,8 @@ def section(profile: ProfileDocument) -> dict[str, Any]:
     """What the page and the run's report show of a profile."""
     roles = model_roles(profile)
     return {
-        "roles": roles,
+        "title": profile.title,
+        "warnings": profile.warnings,
         "headline": _headline(profile),
         "rows": [_row(result, roles) for result in profile.results],
         "has_energy": any(result.energy_mj is not None for result in profile.results),
@@ -107,7 +108,7 @@ def _setting(profile: ProfileDocument, batch: int, threads: int, roles: Mapping[
         "legend": [(roles[r.model], r.model, milliseconds(r.summary.percentiles.get("p50_ms"))) for r in results],
         "histogram": histogram(samples, roles),
         "steadiness": steadiness(results, roles, turn),
-        "hidden": f"{hidden:,} slower calls, up to {slowest} ms, are off the chart." if hidden else "",
+        "hidden": f"Calls off the chart: {hidden:,}, up to {slowest} ms." if hidden else "",
     }
 
 
