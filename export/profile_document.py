@@ -25,7 +25,7 @@ class GivenInput(Frozen):
 
 
 class ColdStart(Frozen):
-    """Of one fresh process; the import is numpy's and onnxruntime's."""
+    """Of one fresh process; the import is onnxruntime's, with numpy there."""
 
     import_ms: Milliseconds
     load_ms: Milliseconds
@@ -116,9 +116,9 @@ class ProfileDocument(Frozen):
     runtime: Runtime
     method: dict[str, Any]
     models: dict[str, MeasuredModel]
-    results: tuple[Result, ...]
+    results: tuple[Result, ...] = Field(min_length=1)
     comparisons: tuple[Comparison, ...]
-    loads: tuple[dict[str, float | None], ...]  # of each process
+    loads: tuple[dict[str, float | None], ...] = Field(min_length=1)  # of each process
     energy: str
     warnings: tuple[str, ...]
 

@@ -59,9 +59,11 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def milliseconds(value: float | None) -> str:
-    """Four significant digits at most, and none below the microsecond."""
+    """Three or four significant digits, and none below a tenth of a microsecond."""
     if value is None:
         return "–"
+    if value < 0.1:
+        return f"{value:.4f}"
     return f"{value:.3f}" if value < 10 else f"{value:.2f}" if value < 100 else f"{value:,.1f}"
 
 

@@ -12,7 +12,7 @@ from flows.report.device_charts import histogram, steadiness
 from flows.report.palette import COLOURS, baseline_looks
 from flows.words import size
 
-_NOTHING = "–"
+_NOTHING, _YES = "–", {True: "yes", False: "no"}
 
 
 def render_profile(profile: ProfileDocument) -> str:
@@ -125,7 +125,7 @@ def _model(profile: ProfileDocument, name: str) -> dict[str, Any]:
             ("inputs", inputs),
             ("load", _each(cold.load_ms for cold in model.cold)),
             ("first call", _each(cold.first_call_ms for cold in model.cold)),
-            ("numpy and runtime imported in", _each(cold.import_ms for cold in model.cold)),
+            ("runtime imported in", _each(cold.import_ms for cold in model.cold)),
             ("peak memory of the process", size(max(peak)) if peak else "not known"),
             ("of it the model's", size(max(added)) if added else "not known"),
         ],
@@ -142,16 +142,23 @@ def _device(profile: ProfileDocument) -> list[tuple[str, str]]:
     ram = device.get("ram_bytes")
     shown = {key: value for key, value in device.items() if key != "ram_bytes" and value is not None}
     return [
-        *((key.replace("_", " "), str(value)) for key, value in shown.items()),
+        *(
+            (key.replace("_", " "), _YES[value] if isinstance(value, bool) else str(value))
+            for key, value in shown.items()
+        ),
         ("memory", size(int(ram)) if ram else "not known"),
         *([] if "governor" in shown else [("governor", "not shown by this system")]),
         ("runtime", f"{runtime.name}, {runtime.provider}, graph optimisations: {runtime.graph_optimization}"),
         ("threads between operators", str(runtime.inter_op_threads)),
         ("waiting threads", "spin" if runtime.spinning else "sleep"),
-        ("load average before", _NOTHING if not profile.loads else str(profile.loads[0].get("average_before"))),
+        ("load average before", _figure(profile.loads[0].get("average_before"))),
         ("cores that others kept busy", f"{max(b or 0.0 for b in busy):.2f} at most" if busy else "not known"),
         ("energy", profile.energy),
     ]
+
+
+def _figure(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:.2f}"
 
 
 def _method(profile: ProfileDocument) -> list[tuple[str, str]]:

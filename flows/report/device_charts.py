@@ -49,6 +49,7 @@ def steadiness(results: Sequence[Result], roles: Mapping[str, str], turn: int) -
         ends = [0.0]
         for process in results[0].processes:
             ends.append(ends[-1] + len(process.samples_ms) // turn)
+        drawn: list[float] = []
         for result in results:
             typical = float(np.median([value for process in result.processes for value in process.samples_ms]))
             for start, process in zip(ends, result.processes, strict=False):
@@ -56,6 +57,7 @@ def steadiness(results: Sequence[Result], roles: Mapping[str, str], turn: int) -
                 medians = np.median(np.reshape(process.samples_ms[: turns * turn], (turns, turn)), axis=1) / typical
                 step = max(1, turns // 150)  # no more points than the chart has pixels for
                 kept = np.median(medians[: turns // step * step].reshape(-1, step), axis=1)
+                drawn.extend(map(float, kept))
                 axes.plot(
                     start + step * (np.arange(len(kept)) + 0.5),
                     kept,
@@ -66,12 +68,15 @@ def steadiness(results: Sequence[Result], roles: Mapping[str, str], turn: int) -
             axes.axvline(end, color=COLOURS["muted"][0], linewidth=0.9, linestyle=(0, (2, 3)))
         middles = [(a + b) / 2 for a, b in itertools.pairwise(ends)]
         axes.set_xticks(middles, [f"process {number}" for number in range(1, len(ends))])
-        axes.set_ylim(*_around_one(axes.get_ylim()))
+        axes.set_ylim(*_around_one(drawn))
         axes.set_ylabel("median of a turn, relative")
 
     return draw(*_HALF, paint)
 
 
-def _around_one(limits: tuple[float, float]) -> tuple[float, float]:
-    """A steady line must look steady: ten percent to each side at least."""
-    return min(limits[0], 0.9), max(limits[1], 1.1)
+def _around_one(values: Sequence[float]) -> tuple[float, float]:
+    """A steady line must look steady: ten percent to each side at least; a rare spike does not squeeze the rest."""
+    import numpy as np
+
+    low, high = np.quantile(values, [0.01, 0.99])
+    return min(float(low) * 0.98, 0.9), max(float(high) * 1.02, 1.1)
