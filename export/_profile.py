@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(profile_text(found))
-    out = Path(given.out)
+    out = Path(given.out) if given.out else (HERE.parent if Path.cwd() == HERE else Path()) / "profile.json"
     out.write_text(json.dumps(found) + "\n", encoding="utf-8")
     print(f"wrote {out}")
     return 0
@@ -61,7 +61,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--inputs", metavar="FILE.npy", help="real examples; default: random ones")
     parser.add_argument("--length", type=int, help="of texts, in tokens; default: the longest that it takes")
     parser.add_argument("--seed", type=int, default=0, help="draws the random examples")
-    parser.add_argument("--out", default="profile.json")
+    parser.add_argument("--out", help="default: profile.json here, but never among the bundle's own files")
     return parser.parse_args(arguments)
 
 

@@ -75,7 +75,8 @@ def model(path):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """What profile.py needs of a bundle: its card and its models."""
-    folder = tmp_path_factory.mktemp("bundle")
+    folder = tmp_path_factory.mktemp("run") / "bundle"
+    folder.mkdir()
     write_classifier(folder / "model.onnx")
     write_classifier(folder / "model.int8.onnx", hidden=2048)
     models = {
@@ -140,17 +141,28 @@ def test_its_statistics_and_its_stopwatch_give_the_package_s_numbers(folder):
 
 
 def test_it_runs_beside_a_bundle_and_writes_what_the_package_reads(folder):
+    before = sorted(folder.iterdir())
     command = [sys.executable, "profile.py", "--model", "all", "--batch", "1,2", "--duration", "0.02", "--repeats", "2"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 100
-    found = read_profile(folder / "profile.json")
+    assert before == sorted(folder.iterdir())  # or `edgestill verify` would find a file that does not belong
+    found = read_profile(folder.parent / "profile.json")
     assert found.architecture == "resnet:1-1-1/4-6-8"
     assert set(found.models) == {"fp32", "int8"}  # openvino is not onnxruntime's
     assert [(r.model, r.batch) for r in found.results] == [("fp32", 1), ("int8", 1), ("fp32", 2), ("int8", 2)]
     assert {(c.model, c.against) for c in found.comparisons} == {("int8", "fp32")}
     assert found.remeasure == "python profile.py --model all --batch 1,2 --duration 0.02 --repeats 2"
     assert "int8: 0." in done.stdout
+
+
+def test_files_beside_it_are_not_taken_for_modules(folder, tmp_path):
+    for name in ("profile.py", "bundle.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "numpy.py").write_text("print('executed')", encoding="utf-8")
+    done = subprocess.run([sys.executable, "profile.py", "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "executed" not in done.stdout
 
 
 def test_it_says_in_a_sentence_what_it_cannot_measure(folder):

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 from export.device_profile import Model, Settings, profile_files
+from export.probe import ProbeSettings
 from export.profile_document import read_profile
 from export.to_onnx import to_onnx
+from flows import cli
 from flows.calibrate import Inputs, calibrate
 from flows.profile import settings_of
 from flows.profiled import are_profiles, latencies_of_profiles
 from flows.report.device import render_profile
 from pipeline.blocks import CifarResNet
 from pipeline.errors import ConfigError, DataError
+from pipeline.timing import TimingConfig
 from search.latency_model import read_latency_model
 from search.spaces import ResNetConfig, ResNetSpace
 
@@ -104,19 +107,21 @@ class Planted:
     ],
 )
 def test_what_cannot_be_profiled_is_one_sentence_and_runs_nothing(
-    edgestill, files, tmp_path, content, arguments, reason
+    files, tmp_path, content, arguments, reason, monkeypatch, capfd
 ):
+    monkeypatch.chdir(tmp_path)
     if content == "model":
         shutil.copyfile(files / "student.onnx", tmp_path / "m.onnx")
     elif content is not None:
         (tmp_path / "m.onnx").write_bytes(content)
     np.save(tmp_path / "planted.npy", np.array([Planted()], dtype=object), allow_pickle=True)
-    done = edgestill("profile", "m.onnx", *arguments, *QUICK, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ")
-    assert len(done.stderr.splitlines()) == 1
-    assert reason in done.stderr
-    assert "executed" not in done.stdout + done.stderr
+    code = cli._guarded(["profile", "m.onnx", *arguments, *QUICK], debug=False)
+    printed = capfd.readouterr()
+    assert code == 2, printed.err
+    assert printed.err.startswith("error: ")
+    assert len(printed.err.splitlines()) == 1
+    assert reason in printed.err
+    assert "executed" not in printed.out + printed.err
     assert not (tmp_path / "profile.json").exists()
 
 
@@ -156,9 +161,6 @@ def test_profiles_of_a_device_are_its_latencies(profiles, document):
 
 def test_a_latency_model_is_fitted_to_profiles(profiles, tmp_path):
     options = ["blocks=[[1,2,3],[1,2,3],[1,2,3]]", "widths=[[4,6],[6,8],[8]]"]
-    from export.probe import ProbeSettings
-    from pipeline.timing import TimingConfig
-
     calibrate(
         "resnet", options, Inputs(None, "1x8x8", 3), tmp_path / "device.json", samples=60,
         settings=ProbeSettings(TimingConfig(), 1, 1), seed=0, from_csv=[profiles], column=None, device=None,
