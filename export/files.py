@@ -47,10 +47,11 @@ def read_regular(path: Path, limit: int, follow: bool = True) -> bytes:
         descriptor = os.open(path, flags)  # not blocking: a pipe would wait for its writer
     except OSError as error:
         raise BundleError([f"{path} cannot be read: {error.strerror}"]) from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise BundleError([f"{path} is not a plain file"])
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleError([f"{path} is not a plain file"])
         data = file.read(limit + 1) if status.st_size <= limit else b""
     if status.st_size > limit or len(data) > limit:
         raise BundleError([f"{path} has {max(status.st_size, len(data)):,} bytes; at most {limit:,} are read"])

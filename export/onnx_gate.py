@@ -62,23 +62,26 @@ def check_onnx_bytes(data: bytes, name: str) -> Any:
         raise BundleError([f"{name} is no ONNX model, or is truncated"]) from None
     if not model.graph.node:
         raise BundleError([f"{name} is no ONNX model: there is no operator in it"])
-    problems = list(dict.fromkeys(_problems(model)))
-    if not problems:
-        problems = _refused_by_onnx(model)
-    if problems:
-        raise BundleError([f"{name} {problem}" for problem in problems[:5]])
+    problem = next(_problems(model), None) or _refused_by_onnx(model)
+    if problem is not None:
+        raise BundleError([f"{name} {problem}"])
     return model
 
 
 def _problems(model: Any) -> Iterator[str]:
+    from onnx.defs import onnx_opset_version
+
+    yield from _graph_problems(model.graph, depth=0)
+    newest = onnx_opset_version()
     for opset in model.opset_import:
         if opset.domain not in _DOMAINS:
             yield f"asks for the operators of {opset.domain[:80]!r}, which are not ONNX's"
+        elif opset.domain != "com.microsoft" and not 1 <= opset.version <= newest:
+            yield f"asks for ONNX's operator set {opset.version}; 1 to {newest} are known here"
     if model.functions:
         yield f"defines functions of its own ({model.functions[0].name[:80]!r}); operators must be ONNX's"
     if model.training_info:
         yield "holds a training graph"
-    yield from _graph_problems(model.graph, depth=0)
 
 
 def _graph_problems(graph: Any, depth: int) -> Iterator[str]:
@@ -159,18 +162,18 @@ def _elements(tensor: Any) -> int | None:
 _SMALL = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
 
 
-def _refused_by_onnx(model: Any) -> list[str]:
-    """What ONNX's own checker says, and tensors that would not fit in memory."""
+def _refused_by_onnx(model: Any) -> str | None:
+    """What ONNX's own checker says, or a tensor that would not fit in memory."""
     import onnx
 
     try:
         onnx.checker.check_model(model)
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as error:  # the checker's and the inference's kinds share no base
-        return [f"is refused by ONNX's own checker: {(str(error).strip().splitlines() or ['no reason'])[0][:200]}"]
+        return f"is refused by ONNX's own checker: {(str(error).strip().splitlines() or ['no reason'])[0][:200]}"
     values = (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
-    return [
-        f"computes the tensor {value.name[:80]!r} of {size:,} elements; at most {MAX_ELEMENTS:,} are allowed"
-        for value in values
-        if (size := math.prod(max(1, side.dim_value) for side in value.type.tensor_type.shape.dim)) > MAX_ELEMENTS
-    ]
+    for value in values:
+        size = math.prod(max(1, side.dim_value) for side in value.type.tensor_type.shape.dim)
+        if size > MAX_ELEMENTS:
+            return f"computes the tensor {value.name[:80]!r} of {size:,} elements; at most {MAX_ELEMENTS:,} are allowed"
+    return None

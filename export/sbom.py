@@ -94,16 +94,24 @@ def _licences(stated: str | None, classifiers: tuple[str, ...]) -> list[Any]:
 
     factory = LicenseFactory()
     known = sorted({_CLASSIFIERS[words] for words in classifiers if words in _CLASSIFIERS})
-    for text in (stated, " OR ".join(known)):
+    for text in (_SPELLINGS.get(stated or "", stated), " OR ".join(known)):
         if text and text.upper() != "UNKNOWN":
             made = factory.make_from_string(text.strip())
             if not isinstance(made, DisjunctiveLicense) or made.id is not None:
                 return [made]
-    words = (stated or "").strip().splitlines()
-    name = words[0][:100] if words else next((c.rsplit(" :: ", 1)[-1] for c in classifiers), "")
+    words = (stated or "").strip()
+    if not words or "\n" in words:  # a whole licence's text says less than a classifier
+        words = next((c.rsplit(" :: ", 1)[-1] for c in classifiers), "") or words
+    name = next(iter(words.splitlines()), "")[:100]
     return [factory.make_with_name(name)] if name else []
 
 
+_SPELLINGS = {  # of common packages
+    "BSD 2-Clause License": "BSD-2-Clause",
+    "BSD 3-Clause License": "BSD-3-Clause",
+    "3-Clause BSD License": "BSD-3-Clause",
+    "Apache 2.0 License": "Apache-2.0",
+}
 _CLASSIFIERS = {  # of PyPI, where they name one licence of SPDX's list
     "License :: OSI Approved :: MIT License": "MIT",
     "License :: OSI Approved :: Apache Software License": "Apache-2.0",

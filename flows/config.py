@@ -4,6 +4,7 @@ Every mistake in it is reported at once, each as a line: where, what was found, 
 """
 
 import re
+import reprlib
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -185,6 +186,8 @@ def _read(path: Path) -> str:
 def _yaml_mapping(text: str, source: str) -> dict[str, Any]:
     try:
         found = yaml.safe_load(text)
+    except RecursionError:
+        raise ConfigError([f"{source} is not YAML that is read here: it nests too deep"]) from None
     except yaml.YAMLError as error:
         raise ConfigError([f"{source} is not YAML: {' '.join(str(error).split())}"]) from None
     if found is None:
@@ -201,8 +204,8 @@ def _parse_setting(setting: str) -> dict[str, Any]:
         raise ConfigError([f"--set {setting}: expected dotted.key=value, such as search.budget.max_params=50000"])
     try:
         value: Any = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError([f"--set {setting}: the value is not YAML"]) from None
+    except (yaml.YAMLError, RecursionError):
+        raise ConfigError([f"--set {setting[:200]}: the value is not YAML"]) from None
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
         value = float(value)  # YAML 1.1 reads 1e-3 as a string
     for key in reversed(keys):
@@ -280,6 +283,10 @@ def _quoted(context: Mapping[str, Any]) -> list[str]:
     return re.findall(r"'([^']*)'", str(context.get("expected_tags", context.get("expected", ""))))
 
 
+# YAML's aliases can make a value of a few lines have more elements than there is memory.
+_bounded = reprlib.Repr(maxlevel=4, maxlist=20, maxtuple=20, maxdict=20, maxstring=200, maxother=200)
+
+
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = _bounded.repr(value)
     return text if len(text) <= 80 else text[:77] + "…"

@@ -42,7 +42,8 @@ def summary(outcome: Outcome, *, plain: bool) -> str:
     table = _table("", *SUMMARY_COLUMNS)
     for row in summary_rows(outcome):
         table.add_row(*row)
-    return f"\n{headline(outcome)}\n{_text(table, plain)}bundle  {outcome.bundle}\nreport  {outcome.report}"
+    where = f"bundle  {outcome.bundle}\ndigest  {outcome.tested.digest}\nreport  {outcome.report}"
+    return f"\n{headline(outcome)}\n{_text(table, plain)}{where}"
 
 
 def rank_check_summary(result: RankCheckResult, *, plain: bool) -> str:
@@ -77,7 +78,8 @@ def show_run(run: RunDir) -> str:
     elif config.rank_check.only:
         where = [rank_check_summary(run.read("rank_check", RankCheckResult), plain=True)]
     else:
-        where = [f"bundle  {run.root / 'bundle'}", f"report  {run.root / 'report.html'}"]
+        digest = run.read("report", ReportResult).digest
+        where = [f"bundle  {run.root / 'bundle'}", f"digest  {digest}", f"report  {run.root / 'report.html'}"]
     return "\n".join([*lines, "", *where])
 
 

@@ -1,0 +1,167 @@
+"""Whole bundles of small networks, made once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+from export.bundle import (
+    Bundle,
+    BundleModel,
+    ClassQuality,
+    Licences,
+    Quality,
+    TestMetrics,
+    describe_input,
+    describe_output,
+    write_bundle,
+)
+from export.interface import with_interface
+from export.parity import check_parity
+from export.to_onnx import to_onnx
+from pipeline.blocks import CifarResNet
+from pipeline.cost import Cost
+from pipeline.task import Task
+from pipeline.text_transformer import TextTransformer
+from pipeline.tokens import TokenizerConfig, make_coder
+
+HEIGHT, WIDTH, CLASSES = 10, 8, 6
+LABELS = ("cat", "dog", "grün", "a b", "<tag>", "sixth")
+TEXTS = ["the film is a joy", "dull and much too long", "a moving story of a dog", "it was poor"]
+
+
+class Made(NamedTuple):
+    """Unpacks as (folder, network, bundle)."""
+
+    folder: Path
+    network: nn.Module
+    bundle: Bundle
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory, make_task, make_split) -> Callable[..., Made]:
+    """(channels, interface="raw") to a complete bundle of an image classifier."""
+    made: dict[tuple[int, str], Made] = {}
+
+    def make(channels: int, interface: str = "raw") -> Made:
+        if (channels, interface) not in made:
+            folder = tmp_path_factory.mktemp("bundle")
+            made[channels, interface] = _image_bundle(folder, channels, interface, make_task, make_split)
+        return made[channels, interface]
+
+    return make
+
+
+def _image_bundle(folder: Path, channels: int, interface: str, make_task, make_split) -> Made:
+    torch.manual_seed(channels)
+    task = make_task(channels, side=WIDTH, classes=CLASSES).model_copy(
+        update={"input_shape": (channels, HEIGHT, WIDTH), "labels": LABELS}
+    )
+    network = CifarResNet((1, 1, 1), (4, 6, 8), num_classes=CLASSES, mean=task.mean, std=task.std)
+    network.train()(torch.rand(32, *task.input_shape))
+    torch.nn.init.normal_(network.linear.weight, std=20)
+    network.eval()
+    with torch.no_grad():  # no class wins by default
+        network.linear.bias -= network(torch.rand(256, *task.input_shape)).mean(0)
+    split = make_split(task, 8)
+    data = to_onnx(network, task.input_shape, 20)
+    (folder / "raw.onnx").write_bytes(data)
+    parity = check_parity(network, folder / "raw.onnx", {"validation": split}, task.input_shape)
+    data = with_interface(data, interface, split.batch(torch.arange(8)).inputs.contiguous().numpy())
+    return _bundle(folder, network, task, data, parity, interface)
+
+
+@pytest.fixture(scope="session")
+def text_bundle(tmp_path_factory, make_split) -> Made:
+    """A complete bundle of a text classifier."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("text-bundle")
+    coder = make_coder(TEXTS, TokenizerConfig(vocab_size=200), 12)
+    task = Task(kind="text", labels=("good", "bad"), input_shape=(coder.length,), vocab_size=coder.vocab_size)
+    network = TextTransformer(task, depth=1, heads=2, head_width=4, feed_forward=1).eval()
+    torch.nn.init.normal_(network.linear.weight, std=5)
+    data = to_onnx(network, task.input_shape, 20, task.vocab_size)
+    (folder / "raw.onnx").write_bytes(data)
+    split = {"validation": make_split(task, 8)}
+    parity = check_parity(network, folder / "raw.onnx", split, task.input_shape, task.vocab_size)
+    return _bundle(folder, network, task, data, parity, "raw", coder.json)
+
+
+def _bundle(folder, network, task, data, parity, interface, tokenizer=None) -> Made:
+    model = folder / "student.onnx"
+    model.write_bytes(data)
+    metrics = {
+        name: TestMetrics(test_accuracy=accuracy, n=450)
+        for name, accuracy in (("teacher", 0.98), ("student", 0.95), ("shipped", 0.9512))
+    }
+    shipped = BundleModel(
+        file="model.onnx",
+        format="fp32",
+        precision="fp32",
+        runtime="onnxruntime",
+        bytes=len(data),
+        parity=parity,
+        test_accuracy=0.9512,
+        latency={"n": 130, "p50_ms": 0.25},
+    )
+    bundle = Bundle(
+        schema="edgestill.bundle/2",
+        name="digits",
+        created="2025-01-01T00:00:00+00:00",
+        task=task,
+        interface=interface,
+        input=describe_input(task, interface),
+        output=describe_output(task, interface),
+        models={"fp32": shipped},
+        default="fp32",
+        architecture="resnet:1-1-1/4-6-8",
+        methods=({"name": "kd", "temperature": 4.0},),
+        data={"name": "digits", "description": "", "sizes": {"train": 1000, "test": 450}},
+        metrics=metrics,
+        quality=Quality(
+            classes=tuple(ClassQuality(label=label, n=75, precision=0.9, recall=None) for label in task.labels),
+            ece=0.0123,
+            ece_bins=15,
+            confidence=0.96,
+            robustness={"contrast halved": 0.5},
+            robustness_n=450,
+        ),
+        cost={"teacher": Cost(params=853_018, flops=10**7), "student": Cost(params=12_345, flops=10**5)},
+        latency={
+            "runtime": "onnxruntime 1",
+            "threads": 1,
+            "teacher": {"n": 130, "p50_ms": 1.0},
+            "student": {"n": 130, "p50_ms": 0.25},
+            "speedup": 4.0,
+            "speedup_interval": (3.9, 4.1),
+        },
+        budget={"max_params": 20_000, "max_flops": None},
+        use={"intended": "sorting *parcels*", "limits": ""},
+        licences=Licences(model="MIT"),
+        seeds={"run": 0},
+        versions={"torch": "2"},
+        machine={"cpu": "a CPU"},
+        git_commit=None,
+        config_digest="0123456789abcdef",
+    )
+    target = folder / "bundle"
+    target.mkdir()
+    write_bundle(target, bundle, {"model.onnx": model}, tokenizer)
+    return Made(target, network, bundle)
+
+
+@pytest.fixture
+def copy_of(tmp_path) -> Callable[[Made], Path]:
+    """A bundle's folder that a test may spoil."""
+
+    def copy(made: Made) -> Path:
+        target = tmp_path / "bundle"
+        target.mkdir()
+        for path in made.folder.iterdir():
+            (target / path.name).write_bytes(path.read_bytes())
+        return target
+
+    return copy
