@@ -8,7 +8,7 @@ demo: .venv/.installed  ## the whole chain on scikit-learn's digits, in a few mi
 	$(BIN)/edgestill run --preset digits
 
 test: .venv/.installed  ## the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: .venv/.installed  ## what CI checks besides the tests
 	$(BIN)/ruff check .

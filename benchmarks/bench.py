@@ -1,11 +1,13 @@
 """What a benchmark of methods runs on; each file in benchmarks/tasks/ makes one."""
 
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import yaml
 from torch import nn
 
 from distill.config import StudentTrainingConfig
@@ -35,3 +37,16 @@ def task_names() -> list[str]:
 def load_task(name: str) -> Make:
     """The `make` of a task's file."""
     return cast(Make, importlib.import_module(f"tasks.{name}").make)
+
+
+def parse_recipe(label: str) -> list[dict[str, Any]]:
+    """`hard+lelp(directions=kmeans)` as configurations of methods."""
+    methods = []
+    for part in re.split(r"\+(?![^(]*\))", label):
+        found = re.fullmatch(r"(\w+)(?:\((.*)\))?", part.strip())
+        if not found:
+            raise SystemExit(f"{part!r} is no method; expected name or name(key=value, …)")
+        settings = (item.partition("=") for item in (found[2] or "").split(",") if item.strip())
+        given: dict[str, Any] = {"name": found[1]}
+        methods.append(given | {key.strip(): yaml.safe_load(value) for key, _, value in settings})
+    return methods

@@ -6,6 +6,8 @@ All train the same student on the same images with the same batch size, the teac
 the product would; the preparation (the teacher's look at the data, a method's statistics) is timed by itself. Epochs
 of all take turns in a random order, the first of each is left out, and the ratio is a turn's to the supervised epoch of
 the same turn. Images are noise: what they show costs nothing. `--baseline random_affine` compares with another method.
+Every epoch here is a training's first, so `kd_aif(warmup_epochs=1)` weighs the examples anew in each: what it costs
+above `kd_aif` is the refresh. HARD's warm-up costs nothing, so time `hard(warmup_steps=0)`.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from bench import parse_recipe
 
 from distill.config import DistillConfig
 from distill.methods.base import Context
@@ -58,7 +61,7 @@ def main() -> None:
     epochs: dict[str, Callable[[], None]] = {"supervised": _epoch(student, Supervised(), train, arguments)}
     for label in arguments.methods:
         own = copy.deepcopy(student)
-        recipe = make_recipe(DistillConfig.model_validate({"methods": label.split("+")}).methods)
+        recipe = make_recipe(DistillConfig.model_validate({"methods": parse_recipe(label)}).methods)
         start = time.perf_counter()
         _prepare(recipe, Context(task, teacher, own, train, reference, _CPU, 0, _shipping(recipe, own)))
         print(f"{label}: preparation {time.perf_counter() - start:.2f} s")
@@ -109,7 +112,7 @@ def _epoch(
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=["kd"], help="recipes, parts joined by +")
+    parser.add_argument("--methods", nargs="+", default=["kd"], help="recipes, as in benchmarks/methods.py")
     parser.add_argument("--baseline", default="supervised")
     parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--side", type=int, default=32)

@@ -3,18 +3,21 @@
     python benchmarks/influence.py --data FOLDER --out FOLDER --seeds 5
 
 On the `mnist_noisy_*` tasks, whose flipped labels are known here and to `oracle` alone: AUROC of the influence for
-flips, by reference loss; then test accuracy of plain KD at three weights of the labels, of KD-AIF, of its weights
-shuffled, of the oracle (flips dropped from the start) and of a filter that drops as many examples as are flipped, those
-of the largest loss after the same warm-up (it is told the noise rate; KD-AIF is not). All weigh both terms under the
-teacher that memorised the flips, and the cross-entropy alone elsewhere. `clean` regimes have no flips.
+flips, by reference loss; then test accuracy of plain KD and of KD-AIF, each at three weights of the labels of which
+validation takes the best, and at that weight of KD-AIF with its weights shuffled, of the oracle (flips dropped from the
+start) and of a filter that drops as many examples as are flipped, those of the largest loss at the same moments (it is
+told the noise rate; KD-AIF is not). All weigh both terms under the teacher that memorised the flips, and the
+cross-entropy alone elsewhere. `clean` has no flips. Every training is kept in FOLDER/influence.jsonl as it ends, and is
+not repeated.
 """
 
 import argparse
 import copy
+import json
 import math
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,17 @@ _REGIMES = {  # teacher, share of flipped labels, what is weighed
     "good": ("good", 0.2, "ce"),
     "clean": ("noisy", 0.0, "ce"),
 }
+KINDS = ("kd", "kd_aif")
+WEIGHTS = (0.5, 0.9, 1.0)  # b, of the teacher's answers
+CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "kd_aif, reference ce": ("kd_aif", {"reference_loss": "ce"}),
+    "kd_aif, drop": ("kd_aif", {"weight_map": "drop"}),
+    "shuffled": ("kd_aif", {"control": "shuffled"}),
+    "small loss": ("small loss", {}),
+    "oracle": ("oracle", {}),
+}
+
+Row = dict[str, float]  # accuracies in per cent: test, last (epoch), validation; auroc, ess
 
 
 class Oracle(KDAIF):
@@ -85,47 +99,68 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     machine = describe_machine()
-    print(f"    python benchmarks/influence.py --data DATA --out OUT --seeds {arguments.seeds}\n")
+    first = f"--first-seed {arguments.first_seed} --seeds {arguments.seeds}"
+    print(f"    python benchmarks/influence.py {first} --data DATA --out OUT\n")
     print(f"{machine['cpu']}, 1 thread, torch {torch.__version__}; seeds {seeds[0]} to {seeds[-1]}, n = {len(seeds)}.")
     for regime in arguments.regimes:
-        rows = [_seed(regime, seed, arguments) for seed in seeds]
-        print("\n".join(_table(regime, rows)), flush=True)
+        print("\n".join(_table(regime, _regime(regime, seeds, arguments))), flush=True)
 
 
-def _seed(regime: str, seed: int, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Test and validation accuracy by method, in per cent, and the AUROC of what it ranked the examples by."""
-    teacher, share, apply_to = _REGIMES[regime]
-    bench, noisy = bench_of(teacher, seed, arguments.data, arguments.out, share)
-    flipped = noisy.splits.train.targets != noisy.right
-    base: dict[str, Any] = {"apply_to": apply_to} | dict(arguments.set)
-
-    def aif(**settings: Any) -> KDAIFConfig:
-        return KDAIFConfig.model_validate(base | settings)
-
-    methods: dict[str, Method] = {
-        **{f"kd(distill_weight={b})": KD(KDConfig(distill_weight=b)) for b in (0.5, 0.9, 1.0)},
-        "kd_aif": KDAIF(aif()),
-        "kd_aif, reference ce": KDAIF(aif(reference_loss="ce")),
-        "kd_aif, drop": KDAIF(aif(weight_map="drop")),
-        "shuffled": KDAIF(aif(control="shuffled")),
-        "small loss": SmallLoss(aif(), flipped),
-        "oracle": Oracle(aif(), flipped),
-    }
-    chosen = {name: method for name, method in methods.items() if not arguments.methods or name in arguments.methods}
-    rows = {name: _train(bench, noisy, method, flipped, seed) for name, method in chosen.items()}
-    teacher_accuracy = 100 * evaluate(bench.teacher, noisy.test, _CPU).accuracy
-    rows["teacher"] = {
-        "test": teacher_accuracy,
-        "last": teacher_accuracy,
-        "validation": math.nan,
-        "auroc": math.nan,
-        "ess": math.nan,
-    }
-    print(f"{regime} {seed}: " + "  ".join(f"{k} {v['test']:.2f}" for k, v in rows.items()), file=sys.stderr)
+def _regime(regime: str, seeds: Sequence[int], arguments: argparse.Namespace) -> dict[str, list[Row]]:
+    """A row of every seed, by method; the controls have the weight that is best for KD-AIF on validation."""
+    run = _Trainings(regime, arguments)
+    rows: dict[str, list[Row]] = {}
+    for kind in ("kd", "kd_aif"):
+        for b in WEIGHTS:
+            rows[_label(kind, b)] = [run(kind, {"distill_weight": b}, seed) for seed in seeds]
+    b = max(WEIGHTS, key=lambda b: _mean(rows[_label("kd_aif", b)], "validation"))
+    for name, (kind, settings) in CONTROLS.items():
+        rows[name] = [run(kind, {"distill_weight": b, **settings}, seed) for seed in seeds]
+    rows["teacher"] = [run("teacher", {}, seed) for seed in seeds]
     return rows
 
 
-def _train(bench: Bench, noisy: Noisy, method: Method, flipped: Tensor, seed: int) -> dict[str, float]:
+class _Trainings:
+    """Trains on demand, one seed's data and teacher at a time in memory, and keeps what came out."""
+
+    def __init__(self, regime: str, arguments: argparse.Namespace) -> None:
+        self._regime, self._arguments = regime, arguments
+        self._journal: Path = arguments.out / "influence.jsonl"
+        known = self._journal.read_text().splitlines() if self._journal.exists() else []
+        self._kept: dict[str, Row] = {line["key"]: line["row"] for line in map(json.loads, known)}
+        self._seed, self._made = -1, None
+
+    def __call__(self, kind: str, settings: dict[str, Any], seed: int) -> Row:
+        settings = dict(self._arguments.set) | settings
+        key = json.dumps([self._regime, kind, settings, seed], sort_keys=True)
+        if key not in self._kept:
+            row = self._train(kind, settings, seed)
+            with self._journal.open("a") as file:
+                file.write(json.dumps({"key": key, "row": row}) + "\n")
+            self._kept[key] = row
+            print(f"{self._regime} {seed} {kind} {settings}: {row['test']:.2f}", file=sys.stderr)
+        return self._kept[key]
+
+    def _train(self, kind: str, settings: dict[str, Any], seed: int) -> Row:
+        teacher, share, apply_to = _REGIMES[self._regime]
+        if self._seed != seed:
+            self._made = bench_of(teacher, seed, self._arguments.data, self._arguments.out, share)
+            self._seed = seed
+        assert self._made is not None
+        bench, noisy = self._made
+        if kind == "teacher":
+            accuracy = 100 * evaluate(bench.teacher, noisy.test, _CPU).accuracy
+            return {"test": accuracy, "last": accuracy, "validation": math.nan, "auroc": math.nan, "ess": math.nan}
+        flipped = noisy.splits.train.targets != noisy.right
+        if kind == "kd":
+            return _train(bench, noisy, KD(KDConfig.model_validate(settings)), flipped, seed)
+        config = KDAIFConfig.model_validate({"apply_to": apply_to} | settings)
+        methods = {"kd_aif": lambda: KDAIF(config)}
+        methods |= {"small loss": lambda: SmallLoss(config, flipped), "oracle": lambda: Oracle(config, flipped)}
+        return _train(bench, noisy, methods[kind](), flipped, seed)
+
+
+def _train(bench: Bench, noisy: Noisy, method: Method, flipped: Tensor, seed: int) -> Row:
     student, recipe = bench.make_student(seed), Recipe([method])
     teacher, splits = frozen(copy.deepcopy(bench.teacher)), bench.splits
     context = Context(
@@ -152,33 +187,42 @@ def _train(bench: Bench, noisy: Noisy, method: Method, flipped: Tensor, seed: in
     }
 
 
-def _table(regime: str, rows: list[dict[str, dict[str, float]]]) -> list[str]:
-    """Markdown; the best plain KD is the one of the highest mean validation accuracy."""
-    names = list(rows[0])
-    plain = [name for name in names if name.startswith("kd(")]
-    best = max(plain, key=lambda name: statistics.fmean(row[name]["validation"] for row in rows))
-    lines = ["", f"### {regime}", "", f"Best plain KD, by validation: `{best}`.", ""]
+def _table(regime: str, rows: dict[str, list[Row]]) -> list[str]:
+    """Markdown; the best of plain KD and of KD-AIF are those of the highest mean validation accuracy."""
+    plain, ours = (max((_label(k, b) for b in WEIGHTS), key=lambda m: _mean(rows[m], "validation")) for k in KINDS)
+    lines = ["", f"### {regime}", "", f"Best by validation: `{plain}`, `{ours}`, whose weight the controls have.", ""]
     lines += [
         "| method | test | against best plain KD | last epoch | against plain KD's | AUROC for flips | ESS / n |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name in names:
-        test = [row[name]["test"] for row in rows]
-        difference = _interval([row[name]["test"] - row[best]["test"] for row in rows]) if name != best else "–"
-        figures = [[row[name][key] for row in rows if not math.isnan(row[name][key])] for key in ("auroc", "ess")]
+    for name, own in rows.items():
+        test = [row["test"] for row in own]
+        figures = [[row[key] for row in own if not math.isnan(row[key])] for key in ("auroc", "ess")]
         shown = [f"{statistics.fmean(values):.3f}" if values else "–" for values in figures]
         lowest = f" (lowest {min(figures[0]):.3f})" if figures[0] else ""
-        mean = f"{statistics.fmean(test):.2f} ± {_std(test):.2f}"
-        ends = statistics.fmean(row[name]["last"] for row in rows)
-        later = _interval([row[name]["last"] - row[best]["last"] for row in rows]) if name != best else "–"
-        lines.append(f"| {name} | {mean} | {difference} | {ends:.2f} | {later} | {shown[0]}{lowest} | {shown[1]} |")
-    if "oracle" in names and "kd_aif" in names:
-        gained, most = (statistics.fmean(r[n]["test"] - r[best]["test"] for r in rows) for n in ("kd_aif", "oracle"))
-        lines += ["", f"KD-AIF closes {100 * gained / most:.0f} % of the oracle's gap."] if most > 0 else []
-    if "small loss" in names and "kd_aif" in names:
-        pairs = [row["kd_aif"]["test"] - row["small loss"]["test"] for row in rows]
-        lines += ["", f"KD-AIF against the small-loss filter: {_interval(pairs)}."]
+        against = [_against(rows, name, plain, key) if name != plain else "–" for key in ("test", "last")]
+        lines.append(
+            f"| {name} | {_mean(own, 'test'):.2f} ± {_std(test):.2f} | {against[0]} | {_mean(own, 'last'):.2f} | "
+            f"{against[1]} | {shown[0]}{lowest} | {shown[1]} |"
+        )
+    for key, when in (("test", "At the epoch that validation chose"), ("last", "At the last epoch")):
+        gained, most = (_mean(rows[name], key) - _mean(rows[plain], key) for name in (ours, "oracle"))
+        share = f", {100 * gained / most:.0f} % of the oracle's" if most > 0 and regime == "memorised" else ""
+        others = "; ".join(f"over {name} {_against(rows, ours, name, key)}" for name in ("small loss", "shuffled"))
+        lines += ["", f"{when}, KD-AIF gains {_against(rows, ours, plain, key)} over plain KD{share}; {others}."]
     return lines
+
+
+def _against(rows: Mapping[str, list[Row]], name: str, other: str, key: str) -> str:
+    return _interval([mine[key] - theirs[key] for mine, theirs in zip(rows[name], rows[other], strict=True)])
+
+
+def _mean(rows: list[Row], key: str) -> float:
+    return statistics.fmean(row[key] for row in rows)
+
+
+def _label(kind: str, b: float) -> str:
+    return f"{kind}(distill_weight={b})"
 
 
 def _interval(values: list[float]) -> str:
@@ -201,7 +245,6 @@ def _setting(text: str) -> tuple[str, str]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--regimes", nargs="+", choices=list(_REGIMES), default=list(_REGIMES))
-    parser.add_argument("--methods", nargs="*", default=[], help="some of the table's; default: all")
     parser.add_argument("--set", nargs="*", type=_setting, default=[], help="key=value of kd_aif's configuration")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=100)

@@ -17,7 +17,6 @@ import argparse
 import copy
 import json
 import math
-import re
 import shlex
 import statistics
 import sys
@@ -28,8 +27,7 @@ from typing import Any
 
 import scipy.stats
 import torch
-import yaml
-from bench import Bench, Make, load_task, task_names
+from bench import Bench, Make, load_task, parse_recipe, task_names
 
 from distill.config import DistillConfig, TuneConfig
 from distill.train import distill
@@ -50,25 +48,12 @@ def main() -> None:
     make = load_task(arguments.task)
     arguments.out.mkdir(parents=True, exist_ok=True)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    configs = {label: _parse(label) for label in arguments.methods}
+    configs = {label: parse_recipe(label) for label in arguments.methods}
     if arguments.tune:
         bench = make(arguments.first_seed - 1, arguments.data, arguments.out)
         configs = {label: _tuned(bench, label, methods, arguments) for label, methods in configs.items()}
     rows = [row for seed in seeds for row in _of_seed(make, seed, configs, arguments)]
     print(_report(rows, arguments, seeds))
-
-
-def _parse(label: str) -> list[dict[str, Any]]:
-    """`hard+lelp(directions=kmeans)` as configurations of methods."""
-    methods = []
-    for part in re.split(r"\+(?![^(]*\))", label):
-        found = re.fullmatch(r"(\w+)(?:\((.*)\))?", part.strip())
-        if not found:
-            raise SystemExit(f"{part!r} is no method; expected name or name(key=value, …)")
-        settings = (item.partition("=") for item in (found[2] or "").split(",") if item.strip())
-        given: dict[str, Any] = {"name": found[1]}
-        methods.append(given | {key.strip(): yaml.safe_load(value) for key, _, value in settings})
-    return methods
 
 
 def _config(bench: Bench, methods: Sequence[dict[str, Any]], training: Mapping[str, float]) -> DistillConfig:
@@ -111,7 +96,7 @@ def _of_seed(make: Make, seed: int, configs: dict[str, list[Any]], arguments: ar
     bench: Bench | None = None
     rows = []
     for label, methods in configs.items():
-        settings = digest(methods, arguments.epochs)[:16]
+        settings = digest(_whole(methods), arguments.epochs)[:16]
         if (settings, seed) not in kept:
             bench = bench or make(seed, arguments.data, arguments.out)
             row: Row = {"label": label, "seed": seed, "settings": settings} | _train(
@@ -124,6 +109,12 @@ def _of_seed(make: Make, seed: int, configs: dict[str, list[Any]], arguments: ar
             print(f"seed {seed}  {label}: {shown}  ({row['seconds']:.0f} s)", file=sys.stderr)
         rows.append(kept[settings, seed] | {"label": label})
     return rows
+
+
+def _whole(methods: list[Any]) -> list[Any]:
+    """With the defaults, so that a default that changes is another training."""
+    given, own = [m for m in methods if "training" not in m], [m for m in methods if "training" in m]
+    return [*DistillConfig.model_validate({"methods": given}).model_dump(mode="json")["methods"], *own]
 
 
 def _train(bench: Bench, methods: list[Any], seed: int, epochs: int | None) -> Row:

@@ -39,11 +39,11 @@ class KDAIFConfig(MethodConfig):
     )
     training_temperature: float = Field(4.0, gt=0, le=100, description="T of training_loss kd")
     damping: float = tunable(
-        0.3, gt=0, le=1000, tune=(0.1, 1.0), log=True, description="of the curvature, in units of its mean diagonal"
+        1.0, gt=0, le=1000, tune=(0.1, 3.0), log=True, description="of the curvature, in units of its mean diagonal"
     )
     weight_map: WeightMap = Field("sigmoid", description="each decreases in the influence; drop is 0 or 1")
     sharpness: float = tunable(
-        20.0, ge=0, le=1000, tune=(5.0, 50.0), log=True, description="of the map; 0 is uniform; exp wants about 2"
+        50.0, ge=0, le=1000, tune=(5.0, 100.0), log=True, description="of the map; 0 is uniform; exp wants about 2"
     )
     clip: float = Field(0.01, ge=0, lt=0.5, description="share of influences clipped at each end before the map")
     min_weight: float = Field(0.0, ge=0, le=1, description="of an example; the mean is 1")
@@ -53,8 +53,9 @@ class KDAIFConfig(MethodConfig):
     )
     mechanism: Mechanism = Field("student_only", description="whose training is weighted; the others copy the teacher")
     warmup_epochs: int = Field(2, ge=1, description="before the first weights; influence fades as the noise is fitted")
-    every: int = Field(0, ge=0, description="epochs between later updates; 0 keeps the first weights")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of the moving average over later updates")
+    updates: int = Field(3, ge=0, description="of the weights, in all; 1 keeps the first, 0 goes on to the end")
+    every: int = Field(2, ge=1, description="epochs between updates")
+    momentum: float = Field(0.0, ge=0, lt=1, description="of the moving average over updates")
     teacher_epochs: int = Field(5, ge=1, description="teacher_only, both_sequential: weighted training of the teacher")
     teacher_learning_rate: float = Field(0.01, gt=0, le=100, description="of the teacher's weighted training")
     teacher_batch_size: int = Field(64, ge=2, description="of the teacher's weighted training")
@@ -118,8 +119,8 @@ class KDAIF(Method):
     def end_epoch(self, epoch: int, student: nn.Module) -> None:
         if self.config.mechanism == "teacher_only":
             return
-        since = epoch + 1 - self.config.warmup_epochs
-        if since == 0 or (since > 0 and self.config.every > 0 and since % self.config.every == 0):
+        since, rounds = epoch + 1 - self.config.warmup_epochs, self.config.updates
+        if since >= 0 and since % self.config.every == 0 and (rounds == 0 or since // self.config.every < rounds):
             self._update(self._student, student, self._context.deployable())
             if self.config.mechanism == "simultaneous":
                 self._update(self._teacher, self._network, self._network)
