@@ -129,7 +129,8 @@ def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
             case "union_tag_not_found":
                 yield f"{place}.name: is missing; say which, of {', '.join(_tags_at(problem['loc']))}"
             case "literal_error":
-                yield f"{place}: unknown {found!r}; {nearest(str(found), _quoted(context))}"
+                close = nearest(found if isinstance(found, str) else "", _quoted(context))
+                yield f"{place}: unknown {_short(found)}; {close}"
             case "missing":
                 yield f"{place}: is required"
             case "value_error":
@@ -283,10 +284,8 @@ def _quoted(context: Mapping[str, Any]) -> list[str]:
     return re.findall(r"'([^']*)'", str(context.get("expected_tags", context.get("expected", ""))))
 
 
-# YAML's aliases can make a value of a few lines have more elements than there is memory.
-_bounded = reprlib.Repr(maxlevel=4, maxlist=20, maxtuple=20, maxdict=20, maxstring=200, maxother=200)
-
-
 def _short(value: Any) -> str:
-    text = _bounded.repr(value)
+    bounded = reprlib.Repr()  # YAML's aliases can make a few lines a value of more elements than there is memory
+    bounded.maxlevel, bounded.maxlist, bounded.maxdict, bounded.maxstring = 4, 20, 20, 200
+    text = bounded.repr(value)
     return text if len(text) <= 80 else text[:77] + "…"

@@ -13,7 +13,7 @@ from export.device.facts import energy_counter, load_between, memory_bytes, read
 from pipeline.stopwatch import take_turns
 
 PROVIDER = "CPUExecutionProvider"
-_EXAMPLES = 16  # different ones, cycled through
+_EXAMPLES, _MOST_BYTES = 16, 1 << 28  # different batches, cycled through; fewer where they are large
 _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -124,7 +124,7 @@ def make_call(path: str, task: Mapping[str, Any]) -> Callable[[], object]:
 
 
 def make_inputs(given: list[Any], task: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
-    """Batches for a model's inputs: of the file of examples where one is given, else random.
+    """Batches for a model's inputs, one at least: of the file of examples where one is given, else random.
 
     Raises:
         ValueError: no batch of this size or dtype goes in.
@@ -132,7 +132,14 @@ def make_inputs(given: list[Any], task: Mapping[str, Any]) -> list[dict[str, np.
     rng, real = np.random.default_rng(task["seed"]), None
     if task["examples"] is not None:
         real = np.load(task["examples"], allow_pickle=False)
-    return [{item.name: _array(item, rng, real, place, task) for item in given} for place in range(_EXAMPLES)]
+    batches: list[dict[str, np.ndarray]] = []
+    while len(batches) < _EXAMPLES and _bytes(batches[:1]) * (len(batches) + 1) <= _MOST_BYTES:
+        batches.append({item.name: _array(item, rng, real, len(batches), task) for item in given})
+    return batches
+
+
+def _bytes(batches: list[dict[str, np.ndarray]]) -> int:
+    return sum(array.nbytes for batch in batches for array in batch.values())
 
 
 def _array(item: Any, rng: np.random.Generator, real: np.ndarray | None, place: int, task: Mapping[str, Any]) -> Any:

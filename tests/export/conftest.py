@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -44,18 +44,25 @@ class Made(NamedTuple):
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory, make_task, make_split) -> Callable[..., Made]:
     """(channels, interface="raw") to a complete bundle of an image classifier."""
+    networks: dict[int, tuple[Any, ...]] = {}
     made: dict[tuple[int, str], Made] = {}
 
     def make(channels: int, interface: str = "raw") -> Made:
+        if channels not in networks:
+            folder = tmp_path_factory.mktemp("network")
+            networks[channels] = _image_network(folder, channels, make_task, make_split)
         if (channels, interface) not in made:
+            network, task, data, parity, examples = networks[channels]
             folder = tmp_path_factory.mktemp("bundle")
-            made[channels, interface] = _image_bundle(folder, channels, interface, make_task, make_split)
+            (folder / "raw.onnx").write_bytes(data)
+            wrapped = with_interface(data, interface, examples)
+            made[channels, interface] = _bundle(folder, network, task, wrapped, parity, interface)
         return made[channels, interface]
 
     return make
 
 
-def _image_bundle(folder: Path, channels: int, interface: str, make_task, make_split) -> Made:
+def _image_network(folder: Path, channels: int, make_task, make_split) -> tuple[Any, ...]:
     torch.manual_seed(channels)
     task = make_task(channels, side=WIDTH, classes=CLASSES).model_copy(
         update={"input_shape": (channels, HEIGHT, WIDTH), "labels": LABELS}
@@ -70,8 +77,7 @@ def _image_bundle(folder: Path, channels: int, interface: str, make_task, make_s
     data = to_onnx(network, task.input_shape, 20)
     (folder / "raw.onnx").write_bytes(data)
     parity = check_parity(network, folder / "raw.onnx", {"validation": split}, task.input_shape)
-    data = with_interface(data, interface, split.batch(torch.arange(8)).inputs.contiguous().numpy())
-    return _bundle(folder, network, task, data, parity, interface)
+    return network, task, data, parity, split.batch(torch.arange(8)).inputs.contiguous().numpy()
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from onnx import TensorProto, helper
 from export.device.facts import describe_device, energy_counter, load_between, read_load
 from export.device.judge import warnings_of
 from export.device.text import profile_text
+from export.device.worker import make_inputs
 from export.device_profile import Model, Settings, profile_files
 from export.profile_document import read_profile
 from export.profile_script import profile_script
@@ -272,6 +274,13 @@ def test_bytes_token_ids_and_real_examples_go_in(tmp_path):
     real = quick._replace(examples=str(tmp_path / "ids.npy"), batches=(3,))
     found = profile_files({"m": model(text)}, None, real, lambda line: None, "")
     assert found.method["examples"] == "a file of examples"
+
+
+def test_large_batches_are_few_and_one_at_least():
+    item = SimpleNamespace(name="images", type="tensor(float)", shape=["batch", 1024, 1024])
+    for batch, count in ((1, 16), (24, 2), (80, 1)):
+        made = make_inputs([item], {"seed": 0, "examples": None, "batch": batch, "length": 1})
+        assert [example["images"].shape for example in made] == [(batch, 1024, 1024)] * count
 
 
 def test_what_cannot_be_measured_is_one_sentence(tmp_path):
