@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         print(f"no model {names[0]!r} to run by onnxruntime here; there are {', '.join(known)}", file=sys.stderr)
         return 2
     settings = Settings(
-        given.batch, given.threads, given.duration, given.repeats, length=max(given.length or _length(card), 1),
+        given.batch, given.threads, given.duration, given.repeats, length=given.length or _length(card),
         examples=given.inputs, seed=given.seed,
     )  # fmt: skip
     again = " ".join(["python", Path(__file__).name, *arguments])
@@ -83,7 +83,7 @@ def _models(card: dict[str, Any]) -> dict[str, Model]:
 
 
 def _length(card: dict[str, Any]) -> int:
-    return int(card.get("input", {}).get("max_length", 1))
+    return int(card.get("input", {}).get("max_length", 0))
 
 
 def _say(line: str) -> None:

@@ -26,7 +26,7 @@ class Subject:
 
     models: dict[str, Model]
     architecture: str | None = None
-    length: int = 1  # of texts, in tokens
+    length: int = 0  # of texts, in tokens
 
 
 def profile(
@@ -136,7 +136,7 @@ def _open(path: Path, chosen: str | None, private: Path, name: str) -> Iterator[
             for one, model in described.items()
             if one not in foreign
         }
-        yield Subject(models, bundle.architecture, bundle.task.input_shape[0] if bundle.task.kind == "text" else 1)
+        yield Subject(models, bundle.architecture, bundle.task.input_shape[0] if bundle.task.kind == "text" else 0)
 
 
 def _facts(model: Any) -> dict[str, str]:

@@ -30,7 +30,7 @@ class Settings(NamedTuple):
     min_samples: int = 70  # in each process; 64 support a p90
     max_samples: int = 20_000
     seed: int = 0
-    length: int = 1  # of inputs' sides that the file leaves open, besides the batch
+    length: int = 0  # of inputs' sides that the file leaves open, besides the batch; 0: there must be none
     spinning: bool = True
     cpus: tuple[int, ...] = ()  # to run on; empty: where the system puts it
     examples: str | None = None  # an .npy file

@@ -153,6 +153,8 @@ def _array(item: Any, rng: np.random.Generator, real: np.ndarray | None, place: 
     first, *others = item.shape or [None]
     if isinstance(first, int) and first != batch:
         raise ValueError(f"input {item.name!r} takes batches of {first} and no others; give --batch {first}")
+    if not task["length"] and not all(isinstance(side, int) for side in others):
+        raise ValueError(f"input {item.name!r} leaves the sides {others} open; give --length")
     shape = (batch, *(side if isinstance(side, int) else task["length"] for side in others))
     if np.issubdtype(dtype, np.floating):
         return rng.random(shape, dtype=np.float32).astype(dtype)

@@ -294,6 +294,11 @@ def test_what_cannot_be_measured_is_one_sentence(tmp_path):
             "student: input 'images' takes batches of 1 and no others; give --batch 1",
         ),
         (tmp_path / "broken.onnx", SHORT, "student: .*"),
+        (
+            write_text_classifier(tmp_path / "text.onnx"),
+            SHORT,
+            r"'input_ids' leaves the sides \['length'\] open; give --length",
+        ),
         (fixed, SHORT._replace(examples=str(tmp_path / "wide.npy")), "student: .*[Ii]nvalid"),
     ):
         with pytest.raises(ExportError, match=reason) as refusal:
