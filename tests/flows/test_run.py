@@ -37,16 +37,31 @@ def test_a_run_finishes_every_stage_and_says_where_things_are(finished_run: Path
 def test_the_bundle_is_whole_and_its_digests_are_true(finished_run: Path) -> None:
     bundle = read_json(finished_run / "bundle" / "bundle.json")
     assert bundle["schema"] == SCHEMA
-    assert set(bundle["files"]) == {"model.onnx", "labels.txt", "MODEL_CARD.md", "run.py"}
-    for name, entry in bundle["files"].items():
+    files = read_json(finished_run / "bundle" / "manifest.json")["files"]
+    assert {"model.onnx", "labels.txt", "MODEL_CARD.md", "run.py", "sbom.cdx.json", "probes.safetensors"} <= set(files)
+    assert {path.name for path in (finished_run / "bundle").iterdir()} == {*files, "manifest.json"}
+    for name, entry in files.items():
         data = (finished_run / "bundle" / name).read_bytes()
         assert entry["sha256"] == hashlib.sha256(data).hexdigest()
         assert entry["bytes"] == len(data)
-    assert bundle["files"]["model.onnx"]["precision"] == "fp32"
+    assert bundle["models"][bundle["default"]]["runtime"] == "onnxruntime"
     assert set(bundle["metrics"]) == {"teacher", "student", "shipped"}
     assert bundle["cost"]["student"]["params"] <= 26_000
     for key in ("task", "latency", "budget", "seeds", "versions", "git_commit", "config_digest"):
         assert key in bundle
+
+
+def test_the_card_quotes_figures_of_the_shipped_file_on_the_test_split(finished_run: Path) -> None:
+    config = RunDir.view(finished_run).config(RunConfig)
+    test = load_test(config.data, config.seed)
+    bundle = read_json(finished_run / "bundle" / "bundle.json")
+    session = onnxruntime.InferenceSession(finished_run / "bundle" / bundle["models"]["fp32"]["file"])
+    answers = session.run(["logits"], {"images": test.images.numpy()})[0].argmax(1)
+    recalls = [float(np.mean(answers[test.targets.numpy() == k] == k)) for k in range(10)]
+    if bundle["default"] == "fp32":
+        assert [entry["recall"] for entry in bundle["quality"]["classes"]] == pytest.approx(recalls)
+    assert bundle["quality"]["robustness_n"] == len(test)
+    assert len(bundle["quality"]["robustness"]) == 4
 
 
 def test_the_shipped_accuracy_is_what_the_shipped_file_does_on_the_test_split(finished_run: Path) -> None:
