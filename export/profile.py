@@ -15,11 +15,11 @@ from export.result import Absent, ConvertedModel, ConvertResult, ExportedModel, 
 from export.sessions import PROVIDER, SessionRun, runner, runtime_name
 from pipeline.data import ImageSplit
 from pipeline.errors import ExportError
+from pipeline.latency_statistics import ratio_of_medians
 from pipeline.metrics import Metrics, metrics_of
 from pipeline.provenance import describe_machine
 from pipeline.timing import Timing, time_interleaved
 
-_RESAMPLES = 2000
 T = TypeVar("T")
 
 
@@ -63,23 +63,6 @@ def profile(
         over_budget=beyond_limits(formats[default], limits),
     )
     return result, timings
-
-
-def ratio_of_medians(
-    slow: tuple[float, ...], fast: tuple[float, ...], seed: int, turn: int = 10
-) -> tuple[float, tuple[float, float]]:
-    """The ratio of typical times (the median turn's median) and its 95 % interval, by a bootstrap over paired turns.
-
-    The interval holds what varied within this measurement, not between processes or days.
-    """
-    turns = min(len(slow), len(fast)) // turn
-    pairs = np.stack([np.asarray(s[: turns * turn]).reshape(turns, turn) for s in (slow, fast)])
-    medians = np.median(pairs, axis=2)  # a median a turn keeps the bootstrap honest about slow moments
-    drawn = np.random.default_rng(seed).integers(0, turns, (_RESAMPLES, turns))
-    typical = np.median(medians, axis=1)
-    ratios = np.median(medians[0][drawn], axis=1) / np.median(medians[1][drawn], axis=1)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return float(typical[0] / typical[1]), (float(low), float(high))
 
 
 def evaluate_file(path: Path, split: ImageSplit) -> Metrics:

@@ -3,7 +3,6 @@
 `flows/compress.py` is the same chain as a Prefect flow.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,8 @@ from flows.heads import heads
 from flows.outcome import Outcome
 from flows.progress import Progress, Silent
 from flows.rank_check import RankCheckResult, check_ranks
-from flows.report import ReportData, render_report
+from flows.report import render_report
+from flows.results import report_data
 from flows.sentences import sentence
 from flows.stage import Stage
 from flows.tournament import play_tournament
@@ -69,7 +69,8 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
     step = _Steps(run, config, progress or Silent(), call)
     with _closing(step.progress):
         data, teacher = _prepare(step, config)
-        ranked = _check_ranks(step, config, teacher) if config.rank_check.students else None
+        if config.rank_check.students:
+            _check_ranks(step, config, teacher)
         trained = teacher if config.search.uses_trained_teacher else None
         search_inputs = (data, config.search, config.teacher, trained, *_latency_model(config), *heads(config.distill))
         found = step("search", SearchResult, search_inputs, stages.search_student)
@@ -112,7 +113,7 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
             "report",
             delivery.ReportResult,
             (profiled, distilled, config.card),
-            lambda stage: _report(stage, data, teacher, ranked, found, played, tuned, distilled, converted, profiled),
+            lambda stage: _report(stage, teacher, distilled, profiled),
         )
     return Outcome(
         run=run.root,
@@ -157,41 +158,11 @@ def _check_ranks(step: "_Steps", config: RunConfig, teacher: TeacherResult) -> R
 
 
 def _report(
-    stage: Stage,
-    data: stages.DataResult,
-    teacher: TeacherResult,
-    ranked: RankCheckResult | None,
-    found: SearchResult,
-    played: TournamentResult,
-    tuned: TuneResult,
-    distilled: DistillResult,
-    converted: ConvertResult,
-    profiled: ProfileResult,
+    stage: Stage, teacher: TeacherResult, distilled: DistillResult, profiled: ProfileResult
 ) -> delivery.ReportResult:
     tested = bundling.test_and_bundle(stage, teacher, distilled, profiled)
-    report = ReportData(
-        config=stage.config,
-        manifest=stage.run.manifest,
-        data=data,
-        teacher=teacher,
-        ranked=ranked,
-        found=found,
-        played=played,
-        tuned=tuned,
-        distilled=distilled,
-        converted=converted,
-        profiled=profiled,
-        samples_ms=_samples(stage, profiled),
-        tested=tested,
-    )
-    stage.run.write("", tested.report, render_report(report))
+    stage.run.write("", tested.report, render_report(report_data(stage.run, tested)))
     return tested
-
-
-def _samples(stage: Stage, profiled: ProfileResult) -> dict[str, list[float]]:
-    """Of the teacher's file and the student's default one."""
-    samples = json.loads(stage.run.path("profile", "samples_ms.json").read_text(encoding="utf-8"))
-    return {"teacher": samples["teacher"], "student": samples[profiled.default]}
 
 
 class _Steps:

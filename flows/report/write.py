@@ -6,11 +6,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from distill.result import DistillResult, TuneResult
 from distill.tune import configured_values, search_ranges
+from export.profile_document import ProfileDocument
 from export.result import ConvertResult, ProfileResult
 from flows.config import RunConfig
 from flows.delivery import ReportResult
 from flows.rank_check import RankCheckResult
 from flows.report import details, ranks, summary
+from flows.report.device import section
 from flows.report.formats import formats
 from flows.report.methods import methods
 from flows.report.palette import COLOURS
@@ -38,6 +40,7 @@ class ReportData:
     profiled: ProfileResult
     samples_ms: dict[str, list[float]]  # latency, by model
     tested: ReportResult
+    devices: tuple[ProfileDocument, ...] = ()  # measured after the run
 
 
 def render_report(report: ReportData) -> str:
@@ -69,5 +72,6 @@ def render_report(report: ReportData) -> str:
         learning=details.learning(report),
         methods=methods(report.distilled),
         latency=details.latency(report),
+        devices=[section(profile) for profile in report.devices],
         provenance=details.provenance(report),
     )

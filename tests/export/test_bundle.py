@@ -53,7 +53,8 @@ def script():
 # The folder
 
 
-FILES = {"model.onnx", "labels.txt", "run.py", "MODEL_CARD.md", "bundle.json", "probes.safetensors", "sbom.cdx.json"}
+SCRIPTS = {"run.py", "profile.py"}
+FILES = {"model.onnx", "labels.txt", "MODEL_CARD.md", "bundle.json", "probes.safetensors", "sbom.cdx.json"} | SCRIPTS
 
 
 def test_the_folder_is_whole_and_its_digests_are_true(bundles):
