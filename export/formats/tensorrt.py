@@ -70,7 +70,9 @@ class TensorRTFp16(Format):
         try:
             shapes = Recipe.model_validate_json(recipe.read_bytes()).shapes
         except (OSError, ValidationError) as error:
-            raise ExportError(f"{recipe.name} is no recipe of a TensorRT engine: {str(error).splitlines()[0]}") from error
+            raise ExportError(
+                f"{recipe.name} is no recipe of a TensorRT engine: {str(error).splitlines()[0]}"
+            ) from error
         return self._run(path.read_bytes(), shapes)
 
     def _checked(self, onnx: bytes, source: Source) -> dict[str, bytes]:
