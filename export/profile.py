@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from export.config import ExportConfig, ProfileConfig
-from export.formats import FORMATS, Run
+from export.formats import FORMATS, Parted, Run
 from export.gate import Limits, beyond_limits, choose_default, judge
 from export.result import Absent, ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult, Ratio
 from export.sessions import PROVIDER, runner, runtime_name
@@ -45,7 +45,10 @@ def profile(
     calls = {name: _call(run, inputs) for name, run in {"teacher": runner(root / models.teacher.path), **runs}.items()}
     timings = time_interleaved(calls, config.timing)
     teacher = timings["teacher"]
-    formats = {name: _exported(models.formats[name], timings[name], config) for name in runs}
+    formats = {
+        name: _exported(models.formats[name], timings[name], config, _parts(run, inputs, config))
+        for name, run in runs.items()
+    }
     over_fp32 = {name: _ratio(timings["fp32"], timings[name], seed) for name in runs if name != "fp32"}
     verdicts = judge(formats, over_fp32, (*models.absent, *refused), export.gate, limits)
     default = choose_default(verdicts, formats, export.gate)
@@ -127,7 +130,20 @@ def _ratio(slow: Timing, fast: Timing, seed: int) -> Ratio:
     return Ratio(value=value, interval=interval)
 
 
-def _exported(model: ConvertedModel, timing: Timing, config: ProfileConfig) -> ExportedModel:
+def _parts(run: Run, inputs: np.ndarray, config: ProfileConfig) -> dict[str, dict[str, float | int]]:
+    """What copies and computation take on a device, each up to the moment when the device is done."""
+    if not isinstance(run, Parted):
+        return {}
+    calls = {name: call for name, call in run.parts(np.ascontiguousarray(inputs[:1])).items() if name != "call"}
+    return {name: timing.summary() for name, timing in time_interleaved(calls, config.timing).items()}
+
+
+def _exported(
+    model: ConvertedModel,
+    timing: Timing,
+    config: ProfileConfig,
+    parts: dict[str, dict[str, float | int]] | None = None,
+) -> ExportedModel:
     here = model.runtime == "onnxruntime"
     latency = Latency(
         runtime=runtime_name() if here else model.runtime,
@@ -135,5 +151,6 @@ def _exported(model: ConvertedModel, timing: Timing, config: ProfileConfig) -> E
         threads=config.threads,
         batch=1,
         summary=timing.summary(),
+        parts=parts or {},
     )
     return ExportedModel(**model.model_dump(), latency=latency)

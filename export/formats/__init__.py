@@ -1,6 +1,6 @@
 """The forms that a student can ship in; a new one adds its file and its line here."""
 
-from export.formats.base import Format, Run, Source
+from export.formats.base import Format, Parted, Run, Source
 from export.formats.executorch import ExecuTorch
 from export.formats.fp16 import Fp16
 from export.formats.fp32 import Fp32
@@ -27,4 +27,4 @@ FORMATS: dict[str, type[Format]] = {
     "tensorrt_int8": TensorRTInt8,
 }
 
-__all__ = ["FORMATS", "Format", "Run", "Source"]
+__all__ = ["FORMATS", "Format", "Parted", "Run", "Source"]

@@ -64,12 +64,13 @@ class ExecuTorch(Format):
         try:
             with _quiet():
                 portable_lib._unsafe_reset_threadpool(threads)  # the one way there is; of the whole process
-                method = Runtime.get().load_program(path.read_bytes()).load_method("forward")
+                program = Runtime.get().load_program(path.read_bytes())
+                method = program.load_method("forward")
         except RuntimeError as error:
             raise ExportError(f"ExecuTorch refuses {path.name}: {str(error).splitlines()[0]}") from error
         largest = method.metadata.input_tensor_meta(0).sizes()[0]
 
-        def run(inputs: np.ndarray) -> np.ndarray:
+        def run(inputs: np.ndarray, _alive: object = program) -> np.ndarray:  # the method's memory is the program's
             batches = [inputs[start : start + largest] for start in range(0, len(inputs), largest)]
             return np.concatenate([method.execute(_tensors(batch))[0].numpy() for batch in batches])
 

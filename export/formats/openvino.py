@@ -93,7 +93,9 @@ class OpenVinoInt8(OpenVino):
         nncf = _load_nncf()
         examples = nncf.Dataset(list(source.calibration), lambda example: feed(example[None]))
         with _quiet():
-            quantized = nncf.quantize(model, examples, subset_size=len(source.calibration))
+            quantized = nncf.quantize(
+                model, examples, subset_size=len(source.calibration), **_settings_for_attention(nncf, model)
+            )
         if not any(node.get_type_name() == "FakeQuantize" for node in quantized.get_ops()):
             raise ExportError("the quantisation changed nothing: NNCF found no layer of the network to quantise")
         return quantized
@@ -119,6 +121,22 @@ def _load_nncf() -> ModuleType:
         import nncf
     found: ModuleType = nncf
     return found
+
+
+def _settings_for_attention(nncf: ModuleType, model: Any) -> dict[str, Any]:
+    """NNCF's for transformers, which leave masks and their sums alone, but without its SmoothQuant.
+
+    A text student's logits move half as far as without them (0.14 and 0.30, of 0.4 deviation, untrained, 40 examples);
+    SmoothQuant breaks small students (a ViT's logits move by 1.3, and by 0.08 without it).
+    """
+    if not any(node.get_type_name() == "Softmax" for node in model.get_ops()):
+        return {}
+    advanced = nncf.quantization.advanced_parameters
+    off = advanced.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
+    return {
+        "model_type": nncf.ModelType.TRANSFORMER,
+        "advanced_parameters": advanced.AdvancedQuantizationParameters(smooth_quant_alphas=off),
+    }
 
 
 @contextlib.contextmanager

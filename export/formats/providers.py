@@ -40,7 +40,7 @@ class CudaFp32(Format):
 
     name = "cuda_fp32"
     precision = "fp32"
-    runtime = "onnxruntime"
+    runtime = "onnxruntime-cuda"
     suffix = ".onnx"
     made_from: ClassVar[type[Format]] = Fp32
     provider: ClassVar[str] = CUDA
@@ -85,6 +85,7 @@ class CudaFp16(CudaFp32):
 class OrtTensorRTFp16(CudaFp32):
     name = "ort_tensorrt_fp16"
     precision = "fp16"
+    runtime = "onnxruntime-tensorrt"
     made_from = Fp16
     provider = TENSORRT
 
@@ -92,6 +93,7 @@ class OrtTensorRTFp16(CudaFp32):
 class OrtTensorRTInt8(CudaFp32):
     name = "ort_tensorrt_int8"
     precision = "int8"
+    runtime = "onnxruntime-tensorrt"
     made_from = Int8TensorRT
     provider = TENSORRT
 

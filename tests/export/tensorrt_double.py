@@ -251,7 +251,7 @@ class IExecutionContext:
     def get_tensor_shape(self, name):
         (classes,) = self.session.get_outputs()[0].shape[1:]
         batch = next(iter(self.shapes.values()))[0]
-        return self.shapes[name] if name in self.shapes else (batch, classes)
+        return self.shapes.get(name, (batch, classes))
 
     def set_tensor_address(self, name, memory):
         self.addresses[name] = memory

@@ -159,7 +159,7 @@ def test_the_double_refuses_unknown_names_and_arguments_that_a_release_does_not_
     builder = trt.Builder(logger_of(trt))
     with pytest.raises(AttributeError, match=rf"TensorRT {trt.__version__} has no Builder\.build_engine"):
         builder.build_engine()
-    with pytest.raises(AttributeError, match="has no BuilderFlag.FP16"):
+    with pytest.raises(AttributeError, match=r"has no BuilderFlag\.FP16"):
         _ = trt.BuilderFlag.FP16
     with pytest.raises(TypeError, match="create_network takes"):
         builder.create_network(1, 2)
