@@ -33,7 +33,7 @@ class CudaDevice:
 
     def __init__(self) -> None:
         self._device = torch.device("cuda", torch.cuda.current_device())
-        self._stream = torch.cuda.Stream(self._device)
+        self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
     @property
     def stream_handle(self) -> int:
@@ -69,9 +69,11 @@ class EngineRun:
         self._device = device
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(engine)
-        self._context = self._engine.create_execution_context() if self._engine is not None else None
-        if self._context is None:
+        if self._engine is None:
             raise ExportError(f"TensorRT does not load the engine: {self._log.said()}")
+        self._context: Any = self._engine.create_execution_context()
+        if self._context is None:
+            raise ExportError(f"TensorRT has no room for the engine: {self._log.said()}")
         self._dtypes = {name: _dtype(trt, self._engine, name) for name in (*shapes, OUTPUT)}
         self._largest = min(side.max[0] for side in shapes.values())
         self._buffers: dict[str, Tensor] = {}  # bound to the context, kept while the shapes stay the same

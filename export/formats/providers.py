@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+_ON_A_GPU = (
+    "on a machine with an NVIDIA GPU: `pip install 'edgestill[gpu]'`, `pip uninstall -y onnxruntime`, `pip install "
+    "--force-reinstall --no-deps onnxruntime-gpu` (both write one folder)"
+)
 HOW_TO_GET = {
-    CUDA: "on a machine with an NVIDIA GPU: `pip uninstall onnxruntime`, then `pip install 'edgestill[gpu]'`",
-    TENSORRT: "on a machine with an NVIDIA GPU: `pip uninstall onnxruntime`, then `pip install 'edgestill[gpu]'` and "
-    "the TensorRT that it was built with, `pip install 'tensorrt-cu13<11'` for onnxruntime-gpu 1.31",
+    CUDA: _ON_A_GPU,
+    TENSORRT: f"{_ON_A_GPU}, and the TensorRT it is built for, `pip install 'tensorrt-cu13<11'` for 1.31",
 }
 _HEAVY = ("Conv", "Gemm", "MatMul", "FusedConv", "FusedMatMul", "QLinearConv", "QGemm", "Attention")
 

@@ -69,14 +69,13 @@ class TensorRT:
 
 def _takes(signature, args, named):
     parameters, returns = signature.split(" -> ")
-    names = [each for each in parameters.split(", ")[1:]]
     kinds = [
         inspect.Parameter(
             each.rstrip("="),
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
             default=None if each.endswith("=") else inspect.Parameter.empty,
         )
-        for each in names
+        for each in parameters.split(", ")[1:]
     ]
     try:
         inspect.Signature(kinds).bind(*args, **named)
