@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 import torch
 
-from export.config import ExportConfig, TensorRTConfig
+from export.config import ExportConfig, ProfileConfig, TensorRTConfig
 from export.engine_run import EngineRun
 from export.engines import EngineKey, EngineStore, Gpu
 from export.formats import FORMATS
 from export.formats.base import Source
 from export.formats.tensorrt import TensorRTFp16, TensorRTInt8, shapes_of
+from export.gate import Limits
+from export.profile import profile
+from export.result import ConvertedModel, ConvertResult, Parity
 from export.sessions import feed, open_session, runner
 from export.to_onnx import to_onnx
 from export.to_tensorrt import Built, Shapes, build_engine, load_tensorrt
 from pipeline.errors import ExportError
+from pipeline.metrics import Metrics
 from pipeline.timing import TimingConfig, time_interleaved
 
 
@@ -354,6 +358,28 @@ def test_the_copies_in_and_out_are_timed_beside_the_engine(images, make_format, 
     assert {name: len(timing.samples_ms) for name, timing in timings.items()} == dict.fromkeys(parts, 10)
     assert trt.given("IExecutionContext.execute_async_v3")[-1] == (Host.stream_handle,)
     assert parts["copy_out"]() == pytest.approx(runner(path)(images.calibration[:1]), abs=1e-6)
+
+
+def test_a_profile_holds_the_copies_apart_for_a_device_and_for_no_other(images, make_format, monkeypatch, tmp_path):
+    path = saved(make_format().build(images), tmp_path)
+    form = make_format()
+    monkeypatch.setattr(form, "missing", lambda: None)
+    monkeypatch.setitem(FORMATS, "tensorrt_fp16", lambda config: form)
+    parity = Parity(max_abs_difference=1e-3, top1_agreement=1, n=40, checked=())
+    fp32 = ConvertedModel(
+        path=str(images.onnx), sha256="a", size_bytes=9, precision="fp32", opset=20, parity=parity,
+        validation=Metrics(accuracy=1, cross_entropy=0, n=40),
+    )  # fmt: skip
+    changes = {"path": str(path), "sha256": "b", "precision": "fp16", "runtime": "tensorrt", "format": "tensorrt_fp16"}
+    others = {"tensorrt_fp16": fp32.model_copy(update=changes)}
+    config = ProfileConfig(timing=TimingConfig(warmup_s=0, duration_s=0.01, min_samples=70, max_samples=70))
+    converted = ConvertResult(teacher=fp32, student=fp32, others=others)
+    result, _ = profile(converted, tmp_path, images.calibration, config, ExportConfig(), Limits(), seed=0)
+    parts = result.formats["tensorrt_fp16"].latency.parts
+    assert set(parts) == {"copy_in", "execute", "copy_out"}
+    assert all({"n", "p50_ms"} <= set(summary) for summary in parts.values())
+    assert result.formats["fp32"].latency.parts == {}
+    assert result.default == "fp32"  # a bundle's run.py has no TensorRT
 
 
 def test_without_tensorrt_or_without_a_gpu_there_is_a_reason_and_a_way(monkeypatch, make_format):
