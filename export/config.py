@@ -1,8 +1,8 @@
 """What export and its measurements can be told."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from export.calibration import MIN_EXAMPLES
 from export.formats import FORMATS
@@ -30,6 +30,26 @@ class GateConfig(Frozen):
     max_slowdown: float = Field(1.2, ge=1, description="times slower than fp32 that a smaller file may be")
 
 
+class TensorRTConfig(Frozen):
+    """The batches that an engine is built for: any in the range, and fastest at the optimal one."""
+
+    min_batch: int = Field(1, ge=1, description="the smallest batch that an engine takes")
+    optimal_batch: int = Field(1, ge=1, description="the batch that its kernels are chosen for")
+    max_batch: int = Field(64, ge=1, le=4096, description="the largest; a larger batch goes in parts")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.min_batch <= self.optimal_batch <= self.max_batch:
+            raise ValueError("min_batch <= optimal_batch <= max_batch must hold")
+        return self
+
+
+class ExecutorchConfig(Frozen):
+    max_batch: int = Field(
+        8, ge=1, le=1024, description="memory is planned for this batch; a larger one goes in parts, 1 is leanest"
+    )
+
+
 class ExportConfig(Frozen):
     interface: Literal["raw", "image"] = Field(
         "raw",
@@ -41,6 +61,8 @@ class ExportConfig(Frozen):
     )
     calibration: CalibrationConfig = CalibrationConfig()
     gate: GateConfig = GateConfig()
+    tensorrt: TensorRTConfig = TensorRTConfig()
+    executorch: ExecutorchConfig = ExecutorchConfig()
 
     @field_validator("formats")
     @classmethod

@@ -114,7 +114,7 @@ def _worth(
 
 
 def _changed_nothing(model: ExportedModel, fp32: ExportedModel) -> str:
-    if model.sha256 == fp32.sha256:
+    if model.sha256 == fp32.sha256 and model.runtime == fp32.runtime:  # by another runtime it may be worth something
         return "the compression changed nothing: its file is fp32's, byte for byte"
     if model.precision != "fp32" and model.parity.max_abs_difference == 0:
         return f"the compression changed nothing: its logits are fp32's to the last bit on {model.parity.n:,} inputs"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PROBES, INPUTS = "probes.safetensors", "inputs"
 COUNT = 16
-_PROGRAMS = ("tensorrt",)  # an engine holds code for one GPU
+_PROGRAMS = ("executorch",)  # run by a runtime that takes its files for its own; no gate here reads them
 # How far a logit may be from the stored one, relative to the largest stored one (at least 1). The files are the same to
 # the byte; processors differ in the order of sums, in fp16 arithmetic, and in whether 8-bit products saturate.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1e-1}
@@ -94,7 +94,7 @@ def open_model(folder: Path, model: "BundleModel", trusted: bool = False, thread
     opener = FORMATS[model.format](ExportConfig())
     reason = opener.missing()
     if opener.runtime in _PROGRAMS and not trusted:
-        reason = f"a {opener.runtime} file is a program; give --public-key, the key of a signer you trust, to run it"
+        reason = f"a file of {opener.runtime} is a program; give --public-key, the key of a signer you trust, to run it"
     if reason is not None:
         raise ExportError(f"{model.file}: {reason}")
     try:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from export.config import ExportConfig, ProfileConfig
-from export.formats import FORMATS, Run
+from export.formats import FORMATS, Parted, Run
 from export.gate import Limits, beyond_limits, choose_default, judge
 from export.result import Absent, ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult, Ratio
 from export.sessions import PROVIDER, SessionRun, runner, runtime_name
@@ -48,7 +48,10 @@ def profile(
     calls = {name: _call(run, inputs) for name, run in opened.items()}
     timings = time_interleaved(calls, config.timing)
     teacher = timings["teacher"]
-    formats = {name: _exported(models.formats[name], timings[name], config) for name in runs}
+    formats = {
+        name: _exported(models.formats[name], timings[name], config, _parts(run, inputs, config))
+        for name, run in runs.items()
+    }
     over_fp32 = {name: _ratio(timings["fp32"], timings[name], seed) for name in runs if name != "fp32"}
     verdicts = judge(formats, over_fp32, (*models.absent, *refused), export.gate, limits)
     default = choose_default(verdicts, formats, export.gate)
@@ -119,13 +122,26 @@ def _ratio(slow: Timing, fast: Timing, seed: int) -> Ratio:
     return Ratio(value=value, interval=interval)
 
 
-def _exported(model: ConvertedModel, timing: Timing, config: ProfileConfig) -> ExportedModel:
-    here = model.runtime == "onnxruntime"
+def _parts(run: Run, inputs: np.ndarray, config: ProfileConfig) -> dict[str, dict[str, float | int]]:
+    """What copies and computation take on a device, each up to the moment when the device is done."""
+    if not isinstance(run, Parted):
+        return {}
+    calls = {name: call for name, call in run.parts(np.ascontiguousarray(inputs[:1])).items() if name != "call"}
+    return {name: timing.summary() for name, timing in time_interleaved(calls, config.timing).items()}
+
+
+def _exported(
+    model: ConvertedModel,
+    timing: Timing,
+    config: ProfileConfig,
+    parts: dict[str, dict[str, float | int]] | None = None,
+) -> ExportedModel:
     latency = Latency(
-        runtime=runtime_name() if here else model.runtime,
-        provider=PROVIDER if here else model.runtime,
+        runtime=runtime_name(model.runtime),
+        provider=PROVIDER if model.runtime == "onnxruntime" else model.runtime,
         threads=config.threads,
         batch=1,
         summary=timing.summary(),
+        parts=parts or {},
     )
     return ExportedModel(**model.model_dump(), latency=latency)

@@ -62,7 +62,8 @@ class Latency(Frozen):
     provider: str
     threads: int
     batch: int
-    summary: dict[str, float | int]  # n, p50_ms, …
+    summary: dict[str, float | int]  # n, p50_ms, …; copies to and from a device included
+    parts: dict[str, dict[str, float | int]] = {}  # of a device's calls: copy_in, execute, copy_out, timed singly
 
     @property
     def p50_ms(self) -> float:

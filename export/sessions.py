@@ -1,6 +1,7 @@
 """ONNX Runtime sessions, made in one way for parity, latency and accuracy."""
 
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,8 +74,14 @@ def to_pixels(images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.round(np.clip(images, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
-def runtime_name() -> str:
-    """The runtime and its version, for a report."""
-    import onnxruntime
+def runtime_name(runtime: str = "onnxruntime") -> str:
+    """A format's runtime and its version, for a report."""
+    library = runtime.partition("-")[0]  # onnxruntime-cuda is onnxruntime's
+    if library == "onnxruntime":
+        import onnxruntime
 
-    return f"onnxruntime {onnxruntime.__version__}"
+        return f"{runtime} {onnxruntime.__version__}"
+    try:
+        return f"{runtime} {metadata.version(library)}"
+    except metadata.PackageNotFoundError:  # installed under a longer name
+        return runtime

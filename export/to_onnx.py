@@ -28,7 +28,7 @@ def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_
 
     network = network.cpu().eval()
     _require_evaluation_mode(network)
-    names, network, example, dynamic = _signature(network, input_shape, vocab_size)
+    names, network, example, dynamic = signature(network, input_shape, vocab_size)
     try:
         with warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")
@@ -65,7 +65,7 @@ def _require_evaluation_mode(network: nn.Module) -> None:
         raise ExportError(f"the network stays in training mode when it is told to evaluate: {', '.join(training[:3])}")
 
 
-def _signature(
+def signature(
     network: nn.Module, input_shape: tuple[int, ...], vocab_size: int | None
 ) -> tuple[list[str], nn.Module, tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
     """Names, the network that takes them, an example of each, and which of their sides may differ."""

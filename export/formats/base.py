@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from torch import nn
@@ -16,6 +16,16 @@ if TYPE_CHECKING:  # configuration checks its names against the table
 
 Run = Callable[[np.ndarray], np.ndarray]
 """Images [B, C, H, W] float32 in [0, 1], or token ids [B, T] int64, to logits [B, K] float32."""
+
+
+@runtime_checkable
+class Parted(Protocol):
+    """A `Run` on a device of its own, whose calls consist of copies and of what the device does between them."""
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray: ...
+
+    def parts(self, inputs: np.ndarray) -> dict[str, Callable[[], object]]:
+        """`copy_in`, `execute`, `copy_out`, each to be timed by itself, and `call`, all of them."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Format(ABC):
 
     name: ClassVar[str]  # key of the table, and in configuration
     precision: ClassVar[str]  # fp32 | fp16 | int8
-    runtime: ClassVar[str]  # onnxruntime | openvino | executorch | tensorrt
+    runtime: ClassVar[str]  # onnxruntime (on a CPU) | onnxruntime-cuda | openvino | executorch | tensorrt | …
     suffix: ClassVar[str]  # of its first file
 
     def __init__(self, config: "ExportConfig") -> None:

@@ -15,7 +15,8 @@ COLUMNS = ("bytes", "validation", "test", "p50", "p90", "against the teacher", "
 def formats(report: "ReportData") -> dict[str, Any]:
     """A row for the teacher's file and for each format that was asked for, and the gate in a sentence."""
     profiled, gate = report.profiled, report.config.export.gate
-    rows = [_row("teacher, fp32", report.profiled.teacher, report.tested.teacher.accuracy, None, None)]
+    file = report.tested.teacher_file
+    rows = [_row("teacher, fp32", profiled.teacher, file.accuracy if file else None, None, None)]
     for verdict in profiled.verdicts:
         name = verdict.format
         if name not in profiled.formats:
@@ -49,7 +50,16 @@ def formats(report: "ReportData") -> dict[str, Any]:
             for name, model in profiled.formats.items()
             if model.variant
         ],
+        "parts": [(name, _parts(model)) for name, model in profiled.formats.items() if model.latency.parts],
     }
+
+
+def _parts(model: ExportedModel) -> str:
+    """`copy in 0.012 ms, execute 0.10 ms, copy out 0.008 ms`, of medians."""
+    medians = {name: summary.get("p50_ms") for name, summary in model.latency.parts.items()}
+    return ", ".join(
+        f"{name.replace('_', ' ')} {significant(float(median))} ms" for name, median in medians.items() if median
+    )
 
 
 def _row(

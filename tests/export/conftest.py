@@ -23,7 +23,7 @@ from export.bundle import (
 from export.calibration import calibration_examples
 from export.config import CalibrationConfig, ExportConfig
 from export.formats import FORMATS, Source
-from export.interface import with_interface
+from export.interface import interface_of, with_interface
 from export.parity import check_parity
 from export.result import Parity
 from export.to_onnx import to_onnx
@@ -63,7 +63,7 @@ def bundles(tmp_path_factory, make_task, make_split) -> Callable[..., Made]:
             folder = tmp_path_factory.mktemp("bundle")
             (folder / "raw.onnx").write_bytes(data)
             wrapped = with_interface(data, interface, examples)
-            made[channels, interface] = _bundle(folder, network, task, {"fp32": wrapped}, parity, interface)
+            made[channels, interface] = _bundle(folder, network, task, {"fp32": {".onnx": wrapped}}, parity, interface)
         return made[channels, interface]
 
     return make
@@ -100,40 +100,42 @@ def text_bundle(tmp_path_factory, make_split) -> Made:
     (folder / "raw.onnx").write_bytes(data)
     split = {"validation": make_split(task, 8)}
     parity = check_parity(network, folder / "raw.onnx", split, task.input_shape, task.vocab_size)
-    return _bundle(folder, network, task, {"fp32": data}, parity, "raw", coder.json)
+    return _bundle(folder, network, task, {"fp32": {".onnx": data}}, parity, "raw", coder.json)
 
 
 @pytest.fixture(scope="session")
 def bundle_of_formats(tmp_path_factory, image_student) -> Made:
-    """Three formats of one student behind the interface for images, made by the stages' functions; int8 the default."""
+    """Four formats of one student behind the interface for images, made by the stages' functions; int8 the default."""
     folder, source = tmp_path_factory.mktemp("formats"), image_student.source
     config = ExportConfig(calibration=CalibrationConfig(method="minmax"), interface="image")
     files = {}
-    for name in ("fp32", "fp16", "int8"):
+    for name in ("fp32", "fp16", "int8", "openvino"):
         form = FORMATS[name](config)
-        files[name] = with_interfaces(form, form.build(source), "image", source.calibration)[".onnx"]
+        if form.missing() is None:
+            files[name] = with_interfaces(form, form.build(source), "image", source.calibration)
     parity = Parity(max_abs_difference=0.1, top1_agreement=0.99, n=1008, checked=("validation",), reference="fp32")
     return _bundle(folder, image_student.network, image_student.task, files, parity, "image", default="int8")
 
 
 def _bundle(folder, network, task, files, parity, interface, tokenizer=None, default="fp32") -> Made:
-    """A bundle of ONNX files by format."""
+    """A bundle of files by format and suffix."""
     metrics = {
         name: TestMetrics(test_accuracy=accuracy, n=450)
         for name, accuracy in (("teacher", 0.98), ("student", 0.95), ("shipped", 0.9512))
     }
     models, paths = {}, {}
-    for name, data in files.items():
-        file = "model.onnx" if name == "fp32" else f"model.{name}.onnx"
-        paths[file] = folder / f"student-{file}"
-        paths[file].write_bytes(data)
+    for name, contents in files.items():
+        stem, kind = "model" if name == "fp32" else f"model.{name}", FORMATS[name]
+        for suffix, data in contents.items():
+            paths[f"{stem}{suffix}"] = folder / f"student-{stem}{suffix}"
+            paths[f"{stem}{suffix}"].write_bytes(data)
         models[name] = BundleModel(
-            file=file,
+            file=f"{stem}{kind.suffix}",
             format=name,
-            precision=name,
-            runtime="onnxruntime",
-            interface=interface,
-            bytes=len(data),
+            precision=kind.precision,
+            runtime=kind.runtime,
+            interface=interface_of(kind.runtime, interface),
+            bytes=sum(map(len, contents.values())),
             parity=parity,
             test_accuracy=0.9512,
             latency={"n": 130, "p50_ms": 0.25},

@@ -1,4 +1,4 @@
-"""A bundle of several formats behind the interface for images, its default 8-bit."""
+"""A bundle of several formats, its default 8-bit; those for ONNX Runtime behind the interface for images."""
 
 import shutil
 import subprocess
@@ -7,13 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from export.formats import FORMATS
-from export.interface import interface_of
 from export.predict import predict
 from export.probes import open_model
 from export.reading import open_bundle
 from export.sessions import open_session, to_pixels
 from export.verify import verify
+from pipeline.errors import ExportError
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +23,40 @@ def images(image_student):
 
 
 def test_every_format_takes_the_image_and_answers_as_the_same_format_without(bundle_of_formats, image_student, images):
-    config_of = {name: FORMATS[name] for name in bundle_of_formats.bundle.models}
-    for name, model in bundle_of_formats.bundle.models.items():
+    models = bundle_of_formats.bundle.models
+    for name in ("fp32", "fp16", "int8"):
+        model = models[name]
         session = open_session(bundle_of_formats.folder / model.file)
         assert session.get_inputs()[0].type == "tensor(uint8)"
         assert [output.name for output in session.get_outputs()] == ["probabilities", "logits"]
         logits = session.run(["logits"], {"image": to_pixels(images)})[0]
         assert open_model(bundle_of_formats.folder, model)(images) == pytest.approx(logits, abs=1e-6)
-        assert model.interface == interface_of(config_of[name].runtime, "image") == "image"
+        assert model.interface == "image"
     raw = open_session(image_student.path).run(["logits"], {"images": images})[0]
-    fp32 = open_model(bundle_of_formats.folder, bundle_of_formats.bundle.models["fp32"])(images)
-    assert fp32 == pytest.approx(raw, abs=1e-5)
+    assert open_model(bundle_of_formats.folder, models["fp32"])(images) == pytest.approx(raw, abs=1e-5)
+
+
+def test_a_format_of_two_files_travels_whole(bundle_of_formats, copy_of, image_student, images):
+    """Another runtime's takes floats, whatever the interface of the others."""
+    if "openvino" not in bundle_of_formats.bundle.models:
+        pytest.skip("openvino is not installed")
+    model = bundle_of_formats.bundle.models["openvino"]
+    assert model.interface == "raw"
+    assert model.bytes == sum(
+        (bundle_of_formats.folder / f"model.openvino{s}").stat().st_size for s in (".xml", ".bin")
+    )
+    raw = open_session(image_student.path).run(["logits"], {"images": images})[0]
+    assert open_model(bundle_of_formats.folder, model)(images) == pytest.approx(raw, abs=1e-4)
+    folder = copy_of(bundle_of_formats)
+    (folder / "model.openvino.bin").unlink()
+    assert verify(folder).problems == ("model.openvino.bin is missing",)
+
+
+def test_a_file_that_is_a_program_runs_for_a_known_signer_alone(bundle_of_formats):
+    entry = bundle_of_formats.bundle.models["fp32"]
+    program = entry.model_copy(update={"file": "model.executorch.pte", "format": "executorch", "runtime": "executorch"})
+    with pytest.raises(ExportError, match="is a program; give --public-key"):
+        open_model(bundle_of_formats.folder, program)
 
 
 def test_verify_reruns_each_format(bundle_of_formats):

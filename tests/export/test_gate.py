@@ -88,6 +88,11 @@ def test_a_compression_that_changed_nothing_is_said_to():
     assert "changed nothing: its logits are fp32's to the last bit on 1,008 inputs" in found.reason
 
 
+def test_the_fp32_file_by_another_runtime_is_a_form_of_its_own():
+    elsewhere = {"sha256": "fp32", "precision": "fp32", "runtime": "onnxruntime-cuda"}
+    assert verdict(model("cuda_fp32", **elsewhere), FASTER).shipped
+
+
 def test_what_is_absent_has_a_verdict_too():
     absent = (
         Absent(format="engine", reason="no GPU here", skipped=True),
