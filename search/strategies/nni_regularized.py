@@ -22,7 +22,7 @@ from typing import Any, Generic, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.frozen import Frozen
-from search import nni_compat
+from pipeline import nni_compat
 from search.space import Architecture
 from search.strategies.base import Progress, S, Search
 

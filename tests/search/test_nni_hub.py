@@ -15,7 +15,7 @@ from flows.config import load_config
 from pipeline.cost import measure_cost
 from pipeline.errors import ArchitectureError, ConfigError
 from pipeline.network import initialise, uninitialised
-from search import nni_compat
+from pipeline import nni_compat
 from search.spaces import Nb201Space, NniHubConfig, NniHubSpace, named_space
 from search.spaces.nb201 import OPERATIONS
 from search.spaces.nni_families import FAMILIES
