@@ -71,7 +71,7 @@ def _replica(name: str, module: nn.Module, into: int, out: int) -> nn.Module:
                 module.dilation,  # type: ignore[arg-type]
                 groups,
                 bias=module.bias is not None,
-                padding_mode=module.padding_mode,  # type: ignore[arg-type]
+                padding_mode=module.padding_mode,
             )
         elif isinstance(module, nn.BatchNorm2d):
             if into != out:

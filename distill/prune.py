@@ -1,7 +1,7 @@
 """Structured pruning by NNI: whole channels go, by a criterion, until a share of the parameters is left.
 
-The criteria: `l1`, the L1 norm of a filter (Li et al. 2017, arXiv:1608.08710); `fpgm`, its distance to the other filters
-of its layer (He et al. 2019, arXiv:1811.00250); `taylor`, the squared product of weight and gradient (Molchanov et al.
+The criteria: `l1`, the L1 norm of a filter (Li et al. 2017, arXiv:1608.08710); `fpgm`, its distance to the others of
+its layer (He et al. 2019, arXiv:1811.00250); `taylor`, the squared product of weight and gradient (Molchanov et al.
 2019, arXiv:1906.10771, equation 8). `l1` and `fpgm` take the same share of channels from every layer, `taylor` ranks
 the channels of all layers together. NNI's pruners score the channels once; its ModelSpeedup makes the smaller network
 for each share that is tried until the parameters come out as wanted.
@@ -101,7 +101,7 @@ def _trace(network: nn.Module, example: Tensor) -> fx.GraphModule:
         graph = fx.symbolic_trace(network)
     except Exception as error:  # whatever the network's own code does with a proxy
         raise PruningError(f"the student cannot be traced: {(str(error).splitlines() or [''])[0]}") from error
-    ShapeProp(graph).propagate(example)  # type: ignore[no-untyped-call]
+    ShapeProp(graph).propagate(example)
     return graph
 
 
@@ -214,7 +214,7 @@ def _nearest(attempt: Callable[[float], nn.Module], wanted: float) -> tuple[nn.M
     low, high = 0.0, _MOST
     best, share_of_best = attempt(high), high
     for _ in range(_TRIALS):
-        if abs(_count(best) - wanted) <= _CLOSE * wanted or _count(best) > wanted and share_of_best == _MOST:
+        if abs(_count(best) - wanted) <= _CLOSE * wanted or (_count(best) > wanted and share_of_best == _MOST):
             break
         share = (low + high) / 2
         found = attempt(share)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from distill.result import DistillResult, TuneResult
+from distill.result import DistillResult, PruneResult, TuneResult
 from export.config import GateConfig
 from export.result import ConvertResult, ProfileResult
 from flows import delivery, stages
@@ -20,6 +20,7 @@ from flows.config import RunConfig
 from flows.heads import heads
 from flows.outcome import Outcome
 from flows.progress import Progress, Silent
+from flows.pruning import prune_student
 from flows.rank_check import RankCheckResult, check_ranks
 from flows.report import ReportData, render_report
 from flows.sentences import sentence
@@ -40,10 +41,15 @@ _BESIDE = {"report": ("bundle", "report.html")}  # what a stage leaves outside i
 
 
 def stage_names(config: RunConfig) -> tuple[str, ...]:
-    """The stages of a run, in order: STAGES, and a rank check where one is asked for."""
+    """The stages of a run, in order: STAGES, and a rank check and a pruning where they are asked for."""
     if config.rank_check.only:
         return (*STAGES[:2], "rank_check")
-    return (*STAGES[:2], "rank_check", *STAGES[2:]) if config.rank_check.students else STAGES
+    asked = {"teacher": ("rank_check",) if config.rank_check.students else (), "distill": _prune_stage(config)}
+    return tuple(name for stage in STAGES for name in (stage, *asked.get(stage, ())))
+
+
+def _prune_stage(config: RunConfig) -> tuple[str, ...]:
+    return ("prune",) if config.prune.enabled else ()
 
 
 @contextmanager
@@ -92,6 +98,8 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
             (teacher, winner, config.distill, tuned.best),
             lambda stage: stages.distill_student(stage, winner, tuned),
         )
+        pruned = _prune(step, config, teacher, distilled, tuned)
+        distilled = distilled if pruned is None else pruned.applied_to(distilled)
         converted = step(
             "export",
             ConvertResult,
@@ -112,7 +120,9 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
             "report",
             delivery.ReportResult,
             (profiled, distilled),
-            lambda stage: _report(stage, data, teacher, ranked, found, played, tuned, distilled, converted, profiled),
+            lambda stage: _report(
+                stage, data, teacher, ranked, found, played, tuned, distilled, pruned, converted, profiled
+            ),
         )
     return Outcome(
         run=run.root,
@@ -156,6 +166,16 @@ def _check_ranks(step: "_Steps", config: RunConfig, teacher: TeacherResult) -> R
     return step("rank_check", RankCheckResult, inputs, check_ranks)
 
 
+def _prune(
+    step: "_Steps", config: RunConfig, teacher: TeacherResult, distilled: DistillResult, tuned: TuneResult
+) -> PruneResult | None:
+    """What pruning did; None where none was asked for."""
+    if not config.prune.enabled:
+        return None
+    inputs = (teacher, distilled, config.prune, config.distill, tuned.best)
+    return step("prune", PruneResult, inputs, lambda stage: prune_student(stage, distilled, tuned))
+
+
 def _report(
     stage: Stage,
     data: stages.DataResult,
@@ -165,6 +185,7 @@ def _report(
     played: TournamentResult,
     tuned: TuneResult,
     distilled: DistillResult,
+    pruned: PruneResult | None,
     converted: ConvertResult,
     profiled: ProfileResult,
 ) -> delivery.ReportResult:
@@ -179,6 +200,7 @@ def _report(
         played=played,
         tuned=tuned,
         distilled=distilled,
+        pruned=pruned,
         converted=converted,
         profiled=profiled,
         samples_ms=_samples(stage, profiled),

@@ -2,7 +2,7 @@
 
 from functools import singledispatch
 
-from distill.result import DistillResult, TuneResult
+from distill.result import DistillResult, PruneResult, TuneResult
 from export.result import ConvertResult, ExportedModel, ProfileResult
 from flows.delivery import ReportResult
 from flows.outcome import Outcome
@@ -86,6 +86,17 @@ def _(result: DistillResult) -> str:
     stopped = ", stopped early" if result.stopped_early else ""
     return (
         f"{result.validation.accuracy:.2%} on validation at epoch {result.best_epoch} of {len(result.curve)}{stopped}"
+    )
+
+
+@sentence.register
+def _(result: PruneResult) -> str:
+    if result.refused is not None or result.cost is None or result.pruned is None or result.tuned is None:
+        return f"not pruned: {result.refused}; the distilled student ships"
+    return (
+        f"{result.cost.params / result.cost_before.params:.1%} of the parameters by {result.method}; on validation "
+        f"{result.before.accuracy:.2%}, pruned {result.pruned.accuracy:.2%}, fine-tuned {result.tuned.accuracy:.2%} at "
+        f"epoch {result.best_epoch} of {len(result.curve)}"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from distill.result import DistillResult, TuneResult
+from distill.result import DistillResult, PruneResult, TuneResult
 from export.result import ConvertResult, ProfileResult
 from flows.chain import stage_names
 from flows.config import RunConfig
@@ -31,6 +31,7 @@ _RESULTS: dict[str, Any] = {
     "tournament": TournamentResult,
     "tune": TuneResult,
     "distill": DistillResult,
+    "prune": PruneResult,
     "export": ConvertResult,
     "profile": ProfileResult,
     "report": ReportResult,

@@ -122,6 +122,7 @@ def chain(report: "ReportData") -> dict[str, Any]:
         "tournament": report.played,
         "tune": report.tuned,
         "distill": report.distilled,
+        "prune": report.pruned,
         "export": report.converted,
         "profile": report.profiled,
         "report": report.tested,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from distill.result import DistillResult, TuneResult
+from distill.result import DistillResult, PruneResult, TuneResult
 from distill.tune import configured_values, search_ranges
 from export.result import ConvertResult, ProfileResult
 from flows.config import RunConfig
@@ -14,6 +14,7 @@ from flows.report import details, ranks, summary
 from flows.report.formats import formats
 from flows.report.methods import methods
 from flows.report.palette import COLOURS
+from flows.report.pruning import pruning
 from flows.stages import DataResult
 from pipeline.rundir import Manifest
 from pipeline.teacher import TeacherResult
@@ -33,11 +34,12 @@ class ReportData:
     found: SearchResult
     played: TournamentResult
     tuned: TuneResult
-    distilled: DistillResult
+    distilled: DistillResult  # of the student that ships
     converted: ConvertResult
     profiled: ProfileResult
     samples_ms: dict[str, list[float]]  # latency, by model
     tested: ReportResult
+    pruned: PruneResult | None = None  # None: no pruning was asked for
 
 
 def render_report(report: ReportData) -> str:
@@ -68,6 +70,7 @@ def render_report(report: ReportData) -> str:
         tuning=details.tuning(report.tuned, configured_values(distill, search_ranges(distill))),
         learning=details.learning(report),
         methods=methods(report.distilled),
+        pruning=pruning(report.pruned),
         latency=details.latency(report),
         provenance=details.provenance(report),
     )

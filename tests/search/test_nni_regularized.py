@@ -10,9 +10,9 @@ from typing import NamedTuple
 import pytest
 from pydantic import ValidationError
 
+from pipeline import nni_compat
 from pipeline.cost import Cost
 from pipeline.errors import BudgetError, MissingDependencyError
-from pipeline import nni_compat
 from search.config import Budget, SearchConfig
 from search.search import find_student
 from search.space import Architecture, Gene, SearchSpace
