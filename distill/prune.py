@@ -14,6 +14,7 @@ compare it with the teacher's.
 # B batch, C channels, H W height and width
 
 import copy
+import functools
 import logging
 import operator
 from collections.abc import Callable, Iterable, Iterator
@@ -61,21 +62,26 @@ def prune(
         PruningError: it is not a network of feature maps, cannot be traced, or not made that small.
     """
     batches = list(batches)
-    original = _traceable(network, batches[0].inputs[:2])
     example = batches[0].inputs[:2].cpu()
-    wanted = config.keep * _count(original)
-    smallest = _count(original)
+    original = _traceable(network, example)
+    fixed = _count(classifier) - _count(cast(Classifier, original).get_classifier())  # of a head over the own Linear
+
+    def size(candidate: nn.Module) -> int:
+        return _count(candidate) + fixed
+
+    wanted, met = config.keep * size(original), []
     with nni_compat.contexts(), torch.random.fork_rng(devices=[]):
         for sums, layers in enumerate(_prunable(original, example)):
             torch.manual_seed(seed)
             masks = _scored(original, classifier, layers, config, batches, example)
-            found, removed = _nearest(lambda share, m=masks: _speed_up(original, example, m(share)), wanted)  # type: ignore[misc]
-            smallest = min(smallest, _count(found))
-            if abs(_count(found) - wanted) <= TOLERANCE * wanted:
+            found, removed = _nearest(functools.partial(_speed_up, original, example, masks), size, wanted)
+            if abs(size(found) - wanted) <= TOLERANCE * wanted:
                 return _checked(original, found, example, removed, bool(sums))
+            met.append(size(found))
+    nearest = min(met, key=lambda params: abs(params - wanted), default=size(original))
     raise PruningError(
-        f"{config.method} cannot take the student from {_count(original):,} to {wanted:,.0f} parameters: "
-        f"{smallest:,} is the nearest that leaves its embedding and a tenth of every layer's channels; raise prune.keep"
+        f"{config.method} cannot take the student from {size(original):,} to {wanted:,.0f} parameters; the nearest is "
+        f"{nearest:,}: its embedding stays as wide as it is, and every layer keeps a tenth of its channels"
     )
 
 
@@ -209,27 +215,30 @@ def _watched(pruner: Any) -> dict[str, dict[str, Tensor]]:
     return kept
 
 
-def _nearest(attempt: Callable[[float], nn.Module], wanted: float) -> tuple[nn.Module, float]:
-    """The network with the nearest number of parameters that bisecting the share of removed channels meets."""
+def _nearest(
+    attempt: Callable[[float], nn.Module], size: Callable[[nn.Module], int], wanted: float
+) -> tuple[nn.Module, float]:
+    """The network of the nearest size that bisecting the share of removed channels meets."""
     low, high = 0.0, _MOST
     best, share_of_best = attempt(high), high
+    if size(best) > wanted:
+        return best, share_of_best
     for _ in range(_TRIALS):
-        if abs(_count(best) - wanted) <= _CLOSE * wanted or (_count(best) > wanted and share_of_best == _MOST):
+        if abs(size(best) - wanted) <= _CLOSE * wanted:
             break
         share = (low + high) / 2
         found = attempt(share)
-        low, high = (share, high) if _count(found) > wanted else (low, share)
-        if abs(_count(found) - wanted) < abs(_count(best) - wanted):
+        low, high = (share, high) if size(found) > wanted else (low, share)
+        if abs(size(found) - wanted) < abs(size(best) - wanted):
             best, share_of_best = found, share
     return best, share_of_best
 
 
-def _speed_up(network: nn.Module, example: Tensor, masks: Masks) -> nn.Module:
+def _speed_up(network: nn.Module, example: Tensor, masks: Callable[[float], Masks], share: float) -> nn.Module:
     speedup = nni_compat.load("nni.compression.speedup")
     own = copy.deepcopy(network)
-    graph = _trace(own, example)
     found: nn.Module = speedup.ModelSpeedup(
-        own, example, masks, graph_module=graph, logger=logging.getLogger("nni")
+        own, example, masks(share), graph_module=_trace(own, example), logger=logging.getLogger("nni")
     ).speedup_model()
     return found
 
