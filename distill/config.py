@@ -58,6 +58,18 @@ class TuneConfig(Frozen):
     startup_trials: int = Field(4, ge=1, description="random ones before TPE models what it saw")
 
 
+class QatConfig(Frozen):
+    """Fine-tuning with fake quantisation, where INT8 loses more accuracy than the gate allows."""
+
+    mode: Literal["auto", "never", "always"] = Field(
+        "auto", description="auto: only where an INT8 file misses export.gate.max_accuracy_drop"
+    )
+    epochs: int = Field(5, ge=1, le=100_000, description="of fine-tuning, with the distillation's recipe")
+    learning_rate_factor: float = Field(
+        0.02, gt=0, le=10, description="of distillation's learning rate; batch norms are folded, so it must be low"
+    )
+
+
 class PruneConfig(Frozen):
     """Channels that the distilled student can do without; then fine-tuning with the same recipe."""
 

@@ -21,6 +21,7 @@ from flows.heads import heads
 from flows.outcome import Outcome
 from flows.progress import Progress, Silent
 from flows.pruning import prune_student
+from flows.quantization import QatResult, fine_tune_int8
 from flows.rank_check import RankCheckResult, check_ranks
 from flows.report import ReportData, render_report
 from flows.sentences import sentence
@@ -36,20 +37,19 @@ from search.tournament import TournamentResult
 Result = TypeVar("Result", bound=BaseModel)
 Call = Callable[[str, Callable[[], Any]], Any]  # (stage's name, work) -> the work's result
 
-STAGES = ("data", "teacher", "search", "tournament", "tune", "distill", "export", "profile", "report")
+STAGES = ("data", "teacher", "search", "tournament", "tune", "distill", "export", "qat", "profile", "report")
 _BESIDE = {"report": ("bundle", "report.html")}  # what a stage leaves outside its own folder
 
 
 def stage_names(config: RunConfig) -> tuple[str, ...]:
-    """The stages of a run, in order: STAGES, and a rank check and a pruning where they are asked for."""
+    """The stages of a run, in order: STAGES, with `rank_check` and `prune`, and without `qat`, where so configured."""
     if config.rank_check.only:
         return (*STAGES[:2], "rank_check")
-    asked = {"teacher": ("rank_check",) if config.rank_check.students else (), "distill": _prune_stage(config)}
-    return tuple(name for stage in STAGES for name in (stage, *asked.get(stage, ())))
-
-
-def _prune_stage(config: RunConfig) -> tuple[str, ...]:
-    return ("prune",) if config.prune.enabled else ()
+    behind = {"teacher": "rank_check"} if config.rank_check.students else {}
+    behind |= {"distill": "prune"} if config.prune.enabled else {}
+    left_out = {"qat"} if config.qat.mode == "never" else set()
+    names = (name for stage in STAGES for name in (stage, behind.get(stage)))
+    return tuple(name for name in names if name is not None and name not in left_out)
 
 
 @contextmanager
@@ -110,6 +110,8 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
             ),  # the gate's is the profile's
             lambda stage: delivery.export_models(stage, distilled),
         )
+        fine_tuned = _fine_tune_int8(step, config, teacher, distilled, tuned, converted)
+        converted = converted if fine_tuned is None else fine_tuned.applied_to(converted)
         profiled = step(
             "profile",
             ProfileResult,
@@ -121,7 +123,7 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
             delivery.ReportResult,
             (profiled, distilled),
             lambda stage: _report(
-                stage, data, teacher, ranked, found, played, tuned, distilled, pruned, converted, profiled
+                stage, data, teacher, ranked, found, played, tuned, distilled, pruned, converted, fine_tuned, profiled
             ),
         )
     return Outcome(
@@ -176,6 +178,22 @@ def _prune(
     return step("prune", PruneResult, inputs, lambda stage: prune_student(stage, distilled, tuned))
 
 
+def _fine_tune_int8(
+    step: "_Steps",
+    config: RunConfig,
+    teacher: TeacherResult,
+    distilled: DistillResult,
+    tuned: TuneResult,
+    converted: ConvertResult,
+) -> QatResult | None:
+    """What fine-tuning for INT8 did; None where it is never to be done."""
+    if config.qat.mode == "never":
+        return None
+    drop = config.export.gate.max_accuracy_drop
+    inputs = (teacher, distilled, converted, config.qat, config.distill, tuned.best, drop)
+    return step("qat", QatResult, inputs, lambda stage: fine_tune_int8(stage, distilled, tuned, converted))
+
+
 def _report(
     stage: Stage,
     data: stages.DataResult,
@@ -187,6 +205,7 @@ def _report(
     distilled: DistillResult,
     pruned: PruneResult | None,
     converted: ConvertResult,
+    fine_tuned: QatResult | None,
     profiled: ProfileResult,
 ) -> delivery.ReportResult:
     tested = delivery.test_and_bundle(stage, teacher, distilled, profiled)
@@ -201,6 +220,7 @@ def _report(
         tuned=tuned,
         distilled=distilled,
         pruned=pruned,
+        fine_tuned=fine_tuned,
         converted=converted,
         profiled=profiled,
         samples_ms=_samples(stage, profiled),

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from distill.config import DistillConfig, PruneConfig, TuneConfig
+from distill.config import DistillConfig, PruneConfig, QatConfig, TuneConfig
 from export.config import ExportConfig, ProfileConfig
 from pipeline.data import DataConfig
 from pipeline.datasets import DigitsConfig, TextConfig
@@ -39,6 +39,7 @@ class RunConfig(Frozen):
     distill: DistillConfig = DistillConfig()
     prune: PruneConfig = PruneConfig()
     export: ExportConfig = ExportConfig()
+    qat: QatConfig = QatConfig()
     profile: ProfileConfig = ProfileConfig()
 
     @property

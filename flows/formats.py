@@ -62,7 +62,7 @@ def build_formats(
             absent.append(Absent(format=name, reason=missing, skipped=True))
             continue
         try:
-            built[name] = _build(stage, form, source, splits, expected)
+            built[name] = build_format(stage, form, source, splits, expected)
         except EdgestillError as error:
             absent.append(Absent(format=name, reason=str(error), skipped=False))
         except Exception as error:  # a format's library has kinds of its own, and the other formats are still to come
@@ -71,21 +71,35 @@ def build_formats(
     return built, tuple(absent)
 
 
-def _build(stage: Stage, form: Format, source: Source, splits: Splits, expected: Answers) -> ConvertedModel:
-    """The format's best variant on validation, ties to the one nearest to fp32, written and measured."""
+def build_format(
+    stage: Stage,
+    form: Format,
+    source: Source,
+    splits: Splits,
+    expected: Answers,
+    *,
+    folder: str = "export",
+    fp32: Path | None = None,
+) -> ConvertedModel:
+    """The format's best variant on validation, ties to the one nearest to fp32, written and measured.
+
+    Args:
+        folder: the stage's that writes it.
+        fp32: the file that it is compared with, where that is not the source's own.
+    """
     config = stage.config.export
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
         tried = [
-            _try(form, Path(folder) / f"{position}", name, files, splits.validation, expected)
+            _try(form, Path(scratch) / f"{position}", name, files, splits.validation, expected)
             for position, (name, files) in enumerate(form.variants(source))
         ]
     if not tried:
         raise ExportError("the format made no file")
     best = max(tried, key=lambda variant: (variant.answers.metrics.accuracy, -variant.distance))
-    paths = [stage.run.write("export", f"student.{form.name}{suffix}", data) for suffix, data in best.files.items()]
+    paths = [stage.run.write(folder, f"student.{form.name}{suffix}", data) for suffix, data in best.files.items()]
     task = splits.task
     parts = {"validation": splits.validation, "reference": splits.reference}
-    reference, run = FORMATS["fp32"](config).open(source.onnx, 1), form.open(paths[0], 1)
+    reference, run = FORMATS["fp32"](config).open(fp32 or source.onnx, 1), form.open(paths[0], 1)
     parity = measure_parity(reference, run, parts, task.input_shape, task.vocab_size)
     if form.precision == "fp16":
         require_fp16_parity(parity)

@@ -47,7 +47,9 @@ def prune_student(stage: Stage, distilled: DistillResult, tuned: TuneResult) -> 
     except PruningError as error:
         return PruneResult(**about, refused=str(error))
     narrowed = narrow(student.cpu(), cut["widths"])
-    recipe = fine_tuning(with_hyperparameters(stage.config.distill, tuned.best), config)
+    recipe = fine_tuning(
+        with_hyperparameters(stage.config.distill, tuned.best), config.epochs, config.learning_rate_factor
+    )
     before = make_recipe(recipe.methods).deployable(copy.deepcopy(narrowed))
     before.load_state_dict(start)
     pruned = evaluate(before.to(stage.device), splits.validation, stage.device)
@@ -80,10 +82,10 @@ def prune_student(stage: Stage, distilled: DistillResult, tuned: TuneResult) -> 
     )
 
 
-def fine_tuning(config: DistillConfig, prune: PruneConfig) -> DistillConfig:
-    """The distillation's own recipe, for fewer epochs and from a lower learning rate."""
-    rate = config.training.learning_rate * prune.learning_rate_factor
-    training = config.training.model_copy(update={"epochs": prune.epochs, "learning_rate": rate})
+def fine_tuning(config: DistillConfig, epochs: int, learning_rate_factor: float) -> DistillConfig:
+    """The distillation's own recipe, for so many epochs and from another learning rate."""
+    rate = config.training.learning_rate * learning_rate_factor
+    training = config.training.model_copy(update={"epochs": epochs, "learning_rate": rate})
     return config.model_copy(update={"training": training})
 
 
@@ -94,19 +96,24 @@ def _cut(
     record, weights = stage.run.path("prune", _CUT), stage.run.path("prune", _CUT_WEIGHTS)
     if not record.exists():
         stage.tick(0, config.epochs, f"{config.method}: choosing channels")
-        classifier = _classifier(shipped)
         images = splits.reference.labelled()
         chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(stage.seed("prune", "images")))
         batches = [images.batch(index) for index in torch.split(chosen[: config.score_images], _BATCH)]
-        found = prune(student, classifier, config, batches, stage.seed("prune", "speed-up"))
+        found = prune(student, _classifier(shipped), config, batches, stage.seed("prune", "speed-up"))
         narrowed = narrow(copy.deepcopy(student).cpu(), found.widths)
         narrowed.load_state_dict(found.state)
-        before = make_recipe(stage.config.distill.methods).deployable(narrowed)
-        _classifier(before).load_state_dict(classifier.state_dict())
+        before = with_classifier_of(stage, narrowed, shipped)
         stage.run.write("prune", _CUT_WEIGHTS, weights_bytes(before))
         about = {n: getattr(found, n) for n in ("widths", "channels_removed", "sums_pruned")}
         stage.run.write("prune", _CUT, json.dumps(about))  # last: where it is, the weights are
     return json.loads(record.read_text(encoding="utf-8")), read_weights(weights)
+
+
+def with_classifier_of(stage: Stage, student: nn.Module, shipped: nn.Module) -> nn.Module:
+    """The student as it would ship, with the weights of the classifier, or of a method's head, of one that did."""
+    made = make_recipe(stage.config.distill.methods).deployable(student)
+    _classifier(made).load_state_dict(_classifier(shipped).state_dict())
+    return made
 
 
 def _classifier(network: nn.Module) -> nn.Module:

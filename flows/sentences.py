@@ -6,6 +6,7 @@ from distill.result import DistillResult, PruneResult, TuneResult
 from export.result import ConvertResult, ExportedModel, ProfileResult
 from flows.delivery import ReportResult
 from flows.outcome import Outcome
+from flows.quantization import QatResult
 from flows.rank_check import RankCheckResult
 from flows.stages import DataResult
 from flows.verdicts import points, verdict, winners_lead
@@ -109,6 +110,20 @@ def _(result: ConvertResult) -> str:
         f"{result.student.size_bytes / 1e3:,.0f} kB ONNX (teacher {result.teacher.size_bytes / 1e3:,.0f} kB){others}"
         f"{absent}; logits within {parity.max_abs_difference:.1e} of torch on {parity.n:,} inputs"
     )
+
+
+@sentence.register
+def _(result: QatResult) -> str:
+    if not result.formats:
+        return f"not needed: no INT8 file loses more than {100 * result.allowed:g} points on validation"
+    if result.refused is not None:
+        return f"not done: {result.refused}"
+    parts = []
+    for name, found in result.formats.items():
+        after = f"no file ({found.reason})" if found.after is None else f"{found.after.accuracy:.2%}"
+        verdict = f"{found.kept} is kept and {'passes' if found.passes else 'still misses'} the gate"
+        parts.append(f"{name} {found.before.accuracy:.2%} before, {after} after: {verdict}")
+    return f"fp32 {result.fp32.accuracy:.2%} on validation, {'; '.join(parts)}"
 
 
 @sentence.register

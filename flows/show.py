@@ -13,6 +13,7 @@ from flows.chain import stage_names
 from flows.config import RunConfig
 from flows.delivery import ReportResult
 from flows.outcome import Outcome
+from flows.quantization import QatResult
 from flows.rank_check import RankCheckResult
 from flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows, verdict_lines
 from flows.stages import DataResult
@@ -33,6 +34,7 @@ _RESULTS: dict[str, Any] = {
     "distill": DistillResult,
     "prune": PruneResult,
     "export": ConvertResult,
+    "qat": QatResult,
     "profile": ProfileResult,
     "report": ReportResult,
 }

@@ -68,14 +68,19 @@ def fresh_student(stage: Stage, architecture: str, task: Task) -> nn.Module:
 
 def distilled_student(stage: Stage, architecture: str, task: Task) -> nn.Module:
     """The student as it ships, distilled and, where configured, pruned, back from its weights file."""
+    return shipped_student(stage, architecture, task)[1]
+
+
+def shipped_student(stage: Stage, architecture: str, task: Task) -> tuple[nn.Module, nn.Module]:
+    """The student that methods train, and the same as it ships, which shares its layers but for a method's head."""
     pruned = stage.run.read("prune", PruneResult) if stage.config.prune.enabled else None
     if pruned is None or pruned.refused is not None:
-        return unpruned_student(stage, architecture, task)[1]
-    return narrowed_student(stage, architecture, task, pruned.widths, stage.run.root / "prune" / WEIGHTS)[1]
+        return unpruned_student(stage, architecture, task)
+    return narrowed_student(stage, architecture, task, pruned.widths, stage.run.root / "prune" / WEIGHTS)
 
 
 def unpruned_student(stage: Stage, architecture: str, task: Task) -> tuple[nn.Module, nn.Module]:
-    """The distilled student, and as it ships: the same layers, but for a method's head."""
+    """The distilled student, and as it would ship without pruning."""
     return narrowed_student(stage, architecture, task, {}, stage.run.root / "distill" / WEIGHTS)
 
 

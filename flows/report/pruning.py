@@ -1,8 +1,9 @@
-"""The report's section on pruning: parameters, FLOPs and accuracy before it, after it, and after fine-tuning."""
+"""The report's sections on what was fine-tuned after distillation: the pruned student, and the weights for INT8."""
 
 from typing import Any
 
 from distill.result import PruneResult
+from flows.quantization import QatResult
 from flows.report import charts
 from flows.words import accuracy_claim
 
@@ -35,4 +36,35 @@ def pruning(result: PruneResult | None) -> dict[str, Any] | None:
         "best_epoch": result.best_epoch,
         "epochs": len(result.curve),
         "chart": charts.accuracy_curve(result.curve, result.best_epoch, "student", result.before.accuracy),
+    }
+
+
+def int8_fine_tuning(result: QatResult | None) -> dict[str, Any] | None:
+    """None where none was needed."""
+    if result is None or not result.formats:
+        return None
+    rows = [
+        (
+            name,
+            f"{found.before.accuracy:.2%}",
+            "–" if found.after is None else f"{found.after.accuracy:.2%}",
+            f"{found.kept} fine-tuning",
+            "passes" if found.passes else "misses",
+        )
+        for name, found in result.formats.items()
+    ]
+    return {
+        "refused": result.refused,
+        "mode": result.mode,
+        "allowed": f"{100 * result.allowed:g}",
+        "fp32": f"{result.fp32.accuracy:.2%}",
+        "examples": f"{result.fp32.n:,}",
+        "rows": rows,
+        "reasons": [f"{name}: {found.reason}" for name, found in result.formats.items() if found.reason],
+        "learning_rate": f"{result.learning_rate or 0:.3g}",
+        "best_epoch": result.best_epoch,
+        "epochs": len(result.curve),
+        "chart": charts.accuracy_curve(result.curve, result.best_epoch, "student", result.fp32.accuracy)
+        if result.curve
+        else "",
     }

@@ -124,6 +124,7 @@ def chain(report: "ReportData") -> dict[str, Any]:
         "distill": report.distilled,
         "prune": report.pruned,
         "export": report.converted,
+        "qat": report.fine_tuned,
         "profile": report.profiled,
         "report": report.tested,
     }

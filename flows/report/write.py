@@ -9,12 +9,13 @@ from distill.tune import configured_values, search_ranges
 from export.result import ConvertResult, ProfileResult
 from flows.config import RunConfig
 from flows.delivery import ReportResult
+from flows.quantization import QatResult
 from flows.rank_check import RankCheckResult
 from flows.report import details, ranks, summary
 from flows.report.formats import formats
 from flows.report.methods import methods
 from flows.report.palette import COLOURS
-from flows.report.pruning import pruning
+from flows.report.pruning import int8_fine_tuning, pruning
 from flows.stages import DataResult
 from pipeline.rundir import Manifest
 from pipeline.teacher import TeacherResult
@@ -40,6 +41,7 @@ class ReportData:
     samples_ms: dict[str, list[float]]  # latency, by model
     tested: ReportResult
     pruned: PruneResult | None = None  # None: no pruning was asked for
+    fine_tuned: QatResult | None = None  # for INT8; None: never to be done
 
 
 def render_report(report: ReportData) -> str:
@@ -71,6 +73,7 @@ def render_report(report: ReportData) -> str:
         learning=details.learning(report),
         methods=methods(report.distilled),
         pruning=pruning(report.pruned),
+        qat=int8_fine_tuning(report.fine_tuned),
         latency=details.latency(report),
         provenance=details.provenance(report),
     )
