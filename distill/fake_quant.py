@@ -9,7 +9,11 @@ is not there any more while it lasts. That is the network which the exported fil
 training as they are in the file; the price is that nothing renormalises the activations as the weights move, which is
 why fine-tuning begins at a low learning rate. A batch norm that follows no convolution stays, in float.
 
-Quantised are the inputs of convolutions and of the classifier, their weights, and outputs that a sum reads. In float
+Before that, cross-layer equalisation (Nagel et al. 2019, arXiv:1906.04721, section 4.1): where a ReLU alone stands
+between two convolutions, a channel may be scaled on one side of it and back on the other. Ranges that differ wildly
+from channel to channel are what a single range for the tensor cannot hold, and what gradient descent diverges on.
+
+Quantised are the inputs of convolutions and of the classifier, their weights, and what a sum reads. In float
 stay biases, pooling, and a head that a method puts in the classifier's place.
 """
 
@@ -27,6 +31,7 @@ from torch.ao.quantization import (
     MovingAveragePerChannelMinMaxObserver,
     QConfig,
 )
+from torch.ao.quantization import _equalize as equalisation
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.data import Batch
@@ -60,6 +65,7 @@ def fake_quantized(network: nn.Module, batches: Iterable[Batch], *, classifier: 
     """
     batches = list(batches)
     made = _folded(network, batches[0].inputs[:2].cpu())
+    _equalise(made)
     graph = _trace(made)
     modules = dict(made.named_modules())
     last = cast(Classifier, made).get_classifier()
@@ -67,8 +73,10 @@ def fake_quantized(network: nn.Module, batches: Iterable[Batch], *, classifier: 
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
         if isinstance(layer, nn.Conv2d) or (layer is last and classifier):
             assert layer is not None
-            output = layer is not last and not _is_activated(node, modules)
+            output = layer is not last and _activated_by(node, modules) is None
             _replace(made, str(node.target), _quantised(layer, output=output))
+        elif isinstance(layer, nn.Identity) and not _follows_convolution(node, modules):
+            _replace(made, str(node.target), _ACTIVATION())  # a shortcut, which a sum reads
     for module in made.modules():
         module.train(isinstance(module, _Activation))
     with torch.no_grad():
@@ -83,6 +91,8 @@ def without_fake_quant(network: nn.Module) -> nn.Module:
     for name, module in list(made.named_modules()):
         if isinstance(module, nn.Sequential) and len(module) and isinstance(module[0], _Activation):
             _replace(made, name, cast(Any, module[1]).to_float())
+    for name in [name for name, module in made.named_modules() if isinstance(module, _Activation)]:
+        _replace(made, name, nn.Identity())
     return made
 
 
@@ -107,6 +117,20 @@ def _folded(network: nn.Module, inputs: Tensor) -> nn.Module:
     return made
 
 
+def _equalise(network: nn.Module) -> None:
+    """Balance the channels between each pair of convolutions that share them with nothing else, in place."""
+    modules = dict(network.named_modules())
+    for node in _trace(network).graph.nodes:
+        first = modules.get(str(node.target)) if node.op == "call_module" else None
+        after = _activated_by(node, modules)
+        readers = list(after.users) if after is not None else []
+        second = modules.get(str(readers[0].target)) if len(readers) == 1 else None
+        pair = (first, second)
+        if all(isinstance(layer, nn.Conv2d) and layer.groups == 1 for layer in pair):
+            with torch.no_grad():
+                equalisation.cross_layer_equalization(*pair)  # type: ignore[no-untyped-call]
+
+
 def _mean_of_maps(features: Tensor) -> Tensor:
     return features.mean(dim=(2, 3))
 
@@ -118,12 +142,19 @@ def _trace(network: nn.Module) -> fx.GraphModule:
         raise FakeQuantError(f"the student cannot be traced: {(str(error).splitlines() or [''])[0]}") from error
 
 
-def _is_activated(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Whether a ReLU alone reads the output: the runtime fuses it, and quantises what comes after it."""
+def _activated_by(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
+    """The ReLU that alone reads the output: the runtime fuses it, and quantises what comes after it."""
     users = list(node.users)
     while len(users) == 1 and isinstance(modules.get(str(users[0].target)), nn.Identity):
         users = list(users[0].users)
-    return len(users) == 1 and users[0].target in _RELU
+    return users[0] if len(users) == 1 and users[0].target in _RELU else None
+
+
+def _follows_convolution(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether an identity stands where a batch norm was folded away."""
+    source = node.args[0] if node.args else None
+    layer = modules.get(str(source.target)) if isinstance(source, fx.Node) else None
+    return isinstance(layer, nn.Conv2d)
 
 
 def _quantised(layer: nn.Module, *, output: bool) -> nn.Sequential:

@@ -8,9 +8,10 @@ from typing import Literal
 
 from torch import nn
 
+from distill.config import DistillConfig
 from distill.fake_quant import FakeQuantError, fake_quantized, without_fake_quant
 from distill.result import DistillResult, TuneResult
-from distill.train import distill
+from distill.train import Distilled, distill
 from distill.tune import with_hyperparameters
 from export.calibration import calibration_examples
 from export.formats import FORMATS, Source
@@ -23,7 +24,7 @@ from flows.pruning import fine_tuning, with_classifier_of
 from flows.stage import Stage, saved, saver, shipped_student, trained_teacher
 from flows.stages import curve_csv, epoch_ticker
 from pipeline.data import Splits
-from pipeline.errors import ExportError
+from pipeline.errors import ExportError, TrainingError
 from pipeline.frozen import Frozen
 from pipeline.metrics import Metrics
 from pipeline.training_state import EpochRecord
@@ -77,29 +78,11 @@ def fine_tune_int8(stage: Stage, distilled: DistillResult, tuned: TuneResult, co
     recipe = fine_tuning(
         with_hyperparameters(stage.config.distill, tuned.best), config.epochs, config.learning_rate_factor
     )
-    student, shipped = shipped_student(stage, distilled.architecture, splits.task)
-    examples = splits.reference.batches(64)
     try:
-        quantized = fake_quantized(student, examples, classifier=not heads(stage.config.distill))
-    except FakeQuantError as error:
-        kept = {n: _kept(before, None, fp32, allowed, str(error)) for n, before in short.items()}
+        done = _fine_tuned(stage, distilled, recipe, splits)
+    except (FakeQuantError, TrainingError) as error:  # the files that are there are still worth judging
+        kept = {name: _kept(before, None, fp32, allowed, str(error)) for name, before in short.items()}
         return QatResult.model_validate(about | {"formats": kept, "refused": str(error)})
-    start = None
-    if heads(stage.config.distill):
-        start = with_classifier_of(stage, quantized, shipped).state_dict()
-    done = distill(
-        quantized,
-        trained_teacher(stage, splits.task),
-        splits,
-        recipe,
-        seed=stage.seed("qat"),
-        device=stage.device,
-        observe=epoch_ticker(stage, config.epochs),
-        save=saver(stage, "qat"),
-        resume=saved(stage, "qat"),
-        compute=stage.compute,
-        start=start,
-    )
     stage.run.write("qat", "curve.csv", curve_csv(done.fitted.curve))
     formats, models = _made_again(stage, without_fake_quant(done.student), splits, converted, short)
     return QatResult.model_validate(
@@ -112,6 +95,26 @@ def fine_tune_int8(stage: Stage, distilled: DistillResult, tuned: TuneResult, co
             "curve": done.fitted.curve,
             "models": models,
         }
+    )
+
+
+def _fine_tuned(stage: Stage, distilled: DistillResult, recipe: DistillConfig, splits: Splits) -> Distilled:
+    """The student with fake quantisation in it, at its best epoch on validation."""
+    student, shipped = shipped_student(stage, distilled.architecture, splits.task)
+    has_head = bool(heads(stage.config.distill))
+    quantized = fake_quantized(student, splits.reference.batches(64), classifier=not has_head)
+    return distill(
+        quantized,
+        trained_teacher(stage, splits.task),
+        splits,
+        recipe,
+        seed=stage.seed("qat"),
+        device=stage.device,
+        observe=epoch_ticker(stage, recipe.training.epochs),
+        save=saver(stage, "qat"),
+        resume=saved(stage, "qat"),
+        compute=stage.compute,
+        start=with_classifier_of(stage, quantized, shipped).state_dict() if has_head else None,
     )
 
 
