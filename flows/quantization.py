@@ -4,6 +4,7 @@ The student that ships in fp32 and fp16 stays as it is: only the INT8 files are 
 and each is kept if it is better than the one before. `profile` then judges what is there.
 """
 
+import itertools
 from typing import Literal
 
 from torch import nn
@@ -29,6 +30,7 @@ from pipeline.frozen import Frozen
 from pipeline.metrics import Metrics
 from pipeline.training_state import EpochRecord
 
+_BATCHES = 8  # that ranges begin on; they follow the training from there
 _FINE_TUNED = "student.onnx"  # the fine-tuned weights in fp32, which the INT8 files are made from
 
 
@@ -102,7 +104,8 @@ def _fine_tuned(stage: Stage, distilled: DistillResult, recipe: DistillConfig, s
     """The student with fake quantisation in it, at its best epoch on validation."""
     student, shipped = shipped_student(stage, distilled.architecture, splits.task)
     has_head = bool(heads(stage.config.distill))
-    quantized = fake_quantized(student, splits.reference.batches(64), classifier=not has_head)
+    begun_on = itertools.islice(splits.reference.batches(64), _BATCHES)
+    quantized = fake_quantized(student, begun_on, classifier=not has_head)
     return distill(
         quantized,
         trained_teacher(stage, splits.task),
