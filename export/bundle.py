@@ -89,6 +89,7 @@ class Bundle(Frozen):
     default: str  # what run.py, profile.py and predict take: the fastest that passed the gate and onnxruntime runs
     architecture: str
     methods: tuple[dict[str, Any], ...]
+    later: tuple[str, ...] = ()  # what was done to the weights after the distillation, a clause each
     data: dict[str, Any]
     metrics: dict[str, TestMetrics]  # teacher, student, shipped
     quality: Quality

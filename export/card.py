@@ -159,9 +159,10 @@ def _median(summary: dict[str, Any]) -> str:
 def _made(bundle: "Bundle") -> str:
     limits = [f"{name} {value:,}" for name, value in bundle.budget.items() if value is not None]
     commit = f"; commit `{bundle.git_commit[:12]}`" if bundle.git_commit else ""
+    later = "".join(f"\n\nThen {_text(clause)}." for clause in bundle.later)
     return f"""Student `{bundle.architecture}` of a search within {", ".join(limits) or "no limit"}; methods
 {", ".join(str(m["name"]) for m in bundle.methods)}; seed {bundle.seeds["run"]}; configuration
-`{bundle.config_digest[:12]}`{commit}; {", ".join(f"{k} {v}" for k, v in bundle.versions.items())}."""
+`{bundle.config_digest[:12]}`{commit}; {", ".join(f"{k} {v}" for k, v in bundle.versions.items())}.{later}"""
 
 
 def _licences(bundle: "Bundle") -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill.result import DistillResult
+from distill.result import DistillResult, PruneResult
 from export.bundle import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics, write_bundle
 from export.formats import FORMATS, Run
 from export.interface import Interface, describe_input, describe_output, interface_of
@@ -15,6 +15,8 @@ from export.profile import evaluate_file, evaluate_run
 from export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
 from export.result import ConvertedModel, ExportedModel, ProfileResult
 from flows.delivery import ReportResult
+from flows.quantization import QatResult
+from flows.sentences import sentence
 from flows.stage import Stage, distilled_student, trained_teacher
 from pipeline.data import ImageSplit, load_test
 from pipeline.metrics import Metrics, evaluate
@@ -38,6 +40,8 @@ def test_and_bundle(
         "shipped": formats[profiled.default],
     }
     interface = stage.config.export.interface
+    pruned = stage.run.read("prune", PruneResult) if stage.config.prune.enabled else None
+    is_pruned = pruned is not None and pruned.refused is None
     bundle = Bundle(
         schema="edgestill.bundle/2",
         name=stage.config.name,
@@ -47,8 +51,9 @@ def test_and_bundle(
         output=describe_output(task, interface),
         models={name: _model(m, formats[name], interface) for name, m in profiled.shipped.items()},
         default=profiled.default,
-        architecture=f"{stage.config.search.space.name}:{distilled.architecture}",
+        architecture=f"{stage.config.search.space.name}:{distilled.architecture}{', pruned' if is_pruned else ''}",
         methods=distilled.methods,
+        later=_later(stage, pruned),
         metrics={name: TestMetrics(test_accuracy=score.accuracy, n=score.n) for name, score in scores.items()},
         quality=_quality(runs[profiled.default], test, task),
         cost={"teacher": teacher.cost, "student": distilled.cost},
@@ -66,6 +71,15 @@ def test_and_bundle(
         report="report.html",
         digest=read_manifest((folder / MANIFEST).read_bytes()).digest,
     )
+
+
+def _later(stage: Stage, pruned: PruneResult | None) -> tuple[str, ...]:
+    """What was done to the weights after the distillation."""
+    fine_tuned = stage.run.read("qat", QatResult) if stage.config.qat.mode != "never" else None
+    done = [] if pruned is None or pruned.refused is not None else [f"pruned: {sentence(pruned)}"]
+    if fine_tuned is not None and fine_tuned.models:
+        done.append(f"fine-tuned for INT8: {sentence(fine_tuned)}")
+    return tuple(done)
 
 
 def _opened(stage: Stage, profiled: ProfileResult) -> dict[str, Run]:

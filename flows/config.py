@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from distill.config import DistillConfig, TuneConfig
+from distill.config import DistillConfig, PruneConfig, QatConfig, TuneConfig
 from export.card_config import CardConfig
 from export.config import ExportConfig, ProfileConfig
 from pipeline.data import DataConfig
@@ -39,7 +39,9 @@ class RunConfig(Frozen):
     search: SearchConfig = SearchConfig()
     tune: TuneConfig = TuneConfig()
     distill: DistillConfig = DistillConfig()
+    prune: PruneConfig = PruneConfig()
     export: ExportConfig = ExportConfig()
+    qat: QatConfig = QatConfig()
     profile: ProfileConfig = ProfileConfig()
     card: CardConfig = CardConfig()
 
@@ -50,6 +52,16 @@ class RunConfig(Frozen):
         if tokenizer is None or not isinstance(self.data, TextConfig):
             return self.data
         return self.data.model_copy(update={"tokenizer": TokenizerConfig(file=tokenizer)})
+
+    @model_validator(mode="after")
+    def _has_channels_to_prune(self) -> "RunConfig":
+        space = self.search.space.name
+        if self.prune.enabled and space in ("vit", "text_transformer"):
+            raise ValueError(
+                f"prune.method {self.prune.method!r} removes channels of convolutions, and students of {space!r} have "
+                "none; leave prune out, or search resnet or mobile"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_tokenizer(self) -> "RunConfig":

@@ -70,14 +70,31 @@ def build_formats(
         if missing is not None:
             absent.append(Absent(format=name, reason=missing, skipped=True))
             continue
-        try:
-            built[name] = build_format(stage, form, source, splits, expected, fp32=fp32)
-        except EdgestillError as error:
-            absent.append(Absent(format=name, reason=str(error), skipped=False))
-        except Exception as error:  # a format's library has kinds of its own, and the other formats are still to come
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            absent.append(Absent(format=name, reason=reason, skipped=False))
+        made = try_format(stage, form, source, splits, expected, fp32=fp32)
+        if isinstance(made, str):
+            absent.append(Absent(format=name, reason=made, skipped=False))
+        else:
+            built[name] = made
     return built, tuple(absent)
+
+
+def try_format(
+    stage: Stage,
+    form: Format,
+    source: Source,
+    splits: Splits,
+    expected: Answers,
+    *,
+    folder: str = "export",
+    fp32: Path | None = None,
+) -> ConvertedModel | str:
+    """As `build_format`, or why it could not be made: the other formats are still to come."""
+    try:
+        return build_format(stage, form, source, splits, expected, folder=folder, fp32=fp32)
+    except EdgestillError as error:
+        return str(error)
+    except Exception as error:  # a format's library has kinds of its own
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def build_format(

@@ -2,11 +2,12 @@
 
 import json
 
-from distill.result import DistillResult, TuneResult
+from distill.result import DistillResult, PruneResult, TuneResult
 from export.profile_document import ProfileDocument
 from export.result import ConvertResult, ProfileResult
 from flows.config import RunConfig
 from flows.delivery import ReportResult
+from flows.quantization import QatResult
 from flows.rank_check import RankCheckResult
 from flows.report import ReportData
 from flows.stages import DataResult
@@ -26,6 +27,9 @@ def report_data(run: RunDir, tested: ReportResult, devices: tuple[ProfileDocumen
         RunDirError: a stage is missing or was altered.
     """
     config = run.config(RunConfig)
+    distilled, converted = run.read("distill", DistillResult), run.read("export", ConvertResult)
+    pruned = run.read("prune", PruneResult) if config.prune.enabled else None
+    fine_tuned = run.read("qat", QatResult) if config.qat.mode != "never" else None
     profiled = run.read("profile", ProfileResult)
     return ReportData(
         config=config,
@@ -36,8 +40,10 @@ def report_data(run: RunDir, tested: ReportResult, devices: tuple[ProfileDocumen
         found=run.read("search", SearchResult),
         played=run.read("tournament", TournamentResult),
         tuned=run.read("tune", TuneResult),
-        distilled=run.read("distill", DistillResult),
-        converted=run.read("export", ConvertResult),
+        distilled=distilled if pruned is None else pruned.applied_to(distilled),
+        pruned=pruned,
+        converted=converted if fine_tuned is None else fine_tuned.applied_to(converted),
+        fine_tuned=fine_tuned,
         profiled=profiled,
         samples_ms=_samples(run, profiled),
         tested=tested,

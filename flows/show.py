@@ -7,12 +7,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from distill.result import DistillResult, TuneResult
+from distill.result import DistillResult, PruneResult, TuneResult
 from export.result import ConvertResult, ProfileResult
 from flows.chain import stage_names
 from flows.config import RunConfig
 from flows.delivery import ReportResult
 from flows.outcome import Outcome
+from flows.quantization import QatResult
 from flows.rank_check import RankCheckResult
 from flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows, verdict_lines
 from flows.stages import DataResult
@@ -31,7 +32,9 @@ _RESULTS: dict[str, Any] = {
     "tournament": TournamentResult,
     "tune": TuneResult,
     "distill": DistillResult,
+    "prune": PruneResult,
     "export": ConvertResult,
+    "qat": QatResult,
     "profile": ProfileResult,
     "report": ReportResult,
 }

@@ -122,7 +122,9 @@ def chain(report: "ReportData") -> dict[str, Any]:
         "tournament": report.played,
         "tune": report.tuned,
         "distill": report.distilled,
+        "prune": report.pruned,
         "export": report.converted,
+        "qat": report.fine_tuned,
         "profile": report.profiled,
         "report": report.tested,
     }
