@@ -81,17 +81,12 @@ def _quality(bundle: "Bundle") -> str:
     teacher, student, shipped = (bundle.metrics[k] for k in ("teacher", "student", "shipped"))
     cost, kind = bundle.cost, bundle.task.kind
     rows: list[Sequence[Any]] = [
-        ("teacher", f"{teacher.test_accuracy:.2%}", f"{cost['teacher'].params:,}", f"{cost['teacher'].flops:,}"),
-        (
-            "student, in torch",
-            f"{student.test_accuracy:.2%}",
-            f"{cost['student'].params:,}",
-            f"{cost['student'].flops:,}",
-        ),
+        (name, f"{metrics.test_accuracy:.2%}", f"{cost[who].params:,}", f"{cost[who].flops:,}", "")
+        for name, metrics, who in (("teacher", teacher, "teacher"), ("student, in torch", student, "student"))
     ]
     for name, model in bundle.models.items():
         which = f"`{model.file}`" + (", the default" if name == bundle.default else "")
-        rows.append((which, f"{model.test_accuracy:.2%}", f"{model.bytes:,} bytes", ""))
+        rows.append((which, f"{model.test_accuracy:.2%}", "", "", f"{model.bytes:,}"))
     differences = "\n".join(
         f"Logits of `{model.file}` differ from those of {_reference(bundle, model)} by at most "
         f"{model.parity.max_abs_difference:.1e} over\n{model.parity.n:,} inputs, "
@@ -100,7 +95,7 @@ def _quality(bundle: "Bundle") -> str:
     )
     return f"""Accuracy on the {shipped.n} {kind}s of the test split, opened once.
 
-{_table(("", "accuracy", "parameters", "multiply-accumulates"), rows)}
+{_table(("", "accuracy", "parameters", "multiply-accumulates", "bytes"), rows)}
 
 {differences}"""
 
@@ -142,14 +137,14 @@ def _robustness(bundle: "Bundle") -> str:
 def _speed(bundle: "Bundle") -> str:
     latency = bundle.latency
     low, high = latency["speedup_interval"]
-    rows = [(name, _median(latency[name]), latency[name]["n"]) for name in ("teacher", "student")]
-    rows += [(f"`{m.file}`", _median(m.latency), m.latency.get("n", "")) for m in bundle.models.values()]
+    rows = [("teacher", "onnxruntime", _median(latency["teacher"]), latency["teacher"]["n"])]
+    rows += [(f"`{m.file}`", m.runtime, _median(m.latency), m.latency.get("n", "")) for m in bundle.models.values()]
     return f"""{latency.get("runtime", "")}, {latency.get("threads", 1)} thread, batch 1, {bundle.machine["cpu"]}.
 
-{_table(("", "median, ms", "samples"), rows)}
+{_table(("", "by", "median, ms", "samples"), rows)}
 
-{latency["speedup"]:.2f} times the teacher's speed (95 % interval {low:.2f} to {high:.2f}). Measure again on
-your own device: a latency does not travel."""
+{latency["speedup"]:.2f} times the teacher's speed (95 % interval {low:.2f} to {high:.2f}) by
+`{bundle.models[bundle.default].file}`. Measure again on your own device: a latency does not travel."""
 
 
 def _median(summary: dict[str, Any]) -> str:
@@ -162,7 +157,8 @@ def _made(bundle: "Bundle") -> str:
     later = "".join(f"\n\nThen {_text(clause)}." for clause in bundle.later)
     return f"""Student `{bundle.architecture}` of a search within {", ".join(limits) or "no limit"}; methods
 {", ".join(str(m["name"]) for m in bundle.methods)}; seed {bundle.seeds["run"]}; configuration
-`{bundle.config_digest[:12]}`{commit}; {", ".join(f"{k} {v}" for k, v in bundle.versions.items())}.{later}"""
+`{bundle.config_digest[:12]}`{commit};
+{", ".join(f"{k} {v}" for k, v in bundle.versions.items())}.{later}"""
 
 
 def _licences(bundle: "Bundle") -> str:

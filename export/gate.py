@@ -109,6 +109,8 @@ def _worth(
     if shrink < gate.min_shrink:
         return [], [f"{speed} and {size}; {gate.min_speedup:g}× faster or {gate.min_shrink:g}× smaller is needed"]
     if over_fp32.interval[0] < 1 / gate.max_slowdown:
+        if f"{1 / over_fp32.value:.2f}" == f"{gate.max_slowdown:.2f}":  # where the difference is what matters
+            speed = _speed(over_fp32, digits=4)
         return [], [f"{speed}; a file that is {size} may be at most {gate.max_slowdown:g}× slower"]
     return [size, speed], []
 
@@ -151,14 +153,14 @@ def _too_large(model: ConvertedModel, limits: Limits) -> str:
     return f"{model.size_bytes:,} bytes, above max_size_bytes {limit:,}"
 
 
-def _speed(ratio: Ratio) -> str:
+def _speed(ratio: Ratio, digits: int = 2) -> str:
     """`1.51× slower than fp32 [1.48, 1.53]`; in words neither where the interval holds 1."""
     low, high = ratio.interval
     if low <= 1 <= high or abs(ratio.value - 1) < 0.005:
-        return f"{ratio.value:.2f}× fp32's speed [{low:.2f}, {high:.2f}]"
+        return f"{ratio.value:.{digits}f}× fp32's speed [{low:.{digits}f}, {high:.{digits}f}]"
     if ratio.value > 1:
-        return f"{ratio.value:.2f}× faster than fp32 [{low:.2f}, {high:.2f}]"
-    return f"{1 / ratio.value:.2f}× slower than fp32 [{1 / high:.2f}, {1 / low:.2f}]"
+        return f"{ratio.value:.{digits}f}× faster than fp32 [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{1 / ratio.value:.{digits}f}× slower than fp32 [{1 / high:.{digits}f}, {1 / low:.{digits}f}]"
 
 
 def _size(shrink: float) -> str:

@@ -93,10 +93,14 @@ class Verdict(Frozen):
     over_fp32: Ratio | None = None  # its speed over fp32's; None where it was not timed
 
     @property
+    def word(self) -> str:
+        """`ships`, `skipped` or `rejected`."""
+        return "ships" if self.shipped else "skipped" if self.skipped else "rejected"
+
+    @property
     def sentence(self) -> str:
         """`int8 rejected: 1.51× slower than fp32 …`."""
-        word = "ships" if self.shipped else "skipped" if self.skipped else "rejected"
-        return f"{self.format} {word}: {self.reason}"
+        return f"{self.format} {self.word}: {self.reason}"
 
 
 class ProfileResult(Frozen):

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from export.result import ExportedModel, Ratio, Verdict
+from export.result import ExportedModel, Ratio
 from flows.words import significant, size
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ def formats(report: "ReportData") -> dict[str, Any]:
     for verdict in profiled.verdicts:
         name = verdict.format
         if name not in profiled.formats:
-            rows.append(
-                {"name": name, "cells": [_NOTHING] * len(COLUMNS), "verdict": _verdict(verdict), "ships": False}
-            )
+            rows.append({"name": name, "cells": [_NOTHING] * len(COLUMNS), "verdict": verdict.word})
             continue
         tested = report.tested.formats.get(name)
         row = _row(
@@ -32,10 +30,13 @@ def formats(report: "ReportData") -> dict[str, Any]:
             profiled.speedups.get(name),
             verdict.over_fp32,
         )
-        rows.append({**row, "verdict": _verdict(verdict)})
+        rows.append({**row, "verdict": verdict.word})
     return {
         "columns": COLUMNS,
         "rows": rows,
+        "reasons": [
+            verdict.sentence for verdict in profiled.verdicts if verdict.format != "fp32" or not verdict.shipped
+        ],
         "default": profiled.default,
         "validation_n": f"{report.distilled.validation.n:,}",
         "test_n": f"{report.tested.shipped.n:,}",
@@ -85,7 +86,3 @@ def _ratio(ratio: Ratio | None) -> str:
         return _NOTHING
     low, high = (significant(end) for end in ratio.interval)
     return f"{significant(ratio.value)}× [{low}, {high}]".replace(" ", "\N{NO-BREAK SPACE}")
-
-
-def _verdict(verdict: Verdict) -> str:
-    return verdict.sentence.removeprefix(f"{verdict.format} ")

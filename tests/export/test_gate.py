@@ -158,3 +158,8 @@ def test_the_configuration_knows_the_formats_and_always_makes_fp32():
     assert ExportConfig(formats=("int8",)).formats == ("fp32", "int8")
     with pytest.raises(ValueError, match="unknown format 'int9'; did you mean"):
         ExportConfig(formats=("int9",))
+
+
+def test_a_slowdown_just_beyond_the_limit_is_told_with_the_digits_that_decide():
+    """`1.20× slower; at most 1.2× slower` would be no reason."""
+    assert "1.1983× slower than fp32 [1.1962, 1.2006]" in verdict(model(), (0.8345, 0.8329, 0.836)).reason

@@ -627,8 +627,9 @@ def test_every_format_has_a_row_with_its_verdict() -> None:
     page = render_report(report(profiled=both))
     text = Page(page).text
     assert "81.0 kB 95.50% – 0.0400 ms 0.0600 ms 3.30× [3.20, 3.40]" in text
-    assert "0.660× [0.650, 0.670] rejected: 1.52× slower than fp32" in text
-    assert f"skipped: needs {SCRIPT}" in text
+    assert "0.660× [0.650, 0.670] rejected" in text
+    assert "int8 rejected: 1.52× slower than fp32 [1.49, 1.54]." in text
+    assert f"engine skipped: needs {SCRIPT}" in text
     assert SCRIPT not in page
     assert "int8 was calibrated by entropy; on validation: minmax 95.00%, entropy 95.50%." in text
     assert "The fp32 file is over budget: median 1 ms, above max_latency_ms 0.5." in text
