@@ -53,7 +53,7 @@ def test_and_bundle(
         default=profiled.default,
         architecture=f"{stage.config.search.space.name}:{distilled.architecture}{', pruned' if is_pruned else ''}",
         methods=distilled.methods,
-        later=_later(stage, pruned),
+        later=_later(stage, pruned, profiled),
         metrics={name: TestMetrics(test_accuracy=score.accuracy, n=score.n) for name, score in scores.items()},
         quality=_quality(runs[profiled.default], test, task),
         cost={"teacher": teacher.cost, "student": distilled.cost},
@@ -73,11 +73,11 @@ def test_and_bundle(
     )
 
 
-def _later(stage: Stage, pruned: PruneResult | None) -> tuple[str, ...]:
-    """What was done to the weights after the distillation."""
+def _later(stage: Stage, pruned: PruneResult | None, profiled: ProfileResult) -> tuple[str, ...]:
+    """What was done after the distillation to the weights that ship."""
     fine_tuned = stage.run.read("qat", QatResult) if stage.config.qat.mode != "never" else None
     done = [] if pruned is None or pruned.refused is not None else [f"pruned: {sentence(pruned)}"]
-    if fine_tuned is not None and fine_tuned.models:
+    if fine_tuned is not None and fine_tuned.models.keys() & profiled.shipped.keys():
         done.append(f"fine-tuned for INT8: {sentence(fine_tuned)}")
     return tuple(done)
 

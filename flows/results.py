@@ -27,9 +27,6 @@ def report_data(run: RunDir, tested: ReportResult, devices: tuple[ProfileDocumen
         RunDirError: a stage is missing or was altered.
     """
     config = run.config(RunConfig)
-    distilled, converted = run.read("distill", DistillResult), run.read("export", ConvertResult)
-    pruned = run.read("prune", PruneResult) if config.prune.enabled else None
-    fine_tuned = run.read("qat", QatResult) if config.qat.mode != "never" else None
     profiled = run.read("profile", ProfileResult)
     return ReportData(
         config=config,
@@ -40,10 +37,10 @@ def report_data(run: RunDir, tested: ReportResult, devices: tuple[ProfileDocumen
         found=run.read("search", SearchResult),
         played=run.read("tournament", TournamentResult),
         tuned=run.read("tune", TuneResult),
-        distilled=distilled if pruned is None else pruned.applied_to(distilled),
-        pruned=pruned,
-        converted=converted if fine_tuned is None else fine_tuned.applied_to(converted),
-        fine_tuned=fine_tuned,
+        distilled=run.read("distill", DistillResult),
+        pruned=run.read("prune", PruneResult) if config.prune.enabled else None,
+        converted=run.read("export", ConvertResult),
+        fine_tuned=run.read("qat", QatResult) if config.qat.mode != "never" else None,
         profiled=profiled,
         samples_ms=_samples(run, profiled),
         tested=tested,

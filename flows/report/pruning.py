@@ -48,7 +48,7 @@ def int8_fine_tuning(result: QatResult | None) -> dict[str, Any] | None:
             name,
             f"{found.before.accuracy:.2%}",
             "–" if found.after is None else f"{found.after.accuracy:.2%}",
-            f"{found.kept} fine-tuning",
+            found.kept,
             "passes" if found.passes else "misses",
         )
         for name, found in result.formats.items()

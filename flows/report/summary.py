@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flows.report.write import ReportData
 
 _NOTHING = "–"
+_ONE_ROW = 10  # stages of the chain whose names fit beside each other
 
 
 def header(report: "ReportData") -> dict[str, Any]:
@@ -46,7 +47,7 @@ def tiles(report: "ReportData") -> list[dict[str, Any]]:
         _tile(
             "Size",
             smaller,
-            f"{report.distilled.cost.params:,} against {report.teacher.cost.params:,}",
+            f"{report.shipped_student.cost.params:,} against {report.teacher.cost.params:,}",
             f"file {size(student.size_bytes)} against {size(teacher.size_bytes)}",
         ),
         _tile(
@@ -141,13 +142,14 @@ def chain(report: "ReportData") -> dict[str, Any]:
         }
         for name, result in results.items()
     ]
-    return {"stages": stages, "total": duration(total)}
+    columns = len(stages) if len(stages) <= _ONE_ROW else -(-len(stages) // 2)
+    return {"stages": stages, "columns": columns, "total": duration(total)}
 
 
 def comparison(report: "ReportData") -> list[tuple[str, list[str]]]:
     """Rows of the table: what, then teacher, student in torch, shipped file."""
     teacher, student = report.profiled.teacher, report.profiled.student
-    costs = [report.teacher.cost, report.distilled.cost, report.distilled.cost]
+    costs = [report.teacher.cost, report.shipped_student.cost, report.shipped_student.cost]
     tested = [report.tested.teacher, report.tested.student, report.tested.shipped]
     percentiles = [name for name in teacher.latency.summary | student.latency.summary if name.endswith("_ms")]
     return [
@@ -182,7 +184,7 @@ def _tile(title: str, claim: Claim, *details: str) -> dict[str, Any]:
 
 def _claims(report: "ReportData") -> tuple[Claim, Claim, Claim]:
     return (
-        size_claim(report.teacher.cost.params, report.distilled.cost.params),
+        size_claim(report.teacher.cost.params, report.shipped_student.cost.params),
         speed_claim(report.profiled.speedup, report.profiled.speedup_interval),
         accuracy_claim(report.tested.teacher.accuracy, report.tested.shipped.accuracy),
     )

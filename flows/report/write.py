@@ -46,6 +46,11 @@ class ReportData:
     fine_tuned: QatResult | None = None  # for INT8; None: never to be done
     devices: tuple[ProfileDocument, ...] = ()  # measured after the run
 
+    @property
+    def shipped_student(self) -> DistillResult:
+        """The distilled student, or what pruning made of it."""
+        return self.distilled if self.pruned is None else self.pruned.applied_to(self.distilled)
+
 
 def render_report(report: ReportData) -> str:
     """The report as one HTML page that needs nothing beside it.

@@ -150,7 +150,8 @@ def test_what_ships_verifies_and_its_card_says_what_was_done_after_the_distillat
     bundle = json.loads((finished / "bundle" / "bundle.json").read_text())
     assert bundle["architecture"] == f"resnet:{results(finished)[0].architecture}, pruned"
     assert bundle["later"][0] == f"pruned: {sentence(run.read('prune', PruneResult))}"
-    assert len(bundle["later"]) == 1 + bool(run.read("qat", QatResult).models)
+    made_again = run.read("qat", QatResult).models.keys() & bundle["models"].keys()
+    assert len(bundle["later"]) == 1 + bool(made_again)
     card = (finished / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert card.count("\nThen ") == len(bundle["later"])
     assert {model["interface"] for model in bundle["models"].values()} == {"image"}
@@ -162,6 +163,12 @@ def test_the_page_can_be_written_again_from_the_run(finished, tmp_path) -> None:
     shutil.copytree(finished, copy)
     with RunDir.open(copy) as run:
         assert report_again(run, []).read_bytes() == page
+
+
+def test_the_page_tells_the_distilled_students_accuracy_from_the_pruned_ones(finished) -> None:
+    page, (distilled, _) = (finished / "report.html").read_text(encoding="utf-8"), results(finished)
+    assert f"The student keeps its best epoch: {distilled.validation.accuracy:.2%}" in page
+    assert sentence(distilled) in page
 
 
 def test_int8_is_made_again_from_the_fine_tuned_weights_and_the_better_file_is_kept(finished) -> None:
