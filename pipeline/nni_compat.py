@@ -15,7 +15,8 @@ NNI is archived (its last release is of September 2023), hence the exact version
 - The tracer of its model speed-up fails on torch 2.13 and on branches in Python 3.11; a `torch.fx` graph that is
   given to the speed-up takes its place (`distill/prune.py`), and it prints to stdout, which `contexts` swallows.
 - `nni.compression` imports transformers and deepspeed where they are installed, for trainers that nothing here uses:
-  10 s more. `load` lets it find neither.
+  10 s more. `load` lets it find neither. `nni.nas` must find transformers where it is: lightning's torchmetrics imports
+  it if its metadata are there.
 - A torchvision that does not fit the installed torch breaks lightning, and with it `nni.nas`.
 """
 
@@ -36,7 +37,7 @@ CONTEXTS = threading.RLock()
 CHANNEL = threading.RLock()
 
 _SILENT = logging.CRITICAL + 1
-_NOT_FOR_NNI = ("transformers", "deepspeed")
+_NOT_FOR_COMPRESSION = ("transformers", "deepspeed")
 
 
 def load(module: str) -> Any:
@@ -47,7 +48,8 @@ def load(module: str) -> Any:
     """
     if module in sys.modules:
         return sys.modules[module]
-    with CONTEXTS, _undone(), _hidden(_NOT_FOR_NNI):
+    hidden = _NOT_FOR_COMPRESSION if module.startswith("nni.compression") else ()
+    with CONTEXTS, _undone(), _hidden(hidden):
         try:
             return importlib.import_module(module)
         # A torchvision made for another torch raises RuntimeError.
