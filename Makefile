@@ -1,6 +1,8 @@
 # Everything sets itself up: Python 3.11+, make and git are all that a fresh machine needs.
 PYTHON ?= python3
 BIN := .venv/bin
+# Read for the names of their API (tests/export/tensorrt_api.py), 1.3 MB each; not installed.
+TENSORRT := tensorrt-cu12-bindings==10.16.1.11 tensorrt-cu13-bindings==11.4.0.106
 
 .PHONY: demo test check format benchmark clean
 
@@ -30,4 +32,6 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps kronfluence
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest .venv/share/tensorrt $(TENSORRT) \
+		|| echo "No TensorRT bindings for this Python: the test of our names against its releases will be skipped"
 	@touch $@

@@ -2,7 +2,7 @@
 
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field
 
@@ -56,3 +56,31 @@ class TuneConfig(Frozen):
     epochs: int = Field(12, ge=1, le=100_000, description="of each trial; Hyperband stops the hopeless early")
     min_epochs: int = Field(3, ge=1, description="before which Hyperband stops no trial")
     startup_trials: int = Field(4, ge=1, description="random ones before TPE models what it saw")
+
+
+class QatConfig(Frozen):
+    """Fine-tuning with fake quantisation, where INT8 loses more accuracy than the gate allows."""
+
+    mode: Literal["auto", "never", "always"] = Field(
+        "auto", description="auto: only where an INT8 file misses export.gate.max_accuracy_drop"
+    )
+    epochs: int = Field(5, ge=1, le=100_000, description="of fine-tuning, with the distillation's recipe")
+    learning_rate_factor: float = Field(
+        0.02, gt=0, le=10, description="of distillation's learning rate; batch norms are folded, so it must be low"
+    )
+
+
+class PruneConfig(Frozen):
+    """Channels that the distilled student can do without; then fine-tuning with the same recipe."""
+
+    method: Literal["none", "taylor", "l1", "fpgm"] = Field("none", description="none leaves the student as it is")
+    keep: float = Field(0.5, ge=0.05, le=0.95, description="share of the parameters that stays")
+    score_images: int = Field(1024, ge=2, le=1_000_000, description="of the reference split, for taylor's gradients")
+    epochs: int = Field(30, ge=1, le=100_000, description="of fine-tuning")
+    learning_rate_factor: float = Field(
+        0.2, gt=0, le=10, description="of distillation's learning rate, at the beginning of fine-tuning"
+    )
+
+    @property
+    def enabled(self) -> bool:
+        return self.method != "none"

@@ -1,5 +1,7 @@
 """What tuning and distillation hand on."""
 
+from typing import Literal
+
 from distill.methods.base import Exhibit
 from pipeline.cost import Cost
 from pipeline.frozen import Frozen
@@ -37,3 +39,32 @@ class DistillResult(Frozen):
     curve: tuple[EpochRecord, ...]
     measures: dict[str, float] = {}  # what the methods say of their training, as `kd_aif.effective_sample_size`
     exhibits: tuple[Exhibit, ...] = ()
+
+
+class PruneResult(Frozen):
+    """What pruning did to the distilled student, and fine-tuning to the pruned one; metrics are on validation."""
+
+    method: Literal["taylor", "l1", "fpgm"]
+    keep: float  # wanted share of the parameters
+    refused: str | None  # why the student is as it was; None: it was pruned
+    before: Metrics
+    cost_before: Cost
+    widths: dict[str, tuple[int, int]] = {}  # channels in and out of each layer that changed
+    channels_removed: float | None = None  # share asked of every layer; of all layers together for taylor
+    sums_pruned: bool = False  # whether channels of residual sums went too
+    cost: Cost | None = None
+    pruned: Metrics | None = None  # before fine-tuning
+    tuned: Metrics | None = None
+    learning_rate: float | None = None
+    best_epoch: int | None = None
+    stopped_early: bool = False
+    curve: tuple[EpochRecord, ...] = ()
+
+    def applied_to(self, distilled: DistillResult) -> DistillResult:
+        """The result of the student that ships: cost and accuracy are the pruned one's."""
+        if self.refused is not None or self.cost is None or self.tuned is None:
+            return distilled
+        step: dict[str, object] = {"name": "prune", "method": self.method, "params": self.cost.params}
+        return distilled.model_copy(
+            update={"methods": (*distilled.methods, step), "validation": self.tuned, "cost": self.cost}
+        )

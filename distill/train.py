@@ -1,10 +1,10 @@
 """One distillation: a fresh student, a recipe, the shared loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distill.config import DistillConfig
 from distill.methods.base import Context, Exhibit
@@ -35,10 +35,14 @@ def distill(
     save: Callable[[dict[str, Any]], None] = lambda state: None,
     resume: dict[str, Any] | None = None,
     compute: Compute = FP32,
+    start: Mapping[str, Tensor] | None = None,
 ) -> Distilled:
     """Train the student in place.
 
     The teacher's outputs are computed once where nothing random touches the inputs.
+
+    Args:
+        start: weights to begin from, of the student as it ships: a method's head goes on from its own.
     """
     recipe = make_recipe(config.methods)
     student.to(device)
@@ -55,6 +59,8 @@ def distill(
         decode=splits.coder.decode if splits.coder is not None else None,
     )
     recipe.prepare(context, cache=caches_teacher(recipe, splits))
+    if start is not None:
+        recipe.deployable(student).load_state_dict(start)  # which shares its tensors with student and head
     result = fit(
         student,
         recipe,

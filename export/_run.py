@@ -3,9 +3,12 @@
     python run.py IMAGE [IMAGE ...]
 
 Reads PNG (8 bits a channel, not interlaced), PGM and PPM (binary), .npy ([H, W] or [H, W, C], uint8 or floats in
-[0, 1]), and whatever Pillow reads where Pillow is installed. Other sizes are resized, with a note on stderr.
+[0, 1]), and JPEG, GIF, BMP, TIFF, WebP and every PNG where Pillow is installed. Other sizes are resized, with a note on
+stderr. The model is the one that bundle.json calls the default.
 """
 
+import io
+import json
 import struct
 import sys
 import zlib
@@ -15,6 +18,8 @@ import numpy as np
 import onnxruntime
 
 HERE = Path(__file__).resolve().parent
+UNREADABLE = (OSError, ValueError, KeyError, IndexError, MemoryError, OverflowError, struct.error, zlib.error)
+MAX_BYTES, MAX_PIXELS = 2**28, 10**8  # of an image's file, and of the image
 
 
 def main(paths: list[str]) -> int:
@@ -23,16 +28,21 @@ def main(paths: list[str]) -> int:
         return 2
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(HERE / "model.onnx"), options, providers=["CPUExecutionProvider"])
-    labels = (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
-    _, channels, height, width = session.get_inputs()[0].shape
+    card = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
+    model = HERE / card["models"][card["default"]]["file"]
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    labels = card["task"]["labels"]
+    channels, height, width = card["task"]["input_shape"]
+    given = session.get_inputs()[0]
     for path in paths:
         try:
             image = fit_to(read_image(Path(path)), channels, height, width, path)
-        except (OSError, ValueError, KeyError, IndexError, struct.error, zlib.error) as error:
+        except UNREADABLE as error:
             print(f"{path}: not an image that this script reads ({error})", file=sys.stderr)
             return 2
-        logits = session.run(["logits"], {"images": image[None]})[0][0]
+        if given.type == "tensor(uint8)":  # the file scales it itself
+            image = np.round(image * 255).astype(np.uint8).transpose(1, 2, 0)
+        logits = session.run(["logits"], {given.name: image[None]})[0][0]
         label = labels[int(logits.argmax())]
         print(label if len(paths) == 1 else f"{path}: {label}")
     return 0
@@ -40,6 +50,10 @@ def main(paths: list[str]) -> int:
 
 def read_image(path: Path) -> np.ndarray:
     """float32 [H, W, C] in [0, 1]."""
+    if path.exists() and not path.is_file():
+        raise ValueError("not a plain file")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES:,} bytes")
     data = path.read_bytes()
     depth, interlace = data[24:25], data[28:29]
     if data[:8] == b"\x89PNG\r\n\x1a\n" and (depth == b"\x10" or depth + interlace == b"\x08\x00"):
@@ -47,14 +61,9 @@ def read_image(path: Path) -> np.ndarray:
     elif data[:2] in (b"P5", b"P6"):
         pixels = read_netpbm(data)
     elif data[:6] == b"\x93NUMPY":
-        pixels = np.load(path, allow_pickle=False)
+        pixels = np.load(io.BytesIO(data), allow_pickle=False)
     else:
-        try:
-            from PIL import Image
-        except ImportError:
-            raise ValueError("install Pillow for this format, or convert it to an 8-bit PNG") from None
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
+        pixels = read_with_pillow(data)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or pixels.size == 0:
         raise ValueError(f"shape {list(pixels.shape)} is not [H, W] or [H, W, C]")
@@ -66,6 +75,21 @@ def read_image(path: Path) -> np.ndarray:
     return pixels
 
 
+def read_with_pillow(data: bytes) -> np.ndarray:
+    """uint8 [H, W, 3]. Of Pillow's formats only those that are pictures: it runs another program for PostScript."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ValueError("install Pillow for this format, or convert it to an 8-bit PNG") from None
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}")
+            return np.asarray(image.convert("RGB"))
+    except Exception as error:  # Pillow's readers raise what they meet, SyntaxError included
+        raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+
+
 def read_png(data: bytes) -> np.ndarray:
     """uint8 [H, W, C]; the PNG specification's section 9 filters, without interlacing."""
     chunks: dict[bytes, bytes] = {}
@@ -75,7 +99,7 @@ def read_png(data: bytes) -> np.ndarray:
         chunks[kind] = chunks.get(kind, b"") + data[position + 8 : position + 8 + length]
         position += length + 12
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
-    if depth != 8 or interlace or colour not in (0, 2, 3, 4, 6) or width * height > 100_000_000:
+    if depth != 8 or interlace or colour not in (0, 2, 3, 4, 6) or width * height > MAX_PIXELS:
         raise ValueError(f"PNG with bit depth {depth}, colour type {colour}, interlace {interlace}")
     step = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     size = (width * step + 1) * height
@@ -83,27 +107,35 @@ def read_png(data: bytes) -> np.ndarray:
     if len(raw) != size:
         raise ValueError("PNG is truncated")
     lines = np.frombuffer(raw, np.uint8).reshape(height, width * step + 1)
-    rows = np.zeros((height + 1, (width + 1) * step), np.int64)  # a zero row above and a zero pixel to the left
-    for y in range(height):
-        kind, line, above = lines[y, 0], lines[y, 1:].astype(np.int64), rows[y]
-        row = rows[y + 1]
-        if kind in (0, 2):
-            row[step:] = (line + (above[step:] if kind else 0)) % 256
-            continue
-        for x in range(step, len(row)):
-            left, up, corner = row[x - step], above[x], above[x - step]
-            if kind == 1:
-                guess = left
-            elif kind == 3:
-                guess = (left + up) // 2
-            else:
-                p = left + up - corner
-                guess = min((abs(p - left), 0, left), (abs(p - up), 1, up), (abs(p - corner), 2, corner))[2]
-            row[x] = (line[x - step] + guess) % 256
-    pixels = rows[1:, step:].astype(np.uint8).reshape(height, width, step)
+    rows = np.zeros((height, width * step), np.uint8)
+    above = np.zeros(width * step, np.uint8)
+    for y, line in enumerate(lines):
+        above = rows[y] = unfilter(int(line[0]), line[1:], above, step)
+    pixels = rows.reshape(height, width, step)
     if colour == 3:
         return np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3)[pixels[..., 0]]
     return pixels[..., : {4: 1, 6: 3}.get(colour, step)]  # alpha is dropped
+
+
+def unfilter(kind: int, line: np.ndarray, above: np.ndarray, step: int) -> np.ndarray:
+    """A line of a PNG as uint8 [W * step], all sums modulo 256; the last two filters need the pixel before."""
+    if kind in (0, 2):
+        return line + above if kind else line
+    if kind == 1:
+        summed: np.ndarray = np.cumsum(line.reshape(-1, step), axis=0, dtype=np.uint8).reshape(-1)
+        return summed
+    if kind not in (3, 4):
+        raise ValueError(f"PNG with filter {kind}")
+    row, over = [0] * step, [0] * step + above.tolist()  # a zero pixel to the left; plain numbers are the faster ones
+    for x, value in enumerate(line.tolist()):
+        left, up, corner = row[x], over[x + step], over[x]
+        if kind == 3:
+            guess = (left + up) >> 1
+        else:
+            by_left, by_up, by_corner = abs(up - corner), abs(left - corner), abs(left + up - 2 * corner)
+            guess = left if by_left <= by_up and by_left <= by_corner else up if by_up <= by_corner else corner
+        row.append((value + guess) & 255)
+    return np.array(row[step:], np.uint8)
 
 
 def read_netpbm(data: bytes) -> np.ndarray:

@@ -2,9 +2,10 @@
 
     python run.py TEXT [TEXT ...]
 
-`-` reads texts from standard input, one a line.
+`-` reads texts from standard input, one a line. The model is the one that bundle.json calls the default.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -27,8 +28,9 @@ def main(texts: list[str]) -> int:
         return 2
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(HERE / "model.onnx"), options, providers=["CPUExecutionProvider"])
-    labels = (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
+    card = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
+    model, labels = HERE / card["models"][card["default"]]["file"], card["task"]["labels"]
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))  # which cuts at the length trained with
     for text in texts:
         ids = np.array([tokenizer.encode(text).ids or [0]], np.int64)

@@ -1,28 +1,29 @@
-"""The folder that a person is handed: the model, what it is, how good it is, and a script that runs it."""
+"""The folder that a person is handed: what is in it, and how it is written. Reading it is `export/reading.py`'s."""
 
 import json
-import shutil
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from export.result import ExportedModel
-from export.sessions import INPUT, MASK, TOKENS
+from export.card import model_card
+from export.interface import Interface, describe_input, describe_output
+from export.manifest import MANIFEST, manifest_bytes
+from export.probes import PROBES, make_probes
+from export.profile_script import profile_script
+from export.result import Parity
+from export.sbom import SBOM, sbom_bytes
 from pipeline.cost import Cost
 from pipeline.frozen import Frozen
-from pipeline.rundir import file_digest
-from pipeline.task import PADDING, Task
+from pipeline.task import Task
 
-SCHEMA = "edgestill.bundle/1"
-TOKENIZER = "tokenizer.json"
+SCHEMA = "edgestill.bundle/2"
+BUNDLE, LABELS, CARD, RUN, TOKENIZER = "bundle.json", "labels.txt", "MODEL_CARD.md", "run.py", "tokenizer.json"
+_SCRIPTS = {"image": {RUN: "_run.py"}, "text": {RUN: "_run_text.py"}}  # name in the bundle -> file of this package
 
-
-class BundleFile(Frozen):
-    sha256: str
-    bytes: int
-    precision: str | None = None  # of a model
+__all__ = ["Bundle", "BundleModel", "TestMetrics", "describe_input", "describe_output", "write_bundle"]
 
 
 class TestMetrics(Frozen):
@@ -33,136 +34,119 @@ class TestMetrics(Frozen):
     n: int
 
 
+class BundleModel(Frozen):
+    """One form of the student that passed the gate."""
+
+    file: str  # the one that is opened; others of the model lie beside it under the same stem
+    format: str  # a key of FORMATS
+    precision: str
+    runtime: str
+    interface: Interface = "raw"  # what this file takes
+    bytes: int  # of all its files
+    parity: Parity
+    validation_accuracy: float | None = None
+    test_accuracy: float
+    latency: dict[str, Any]  # summary of one call's wall time: n, p50_ms, …
+
+
+class ClassQuality(Frozen):
+    label: str
+    n: int  # test examples of the class
+    precision: float | None  # None: the class was never answered
+    recall: float | None  # None: the test split has none of it
+
+
+class Quality(Frozen):
+    """What the default model's file does on the test split beyond accuracy."""
+
+    classes: tuple[ClassQuality, ...]
+    ece: float  # expected calibration error of the softmax
+    ece_bins: int
+    confidence: float  # mean probability of the answer
+    robustness: dict[str, float]  # perturbation, in words -> accuracy
+    robustness_n: int
+
+
+class Licences(Frozen):
+    """SPDX expressions; None: the person who made the bundle did not say."""
+
+    model: str | None = None
+    data: str | None = None
+    code: str = "Apache-2.0"  # run.py and profile.py
+
+
 class Bundle(Frozen):
     """`bundle.json`."""
 
-    schema_name: str = Field(SCHEMA, alias="schema")
+    schema_name: Literal["edgestill.bundle/2"] = Field("edgestill.bundle/2", alias="schema")
     name: str
     created: str
     task: Task
+    interface: Interface = "raw"  # of the files that onnxruntime opens
     input: dict[str, Any]
     output: dict[str, Any]
+    models: dict[str, BundleModel]  # by format
+    default: str  # what run.py, profile.py and predict take: the fastest that passed the gate and onnxruntime runs
     architecture: str
     methods: tuple[dict[str, Any], ...]
-    files: dict[str, BundleFile] = {}
+    later: tuple[str, ...] = ()  # what was done to the weights after the distillation, a clause each
+    data: dict[str, Any]
     metrics: dict[str, TestMetrics]  # teacher, student, shipped
+    quality: Quality
     cost: dict[str, Cost]  # teacher, student
     latency: dict[str, Any]
-    parity: dict[str, Any]
     budget: dict[str, Any]
+    use: dict[str, str]  # intended, limits: in the maker's words
+    licences: Licences
     seeds: dict[str, int]
     versions: dict[str, str]
     machine: dict[str, Any]
     git_commit: str | None
     config_digest: str
 
+    @model_validator(mode="after")
+    def _one_default(self) -> "Bundle":
+        if self.default not in self.models:
+            raise ValueError(f"default {self.default!r} is none of the models {', '.join(self.models)}")
+        if self.models[self.default].runtime != "onnxruntime":
+            raise ValueError(f"default {self.default!r} is not for onnxruntime, which is all that run.py has")
+        wrong = [name for name, model in self.models.items() if model.format != name]
+        if wrong:
+            raise ValueError(f"the model {wrong[0]!r} is called {self.models[wrong[0]].format!r} inside")
+        return self
 
-def describe_input(task: Task) -> dict[str, Any]:
-    """The file's inputs, as `bundle.json` has them."""
-    if task.kind == "text":
-        sides = {"dtype": "int64", "shape": ["batch", "length"], "max_length": task.input_shape[0]}
-        return {"names": [TOKENS, MASK], **sides, "padding": PADDING, "tokenizer": TOKENIZER}
-    return {"name": INPUT, "dtype": "float32", "shape": ["batch", *task.input_shape], "range": [0, 1]}
+    def needs(self) -> Iterator[str]:
+        """The files that the bundle speaks of."""
+        yield from (model.file for model in self.models.values())
+        yield from (LABELS, PROBES, *([TOKENIZER] if self.task.kind == "text" else ()))
 
 
-def write_bundle(
-    folder: Path, bundle: Bundle, model: Path, exported: ExportedModel, tokenizer: str | None = None
-) -> Bundle:
-    """Fill an empty folder; gives the bundle with its files entered.
+def write_bundle(folder: Path, bundle: Bundle, models: Mapping[str, Path], tokenizer: str | None = None) -> None:
+    """Fill an empty folder.
 
     Args:
+        models: name in the bundle -> the file in the run; those of the bundle's models, and what they need beside them.
         tokenizer: of a text task, the JSON of its tokenizer.
     """
-    shutil.copyfile(model, folder / "model.onnx")
-    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in bundle.task.labels), encoding="utf-8")
+    files = {name: path.read_bytes() for name, path in models.items()}
+    files[LABELS] = labels_text(bundle.task)
     if tokenizer is not None:
-        (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
-    source = "_run.py" if bundle.task.kind == "image" else "_run_text.py"
-    script = resources.files("export").joinpath(source).read_bytes()
-    (folder / "run.py").write_bytes(script)
-    (folder / "MODEL_CARD.md").write_text(_model_card(bundle, exported), encoding="utf-8")
-    files = {
-        path.name: BundleFile(
-            sha256=file_digest(path),
-            bytes=path.stat().st_size,
-            precision=exported.precision if path.suffix == ".onnx" else None,
-        )
-        for path in sorted(folder.iterdir())
-    }
-    complete = bundle.model_copy(update={"files": files})
-    text = json.dumps(complete.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False)
-    (folder / "bundle.json").write_text(text + "\n", encoding="utf-8")
-    return complete
+        files[TOKENIZER] = tokenizer.encode()
+    for name, source in _SCRIPTS[bundle.task.kind].items():
+        files[name] = resources.files("export").joinpath(source).read_bytes()
+    files["profile.py"] = profile_script().encode()
+    files[CARD] = model_card(bundle).encode()
+    files[SBOM] = sbom_bytes(bundle.name, bundle.created, bundle.licences.model, {n: files[n] for n in models})
+    text = json.dumps(bundle.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False)
+    files[BUNDLE] = f"{text}\n".encode()
+    for name in models:
+        (folder / name).write_bytes(files[name])
+    files[PROBES] = make_probes(folder, bundle)
+    files[MANIFEST] = manifest_bytes(files)
+    for name in files.keys() - models.keys():
+        (folder / name).write_bytes(files[name])
 
 
-def _model_card(bundle: Bundle, exported: ExportedModel) -> str:
-    teacher, student, shipped = (bundle.metrics[k] for k in ("teacher", "student", "shipped"))
-    cost = bundle.cost
-    latency = "\n".join(
-        f"| {name} | {bundle.latency[name].get('p50_ms', float('nan')):.3f} | {bundle.latency[name]['n']} |"
-        for name in ("teacher", "student")
-    )
-    low, high = bundle.latency["speedup_interval"]
-    return f"""# {bundle.name}
-
-{_WHAT[bundle.task.kind]} for {bundle.task.num_classes} classes, {cost["student"].params:,} parameters, distilled by
-edgestill from a teacher of {cost["teacher"].params:,}.
-
-## Use
-
-{_use(bundle.task)}
-
-It was trained on the classes listed and answers with one of them whatever it is shown.
-
-## Quality
-
-Accuracy on the {shipped.n} {bundle.task.kind}s of the test split, opened once.
-
-| | accuracy | parameters | multiply-accumulates |
-|---|---|---|---|
-| teacher | {teacher.test_accuracy:.2%} | {cost["teacher"].params:,} | {cost["teacher"].flops:,} |
-| student, in torch | {student.test_accuracy:.2%} | {cost["student"].params:,} | {cost["student"].flops:,} |
-| this file | {shipped.test_accuracy:.2%} | {exported.size_bytes:,} bytes | |
-
-The file's logits differ from torch's by at most {exported.parity.max_abs_difference:.1e} over
-{exported.parity.n} inputs, and its answers by none.
-
-## Speed
-
-{exported.latency.runtime}, {exported.latency.threads} thread, batch 1, {bundle.machine["cpu"]}.
-
-| | median, ms | samples |
-|---|---|---|
-{latency}
-
-{bundle.latency["speedup"]:.2f} times the teacher's speed (95 % interval {low:.2f} to {high:.2f}). Measure again on
-your own device: a latency does not travel.
-
-## How it was made
-
-Student `{bundle.architecture}` of a search within {_budget(bundle.budget)}; methods
-{", ".join(str(m["name"]) for m in bundle.methods)}; seed {bundle.seeds["run"]}; configuration
-`{bundle.config_digest[:12]}`; {", ".join(f"{k} {v}" for k, v in bundle.versions.items())}.
-"""
-
-
-_WHAT = {"image": "An image classifier", "text": "A text classifier"}
-
-
-def _use(task: Task) -> str:
-    output = f"`logits`, float32 [batch, {task.num_classes}]; line k of `labels.txt` names class k"
-    if task.kind == "text":
-        return f"""`model.onnx` takes `{TOKENS}` and `{MASK}`, int64 [batch, length] with at most
-{task.input_shape[0]} tokens, and gives {output}.
-`{TOKENIZER}` (of the library tokenizers) turns text into ids and cuts what is longer; a token whose mask is 0
-is padding.
-`python run.py "A TEXT"` prints a label and needs numpy, onnxruntime and tokenizers."""
-    channels, height, width = task.input_shape
-    return f"""`model.onnx` takes `images`, float32 [batch, {channels}, {height}, {width}] with pixels in [0, 1]
-(normalisation is inside), and gives {output}.
-`python run.py IMAGE` prints a label and needs numpy and onnxruntime."""
-
-
-def _budget(budget: dict[str, Any]) -> str:
-    limits = [f"{name} {value:,}" for name, value in budget.items() if value is not None]
-    return ", ".join(limits) or "no limit"
+def labels_text(task: Task) -> bytes:
+    """`labels.txt`: line k names class k."""
+    return "".join(f"{label}\n" for label in task.labels).encode()

@@ -7,13 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from export.diagnose import why_accuracy_differs, why_logits_differ
+from export.formats.base import Run
 from export.result import Parity
 from export.sessions import runner
 from pipeline.data import ImageSplit
 from pipeline.errors import ExportError
-from pipeline.task import PADDING
+from pipeline.metrics import Metrics, wilson
+from pipeline.task import PADDING, Task
 
 MAX_ABS_DIFFERENCE = 1e-4  # of a logit, fp32
+MAX_RELATIVE_FP16, MIN_AGREEMENT_FP16 = 2e-2, 0.995
+_DEPENDS_ON_BATCH = 1e-3  # of a logit; sums in another order stay two orders below
+_SAME_ACCURACY = 0.005  # or two examples, where that is more
 _BATCH = 256
 
 
@@ -24,32 +30,31 @@ def check_parity(
     input_shape: tuple[int, ...],
     vocab_size: int | None = None,
 ) -> Parity:
-    """Compare file and network on whole splits, on zeros and extremes, and at batch sizes 1 and 7.
+    """Compare the fp32 file and the network on whole splits, on zeros and extremes, and at batch sizes 1 and 7.
 
     With a vocabulary, inputs are token ids; nothing but padding, no padding at all, and shorter sequences take the
     extremes' place.
 
     Raises:
-        ExportError: a logit differs by more than 1e-4, or an arg max differs at all; says where.
+        ExportError: a logit differs by more than 1e-4, or an arg max differs at all; says where, and why if it can
+            tell. Or the answer to an input depends on the others in its batch.
     """
     network = network.cpu().eval()
     run = runner(path)
+    _require_independent_answers(network, next(iter(splits.values())))
     worst, agreeing, count, checked = 0.0, 0, 0, []
     with torch.inference_mode():
-        for kind, inputs in _inputs(splits, input_shape, vocab_size):
+        for kind, inputs in (*_examples(splits), *_hostile(input_shape, vocab_size)):
             expected = network(inputs).numpy()
-            found = run(inputs.numpy())
-            if found.shape != expected.shape or not np.isfinite(found).all():
-                raise ExportError(
-                    f"on {kind} the exported file gives logits {list(found.shape)} with "
-                    f"{int((~np.isfinite(found)).sum())} not finite; torch gives {list(expected.shape)}"
-                )
+            found = _sound(run, kind, inputs, expected)
             difference = float(np.abs(found - expected).max())
             same = int((found.argmax(1) == expected.argmax(1)).sum())
             if difference > MAX_ABS_DIFFERENCE or same < len(expected):
+                why = why_logits_differ(network, run, inputs.contiguous().numpy())
                 raise ExportError(
                     f"the exported file is not the network: on {kind} logits differ by up to {difference:.2g} "
                     f"(allowed {MAX_ABS_DIFFERENCE:g}) and {len(expected) - same} of {len(expected)} answers change"
+                    f"{f'; {why}' if why else ''}"
                 )
             worst, agreeing, count = max(worst, difference), agreeing + same, count + len(expected)
             if kind not in checked:
@@ -57,15 +62,111 @@ def check_parity(
     return Parity(max_abs_difference=worst, top1_agreement=agreeing / count, n=count, checked=tuple(checked))
 
 
-def _inputs(
-    splits: Mapping[str, ImageSplit], input_shape: tuple[int, ...], vocab_size: int | None
-) -> Iterator[tuple[str, Tensor]]:
+def measure_parity(
+    reference: Run,
+    run: Run,
+    splits: Mapping[str, ImageSplit],
+    input_shape: tuple[int, ...],
+    vocab_size: int | None = None,
+) -> Parity:
+    """How far another precision's logits are from the fp32 file's, on whole splits and at batch sizes 1 and 7.
+
+    Raises:
+        ExportError: on those, or on zeros and extremes, its logits have another shape or are not finite.
+    """
+    worst, largest, agreeing, count, checked = 0.0, 0.0, 0, 0, []
+    for kind, inputs in _examples(splits):
+        expected = reference(inputs.numpy())
+        found = _sound(run, kind, inputs, expected)
+        worst = max(worst, float(np.abs(found - expected).max()))
+        largest = max(largest, float(np.abs(expected).max()))
+        agreeing, count = agreeing + int((found.argmax(1) == expected.argmax(1)).sum()), count + len(expected)
+        if kind not in checked:
+            checked.append(kind)
+    for kind, inputs in _hostile(input_shape, vocab_size):
+        _sound(run, kind, inputs, reference(inputs.numpy()))
+    return Parity(
+        max_abs_difference=worst,
+        top1_agreement=agreeing / count,
+        n=count,
+        checked=tuple(checked),
+        reference="fp32",
+        relative_difference=worst / largest if largest else 0.0,
+        agreement_interval=wilson(agreeing / count, count),
+    )
+
+
+def require_fp16_parity(parity: Parity) -> None:
+    """Rounding to 16 bits moves logits little; more is a mistake.
+
+    Raises:
+        ExportError: a logit moved by more than 2 % of the largest one, or answers agree on surely less than 99.5 %.
+    """
+    if parity.relative_difference > MAX_RELATIVE_FP16:
+        raise ExportError(
+            f"logits differ from fp32's by up to {parity.relative_difference:.1%} of the largest one; rounding to 16 "
+            f"bits explains {MAX_RELATIVE_FP16:.0%}"
+        )
+    upper = wilson(parity.top1_agreement, parity.n)[1]
+    if upper < MIN_AGREEMENT_FP16:
+        raise ExportError(
+            f"it answers as fp32 does on {parity.top1_agreement:.2%} of {parity.n:,} inputs; rounding to 16 bits "
+            f"leaves {MIN_AGREEMENT_FP16:.1%} alike"
+        )
+
+
+def require_accuracy(found: Metrics, expected: Metrics, run: Run, validation: ImageSplit, task: Task) -> None:
+    """The file on validation must be as good as the network was when training ended.
+
+    Raises:
+        ExportError: it is not: the network that was exported is not the one that was evaluated; says why if it can.
+    """
+    allowed = max(_SAME_ACCURACY, 2 / found.n)
+    if abs(found.accuracy - expected.accuracy) <= allowed + 1e-9:
+        return
+    some = validation.batch(torch.arange(min(512, len(validation))))
+    mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (task.mean, task.std))
+    given, targets = some.inputs.contiguous().numpy(), some.targets.numpy()
+    why = why_accuracy_differs(run, given, targets, expected.accuracy, mean, std)
+    raise ExportError(
+        f"the network exported is not the network evaluated: the file is right on {found.accuracy:.2%} of {found.n:,} "
+        f"validation examples, training ended with {expected.accuracy:.2%}; "
+        f"{why or 'normalisation, channel order or mode must differ'}"
+    )
+
+
+def _require_independent_answers(network: nn.Module, split: ImageSplit) -> None:
+    inputs = split.batch(torch.arange(min(8, len(split)))).inputs
+    with torch.inference_mode():
+        together, alone = network(inputs), torch.cat([network(single[None]) for single in inputs])
+    difference = float((together - alone).abs().max())
+    if not difference <= _DEPENDS_ON_BATCH * max(1.0, float(alone.abs().max())):
+        raise ExportError(
+            f"the network's answer to an input depends on the others in its batch (a logit by {difference:.2g}): batch "
+            "norm is in training mode, or keeps no running statistics"
+        )
+
+
+def _sound(run: Run, kind: str, inputs: Tensor, expected: np.ndarray) -> np.ndarray:
+    found = run(inputs.contiguous().numpy())
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        raise ExportError(
+            f"on {kind} the exported file gives logits {list(found.shape)} with "
+            f"{int((~np.isfinite(found)).sum())} not finite; torch gives {list(expected.shape)}"
+        )
+    return found
+
+
+def _examples(splits: Mapping[str, ImageSplit]) -> Iterator[tuple[str, Tensor]]:
     for name, split in splits.items():
         for batch in split.batches(_BATCH):
             yield name, batch.inputs
     first = next(iter(splits.values()))
     for size in (1, 7):
         yield f"batch size {size}", first.batch(torch.arange(min(size, len(first)))).inputs
+
+
+def _hostile(input_shape: tuple[int, ...], vocab_size: int | None) -> Iterator[tuple[str, Tensor]]:
     noise = torch.rand(7, *input_shape, generator=torch.Generator().manual_seed(0))
     if vocab_size is not None:
         yield "padding", torch.full((1, *input_shape), PADDING)

@@ -1,41 +1,69 @@
 """What export and profiling hand on."""
 
 from pipeline.frozen import Frozen
+from pipeline.metrics import Metrics
 
 
 class Parity(Frozen):
-    """How far the file's logits are from torch's."""
+    """How far the file's logits are from the reference's."""
 
     max_abs_difference: float  # of a logit
     top1_agreement: float  # share of inputs with the same arg max
     n: int
     checked: tuple[str, ...]  # the kinds of inputs
+    reference: str = "torch"  # or fp32: the fp32 file, which is within 1e-4 of torch
+    relative_difference: float = 0.0  # the largest difference over the reference's largest logit
+    agreement_interval: tuple[float, float] | None = None  # 95 %, Wilson
 
 
 class ConvertedModel(Frozen):
-    """An ONNX file that was checked against the network; cannot exist without the parity measured on it."""
+    """A file that was checked against the network; cannot exist without the parity measured on it."""
 
     path: str  # relative to the run
     sha256: str
-    size_bytes: int
+    size_bytes: int  # of all its files
     precision: str
     opset: int
     parity: Parity
+    format: str = "fp32"
+    runtime: str = "onnxruntime"
+    beside: tuple[str, ...] = ()  # further files of the same model, relative to the run
+    variant: str = ""  # which of a format's ways was best on validation: a calibration method
+    tried: dict[str, float] = {}  # validation accuracy of each way
+    validation: Metrics | None = None  # of the file
+    lost: int = 0  # validation examples that fp32 answers right and this file does not
+    gained: int = 0  # and the other way round
+
+
+class Absent(Frozen):
+    """A format that was asked for and has no file."""
+
+    format: str
+    reason: str
+    skipped: bool  # what it needs is not here; False: it could not be made
 
 
 class ConvertResult(Frozen):
     teacher: ConvertedModel
-    student: ConvertedModel
+    student: ConvertedModel  # fp32
+    others: dict[str, ConvertedModel] = {}  # the student's other formats, by name
+    absent: tuple[Absent, ...] = ()
+
+    @property
+    def formats(self) -> dict[str, ConvertedModel]:
+        """Every file of the student, fp32 first."""
+        return {"fp32": self.student, **self.others}
 
 
 class Latency(Frozen):
-    """Wall time of one call in ONNX Runtime; only the percentiles that the sample supports."""
+    """Wall time of one call; only the percentiles that the sample supports."""
 
     runtime: str
     provider: str
     threads: int
     batch: int
-    summary: dict[str, float | int]  # n, p50_ms, …
+    summary: dict[str, float | int]  # n, p50_ms, …; copies to and from a device included
+    parts: dict[str, dict[str, float | int]] = {}  # of a device's calls: copy_in, execute, copy_out, timed singly
 
     @property
     def p50_ms(self) -> float:
@@ -48,10 +76,59 @@ class ExportedModel(ConvertedModel):
     latency: Latency
 
 
+class Ratio(Frozen):
+    """How many times as fast, by typical times of interleaved turns, with its 95 % interval."""
+
+    value: float
+    interval: tuple[float, float]
+
+
+class Verdict(Frozen):
+    """Whether a format ships, and why."""
+
+    format: str
+    shipped: bool
+    reason: str
+    skipped: bool = False  # what it needs is not here
+    over_fp32: Ratio | None = None  # its speed over fp32's; None where it was not timed
+
+    @property
+    def word(self) -> str:
+        """`ships`, `skipped` or `rejected`."""
+        return "ships" if self.shipped else "skipped" if self.skipped else "rejected"
+
+    @property
+    def sentence(self) -> str:
+        """`int8 rejected: 1.51× slower than fp32 …`."""
+        return f"{self.format} {self.word}: {self.reason}"
+
+
 class ProfileResult(Frozen):
     teacher: ExportedModel
-    student: ExportedModel
-    speedup: float  # teacher's p50 over student's
-    speedup_interval: tuple[float, float]  # 95 %, bootstrap over the interleaved turns
+    formats: dict[str, ExportedModel]  # the student's files, timed
+    speedups: dict[str, Ratio]  # of each over the teacher
+    verdicts: tuple[Verdict, ...]  # one for each format that was asked for
+    default: str  # what runs where nobody chooses: the fastest that ships
     cpu: str
     load_before: float  # 1-minute load average as the timing began
+    over_budget: tuple[str, ...] = ()  # limits that the default does not keep
+
+    @property
+    def student(self) -> ExportedModel:
+        """The default file."""
+        return self.formats[self.default]
+
+    @property
+    def speedup(self) -> float:
+        """The teacher's p50 over the default file's, by typical turns."""
+        return self.speedups[self.default].value
+
+    @property
+    def speedup_interval(self) -> tuple[float, float]:
+        """95 %, bootstrap over the interleaved turns."""
+        return self.speedups[self.default].interval
+
+    @property
+    def shipped(self) -> dict[str, ExportedModel]:
+        """What goes into the bundle."""
+        return {v.format: self.formats[v.format] for v in self.verdicts if v.shipped}

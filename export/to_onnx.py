@@ -27,7 +27,8 @@ def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_
     import onnx
 
     network = network.cpu().eval()
-    names, network, example, dynamic = _signature(network, input_shape, vocab_size)
+    _require_evaluation_mode(network)
+    names, network, example, dynamic = signature(network, input_shape, vocab_size)
     try:
         with warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")
@@ -57,7 +58,14 @@ def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_
     return data
 
 
-def _signature(
+def _require_evaluation_mode(network: nn.Module) -> None:
+    """A module that keeps its own `train` may not listen to `eval`."""
+    training = [name or type(module).__name__ for name, module in network.named_modules() if module.training]
+    if training:
+        raise ExportError(f"the network stays in training mode when it is told to evaluate: {', '.join(training[:3])}")
+
+
+def signature(
     network: nn.Module, input_shape: tuple[int, ...], vocab_size: int | None
 ) -> tuple[list[str], nn.Module, tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
     """Names, the network that takes them, an example of each, and which of their sides may differ."""

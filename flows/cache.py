@@ -1,20 +1,13 @@
 """What is worth keeping between runs, in the user's cache folder: a search's calibration, named by content."""
 
 import contextlib
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 from pydantic import ValidationError
 
+from pipeline.cache import cache_folder
 from pipeline.checkpoint import write_atomic
 from search.scorers import Calibration
-
-
-def cache_folder() -> Path:
-    """EDGESTILL_CACHE, or edgestill below XDG_CACHE_HOME (~/.cache); nothing in it is missed when it is deleted."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("EDGESTILL_CACHE") or Path(home) / "edgestill")
 
 
 def kept_calibration(key: str, compute: Callable[[], Calibration]) -> Calibration:

@@ -15,6 +15,7 @@ from export.probe import ProbeSettings, time_files
 from export.sessions import runtime_name
 from flows.config import load_config
 from flows.latency import export_student, median_ms
+from flows.profiled import are_profiles, latencies_of_profiles
 from pipeline.checkpoint import write_atomic
 from pipeline.data import load_whole_train
 from pipeline.datasets import NpzConfig
@@ -67,7 +68,7 @@ def calibrate(
     samples: int,
     settings: ProbeSettings,
     seed: int,
-    from_csv: Path | None,
+    from_csv: Sequence[Path],
     column: str | None,
     device: str | None,
     save_csv: Path | None,
@@ -77,7 +78,7 @@ def calibrate(
 
     Args:
         options: of the space, as `key=value`.
-        from_csv: latencies measured elsewhere; nothing is measured here then.
+        from_csv: latencies measured elsewhere, in a table or in profiles; nothing is measured here then.
         save_csv: where to keep this machine's measurements, in the form that `from_csv` reads.
 
     Raises:
@@ -88,9 +89,9 @@ def calibrate(
         for path in (out, save_csv)
         if path is not None and not path.parent.is_dir()
     ]
-    if from_csv is not None and save_csv is not None:
+    if from_csv and save_csv is not None:
         problems.append("--save-csv keeps measurements and --from-csv makes none; give one of them")
-    if from_csv is None and samples < FEWEST_SAMPLES:
+    if not from_csv and samples < FEWEST_SAMPLES:
         problems.append(f"--samples {samples}: {FEWEST_SAMPLES} is the least that a model can be fitted to")
     if problems:
         raise ConfigError(problems)
@@ -101,9 +102,13 @@ def calibrate(
     space, task = make_space(config), inputs.task()
     select_device(DeviceConfig(accelerator="cpu", threads=1))
     found: dict[str, Any] = {"batch": settings.batch}
-    if from_csv is not None:
-        measured = read_latencies(from_csv, space, column)
-        found["device"] = device or from_csv.stem
+    if from_csv and are_profiles(from_csv):
+        measured, facts = latencies_of_profiles(from_csv, space, config.name, settings.batch, settings.threads)
+        found |= facts | ({} if device is None else {"device": device})
+    elif from_csv:
+        (table,) = from_csv
+        measured = read_latencies(table, space, column)
+        found["device"] = device or table.stem
     else:
         measured = measure_students(space, task, samples, settings, seed, say)
         machine = describe_machine()

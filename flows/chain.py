@@ -3,7 +3,6 @@
 `flows/compress.py` is the same chain as a Prefect flow.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,15 +11,19 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from distill.result import DistillResult, TuneResult
+from distill.result import DistillResult, PruneResult, TuneResult
+from export.config import GateConfig
 from export.result import ConvertResult, ProfileResult
-from flows import delivery, stages
+from flows import bundling, delivery, stages
 from flows.config import RunConfig
 from flows.heads import heads
 from flows.outcome import Outcome
 from flows.progress import Progress, Silent
+from flows.pruning import prune_student
+from flows.quantization import QatResult, fine_tune_int8
 from flows.rank_check import RankCheckResult, check_ranks
-from flows.report import ReportData, render_report
+from flows.report import render_report
+from flows.results import report_data
 from flows.sentences import sentence
 from flows.stage import Stage
 from flows.tournament import play_tournament
@@ -34,15 +37,19 @@ from search.tournament import TournamentResult
 Result = TypeVar("Result", bound=BaseModel)
 Call = Callable[[str, Callable[[], Any]], Any]  # (stage's name, work) -> the work's result
 
-STAGES = ("data", "teacher", "search", "tournament", "tune", "distill", "export", "profile", "report")
+STAGES = ("data", "teacher", "search", "tournament", "tune", "distill", "export", "qat", "profile", "report")
 _BESIDE = {"report": ("bundle", "report.html")}  # what a stage leaves outside its own folder
 
 
 def stage_names(config: RunConfig) -> tuple[str, ...]:
-    """The stages of a run, in order: STAGES, and a rank check where one is asked for."""
+    """The stages of a run, in order: STAGES, with `rank_check` and `prune`, and without `qat`, where so configured."""
     if config.rank_check.only:
         return (*STAGES[:2], "rank_check")
-    return (*STAGES[:2], "rank_check", *STAGES[2:]) if config.rank_check.students else STAGES
+    behind = {"teacher": "rank_check"} if config.rank_check.students else {}
+    behind |= {"distill": "prune"} if config.prune.enabled else {}
+    left_out = {"qat"} if config.qat.mode == "never" else set()
+    names = (name for stage in STAGES for name in (stage, behind.get(stage)))
+    return tuple(name for name in names if name is not None and name not in left_out)
 
 
 @contextmanager
@@ -68,7 +75,8 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
     step = _Steps(run, config, progress or Silent(), call)
     with _closing(step.progress):
         data, teacher = _prepare(step, config)
-        ranked = _check_ranks(step, config, teacher) if config.rank_check.students else None
+        if config.rank_check.students:
+            _check_ranks(step, config, teacher)
         trained = teacher if config.search.uses_trained_teacher else None
         search_inputs = (data, config.search, config.teacher, trained, *_latency_model(config), *heads(config.distill))
         found = step("search", SearchResult, search_inputs, stages.search_student)
@@ -91,23 +99,31 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
             (teacher, winner, config.distill, tuned.best),
             lambda stage: stages.distill_student(stage, winner, tuned),
         )
+        pruned = _prune(step, config, teacher, distilled, tuned)
+        distilled = distilled if pruned is None else pruned.applied_to(distilled)
         converted = step(
             "export",
             ConvertResult,
-            (teacher, distilled, config.export),
-            lambda stage: delivery.export_models(stage, winner),
+            (
+                teacher,
+                distilled,
+                config.export.model_copy(update={"gate": GateConfig()}),
+            ),  # the gate's is the profile's
+            lambda stage: delivery.export_models(stage, distilled),
         )
+        fine_tuned = _fine_tune_int8(step, config, teacher, distilled, tuned, converted)
+        converted = converted if fine_tuned is None else fine_tuned.applied_to(converted)
         profiled = step(
             "profile",
             ProfileResult,
-            (converted, config.profile),
+            (converted, config.profile, config.export.gate, config.search.budget, config.search.latency.source),
             lambda stage: delivery.profile_models(stage, converted),
         )
         tested = step(
             "report",
             delivery.ReportResult,
-            (profiled, distilled),
-            lambda stage: _report(stage, data, teacher, ranked, found, played, tuned, distilled, converted, profiled),
+            (profiled, distilled, fine_tuned, config.card),
+            lambda stage: _report(stage, teacher, distilled, profiled),
         )
     return Outcome(
         run=run.root,
@@ -151,35 +167,37 @@ def _check_ranks(step: "_Steps", config: RunConfig, teacher: TeacherResult) -> R
     return step("rank_check", RankCheckResult, inputs, check_ranks)
 
 
-def _report(
-    stage: Stage,
-    data: stages.DataResult,
+def _prune(
+    step: "_Steps", config: RunConfig, teacher: TeacherResult, distilled: DistillResult, tuned: TuneResult
+) -> PruneResult | None:
+    """What pruning did; None where none was asked for."""
+    if not config.prune.enabled:
+        return None
+    inputs = (teacher, distilled, config.prune, config.distill, tuned.best)
+    return step("prune", PruneResult, inputs, lambda stage: prune_student(stage, distilled, tuned))
+
+
+def _fine_tune_int8(
+    step: "_Steps",
+    config: RunConfig,
     teacher: TeacherResult,
-    ranked: RankCheckResult | None,
-    found: SearchResult,
-    played: TournamentResult,
-    tuned: TuneResult,
     distilled: DistillResult,
+    tuned: TuneResult,
     converted: ConvertResult,
-    profiled: ProfileResult,
+) -> QatResult | None:
+    """What fine-tuning for INT8 did; None where it is never to be done."""
+    if config.qat.mode == "never":
+        return None
+    drop = config.export.gate.max_accuracy_drop
+    inputs = (teacher, distilled, converted, config.qat, config.distill, tuned.best, drop)
+    return step("qat", QatResult, inputs, lambda stage: fine_tune_int8(stage, distilled, tuned, converted))
+
+
+def _report(
+    stage: Stage, teacher: TeacherResult, distilled: DistillResult, profiled: ProfileResult
 ) -> delivery.ReportResult:
-    tested = delivery.test_and_bundle(stage, teacher, distilled, profiled)
-    report = ReportData(
-        config=stage.config,
-        manifest=stage.run.manifest,
-        data=data,
-        teacher=teacher,
-        ranked=ranked,
-        found=found,
-        played=played,
-        tuned=tuned,
-        distilled=distilled,
-        converted=converted,
-        profiled=profiled,
-        samples_ms=json.loads(stage.run.path("profile", "samples_ms.json").read_text(encoding="utf-8")),
-        tested=tested,
-    )
-    stage.run.write("", tested.report, render_report(report))
+    tested = bundling.test_and_bundle(stage, teacher, distilled, profiled)
+    stage.run.write("", tested.report, render_report(report_data(stage.run, tested)))
     return tested
 
 

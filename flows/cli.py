@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.bundle_commands import register as register_bundle_commands
+from flows.profile_commands import register as register_profile_commands
+
 if TYPE_CHECKING:
     from flows.config import RunConfig
     from flows.outcome import Outcome
@@ -172,7 +175,8 @@ def calibrate(
     out: Annotated[Path, typer.Option(metavar="DEVICE.json", help="Where to write the latency model.")],
     samples: Annotated[int, typer.Option(min=1, help="Students to measure.")] = 60,
     from_csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Fit latencies measured elsewhere: architecture, ms.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Latencies measured elsewhere: a table, or profiles (a folder; repeatable)."),
     ] = None,
     column: Annotated[str | None, typer.Option(help="Of --from-csv, where it has several.")] = None,
     save_csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the measurements.")] = None,
@@ -197,12 +201,16 @@ def calibrate(
     timing = TimingConfig(warmup_s=min(0.1, seconds), duration_s=seconds, min_samples=30)
     model = fit(
         space, options or [], Inputs(data, input_shape, classes), out,
-        samples=samples, settings=ProbeSettings(timing, threads, batch), seed=seed, from_csv=from_csv, column=column,
-        device=device, save_csv=save_csv, say=lambda line: typer.echo(line, err=True),
+        samples=samples, settings=ProbeSettings(timing, threads, batch), seed=seed, from_csv=from_csv or [],
+        column=column, device=device, save_csv=save_csv, say=lambda line: typer.echo(line, err=True),
     )  # fmt: skip
     for line in verdict(model):
         typer.echo(line, err=line.startswith("warning"))
     typer.echo(f"wrote {out}; search.latency={{source: model, model: {out}}} searches with it")
+
+
+register_bundle_commands(app)
+register_profile_commands(app)
 
 
 @app.command()

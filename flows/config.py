@@ -4,6 +4,7 @@ Every mistake in it is reported at once, each as a line: where, what was found, 
 """
 
 import re
+import reprlib
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -13,7 +14,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from distill.config import DistillConfig, TuneConfig
+from distill.config import DistillConfig, PruneConfig, QatConfig, TuneConfig
+from export.card_config import CardConfig
 from export.config import ExportConfig, ProfileConfig
 from pipeline.data import DataConfig
 from pipeline.datasets import DigitsConfig, TextConfig
@@ -37,8 +39,11 @@ class RunConfig(Frozen):
     search: SearchConfig = SearchConfig()
     tune: TuneConfig = TuneConfig()
     distill: DistillConfig = DistillConfig()
+    prune: PruneConfig = PruneConfig()
     export: ExportConfig = ExportConfig()
+    qat: QatConfig = QatConfig()
     profile: ProfileConfig = ProfileConfig()
+    card: CardConfig = CardConfig()
 
     @property
     def read_data(self) -> Any:
@@ -49,10 +54,26 @@ class RunConfig(Frozen):
         return self.data.model_copy(update={"tokenizer": TokenizerConfig(file=tokenizer)})
 
     @model_validator(mode="after")
+    def _has_channels_to_prune(self) -> "RunConfig":
+        space = self.search.space.name
+        if self.prune.enabled and space in ("vit", "text_transformer"):
+            raise ValueError(
+                f"prune.method {self.prune.method!r} removes channels of convolutions, and students of {space!r} have "
+                "none; leave prune out, or search resnet or mobile"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_tokenizer(self) -> "RunConfig":
         given = self.data.tokenizer if isinstance(self.data, TextConfig) else TokenizerConfig()
         if self.teacher.tokenizer is not None and given != TokenizerConfig():
             raise ValueError("data.tokenizer is set, and teacher.folder has its own, which the student must share")
+        return self
+
+    @model_validator(mode="after")
+    def _images_for_the_image_interface(self) -> "RunConfig":
+        if self.export.interface == "image" and isinstance(self.data, TextConfig):
+            raise ValueError("export.interface image is for images; text goes in as token ids, with interface raw")
         return self
 
 
@@ -120,7 +141,8 @@ def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
             case "union_tag_not_found":
                 yield f"{place}.name: is missing; say which, of {', '.join(_tags_at(problem['loc']))}"
             case "literal_error":
-                yield f"{place}: unknown {found!r}; {nearest(str(found), _quoted(context))}"
+                close = nearest(found if isinstance(found, str) else "", _quoted(context))
+                yield f"{place}: unknown {_short(found)}; {close}"
             case "missing":
                 yield f"{place}: is required"
             case "value_error":
@@ -177,6 +199,8 @@ def _read(path: Path) -> str:
 def _yaml_mapping(text: str, source: str) -> dict[str, Any]:
     try:
         found = yaml.safe_load(text)
+    except RecursionError:
+        raise ConfigError([f"{source} is not YAML that is read here: it nests too deep"]) from None
     except yaml.YAMLError as error:
         raise ConfigError([f"{source} is not YAML: {' '.join(str(error).split())}"]) from None
     if found is None:
@@ -193,8 +217,8 @@ def _parse_setting(setting: str) -> dict[str, Any]:
         raise ConfigError([f"--set {setting}: expected dotted.key=value, such as search.budget.max_params=50000"])
     try:
         value: Any = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError([f"--set {setting}: the value is not YAML"]) from None
+    except (yaml.YAMLError, RecursionError):
+        raise ConfigError([f"--set {setting[:200]}: the value is not YAML"]) from None
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
         value = float(value)  # YAML 1.1 reads 1e-3 as a string
     for key in reversed(keys):
@@ -273,5 +297,7 @@ def _quoted(context: Mapping[str, Any]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    bounded = reprlib.Repr()  # YAML's aliases can make a few lines a value of more elements than there is memory
+    bounded.maxlevel, bounded.maxlist, bounded.maxdict, bounded.maxstring = 4, 20, 20, 200
+    text = bounded.repr(value)
     return text if len(text) <= 80 else text[:77] + "…"

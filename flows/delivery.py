@@ -1,25 +1,26 @@
-"""The stages that turn a trained student into what ships: export, profile, and the report that opens the test split."""
+"""The stages that turn a trained student into files that are checked and timed; `flows/bundling.py` ships them."""
 
 import json
-from typing import Any
+from pathlib import Path
 
+import numpy as np
 import torch
+from torch import nn
 
 from distill.result import DistillResult
-from export.bundle import Bundle, TestMetrics, describe_input, write_bundle
-from export.parity import check_parity
-from export.profile import evaluate_file, profile
+from export.gate import Limits, require_a_size_within
+from export.interface import with_interface
+from export.parity import check_parity, require_accuracy
+from export.profile import profile
 from export.result import ConvertedModel, ConvertResult, ProfileResult
-from export.sessions import OUTPUT
+from export.sessions import runner
 from export.to_onnx import to_onnx
+from flows.formats import answers_of, build_formats
 from flows.stage import Stage, distilled_student, trained_teacher
-from pipeline.data import load_test
-from pipeline.errors import ExportError
+from pipeline.data import Splits
 from pipeline.frozen import Frozen
-from pipeline.metrics import Metrics, evaluate
+from pipeline.metrics import Metrics
 from pipeline.rundir import file_digest
-from pipeline.teacher import TeacherResult
-from search.result import Candidate
 
 
 class ReportResult(Frozen):
@@ -27,99 +28,82 @@ class ReportResult(Frozen):
 
     teacher: Metrics
     student: Metrics
-    shipped: Metrics
+    shipped: Metrics  # of the default file
+    formats: dict[str, Metrics] = {}  # of every file of the student, whether it ships or not
+    teacher_file: Metrics | None = None
     bundle: str
     report: str
+    digest: str = ""  # of the bundle; whoever keeps it can tell that nothing was altered since
 
 
-def export_models(stage: Stage, student: Candidate) -> ConvertResult:
-    """Student and teacher as ONNX files, each checked against its network."""
+def export_models(stage: Stage, distilled: DistillResult) -> ConvertResult:
+    """Teacher and student as ONNX files, each checked against its network, and the student in every other format."""
     splits = stage.splits()
     task = splits.task
+    teacher, _ = _converted(stage, "teacher", trained_teacher(stage, task), splits)
+    network = distilled_student(stage, distilled.architecture, task)
+    student, raw = _converted(stage, "student", network, splits)
+    plain = runner(raw)
+    answers = answers_of(plain, splits.validation)
+    require_accuracy(answers.metrics, distilled.validation, plain, splits.validation, task)
+    path = stage.run.root / student.path
+    if path != raw:
+        answers = answers_of(runner(path), splits.validation)
+    others, absent = build_formats(stage, network, raw, splits, answers, fp32=path)
+    student = student.model_copy(update={"validation": answers.metrics})
+    converted = ConvertResult(teacher=teacher, student=student, others=others, absent=absent)
+    require_a_size_within(converted.formats, _limits(stage))
+    return converted
+
+
+def _converted(stage: Stage, name: str, network: nn.Module, splits: Splits) -> tuple[ConvertedModel, Path]:
+    """The fp32 file, and the same without its interface, which was checked against the network."""
+    stage.tick(0, 1, name)
+    task, config = splits.task, stage.config.export
+    data = to_onnx(network, task.input_shape, config.opset, task.vocab_size)
+    raw = path = stage.run.write("export", f"{name}.onnx" if config.interface == "raw" else f"{name}.raw.onnx", data)
     parts = {"validation": splits.validation, "reference": splits.reference}
-    networks = {
-        "student": distilled_student(stage, student.architecture, task),
-        "teacher": trained_teacher(stage, task),
-    }
-    models = {}
-    for done, (name, network) in enumerate(networks.items()):
-        stage.tick(done, len(networks), name)
-        data = to_onnx(network, task.input_shape, stage.config.export.opset, task.vocab_size)
-        limit = stage.config.search.budget.max_size_bytes
-        if name == "student" and limit is not None and len(data) > limit:
-            raise ExportError(f"the student's file has {len(data):,} bytes, above max_size_bytes {limit:,}")
+    parity = check_parity(network, raw, parts, task.input_shape, task.vocab_size)
+    if config.interface != "raw":
+        data = with_interface(data, config.interface, _examples(splits))
         path = stage.run.write("export", f"{name}.onnx", data)
-        models[name] = ConvertedModel(
-            path=str(path.relative_to(stage.run.root)),
-            sha256=file_digest(path),
-            size_bytes=len(data),
-            precision="fp32",
-            opset=stage.config.export.opset,
-            parity=check_parity(network, path, parts, task.input_shape, task.vocab_size),
-        )
-    return ConvertResult(**models)
+    model = ConvertedModel(
+        path=str(path.relative_to(stage.run.root)),
+        sha256=file_digest(path),
+        size_bytes=len(data),
+        precision="fp32",
+        opset=config.opset,
+        parity=parity,
+    )
+    return model, raw
+
+
+def _examples(splits: Splits) -> np.ndarray:
+    """Of validation, as a device has them: a runtime would copy another layout in every call."""
+    some = splits.validation.batch(torch.arange(min(64, len(splits.validation))))
+    return np.ascontiguousarray(some.inputs.numpy())
+
+
+def _limits(stage: Stage) -> Limits:
+    """What the budget says of files; of their latency where this machine is the target."""
+    search = stage.config.search
+    here = search.latency.source == "measured"
+    return Limits(
+        max_size_bytes=search.budget.max_size_bytes, max_latency_ms=search.budget.max_latency_ms if here else None
+    )
 
 
 def profile_models(stage: Stage, converted: ConvertResult) -> ProfileResult:
-    """Latency of both files on validation examples, with the raw samples beside it."""
-    splits = stage.splits()
-    examples = splits.validation.batch(torch.arange(min(64, len(splits.validation)))).inputs
-    given = examples.contiguous().numpy()  # as a device has it; the runtime would copy another layout in every call
-    result, timings = profile(converted, stage.run.root, given, stage.config.profile, stage.seed("profile"))
+    """Latency of all files on validation examples, with the raw samples beside it, and which of them ship."""
+    result, timings = profile(
+        converted,
+        stage.run.root,
+        _examples(stage.splits()),
+        stage.config.profile,
+        stage.config.export,
+        _limits(stage),
+        stage.seed("profile"),
+    )
     samples = {name: timing.samples_ms for name, timing in timings.items()}
     stage.run.write("profile", "samples_ms.json", json.dumps(samples))
     return result
-
-
-def test_and_bundle(
-    stage: Stage, teacher: TeacherResult, distilled: DistillResult, profiled: ProfileResult
-) -> ReportResult:
-    """Open the test split, once; write the bundle. The shipped figures are the shipped file's."""
-    device, run = stage.device, stage.run
-    task = stage.splits().task
-    test = load_test(stage.config.read_data, stage.config.seed, stage.tokenizer())
-    student = profiled.student
-    scores = {
-        "teacher": evaluate(trained_teacher(stage, task).to(device), test, device),
-        "student": evaluate(distilled_student(stage, distilled.architecture, task).to(device), test, device),
-        "shipped": evaluate_file(run.root / student.path, test),
-    }
-    manifest = run.manifest
-    bundle = Bundle(
-        schema="edgestill.bundle/1",
-        name=stage.config.name,
-        created=manifest.created,
-        task=task,
-        input=describe_input(task),
-        output={"name": OUTPUT, "dtype": "float32", "shape": ["batch", task.num_classes]},
-        architecture=f"{stage.config.search.space.name}:{distilled.architecture}",
-        methods=distilled.methods,
-        metrics={name: TestMetrics(test_accuracy=score.accuracy, n=score.n) for name, score in scores.items()},
-        cost={"teacher": teacher.cost, "student": distilled.cost},
-        latency=_latency(profiled),
-        parity=student.parity.model_dump(mode="json"),
-        budget=stage.config.search.budget.model_dump(mode="json"),
-        seeds={"run": stage.config.seed},
-        versions=manifest.versions,
-        machine=manifest.machine,
-        git_commit=manifest.git_commit,
-        config_digest=manifest.config_digest,
-    )
-    model, tokenizer = run.root / student.path, stage.tokenizer()
-    run.write_folder("bundle", lambda folder: write_bundle(folder, bundle, model, student, tokenizer))
-    return ReportResult(**scores, bundle="bundle", report="report.html")
-
-
-def _latency(profiled: ProfileResult) -> dict[str, Any]:
-    latency = profiled.student.latency
-    return {
-        "runtime": latency.runtime,
-        "provider": latency.provider,
-        "threads": latency.threads,
-        "batch": latency.batch,
-        "cpu": profiled.cpu,
-        "teacher": profiled.teacher.latency.summary,
-        "student": latency.summary,
-        "speedup": profiled.speedup,
-        "speedup_interval": profiled.speedup_interval,
-    }

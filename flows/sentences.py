@@ -2,14 +2,15 @@
 
 from functools import singledispatch
 
-from distill.result import DistillResult, TuneResult
+from distill.result import DistillResult, PruneResult, TuneResult
 from export.result import ConvertResult, ExportedModel, ProfileResult
 from flows.delivery import ReportResult
 from flows.outcome import Outcome
+from flows.quantization import QatResult
 from flows.rank_check import RankCheckResult
 from flows.stages import DataResult
 from flows.verdicts import points, verdict, winners_lead
-from flows.words import accuracy_claim, failure_counts, inputs, significant, size_claim, speed_claim
+from flows.words import accuracy_claim, failure_counts, inputs, listing, significant, size_claim, speed_claim
 from pipeline.cost import Cost
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult, WinnerLatency
@@ -90,19 +91,47 @@ def _(result: DistillResult) -> str:
 
 
 @sentence.register
+def _(result: PruneResult) -> str:
+    if result.refused is not None or result.cost is None or result.pruned is None or result.tuned is None:
+        return f"not pruned: {result.refused}; the distilled student ships"
+    return (
+        f"{result.cost.params / result.cost_before.params:.1%} of the parameters by {result.method}; on validation "
+        f"{result.before.accuracy:.2%}, pruned {result.pruned.accuracy:.2%}, fine-tuned {result.tuned.accuracy:.2%} at "
+        f"epoch {result.best_epoch} of {len(result.curve)}"
+    )
+
+
+@sentence.register
 def _(result: ConvertResult) -> str:
     parity = result.student.parity
+    others = "".join(f", {name} {model.size_bytes / 1e3:,.0f} kB" for name, model in result.others.items())
+    absent = "".join(f"; no {found.format}" for found in result.absent)
     return (
-        f"{result.student.size_bytes / 1e3:,.0f} kB ONNX (teacher {result.teacher.size_bytes / 1e3:,.0f} kB); logits "
-        f"within {parity.max_abs_difference:.1e} of torch on {parity.n:,} inputs"
+        f"{result.student.size_bytes / 1e3:,.0f} kB ONNX (teacher {result.teacher.size_bytes / 1e3:,.0f} kB){others}"
+        f"{absent}; logits within {parity.max_abs_difference:.1e} of torch on {parity.n:,} inputs"
     )
+
+
+@sentence.register
+def _(result: QatResult) -> str:
+    if not result.formats:
+        return f"not needed: no INT8 file loses more than {100 * result.allowed:g} points on validation"
+    if result.refused is not None:
+        return f"not done: {result.refused}"
+    parts = []
+    for name, found in result.formats.items():
+        after = f"no file ({found.reason})" if found.after is None else f"{found.after.accuracy:.2%}"
+        verdict = f"{found.kept} is kept and {'passes' if found.passes else 'still misses'} the gate"
+        parts.append(f"{name} {found.before.accuracy:.2%} before, {after} after: {verdict}")
+    return f"fp32 {result.fp32.accuracy:.2%} on validation, {'; '.join(parts)}"
 
 
 @sentence.register
 def _(result: ProfileResult) -> str:
     return (
-        f"{result.student.latency.p50_ms:.3f} ms against the teacher's {result.teacher.latency.p50_ms:.3f} ms: "
-        f"{speed_claim(result.speedup, result.speedup_interval).words}"
+        f"{result.default} {result.student.latency.p50_ms:.3f} ms against the teacher's "
+        f"{result.teacher.latency.p50_ms:.3f} ms: {speed_claim(result.speedup, result.speedup_interval).words}; "
+        f"{listing(list(result.shipped))} {'ships' if len(result.shipped) == 1 else 'ship'}"
     )
 
 
@@ -134,8 +163,14 @@ def summary_rows(outcome: Outcome) -> list[tuple[str, ...]]:
     return [
         row("teacher", tested.teacher.accuracy, *counts(teacher), *measured(files.teacher)),
         row("student", tested.student.accuracy, *counts(student), "", ""),
-        row("shipped", tested.shipped.accuracy, *counts(student), *measured(files.student)),
+        row(f"shipped ({files.default})", tested.shipped.accuracy, *counts(student), *measured(files.student)),
     ]
+
+
+def verdict_lines(result: ProfileResult) -> list[str]:
+    """Which formats ship and why, a sentence each; fp32 has one where it does not."""
+    lines = [v.sentence for v in result.verdicts if v.format != "fp32" or not v.shipped]
+    return [*lines, *(f"over budget: {clause}" for clause in result.over_budget)]
 
 
 def headline(outcome: Outcome) -> str:

@@ -7,14 +7,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from distill.result import DistillResult, TuneResult
+from distill.result import DistillResult, PruneResult, TuneResult
 from export.result import ConvertResult, ProfileResult
 from flows.chain import stage_names
 from flows.config import RunConfig
 from flows.delivery import ReportResult
 from flows.outcome import Outcome
+from flows.quantization import QatResult
 from flows.rank_check import RankCheckResult
-from flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows
+from flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows, verdict_lines
 from flows.stages import DataResult
 from flows.verdicts import conditions, rank_cells, verdict
 from pipeline.errors import EdgestillError
@@ -31,7 +32,9 @@ _RESULTS: dict[str, Any] = {
     "tournament": TournamentResult,
     "tune": TuneResult,
     "distill": DistillResult,
+    "prune": PruneResult,
     "export": ConvertResult,
+    "qat": QatResult,
     "profile": ProfileResult,
     "report": ReportResult,
 }
@@ -42,7 +45,9 @@ def summary(outcome: Outcome, *, plain: bool) -> str:
     table = _table("", *SUMMARY_COLUMNS)
     for row in summary_rows(outcome):
         table.add_row(*row)
-    return f"\n{headline(outcome)}\n{_text(table, plain)}bundle  {outcome.bundle}\nreport  {outcome.report}"
+    verdicts = "".join(f"{line}\n" for line in verdict_lines(outcome.profiled))
+    where = f"bundle  {outcome.bundle}\ndigest  {outcome.tested.digest}\nreport  {outcome.report}"
+    return f"\n{headline(outcome)}\n{_text(table, plain)}{verdicts}{where}"
 
 
 def rank_check_summary(result: RankCheckResult, *, plain: bool) -> str:
@@ -77,7 +82,10 @@ def show_run(run: RunDir) -> str:
     elif config.rank_check.only:
         where = [rank_check_summary(run.read("rank_check", RankCheckResult), plain=True)]
     else:
-        where = [f"bundle  {run.root / 'bundle'}", f"report  {run.root / 'report.html'}"]
+        verdicts = verdict_lines(run.read("profile", ProfileResult))
+        digest = run.read("report", ReportResult).digest
+        files = [f"bundle  {run.root / 'bundle'}", f"digest  {digest}", f"report  {run.root / 'report.html'}"]
+        where = [*verdicts, *files]
     return "\n".join([*lines, "", *where])
 
 

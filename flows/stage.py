@@ -3,12 +3,15 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from distill.narrow import Widths, narrow
 from distill.recipe import make_recipe
+from distill.result import PruneResult
 from flows.config import RunConfig
 from pipeline.checkpoint import load_weights, read_state, state_bytes
 from pipeline.data import Splits, load_splits
@@ -64,10 +67,31 @@ def fresh_student(stage: Stage, architecture: str, task: Task) -> nn.Module:
 
 
 def distilled_student(stage: Stage, architecture: str, task: Task) -> nn.Module:
-    """The distilled student as it ships, back from its weights file."""
-    student = make_recipe(stage.config.distill.methods).deployable(fresh_student(stage, architecture, task))
-    load_weights(student, stage.run.root / "distill" / WEIGHTS)
-    return student
+    """The student as it ships, distilled and, where configured, pruned, back from its weights file."""
+    return shipped_student(stage, architecture, task)[1]
+
+
+def shipped_student(stage: Stage, architecture: str, task: Task) -> tuple[nn.Module, nn.Module]:
+    """The student that methods train, and the same as it ships, which shares its layers but for a method's head."""
+    pruned = stage.run.read("prune", PruneResult) if stage.config.prune.enabled else None
+    if pruned is None or pruned.refused is not None:
+        return unpruned_student(stage, architecture, task)
+    return narrowed_student(stage, architecture, task, pruned.widths, stage.run.root / "prune" / WEIGHTS)
+
+
+def unpruned_student(stage: Stage, architecture: str, task: Task) -> tuple[nn.Module, nn.Module]:
+    """The distilled student, and as it would ship without pruning."""
+    return narrowed_student(stage, architecture, task, {}, stage.run.root / "distill" / WEIGHTS)
+
+
+def narrowed_student(
+    stage: Stage, architecture: str, task: Task, widths: Widths, weights: Path
+) -> tuple[nn.Module, nn.Module]:
+    """A student with layers of these widths, and as it ships, with the weights of a file."""
+    student = narrow(fresh_student(stage, architecture, task), widths)
+    shipped = make_recipe(stage.config.distill.methods).deployable(student)
+    load_weights(shipped, weights)
+    return student, shipped
 
 
 @contextlib.contextmanager

@@ -78,13 +78,13 @@ def train_teacher(stage: Stage) -> TeacherResult:
             seed=stage.seed("teacher"),
             device=device,
             augmentation=splits.augment,
-            observe=_epoch_ticker(stage, config.training.epochs),
+            observe=epoch_ticker(stage, config.training.epochs),
             save=saver(stage, "teacher"),
             resume=saved(stage, "teacher"),
             compute=stage.compute,
         )
         validation, best_epoch, curve = fitted.best, fitted.best_epoch, fitted.curve
-        stage.run.write("teacher", "curve.csv", _curve_csv(curve))
+        stage.run.write("teacher", "curve.csv", curve_csv(curve))
     stage.run.write("teacher", WEIGHTS, weights_bytes(network, teacher_metadata(config, task)))
     return TeacherResult(
         trained_here=config.source is None, validation=validation, cost=cost, best_epoch=best_epoch, curve=curve
@@ -159,14 +159,14 @@ def distill_student(stage: Stage, winner: Candidate, tuned: TuneResult) -> Disti
         config,
         seed=stage.seed("distill"),
         device=stage.device,
-        observe=_epoch_ticker(stage, config.training.epochs),
+        observe=epoch_ticker(stage, config.training.epochs),
         save=saver(stage, "distill"),
         resume=saved(stage, "distill"),
         compute=stage.compute,
     )
     stage.run.write("distill", WEIGHTS, weights_bytes(distilled.student))
     fitted = distilled.fitted
-    stage.run.write("distill", "curve.csv", _curve_csv(fitted.curve))
+    stage.run.write("distill", "curve.csv", curve_csv(fitted.curve))
     return DistillResult(
         architecture=winner.architecture,
         methods=tuple(method.model_dump(mode="json") for method in config.methods),
@@ -189,7 +189,7 @@ def _cost_of_what_ships(network: nn.Module, searched: Cost, task: Task) -> Cost:
     return searched.model_copy(update={"params": counted.params, "flops": counted.flops})
 
 
-def _epoch_ticker(stage: Stage, epochs: int) -> Callable[[EpochRecord], None]:
+def epoch_ticker(stage: Stage, epochs: int) -> Callable[[EpochRecord], None]:
     best = 0.0
 
     def observe(record: EpochRecord) -> None:
@@ -200,7 +200,7 @@ def _epoch_ticker(stage: Stage, epochs: int) -> Callable[[EpochRecord], None]:
     return observe
 
 
-def _curve_csv(curve: Sequence[EpochRecord]) -> str:
+def curve_csv(curve: Sequence[EpochRecord]) -> str:
     terms = list(curve[0].terms) if curve else []
     columns = ["epoch", "learning_rate", "loss", *terms, "validation_accuracy", "validation_cross_entropy", "seconds"]
     out = io.StringIO()

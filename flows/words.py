@@ -8,8 +8,6 @@ from typing import NamedTuple
 from pipeline.task import Task
 from search.result import Failure
 
-_Z = 1.959964  # of a two-sided 95 % interval
-
 
 class Claim(NamedTuple):
     """A figure and what it counts, and whether it speaks for the student (None: neither for nor against)."""
@@ -51,14 +49,6 @@ def accuracy_claim(teacher: float, student: float) -> Claim:
         return Claim("±0", "points", None)
     digits = 1 if abs(points) >= 0.1 else 2
     return Claim(f"{'+' if points > 0 else '−'}{abs(points):.{digits}f}", "points", points > 0)
-
-
-def wilson(accuracy: float, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a share of n (Wilson 1927); unlike the normal one it stays inside [0, 1]."""
-    centre = accuracy + _Z**2 / (2 * n)
-    half = _Z * math.sqrt(accuracy * (1 - accuracy) / n + _Z**2 / (4 * n**2))
-    scale = 1 + _Z**2 / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def times(ratio: float) -> str:

@@ -8,6 +8,7 @@ EdgestillError                 one clear sentence for a person; `exit_code` is t
 │   ├── ArchitectureError      a string that names no architecture of its space
 │   ├── BudgetError            no student of the space meets the budget
 │   ├── RunDirError            a run that is missing, held by another process, or altered
+│   ├── BundleError            a bundle or a model file that is damaged, altered or hostile; carries all its problems
 │   └── MissingDependencyError an optional library; says how to get it
 └── FailedError (RuntimeError) 1: we could not do what was rightly asked
     ├── TrainingError          the loss became NaN or infinite
@@ -55,6 +56,14 @@ class BudgetError(UserError):
 
 class RunDirError(UserError):
     pass
+
+
+class BundleError(UserError):
+    """All problems that were found with one bundle or one model file; nothing in it was run."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
 
 
 class MissingDependencyError(UserError):

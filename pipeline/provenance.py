@@ -7,7 +7,10 @@ from importlib import metadata
 
 import torch
 
-_LIBRARIES = ("edgestill", "torch", "numpy", "optuna", "onnx", "onnxruntime", "prefect", "scikit-learn", "pydantic")
+_LIBRARIES = (
+    "edgestill", "torch", "numpy", "optuna", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf", "executorch",
+    "tensorrt", "nni", "prefect", "scikit-learn", "pydantic",
+)  # fmt: skip
 
 
 def describe_machine() -> dict[str, str | int]:

@@ -1,19 +1,19 @@
 """The one stopwatch: eager torch, ONNX Runtime and TensorRT are all timed by `time_interleaved`.
 
-A percentile is given only where the sample supports it, by MLPerf LoadGen's early-stopping rule at 99 %
-confidence (loadgen/early_stopping.cc): p90 needs 64 samples, p95 130, p99 662.
+Its loop is `pipeline/stopwatch.py`, and what samples say is in `pipeline/latency_statistics.py`: a device that has
+neither edgestill nor pydantic runs their text in a bundle's profile.py.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping
 
 from pydantic import Field
 
 from pipeline.frozen import Frozen
+from pipeline.latency_statistics import percentile, samples_needed, supported_percentiles
+from pipeline.stopwatch import take_turns
 
-PERCENTILES = (50.0, 90.0, 95.0, 99.0)
-_TURN = 10
+__all__ = ["Timing", "TimingConfig", "samples_needed", "time_interleaved"]
 
 
 class TimingConfig(Frozen):
@@ -30,47 +30,21 @@ class Timing(Frozen):
 
     def percentile(self, percent: float) -> float | None:
         """The sample at rank ceil(n p), or None where n is too small to support it."""
-        if len(self.samples_ms) < samples_needed(percent):
-            return None
-        ordered = sorted(self.samples_ms)
-        return ordered[math.ceil(len(ordered) * percent / 100) - 1]
+        return percentile(self.samples_ms, percent)
 
     def summary(self) -> dict[str, float | int]:
         """The supported percentiles by name (`p50_ms`, …), and n."""
-        found = {f"p{percent:g}_ms": self.percentile(percent) for percent in PERCENTILES}
-        return {"n": len(self.samples_ms), **{k: v for k, v in found.items() if v is not None}}
+        return {"n": len(self.samples_ms), **supported_percentiles(self.samples_ms)}
 
 
-def samples_needed(percent: float, confidence: float = 0.99) -> int:
-    """The smallest n with P[Binomial(n, 1 - p) <= 1] <= 1 - confidence."""
-    tail = 1 - percent / 100
-    n = 2
-    while (1 - tail) ** n + n * tail * (1 - tail) ** (n - 1) > 1 - confidence:
-        n += 1
-    return n
-
-
-def time_interleaved(calls: Mapping[str, Callable[[], object]], config: TimingConfig) -> dict[str, Timing]:
+def time_interleaved(
+    calls: Mapping[str, Callable[[], object]],
+    config: TimingConfig,
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
+) -> dict[str, Timing]:
     """Time each call, taking turns, so that a slow moment of the machine falls on all alike.
 
-    Each call is made untimed until `warmup_s` have passed. Then turns of `_TURN` timed calls each, behind one
-    untimed call that brings the model back into the caches, until every call has `min_samples` and
-    `duration_s` a call have passed, or `max_samples` are there.
+    `take_turns` has the rules of warm-up and of turns; the durations and numbers are the configuration's.
     """
-    for call in calls.values():
-        until = time.perf_counter() + config.warmup_s
-        call()
-        while time.perf_counter() < until:
-            call()
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    until = time.perf_counter() + config.duration_s * len(calls)
-    taken = 0
-    while taken < config.max_samples and (taken < config.min_samples or time.perf_counter() < until):
-        for name, call in calls.items():
-            call()
-            for _ in range(_TURN):
-                start = time.perf_counter_ns()
-                call()
-                samples[name].append((time.perf_counter_ns() - start) / 1e6)
-        taken += _TURN
-    return {name: Timing(samples_ms=tuple(times)) for name, times in samples.items()}
+    found = take_turns(calls, config.warmup_s, config.duration_s, config.min_samples, config.max_samples, clock_ns)
+    return {name: Timing(samples_ms=tuple(times)) for name, times in found.items()}

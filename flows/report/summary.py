@@ -13,15 +13,15 @@ from flows.words import (
     size,
     size_claim,
     speed_claim,
-    wilson,
 )
 from pipeline.cost import Cost
-from pipeline.metrics import Metrics
+from pipeline.metrics import Metrics, wilson
 
 if TYPE_CHECKING:
     from flows.report.write import ReportData
 
 _NOTHING = "–"
+_ONE_ROW = 10  # stages of the chain whose names fit beside each other
 
 
 def header(report: "ReportData") -> dict[str, Any]:
@@ -47,7 +47,7 @@ def tiles(report: "ReportData") -> list[dict[str, Any]]:
         _tile(
             "Size",
             smaller,
-            f"{report.distilled.cost.params:,} against {report.teacher.cost.params:,}",
+            f"{report.shipped_student.cost.params:,} against {report.teacher.cost.params:,}",
             f"file {size(student.size_bytes)} against {size(teacher.size_bytes)}",
         ),
         _tile(
@@ -68,7 +68,11 @@ def tiles(report: "ReportData") -> list[dict[str, Any]]:
         ),
         _tile(
             "Parity",
-            Claim(_difference(student), "largest difference of a logit, file against torch", None if agrees else False),
+            Claim(
+                f"{parity.max_abs_difference:.1e}",
+                f"largest difference of a logit, {student.format} file against {parity.reference}",
+                False if student.precision == "fp32" and not agrees else None,
+            ),
             f"same answer on {'all' if agrees else f'{parity.top1_agreement:.2%}'} of {parity.n:,} inputs",
         ),
     ]
@@ -77,7 +81,8 @@ def tiles(report: "ReportData") -> list[dict[str, Any]]:
 def cautions(report: "ReportData") -> list[str]:
     """What a reader must know before they ship this student."""
     smaller, faster, _ = _claims(report)
-    tested, parity = report.tested, report.profiled.student.parity
+    tested, default = report.tested, report.profiled.student
+    parity = default.parity
     found = []
     if smaller.is_gain is not True:
         found.append("The student is not smaller than its teacher.")
@@ -94,7 +99,11 @@ def cautions(report: "ReportData") -> list[str]:
             f"({tested.student.accuracy:.2%})."
         )
     if parity.top1_agreement < 1:
-        found.append(f"File and torch disagree on {1 - parity.top1_agreement:.2%} of {parity.n:,} inputs.")
+        found.append(
+            f"The {default.format} file and {parity.reference} disagree on {1 - parity.top1_agreement:.2%} of "
+            f"{parity.n:,} inputs."
+        )
+    found += [f"The {default.format} file is over budget: {clause}." for clause in report.profiled.over_budget]
     cores = int(report.manifest.machine.get("cores", 1))
     if report.profiled.load_before > cores:
         found.append(
@@ -114,7 +123,9 @@ def chain(report: "ReportData") -> dict[str, Any]:
         "tournament": report.played,
         "tune": report.tuned,
         "distill": report.distilled,
+        "prune": report.pruned,
         "export": report.converted,
+        "qat": report.fine_tuned,
         "profile": report.profiled,
         "report": report.tested,
     }
@@ -131,13 +142,14 @@ def chain(report: "ReportData") -> dict[str, Any]:
         }
         for name, result in results.items()
     ]
-    return {"stages": stages, "total": duration(total)}
+    columns = len(stages) if len(stages) <= _ONE_ROW else -(-len(stages) // 2)
+    return {"stages": stages, "columns": columns, "total": duration(total)}
 
 
 def comparison(report: "ReportData") -> list[tuple[str, list[str]]]:
     """Rows of the table: what, then teacher, student in torch, shipped file."""
     teacher, student = report.profiled.teacher, report.profiled.student
-    costs = [report.teacher.cost, report.distilled.cost, report.distilled.cost]
+    costs = [report.teacher.cost, report.shipped_student.cost, report.shipped_student.cost]
     tested = [report.tested.teacher, report.tested.student, report.tested.shipped]
     percentiles = [name for name in teacher.latency.summary | student.latency.summary if name.endswith("_ms")]
     return [
@@ -154,7 +166,7 @@ def comparison(report: "ReportData") -> list[tuple[str, list[str]]]:
             (_percentile(name), [_ms(teacher.latency.summary, name), _NOTHING, _ms(student.latency.summary, name)])
             for name in percentiles
         ),
-        ("Largest |Δlogit|, file against torch", [_difference(teacher), _NOTHING, _difference(student)]),
+        ("Largest |Δlogit| of the file", [_difference(teacher), _NOTHING, _difference(student)]),
     ]
 
 
@@ -172,7 +184,7 @@ def _tile(title: str, claim: Claim, *details: str) -> dict[str, Any]:
 
 def _claims(report: "ReportData") -> tuple[Claim, Claim, Claim]:
     return (
-        size_claim(report.teacher.cost.params, report.distilled.cost.params),
+        size_claim(report.teacher.cost.params, report.shipped_student.cost.params),
         speed_claim(report.profiled.speedup, report.profiled.speedup_interval),
         accuracy_claim(report.tested.teacher.accuracy, report.tested.shipped.accuracy),
     )
@@ -208,4 +220,4 @@ def _ms(summary: dict[str, float | int], name: str) -> str:
 
 
 def _difference(model: ExportedModel) -> str:
-    return f"{model.parity.max_abs_difference:.1e}"
+    return f"{model.parity.max_abs_difference:.1e} against {model.parity.reference}"

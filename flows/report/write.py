@@ -4,15 +4,20 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from distill.result import DistillResult, TuneResult
+from distill.result import DistillResult, PruneResult, TuneResult
 from distill.tune import configured_values, search_ranges
+from export.profile_document import ProfileDocument
 from export.result import ConvertResult, ProfileResult
 from flows.config import RunConfig
 from flows.delivery import ReportResult
+from flows.quantization import QatResult
 from flows.rank_check import RankCheckResult
 from flows.report import details, ranks, summary
+from flows.report.device import section
+from flows.report.formats import formats
 from flows.report.methods import methods
 from flows.report.palette import COLOURS
+from flows.report.pruning import int8_fine_tuning, pruning
 from flows.stages import DataResult
 from pipeline.rundir import Manifest
 from pipeline.teacher import TeacherResult
@@ -32,11 +37,19 @@ class ReportData:
     found: SearchResult
     played: TournamentResult
     tuned: TuneResult
-    distilled: DistillResult
+    distilled: DistillResult  # of the student that ships
     converted: ConvertResult
     profiled: ProfileResult
     samples_ms: dict[str, list[float]]  # latency, by model
     tested: ReportResult
+    pruned: PruneResult | None = None  # None: no pruning was asked for
+    fine_tuned: QatResult | None = None  # for INT8; None: never to be done
+    devices: tuple[ProfileDocument, ...] = ()  # measured after the run
+
+    @property
+    def shipped_student(self) -> DistillResult:
+        """The distilled student, or what pruning made of it."""
+        return self.distilled if self.pruned is None else self.pruned.applied_to(self.distilled)
 
 
 def render_report(report: ReportData) -> str:
@@ -59,6 +72,7 @@ def render_report(report: ReportData) -> str:
         cautions=summary.cautions(report),
         chain=summary.chain(report),
         comparison=summary.comparison(report),
+        formats=formats(report),
         found=report.found,
         search=details.search(report.found),
         tournament=ranks.tournament(report.played),
@@ -66,6 +80,9 @@ def render_report(report: ReportData) -> str:
         tuning=details.tuning(report.tuned, configured_values(distill, search_ranges(distill))),
         learning=details.learning(report),
         methods=methods(report.distilled),
+        pruning=pruning(report.pruned),
+        qat=int8_fine_tuning(report.fine_tuned),
         latency=details.latency(report),
+        devices=[section(profile) for profile in report.devices],
         provenance=details.provenance(report),
     )

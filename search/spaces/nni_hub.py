@@ -16,10 +16,10 @@ import torch
 from pydantic import Field, JsonValue
 from torch import nn
 
+from pipeline import nni_compat
 from pipeline.errors import ArchitectureError, ConfigError
 from pipeline.frozen import Frozen, canonical_json
 from pipeline.task import Task
-from search import nni_compat
 from search.space import Architecture, Gene, SearchSpace
 from search.spaces.nni_families import FAMILIES, Sample
 from search.spaces.nni_networks import HubNetwork, assemble

@@ -21,8 +21,8 @@ from typing import Any, Generic, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from pipeline import nni_compat
 from pipeline.frozen import Frozen
-from search import nni_compat
 from search.space import Architecture
 from search.strategies.base import Progress, S, Search
 

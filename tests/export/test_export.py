@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from export.config import ProfileConfig
+from export.config import ExportConfig, ProfileConfig
+from export.gate import Limits
 from export.parity import check_parity
 from export.profile import evaluate_file, profile, ratio_of_medians
 from export.result import ConvertedModel, ConvertResult
@@ -188,13 +189,14 @@ def test_profiling_times_both_files_in_turns_and_gives_their_ratio(network, path
     parity = check_parity(network, path, splits, task.input_shape)
     model = ConvertedModel(
         path=path.name, sha256=file_digest(path), size_bytes=path.stat().st_size, precision="fp32", opset=OPSET,
-        parity=parity,
+        parity=parity, validation=evaluate_file(path, splits["validation"]),
     )  # fmt: skip
     config = ProfileConfig(timing=TimingConfig(warmup_s=0, duration_s=0.01, min_samples=70, max_samples=70))
     images = splits["validation"].images[:8].numpy()
-    result, timings = profile(ConvertResult(teacher=model, student=model), path.parent, images, config, seed=0)
-    assert {name: len(timing.samples_ms) for name, timing in timings.items()} == {"teacher": 70, "student": 70}
-    assert result.student.latency.p50_ms == timings["student"].percentile(50)
+    twice = ConvertResult(teacher=model, student=model)
+    result, timings = profile(twice, path.parent, images, config, ExportConfig(), Limits(), seed=0)
+    assert {name: len(timing.samples_ms) for name, timing in timings.items()} == {"teacher": 70, "fp32": 70}
+    assert result.student.latency.p50_ms == timings["fp32"].percentile(50)
     assert set(result.student.latency.summary) == {"n", "p50_ms", "p90_ms"}
     low, high = result.speedup_interval
     assert low <= result.speedup <= high

@@ -2,7 +2,8 @@
 
 import os
 
-from flows.cache import cache_folder, kept_calibration
+from flows.cache import kept_calibration
+from pipeline.cache import cache_folder
 from search.scorers import Calibration
 
 CALIBRATION = Calibration(scales={}, missing=("jacov",), architectures=3)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from distill.methods.base import Exhibit, ExhibitItem
 from distill.result import DistillResult, TrialRecord, TuneResult
-from export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, Parity, ProfileResult
+from export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, Parity, ProfileResult, Ratio, Verdict
 from flows.config import RunConfig
 from flows.delivery import ReportResult
 from flows.rank_check import RankCheckResult
@@ -25,9 +25,9 @@ from flows.report.palette import COLOURS
 from flows.report.scatter import selection_values
 from flows.sentences import sentence
 from flows.stages import DataResult
-from flows.words import accuracy_claim, size_claim, speed_claim, wilson
+from flows.words import accuracy_claim, size_claim, speed_claim
 from pipeline.cost import Cost
-from pipeline.metrics import Metrics
+from pipeline.metrics import Metrics, wilson
 from pipeline.rundir import Manifest, StageRecord
 from pipeline.task import Task
 from pipeline.teacher import TeacherResult
@@ -169,9 +169,10 @@ def profiled(speedup: float, interval: tuple[float, float]) -> ProfileResult:
 
     return ProfileResult(
         teacher=model("teacher", 0.2),
-        student=model("student", 0.2 / speedup),
-        speedup=speedup,
-        speedup_interval=interval,
+        formats={"fp32": model("student", 0.2 / speedup)},
+        speedups={"fp32": Ratio(value=speedup, interval=interval)},
+        verdicts=(Verdict(format="fp32", shipped=True, reason="what the others are measured against"),),
+        default="fp32",
         cpu="a processor",
         load_before=0.5,
     )
@@ -601,3 +602,34 @@ def test_what_methods_say_is_escaped() -> None:
     html = render_report(shown(ExhibitItem(caption=evil, text=evil), title=evil, **{f"{evil}.{evil}": 1.0}))
     assert "<script" not in html
     assert Page(html).text.count(evil) == 5
+
+
+def test_every_format_has_a_row_with_its_verdict() -> None:
+    found = profiled(5.0, (4.9, 5.2))
+    fp32 = found.formats["fp32"].model_copy(update={"validation": metrics(0.96)})
+    int8 = fp32.model_copy(
+        update={"format": "int8", "precision": "int8", "size_bytes": 81_000, "variant": "entropy",
+                "tried": {"minmax": 0.95, "entropy": 0.955}, "validation": metrics(0.955)}
+    )  # fmt: skip
+    slow = Ratio(value=0.66, interval=(0.65, 0.67))
+    both = found.model_copy(
+        update={
+            "formats": {"fp32": fp32, "int8": int8},
+            "speedups": found.speedups | {"int8": Ratio(value=3.3, interval=(3.2, 3.4))},
+            "verdicts": (
+                *found.verdicts,
+                Verdict(format="int8", shipped=False, reason="1.52× slower than fp32 [1.49, 1.54]", over_fp32=slow),
+                Verdict(format="engine", shipped=False, reason=f"needs {SCRIPT}", skipped=True),
+            ),
+            "over_budget": ("median 1 ms, above max_latency_ms 0.5",),
+        }
+    )
+    page = render_report(report(profiled=both))
+    text = Page(page).text
+    assert "81.0 kB 95.50% – 0.0400 ms 0.0600 ms 3.30× [3.20, 3.40]" in text
+    assert "0.660× [0.650, 0.670] rejected" in text
+    assert "int8 rejected: 1.52× slower than fp32 [1.49, 1.54]." in text
+    assert f"engine skipped: needs {SCRIPT}" in text
+    assert SCRIPT not in page
+    assert "int8 was calibrated by entropy; on validation: minmax 95.00%, entropy 95.50%." in text
+    assert "The fp32 file is over budget: median 1 ms, above max_latency_ms 0.5." in text

@@ -37,22 +37,40 @@ def test_a_run_finishes_every_stage_and_says_where_things_are(finished_run: Path
 def test_the_bundle_is_whole_and_its_digests_are_true(finished_run: Path) -> None:
     bundle = read_json(finished_run / "bundle" / "bundle.json")
     assert bundle["schema"] == SCHEMA
-    assert set(bundle["files"]) == {"model.onnx", "labels.txt", "MODEL_CARD.md", "run.py"}
-    for name, entry in bundle["files"].items():
+    files = read_json(finished_run / "bundle" / "manifest.json")["files"]
+    assert {model["file"] for model in bundle["models"].values()} <= set(files)
+    assert {"model.onnx", "labels.txt", "MODEL_CARD.md", "run.py", "sbom.cdx.json", "probes.safetensors"} <= set(files)
+    assert {path.name for path in (finished_run / "bundle").iterdir()} == {*files, "manifest.json"}
+    for name, entry in files.items():
         data = (finished_run / "bundle" / name).read_bytes()
         assert entry["sha256"] == hashlib.sha256(data).hexdigest()
         assert entry["bytes"] == len(data)
-    assert bundle["files"]["model.onnx"]["precision"] == "fp32"
+    assert bundle["models"][bundle["default"]]["runtime"] == "onnxruntime"
     assert set(bundle["metrics"]) == {"teacher", "student", "shipped"}
     assert bundle["cost"]["student"]["params"] <= 26_000
     for key in ("task", "latency", "budget", "seeds", "versions", "git_commit", "config_digest"):
         assert key in bundle
 
 
+def test_the_card_quotes_figures_of_the_shipped_file_on_the_test_split(finished_run: Path) -> None:
+    config = RunDir.view(finished_run).config(RunConfig)
+    test = load_test(config.data, config.seed)
+    bundle = read_json(finished_run / "bundle" / "bundle.json")
+    session = onnxruntime.InferenceSession(finished_run / "bundle" / bundle["models"]["fp32"]["file"])
+    answers = session.run(["logits"], {"images": test.images.numpy()})[0].argmax(1)
+    recalls = [float(np.mean(answers[test.targets.numpy() == k] == k)) for k in range(10)]
+    if bundle["default"] == "fp32":
+        assert [entry["recall"] for entry in bundle["quality"]["classes"]] == pytest.approx(recalls)
+    assert bundle["quality"]["robustness_n"] == len(test)
+    assert len(bundle["quality"]["robustness"]) == 4
+
+
 def test_the_shipped_accuracy_is_what_the_shipped_file_does_on_the_test_split(finished_run: Path) -> None:
     config = RunDir.view(finished_run).config(RunConfig)
     test = load_test(config.data, config.seed)
-    session = onnxruntime.InferenceSession(finished_run / "bundle" / "model.onnx")
+    bundle = read_json(finished_run / "bundle" / "bundle.json")
+    default = bundle["models"][bundle["default"]]["file"]
+    session = onnxruntime.InferenceSession(finished_run / "bundle" / default)
     answers = session.run(["logits"], {"images": test.images.numpy()})[0].argmax(1)
     accuracy = float(np.mean(answers == test.targets.numpy()))
     assert read_json(finished_run / "bundle" / "bundle.json")["metrics"]["shipped"]["test_accuracy"] == accuracy
@@ -74,6 +92,27 @@ def test_what_the_tournament_decides_is_what_ships(finished_run: Path) -> None:
     assert read_json(finished_run / "distill" / "result.json")["architecture"] == played["winner"]["architecture"]
     shipped = read_json(finished_run / "bundle" / "bundle.json")["architecture"]
     assert shipped == f"resnet:{played['winner']['architecture']}"
+
+
+def test_every_format_has_a_verdict_and_what_ships_is_in_the_bundle(finished_run: Path, edgestill) -> None:
+    profiled = read_json(finished_run / "profile" / "result.json")
+    verdicts = {verdict["format"]: verdict for verdict in profiled["verdicts"]}
+    assert set(verdicts) == {"fp32", "fp16", "int8"}
+    assert all(verdict["reason"] for verdict in verdicts.values())
+    bundle = read_json(finished_run / "bundle" / "bundle.json")
+    assert set(bundle["models"]) == {name for name, verdict in verdicts.items() if verdict["shipped"]}
+    assert bundle["default"] == profiled["default"]
+    tested = read_json(finished_run / "report" / "result.json")
+    assert set(tested["formats"]) == set(profiled["formats"])
+    assert tested["shipped"] == tested["formats"][profiled["default"]]
+    assert tested["teacher_file"]["accuracy"] == tested["teacher"]["accuracy"]
+    said = edgestill("show", str(finished_run)).stdout
+    for name in ("fp16", "int8"):
+        word = "ships" if verdicts[name]["shipped"] else "rejected"
+        assert f"{name} {word}: {verdicts[name]['reason']}" in said
+    samples = read_json(finished_run / "profile" / "samples_ms.json")
+    assert set(samples) == {"teacher", "fp32", "fp16", "int8"}
+    assert len({len(times) for times in samples.values()}) == 1  # all took the same turns
 
 
 def test_the_study_opens_where_optuna_dashboard_looks_for_it(finished_run: Path) -> None:

@@ -164,8 +164,8 @@ def test_only_the_report_opens_the_test_split():
             tree = ast.parse(path.read_text(encoding="utf-8"))
             if mentions(tree, "load_test") and path.parent.name != "tasks":  # what a benchmark measures, at its end
                 users[path.relative_to(ROOT).as_posix()] = tree
-    assert set(users) - {"pipeline/data.py"} == {"flows/delivery.py"}
-    tree = users["flows/delivery.py"]
+    assert set(users) - {"pipeline/data.py"} == {"flows/bundling.py"}
+    tree = users["flows/bundling.py"]
     functions = [n.name for n in tree.body if isinstance(n, ast.FunctionDef) and mentions(n, "load_test")]
     assert functions == ["test_and_bundle"]
     elsewhere = [n for n in tree.body if not isinstance(n, ast.FunctionDef | ast.ImportFrom)]

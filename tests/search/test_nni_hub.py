@@ -12,10 +12,10 @@ from torch import nn
 from export.parity import check_parity
 from export.to_onnx import to_onnx
 from flows.config import load_config
+from pipeline import nni_compat
 from pipeline.cost import measure_cost
 from pipeline.errors import ArchitectureError, ConfigError
 from pipeline.network import initialise, uninitialised
-from search import nni_compat
 from search.spaces import Nb201Space, NniHubConfig, NniHubSpace, named_space
 from search.spaces.nb201 import OPERATIONS
 from search.spaces.nni_families import FAMILIES

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import pytest
 from pydantic import ValidationError
 
+from pipeline import nni_compat
 from pipeline.cost import Cost
 from pipeline.errors import BudgetError, MissingDependencyError
-from search import nni_compat
 from search.config import Budget, SearchConfig
 from search.search import find_student
 from search.space import Architecture, Gene, SearchSpace
@@ -202,7 +202,7 @@ def loggers():
 def state():
     return [loggers(), dict(os.environ), list(warnings.filters), torch.get_default_dtype(), sys.excepthook, sys.stdout,
             [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)], torch.get_rng_state().sum().item()]
-from search import nni_compat
+from pipeline import nni_compat
 import torch._dynamo, sympy.utilities.exceptions  # what torch itself does to the environment and to warnings
 sys.path.insert(0, sys.argv[1])
 import test_nni_regularized as tests

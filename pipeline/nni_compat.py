@@ -12,12 +12,17 @@ NNI is archived (its last release is of September 2023), hence the exact version
   turns; processes do not mind.
 - A score function that raises ends NNI's search, and one that reports nothing is left out of the population.
 - AutoFormer cannot be built on the meta device (it calls `Tensor.item()`), and it is no convolutional network.
-- The model speed-up of its pruners needs two mends for torch 2.13; nothing here uses it.
+- The tracer of its model speed-up fails on torch 2.13 and on branches in Python 3.11; a `torch.fx` graph that is
+  given to the speed-up takes its place (`distill/prune.py`), and it prints to stdout, which `contexts` swallows.
+- `nni.compression` imports transformers and deepspeed where they are installed, for trainers that nothing here uses:
+  10 s more. `load` lets it find neither. `nni.nas` must find transformers where it is: lightning's torchmetrics imports
+  it if its metadata are there.
 - A torchvision that does not fit the installed torch breaks lightning, and with it `nni.nas`.
 """
 
 import contextlib
 import importlib
+import io
 import logging
 import os
 import sys
@@ -32,6 +37,7 @@ CONTEXTS = threading.RLock()
 CHANNEL = threading.RLock()
 
 _SILENT = logging.CRITICAL + 1
+_NOT_FOR_COMPRESSION = ("transformers", "deepspeed")
 
 
 def load(module: str) -> Any:
@@ -42,7 +48,8 @@ def load(module: str) -> Any:
     """
     if module in sys.modules:
         return sys.modules[module]
-    with CONTEXTS, _undone():
+    hidden = _NOT_FOR_COMPRESSION if module.startswith("nni.compression") else ()
+    with CONTEXTS, _undone(), _hidden(hidden):
         try:
             return importlib.import_module(module)
         # A torchvision made for another torch raises RuntimeError.
@@ -55,8 +62,8 @@ def load(module: str) -> Any:
 
 @contextlib.contextmanager
 def contexts() -> Iterator[None]:
-    """Alone with NNI's global contexts, and without its log."""
-    with CONTEXTS, _silent():
+    """Alone with NNI's global contexts, and without its log and what it prints."""
+    with CONTEXTS, _silent(), contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
@@ -102,6 +109,18 @@ def _undone() -> Iterator[None]:
                 logger.removeHandler(handler)
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]
+
+
+@contextlib.contextmanager
+def _hidden(modules: tuple[str, ...]) -> Iterator[None]:
+    """Modules that were not imported yet look as if they were not installed."""
+    absent = [name for name in modules if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None makes an import fail
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
 
 
 def _loggers() -> list[logging.Logger]:

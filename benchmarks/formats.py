@@ -1,0 +1,106 @@
+"""What each ONNX format costs and gives on a student of each space: bytes, latency, agreement with fp32.
+
+    python benchmarks/formats.py [--seconds 3] [--formats fp16 int8 int8_tensorrt]
+
+Students have random weights, which do not matter to size and speed, and running statistics of noise; the calibration is
+`minmax` on 64 images of noise, so that agreement here says that a format computes the same function, not what it costs
+in accuracy. A call is one image (or one text of 24 tokens) on one thread; files take turns. Speed is over fp32's, with
+the 95 % interval of a bootstrap over paired turns.
+"""
+
+import argparse
+import random
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from export.config import CalibrationConfig, ExportConfig
+from export.formats import FORMATS, Source
+from export.profile import ratio_of_medians
+from export.sessions import runtime_name
+from export.to_onnx import to_onnx
+from pipeline.blocks import CifarResNet
+from pipeline.provenance import describe_machine
+from pipeline.task import Task
+from pipeline.timing import TimingConfig, time_interleaved
+from search.spaces import MobileConfig, Nb201Config, TextTransformerConfig, VitConfig, make_space
+
+IMAGES = Task(labels=tuple("0123456789"), input_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.29,) * 3)
+TEXTS = Task(kind="text", labels=("no", "yes"), input_shape=(48,), vocab_size=4000)
+TOKENS = 24
+
+
+def main() -> None:
+    arguments = _arguments()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    machine = describe_machine()
+    print(f"{machine['cpu']}, 1 thread, {runtime_name()}, torch {torch.__version__}, {arguments.seconds:g} s a file")
+    print("student           format          bytes    times smaller   p50 ms   times fp32's speed     same answer")
+    for name, network, task in students():
+        for line in rows(name, network, task, arguments):
+            print(line, flush=True)
+
+
+def students() -> list[tuple[str, nn.Module, Task]]:
+    """(name, network in evaluation mode, task), a ResNet-20 first."""
+    found = [
+        ("resnet20", CifarResNet((3, 3, 3), (16, 32, 64), num_classes=10, mean=IMAGES.mean, std=IMAGES.std), IMAGES)
+    ]
+    for config in (MobileConfig(), Nb201Config(), VitConfig(), TextTransformerConfig()):
+        space = make_space(config)
+        task = TEXTS if space.inputs == "text" else IMAGES
+        found.append((config.name, space.build(space.sample(random.Random(0)), task), task))
+    for _, network, task in found:
+        with torch.no_grad():
+            for _ in range(3):
+                network.train()(torch.from_numpy(_inputs(task, 64)))
+        network.eval()
+    return found
+
+
+def rows(name: str, network: nn.Module, task: Task, arguments: argparse.Namespace) -> list[str]:
+    """A line for fp32 and for each format."""
+    config = ExportConfig(calibration=CalibrationConfig(method="minmax"))
+    examples = _inputs(task, 64)
+    with tempfile.TemporaryDirectory() as folder:
+        fp32 = Path(folder) / "fp32.onnx"
+        fp32.write_bytes(to_onnx(network, task.input_shape, config.opset, task.vocab_size))
+        source, runs, sizes = Source(fp32, network, task, examples), {}, {}
+        for kind in ("fp32", *arguments.formats):
+            form, path = FORMATS[kind](config), Path(folder) / f"{kind}.onnx"
+            path.write_bytes(form.build(source)[".onnx"])
+            runs[kind], sizes[kind] = form.open(path, 1), path.stat().st_size
+    single = np.ascontiguousarray(examples[:1, :TOKENS] if task.kind == "text" else examples[:1])
+    timing = TimingConfig(warmup_s=0.3, duration_s=arguments.seconds)
+    timings = time_interleaved({kind: lambda run=run: run(single) for kind, run in runs.items()}, timing)
+    expected, lines = runs["fp32"](examples).argmax(1), []
+    for kind, run in runs.items():
+        ratio, (low, high) = ratio_of_medians(timings["fp32"].samples_ms, timings[kind].samples_ms, 0)
+        same = (run(examples).argmax(1) == expected).mean()
+        lines.append(
+            f"{name:<17} {kind:<14} {sizes[kind]:>9,} {sizes['fp32'] / sizes[kind]:>12.2f} "
+            f"{timings[kind].percentile(50):>12.4f}   {ratio:.2f} [{low:.2f}, {high:.2f}] {same:>16.1%}"
+        )
+    return lines
+
+
+def _inputs(task: Task, count: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    if task.kind == "text":
+        return rng.integers(1, task.vocab_size, (count, *task.input_shape))
+    return rng.random((count, *task.input_shape), dtype=np.float32)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of timed calls, a file")
+    parser.add_argument("--formats", nargs="+", default=["fp16", "int8", "int8_tensorrt"], choices=list(FORMATS))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

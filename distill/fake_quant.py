@@ -1,0 +1,189 @@
+"""A network that computes as if it were quantised to 8 bits, to be trained so that quantising it costs less.
+
+The scheme is that of ONNX Runtime's CPU kernels: weights symmetric int8 with a scale for each output channel, what goes
+in and out of layers asymmetric uint8 with one range for the whole tensor. Gradients pass the rounding as if it were not
+there (Jacob et al. 2018, arXiv:1712.05877, section 3). The quantisers and their observers are PyTorch's.
+
+Batch norm: each one that follows a convolution is folded into it, with its running statistics, before fine-tuning, and
+is not there any more while it lasts. That is the network which the exported file holds, so that weights are rounded in
+training as they are in the file; the price is that nothing renormalises the activations as the weights move, which is
+why fine-tuning begins at a low learning rate. A batch norm that follows no convolution stays, in float.
+
+Before that, cross-layer equalisation (Nagel et al. 2019, arXiv:1906.04721, section 4.1): where a ReLU alone stands
+between two convolutions, a channel may be scaled on one side of it and back on the other. Ranges that differ wildly
+from channel to channel are what a single range for the tensor cannot hold, and what gradient descent diverges on.
+
+Quantised are the inputs of convolutions and of the classifier, their weights, and what a sum reads. In float
+stay biases, pooling, and a head that a method puts in the classifier's place.
+"""
+
+import copy
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.ao.nn import qat
+from torch.ao.quantization import (
+    FakeQuantize,
+    MovingAverageMinMaxObserver,
+    MovingAveragePerChannelMinMaxObserver,
+    QConfig,
+)
+from torch.ao.quantization import _equalize as equalisation
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from pipeline.data import Batch
+from pipeline.errors import FailedError
+from pipeline.network import Classifier, look
+
+_RELU = (F.relu, F.relu_, torch.relu, "relu", "relu_")
+
+
+class FakeQuantError(FailedError):
+    """The network cannot be trained as if it were quantised; says why."""
+
+
+class _Activation(FakeQuantize):
+    """Follows the range of what it sees in training mode alone: validation must not move it."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.enable_observer(self.training)
+        quantised: Tensor = super().forward(inputs)  # type: ignore[no-untyped-call]
+        return quantised
+
+
+def fake_quantized(network: nn.Module, batches: Iterable[Batch], *, classifier: bool) -> nn.Module:
+    """A copy with batch norms folded and fake quantisation in it, its ranges begun on these examples.
+
+    Args:
+        classifier: also quantise the network's own; not where a method's head takes its place.
+
+    Raises:
+        FakeQuantError: torch.fx cannot trace it, or it is not a network of feature maps.
+    """
+    batches = list(batches)
+    made = _folded(network, batches[0].inputs[:2].cpu())
+    _equalise(made)
+    graph = _trace(made)
+    modules = dict(made.named_modules())
+    last = cast(Classifier, made).get_classifier()
+    for node in graph.graph.nodes:
+        layer = modules.get(str(node.target)) if node.op == "call_module" else None
+        if isinstance(layer, nn.Conv2d) or (layer is last and classifier):
+            assert layer is not None
+            output = layer is not last and _activated_by(node, modules) is None
+            _replace(made, str(node.target), _quantised(layer, output=output))
+        elif isinstance(layer, nn.Identity) and not _follows_convolution(node, modules):
+            _replace(made, str(node.target), _ACTIVATION())  # a shortcut, which a sum reads
+    for module in made.modules():
+        module.train(isinstance(module, _Activation))
+    with torch.no_grad():
+        for batch in batches:
+            made(batch.inputs.cpu())
+    return made.train()
+
+
+def without_fake_quant(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode with the trained weights in ordinary layers; batch norms stay folded."""
+    made = copy.deepcopy(network).cpu().eval()
+    for name, module in list(made.named_modules()):
+        if isinstance(module, nn.Sequential) and len(module) and isinstance(module[0], _Activation):
+            _replace(made, name, cast(Any, module[1]).to_float())
+    for name in [name for name, module in made.named_modules() if isinstance(module, _Activation)]:
+        _replace(made, name, nn.Identity())
+    return made
+
+
+def _folded(network: nn.Module, inputs: Tensor) -> nn.Module:
+    """A copy on the CPU, in evaluation mode, without the batch norms that a convolution can take in."""
+    made = copy.deepcopy(network).cpu().eval()
+    with torch.no_grad():
+        features = look(made, inputs).features
+    if features.dim() != 4:
+        raise FakeQuantError("only networks of feature maps are fine-tuned for INT8, and this one is a transformer")
+    made.pool = _mean_of_maps  # type: ignore[assignment]  # its own has a branch, which torch.fx cannot follow
+    modules = dict(made.named_modules())
+    for node in _trace(made).graph.nodes:
+        norm = modules.get(str(node.target)) if node.op == "call_module" else None
+        before = node.args[0] if node.args else None
+        if not isinstance(norm, nn.BatchNorm2d) or not isinstance(before, fx.Node) or before.op != "call_module":
+            continue
+        convolution = modules[str(before.target)]
+        if isinstance(convolution, nn.Conv2d) and len(before.users) == 1:
+            _replace(made, str(before.target), fuse_conv_bn_eval(convolution, norm))
+            _replace(made, str(node.target), nn.Identity())
+    return made
+
+
+def _equalise(network: nn.Module) -> None:
+    """Balance the channels between each pair of convolutions that share them with nothing else, in place."""
+    modules = dict(network.named_modules())
+    for node in _trace(network).graph.nodes:
+        first = modules.get(str(node.target)) if node.op == "call_module" else None
+        after = _activated_by(node, modules)
+        readers = list(after.users) if after is not None else []
+        second = modules.get(str(readers[0].target)) if len(readers) == 1 else None
+        pair = (first, second)
+        if all(isinstance(layer, nn.Conv2d) and layer.groups == 1 for layer in pair):
+            with torch.no_grad():
+                equalisation.cross_layer_equalization(*pair)  # type: ignore[no-untyped-call]
+
+
+def _mean_of_maps(features: Tensor) -> Tensor:
+    return features.mean(dim=(2, 3))
+
+
+def _trace(network: nn.Module) -> fx.GraphModule:
+    try:
+        return fx.symbolic_trace(network)
+    except Exception as error:  # whatever the network's own code does with a proxy
+        raise FakeQuantError(f"the student cannot be traced: {(str(error).splitlines() or [''])[0]}") from error
+
+
+def _activated_by(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
+    """The ReLU that alone reads the output: the runtime fuses it, and quantises what comes after it."""
+    users = list(node.users)
+    while len(users) == 1 and isinstance(modules.get(str(users[0].target)), nn.Identity):
+        users = list(users[0].users)
+    return users[0] if len(users) == 1 and users[0].target in _RELU else None
+
+
+def _follows_convolution(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
+    """Whether an identity stands where a batch norm was folded away."""
+    source = node.args[0] if node.args else None
+    layer = modules.get(str(source.target)) if isinstance(source, fx.Node) else None
+    return isinstance(layer, nn.Conv2d)
+
+
+def _quantised(layer: nn.Module, *, output: bool) -> nn.Sequential:
+    """Input, layer and, where it is asked for, output."""
+    layer.qconfig = QConfig(activation=_ACTIVATION, weight=_WEIGHT)  # type: ignore[assignment, no-untyped-call]
+    kind: Any = qat.Conv2d if isinstance(layer, nn.Conv2d) else qat.Linear
+    made = kind.from_float(layer.train())
+    return nn.Sequential(_ACTIVATION(), made, *([_ACTIVATION()] if output else []))
+
+
+_ACTIVATION: Any = _Activation.with_args(  # type: ignore[no-untyped-call]
+    observer=MovingAverageMinMaxObserver,
+    quant_min=0,
+    quant_max=255,
+    dtype=torch.quint8,
+    qscheme=torch.per_tensor_affine,
+)
+# Its scales are those of the weights as they are now: with an averaging constant of 1 the observer has no memory.
+_WEIGHT: Any = FakeQuantize.with_args(  # type: ignore[no-untyped-call]
+    observer=MovingAveragePerChannelMinMaxObserver,
+    averaging_constant=1.0,
+    quant_min=-127,
+    quant_max=127,
+    dtype=torch.qint8,
+    qscheme=torch.per_channel_symmetric,
+    ch_axis=0,
+)
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    holder, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(holder), attribute, module)

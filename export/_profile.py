@@ -1,0 +1,94 @@
+"""Measures the models beside this file on this device. Needs numpy and onnxruntime, nothing else.
+
+    python profile.py [--model NAME|all] [--batch 1,8] [--threads 1,2] [--duration 10] [--out FILE.json]
+
+Each row of the table is timed in fresh processes, with warm-up, and models take turns. The JSON holds every sample;
+`edgestill calibrate --from-csv` and `edgestill report` read it.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from export.device.measure import MeasureError, Model, Settings, measure
+from export.device.text import profile_text
+from export.device.worker import answer_task
+
+_FP32, _FACTS = "fp32", ("format", "precision")
+HERE = Path(__file__).resolve().parent if "__file__" in globals() else Path()
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["--worker"]:
+        return answer_task()
+    given = _parse(arguments)
+    card = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
+    known = _models(card)
+    default = card.get("default", next(iter(known)))
+    names = list(known) if given.model == "all" else [given.model or default]
+    if names[0] not in known:
+        print(f"no model {names[0]!r} to run by onnxruntime here; there are {', '.join(known)}", file=sys.stderr)
+        return 2
+    settings = Settings(
+        given.batch, given.threads, given.duration, given.repeats, length=given.length or _length(card),
+        examples=given.inputs, seed=given.seed,
+    )  # fmt: skip
+    again = " ".join(["python", Path(__file__).name, *arguments])
+    chosen = {name: known[name] for name in names}
+    against = _FP32 if len(names) > 1 and _FP32 in names else None
+    worker = [sys.executable, str(Path(__file__).resolve()), "--worker"]
+    try:
+        found = measure(chosen, against, settings, worker, _say, again, card.get("architecture"))
+    except (MeasureError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(profile_text(found))
+    out = Path(given.out) if given.out else (HERE.parent if Path.cwd() == HERE else Path()) / "profile.json"
+    out.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    print(f"wrote {out}")
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="profile.py", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--model", help="a model's name in bundle.json, or all; default: the bundle's own choice")
+    parser.add_argument("--batch", type=_counts, default=(1,), metavar="1,8")
+    parser.add_argument("--threads", type=_counts, default=(1,), metavar="1,2")
+    parser.add_argument("--duration", type=float, default=10.0, help="seconds of timed calls a model and row")
+    parser.add_argument("--repeats", type=int, default=3, help="fresh processes")
+    parser.add_argument("--inputs", metavar="FILE.npy", help="real examples; default: random ones")
+    parser.add_argument("--length", type=int, help="of texts, in tokens; default: the longest that it takes")
+    parser.add_argument("--seed", type=int, default=0, help="draws the random examples")
+    parser.add_argument("--out", help="default: profile.json here, but never among the bundle's own files")
+    return parser.parse_args(arguments)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    counts = tuple(int(part) for part in text.split(","))
+    if min(counts) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: whole numbers of 1 or more, with commas between")
+    return counts
+
+
+def _models(card: dict[str, Any]) -> dict[str, Model]:
+    """The bundle's models that onnxruntime runs."""
+    listed = card.get("models") or {"fp32": {"file": "model.onnx", "format": "fp32", "precision": "fp32"}}
+    return {
+        name: Model(str(HERE / model["file"]), model["file"], {k: model[k] for k in _FACTS if k in model})
+        for name, model in listed.items()
+        if model.get("runtime", "onnxruntime") == "onnxruntime" and model["file"].endswith(".onnx")
+    }
+
+
+def _length(card: dict[str, Any]) -> int:
+    return int(card.get("input", {}).get("max_length", 0))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

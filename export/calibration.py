@@ -1,0 +1,75 @@
+"""The examples that INT8 ranges are found on, and what would make those ranges wrong."""
+
+# N examples, C channels
+
+import numpy as np
+import torch
+
+from pipeline.data import ImageSplit
+from pipeline.errors import ExportError
+from pipeline.task import Task
+
+MIN_EXAMPLES = 32  # with fewer, the widest activation that a device will meet is not among them
+_FAR = 0.5  # of a channel's standard deviation, between means
+
+
+def calibration_examples(split: ImageSplit, count: int) -> np.ndarray:
+    """The first `count` examples of the reference split, or all of a smaller one.
+
+    Raises:
+        ExportError: the split is not the reference split: validation chooses between the files that come out, and test
+            must not be opened.
+    """
+    if split.role != "reference":
+        raise ExportError(f"calibration must see examples of the reference split alone, and was given {split.role!r}")
+    inputs = split.batch(torch.arange(min(count, len(split)))).inputs
+    return np.ascontiguousarray(inputs.numpy())
+
+
+def require_sound(examples: np.ndarray, task: Task) -> None:
+    """Refuse examples that would give ranges which the device's inputs do not keep to.
+
+    Raises:
+        ExportError: says what is wrong with them.
+    """
+    if len(examples) < MIN_EXAMPLES:
+        raise ExportError(
+            f"calibration has {len(examples)} examples and needs {MIN_EXAMPLES}; raise data.reference_fraction or "
+            "export.calibration.examples"
+        )
+    if examples.shape[1:] != task.input_shape:
+        raise ExportError(f"calibration examples have shape {list(examples.shape[1:])}, not {list(task.input_shape)}")
+    if len(np.unique(examples.reshape(len(examples), -1), axis=0)) < MIN_EXAMPLES:
+        raise ExportError(f"calibration examples are all alike: fewer than {MIN_EXAMPLES} of {len(examples)} differ")
+    if task.kind == "text":
+        _require_tokens(examples, task.vocab_size or 0)
+    else:
+        _require_pixels(examples, task)
+
+
+def _require_tokens(examples: np.ndarray, vocab_size: int) -> None:
+    if examples.dtype != np.int64:
+        raise ExportError(f"calibration examples are {examples.dtype}; token ids are int64")
+    low, high = int(examples.min()), int(examples.max())
+    if low < 0 or high >= vocab_size:
+        raise ExportError(f"calibration examples hold token ids {low} to {high}; the vocabulary has {vocab_size}")
+
+
+def _require_pixels(examples: np.ndarray, task: Task) -> None:
+    if examples.dtype != np.float32:
+        raise ExportError(f"calibration examples are {examples.dtype}; the file takes float32")
+    if not np.isfinite(examples).all():
+        bad = int((~np.isfinite(examples)).reshape(len(examples), -1).any(axis=1).sum())
+        raise ExportError(f"{bad} of {len(examples)} calibration examples hold NaN or infinity")
+    low, high = float(examples.min()), float(examples.max())
+    if low < 0 or high > 1:
+        raise ExportError(
+            f"calibration pixels run from {low:.3g} to {high:.3g}; the file takes [0, 1] and normalises itself"
+        )
+    means = examples.mean(axis=(0, 2, 3))
+    for channel, (found, mean, std) in enumerate(zip(means, task.mean, task.std, strict=True)):
+        if abs(float(found) - mean) > _FAR * std:
+            raise ExportError(
+                f"calibration examples are not like the training data: channel {channel} has mean {found:.3f}, and "
+                f"{mean:.3f} in training (standard deviation {std:.3f})"
+            )

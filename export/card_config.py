@@ -1,0 +1,26 @@
+"""What only the maker of a model can say about it; the bundle's card and its licence fields take it from here."""
+
+import re
+
+from pydantic import Field, field_validator
+
+from pipeline.frozen import Frozen
+
+_OWN = re.compile(r"LicenseRef-[A-Za-z0-9.-]+\Z")  # SPDX 2.3, annex D: a licence that is not on its list
+
+
+class CardConfig(Frozen):
+    intended: str | None = Field(None, max_length=2000, description="what the model is meant for")
+    limits: str | None = Field(None, max_length=2000, description="what it must not be used for, where it fails")
+    data: str | None = Field(None, max_length=2000, description="where the data comes from and what is in it")
+    licence: str | None = Field(None, description="of the model, an SPDX expression such as Apache-2.0")
+    data_licence: str | None = Field(None, description="of the data, an SPDX expression such as CC-BY-4.0")
+
+    @field_validator("licence", "data_licence")
+    @classmethod
+    def _is_spdx(cls, expression: str | None) -> str | None:
+        from cyclonedx.spdx import is_expression
+
+        if not (expression is None or is_expression(expression) or _OWN.match(expression)):
+            raise ValueError(f"{expression!r} is no SPDX licence expression, such as MIT or LicenseRef-ours")
+        return expression

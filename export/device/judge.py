@@ -1,0 +1,86 @@
+"""What a reader of a profile must be wary of, a sentence each."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+BUSY_CORES, STOLEN, DRIFT, P50_SPREAD, P90_SPREAD, SLOWER_CLOCK = 0.2, 0.01, 0.02, 0.03, 0.08, 0.05
+
+
+def warnings_of(profile: Mapping[str, Any]) -> list[str]:
+    """The worst of each kind that is beyond its limit."""
+    found = [
+        _busy(profile["loads"], profile["device"]["cores"]),
+        _stolen(profile["loads"]),
+        _clock(profile["loads"]),
+        _drift(profile["results"]),
+        *(_differing(profile["results"], name, most) for name, most in (("p50", P50_SPREAD), ("p90", P90_SPREAD))),
+        _threads(profile),
+        _governor(profile["device"]["governor"]),
+        _few(profile["results"]),
+    ]
+    return [sentence for sentence in found if sentence]
+
+
+def where(result: Mapping[str, Any]) -> str:
+    """`student at batch 1, 2 threads`."""
+    plural = "s" if result["threads"] > 1 else ""
+    return f"{result['model']} at batch {result['batch']}, {result['threads']} thread{plural}"
+
+
+def _worst(loads: Sequence[Mapping[str, Any]], name: str) -> float:
+    return max((load[name] for load in loads if load[name] is not None), default=0.0)
+
+
+def _busy(loads: Sequence[Mapping[str, Any]], cores: int) -> str:
+    most = _worst(loads, "others_busy_cores")
+    if most <= BUSY_CORES:
+        return ""
+    return f"Other processes kept up to {most:.1f} of {cores} cores busy meanwhile: measure again when it is idle."
+
+
+def _stolen(loads: Sequence[Mapping[str, Any]]) -> str:
+    most = _worst(loads, "stolen_share")
+    return f"The host took up to {most:.0%} of this virtual machine's time: measure again." if most > STOLEN else ""
+
+
+def _clock(loads: Sequence[Mapping[str, Any]]) -> str:
+    drops = [1 - load["mhz_after"] / load["mhz_before"] for load in loads if load["mhz_before"] and load["mhz_after"]]
+    most = max(drops, default=0.0)
+    return f"The clock fell by {most:.0%} meanwhile: the device may be throttling." if most > SLOWER_CLOCK else ""
+
+
+def _drift(results: Sequence[Mapping[str, Any]]) -> str:
+    drifts = [(process["drift"], result) for result in results for process in result["processes"] if process["drift"]]
+    sure = [(change, result) for (change, (low, high)), result in drifts if low > 0 or high < 0]
+    change, result = max(sure, key=lambda item: abs(item[0]), default=(0.0, None))
+    if result is None or abs(change) <= DRIFT:
+        return ""
+    way = "slower" if change > 0 else "faster"
+    return f"Unsteady: {where(result)} became {abs(change):.1%} {way} from a process's first third to its last."
+
+
+def _differing(results: Sequence[Mapping[str, Any]], name: str, most: float) -> str:
+    known = [result for result in results if result[f"{name}_spread"] is not None]
+    worst = max(known, key=lambda result: float(result[f"{name}_spread"]), default=None)
+    if worst is None or worst[f"{name}_spread"] <= most:
+        return ""
+    return f"Unsteady: fresh processes differ by {worst[f'{name}_spread']:.1%} in the {name} of {where(worst)}."
+
+
+def _threads(profile: Mapping[str, Any]) -> str:
+    cores = len(profile["device"]["affinity"] or ()) or profile["device"]["cores"]
+    most = max(result["threads"] for result in profile["results"])
+    return f"{most} threads on {cores} core{'s' if cores > 1 else ''} wait for each other." if most > cores else ""
+
+
+def _governor(name: str | None) -> str:
+    if name in (None, "performance"):
+        return ""
+    return f"The CPU's governor is {name!r}: the clock follows the load; `performance` repeats better."
+
+
+def _few(results: Sequence[Mapping[str, Any]]) -> str:
+    few = [result for result in results if "p90_ms" not in result["summary"]["percentiles"]]
+    if not few:
+        return ""
+    return f"{few[0]['summary']['n']} calls of {where(few[0])} are too few for a p90, which takes 64: measure longer."

@@ -1,0 +1,96 @@
+"""A profile in plain text, at most 100 columns wide."""
+
+import statistics
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_WIDTH = 100
+
+
+def profile_text(profile: Mapping[str, Any]) -> str:
+    """The device, what was measured, a row each, and what to be wary of."""
+    device, runtime, method = profile["device"], profile["runtime"], profile["method"]
+    name = f"{device['name']}, " if device["name"] else ""
+    memory = f", {device['ram_bytes'] / 1e9:.1f} GB" if device["ram_bytes"] else ""
+    lines = [
+        f"{name}{device['cpu']}, {device['cores']} cores{memory}; {device['os']}, kernel {device['kernel']}",
+        f"{runtime['name']}, {runtime['provider']}; {method['repeats']} fresh processes, taking "
+        f"{method['duration_s']:g} s together for each row; inputs: {method['examples']}",
+        "",
+        *_table(profile),
+        "bounds: of the median, if calls are independent; spread: between the fresh processes' medians",
+        "",
+        *(_cold(name, model) for name, model in profile["models"].items()),
+        *(_comparison(found) for found in profile["comparisons"]),
+        f"energy: {profile['energy']}",
+        *(f"warning: {warning}" for warning in profile["warnings"]),
+    ]
+    return "\n".join(
+        wrapped for line in lines for wrapped in textwrap.wrap(line, _WIDTH, subsequent_indent="  ") or [""]
+    )
+
+
+def _table(profile: Mapping[str, Any]) -> list[str]:
+    percentiles = [p for p in ("p90_ms", "p99_ms") if any(p in r["summary"]["percentiles"] for r in profile["results"])]
+    has_energy = any(result["energy_mj"] is not None for result in profile["results"])
+    head = ["model", "batch", "threads", "p50 ms", "95% bounds", *(p[:3] + " ms" for p in percentiles), "max ms", "CV"]
+    rows = [[*head, "inputs/s", "spread", *(["mJ"] if has_energy else [])]]
+    for result in profile["results"]:
+        summary = result["summary"]
+        given, bounds = summary["percentiles"], summary["bounds"]
+        low_high = f"[{milliseconds(bounds['p50_ms'][0])}, {milliseconds(bounds['p50_ms'][1])}]" if bounds else ""
+        between = result["p50_spread"]
+        rows.append([
+            _short(result["model"]), str(result["batch"]), str(result["threads"]),
+            milliseconds(given.get("p50_ms")), low_high,
+            *(milliseconds(given.get(p)) for p in percentiles), milliseconds(summary["max_ms"]), f"{summary['cv']:.0%}",
+            f"{result['throughput_per_s']:,.0f}", "" if between is None else f"{between:.1%}",
+            *([f"{result['energy_mj']:.2f}"] if has_energy and result["energy_mj"] is not None else []),
+        ])  # fmt: skip
+    return columns(rows)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Aligned: the first column to the left, the others to the right."""
+    widths = [max(len(row[place]) for row in rows if place < len(row)) for place in range(len(rows[0]))]
+    aligned = [[cell.rjust(width) for cell, width in zip(row, widths)] for row in rows]  # noqa: B905
+    return ["  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip() for row, cells in zip(rows, aligned)]  # noqa: B905
+
+
+def milliseconds(value: float | None) -> str:
+    """Three or four significant digits, and none below a tenth of a microsecond."""
+    if value is None:
+        return "–"
+    if value < 0.1:
+        return f"{value:.4f}"
+    return f"{value:.3f}" if value < 10 else f"{value:.2f}" if value < 100 else f"{value:,.1f}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 18 else f"{name[:17]}…"
+
+
+def _cold(name: str, model: Mapping[str, Any]) -> str:
+    def middle(key: str) -> float | None:
+        known = [cold[key] for cold in model["cold"] if cold[key] is not None]
+        return statistics.median(known) if known else None
+
+    peak, added = middle("peak_rss_bytes"), middle("added_rss_bytes")
+    memory = "not known" if peak is None else f"{peak / 1e6:.0f} MB"
+    extra = "" if added is None else f", {added / 1e6:.1f} MB of it the model's"
+    return (
+        f"{name}: {model['file']}, {model['size_bytes'] / 1e3:,.0f} kB, sha256 {model['sha256'][:12]}; loads in "
+        f"{milliseconds(middle('load_ms'))} ms, first call {milliseconds(middle('first_call_ms'))} ms, "
+        f"peak memory {memory}{extra}"
+    )
+
+
+def _comparison(found: Mapping[str, Any]) -> str:
+    low, high = found["interval"]
+    ratios = found["process_ratios"]
+    plural = "s" if found["threads"] > 1 else ""
+    return (
+        f"{found['model']}: {found['ratio']:.2f} times the speed of {found['against']} [{low:.2f}, {high:.2f}] at "
+        f"batch {found['batch']}, {found['threads']} thread{plural}; processes {min(ratios):.2f} to {max(ratios):.2f}"
+    )

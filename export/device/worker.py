@@ -1,0 +1,169 @@
+"""What one fresh process measures: a model's cold start, or models taking turns. Reads a task, prints its findings."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from export.device.facts import energy_counter, load_between, memory_bytes, read_load
+from pipeline.stopwatch import take_turns
+
+PROVIDER = "CPUExecutionProvider"
+_EXAMPLES, _MOST_BYTES = 16, 1 << 28  # different batches, cycled through; fewer where they are large
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+
+
+def work(text: str) -> str:
+    """Do the task of a JSON text; gives the findings as JSON, or `{"error": one sentence}`."""
+    task = json.loads(text)
+    if task["cpus"] and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, task["cpus"])
+    try:
+        found = cold_start(task) if task["kind"] == "cold" else timed(task)
+    except Exception as error:  # the runtime's own kinds, which share no base
+        found = {"error": (str(error).splitlines() or [type(error).__name__])[0]}
+    return json.dumps(found)
+
+
+def cold_start(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Loading and the first call of one model, in a process that has run none; then the memory that it takes."""
+    start = time.perf_counter()
+    import onnxruntime
+
+    imported = time.perf_counter()
+    before, _ = memory_bytes()
+    (path,) = task["models"].values()
+    started = time.perf_counter()
+    session = open_model(path, task)
+    loaded = time.perf_counter()
+    examples = make_inputs(session.get_inputs(), task)
+    began = time.perf_counter()
+    session.run(None, examples[0])
+    answered = time.perf_counter()
+    for example in examples:
+        session.run(None, example)
+    after, peak = memory_bytes()
+    return {
+        "import_ms": (imported - start) * 1e3,
+        "load_ms": (loaded - started) * 1e3,
+        "first_call_ms": (answered - began) * 1e3,
+        "peak_rss_bytes": peak,
+        "added_rss_bytes": None if before is None or after is None else after - before,
+        "runtime": f"onnxruntime {onnxruntime.__version__}",
+        "numpy": np.__version__,
+        "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "inputs": [
+            {"name": given.name, "dtype": str(examples[0][given.name].dtype), "shape": list(given.shape)}
+            for given in session.get_inputs()
+        ],
+    }
+
+
+def timed(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The samples of all models, taking turns, and what else the machine did meanwhile."""
+    calls = {name: make_call(path, task) for name, path in task["models"].items()}
+    before = read_load()
+    samples = take_turns(calls, *(task[name] for name in ("warmup_s", "duration_s", "min_samples", "max_samples")))
+    load = load_between(before, read_load())
+    rounded = {name: [round(value, 6) for value in values] for name, values in samples.items()}  # whole nanoseconds
+    return {"samples_ms": rounded, "load": load, **measure_energy(calls, task["energy_s"])}
+
+
+def measure_energy(calls: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, Any]:
+    """Millijoules a call of the processor's packages, idle ones included, each model alone; or why not."""
+    counter = energy_counter()
+    if isinstance(counter, str):
+        return {"energy_mj": None, "energy": f"not measured: {counter}"}
+    found = {}
+    for name, call in calls.items():
+        count, begin, until = 0, counter(), time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            call()
+            count += 1
+        found[name] = (counter() - begin) * 1e3 / max(count, 1)
+    return {"energy_mj": found, "energy": "RAPL, all of the processor's packages"}
+
+
+def open_model(path: str, task: Mapping[str, Any]) -> Any:
+    """A session as the task says; the options are those of the package's own sessions."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = task["threads"]
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if task["spinning"] else "0")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=[PROVIDER])
+
+
+def make_call(path: str, task: Mapping[str, Any]) -> Callable[[], object]:
+    """One call of the model on the next of its examples."""
+    session = open_model(path, task)
+    examples, position = make_inputs(session.get_inputs(), task), 0
+
+    def call() -> object:
+        nonlocal position
+        position = (position + 1) % len(examples)
+        return session.run(None, examples[position])
+
+    return call
+
+
+def make_inputs(given: list[Any], task: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
+    """Batches for a model's inputs, one at least: of the file of examples where one is given, else random.
+
+    Raises:
+        ValueError: no batch of this size or dtype goes in.
+    """
+    rng, real = np.random.default_rng(task["seed"]), None
+    if task["examples"] is not None:
+        real = np.load(task["examples"], allow_pickle=False)
+    batches: list[dict[str, np.ndarray]] = []
+    while len(batches) < _EXAMPLES and _bytes(batches[:1]) * (len(batches) + 1) <= _MOST_BYTES:
+        batches.append({item.name: _array(item, rng, real, len(batches), task) for item in given})
+    return batches
+
+
+def _bytes(batches: list[dict[str, np.ndarray]]) -> int:
+    return sum(array.nbytes for batch in batches for array in batch.values())
+
+
+def _array(item: Any, rng: np.random.Generator, real: np.ndarray | None, place: int, task: Mapping[str, Any]) -> Any:
+    if item.type not in _DTYPES:
+        raise ValueError(f"input {item.name!r} is a {item.type}, which no array here can be")
+    dtype, batch = _DTYPES[item.type], task["batch"]
+    if real is not None:
+        chosen = real[(np.arange(batch) + place * batch) % len(real)]
+        chosen = chosen != 0 if item.name == "attention_mask" else chosen  # beside token ids; 0 is padding
+        return np.ascontiguousarray(chosen, dtype=dtype)
+    first, *others = item.shape or [None]
+    if isinstance(first, int) and first != batch:
+        raise ValueError(f"input {item.name!r} takes batches of {first} and no others; give --batch {first}")
+    if not task["length"] and not all(isinstance(side, int) for side in others):
+        raise ValueError(f"input {item.name!r} leaves the sides {others} open; give --length")
+    shape = (batch, *(side if isinstance(side, int) else task["length"] for side in others))
+    if np.issubdtype(dtype, np.floating):
+        return rng.random(shape, dtype=np.float32).astype(dtype)
+    if dtype is np.uint8:
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    return np.ones(shape, dtype)  # token ids, masks
+
+
+def answer_task() -> int:
+    """A task on standard input, its findings as the last line of standard output."""
+    print(work(sys.stdin.read()), flush=True)
+    return 0

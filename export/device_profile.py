@@ -1,0 +1,39 @@
+"""Measures model files in fresh processes of this machine, by the script that bundles hold."""
+
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from export.device.measure import MeasureError, Model, Settings, measure
+from export.profile_document import ProfileDocument
+from export.profile_script import profile_script
+from pipeline.errors import ExportError
+
+__all__ = ["Model", "Settings", "profile_files"]
+
+
+def profile_files(
+    models: Mapping[str, Model],
+    against: str | None,
+    settings: Settings,
+    say: Callable[[str], None],
+    remeasure: str,
+    architecture: str | None = None,
+) -> ProfileDocument:
+    """Measure ONNX files, taking turns where there are several.
+
+    A fresh process imports numpy and onnxruntime and nothing of edgestill, so its memory and its start are a device's.
+
+    Raises:
+        ExportError: a model cannot be loaded or run.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgestill-") as folder:
+        script = Path(folder) / "profile.py"
+        script.write_text(profile_script(), encoding="utf-8")
+        worker = [sys.executable, str(script), "--worker"]
+        try:
+            found = measure(models, against, settings, worker, say, remeasure, architecture)
+        except MeasureError as error:
+            raise ExportError(str(error)) from None
+    return ProfileDocument.model_validate(found)

@@ -1,0 +1,107 @@
+"""ExecuTorch's .pte, for phones and boards: the network through torch.export, its layers handed to XNNPACK."""
+
+import contextlib
+import importlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.formats.base import Format, Run, Source
+from export.sessions import feed
+from export.to_onnx import signature
+from pipeline.errors import ExportError
+
+HOW_TO_GET = "`pip install 'edgestill[executorch]'`"
+_DELEGATE = "executorch_call_delegate"
+
+
+class ExecuTorch(Format):
+    """fp32. Memory is planned when the file is made, for `export.executorch.max_batch` examples at once."""
+
+    name = "executorch"
+    precision = "fp32"
+    runtime = "executorch"
+    suffix = ".pte"
+
+    def missing(self) -> str | None:
+        try:
+            with _quiet():
+                importlib.import_module("executorch.exir")
+                importlib.import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
+                importlib.import_module("executorch.runtime")
+        except (ImportError, OSError, RuntimeError, AttributeError) as error:  # it digs into torch's insides
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            return f"ExecuTorch does not import beside torch {torch.__version__} ({reason}); {HOW_TO_GET}"
+        return None
+
+    def build(self, source: Source) -> dict[str, bytes]:
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        try:
+            with _quiet():
+                program = _exported(source, self.config.executorch.max_batch)
+                edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+                nodes = [node.name for node in edge.exported_program().graph.nodes if node.op == "call_function"]
+                data = bytes(edge.to_executorch().buffer)
+        except Exception as error:  # its passes' own kinds, which share no base
+            raise ExportError(f"the network has no ExecuTorch form: {(str(error).splitlines() or [''])[0]}") from error
+        if not any(name.startswith(_DELEGATE) for name in nodes):
+            raise ExportError("XNNPACK took no layer of the network: ExecuTorch would run its slow reference kernels")
+        return {self.suffix: data}
+
+    def open(self, path: Path, threads: int) -> Run:
+        from executorch.extension.pybindings import portable_lib
+        from executorch.runtime import Runtime
+
+        try:
+            with _quiet():
+                portable_lib._unsafe_reset_threadpool(threads)  # the one way there is; of the whole process
+                program = Runtime.get().load_program(path.read_bytes())
+                method = program.load_method("forward")
+        except RuntimeError as error:
+            raise ExportError(f"ExecuTorch refuses {path.name}: {str(error).splitlines()[0]}") from error
+        largest = method.metadata.input_tensor_meta(0).sizes()[0]
+
+        def run(inputs: np.ndarray, _alive: object = program) -> np.ndarray:  # the method's memory is the program's
+            batches = [inputs[start : start + largest] for start in range(0, len(inputs), largest)]
+            return np.concatenate([method.execute(_tensors(batch))[0].numpy() for batch in batches])
+
+        return run
+
+
+def _exported(source: Source, max_batch: int) -> Any:
+    task = source.task
+    _, network, example, dynamic = signature(source.network, task.input_shape, task.vocab_size)
+    if max_batch == 1:
+        sides = tuple({dimension: side for dimension, side in each.items() if dimension} for each in dynamic)
+    else:
+        batch = torch.export.Dim("batch", min=1, max=max_batch)
+        sides = tuple({**each, 0: batch} for each in dynamic)
+    # The example has the largest batch: from a smaller one, convolutions conclude that it stays below 16.
+    inputs = tuple(tensor[:1].expand(max_batch, *tensor.shape[1:]).clone() for tensor in example)
+    return torch.export.export(network, inputs, dynamic_shapes=sides)
+
+
+def _tensors(inputs: np.ndarray) -> list[Tensor]:
+    return [torch.from_numpy(np.require(host, requirements=["C", "W"])) for host in feed(inputs).values()]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Its import and its passes warn of their own affairs."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,32 @@
+"""Weights and arithmetic in 16 bits; inputs and logits stay float32, so that a caller changes nothing."""
+
+from pathlib import Path
+
+from export.formats.base import Format, Run, Source
+from export.sessions import runner
+from pipeline.errors import ExportError
+
+
+class Fp16(Format):
+    name = "fp16"
+    precision = "fp16"
+    runtime = "onnxruntime"
+    suffix = ".onnx"
+
+    def build(self, source: Source) -> dict[str, bytes]:
+        import onnx
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+        from onnxruntime.transformers.onnx_model import OnnxModel
+
+        try:
+            model = convert_float_to_float16(onnx.load(source.onnx), keep_io_types=True)
+            OnnxModel(model).topological_sort()  # the converter appends its casts behind the nodes that read them
+            onnx.checker.check_model(model)
+        except Exception as error:  # the converter's own kinds, which share no base
+            raise ExportError(f"the network has no fp16 form: {(str(error).splitlines() or [''])[0]}") from error
+        if not any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
+            raise ExportError("the conversion changed nothing: no weight of the network went to 16 bits")
+        return {self.suffix: model.SerializeToString()}
+
+    def open(self, path: Path, threads: int) -> Run:
+        return runner(path, threads)

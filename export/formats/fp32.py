@@ -1,0 +1,19 @@
+"""The checked ONNX file as it is."""
+
+from pathlib import Path
+
+from export.formats.base import Format, Run, Source
+from export.sessions import runner
+
+
+class Fp32(Format):
+    name = "fp32"
+    precision = "fp32"
+    runtime = "onnxruntime"
+    suffix = ".onnx"
+
+    def build(self, source: Source) -> dict[str, bytes]:
+        return {self.suffix: source.onnx.read_bytes()}
+
+    def open(self, path: Path, threads: int) -> Run:
+        return runner(path, threads)

@@ -1,0 +1,168 @@
+"""ONNX Runtime on an NVIDIA GPU, by its CUDA and its TensorRT provider.
+
+ONNX Runtime goes on with the CPU where a provider does not load, and says so to the terminal alone. Here that is an
+error: a GPU's name must not stand over a CPU's figures.
+"""
+
+import contextlib
+import importlib
+import io
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from export.formats.base import Format, Run, Source
+from export.formats.fp16 import Fp16
+from export.formats.fp32 import Fp32
+from export.formats.int8_tensorrt import Int8TensorRT
+from export.sessions import OUTPUT, PROVIDER, SessionRun
+from pipeline.cache import cache_folder
+from pipeline.errors import ExportError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+_ON_A_GPU = (
+    "on a machine with an NVIDIA GPU: `pip install 'edgestill[gpu]'`, `pip uninstall -y onnxruntime`, `pip install "
+    "--force-reinstall --no-deps onnxruntime-gpu` (both write one folder)"
+)
+HOW_TO_GET = {
+    CUDA: _ON_A_GPU,
+    TENSORRT: f"{_ON_A_GPU}, and the TensorRT it is built for, `pip install 'tensorrt-cu13<11'` for 1.31",
+}
+_HEAVY = ("Conv", "Gemm", "MatMul", "FusedConv", "FusedMatMul", "QLinearConv", "QGemm", "Attention")
+
+
+class CudaFp32(Format):
+    """An ONNX form of the table, run by a provider; the CPU gets what the provider has no kernel for."""
+
+    name = "cuda_fp32"
+    precision = "fp32"
+    runtime = "onnxruntime-cuda"
+    suffix = ".onnx"
+    made_from: ClassVar[type[Format]] = Fp32
+    provider: ClassVar[str] = CUDA
+
+    def missing(self) -> str | None:
+        import onnxruntime
+
+        if self.provider not in onnxruntime.get_available_providers():
+            return f"onnxruntime {onnxruntime.__version__} has no {self.provider} here; {HOW_TO_GET[self.provider]}"
+        try:
+            open_on(self.provider, _nothing(), 1)
+        except ExportError as error:
+            return f"{error}; {HOW_TO_GET[self.provider]}"
+        return self.made_from(self.config).missing()
+
+    def build(self, source: Source) -> dict[str, bytes]:
+        return self.made_from(self.config).build(source)
+
+    def variants(self, source: Source) -> Iterator[tuple[str, dict[str, bytes]]]:
+        return self.made_from(self.config).variants(source)
+
+    def open(self, path: Path, threads: int) -> Run:
+        session = open_on(self.provider, path.read_bytes(), threads)
+        left = nodes_by_provider(session).get(PROVIDER, Counter())
+        heavy = [f"{count} {kind}" for kind, count in left.items() if kind in _HEAVY]
+        if heavy:
+            raise ExportError(f"{self.provider} leaves {', '.join(heavy)} of {path.name} to the CPU")
+        return SessionRun(session)
+
+
+class CudaFp16(CudaFp32):
+    name = "cuda_fp16"
+    precision = "fp16"
+    made_from = Fp16
+
+
+class OrtTensorRTFp16(CudaFp32):
+    name = "ort_tensorrt_fp16"
+    precision = "fp16"
+    runtime = "onnxruntime-tensorrt"
+    made_from = Fp16
+    provider = TENSORRT
+
+
+class OrtTensorRTInt8(CudaFp32):
+    name = "ort_tensorrt_int8"
+    precision = "int8"
+    runtime = "onnxruntime-tensorrt"
+    made_from = Int8TensorRT
+    provider = TENSORRT
+
+
+def open_on(provider: str, model: bytes, threads: int) -> "onnxruntime.InferenceSession":
+    """A session in which the provider takes part.
+
+    Raises:
+        ExportError: ONNX Runtime refuses the file, or went on without the provider.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    wanted: list[Any] = [(provider, _provider_options(provider)), *([CUDA] if provider == TENSORRT else []), PROVIDER]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # where it tells of its fallback
+            warnings.simplefilter("ignore")
+            _load_libraries(provider)
+            session = onnxruntime.InferenceSession(model, options, providers=wanted)
+    except Exception as error:  # the runtime's own kinds, which share no base
+        raise ExportError(f"ONNX Runtime refuses the file: {(str(error).splitlines() or [''])[0]}") from error
+    if session.get_providers()[0] != provider:
+        raise ExportError(
+            f"{provider} is in onnxruntime {onnxruntime.__version__} and did not load, so that ONNX Runtime fell back "
+            f"to {', '.join(session.get_providers())}: its CUDA libraries or the GPU are missing"
+        )
+    return session
+
+
+def _load_libraries(provider: str) -> None:
+    """From the packages that hold them: they lie outside the folders that the loader looks through."""
+    import onnxruntime
+
+    onnxruntime.preload_dlls()
+    if provider == TENSORRT:
+        with contextlib.suppress(ImportError, OSError, RuntimeError):  # the session says what is missing
+            importlib.import_module("tensorrt")
+
+
+def nodes_by_provider(session: "onnxruntime.InferenceSession") -> dict[str, Counter[str]]:
+    """How many nodes of each operator each provider was given, after ONNX Runtime's own fusions."""
+    found: dict[str, Counter[str]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        found.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
+    return found
+
+
+def _provider_options(provider: str) -> dict[str, str]:
+    if provider != TENSORRT:
+        return {}
+    folder = cache_folder() / "onnxruntime-tensorrt"  # it keys what it keeps by GPU and version itself
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(folder),
+    }
+
+
+def _nothing() -> bytes:
+    """The smallest file that a provider can be asked to load."""
+    from onnx import TensorProto, helper
+
+    sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("images", OUTPUT)]
+    node = helper.make_node("Relu", ["images"], [OUTPUT])
+    model = helper.make_model(
+        helper.make_graph([node], "nothing", sides[:1], sides[1:]),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
+    data: bytes = model.SerializeToString()
+    return data

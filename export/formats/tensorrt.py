@@ -1,0 +1,127 @@
+"""TensorRT on an NVIDIA GPU: what ships is the ONNX file and the recipe; the engine is built where it runs, and kept.
+
+An engine is tied to its GPU, driver and version (`export.engines`), and loading one runs what it holds: so none is
+shipped, and none is loaded that was not built here.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from export.engine_run import CudaDevice, Device, EngineRun
+from export.engines import EngineKey, EngineStore, Gpu, this_gpu
+from export.formats.base import Format, Run, Source
+from export.formats.fp16 import Fp16
+from export.formats.int8_tensorrt import Int8TensorRT
+from export.sessions import INPUT, MASK, TOKENS, runner
+from export.to_tensorrt import HOW_TO_GET, Shapes, build_engine, load_tensorrt
+from pipeline.cache import cache_folder
+from pipeline.errors import ExportError
+from pipeline.frozen import Frozen
+from pipeline.task import Task
+
+if TYPE_CHECKING:
+    from export.config import TensorRTConfig
+
+MAX_RELATIVE_DIFFERENCE = 0.05  # of the logits' root mean square, engine against ONNX Runtime on the same file
+
+
+class Recipe(Frozen):
+    """What an engine is built by, beside the ONNX file."""
+
+    schema_name: str = "edgestill.tensorrt/1"
+    shapes: dict[str, Shapes]
+    relative_difference: float  # from ONNX Runtime's logits of the same file, where the recipe was made; RMS
+    examples: int
+    made_on: Gpu
+
+
+class TensorRTFp16(Format):
+    name = "tensorrt_fp16"
+    precision = "fp16"
+    runtime = "tensorrt"
+    suffix = ".onnx"
+    made_from: ClassVar[type[Format]] = Fp16
+
+    def missing(self) -> str | None:
+        try:
+            self.library()
+        except ExportError as error:
+            return str(error)
+        if not torch.cuda.is_available():
+            return f"TensorRT needs a GPU, and torch {torch.__version__} sees none; {HOW_TO_GET}"
+        return self.made_from(self.config).missing()
+
+    def build(self, source: Source) -> dict[str, bytes]:
+        return self._checked(self.made_from(self.config).build(source)[".onnx"], source)
+
+    def variants(self, source: Source) -> Iterator[tuple[str, dict[str, bytes]]]:
+        for label, files in self.made_from(self.config).variants(source):
+            yield label, self._checked(files[".onnx"], source)
+
+    def open(self, path: Path, threads: int) -> Run:
+        recipe = path.with_suffix(".json")
+        try:
+            shapes = Recipe.model_validate_json(recipe.read_bytes()).shapes
+        except (OSError, ValidationError) as error:
+            raise ExportError(
+                f"{recipe.name} is no recipe of a TensorRT engine: {str(error).splitlines()[0]}"
+            ) from error
+        return self._run(path.read_bytes(), shapes)
+
+    def _checked(self, onnx: bytes, source: Source) -> dict[str, bytes]:
+        """The file and its recipe, once its engine answers as ONNX Runtime does."""
+        shapes = shapes_of(source.task, self.config.tensorrt)
+        examples = source.calibration
+        relative = _relative_difference(self._run(onnx, shapes)(examples), runner(onnx)(examples))
+        if not relative <= MAX_RELATIVE_DIFFERENCE:
+            raise ExportError(
+                f"the TensorRT engine is not its ONNX file: on {len(examples)} reference examples logits differ by "
+                f"{relative:.2g} of their root mean square (allowed {MAX_RELATIVE_DIFFERENCE:g})"
+            )
+        recipe = Recipe(shapes=shapes, relative_difference=relative, examples=len(examples), made_on=self.gpu())
+        return {self.suffix: onnx, ".json": recipe.model_dump_json(indent=1).encode()}
+
+    def library(self) -> ModuleType:
+        return load_tensorrt()
+
+    def gpu(self) -> Gpu:
+        return this_gpu(self.library().__version__)
+
+    def device(self) -> Device:
+        return CudaDevice()
+
+    def _run(self, onnx: bytes, shapes: dict[str, Shapes]) -> EngineRun:
+        trt = self.library()
+        key = EngineKey(gpu=self.gpu(), onnx_sha256=hashlib.sha256(onnx).hexdigest(), shapes=shapes)
+        store = EngineStore(cache_folder() / "tensorrt")
+        engine = store.kept(key, lambda timing_cache: build_engine(trt, onnx, shapes, timing_cache))
+        return EngineRun(trt, engine, shapes, self.device())
+
+
+class TensorRTInt8(TensorRTFp16):
+    name = "tensorrt_int8"
+    precision = "int8"
+    made_from = Int8TensorRT
+
+
+def shapes_of(task: Task, config: "TensorRTConfig") -> dict[str, Shapes]:
+    """The range of each input: any batch of the configured ones, any length of text up to the task's."""
+    batches = (config.min_batch, config.optimal_batch, config.max_batch)
+    if task.kind == "text":
+        (length,) = task.input_shape
+        sides = Shapes(*((batch, side) for batch, side in zip(batches, (1, length, length), strict=True)))
+        return {TOKENS: sides, MASK: sides}
+    return {INPUT: Shapes(*((batch, *task.input_shape) for batch in batches))}
+
+
+def _relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Root mean square of the differences over that of the logits around their means; NaN where one is not finite."""
+    spread = expected - expected.mean(axis=1, keepdims=True)
+    return float(np.sqrt(np.mean((found - expected) ** 2) / np.mean(spread**2)))

@@ -1,0 +1,167 @@
+"""Which formats ship: those that are worth it on this artefact, as measured here."""
+
+from collections.abc import Mapping, Sequence
+
+from export.config import GateConfig
+from export.result import Absent, ConvertedModel, ExportedModel, Ratio, Verdict
+from pipeline.errors import ExportError
+from pipeline.frozen import Frozen
+from pipeline.metrics import paired_difference
+
+
+class Limits(Frozen):
+    """The budget's limits on what ships."""
+
+    max_size_bytes: int | None = None
+    max_latency_ms: float | None = None
+
+
+def judge(
+    formats: Mapping[str, ExportedModel],
+    over_fp32: Mapping[str, Ratio],
+    absent: Sequence[Absent],
+    gate: GateConfig,
+    limits: Limits,
+) -> tuple[Verdict, ...]:
+    """A verdict for each format: fp32 first, then those with a file, then the others.
+
+    Args:
+        formats: the timed files, fp32 among them.
+        over_fp32: how many times fp32's speed each has, from the same interleaved measurement.
+
+    Raises:
+        ExportError: nothing ships.
+    """
+    fp32 = formats["fp32"]
+    verdicts = [_judge_fp32(fp32, limits)]
+    for name, model in formats.items():
+        if name != "fp32":
+            verdicts.append(_judge(model, fp32, over_fp32[name], gate, limits))
+    verdicts += [Verdict(format=a.format, shipped=False, reason=a.reason, skipped=a.skipped) for a in absent]
+    if not any(verdict.shipped for verdict in verdicts):
+        raise ExportError("nothing ships: " + "; ".join(verdict.sentence for verdict in verdicts))
+    return tuple(verdicts)
+
+
+def choose_default(verdicts: Sequence[Verdict], formats: Mapping[str, ExportedModel], gate: GateConfig) -> str:
+    """The fastest that ships and that ONNX Runtime runs; fp32 where none is faster than it by the margin.
+
+    Raises:
+        ExportError: nothing that ships runs in ONNX Runtime.
+    """
+    ships = [v for v in verdicts if v.shipped and formats[v.format].runtime == "onnxruntime"]
+    if not ships:
+        raise ExportError("no file that ships runs in ONNX Runtime, which a bundle's run.py needs")
+    names = [v.format for v in ships]
+    worth = [v.format for v in ships if v.over_fp32 is not None and v.over_fp32.interval[0] >= gate.min_speedup]
+    candidates = worth or (["fp32"] if "fp32" in names else names)
+    return min(candidates, key=lambda name: formats[name].latency.p50_ms)
+
+
+def beyond_limits(model: ExportedModel, limits: Limits) -> tuple[str, ...]:
+    """A clause for each limit that a file does not keep."""
+    found = [_too_large(model, limits)] if _too_large(model, limits) else []
+    limit = limits.max_latency_ms
+    if limit is not None and model.latency.p50_ms > limit:
+        found.append(f"median {model.latency.p50_ms:.4g} ms, above max_latency_ms {limit:g}")
+    return tuple(found)
+
+
+def require_a_size_within(formats: Mapping[str, ConvertedModel], limits: Limits) -> None:
+    """Refuse before anything is timed.
+
+    Raises:
+        ExportError: every file of the student is above max_size_bytes.
+    """
+    found = {name: _too_large(model, limits) for name, model in formats.items()}
+    if found and all(found.values()):
+        raise ExportError("no file of the student keeps the budget: " + "; ".join(f"{k} {v}" for k, v in found.items()))
+
+
+def _judge_fp32(fp32: ExportedModel, limits: Limits) -> Verdict:
+    too_large = _too_large(fp32, limits)
+    reason = too_large or "what the others are measured against"
+    return Verdict(format="fp32", shipped=not too_large, reason=reason)
+
+
+def _judge(model: ExportedModel, fp32: ExportedModel, over_fp32: Ratio, gate: GateConfig, limits: Limits) -> Verdict:
+    worth, against = _worth(model, fp32, over_fp32, gate)
+    for found in (_changed_nothing(model, fp32), _loses(model, fp32, gate), _too_large(model, limits)):
+        if found:
+            against.append(found)
+    accuracy = _accuracy(model, fp32)
+    return Verdict(
+        format=model.format,
+        shipped=not against,
+        reason="; ".join(against) if against else "; ".join([*worth, accuracy]),
+        over_fp32=over_fp32,
+    )
+
+
+def _worth(
+    model: ExportedModel, fp32: ExportedModel, over_fp32: Ratio, gate: GateConfig
+) -> tuple[list[str], list[str]]:
+    """What speaks for it, and what against; the speed it is sure to have is the interval's lower end."""
+    shrink = fp32.size_bytes / model.size_bytes
+    speed, size = _speed(over_fp32), _size(shrink)
+    if over_fp32.interval[0] >= gate.min_speedup:
+        return [speed, size], []
+    if shrink < gate.min_shrink:
+        return [], [f"{speed} and {size}; {gate.min_speedup:g}× faster or {gate.min_shrink:g}× smaller is needed"]
+    if over_fp32.interval[0] < 1 / gate.max_slowdown:
+        if f"{1 / over_fp32.value:.2f}" == f"{gate.max_slowdown:.2f}":  # where the difference is what matters
+            speed = _speed(over_fp32, digits=4)
+        return [], [f"{speed}; a file that is {size} may be at most {gate.max_slowdown:g}× slower"]
+    return [size, speed], []
+
+
+def _changed_nothing(model: ExportedModel, fp32: ExportedModel) -> str:
+    if model.sha256 == fp32.sha256 and model.runtime == fp32.runtime:  # by another runtime it may be worth something
+        return "the compression changed nothing: its file is fp32's, byte for byte"
+    if model.precision != "fp32" and model.parity.max_abs_difference == 0:
+        return f"the compression changed nothing: its logits are fp32's to the last bit on {model.parity.n:,} inputs"
+    return ""
+
+
+def _loses(model: ExportedModel, fp32: ExportedModel, gate: GateConfig) -> str:
+    assert fp32.validation is not None
+    assert model.validation is not None
+    drop = fp32.validation.accuracy - model.validation.accuracy
+    if drop <= gate.max_accuracy_drop + 1e-9:
+        return ""
+    return f"{_accuracy(model, fp32)}; at most {100 * gate.max_accuracy_drop:g} below are allowed"
+
+
+def _accuracy(model: ExportedModel, fp32: ExportedModel) -> str:
+    """`0.9 points below fp32 on 270 validation examples [−2.0, 0.2]`; the interval is of the paired difference."""
+    assert fp32.validation is not None
+    assert model.validation is not None
+    n = model.validation.n
+    points = 100 * (model.validation.accuracy - fp32.validation.accuracy)
+    low, high = paired_difference(model.lost, model.gained, n)
+    interval = f"[{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−")
+    if abs(points) < 1e-9:
+        return f"fp32's accuracy on {n:,} validation examples {interval}"
+    words = f"{abs(points):.{1 if abs(points) >= 0.1 else 2}f} points {'above' if points > 0 else 'below'} fp32"
+    return f"{words} on {n:,} validation examples {interval}"
+
+
+def _too_large(model: ConvertedModel, limits: Limits) -> str:
+    limit = limits.max_size_bytes
+    if limit is None or model.size_bytes <= limit:
+        return ""
+    return f"{model.size_bytes:,} bytes, above max_size_bytes {limit:,}"
+
+
+def _speed(ratio: Ratio, digits: int = 2) -> str:
+    """`1.51× slower than fp32 [1.48, 1.53]`; in words neither where the interval holds 1."""
+    low, high = ratio.interval
+    if low <= 1 <= high or abs(ratio.value - 1) < 0.005:
+        return f"{ratio.value:.{digits}f}× fp32's speed [{low:.{digits}f}, {high:.{digits}f}]"
+    if ratio.value > 1:
+        return f"{ratio.value:.{digits}f}× faster than fp32 [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{1 / ratio.value:.{digits}f}× slower than fp32 [{1 / high:.{digits}f}, {1 / low:.{digits}f}]"
+
+
+def _size(shrink: float) -> str:
+    return f"{shrink:.2f}× smaller" if shrink >= 1 else f"{1 / shrink:.2f}× larger"

@@ -1,0 +1,71 @@
+"""`manifest.json`: the size and SHA-256 of every file of a bundle, in the one spelling that is accepted.
+
+The manifest covers itself: it ends in the digest of its other content, and any other spelling of the same content is
+refused, so that no byte of it can change unnoticed. That digest names the whole bundle. It finds damage; who may have
+rewritten file and manifest together is told by a signature, or by the digest kept elsewhere (docs/bundle.md).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from export.strict_json import parse_json
+from pipeline.errors import BundleError
+from pipeline.frozen import Frozen
+
+MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
+MANIFEST_SCHEMA = "edgestill.manifest/1"
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class FileEntry(Frozen):
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+
+
+class Manifest(Frozen):
+    schema_name: Literal["edgestill.manifest/1"] = Field("edgestill.manifest/1", alias="schema")
+    files: dict[str, FileEntry]
+    digest: Sha256  # of the canonical bytes of all the rest
+
+
+def manifest_bytes(files: Mapping[str, bytes]) -> bytes:
+    """The manifest of a bundle's other files; equal files give equal bytes."""
+    entries = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+    return _sealed({"schema": MANIFEST_SCHEMA, "files": entries})
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """Raises: BundleError: not a manifest, of another version, or altered since it was written."""
+    content = parse_json(data, MANIFEST)
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != MANIFEST_SCHEMA:
+        raise BundleError([f"{MANIFEST} is of the schema {str(schema)[:80]!r}; this edgestill reads {MANIFEST_SCHEMA}"])
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        raise BundleError([f"{MANIFEST} is not a manifest: {first_problem(error)}"]) from None
+    if _sealed({key: value for key, value in content.items() if key != "digest"}) != data:
+        raise BundleError([f"{MANIFEST} was altered: it is not the text that its digest was made of"])
+    return manifest
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that a model's validation found, in a line."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"]))[:120]
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def _sealed(content: dict[str, Any]) -> bytes:
+    digest = hashlib.sha256(canonical(content)).hexdigest()
+    return canonical(content | {"digest": digest})
+
+
+def canonical(content: dict[str, Any]) -> bytes:
+    """The one spelling: keys in order, one space of indentation, a last newline."""
+    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode()

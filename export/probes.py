@@ -1,0 +1,107 @@
+"""Inputs that travel in a bundle with the logits each of its models gave for them, to compare on another machine.
+
+They are drawn from a seed, not taken from the data: nobody's examples leave with the model.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from export.config import ExportConfig
+from export.formats import FORMATS, Run
+from pipeline.errors import BundleError, ExportError
+from pipeline.task import PADDING, Task
+
+if TYPE_CHECKING:
+    from export.bundle import Bundle, BundleModel
+
+PROBES, INPUTS = "probes.safetensors", "inputs"
+COUNT = 16
+_PROGRAMS = ("executorch",)  # run by a runtime that takes its files for its own; no gate here reads them
+# How far a logit may be from the stored one, relative to the largest stored one (at least 1). The files are the same to
+# the byte; processors differ in the order of sums, in fp16 arithmetic, and in whether 8-bit products saturate.
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1e-1}
+
+
+def probe_inputs(task: Task, seed: int = 0) -> np.ndarray:
+    """[COUNT, …] as the models are given them: float32 in [0, 1] on the grid of bytes, or int64 token ids.
+
+    Images are noise of every coarseness and contrast; texts are of every length.
+    """
+    rng = np.random.default_rng(seed)
+    if task.kind == "text":
+        length, vocabulary = task.input_shape[0], task.vocab_size or 2
+        ids = rng.integers(1, vocabulary, (COUNT, length))
+        kept = np.linspace(1, length, COUNT).round().astype(int)
+        return np.where(np.arange(length) < kept[:, None], ids, PADDING).astype(np.int64)
+    channels, height, width = task.input_shape
+    images = []
+    for index in range(COUNT):
+        step = 2 ** (index % 4)
+        coarse = rng.random((channels, -(-height // step), -(-width // step)))
+        image = coarse.repeat(step, axis=1).repeat(step, axis=2)[:, :height, :width]
+        images.append(rng.random() + (image - rng.random()) * rng.uniform(0.2, 1.5))
+    return (np.round(np.clip(np.stack(images), 0, 1) * 255) / np.float32(255)).astype(np.float32)
+
+
+def make_probes(folder: Path, bundle: "Bundle") -> bytes:
+    """The probes of a bundle whose models lie in `folder`, as safetensors."""
+    from safetensors.numpy import save
+
+    inputs = probe_inputs(bundle.task)
+    runs = {name: open_model(folder, model, trusted=True) for name, model in bundle.models.items()}
+    return save({INPUTS: inputs} | {name: run(inputs) for name, run in runs.items()})
+
+
+def read_probes(data: bytes, bundle: "Bundle") -> dict[str, np.ndarray]:
+    """Inputs, and the logits of each model by its format.
+
+    Raises:
+        BundleError: not safetensors, or not the probes of this bundle.
+    """
+    from safetensors.numpy import load
+
+    try:
+        found: dict[str, np.ndarray] = load(data)
+    except Exception as error:  # the library's own kind, and whatever a hostile header leads to
+        raise BundleError([f"{PROBES} cannot be read: {(str(error).splitlines() or ['damaged'])[0][:200]}"]) from None
+    task, inputs = bundle.task, found.get(INPUTS)
+    kind = np.float32 if task.kind == "image" else np.int64
+    if inputs is None or inputs.dtype != kind or inputs.shape[1:] != task.input_shape or not len(inputs):
+        raise BundleError([f"{PROBES} holds no inputs of this bundle's kind"])
+    if task.kind == "text" and (inputs.min() < 0 or inputs.max() >= (task.vocab_size or 0)):
+        raise BundleError([f"{PROBES} holds token ids outside the vocabulary"])
+    expected = (len(inputs), task.num_classes)
+    wrong = [name for name in bundle.models if name not in found or found[name].shape != expected]
+    wrong += [name for name in bundle.models if name not in wrong and not np.isfinite(found[name]).all()]
+    if wrong or set(found) != {INPUTS, *bundle.models}:
+        raise BundleError([f"{PROBES} does not hold the logits of each model and nothing else"])
+    return found
+
+
+def open_model(folder: Path, model: "BundleModel", trusted: bool = False, threads: int = 1) -> Run:
+    """A model of a bundle, ready to run.
+
+    Args:
+        trusted: whoever signed the bundle is known: formats that are programs are opened too.
+
+    Raises:
+        ExportError: its format is not known, its runtime is not here or refuses it, or it must not be trusted.
+    """
+    if model.format not in FORMATS:
+        raise ExportError(f"{model.file} is of the format {model.format!r}; known here: {', '.join(FORMATS)}")
+    opener = FORMATS[model.format](ExportConfig())
+    reason = opener.missing()
+    if opener.runtime in _PROGRAMS and not trusted:
+        reason = f"a file of {opener.runtime} is a program; give --public-key, the key of a signer you trust, to run it"
+    if reason is not None:
+        raise ExportError(f"{model.file}: {reason}")
+    try:
+        return opener.open(folder / model.file, threads)
+    except Exception as error:  # the runtimes' own kinds, which share no base
+        raise ExportError(f"{model.file} is refused by {model.runtime}: {_line(error)}") from None
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,174 @@
+"""The one gate through which a bundle or a model file from elsewhere is read.
+
+Nothing of the file is run or interpreted before its bytes were hashed against the manifest, and nothing is handed out
+that was not checked: what a caller opens are the very bytes that were hashed, not a path that may have changed since.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pydantic import ValidationError
+
+from export.bundle import BUNDLE, LABELS, SCHEMA, TOKENIZER, Bundle, BundleModel, labels_text
+from export.files import read_files
+from export.formats import FORMATS
+from export.manifest import MANIFEST, SIGNATURE, Manifest, first_problem, read_manifest
+from export.onnx_gate import check_onnx, check_onnx_bytes
+from export.signing import Signed, check_signature
+from export.strict_json import parse_json
+from pipeline.errors import BundleError
+
+__all__ = ["OpenedBundle", "check_onnx", "check_onnx_bytes", "open_bundle"]
+
+
+@dataclass
+class OpenedBundle:
+    """A bundle whose files are what its manifest says, in memory. Use it in a `with` block."""
+
+    path: Path  # as it was given
+    bundle: Bundle
+    manifest: Manifest
+    files: Mapping[str, bytes]
+    signed: Signed | None
+    _folder: "tempfile.TemporaryDirectory[str] | None" = field(default=None, repr=False)
+
+    def model(self, name: str | None = None) -> BundleModel:
+        """A model by its format's name, or the default one.
+
+        Raises:
+            BundleError: there is none of that name.
+        """
+        name = name or self.bundle.default
+        if name not in self.bundle.models:
+            raise BundleError([f"this bundle has no model {name!r}; it has {', '.join(self.bundle.models)}"])
+        return self.bundle.models[name]
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the key that the reader asked for signed it."""
+        return self.signed is not None and self.signed.trusted
+
+    def model_bytes(self, name: str | None = None) -> bytes:
+        """The first file of a model."""
+        return self.files[self.model(name).file]
+
+    @property
+    def folder(self) -> Path:
+        """A private copy of the checked files, for what can only read from a path; gone when the bundle is closed."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="edgestill-")
+            for name, data in self.files.items():
+                (Path(self._folder.name) / name).write_bytes(data)
+        return Path(self._folder.name)
+
+    def close(self) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def __enter__(self) -> "OpenedBundle":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_bundle(path: Path, public_key: bytes | None = None, digest: str | None = None) -> OpenedBundle:
+    """A bundle's folder, or its zip, read and checked whole.
+
+    Args:
+        public_key: PEM; the bundle must then be signed by it.
+        digest: the bundle must then have this one.
+
+    Raises:
+        BundleError: all that is wrong with it; nothing of it was run.
+    """
+    files = read_files(path)
+    manifest = _manifest(files)
+    problems = altered(files, manifest)
+    if digest is not None and digest.removeprefix("sha256:").lower() != manifest.digest:
+        problems.append(f"this is another bundle: its digest is {manifest.digest}, not {digest}")
+    if problems:
+        raise BundleError(problems)
+    signed = check_signature(files.get(SIGNATURE), files[MANIFEST], public_key)
+    bundle = read_bundle(files)
+    for name in files:
+        if name.endswith(".onnx"):
+            check_onnx_bytes(files[name], name)
+    return OpenedBundle(path, bundle, manifest, files, signed)
+
+
+def _manifest(files: Mapping[str, bytes]) -> Manifest:
+    if MANIFEST in files:
+        return read_manifest(files[MANIFEST])
+    if BUNDLE in files:
+        schema = _schema(parse_json(files[BUNDLE], BUNDLE))
+        if schema == "edgestill.bundle/1":
+            raise BundleError([f"it is of the older schema {schema}, which has no manifest to check; {_REMAKE}"])
+    raise BundleError([f"there is no {MANIFEST}, so nothing in it can be checked"])
+
+
+_REMAKE = "`edgestill run` with the run's config.yaml makes one of this version"
+
+
+def altered(files: Mapping[str, bytes], manifest: Manifest) -> list[str]:
+    """How a bundle's files differ from its manifest, one sentence each."""
+    problems = []
+    for name, entry in manifest.files.items():
+        if name not in files:
+            problems.append(f"{name[:120]} is missing")
+        elif len(files[name]) != entry.bytes:
+            problems.append(f"{name} has {len(files[name]):,} bytes; the manifest says {entry.bytes:,}")
+        elif hashlib.sha256(files[name]).hexdigest() != entry.sha256:
+            problems.append(f"{name} was altered: its SHA-256 is not the manifest's")
+    extra = sorted(files.keys() - manifest.files.keys() - {MANIFEST, SIGNATURE})
+    return problems + [f"{name} does not belong to it: the manifest does not list it" for name in extra]
+
+
+def read_bundle(files: Mapping[str, bytes]) -> Bundle:
+    """`bundle.json`, and that the files beside it are the ones that it speaks of.
+
+    Raises:
+        BundleError: another version, not a bundle, or at odds with the files.
+    """
+    if BUNDLE not in files:
+        raise BundleError([f"there is no {BUNDLE} in it"])
+    content = parse_json(files[BUNDLE], BUNDLE)
+    schema = _schema(content)
+    if schema != SCHEMA:
+        age = "older" if schema == "edgestill.bundle/1" else "unknown"
+        raise BundleError([f"{BUNDLE} is of the {age} schema {schema[:80]!r}, not {SCHEMA}; {_REMAKE}"])
+    try:
+        bundle = Bundle.model_validate(content)
+    except ValidationError as error:
+        raise BundleError([f"{BUNDLE} does not keep to {SCHEMA}: {first_problem(error)}"]) from None
+    problems = list(_misnamed(bundle))
+    missing = [name for name in bundle.needs() if name not in files]
+    problems += [f"{BUNDLE} speaks of {name[:120]!r}, which is not there" for name in missing]
+    if not problems and files[LABELS] != labels_text(bundle.task):
+        problems.append(f"{LABELS} does not hold the labels that {BUNDLE} has")
+    if bundle.task.kind == "text" and not problems:
+        parse_json(files[TOKENIZER], TOKENIZER)
+    if problems:
+        raise BundleError(problems)
+    return bundle
+
+
+def _misnamed(bundle: Bundle) -> Iterator[str]:
+    """Models that are not what their format's name says: how a file is checked and opened hangs on it."""
+    for name, model in bundle.models.items():
+        kind = FORMATS.get(name)
+        told = (model.runtime, model.precision, model.file.endswith(kind.suffix if kind else ""))
+        if kind is not None and told != (kind.runtime, kind.precision, True):
+            yield f"{BUNDLE} has {model.file[:120]!r} for {model.runtime[:40]!r} as {name}, which is another form"
+
+
+def _schema(content: Any) -> str:
+    return str(content.get("schema")) if isinstance(content, dict) else "none"

@@ -1,0 +1,142 @@
+"""A CycloneDX software bill of materials: the model files, and every distribution of the environment that made them."""
+
+import hashlib
+import importlib.metadata
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pipeline.frozen import digest
+
+if TYPE_CHECKING:
+    from cyclonedx.model.component import Component
+
+SBOM = "sbom.cdx.json"
+_PYPI = re.compile(r"[-_.]+")  # runs that PyPI's normalised names have as one hyphen
+
+
+def sbom_bytes(name: str, created: str, licence: str | None, models: Mapping[str, bytes]) -> bytes:
+    """`sbom.cdx.json`, CycloneDX 1.6; one environment, one time and the same models give equal bytes.
+
+    Args:
+        created: ISO 8601; the document's timestamp.
+        licence: of the model, an SPDX expression.
+        models: file name -> content.
+    """
+    from cyclonedx.model.bom import Bom
+    from cyclonedx.output.json import JsonV1Dot6
+
+    root = _model_component(name, licence, models)
+    libraries = {_key(found.metadata["Name"]): found for found in importlib.metadata.distributions()}
+    components = {key: _library_component(libraries[key]) for key in sorted(libraries)}
+    bom = Bom(components=components.values())
+    bom.metadata.component = root
+    bom.metadata.timestamp = datetime.fromisoformat(created)
+    hashes = {file: hashlib.sha256(data).hexdigest() for file, data in models.items()}
+    versions = {key: found.version for key, found in libraries.items()}
+    bom.serial_number = uuid.UUID(digest(name, created, licence, versions, hashes)[:32], version=4)
+    for key, component in components.items():
+        wanted = sorted(_required(libraries[key]) & components.keys())
+        bom.register_dependency(component, [components[other] for other in wanted])
+    bom.register_dependency(root, components.values())
+    text: str = JsonV1Dot6(bom).output_as_string(indent=1)
+    return f"{text}\n".encode()
+
+
+def _model_component(name: str, licence: str | None, models: Mapping[str, bytes]) -> "Component":
+    """The bundle, with the SHA-256 of each model file."""
+    from cyclonedx.model import HashAlgorithm, HashType
+    from cyclonedx.model.component import Component, ComponentType
+
+    files = [
+        Component(
+            name=file,
+            type=ComponentType.FILE,
+            bom_ref=f"file:{file}",
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=hashlib.sha256(data).hexdigest())],
+        )
+        for file, data in sorted(models.items())
+    ]
+    return Component(
+        name=name,
+        type=ComponentType.MACHINE_LEARNING_MODEL,
+        bom_ref="model",
+        licenses=_licences(licence, ()),
+        components=files,
+    )
+
+
+def _library_component(found: importlib.metadata.Distribution) -> "Component":
+    from cyclonedx.model.component import Component, ComponentType
+    from packageurl import PackageURL
+
+    metadata = found.metadata
+    name, version = metadata["Name"], found.version
+    purl = PackageURL("pypi", None, _key(name), version)
+    classifiers = tuple(c for c in metadata.get_all("Classifier") or () if c.startswith("License :: "))
+    stated = metadata["License-Expression"] or metadata["License"]
+    return Component(
+        name=name,
+        version=version,
+        type=ComponentType.LIBRARY,
+        purl=purl,
+        bom_ref=purl.to_string(),
+        licenses=_licences(stated, classifiers),
+    )
+
+
+def _licences(stated: str | None, classifiers: tuple[str, ...]) -> list[Any]:
+    """An SPDX expression or identifier where one is known, else the words that the package uses, else none."""
+    from cyclonedx.contrib.license.factories import LicenseFactory
+    from cyclonedx.model.license import DisjunctiveLicense
+
+    factory = LicenseFactory()
+    known = sorted({_CLASSIFIERS[words] for words in classifiers if words in _CLASSIFIERS})
+    for text in (_SPELLINGS.get(stated or "", stated), " OR ".join(known)):
+        if text and text.upper() != "UNKNOWN":
+            made = factory.make_from_string(text.strip())
+            if not isinstance(made, DisjunctiveLicense) or made.id is not None:
+                return [made]
+    words = (stated or "").strip()
+    if not words or "\n" in words:  # a whole licence's text says less than a classifier
+        words = next((c.rsplit(" :: ", 1)[-1] for c in classifiers), "") or words
+    name = next(iter(words.splitlines()), "")[:100]
+    return [factory.make_with_name(name)] if name else []
+
+
+_SPELLINGS = {  # of common packages
+    "BSD 2-Clause License": "BSD-2-Clause",
+    "BSD 3-Clause License": "BSD-3-Clause",
+    "3-Clause BSD License": "BSD-3-Clause",
+    "Apache 2.0 License": "Apache-2.0",
+}
+_CLASSIFIERS = {  # of PyPI, where they name one licence of SPDX's list
+    "License :: OSI Approved :: MIT License": "MIT",
+    "License :: OSI Approved :: Apache Software License": "Apache-2.0",
+    "License :: OSI Approved :: ISC License (ISCL)": "ISC",
+    "License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+    "License :: OSI Approved :: Python Software Foundation License": "PSF-2.0",
+    "License :: OSI Approved :: The Unlicense (Unlicense)": "Unlicense",
+}
+
+
+def _required(found: importlib.metadata.Distribution) -> set[str]:
+    """What a distribution asks for here; extras are left out."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    def parsed() -> Iterator[str]:
+        for line in found.requires or ():
+            try:
+                requirement = Requirement(line)
+            except InvalidRequirement:
+                continue
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                yield _key(requirement.name)
+
+    return set(parsed())
+
+
+def _key(name: str) -> str:
+    return _PYPI.sub("-", name).lower()

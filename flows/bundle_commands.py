@@ -1,0 +1,157 @@
+"""The commands for what was shipped: verify, predict, sign, keygen, bundle export."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the zip of one.")]
+PublicKey = Annotated[Path | None, typer.Option("--public-key", metavar="PEM", help="The signer's; must have signed.")]
+
+bundle_app = typer.Typer(help="A bundle as one file.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to edgestill's."""
+    for command in (verify, predict, sign, keygen):
+        app.command()(command)
+    app.add_typer(bundle_app, name="bundle")
+
+
+def verify(
+    bundle: Bundle, public_key: PublicKey = None,
+    digest: Annotated[str | None, typer.Option(help="That the bundle must have.")] = None,
+) -> int:  # fmt: skip
+    """Is it what was shipped, and does it answer here as it did there? Exit code 1 says what differs."""
+    from export.verify import verify as check
+
+    verdict = check(_existing(bundle), _key(public_key), digest)
+    for line in verdict.problems:
+        typer.echo(f"differs: {line}")
+    for line in verdict.facts:
+        typer.echo(line)
+    typer.echo(f"{bundle}: {'differs from what was shipped' if verdict.problems else 'as it was shipped'}")
+    return 1 if verdict.problems else 0
+
+
+def predict(
+    bundle: Bundle,
+    inputs: Annotated[list[str], typer.Argument(metavar="IMAGE_OR_TEXT...", help="Image files, or texts.")],
+    model: Annotated[str | None, typer.Option(help="By its format; default: the bundle's own choice.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Every class's probability, as JSON.")] = False,
+    public_key: PublicKey = None,
+) -> None:
+    """Label images or texts with a bundle, after checking it whole."""
+    import json
+
+    from export.predict import predict as answer
+    from export.reading import open_bundle
+
+    with open_bundle(_existing(bundle), _key(public_key)) as opened:
+        answers = answer(opened, inputs, model)
+        labels = opened.bundle.task.labels
+    if as_json:
+        shown = [
+            {"input": a.input, "label": a.label, "probability": a.probability,
+             "classes": [{"label": k, "probability": p} for k, p in zip(labels, a.probabilities, strict=True)]}
+            for a in answers
+        ]  # fmt: skip
+        typer.echo(json.dumps(shown, indent=1))
+        return
+    for found in answers:
+        start = f"{_printable(found.input)}: " if len(answers) > 1 else ""
+        typer.echo(f"{start}{_printable(found.label)} {found.probability:.4f}")
+
+
+def sign(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")],
+    key: Annotated[Path, typer.Option("--key", metavar="PEM", help="An ed25519 private key; `edgestill keygen`.")],
+) -> None:
+    """Sign a bundle's manifest, as manifest.sig in its folder."""
+    from export.manifest import MANIFEST, SIGNATURE
+    from export.reading import open_bundle
+    from export.signing import sign_manifest
+    from pipeline.checkpoint import write_atomic
+    from pipeline.errors import ConfigError
+
+    if not bundle.is_dir():
+        raise ConfigError([f"{bundle} is not a bundle's folder; sign the folder, then export it"])
+    with open_bundle(bundle) as opened:
+        signature, fingerprint = sign_manifest(opened.files[MANIFEST], _read(key))
+    write_atomic(bundle / SIGNATURE, signature)
+    typer.echo(f"signed by the key {fingerprint}: {bundle / SIGNATURE}")
+
+
+def keygen(
+    name: Annotated[Path, typer.Argument(metavar="NAME", help="Writes NAME.pem, to keep, and NAME.pub.pem, to give.")],
+) -> None:
+    """Make an ed25519 key pair to sign bundles with."""
+    import os
+
+    from export.signing import make_keys
+    from pipeline.checkpoint import write_atomic
+    from pipeline.errors import ConfigError
+
+    private, public = Path(f"{name}.pem"), Path(f"{name}.pub.pem")
+    for path in (private, public):
+        if path.exists():
+            raise ConfigError([f"{path} exists already; name another, a key that is lost cannot be made again"])
+    secret, shown = make_keys()
+    private.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(secret)
+    write_atomic(public, shown)
+    typer.echo(f"wrote {private} (keep it secret) and {public}")
+
+
+@bundle_app.command("export")
+def export(
+    bundle: Bundle,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write it.")],
+    format: Annotated[str, typer.Option("--format", metavar="zip|oci-layout", help="Of the file.")] = "zip",
+) -> None:
+    """Write a bundle as one file, after checking it; equal bundles give equal bytes."""
+    from export.archive import FORMATS, archive
+    from export.reading import open_bundle
+    from pipeline.checkpoint import write_atomic
+    from pipeline.errors import ConfigError, nearest
+
+    if format not in FORMATS:
+        raise ConfigError([f"--format: unknown {format!r}; {nearest(format, FORMATS)}"])
+    if out.is_dir():
+        raise ConfigError([f"--out: {out} is a folder; name the file to write"])
+    with open_bundle(_existing(bundle)) as opened:
+        data = archive(opened.files, format, opened.bundle.name, opened.bundle.created)
+        digest = opened.manifest.digest
+    write_atomic(out, data)
+    typer.echo(f"wrote {out}, {len(data):,} bytes; the bundle's digest is {digest}")
+
+
+def _existing(path: Path) -> Path:
+    from pipeline.errors import ConfigError
+
+    if not path.exists():
+        raise ConfigError([f"there is no bundle at {path}"])
+    inside = path / "bundle"
+    if (inside / "bundle.json").is_file():
+        raise ConfigError([f"{path} is a run; its bundle is {inside}"])
+    return path
+
+
+def _key(path: Path | None) -> bytes | None:
+    return None if path is None else _read(path)
+
+
+def _read(path: Path) -> bytes:
+    from export.files import read_regular
+    from pipeline.errors import BundleError, ConfigError
+
+    try:
+        return read_regular(path, 100_000)
+    except BundleError as error:
+        raise ConfigError(error.problems) from None
+
+
+def _printable(text: str) -> str:
+    """Without what would steer a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,0 +1,174 @@
+"""The student's files in every configured format, each judged on validation; what cannot be made is recorded."""
+
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from export.calibration import calibration_examples
+from export.formats import FORMATS, Format, Run, Source
+from export.interface import Interface, interface_of, with_interface
+from export.parity import measure_parity, require_fp16_parity
+from export.result import Absent, ConvertedModel
+from flows.stage import Stage
+from pipeline.data import ImageSplit, Splits
+from pipeline.errors import EdgestillError, ExportError
+from pipeline.metrics import Metrics, metrics_of
+from pipeline.rundir import file_digest
+
+
+class Answers(NamedTuple):
+    """What a file says on validation."""
+
+    logits: np.ndarray  # [N, K]
+    metrics: Metrics
+    right: np.ndarray  # [N] bool
+
+
+class _Variant(NamedTuple):
+    name: str
+    files: dict[str, bytes]
+    answers: Answers
+    distance: float  # mean of a logit's, from fp32
+
+
+def answers_of(run: Run, split: ImageSplit) -> Answers:
+    """The logits of a whole split, and what they are worth."""
+    logits = np.concatenate([run(batch.inputs.contiguous().numpy()) for batch in split.batches(256)])
+    metrics = metrics_of([(torch.from_numpy(logits), split.targets)])
+    return Answers(logits, metrics, logits.argmax(1) == split.targets.numpy())
+
+
+def build_formats(
+    stage: Stage,
+    network: torch.nn.Module,
+    raw: Path,
+    splits: Splits,
+    expected: Answers,
+    *,
+    fp32: Path | None = None,
+) -> tuple[dict[str, ConvertedModel], tuple[Absent, ...]]:
+    """The formats beside fp32 that could be made, and why the others could not; none of them ends a run.
+
+    Args:
+        raw: the student's checked file, without an interface: quantizing one would quantize its softmax.
+        expected: the answers on validation of the fp32 file that ships.
+        fp32: that file, where it is another one.
+    """
+    config = stage.config.export
+    examples = calibration_examples(splits.reference, config.calibration.examples)
+    source = Source(onnx=raw, network=network.cpu().eval(), task=splits.task, calibration=examples)
+    built: dict[str, ConvertedModel] = {}
+    absent: list[Absent] = []
+    names = [name for name in config.formats if name != "fp32"]
+    for done, name in enumerate(names):
+        stage.tick(done, len(names), name)
+        form = FORMATS[name](config)
+        missing = form.missing()
+        if missing is not None:
+            absent.append(Absent(format=name, reason=missing, skipped=True))
+            continue
+        made = try_format(stage, form, source, splits, expected, fp32=fp32)
+        if isinstance(made, str):
+            absent.append(Absent(format=name, reason=made, skipped=False))
+        else:
+            built[name] = made
+    return built, tuple(absent)
+
+
+def try_format(
+    stage: Stage,
+    form: Format,
+    source: Source,
+    splits: Splits,
+    expected: Answers,
+    *,
+    folder: str = "export",
+    fp32: Path | None = None,
+) -> ConvertedModel | str:
+    """As `build_format`, or why it could not be made: the other formats are still to come."""
+    try:
+        return build_format(stage, form, source, splits, expected, folder=folder, fp32=fp32)
+    except EdgestillError as error:
+        return str(error)
+    except Exception as error:  # a format's library has kinds of its own
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def build_format(
+    stage: Stage,
+    form: Format,
+    source: Source,
+    splits: Splits,
+    expected: Answers,
+    *,
+    folder: str = "export",
+    fp32: Path | None = None,
+) -> ConvertedModel:
+    """The format's best variant on validation, ties to the one nearest to fp32, written and measured.
+
+    Args:
+        folder: the stage's that writes it.
+        fp32: the file that it is compared with, where that is not the source's own.
+    """
+    config = stage.config.export
+    with tempfile.TemporaryDirectory() as scratch:
+        tried = [
+            _try(
+                form,
+                Path(scratch) / f"{position}",
+                name,
+                with_interfaces(form, files, config.interface, source.calibration),
+                splits.validation,
+                expected,
+            )
+            for position, (name, files) in enumerate(form.variants(source))
+        ]
+    if not tried:
+        raise ExportError("the format made no file")
+    best = max(tried, key=lambda variant: (variant.answers.metrics.accuracy, -variant.distance))
+    paths = [stage.run.write(folder, f"student.{form.name}{suffix}", data) for suffix, data in best.files.items()]
+    task = splits.task
+    parts = {"validation": splits.validation, "reference": splits.reference}
+    reference, run = FORMATS["fp32"](config).open(fp32 or source.onnx, 1), form.open(paths[0], 1)
+    parity = measure_parity(reference, run, parts, task.input_shape, task.vocab_size)
+    if form.precision == "fp16":
+        require_fp16_parity(parity)
+    first, *beside = (str(path.relative_to(stage.run.root)) for path in paths)
+    return ConvertedModel(
+        path=first,
+        beside=tuple(beside),
+        sha256=file_digest(paths[0]),
+        size_bytes=sum(map(len, best.files.values())),
+        precision=form.precision,
+        opset=config.opset,
+        parity=parity,
+        format=form.name,
+        runtime=form.runtime,
+        variant=best.name,
+        tried={variant.name: variant.answers.metrics.accuracy for variant in tried if variant.name},
+        validation=best.answers.metrics,
+        lost=int((expected.right & ~best.answers.right).sum()),
+        gained=int((best.answers.right & ~expected.right).sum()),
+    )
+
+
+def with_interfaces(
+    form: Format, files: dict[str, bytes], interface: Interface, examples: np.ndarray
+) -> dict[str, bytes]:
+    """A format's files, with the interface that is asked for where ONNX Runtime opens them; other runtimes take raw."""
+    if interface_of(form.runtime, interface) == "raw":
+        return files
+    return {**files, form.suffix: with_interface(files[form.suffix], interface, examples[:64])}
+
+
+def _try(
+    form: Format, folder: Path, name: str, files: dict[str, bytes], validation: ImageSplit, expected: Answers
+) -> _Variant:
+    folder.mkdir()
+    for suffix, data in files.items():
+        (folder / f"model{suffix}").write_bytes(data)
+    answers = answers_of(form.open(folder / f"model{next(iter(files))}", 1), validation)
+    return _Variant(name, files, answers, float(np.abs(answers.logits - expected.logits).mean()))

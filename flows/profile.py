@@ -1,0 +1,143 @@
+"""`edgestill profile`: what a model or a bundle costs on this machine, in JSON, in a picture and in words."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.device.text import profile_text
+from export.device_profile import Model, Settings, profile_files
+from export.profile_document import ProfileDocument
+from flows.report.device import render_profile
+from pipeline.checkpoint import write_atomic
+from pipeline.errors import ConfigError
+
+FP32, TEACHER = "fp32", "teacher"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be profiled, as files that were checked."""
+
+    models: dict[str, Model]
+    architecture: str | None = None
+    length: int = 0  # of texts, in tokens
+
+
+def profile(
+    path: Path, chosen: str | None, against: Path | None, settings: Settings, out: Path, say: Callable[[str], None],
+    remeasure: str,
+) -> str:  # fmt: skip
+    """Measure, write `out` and the page beside it, and give what to print.
+
+    Args:
+        chosen: of a bundle, a model's name or `all`; None is the bundle's own choice.
+        against: an ONNX file or a bundle that takes turns with the models and that they are compared with.
+
+    Raises:
+        ConfigError, BundleError: what was given cannot be measured.
+        ExportError: a model cannot be loaded or run.
+    """
+    if not out.parent.is_dir():
+        raise ConfigError([f"no folder {out.parent} to write {out.name} to"])
+    page = out.with_suffix(".html")
+    with tempfile.TemporaryDirectory(prefix="edgestill-") as private, contextlib.ExitStack() as stack:
+        subject = stack.enter_context(_open(path, chosen, Path(private), "student"))
+        models, other = dict(subject.models), FP32 if len(subject.models) > 1 and FP32 in subject.models else None
+        if against is not None:
+            (teacher,) = stack.enter_context(_open(against, None, Path(private), TEACHER)).models.values()
+            other = TEACHER
+            models[other] = teacher
+        settings = settings._replace(length=settings.length or subject.length)
+        found = profile_files(models, other, settings, say, remeasure, subject.architecture)
+    write_atomic(out, (found.model_dump_json(by_alias=True) + "\n").encode())
+    write_atomic(page, render_profile(found).encode())
+    return f"{text_of(found)}\nwrote {out} and {page}"
+
+
+def text_of(found: ProfileDocument) -> str:
+    return profile_text(found.model_dump(mode="json", by_alias=True))
+
+
+def settings_of(
+    batch: str, threads: str, cpus: str | None, *, duration_s: float, repeats: int, warmup_s: float,
+    examples: Path | None, length: int, spinning: bool, seed: int,
+) -> Settings:  # fmt: skip
+    """What the command line says.
+
+    Raises:
+        ConfigError: with all that is wrong.
+    """
+    problems: list[str] = []
+    if examples is not None:
+        problems += _problems_of_examples(examples)
+    given = {"--batch": batch, "--threads": threads} | ({} if cpus is None else {"--cpus": cpus})
+    found = {option: _counts(text, 0 if option == "--cpus" else 1) for option, text in given.items()}
+    for option, numbers in found.items():
+        if not numbers:
+            problems.append(f"{option} {given[option]}: expected whole numbers with commas between, such as 1,8")
+    if hasattr(os, "sched_getaffinity") and set(found.get("--cpus", ())) - os.sched_getaffinity(0):
+        problems.append(f"--cpus {cpus}: this process may run on cores {sorted(os.sched_getaffinity(0))} only")
+    if problems:
+        raise ConfigError(problems)
+    where = None if examples is None else str(examples.absolute())
+    return Settings(
+        found["--batch"], found["--threads"], duration_s, repeats, warmup_s, seed=seed, length=length,
+        spinning=spinning, cpus=found.get("--cpus", ()), examples=where,
+    )  # fmt: skip
+
+
+def _counts(text: str, least: int) -> tuple[int, ...]:
+    """`1,8` to (1, 8); empty where that is not what it is."""
+    parts = [part.strip() for part in text.split(",")]
+    fine = all(part.isascii() and part.isdigit() and least <= int(part[:6]) <= 65_536 for part in parts)
+    return tuple(dict.fromkeys(map(int, parts))) if fine else ()
+
+
+def _problems_of_examples(path: Path) -> list[str]:
+    try:
+        examples = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        return [f"--inputs {path} is no .npy file of numbers: {(str(error).splitlines() or [''])[0]}"]
+    shape = getattr(examples, "shape", ())
+    if len(shape) < 2 or 0 in shape:
+        return [f"--inputs {path}: expected an array of at least one example, [N, ...], not {list(shape)}"]
+    return []
+
+
+@contextlib.contextmanager
+def _open(path: Path, chosen: str | None, private: Path, name: str) -> Iterator[Subject]:
+    """A bundle or one ONNX file; what is measured is a private copy of the very bytes that were checked."""
+    from export.reading import check_onnx, open_bundle
+
+    if path.suffix == ".onnx" and path.is_file():
+        if chosen is not None:
+            raise ConfigError([f"--model {chosen} chooses a model of a bundle, and {path} is a single one"])
+        copy = private / f"{name}.onnx"
+        copy.write_bytes(check_onnx(path))
+        yield Subject({name: Model(str(copy), path.name, {})})
+        return
+    with open_bundle(path) as opened:
+        bundle = opened.bundle
+        names = list(bundle.models) if chosen == "all" else [chosen or bundle.default]
+        described = {one: opened.model(one) for one in names}
+        foreign = {one: model.runtime for one, model in described.items() if model.runtime != "onnxruntime"}
+        if len(foreign) == len(names):
+            raise ConfigError(
+                [f"{one} runs in {runtime}, which this does not measure" for one, runtime in foreign.items()]
+            )
+        models = {
+            one: Model(str(opened.folder / model.file), model.file, _facts(model))
+            for one, model in described.items()
+            if one not in foreign
+        }
+        yield Subject(models, bundle.architecture, bundle.task.input_shape[0] if bundle.task.kind == "text" else 0)
+
+
+def _facts(model: Any) -> dict[str, str]:
+    return {"format": model.format, "precision": model.precision}

@@ -1,0 +1,67 @@
+"""The commands for latency: profile, and report, which shows what devices measured."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to edgestill's."""
+    for command in (profile, report):
+        app.command()(command)
+
+
+def profile(
+    model: Annotated[Path, typer.Argument(metavar="MODEL_OR_BUNDLE", help="An .onnx file, or a bundle.")],
+    chosen: Annotated[
+        str | None, typer.Option("--model", metavar="NAME|all", help="Of a bundle; default: its own choice.")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="TEACHER.onnx", help="Takes turns with it, for a fair ratio.")
+    ] = None,
+    batch: Annotated[str, typer.Option(metavar="1,8", help="Inputs a call.")] = "1",
+    threads: Annotated[str, typer.Option(metavar="1,2", help="Of ONNX Runtime.")] = "1",
+    duration: Annotated[
+        float, typer.Option(min=0.01, max=86_400, help="Seconds of timed calls of a model at a batch and threads.")
+    ] = 10.0,
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="Fresh processes that share the duration.")] = 3,
+    warmup: Annotated[float, typer.Option(min=0, max=600, help="Seconds of untimed calls first.")] = 0.2,
+    inputs: Annotated[Path | None, typer.Option(metavar="FILE.npy", help="Real examples; default: random.")] = None,
+    length: Annotated[int, typer.Option(min=0, help="Of texts, in tokens; default: the longest.")] = 0,
+    cpus: Annotated[str | None, typer.Option(metavar="0,1", help="Cores to run on; default: any.")] = None,
+    spinning: Annotated[bool, typer.Option(help="Whether waiting threads spin.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Draws random examples and bootstraps.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="FILE.json", help="Every sample; the page lies beside it.")] = Path(
+        "profile.json"
+    ),
+) -> None:
+    """Measure a model's latency here, in fresh processes, with everything that a figure must be quoted with."""
+    import shlex
+
+    from flows.profile import profile as measure
+    from flows.profile import settings_of
+
+    settings = settings_of(
+        batch, threads, cpus, duration_s=duration, repeats=repeats, warmup_s=warmup, examples=inputs, length=length,
+        spinning=spinning, seed=seed,
+    )  # fmt: skip
+    again = shlex.join(["edgestill", *(argument for argument in sys.argv[1:] if argument != "--debug")])
+    typer.echo(measure(model, chosen, against, settings, out, lambda line: typer.echo(line, err=True), again))
+
+
+def report(
+    run: Annotated[str, typer.Argument(help="A finished run's folder, its name below --out, or `latest`.")],
+    device: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.json", help="What a bundle's profile.py, or `profile`, wrote; repeatable."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder that holds the runs.")] = Path("runs"),
+) -> None:
+    """Write a run's report once more, with latencies measured on devices."""
+    from flows.again import report_again
+    from pipeline.rundir import RunDir, find_run
+
+    with RunDir.open(find_run(run, out)) as directory:
+        typer.echo(f"wrote {report_again(directory, device or [])}")

@@ -1,0 +1,90 @@
+"""Latencies of a space's students out of profiles that were measured on a device."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from export.profile_document import ProfileDocument, Result, read_profile
+from pipeline.errors import ConfigError, DataError
+from search.latency_model import FEWEST_SAMPLES
+from search.space import Architecture, SearchSpace
+
+_FP32 = "fp32"
+
+
+def are_profiles(paths: Sequence[Path]) -> bool:
+    """Whether these are profiles, or folders of them, rather than one table.
+
+    Raises:
+        ConfigError: some are and some are not, or there are several tables.
+    """
+    profiles = [path for path in paths if path.is_dir() or path.suffix == ".json"]
+    if len(profiles) < len(paths) and len(paths) > 1:
+        raise ConfigError(["--from-csv takes one table, or any number of profiles (.json, or folders of them)"])
+    return bool(profiles)
+
+
+def latencies_of_profiles(
+    paths: Sequence[Path], space: SearchSpace, space_name: str, batch: int, threads: int
+) -> tuple[list[tuple[Architecture, float]], dict[str, Any]]:
+    """The fp32 file's median of each profile at a batch and a number of threads; repeats count with their median.
+
+    Returns:
+        The latencies, and what the model that is fitted to them says of the device.
+
+    Raises:
+        DataError: all that is wrong, with the files' names; different devices or runtimes are.
+    """
+    files = [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    problems: list[str] = []
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    devices: dict[tuple[str, str, int, str], Path] = {}
+    for file in files:
+        try:
+            profile = read_profile(file)
+            text = _student(profile, space, space_name)
+            found[text].append(_median(profile, batch, threads))
+        except ValueError as error:
+            problems.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
+            continue
+        device = profile.device
+        key = profile.title, str(device.get("cpu")), int(device.get("cores", 0)), profile.runtime.name
+        devices.setdefault(key, file)
+    if len(devices) > 1:
+        known = "; ".join(f"{path.name}: {key[0]}, {key[2]} cores, {key[3]}" for key, path in devices.items())
+        problems.append(f"a model is of one device and one runtime, and these are of {len(devices)}: {known}")
+    if problems:
+        raise DataError("\n".join(problems[:20]))
+    if len(found) < FEWEST_SAMPLES:
+        raise DataError(f"the {len(files)} profiles hold {len(found)} architectures; {FEWEST_SAMPLES} is the least")
+    ((title, cpu, cores, runtime),) = devices
+    facts = {"device": title, "runtime": runtime, "threads": threads, "machine": {"cpu": cpu, "cores": cores}}
+    return [(space.parse(text), statistics.median(values)) for text, values in found.items()], facts
+
+
+def _student(profile: ProfileDocument, space: SearchSpace, space_name: str) -> str:
+    name = profile.architecture
+    if name is None:
+        raise DataError("it names no architecture; profile the bundle rather than its file")
+    if not name.startswith(f"{space_name}:"):
+        raise DataError(f"it is of {name[:80]!r}, not of space {space_name!r}")
+    return space.format(space.parse(name.removeprefix(f"{space_name}:")))
+
+
+def _median(profile: ProfileDocument, batch: int, threads: int) -> float:
+    against = {comparison.against for comparison in profile.comparisons}
+    own = [name for name, model in profile.models.items() if model.format == _FP32]
+    if not own:
+        raise DataError(f"it has no {_FP32} model, only {', '.join(sorted(profile.models.keys() - against))}")
+    results = [result for result in profile.results if result.model == own[0]]
+    for result in results:
+        median = result.summary.percentiles.get("p50_ms")
+        if (result.batch, result.threads) == (batch, threads) and median is not None:
+            return float(f"{median:.6g}")
+    raise DataError(f"it has no median at batch {batch}, threads {threads}; it has {', '.join(map(_where, results))}")
+
+
+def _where(result: Result) -> str:
+    return f"batch {result.batch}, threads {result.threads}"

@@ -1,0 +1,82 @@
+"""The charts of a latency profile."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from export.profile_document import Result
+from flows.report.canvas import draw, log_ticks, percent_ticks
+from flows.report.charts import shown_until_ms
+from flows.report.palette import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_HALF = (420, 270)
+
+
+def histogram(samples: Mapping[str, Sequence[float]], roles: Mapping[str, str]) -> Markup:
+    """Single calls of each model, up to the slowest of `shown_until_ms`."""
+    import numpy as np
+
+    low = min(map(min, samples.values()))
+    high = max(max(shown_until_ms(values) for values in samples.values()), low * 1.001 + 1e-9)
+    is_log = high > 3 * low > 0
+    bins = [float(edge) for edge in (np.geomspace if is_log else np.linspace)(low, high, 90)]
+
+    def paint(axes: "Axes") -> None:
+        for name, values in samples.items():
+            colour, shares = COLOURS[roles[name]][0], np.full(len(values), 1 / len(values))
+            axes.hist(values, bins=bins, weights=shares, color=colour, histtype="stepfilled", alpha=0.3)
+            axes.hist(values, bins=bins, weights=shares, color=colour, histtype="step", linewidth=1.2)
+        if is_log:
+            axes.set_xscale("log")
+            log_ticks(axes.xaxis)
+        percent_ticks(axes.yaxis)
+        axes.set_xlabel("milliseconds a call" + (", logarithmic" if is_log else ""))
+        axes.set_ylabel("share of calls")
+
+    return draw(*_HALF, paint)
+
+
+def steadiness(results: Sequence[Result], roles: Mapping[str, str], turn: int) -> Markup:
+    """Each turn's median over the model's own median, process after process."""
+    import numpy as np
+
+    def paint(axes: "Axes") -> None:
+        ends = [0.0]
+        for process in results[0].processes:
+            ends.append(ends[-1] + len(process.samples_ms) // turn)
+        drawn: list[float] = []
+        for result in results:
+            typical = float(np.median([value for process in result.processes for value in process.samples_ms]))
+            for start, process in zip(ends, result.processes, strict=False):
+                turns = len(process.samples_ms) // turn
+                medians = np.median(np.reshape(process.samples_ms[: turns * turn], (turns, turn)), axis=1) / typical
+                step = max(1, turns // 150)  # no more points than the chart has pixels for
+                kept = np.median(medians[: turns // step * step].reshape(-1, step), axis=1)
+                drawn.extend(map(float, kept))
+                axes.plot(
+                    start + step * (np.arange(len(kept)) + 0.5),
+                    kept,
+                    color=COLOURS[roles[result.model]][0],
+                    linewidth=1.1,
+                )
+        for end in ends[1:-1]:
+            axes.axvline(end, color=COLOURS["muted"][0], linewidth=0.9, linestyle=(0, (2, 3)))
+        middles = [(a + b) / 2 for a, b in itertools.pairwise(ends)]
+        axes.set_xticks(middles, [f"process {number}" for number in range(1, len(ends))])
+        axes.set_ylim(*_around_one(drawn))
+        axes.set_ylabel("median of a turn, relative")
+
+    return draw(*_HALF, paint)
+
+
+def _around_one(values: Sequence[float]) -> tuple[float, float]:
+    """A steady line must look steady: ten percent to each side at least; a rare spike does not squeeze the rest."""
+    import numpy as np
+
+    low, high = np.quantile(values, [0.01, 0.99])
+    return min(float(low) * 0.98, 0.9), max(float(high) * 1.02, 1.1)

@@ -1,0 +1,54 @@
+"""What a run's stages found, back from its folder, as the report takes it."""
+
+import json
+
+from distill.result import DistillResult, PruneResult, TuneResult
+from export.profile_document import ProfileDocument
+from export.result import ConvertResult, ProfileResult
+from flows.config import RunConfig
+from flows.delivery import ReportResult
+from flows.quantization import QatResult
+from flows.rank_check import RankCheckResult
+from flows.report import ReportData
+from flows.stages import DataResult
+from pipeline.rundir import RunDir
+from pipeline.teacher import TeacherResult
+from search.result import SearchResult
+from search.tournament import TournamentResult
+
+
+def report_data(run: RunDir, tested: ReportResult, devices: tuple[ProfileDocument, ...] = ()) -> ReportData:
+    """All that the page shows of a run whose stages before the report are done.
+
+    Args:
+        devices: profiles that were measured after the run.
+
+    Raises:
+        RunDirError: a stage is missing or was altered.
+    """
+    config = run.config(RunConfig)
+    profiled = run.read("profile", ProfileResult)
+    return ReportData(
+        config=config,
+        manifest=run.manifest,
+        data=run.read("data", DataResult),
+        teacher=run.read("teacher", TeacherResult),
+        ranked=run.read("rank_check", RankCheckResult) if config.rank_check.students else None,
+        found=run.read("search", SearchResult),
+        played=run.read("tournament", TournamentResult),
+        tuned=run.read("tune", TuneResult),
+        distilled=run.read("distill", DistillResult),
+        pruned=run.read("prune", PruneResult) if config.prune.enabled else None,
+        converted=run.read("export", ConvertResult),
+        fine_tuned=run.read("qat", QatResult) if config.qat.mode != "never" else None,
+        profiled=profiled,
+        samples_ms=_samples(run, profiled),
+        tested=tested,
+        devices=devices,
+    )
+
+
+def _samples(run: RunDir, profiled: ProfileResult) -> dict[str, list[float]]:
+    """Of the teacher's file and the student's default one."""
+    samples = json.loads(run.path("profile", "samples_ms.json").read_text(encoding="utf-8"))
+    return {"teacher": samples["teacher"], "student": samples[profiled.default]}

@@ -1,0 +1,109 @@
+"""What samples of a latency say, and how surely: percentiles with bounds, drift, and the ratio of two models.
+
+Standard library and numpy only: a bundle's profile.py holds this file's text.
+
+A percentile is given only where the sample supports it, by MLPerf LoadGen's early-stopping rule at 99 %
+confidence (loadgen/early_stopping.cc): p90 needs 64 samples, p95 130, p99 662.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+PERCENTILES = (50.0, 90.0, 95.0, 99.0)
+_RESAMPLES, _AT_ONCE = 2000, 100
+
+
+def samples_needed(percent: float, confidence: float = 0.99) -> int:
+    """The smallest n with P[Binomial(n, 1 - p) <= 1] <= 1 - confidence."""
+    tail = 1 - percent / 100
+    n = 2
+    while (1 - tail) ** n + n * tail * (1 - tail) ** (n - 1) > 1 - confidence:
+        n += 1
+    return n
+
+
+def percentile(samples: Sequence[float], percent: float) -> float | None:
+    """The sample at rank ceil(n p), or None where n is too small to support it."""
+    if len(samples) < samples_needed(percent):
+        return None
+    return sorted(samples)[math.ceil(len(samples) * percent / 100) - 1]
+
+
+def supported_percentiles(samples: Sequence[float]) -> dict[str, float]:
+    """The supported percentiles by name: `p50_ms`, …"""
+    found = {f"p{percent:g}_ms": percentile(samples, percent) for percent in PERCENTILES}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def bound_ranks(n: int, percent: float, confidence: float = 0.95) -> tuple[int, int] | None:
+    """Ranks, from 1, of the two samples that hold the true percentile between them; None where n is too small.
+
+    The number of samples below the p-quantile is Binomial(n, p), whatever the distribution; each side is missed with
+    probability (1 - confidence) / 2 at most (David and Nagaraja, Order Statistics, 3rd edition, section 7.1).
+    """
+    p, k = percent / 100, np.arange(n + 1)
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
+    log_choices = factorials[n] - factorials - factorials[::-1]
+    cumulative = np.cumsum(np.exp(log_choices + k * math.log(p) + (n - k) * math.log1p(-p)))  # P[K <= k]
+    missed = (1 - confidence) / 2
+    low = int(np.searchsorted(cumulative, missed, side="right"))  # the largest l with P[K <= l - 1] <= missed
+    high = int(np.searchsorted(cumulative, 1 - missed)) + 1  # the smallest u with P[K <= u - 1] >= 1 - missed
+    return (low, high) if low >= 1 and high <= n else None
+
+
+def describe_samples(samples: Sequence[float]) -> dict[str, Any]:
+    """n, mean, extremes, CV and the supported percentiles, each with its 95 % bounds; no sample is left out.
+
+    The bounds take the calls for independent; the spread between processes says what that leaves out.
+    """
+    values, found = np.asarray(samples), supported_percentiles(samples)
+    ordered, bounds = sorted(samples), {}
+    for percent in PERCENTILES:
+        ranks = bound_ranks(len(ordered), percent)
+        if f"p{percent:g}_ms" in found and ranks is not None:
+            bounds[f"p{percent:g}_ms"] = (ordered[ranks[0] - 1], ordered[ranks[1] - 1])
+    return {
+        "n": len(ordered),
+        "mean_ms": float(values.mean()),
+        "min_ms": ordered[0],
+        "max_ms": ordered[-1],
+        "cv": float(values.std(ddof=1) / values.mean()) if len(ordered) > 1 else 0.0,
+        "percentiles": found,
+        "bounds": bounds,
+    }
+
+
+def ratio_of_medians(
+    slow: Sequence[float], fast: Sequence[float], seed: int, turn: int = 10
+) -> tuple[float, tuple[float, float]]:
+    """The ratio of typical times (the median turn's median) and its 95 % interval, by a bootstrap over paired turns.
+
+    The interval holds what varied within this measurement, not between processes or days.
+    """
+    turns = min(len(slow), len(fast)) // turn
+    pairs = np.stack([np.asarray(s[: turns * turn]).reshape(turns, turn) for s in (slow, fast)])
+    medians = np.median(pairs, axis=2)  # a median a turn keeps the bootstrap honest about slow moments
+    rng, ratios = np.random.default_rng(seed), []
+    for _ in range(_RESAMPLES // _AT_ONCE):
+        drawn = rng.integers(0, turns, (_AT_ONCE, turns))
+        ratios.append(np.median(medians[0][drawn], axis=1) / np.median(medians[1][drawn], axis=1))
+    typical = np.median(medians, axis=1)
+    low, high = np.quantile(np.concatenate(ratios), [0.025, 0.975])
+    return float(typical[0] / typical[1]), (float(low), float(high))
+
+
+def drift(samples: Sequence[float], seed: int = 0, turn: int = 10) -> tuple[float, tuple[float, float]] | None:
+    """By how much the last third is slower than the first, and the 95 % interval; None below three turns each."""
+    third = len(samples) // 3 // turn * turn
+    if third < 3 * turn:
+        return None
+    change, (low, high) = ratio_of_medians(samples[-third:], samples[:third], seed, turn)
+    return change - 1, (low - 1, high - 1)
+
+
+def spread(values: Sequence[float]) -> float:
+    """The range of the processes' figures over their median."""
+    return float((max(values) - min(values)) / np.median(values))

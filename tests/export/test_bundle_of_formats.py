@@ -1,0 +1,90 @@
+"""A bundle of several formats, its default 8-bit; those for ONNX Runtime behind the interface for images."""
+
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from export.predict import predict
+from export.probes import open_model
+from export.reading import open_bundle
+from export.sessions import open_session, to_pixels
+from export.verify import verify
+from pipeline.errors import ExportError
+
+
+@pytest.fixture(scope="module")
+def images(image_student):
+    """Validation images on the grid of bytes, float32 [N, C, H, W] in [0, 1]."""
+    given = image_student.splits.validation.images[:24].clamp(0, 1).numpy()
+    return np.ascontiguousarray((to_pixels(given) / np.float32(255)).transpose(0, 3, 1, 2))
+
+
+def test_every_format_takes_the_image_and_answers_as_the_same_format_without(bundle_of_formats, image_student, images):
+    models = bundle_of_formats.bundle.models
+    for name in ("fp32", "fp16", "int8"):
+        model = models[name]
+        session = open_session(bundle_of_formats.folder / model.file)
+        assert session.get_inputs()[0].type == "tensor(uint8)"
+        assert [output.name for output in session.get_outputs()] == ["probabilities", "logits"]
+        logits = session.run(["logits"], {"image": to_pixels(images)})[0]
+        assert open_model(bundle_of_formats.folder, model)(images) == pytest.approx(logits, abs=1e-6)
+        assert model.interface == "image"
+    raw = open_session(image_student.path).run(["logits"], {"images": images})[0]
+    assert open_model(bundle_of_formats.folder, models["fp32"])(images) == pytest.approx(raw, abs=1e-5)
+
+
+def test_a_format_of_two_files_travels_whole(bundle_of_formats, copy_of, image_student, images):
+    """Another runtime's takes floats, whatever the interface of the others."""
+    if "openvino" not in bundle_of_formats.bundle.models:
+        pytest.skip("openvino is not installed")
+    model = bundle_of_formats.bundle.models["openvino"]
+    assert model.interface == "raw"
+    assert model.bytes == sum(
+        (bundle_of_formats.folder / f"model.openvino{s}").stat().st_size for s in (".xml", ".bin")
+    )
+    raw = open_session(image_student.path).run(["logits"], {"images": images})[0]
+    assert open_model(bundle_of_formats.folder, model)(images) == pytest.approx(raw, abs=1e-4)
+    folder = copy_of(bundle_of_formats)
+    (folder / "model.openvino.bin").unlink()
+    assert verify(folder).problems == ("model.openvino.bin is missing",)
+
+
+def test_a_file_that_is_a_program_runs_for_a_known_signer_alone(bundle_of_formats):
+    entry = bundle_of_formats.bundle.models["fp32"]
+    program = entry.model_copy(update={"file": "model.executorch.pte", "format": "executorch", "runtime": "executorch"})
+    with pytest.raises(ExportError, match="is a program; give --public-key"):
+        open_model(bundle_of_formats.folder, program)
+
+
+def test_verify_reruns_each_format(bundle_of_formats):
+    verdict = verify(bundle_of_formats.folder)
+    assert verdict.problems == ()
+    for file in ("model.onnx", "model.fp16.onnx", "model.int8.onnx"):
+        assert any(fact.startswith(f"{file}: logits within") for fact in verdict.facts)
+
+
+def test_predict_and_run_py_take_the_8_bit_default(bundle_of_formats, images, tmp_path):
+    for name in ("a.npy", "b.npy"):
+        np.save(tmp_path / name, images["ab".index(name[0])].transpose(1, 2, 0))
+    paths = [str(tmp_path / name) for name in ("a.npy", "b.npy")]
+    with open_bundle(bundle_of_formats.folder) as opened:
+        default, chosen = predict(opened, paths), predict(opened, paths, "int8")
+        others = predict(opened, paths, "fp32")
+    assert default == chosen
+    assert [a.probability for a in default] != [a.probability for a in others]
+    command = [sys.executable, "-I", str(bundle_of_formats.folder / "run.py"), *paths]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert said.splitlines() == [f"{path}: {answer.label}" for path, answer in zip(paths, default, strict=True)]
+
+
+def test_a_format_in_anothers_place_is_found(bundle_of_formats, copy_of):
+    from export.manifest import MANIFEST, manifest_bytes
+
+    folder = copy_of(bundle_of_formats)
+    shutil.copyfile(folder / "model.fp16.onnx", folder / "model.int8.onnx")
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
+    (folder / MANIFEST).write_bytes(manifest_bytes(files))
+    assert any("the model int8 has" in problem for problem in verify(folder).problems)

@@ -1,0 +1,215 @@
+"""OpenVINO's, ExecuTorch's and ONNX Runtime's GPU forms: the same function as the fp32 file, or a reason and a way."""
+
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from export.config import ExecutorchConfig, ExportConfig
+from export.formats import FORMATS
+from export.formats.base import Source
+from export.formats.providers import CUDA, TENSORRT, nodes_by_provider, open_on
+from export.sessions import open_session, runner
+from export.to_onnx import to_onnx
+from pipeline.errors import ExportError
+
+FP32 = ("openvino", "executorch")
+SMALLER = ("openvino_fp16", "openvino_int8")
+GPU = ("cuda_fp32", "cuda_fp16", "ort_tensorrt_fp16", "ort_tensorrt_int8")
+SPACES = ("resnet", "vit", "text_transformer")
+
+
+@pytest.fixture(scope="module")
+def sources(small_space, make_task_for, make_split, tmp_path_factory):
+    made = {}
+
+    def source(name):
+        if name not in made:
+            space = small_space(name)
+            task = make_task_for(space)
+            student = space.build(list(space.all_architectures())[-1], task).eval()
+            path = tmp_path_factory.mktemp(name) / "student.onnx"
+            path.write_bytes(to_onnx(student, task.input_shape, 20, task.vocab_size))
+            made[name] = Source(path, student, task, make_split(task, 40).images.numpy())
+        return made[name]
+
+    return source
+
+
+@pytest.fixture(scope="module")
+def opened(sources, tmp_path_factory):
+    """(format, space) to the source, the files and a run of them; skips where the library is not here."""
+    made = {}
+
+    def build(name, space):
+        form = FORMATS[name](ExportConfig())
+        if form.missing():
+            pytest.skip(form.missing())
+        if (name, space) not in made:
+            source, folder = sources(space), tmp_path_factory.mktemp(name)
+            files = form.build(source)
+            for suffix, data in files.items():
+                (folder / f"student.{name}{suffix}").write_bytes(data)
+            made[name, space] = source, files, form.open(folder / f"student.{name}{form.suffix}", 1)
+        return made[name, space]
+
+    return build
+
+
+def inputs_of(source):
+    """Any batch, and of text any length."""
+    yield from (source.calibration[:count] for count in (1, 7, 40))
+    if source.task.kind == "text":
+        yield from (source.calibration[:3, :5], source.calibration[:1, :1])
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("name", FP32)
+def test_an_fp32_form_gives_torchs_logits_for_any_batch_and_length(opened, name, space):
+    source, files, run = opened(name, space)
+    assert next(iter(files)) == FORMATS[name].suffix
+    with torch.inference_mode():
+        for inputs in inputs_of(source):
+            expected = source.network(torch.from_numpy(inputs)).numpy()
+            assert run(inputs) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("space", ["resnet", "text_transformer"])
+@pytest.mark.parametrize("name", SMALLER)
+def test_a_smaller_form_is_near_fp32_and_not_the_same(opened, name, space):
+    source, files, run = opened(name, space)
+    expected = runner(source.onnx)(source.calibration)
+    found = run(source.calibration)
+    spread = np.sqrt(((expected - expected.mean(1, keepdims=True)) ** 2).mean())
+    assert 0 < np.abs(found - expected).max() < (0.02 if name.endswith("fp16") else 0.3) * max(spread, 1.0)
+    assert len(files[".bin"]) < (0.55 if name.endswith("fp16") else 0.8) * len(opened("openvino", space)[1][".bin"])
+
+
+def test_openvino_computes_in_fp32_on_the_threads_asked_for(opened, monkeypatch, tmp_path):
+    _, files, _ = opened("openvino", "resnet")
+    import openvino
+
+    given = []
+    compile_model = openvino.Core.compile_model
+    monkeypatch.setattr(openvino.Core, "compile_model", lambda *args: given.append(args) or compile_model(*args))
+    for suffix, data in files.items():
+        (tmp_path / f"model{suffix}").write_bytes(data)
+    FORMATS["openvino"](ExportConfig()).open(tmp_path / "model.xml", 2)
+    ((core, path, device, settings),) = given
+    compiled = compile_model(core, path, device, settings)
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
+    assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+
+
+def test_importing_openvino_sends_no_telemetry(opened):
+    opened("openvino", "resnet")
+    code = (
+        "import sys; from export.formats.openvino import load_openvino; load_openvino(); "
+        "assert not [name for name in sys.modules if name.startswith('openvino_telemetry')]; "
+        "from openvino.tools.ovc import telemetry_utils as used; print(used.tm.__name__)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert told.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
+
+
+@pytest.mark.parametrize("name", ["openvino", "executorch"])
+def test_a_damaged_file_is_refused_in_one_sentence(opened, name, tmp_path):
+    opened(name, "resnet")
+    path = tmp_path / f"model{FORMATS[name].suffix}"
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(ExportError, match=f"refuses {path.name}: .+") as caught:
+        FORMATS[name](ExportConfig()).open(path, 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_executorch_plans_memory_for_one_example_where_that_is_asked_for(opened, sources, tmp_path):
+    opened("executorch", "resnet")
+    source = sources("resnet")
+    form = FORMATS["executorch"](ExportConfig(executorch=ExecutorchConfig(max_batch=1)))
+    path = tmp_path / "model.pte"
+    path.write_bytes(form.build(source)[".pte"])
+    assert form.open(path, 1)(source.calibration) == pytest.approx(runner(source.onnx)(source.calibration), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", [*FP32, *SMALLER])
+def test_without_its_library_a_format_is_missing_with_the_way_to_get_it(monkeypatch, name):
+    library = name.split("_")[0]
+    for module in [m for m in sys.modules if m.split(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, library, None)
+    reason = FORMATS[name](ExportConfig()).missing()
+    assert "does not import" in reason
+    assert f"pip install 'edgestill[{library}]'" in reason
+
+
+# ONNX Runtime's GPU providers
+
+
+@pytest.mark.parametrize("name", GPU)
+def test_a_provider_that_is_not_here_is_missing_with_the_way_to_get_it(name):
+    form = FORMATS[name](ExportConfig())
+    if form.provider in onnxruntime.get_available_providers():
+        pytest.skip(f"this onnxruntime has {form.provider}")
+    assert form.missing().startswith(f"onnxruntime {onnxruntime.__version__} has no {form.provider} here; on a machine")
+    assert "pip install 'edgestill[gpu]'" in form.missing()
+
+
+@pytest.mark.parametrize("provider", [CUDA, TENSORRT])
+def test_a_session_that_fell_back_to_the_cpu_is_no_session(sources, provider, capfd):
+    """ONNX Runtime itself only warns."""
+    if torch.cuda.is_available() and provider in onnxruntime.get_available_providers():
+        pytest.skip("the provider may load here")
+    with pytest.raises(ExportError, match=f"{provider} .* did not load.*fell back to CPUExecutionProvider"):
+        open_on(provider, sources("resnet").onnx.read_bytes(), 1)
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", GPU)
+def test_a_provider_that_is_listed_and_does_not_load_is_missing(monkeypatch, name):
+    """As with onnxruntime-gpu where CUDA's libraries are not."""
+    if torch.cuda.is_available():
+        pytest.skip("the provider may load here")
+    form = FORMATS[name](ExportConfig())
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [form.provider, "CPUExecutionProvider"])
+    assert "did not load, so that ONNX Runtime fell back to CPUExecutionProvider" in form.missing()
+    assert "pip install 'edgestill[gpu]'" in form.missing()
+
+
+def test_a_provider_that_leaves_the_layers_to_the_cpu_is_refused(sources, monkeypatch):
+    def on_the_cpu(provider, model, threads):
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr("export.formats.providers.open_on", on_the_cpu)
+    source = sources("resnet")
+    convolutions = Counter(node.op_type for node in _graph(source.onnx).node)["Conv"]
+    with pytest.raises(ExportError, match=rf"leaves .*{convolutions} .*Conv.* of student\.onnx to the CPU"):
+        FORMATS["cuda_fp32"](ExportConfig()).open(source.onnx, 1)
+
+
+def test_every_node_is_counted_at_its_provider(sources):
+    source = sources("resnet")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = onnxruntime.InferenceSession(str(source.onnx), options, providers=["CPUExecutionProvider"])
+    assert nodes_by_provider(session) == {"CPUExecutionProvider": Counter(n.op_type for n in _graph(source.onnx).node)}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", GPU)
+def test_a_real_provider_gives_the_files_logits(opened, name):
+    source, files, run = opened(name, "resnet")
+    expected = open_session(files[".onnx"]).run(None, {"images": source.calibration})[0]
+    assert run(source.calibration) == pytest.approx(expected, abs=0.05 * np.abs(expected).max())
+
+
+def _graph(path):
+    import onnx
+
+    return onnx.load(path).graph

@@ -1,0 +1,88 @@
+"""The bill of materials: valid by CycloneDX's own schema, whole, and the same every time."""
+
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+import sys
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.spdx import is_expression, is_supported_id
+from cyclonedx.validation.json import JsonStrictValidator
+from packaging.utils import canonicalize_name
+
+from export.sbom import sbom_bytes
+
+MODELS = {"model.onnx": b"a model", "model.int8.onnx": b"another"}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return sbom_bytes("digits", "2025-01-01T00:00:00+00:00", "CC-BY-4.0", MODELS)
+
+
+@pytest.fixture(scope="module")
+def sbom(data):
+    return json.loads(data)
+
+
+def test_it_is_valid_by_the_schema_of_its_version(data):
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(data.decode()) is None
+    spoilt = json.loads(data) | {"components": [{"name": "no type"}]}
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(spoilt)) is not None
+
+
+def test_every_distribution_of_the_environment_is_in_it_with_its_version(sbom):
+    installed = {canonicalize_name(d.metadata["Name"]): d.version for d in importlib.metadata.distributions()}
+    assert {canonicalize_name(c["name"]): c["version"] for c in sbom["components"]} == installed
+    torch = next(c for c in sbom["components"] if c["name"] == "torch")
+    assert torch["purl"].startswith("pkg:pypi/torch@")
+
+
+def test_licences_are_of_spdx_where_they_can_be(sbom):
+    licences = {c["name"]: c.get("licenses", []) for c in sbom["components"]}
+    assert licences["edgestill"][0] == {"license": {"id": "Apache-2.0"}}
+    for found in (found for entries in licences.values() for found in entries):
+        if "expression" in found:
+            assert is_expression(found["expression"])
+        elif "id" in found["license"]:
+            assert is_supported_id(found["license"]["id"])
+        else:
+            assert 0 < len(found["license"]["name"]) <= 100
+    named = sum("license" in entries[0] and "name" in entries[0]["license"] for entries in licences.values() if entries)
+    assert named < len(licences) / 8
+
+
+def test_the_model_files_are_in_it_by_their_digests(sbom):
+    model = sbom["metadata"]["component"]
+    assert model["type"] == "machine-learning-model"
+    assert model["licenses"] == [{"license": {"id": "CC-BY-4.0"}}]
+    found = {c["name"]: c["hashes"] for c in model["components"]}
+    assert found == {
+        name: [{"alg": "SHA-256", "content": hashlib.sha256(content).hexdigest()}] for name, content in MODELS.items()
+    }
+
+
+def test_dependencies_are_those_that_the_distributions_declare(sbom):
+    depends = {d["ref"]: d.get("dependsOn", []) for d in sbom["dependencies"]}
+    refs = {canonicalize_name(c["name"]): c["bom-ref"] for c in sbom["components"]}
+    assert refs["numpy"] in depends[refs["edgestill"]]
+    assert refs["pytest"] not in depends[refs["edgestill"]]  # of an extra
+    assert set(depends) >= set(refs.values())
+
+
+def test_it_is_the_same_in_another_process_and_another_for_another_model(data):
+    models = dict(reversed(MODELS.items()))
+    script = f"""
+import hashlib
+from export.sbom import sbom_bytes
+data = sbom_bytes("digits", "2025-01-01T00:00:00+00:00", "CC-BY-4.0", {models!r})
+print(hashlib.sha256(data).hexdigest())
+other = sbom_bytes("digits", "2025-01-01T00:00:00+00:00", "CC-BY-4.0", {{"model.onnx": b"b"}})
+print(hashlib.sha256(other).hexdigest())"""
+    environment = {"PYTHONHASHSEED": "7", "PYTHONPATH": ":".join(sys.path)}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    same, other = done.stdout.split()
+    assert same == hashlib.sha256(data).hexdigest() != other

@@ -1,0 +1,137 @@
+"""verify, predict, sign, keygen and bundle export, on the bundle of a whole run."""
+
+import json
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.cli import _guarded
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs the command in this process and gives exit code, output and errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = _guarded([str(argument) for argument in arguments], debug=False)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def bundle(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(finished_run / "bundle", tmp_path / "copy"))
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    np.save(tmp_path / "image.npy", np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8))
+    return tmp_path / "image.npy"
+
+
+def test_what_the_run_shipped_is_verified_by_the_digest_that_it_shows(
+    finished_run: Path, edgestill, call: Call
+) -> None:
+    shown = edgestill("show", str(finished_run)).stdout
+    digest = next(line.split()[1] for line in shown.splitlines() if line.startswith("digest"))
+    code, said, _ = call("verify", finished_run / "bundle", "--digest", digest)
+    assert code == 0
+    assert digest in said
+    assert "model.onnx: logits within" in said
+    assert said.splitlines()[-1].endswith("as it was shipped")
+
+
+def test_a_difference_is_told_in_plain_lines_and_exits_with_one(bundle: Path, call: Call) -> None:
+    (bundle / "labels.txt").write_text("mine")
+    (bundle / "extra.txt").write_text("")
+    code, said, _ = call("verify", bundle)
+    assert code == 1
+    assert [line for line in said.splitlines() if line.startswith("differs: ")] == [
+        f"differs: labels.txt has 4 bytes; the manifest says {len(''.join(f'{k}' + chr(10) for k in range(10)))}",
+        "differs: extra.txt does not belong to it: the manifest does not list it",
+    ]
+
+
+@pytest.mark.parametrize("command", [["verify"], ["predict", "image.png"], ["bundle", "export", "--out", "b.zip"]])
+def test_the_users_mistakes_exit_with_two(command: list[str], tmp_path: Path, call: Call, finished_run: Path) -> None:
+    name, *rest = command if command[0] != "bundle" else ["bundle export", *command[2:]]
+    for path, words in ((tmp_path / "nothing", "there is no bundle"), (finished_run, "is a run; its bundle is")):
+        code, _, error = call(*name.split(), path, *rest)
+        assert code == 2
+        assert words in error
+        assert error.count("\n") == 1
+
+
+def test_predict_says_what_run_py_says_with_probabilities(
+    finished_run: Path, image: Path, call: Call, edgestill
+) -> None:
+    import subprocess
+    import sys
+
+    bundle = finished_run / "bundle"
+    script = subprocess.run([sys.executable, bundle / "run.py", image], capture_output=True, text=True, check=True)
+    code, said, _ = call("predict", bundle, image)
+    assert code == 0
+    label, probability = said.split()
+    assert label == script.stdout.strip()
+    code, said, _ = call("predict", bundle, image, image, "--json")
+    first, second = json.loads(said)
+    assert first == second
+    assert first["label"] == label
+    assert first["probability"] == pytest.approx(float(probability), abs=1e-4)
+    assert sum(k["probability"] for k in first["classes"]) == pytest.approx(1)
+    assert max(first["classes"], key=lambda k: k["probability"])["label"] == label
+
+
+def test_predict_refuses_a_bundle_that_was_altered(bundle: Path, image: Path, call: Call) -> None:
+    data = bytearray((bundle / "model.onnx").read_bytes())
+    data[100] ^= 1
+    (bundle / "model.onnx").write_bytes(data)
+    code, said, error = call("predict", bundle, image)
+    assert (code, said) == (2, "")
+    assert error == "error: model.onnx was altered: its SHA-256 is not the manifest's\n"
+
+
+def test_a_signed_bundle_goes_through_a_zip_and_is_verified_by_the_public_key(
+    bundle: Path, tmp_path: Path, call: Call
+) -> None:
+    assert call("keygen", tmp_path / "ours")[0] == 0
+    assert stat.S_IMODE((tmp_path / "ours.pem").stat().st_mode) == 0o600
+    assert call("sign", bundle, "--key", tmp_path / "ours.pem")[0] == 0
+    assert call("bundle", "export", bundle, "--out", tmp_path / "b.zip")[0] == 0
+    code, said, _ = call("verify", tmp_path / "b.zip", "--public-key", tmp_path / "ours.pub.pem")
+    assert code == 0
+    assert "the one that was given" in said
+    call("keygen", tmp_path / "theirs")
+    assert call("verify", tmp_path / "b.zip", "--public-key", tmp_path / "theirs.pub.pem")[0] == 1
+    code, _, error = call("verify", tmp_path / "b.zip", "--public-key", tmp_path / "ours.pem")
+    assert code == 2
+    assert "no public key" in error
+
+
+def test_a_key_is_never_overwritten(tmp_path: Path, call: Call) -> None:
+    call("keygen", tmp_path / "ours")
+    kept = (tmp_path / "ours.pem").read_bytes()
+    code, _, error = call("keygen", tmp_path / "ours")
+    assert code == 2
+    assert "exists already" in error
+    assert (tmp_path / "ours.pem").read_bytes() == kept
+
+
+def test_two_exports_are_equal_and_an_unknown_format_is_named(bundle: Path, tmp_path: Path, call: Call) -> None:
+    for kind in ("zip", "oci-layout"):
+        for name in ("one", "two"):
+            assert call("bundle", "export", bundle, "--format", kind, "--out", tmp_path / f"{name}.{kind}")[0] == 0
+        assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
+    code, _, error = call("bundle", "export", bundle, "--format", "rar", "--out", tmp_path / "b")
+    assert code == 2
+    assert "unknown 'rar'" in error
