@@ -63,7 +63,8 @@ def main() -> None:
         own = copy.deepcopy(student)
         recipe = make_recipe(DistillConfig.model_validate({"methods": parse_recipe(label)}).methods)
         start = time.perf_counter()
-        _prepare(recipe, Context(task, teacher, own, train, reference, _CPU, 0, _shipping(recipe, own)))
+        told = Context(task, teacher, own, train, reference, _CPU, 0, _shipping(recipe, own), recipe.look_at_teacher)
+        _prepare(recipe, told)
         print(f"{label}: preparation {time.perf_counter() - start:.2f} s")
         epochs[label] = _epoch(own, recipe, train, arguments)
     taken: dict[str, list[float]] = {label: [] for label in epochs}
