@@ -35,7 +35,7 @@ from torch.ao.quantization import _equalize as equalisation
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.data import Batch
-from pipeline.errors import FailedError
+from pipeline.errors import FailedError, first_line
 from pipeline.network import Classifier, look
 
 _RELU = (F.relu, F.relu_, torch.relu, "relu", "relu_")
@@ -139,7 +139,7 @@ def _trace(network: nn.Module) -> fx.GraphModule:
     try:
         return fx.symbolic_trace(network)
     except Exception as error:  # whatever the network's own code does with a proxy
-        raise FakeQuantError(f"the student cannot be traced: {(str(error).splitlines() or [''])[0]}") from error
+        raise FakeQuantError(f"the student cannot be traced: {first_line(error)}") from error
 
 
 def _activated_by(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:

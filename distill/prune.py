@@ -28,7 +28,7 @@ from distill.config import PruneConfig
 from distill.narrow import changed_widths, narrow
 from pipeline import nni_compat
 from pipeline.data import Batch
-from pipeline.errors import FailedError
+from pipeline.errors import FailedError, first_line
 from pipeline.network import Classifier, look
 
 TOLERANCE = 0.05  # of the wanted number of parameters
@@ -106,7 +106,7 @@ def _trace(network: nn.Module, example: Tensor) -> fx.GraphModule:
     try:
         graph = fx.symbolic_trace(network)
     except Exception as error:  # whatever the network's own code does with a proxy
-        raise PruningError(f"the student cannot be traced: {(str(error).splitlines() or [''])[0]}") from error
+        raise PruningError(f"the student cannot be traced: {first_line(error)}") from error
     ShapeProp(graph).propagate(example)
     return graph
 

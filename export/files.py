@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.errors import BundleError
+from pipeline.errors import BundleError, first_line
 
 MAX_FILES = 100
 MAX_TOTAL_BYTES = 2**30  # of all files together
@@ -121,7 +121,7 @@ def _from_zip(data: bytes) -> dict[str, bytes]:
                 raise BundleError(problems)
             files = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     except _ZIP_ERRORS as error:
-        raise BundleError([f"the zip is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}"]) from None
+        raise BundleError([f"the zip is damaged: {first_line(error, type(error).__name__)}"]) from None
     if zip_bytes(files) != data:
         raise BundleError(["the zip is not the one that `edgestill bundle export` writes: its container was altered"])
     return files

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from export.files import read_regular
-from pipeline.errors import BundleError
+from pipeline.errors import BundleError, first_line
 
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_ELEMENTS = 2**28  # of any tensor that the graph computes for one input; 1 GiB in fp32
@@ -170,7 +170,7 @@ def _refused_by_onnx(model: Any) -> str | None:
         onnx.checker.check_model(model)
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception as error:  # the checker's and the inference's kinds share no base
-        return f"is refused by ONNX's own checker: {(str(error).strip().splitlines() or ['no reason'])[0][:200]}"
+        return f"is refused by ONNX's own checker: {first_line(error, 'no reason')[:200]}"
     values = (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
     for value in values:
         size = math.prod(max(1, side.dim_value) for side in value.type.tensor_type.shape.dim)

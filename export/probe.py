@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from export.sessions import OUTPUT, feed, open_session
-from pipeline.errors import ExportError
+from pipeline.errors import ExportError, first_line
 from pipeline.timing import Timing, TimingConfig, time_interleaved
 
 
@@ -33,7 +33,7 @@ def _call(name: str, data: bytes, settings: ProbeSettings) -> Callable[[], objec
     try:
         session = open_session(data, settings.threads)
     except Exception as error:  # the runtime's own kinds, which share no base
-        raise ExportError(f"ONNX Runtime refuses {name}: {(str(error).splitlines() or [''])[0]}") from error
+        raise ExportError(f"ONNX Runtime refuses {name}: {first_line(error)}") from error
     given = session.get_inputs()[0]
     if given.type == "tensor(int64)":
         inputs = feed(np.ones((settings.batch, settings.length), np.int64))

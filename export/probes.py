@@ -10,7 +10,7 @@ import numpy as np
 
 from export.config import ExportConfig
 from export.formats import FORMATS, Run
-from pipeline.errors import BundleError, ExportError
+from pipeline.errors import BundleError, ExportError, first_line
 from pipeline.task import PADDING, Task
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def read_probes(data: bytes, bundle: "Bundle") -> dict[str, np.ndarray]:
     try:
         found: dict[str, np.ndarray] = load(data)
     except Exception as error:  # the library's own kind, and whatever a hostile header leads to
-        raise BundleError([f"{PROBES} cannot be read: {(str(error).splitlines() or ['damaged'])[0][:200]}"]) from None
+        raise BundleError([f"{PROBES} cannot be read: {first_line(error, 'damaged')[:200]}"]) from None
     task, inputs = bundle.task, found.get(INPUTS)
     kind = np.float32 if task.kind == "image" else np.int64
     if inputs is None or inputs.dtype != kind or inputs.shape[1:] != task.input_shape or not len(inputs):
@@ -104,4 +104,4 @@ def open_model(folder: Path, model: "BundleModel", trusted: bool = False, thread
 
 
 def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error, type(error).__name__)[:200]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from export.sessions import feed
-from pipeline.errors import ExportError
+from pipeline.errors import ExportError, first_line
 
 METHODS = ("minmax", "entropy", "percentile")
 _BATCH = 32  # the histograms keep every activation of a batch
@@ -83,7 +83,7 @@ def quantize(source: Path, examples: np.ndarray, method: str, percentile: float,
                 },
             )
         except Exception as error:  # the quantiser's own kinds, which share no base
-            raise ExportError(f"the quantiser refuses the network: {(str(error).splitlines() or [''])[0]}") from error
+            raise ExportError(f"the quantiser refuses the network: {first_line(error)}") from error
         return _finished(target)
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from export.manifest import SIGNATURE, canonical, first_problem
 from export.strict_json import parse_json
-from pipeline.errors import BundleError, ConfigError
+from pipeline.errors import BundleError, ConfigError, first_line
 from pipeline.frozen import Frozen
 
 if TYPE_CHECKING:
@@ -126,4 +126,4 @@ def _encoded(data: bytes) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+    return first_line(error, type(error).__name__)[:120]

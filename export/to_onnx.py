@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from export.sessions import INPUT, MASK, OUTPUT, TOKENS
-from pipeline.errors import ExportError
+from pipeline.errors import ExportError, first_line
 from pipeline.task import PADDING
 
 
@@ -46,7 +46,7 @@ def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_
             assert program is not None
             model = _stripped(program.model_proto)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ExportError(f"the network has no ONNX form: {(str(error).splitlines() or [''])[0]}") from error
+        raise ExportError(f"the network has no ONNX form: {first_line(error)}") from error
     try:
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from pipeline.errors import ExportError
+from pipeline.errors import ExportError, first_line
 
 MAJORS = (10, 11)
 HOW_TO_GET = "on a machine with an NVIDIA GPU: a CUDA build of torch, and `pip install 'edgestill[tensorrt]'`"
@@ -37,7 +37,7 @@ def load_tensorrt() -> ModuleType:
     try:
         import tensorrt
     except (ImportError, OSError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error, type(error).__name__)
         raise ExportError(f"TensorRT does not import here ({reason}); {HOW_TO_GET}") from error
     found: ModuleType = tensorrt
     if major_version(found) not in MAJORS:

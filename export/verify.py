@@ -10,7 +10,7 @@ from export.interface import describe_input, describe_output
 from export.onnx_gate import check_onnx_bytes
 from export.probes import INPUTS, PROBES, TOLERANCE, open_model, read_probes
 from export.reading import OpenedBundle, open_bundle
-from pipeline.errors import BundleError, ExportError
+from pipeline.errors import BundleError, ExportError, first_line
 
 
 class Verdict(NamedTuple):
@@ -99,7 +99,7 @@ def _rerun(opened: OpenedBundle) -> Iterator[tuple[str | None, str | None]]:
         try:
             found = np.asarray(run(probes[INPUTS]))
         except Exception as error:  # the runtimes' own kinds, which share no base
-            yield f"{model.file} does not run on the probe inputs: {(str(error).splitlines() or [''])[0][:200]}", None
+            yield f"{model.file} does not run on the probe inputs: {first_line(error)[:200]}", None
             continue
         yield _compared(model.file, model.precision, found, probes[model.format])
 

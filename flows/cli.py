@@ -274,7 +274,7 @@ def _guarded(arguments: list[str], debug: bool) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    from pipeline.errors import EdgestillError
+    from pipeline.errors import EdgestillError, first_line
 
     if isinstance(error, EdgestillError):
         return str(error)
@@ -284,8 +284,7 @@ def _sentence(error: Exception) -> str:
         )
     if isinstance(error, OSError):
         return f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
-    text = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {text} (this is our mistake; --debug shows where)"
+    return f"{type(error).__name__}: {first_line(error)} (this is our mistake; --debug shows where)"
 
 
 def _start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None) -> None:

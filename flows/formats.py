@@ -14,7 +14,7 @@ from export.parity import measure_parity, require_fp16_parity
 from export.result import Absent, ConvertedModel
 from flows.stage import Stage
 from pipeline.data import ImageSplit, Splits
-from pipeline.errors import EdgestillError, ExportError
+from pipeline.errors import EdgestillError, ExportError, first_line
 from pipeline.metrics import Metrics, metrics_of
 from pipeline.rundir import file_digest
 
@@ -88,31 +88,24 @@ def try_format(
     folder: str = "export",
     fp32: Path | None = None,
 ) -> ConvertedModel | str:
-    """As `build_format`, or why it could not be made: the other formats are still to come."""
-    try:
-        return build_format(stage, form, source, splits, expected, folder=folder, fp32=fp32)
-    except EdgestillError as error:
-        return str(error)
-    except Exception as error:  # a format's library has kinds of its own
-        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
-def build_format(
-    stage: Stage,
-    form: Format,
-    source: Source,
-    splits: Splits,
-    expected: Answers,
-    *,
-    folder: str = "export",
-    fp32: Path | None = None,
-) -> ConvertedModel:
-    """The format's best variant on validation, ties to the one nearest to fp32, written and measured.
+    """The format's best variant on validation, or why there is none: the other formats are still to come.
 
     Args:
         folder: the stage's that writes it.
         fp32: the file that it is compared with, where that is not the source's own.
     """
+    try:
+        return _build(stage, form, source, splits, expected, folder, fp32 or source.onnx)
+    except EdgestillError as error:
+        return str(error)
+    except Exception as error:  # a format's library has kinds of its own
+        return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _build(
+    stage: Stage, form: Format, source: Source, splits: Splits, expected: Answers, folder: str, fp32: Path
+) -> ConvertedModel:
+    """Every variant is tried, ties go to the one nearest to fp32; the best is written and measured."""
     config = stage.config.export
     with tempfile.TemporaryDirectory() as scratch:
         tried = [
@@ -132,7 +125,7 @@ def build_format(
     paths = [stage.run.write(folder, f"student.{form.name}{suffix}", data) for suffix, data in best.files.items()]
     task = splits.task
     parts = {"validation": splits.validation, "reference": splits.reference}
-    reference, run = FORMATS["fp32"](config).open(fp32 or source.onnx, 1), form.open(paths[0], 1)
+    reference, run = FORMATS["fp32"](config).open(fp32, 1), form.open(paths[0], 1)
     parity = measure_parity(reference, run, parts, task.input_shape, task.vocab_size)
     if form.precision == "fp16":
         require_fp16_parity(parity)

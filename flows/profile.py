@@ -15,7 +15,7 @@ from export.device_profile import Model, Settings, profile_files
 from export.profile_document import ProfileDocument
 from flows.report.device import render_profile
 from pipeline.checkpoint import write_atomic
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, first_line
 
 FP32, TEACHER = "fp32", "teacher"
 
@@ -103,7 +103,7 @@ def _problems_of_examples(path: Path) -> list[str]:
     try:
         examples = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        return [f"--inputs {path} is no .npy file of numbers: {(str(error).splitlines() or [''])[0]}"]
+        return [f"--inputs {path} is no .npy file of numbers: {first_line(error)}"]
     shape = getattr(examples, "shape", ())
     if len(shape) < 2 or 0 in shape:
         return [f"--inputs {path}: expected an array of at least one example, [N, ...], not {list(shape)}"]

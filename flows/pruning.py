@@ -16,10 +16,9 @@ from distill.narrow import narrow
 from distill.prune import PruningError, prune
 from distill.recipe import make_recipe
 from distill.result import DistillResult, PruneResult, TuneResult
-from distill.train import distill
 from distill.tune import with_hyperparameters
-from flows.stage import WEIGHTS, Stage, saved, saver, trained_teacher, unpruned_student
-from flows.stages import curve_csv, epoch_ticker
+from flows.stage import WEIGHTS, Stage, unpruned_student
+from flows.stages import curve_csv, taught
 from pipeline.checkpoint import read_weights, weights_bytes
 from pipeline.cost import Cost, measure_cost
 from pipeline.data import Splits
@@ -53,19 +52,7 @@ def prune_student(stage: Stage, distilled: DistillResult, tuned: TuneResult) -> 
     before = make_recipe(recipe.methods).deployable(copy.deepcopy(narrowed))
     before.load_state_dict(start)
     pruned = evaluate(before.to(stage.device), splits.validation, stage.device)
-    result = distill(
-        narrowed,
-        trained_teacher(stage, splits.task),
-        splits,
-        recipe,
-        seed=stage.seed("prune"),
-        device=stage.device,
-        observe=epoch_ticker(stage, config.epochs),
-        save=saver(stage, "prune"),
-        resume=saved(stage, "prune"),
-        compute=stage.compute,
-        start=start,
-    )
+    result = taught(stage, "prune", narrowed, splits, recipe, start)
     stage.run.write("prune", WEIGHTS, weights_bytes(result.student))
     stage.run.write("prune", "curve.csv", curve_csv(result.fitted.curve))
     return PruneResult(

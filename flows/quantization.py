@@ -12,7 +12,7 @@ from torch import nn
 from distill.config import DistillConfig
 from distill.fake_quant import FakeQuantError, fake_quantized, without_fake_quant
 from distill.result import DistillResult, TuneResult
-from distill.train import Distilled, distill
+from distill.train import Distilled
 from distill.tune import with_hyperparameters
 from export.calibration import calibration_examples
 from export.formats import FORMATS, Source
@@ -22,8 +22,8 @@ from export.to_onnx import to_onnx
 from flows.formats import answers_of, try_format
 from flows.heads import heads
 from flows.pruning import fine_tuning, with_classifier_of
-from flows.stage import Stage, saved, saver, shipped_student, trained_teacher
-from flows.stages import curve_csv, epoch_ticker
+from flows.stage import Stage, shipped_student
+from flows.stages import curve_csv, taught
 from pipeline.data import Splits
 from pipeline.errors import TrainingError
 from pipeline.frozen import Frozen
@@ -106,19 +106,8 @@ def _fine_tuned(stage: Stage, distilled: DistillResult, recipe: DistillConfig, s
     has_head = bool(heads(stage.config.distill))
     begun_on = itertools.islice(splits.reference.batches(64), _BATCHES)
     quantized = fake_quantized(student, begun_on, classifier=not has_head)
-    return distill(
-        quantized,
-        trained_teacher(stage, splits.task),
-        splits,
-        recipe,
-        seed=stage.seed("qat"),
-        device=stage.device,
-        observe=epoch_ticker(stage, recipe.training.epochs),
-        save=saver(stage, "qat"),
-        resume=saved(stage, "qat"),
-        compute=stage.compute,
-        start=with_classifier_of(stage, quantized, shipped).state_dict() if has_head else None,
-    )
+    start = with_classifier_of(stage, quantized, shipped).state_dict() if has_head else None
+    return taught(stage, "qat", quantized, splits, recipe, start)
 
 
 def _made_again(

@@ -12,7 +12,7 @@ from flows.cache import kept_calibration
 from flows.short_training import ShortTrainings
 from flows.stage import Stage, trained_teacher
 from pipeline.data import Splits, draw_batch
-from pipeline.errors import CandidateError, ConfigError
+from pipeline.errors import CandidateError, ConfigError, first_line
 from pipeline.frozen import Frozen
 from pipeline.teacher import build_teacher
 from search.config import SearchConfig
@@ -96,7 +96,7 @@ def _train(trainings: ShortTrainings, architecture: str, epochs: int) -> dict[st
     try:
         accuracy, seconds = trainings(architecture, 0, epochs)
     except (RuntimeError, ArithmeticError, MemoryError) as error:  # NaN, out of memory: this student's alone
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         return {"failure": reason, "seconds": 0.0}
     return {"accuracy": accuracy, "seconds": round(seconds, 3)}
 

@@ -18,7 +18,7 @@ from flows.rank_check import RankCheckResult
 from flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows, verdict_lines
 from flows.stages import DataResult
 from flows.verdicts import conditions, rank_cells, verdict
-from pipeline.errors import EdgestillError
+from pipeline.errors import EdgestillError, first_line
 from pipeline.rundir import RunDir, list_runs
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
@@ -108,7 +108,7 @@ def _columns(run: RunDir) -> tuple[str, ...]:
         names = stage_names(run.config(RunConfig))
         tested = run.read("report", ReportResult) if "report" in stages else None
     except (EdgestillError, ValueError) as error:
-        return "?", (str(error).splitlines() or ["unreadable"])[0][:60], "", ""
+        return "?", first_line(error, "unreadable")[:60], "", ""
     student = played.winner if played else found.winner if found else None
     return (
         f"{len(stages)}/{len(names)}",

@@ -8,14 +8,14 @@ import copy
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from distill.config import DistillConfig
 from distill.recipe import make_recipe
 from distill.result import DistillResult, TuneResult
-from distill.train import caches_teacher, distill
+from distill.train import Distilled, caches_teacher, distill
 from distill.tune import tune, with_hyperparameters
 from flows.cache import kept_calibration
 from flows.heads import telling_of_heads, what_ships
@@ -23,7 +23,7 @@ from flows.latency import latency_source
 from flows.stage import TOKENIZER, WEIGHTS, Stage, drawn_from, fresh_student, saved, saver, trained_teacher
 from pipeline.checkpoint import weights_bytes
 from pipeline.cost import Cost, measure_cost
-from pipeline.data import draw_batch, load_splits
+from pipeline.data import Splits, draw_batch, load_splits
 from pipeline.frozen import Frozen
 from pipeline.metrics import evaluate
 from pipeline.network import uninitialised
@@ -151,19 +151,7 @@ def distill_student(stage: Stage, winner: Candidate, tuned: TuneResult) -> Disti
     """The student's weights, best on validation."""
     config = with_hyperparameters(stage.config.distill, tuned.best)
     splits = stage.splits()
-    student = fresh_student(stage, winner.architecture, splits.task)
-    distilled = distill(
-        student,
-        trained_teacher(stage, splits.task),
-        splits,
-        config,
-        seed=stage.seed("distill"),
-        device=stage.device,
-        observe=epoch_ticker(stage, config.training.epochs),
-        save=saver(stage, "distill"),
-        resume=saved(stage, "distill"),
-        compute=stage.compute,
-    )
+    distilled = taught(stage, "distill", fresh_student(stage, winner.architecture, splits.task), splits, config)
     stage.run.write("distill", WEIGHTS, weights_bytes(distilled.student))
     fitted = distilled.fitted
     stage.run.write("distill", "curve.csv", curve_csv(fitted.curve))
@@ -187,6 +175,34 @@ def _cost_of_what_ships(network: nn.Module, searched: Cost, task: Task) -> Cost:
     """The searched student's, counted again: a method's head may have added to it."""
     counted = measure_cost(lambda: copy.deepcopy(network).cpu(), task.input_shape, task.input_dtype)
     return searched.model_copy(update={"params": counted.params, "flops": counted.flops})
+
+
+def taught(
+    stage: Stage,
+    name: str,
+    student: nn.Module,
+    splits: Splits,
+    config: DistillConfig,
+    start: Mapping[str, Tensor] | None = None,
+) -> Distilled:
+    """The student after a training by the run's teacher, which goes on from what the stage `name` saved of it.
+
+    Args:
+        start: weights of what would ship, to begin from.
+    """
+    return distill(
+        student,
+        trained_teacher(stage, splits.task),
+        splits,
+        config,
+        seed=stage.seed(name),
+        device=stage.device,
+        observe=epoch_ticker(stage, config.training.epochs),
+        save=saver(stage, name),
+        resume=saved(stage, name),
+        compute=stage.compute,
+        start=start,
+    )
 
 
 def epoch_ticker(stage: Stage, epochs: int) -> Callable[[EpochRecord], None]:

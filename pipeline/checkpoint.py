@@ -14,7 +14,7 @@ from safetensors.torch import load as safetensors_load
 from safetensors.torch import save as safetensors_save
 from torch import Tensor, nn
 
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, first_line
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -177,4 +177,4 @@ def _few(names: list[str]) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error, type(error).__name__)[:200]

@@ -96,3 +96,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
     return f"{hint}known: {', '.join(known)}"
+
+
+def first_line(error: BaseException, otherwise: str = "") -> str:
+    """What a library's error says first; the rest is for its own developers."""
+    return (str(error).strip().splitlines() or [otherwise])[0]

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.errors import CheckpointError, MissingDependencyError
+from pipeline.errors import CheckpointError, MissingDependencyError, first_line
 from pipeline.task import PADDING, Task
 
 WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
@@ -96,7 +96,7 @@ def load_from_folder(folder: Path, task: Task) -> HuggingFaceTeacher:
         with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
             model, found = model_class.from_pretrained(folder, config=config, **given)
     except Exception as error:  # a damaged file leads the libraries into errors of any kind
-        raise CheckpointError(f"{folder / WEIGHTS} does not fit: {(str(error).splitlines() or [''])[0]}") from error
+        raise CheckpointError(f"{folder / WEIGHTS} does not fit: {first_line(error)}") from error
     lacking = sorted(found["missing_keys"])
     if lacking:  # which the library would draw at random
         raise CheckpointError(f"{folder / WEIGHTS} lacks {', '.join(lacking[:3])}; it is no fine-tuned classifier")

@@ -31,7 +31,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.errors import MissingDependencyError
+from pipeline.errors import MissingDependencyError, first_line
 
 CONTEXTS = threading.RLock()
 CHANNEL = threading.RLock()
@@ -55,7 +55,7 @@ def load(module: str) -> Any:
         # A torchvision made for another torch raises RuntimeError.
         except (ImportError, OSError, RuntimeError) as error:
             raise MissingDependencyError(
-                f"NNI does not import ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}); "
+                f"NNI does not import ({type(error).__name__}: {first_line(error)}); "
                 "pip install 'nni==3.0' 'pytorch-lightning>=2.6,<3', and remove a torchvision that does not fit torch"
             ) from error
 

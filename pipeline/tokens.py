@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, first_line
 from pipeline.frozen import Frozen, digest, existing_file
 from pipeline.task import PADDING
 
@@ -109,7 +109,7 @@ def _parsed(text: str, name: str) -> "Tokenizer":
     try:
         return Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing narrower
-        reason = (str(error).splitlines() or ["nothing in it"])[0]
+        reason = first_line(error, "nothing in it")
         raise DataError(f"{name} is no tokenizer.json ({reason})") from None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from pipeline.cost import Cost
-from pipeline.errors import CandidateError, ExportError, UserError
+from pipeline.errors import CandidateError, ExportError, UserError, first_line
 from search.evaluate import Evaluator
 from search.space import Architecture
 
@@ -84,5 +84,5 @@ def one_thread() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    text = (str(error).splitlines() or [""])[0]
+    text = first_line(error)
     return text if isinstance(error, CandidateError) else f"{type(error).__name__}: {text}"

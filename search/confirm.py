@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pipeline.errors import BudgetError, FailedError
+from pipeline.errors import BudgetError, FailedError, first_line
 from search.config import Budget
 from search.costs import LatencySource
 from search.result import Candidate, WinnerLatency
@@ -70,7 +70,7 @@ def _measured(candidate: Candidate, space: SearchSpace, measure: Callable[[Any],
     try:
         return entry | {"latency_ms": measure(space.parse(candidate.architecture))}
     except FailedError as error:
-        return entry | {"failure": (str(error).splitlines() or [""])[0]}
+        return entry | {"failure": first_line(error)}
 
 
 def _latency(candidate: Candidate, *, measured: bool) -> WinnerLatency:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.cost import Cost, measure_cost
 from pipeline.data import Batch, channels_last
-from pipeline.errors import CandidateError
+from pipeline.errors import CandidateError, first_line
 from pipeline.frozen import Frozen, derive_seed
 from pipeline.network import Initialisation, initialise, uninitialised
 from pipeline.task import Task
@@ -161,7 +161,7 @@ class Evaluator:
         except (RuntimeError, ArithmeticError, MemoryError) as error:
             if isinstance(error, CandidateError):
                 raise
-            reason = (str(error).splitlines() or [""])[0]
+            reason = first_line(error)
             raise CandidateError(f"{type(error).__name__}: {reason}") from error
         for whole, parts in self.wholes:
             try:

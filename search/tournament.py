@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from pipeline.errors import CandidateError
+from pipeline.errors import CandidateError, first_line
 from pipeline.frozen import Frozen
 from search.config import TournamentConfig
 from search.result import Candidate, SearchResult
@@ -183,7 +183,7 @@ class _Trainings:
         try:
             accuracy, seconds = self._train(architecture, rung, epochs)
         except (RuntimeError, ArithmeticError, MemoryError) as error:  # NaN, out of memory: this entrant's alone
-            reason = (str(error).splitlines() or [""])[0]
+            reason = first_line(error)
             reason = reason if isinstance(error, CandidateError) else f"{type(error).__name__}: {reason}"
             return {"failure": reason, "seconds": round(time.perf_counter() - start, 3)}
         return {"accuracy": accuracy, "seconds": round(seconds, 3)}

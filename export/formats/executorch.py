@@ -16,7 +16,7 @@ from torch import Tensor
 from export.formats.base import Format, Run, Source
 from export.sessions import feed
 from export.to_onnx import signature
-from pipeline.errors import ExportError
+from pipeline.errors import ExportError, first_line
 
 HOW_TO_GET = "`pip install 'edgestill[executorch]'`"
 _DELEGATE = "executorch_call_delegate"
@@ -37,7 +37,7 @@ class ExecuTorch(Format):
                 importlib.import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
                 importlib.import_module("executorch.runtime")
         except (ImportError, OSError, RuntimeError, AttributeError) as error:  # it digs into torch's insides
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error, type(error).__name__)
             return f"ExecuTorch does not import beside torch {torch.__version__} ({reason}); {HOW_TO_GET}"
         return None
 
@@ -52,7 +52,7 @@ class ExecuTorch(Format):
                 nodes = [node.name for node in edge.exported_program().graph.nodes if node.op == "call_function"]
                 data = bytes(edge.to_executorch().buffer)
         except Exception as error:  # its passes' own kinds, which share no base
-            raise ExportError(f"the network has no ExecuTorch form: {(str(error).splitlines() or [''])[0]}") from error
+            raise ExportError(f"the network has no ExecuTorch form: {first_line(error)}") from error
         if not any(name.startswith(_DELEGATE) for name in nodes):
             raise ExportError("XNNPACK took no layer of the network: ExecuTorch would run its slow reference kernels")
         return {self.suffix: data}

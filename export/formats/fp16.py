@@ -4,7 +4,7 @@ from pathlib import Path
 
 from export.formats.base import Format, Run, Source
 from export.sessions import runner
-from pipeline.errors import ExportError
+from pipeline.errors import ExportError, first_line
 
 
 class Fp16(Format):
@@ -23,7 +23,7 @@ class Fp16(Format):
             OnnxModel(model).topological_sort()  # the converter appends its casts behind the nodes that read them
             onnx.checker.check_model(model)
         except Exception as error:  # the converter's own kinds, which share no base
-            raise ExportError(f"the network has no fp16 form: {(str(error).splitlines() or [''])[0]}") from error
+            raise ExportError(f"the network has no fp16 form: {first_line(error)}") from error
         if not any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
             raise ExportError("the conversion changed nothing: no weight of the network went to 16 bits")
         return {self.suffix: model.SerializeToString()}

@@ -15,7 +15,7 @@ import numpy as np
 from export.calibration import require_sound
 from export.formats.base import Format, Run, Source
 from export.sessions import OUTPUT, feed
-from pipeline.errors import ExportError
+from pipeline.errors import ExportError, first_line
 
 HOW_TO_GET = "`pip install 'edgestill[openvino]'`"
 
@@ -167,4 +167,4 @@ def _quiet() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line(error, type(error).__name__)

@@ -19,7 +19,7 @@ from export.formats.fp32 import Fp32
 from export.formats.int8_tensorrt import Int8TensorRT
 from export.sessions import OUTPUT, PROVIDER, SessionRun
 from pipeline.cache import cache_folder
-from pipeline.errors import ExportError
+from pipeline.errors import ExportError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -114,7 +114,7 @@ def open_on(provider: str, model: bytes, threads: int) -> "onnxruntime.Inference
             _load_libraries(provider)
             session = onnxruntime.InferenceSession(model, options, providers=wanted)
     except Exception as error:  # the runtime's own kinds, which share no base
-        raise ExportError(f"ONNX Runtime refuses the file: {(str(error).splitlines() or [''])[0]}") from error
+        raise ExportError(f"ONNX Runtime refuses the file: {first_line(error)}") from error
     if session.get_providers()[0] != provider:
         raise ExportError(
             f"{provider} is in onnxruntime {onnxruntime.__version__} and did not load, so that ONNX Runtime fell back "

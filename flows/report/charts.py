@@ -103,23 +103,29 @@ def term_looks(curve: Sequence[EpochRecord]) -> dict[str, Look]:
     return baseline_looks(names) if len(names) > 1 else {}
 
 
-def latency_histogram(samples_ms: Mapping[str, Sequence[float]], medians_ms: Mapping[str, float]) -> Markup:
-    """Single calls of each model, up to the slowest of `shown_until_ms`; the medians as lines."""
+def latency_histogram(
+    samples_ms: Mapping[str, Sequence[float]], medians_ms: Mapping[str, float], roles: Mapping[str, str] | None = None
+) -> Markup:
+    """Single calls of each model, up to the slowest of `shown_until_ms`; the medians that are given as lines.
+
+    Args:
+        roles: whose colours models have that are not called by them.
+    """
     import numpy as np
 
-    low = min(min(samples) for samples in samples_ms.values())
-    high = max(shown_until_ms(samples) for samples in samples_ms.values())
-    is_log = high > 3 * low  # below, a logarithmic axis has hardly a tick
-    edges = np.geomspace(low, high, 90) if is_log else np.linspace(low, high + 1e-9, 90)
-    bins = [float(edge) for edge in edges]
+    low = min(map(min, samples_ms.values()))
+    high = max(max(map(shown_until_ms, samples_ms.values())), low * 1.001 + 1e-9)  # or bins would have no width
+    is_log = high > 3 * low > 0  # below, a logarithmic axis has hardly a tick
+    bins = [float(edge) for edge in (np.geomspace if is_log else np.linspace)(low, high, 90)]
 
     def paint(axes: "Axes") -> None:
         for name, samples in samples_ms.items():
-            colour = COLOURS[name][0]
+            colour = COLOURS[(roles or {}).get(name, name)][0]
             shares = np.full(len(samples), 1 / len(samples))
             axes.hist(samples, bins=bins, weights=shares, color=colour, histtype="stepfilled", alpha=0.3)
             axes.hist(samples, bins=bins, weights=shares, color=colour, histtype="step", linewidth=1.2)
-            axes.axvline(medians_ms[name], color=colour, linewidth=1.6, linestyle=(0, (5, 3)))
+            if name in medians_ms:
+                axes.axvline(medians_ms[name], color=colour, linewidth=1.6, linestyle=(0, (5, 3)))
         if is_log:
             axes.set_xscale("log")
             log_ticks(axes.xaxis)

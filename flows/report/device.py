@@ -7,8 +7,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from export.device.text import milliseconds
 from export.profile_document import ProfileDocument, Result
-from flows.report.charts import shown_until_ms
-from flows.report.device_charts import histogram, steadiness
+from flows.report.charts import latency_histogram, shown_until_ms
+from flows.report.device_charts import steadiness
 from flows.report.palette import COLOURS, baseline_looks
 from flows.words import size
 
@@ -106,7 +106,7 @@ def _setting(profile: ProfileDocument, batch: int, threads: int, roles: Mapping[
     return {
         "title": f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}",
         "legend": [(roles[r.model], r.model, milliseconds(r.summary.percentiles.get("p50_ms"))) for r in results],
-        "histogram": histogram(samples, roles),
+        "histogram": latency_histogram(samples, {}, roles),
         "steadiness": steadiness(results, roles, turn),
         "hidden": f"Calls off the chart: {hidden:,}, up to {slowest} ms." if hidden else "",
     }

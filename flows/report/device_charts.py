@@ -7,38 +7,13 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from export.profile_document import Result
-from flows.report.canvas import draw, log_ticks, percent_ticks
-from flows.report.charts import shown_until_ms
+from flows.report.canvas import draw
 from flows.report.palette import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _HALF = (420, 270)
-
-
-def histogram(samples: Mapping[str, Sequence[float]], roles: Mapping[str, str]) -> Markup:
-    """Single calls of each model, up to the slowest of `shown_until_ms`."""
-    import numpy as np
-
-    low = min(map(min, samples.values()))
-    high = max(max(shown_until_ms(values) for values in samples.values()), low * 1.001 + 1e-9)
-    is_log = high > 3 * low > 0
-    bins = [float(edge) for edge in (np.geomspace if is_log else np.linspace)(low, high, 90)]
-
-    def paint(axes: "Axes") -> None:
-        for name, values in samples.items():
-            colour, shares = COLOURS[roles[name]][0], np.full(len(values), 1 / len(values))
-            axes.hist(values, bins=bins, weights=shares, color=colour, histtype="stepfilled", alpha=0.3)
-            axes.hist(values, bins=bins, weights=shares, color=colour, histtype="step", linewidth=1.2)
-        if is_log:
-            axes.set_xscale("log")
-            log_ticks(axes.xaxis)
-        percent_ticks(axes.yaxis)
-        axes.set_xlabel("milliseconds a call" + (", logarithmic" if is_log else ""))
-        axes.set_ylabel("share of calls")
-
-    return draw(*_HALF, paint)
 
 
 def steadiness(results: Sequence[Result], roles: Mapping[str, str], turn: int) -> Markup:

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.datasets.base import DatasetConfig, LabelledImages, Labels, RawData
-from pipeline.errors import DataError
+from pipeline.errors import DataError, first_line
 from pipeline.frozen import existing_file
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -85,7 +85,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        reason = (str(error).splitlines() or ["no data"])[0]
+        reason = first_line(error, "no data")
         raise DataError(f"{path} is truncated or not an .npz file ({reason}); fetch or save it again") from error
 
 

@@ -17,7 +17,7 @@ from pydantic import Field, JsonValue
 from torch import nn
 
 from pipeline import nni_compat
-from pipeline.errors import ArchitectureError, ConfigError
+from pipeline.errors import ArchitectureError, ConfigError, first_line
 from pipeline.frozen import Frozen, canonical_json
 from pipeline.task import Task
 from search.space import Architecture, Gene, SearchSpace
@@ -173,7 +173,7 @@ def _describe(name: str, options: str) -> _Hub:
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         given = canonical_json(config.options)
         raise ConfigError(
-            [f"search.space.options: NNI's {name} refuses {given}: {(str(error).splitlines() or ['no reason'])[0]}"]
+            [f"search.space.options: NNI's {name} refuses {given}: {first_line(error, 'no reason')}"]
         ) from error
     mutables = space.simplify()
     candidates = {label: _candidates(mutable) for label, mutable in mutables.items() if hasattr(mutable, "values")}
