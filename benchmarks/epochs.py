@@ -51,12 +51,13 @@ def main() -> None:
         return ImageSplit(images, torch.randint(10, (count,), generator=generator))
 
     train, reference = noise(arguments.images), noise(512)
-    teacher, student = _network(task, (16, 32, 64), 3), _network(task, (8, 16, 32), 1)
+    teacher, student = _network(task, (16, 32, 64), 3), _network(task, tuple(arguments.widths), arguments.blocks)
     frozen(teacher)
     machine = describe_machine()
     print(
         f"{machine['cpu']}, {arguments.threads} thread(s), torch {torch.__version__}; {arguments.images:,} images of "
-        f"{arguments.side} x {arguments.side}, batch {arguments.batch_size}"
+        f"{arguments.side} x {arguments.side}, batch {arguments.batch_size}; student of {arguments.blocks} block(s) a "
+        f"stage, {'-'.join(map(str, arguments.widths))} wide"
     )
     epochs: dict[str, Callable[[], None]] = {"supervised": _epoch(student, Supervised(), train, arguments)}
     for label in arguments.methods:
@@ -84,7 +85,7 @@ def main() -> None:
         print(f"| `{label}` | {statistics.median(seconds):.2f} | {spread} |")
 
 
-def _network(task: Task, widths: tuple[int, int, int], blocks: int) -> CifarResNet:
+def _network(task: Task, widths: tuple[int, ...], blocks: int) -> CifarResNet:
     network = CifarResNet((blocks,) * 3, widths, num_classes=task.num_classes, mean=task.mean, std=task.std)
     initialise(network, "kaiming", 0)
     return network
@@ -117,6 +118,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--baseline", default="supervised")
     parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--side", type=int, default=32)
+    parser.add_argument("--blocks", type=int, default=1, help="of the student, a stage")
+    parser.add_argument("--widths", type=int, nargs=3, default=[8, 16, 32], help="of the student's stages")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=5)

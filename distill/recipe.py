@@ -80,8 +80,7 @@ class Recipe:
                 )
             method.prepare(context)
         if cache and not self.varies_teacher:
-            keep_features = bool(self._owners("feature"))
-            self._cached = self._teacher_outputs(context, keep_features)
+            self._cached = self._teacher_outputs(context, any(method.reads_features for method in self.methods))
 
     def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
         for method in self._owners("data"):
@@ -170,7 +169,7 @@ class Recipe:
         return next(iter(self._owners(slot)), self._fallback)
 
     def _teacher_outputs(self, context: Context, keep_features: bool) -> View:
-        """The teacher's view of every training image, by index; features are large and kept only if asked for."""
+        """The teacher's view of every training image, by index; features are large and kept only if read."""
         parts: list[View] = []
         with torch.no_grad():
             for batch in context.train.batches(512, context.device):

@@ -18,7 +18,9 @@ EPS = 1e-12  # the official code's; rows of a smaller norm drop out
 def relation(features: Tensor) -> Tensor:
     """R = A A^T with rows normalised, A = features flattened to [B, C H W]; [B, B]."""
     flat = features.flatten(1)
-    return F.normalize(flat @ flat.T, dim=1, eps=EPS)
+    half = flat @ flat.detach().T
+    products = half + (half.T - half.T.detach())  # A A^T; its gradient (G + G^T) A takes one product instead of two
+    return F.normalize(products, dim=1, eps=EPS)
 
 
 def last_relation(view: View) -> Tensor:

@@ -85,4 +85,4 @@ def one_thread() -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     text = first_line(error)
-    return text if isinstance(error, CandidateError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, CandidateError) else f"{type(error).__name__}: {text}".removesuffix(": ")

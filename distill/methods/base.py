@@ -80,6 +80,7 @@ class Method(ABC):
     paper: ClassVar[str]  # authors, year, arXiv id
     fills: ClassVar[frozenset[Slot]]
     min_classes: ClassVar[int] = 2
+    reads_features: ClassVar[bool] = False  # with slot `feature`: of the teacher, beyond embedding and logits
     Config: ClassVar[type[MethodConfig]]
 
     def __init__(self, config: Any) -> None:

@@ -40,6 +40,7 @@ class DiswotPlus(Method):
     name: ClassVar[str] = "diswot_plus"
     paper: ClassVar[str] = "Dong, Li, Wei 2023, arXiv:2303.15678"
     fills: ClassVar[frozenset[Slot]] = frozenset({"feature"})
+    reads_features: ClassVar[bool] = True
     Config: ClassVar[type[MethodConfig]] = DiswotPlusConfig
 
     def __init__(self, config: Any = None) -> None:

@@ -53,6 +53,25 @@ def test_distances_and_angles_are_those_of_every_pair_and_triplet():
         assert found[i, j, k].item() == pytest.approx(expected, abs=1e-9)
 
 
+def test_angles_far_from_the_origin_and_between_near_examples_stay_cosines():
+    """In float32 a direction is lost where two examples are near each other and far from all others."""
+    points = torch.randn(8, 4)
+    points[3] = points[5] + 1e-2
+    points[6] = points[7] + 1e-6
+    points += 100
+    towards = torch.nn.functional.normalize(points.double()[None] - points.double()[:, None], dim=2)
+    expected = (towards @ towards.transpose(1, 2)).float()
+    near = torch.zeros(8, 8, 8, dtype=torch.bool)
+    near[6, 7], near[7, 6], near[6, :, 7], near[7, :, 6] = True, True, True, True
+    points.requires_grad_()
+    found = angles(points)
+    assert torch.allclose(found[~near], expected[~near], atol=2e-3)
+    assert (found[near] == 0).all()
+    found.square().sum().backward()
+    assert points.grad.isfinite().all()
+    assert points.grad.abs().max() < 1e3
+
+
 def test_rkd_is_the_weighted_huber_loss_of_both():
     teacher, student = torch.randn(6, 3), torch.randn(6, 5)
     method = make_recipe([RKDConfig(distance_weight=2.0, angle_weight=3.0)]).methods[0]

@@ -166,7 +166,7 @@ def test_failing_candidates_are_recorded_and_the_best_of_the_rest_still_wins(fin
 @pytest.mark.parametrize(
     ("raised", "type", "reason"),
     [
-        (MemoryError(), "out_of_memory", "MemoryError: "),
+        (MemoryError(), "out_of_memory", "MemoryError"),
         (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", "OutOfMemoryError: CUDA out of memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory", "RuntimeError: DefaultCPU"),
         (ValueError("more than 1 value per channel"), "error:ValueError", "ValueError: more than 1 value"),
