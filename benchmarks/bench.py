@@ -65,6 +65,11 @@ def paired_difference(one: Sequence[float], other: Sequence[float]) -> tuple[flo
     return statistics.fmean(differences), half
 
 
+def shown_difference(one: Sequence[float], other: Sequence[float], digits: int = 2) -> str:
+    mean, half = paired_difference(one, other)
+    return f"{mean:+.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
+
+
 def spread(values: Sequence[float]) -> float:
     """Their standard deviation; 0 of a single one."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
@@ -76,4 +81,4 @@ def shown_command() -> str:
     for option, name in (("--data", "DATA"), ("--out", "OUT")):
         if option in words:
             words[words.index(option) + 1] = name
-    return f"python benchmarks/{Path(sys.argv[0]).name} {shlex.join(words)}"
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])

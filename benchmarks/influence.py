@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 import yaml
-from bench import Bench, paired_difference, shown_command, spread
+from bench import Bench, shown_command, shown_difference, spread
 from influence_controls import Oracle, SmallLoss
 from sklearn.metrics import roc_auc_score
 from tasks._mnist_noisy import TRAINING, Noisy, bench_of
@@ -201,8 +201,7 @@ def _table(regime: str, rows: dict[str, list[Row]]) -> list[str]:
 
 
 def _against(rows: Mapping[str, list[Row]], name: str, other: str, key: str) -> str:
-    mean, half = paired_difference([row[key] for row in rows[name]], [row[key] for row in rows[other]])
-    return f"{mean:+.2f}" if math.isnan(half) else f"{mean:+.2f} ± {half:.2f}"
+    return shown_difference([row[key] for row in rows[name]], [row[key] for row in rows[other]])
 
 
 def _best(rows: Mapping[str, list[Row]], kind: str) -> str:

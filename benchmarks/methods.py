@@ -25,7 +25,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench import Bench, Make, load_task, paired_difference, parse_recipe, shown_command, spread, task_names
+from bench import (
+    Bench,
+    Make,
+    load_task,
+    paired_difference,
+    parse_recipe,
+    shown_command,
+    shown_difference,
+    spread,
+    task_names,
+)
 
 from distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
 from distill.train import distill
@@ -180,9 +190,10 @@ def _difference(one: Sequence[float], other: Sequence[float]) -> str:
     """Mean of the paired differences, its interval, and what may be said of it."""
     mean, half = paired_difference(one, other)
     if math.isnan(half):
-        return f"{mean:+.2f}"
+        return shown_difference(one, other)
     verdict = "not separable" if abs(mean) <= half else "wins" if mean > 0 else "loses"
-    return f"{mean:+.2f} ± {half:.2f}, {verdict}; lowest {min(a - b for a, b in zip(one, other, strict=True)):+.2f}"
+    lowest = min(a - b for a, b in zip(one, other, strict=True))
+    return f"{shown_difference(one, other)}, {verdict}; lowest {lowest:+.2f}"
 
 
 def _closed(one: Sequence[float], plain: Sequence[float], goal: Sequence[float]) -> str:
