@@ -129,8 +129,9 @@ def main() -> None:
 
 def _of_seed(seed: int) -> dict[str, Mapping[str, float]]:
     """What plain KD and HARD come to with the same patterns, teacher and first weights, and what HARD found."""
-    train, reference, validation, test = (_split(n, seed, part) for part, n in enumerate((600, 60, 300, 600)))
-    moved = _split(600, seed, 3, shifted=True)
+    parts = ("train", 600), ("reference", 60), ("validation", 300), ("test", 600)
+    train, reference, validation, test = (_split(count, seed, role) for role, count in parts)
+    moved = _split(600, seed, "test", shifted=True)
     splits = Splits(TASK, train, reference, validation, augment=AugmentConfig(), sizes={}, digests={})
     teacher = OneConvolution()
     initialise(teacher, "kaiming", seed)
@@ -149,17 +150,17 @@ def _of_seed(seed: int) -> dict[str, Mapping[str, float]]:
     return row
 
 
-def _split(count: int, seed: int, part: int, shifted: bool = False) -> ImageSplit:
+def _split(count: int, seed: int, role: str, shifted: bool = False) -> ImageSplit:
     """A pattern at places 9 to 23 with a little noise; or anywhere on the circle."""
     rough = torch.randn(PATTERNS, 1, 6, generator=_generator(seed, "patterns"))
     smooth = F.interpolate(rough, size=15, mode="linear")[:, 0]
     targets = torch.arange(count) % PATTERNS
-    images = 0.05 * torch.randn(count, 1, 1, LENGTH, generator=_generator(seed, part))
+    images = 0.05 * torch.randn(count, 1, 1, LENGTH, generator=_generator(seed, role))
     images[:, 0, 0, 9:24] += 2 * smooth[targets]
     if shifted:
-        by = torch.randint(LENGTH, (count, 1), generator=_generator(seed, part, "shifts"))
+        by = torch.randint(LENGTH, (count, 1), generator=_generator(seed, role, "shifts"))
         images = images.gather(3, ((torch.arange(LENGTH) - by) % LENGTH)[:, None, None, :])
-    return ImageSplit(images, targets)
+    return ImageSplit(images, targets, role)
 
 
 @torch.no_grad()
