@@ -4,12 +4,11 @@
 
 On the `mnist_noisy_*` tasks, whose flipped labels are known here and to `oracle` alone: AUROC of the influence for
 flips, by reference loss; then test accuracy of plain KD and of KD-AIF, each at six weights of the teacher's answers, 0
-among them, of which validation takes the best (plain KD has three temperatures at each, KD-AIF KD's default alone); and
-at that weight of KD-AIF with its weights shuffled, of the oracle (flips dropped from the
-start) and of a filter that drops as many examples as are flipped, those of the largest loss at the same moments (it is
-told the noise rate; KD-AIF is not). All weigh both terms under the teacher that memorised the flips, and the
-cross-entropy alone elsewhere. `clean` has no flips. Every training is kept in FOLDER/influence.jsonl as it ends, and is
-not repeated.
+among them, of which validation takes the best (plain KD has three temperatures at each, KD-AIF KD's default alone);
+and at that weight of KD-AIF with its weights shuffled, of the oracle (flips dropped from the start) and of a filter
+that drops as many examples as are flipped, those of the largest loss at the same moments (it is told the noise rate;
+KD-AIF is not). All weigh both terms under the teacher that memorised the flips, and the cross-entropy alone elsewhere.
+`clean` has no flips. Every training is kept in FOLDER/influence.jsonl as it ends, and is not repeated.
 """
 
 import argparse
