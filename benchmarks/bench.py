@@ -1,12 +1,17 @@
-"""What a benchmark of methods runs on; each file in benchmarks/tasks/ makes one."""
+"""What benchmarks of methods share: what they run on (a file of benchmarks/tasks/ each), recipes, differences."""
 
 import importlib
+import math
 import re
-from collections.abc import Callable
+import shlex
+import statistics
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import scipy.stats
 import yaml
 from torch import nn
 
@@ -50,3 +55,30 @@ def parse_recipe(label: str) -> list[dict[str, Any]]:
         given: dict[str, Any] = {"name": found[1]}
         methods.append(given | {key.strip(): yaml.safe_load(value) for key, _, value in settings})
     return methods
+
+
+def paired_difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """Mean of one less other, seed by seed, and half of Student's 95 % interval; NaN for a single seed."""
+    differences = [a - b for a, b in zip(one, other, strict=True)]
+    n = len(differences)
+    half = float(scipy.stats.t.ppf(0.975, n - 1)) * spread(differences) / math.sqrt(n) if n > 1 else math.nan
+    return statistics.fmean(differences), half
+
+
+def shown_difference(one: Sequence[float], other: Sequence[float], digits: int = 2) -> str:
+    mean, half = paired_difference(one, other)
+    return f"{mean:+.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
+
+
+def spread(values: Sequence[float]) -> float:
+    """Their standard deviation; 0 of a single one."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def shown_command() -> str:
+    """How this benchmark was called, without this machine's folders."""
+    words = list(sys.argv[1:])
+    for option, name in (("--data", "DATA"), ("--out", "OUT")):
+        if option in words:
+            words[words.index(option) + 1] = name
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])

@@ -65,7 +65,7 @@ def main() -> None:
         recipe = make_recipe(DistillConfig.model_validate({"methods": parse_recipe(label)}).methods)
         start = time.perf_counter()
         told = Context(task, teacher, own, train, reference, _CPU, 0, _shipping(recipe, own), recipe.look_at_teacher)
-        _prepare(recipe, told)
+        recipe.prepare(told, cache=not recipe.varies_teacher)
         print(f"{label}: preparation {time.perf_counter() - start:.2f} s")
         epochs[label] = _epoch(own, recipe, train, arguments)
     taken: dict[str, list[float]] = {label: [] for label in epochs}
@@ -89,10 +89,6 @@ def _network(task: Task, widths: tuple[int, ...], blocks: int) -> CifarResNet:
     network = CifarResNet((blocks,) * 3, widths, num_classes=task.num_classes, mean=task.mean, std=task.std)
     initialise(network, "kaiming", 0)
     return network
-
-
-def _prepare(recipe: Recipe, context: Context) -> None:
-    recipe.prepare(context, cache=not recipe.varies_teacher)
 
 
 def _shipping(recipe: Recipe, student: torch.nn.Module) -> Callable[[], torch.nn.Module]:

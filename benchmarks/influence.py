@@ -3,12 +3,12 @@
     python benchmarks/influence.py --data FOLDER --out FOLDER --seeds 5
 
 On the `mnist_noisy_*` tasks, whose flipped labels are known here and to `oracle` alone: AUROC of the influence for
-flips, by reference loss; then test accuracy of plain KD and of KD-AIF, each at three weights of the labels of which
-validation takes the best, and at that weight of KD-AIF with its weights shuffled, of the oracle (flips dropped from the
-start) and of a filter that drops as many examples as are flipped, those of the largest loss at the same moments (it is
-told the noise rate; KD-AIF is not). All weigh both terms under the teacher that memorised the flips, and the
-cross-entropy alone elsewhere. `clean` has no flips. Every training is kept in FOLDER/influence.jsonl as it ends, and is
-not repeated.
+flips, by reference loss; then test accuracy of plain KD and of KD-AIF, each at six weights of the teacher's answers, 0
+among them, of which validation takes the best (plain KD has three temperatures at each, KD-AIF KD's default alone);
+and at that weight of KD-AIF with its weights shuffled, of the oracle (flips dropped from the start) and of a filter
+that drops as many examples as are flipped, those of the largest loss at the same moments (it is told the noise rate;
+KD-AIF is not). All weigh both terms under the teacher that memorised the flips, and the cross-entropy alone elsewhere.
+`clean` has no flips. Every training is kept in FOLDER/influence.jsonl as it ends, and is not repeated.
 """
 
 import argparse
@@ -21,20 +21,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import scipy.stats
 import torch
-import torch.nn.functional as F
-from bench import Bench
+import yaml
+from bench import Bench, shown_command, shown_difference, spread
+from influence_controls import Oracle, SmallLoss
 from sklearn.metrics import roc_auc_score
-from tasks._mnist_noisy import Noisy, bench_of
-from torch import Tensor, nn
+from tasks._mnist_noisy import TRAINING, Noisy, bench_of
+from torch import Tensor
 
 from distill.methods import Method
-from distill.methods.base import Context
+from distill.methods.base import Context, MethodConfig
 from distill.methods.kd import KD, KDConfig
-from distill.methods.kd_aif import KDAIF, KDAIFConfig, Weighing
+from distill.methods.kd_aif import KDAIF, KDAIFConfig
 from distill.recipe import Recipe
 from pipeline.device import DeviceConfig, select_device
+from pipeline.frozen import digest
 from pipeline.metrics import evaluate
 from pipeline.provenance import describe_machine
 from pipeline.teacher import frozen
@@ -47,8 +48,8 @@ _REGIMES = {  # teacher, share of flipped labels, what is weighed
     "good": ("good", 0.2, "ce"),
     "clean": ("noisy", 0.0, "ce"),
 }
-KINDS = ("kd", "kd_aif")
-WEIGHTS = (0.5, 0.9, 1.0)  # b, of the teacher's answers
+WEIGHTS = (0.0, 0.1, 0.3, 0.5, 0.9, 1.0)  # b, of the teacher's answers
+TEMPERATURES = (1.0, 4.0, 8.0)  # of plain KD
 CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
     "kd_aif, reference ce": ("kd_aif", {"reference_loss": "ce"}),
     "kd_aif, drop": ("kd_aif", {"weight_map": "drop"}),
@@ -60,47 +61,13 @@ CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
 Row = dict[str, float]  # accuracies in per cent: test, last (epoch), validation; auroc, ess
 
 
-class Oracle(KDAIF):
-    """Weights 0 for flips and equal elsewhere, from the first epoch."""
-
-    def __init__(self, config: KDAIFConfig, flipped: Tensor) -> None:
-        super().__init__(config)
-        self._flipped = flipped
-
-    def prepare(self, context: Context) -> None:
-        super().prepare(context)
-        self._student.weight = (~self._flipped).float() / (~self._flipped).float().mean()
-
-    def end_epoch(self, epoch: int, student: nn.Module) -> None:
-        pass
-
-
-class SmallLoss(KDAIF):
-    """Drops the examples of the largest cross-entropy after the warm-up, as many as are flipped."""
-
-    def __init__(self, config: KDAIFConfig, flipped: Tensor) -> None:
-        super().__init__(config)
-        self._count = int(flipped.sum())
-
-    def _update(self, weighing: Weighing, network: nn.Module, deployable: nn.Module) -> None:
-        network.eval()
-        with torch.no_grad():
-            batches = self._context.train.batches(512)
-            losses = torch.cat([F.cross_entropy(network(b.inputs), b.targets, reduction="none") for b in batches])
-        network.train()
-        kept = torch.ones_like(losses)
-        kept[losses.argsort(descending=True)[: self._count]] = 0
-        weighing.influence, weighing.weight, weighing.updates = losses, kept / kept.mean(), 1
-
-
 def main() -> None:
     arguments = _arguments()
     select_device(DeviceConfig(accelerator="cpu", threads=1))
     arguments.out.mkdir(parents=True, exist_ok=True)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     machine = describe_machine()
-    first = f"--first-seed {arguments.first_seed} --seeds {arguments.seeds}"
-    print(f"    python benchmarks/influence.py {first} --data DATA --out OUT\n")
+    print(f"    {shown_command()}\n")
     print(f"{machine['cpu']}, 1 thread, torch {torch.__version__}; seeds {seeds[0]} to {seeds[-1]}, n = {len(seeds)}.")
     for regime in arguments.regimes:
         print("\n".join(_table(regime, _regime(regime, seeds, arguments))), flush=True)
@@ -109,11 +76,11 @@ def main() -> None:
 def _regime(regime: str, seeds: Sequence[int], arguments: argparse.Namespace) -> dict[str, list[Row]]:
     """A row of every seed, by method; the controls have the weight that is best for KD-AIF on validation."""
     run = _Trainings(regime, arguments)
-    rows: dict[str, list[Row]] = {}
-    for kind in ("kd", "kd_aif"):
-        for b in WEIGHTS:
-            rows[_label(kind, b)] = [run(kind, {"distill_weight": b}, seed) for seed in seeds]
-    b = max(WEIGHTS, key=lambda b: _mean(rows[_label("kd_aif", b)], "validation"))
+    plain = [(b, t) for b in WEIGHTS for t in (TEMPERATURES if b else TEMPERATURES[:1])]  # without answers T is idle
+    tried = {_label("kd", b, t): ("kd", {"distill_weight": b, "temperature": t}) for b, t in plain}
+    tried |= {_label("kd_aif", b): ("kd_aif", {"distill_weight": b}) for b in WEIGHTS}
+    rows = {label: [run(kind, settings, seed) for seed in seeds] for label, (kind, settings) in tried.items()}
+    b = tried[_best(rows, "kd_aif")][1]["distill_weight"]
     for name, (kind, settings) in CONTROLS.items():
         rows[name] = [run(kind, {"distill_weight": b, **settings}, seed) for seed in seeds]
     rows["teacher"] = [run("teacher", {}, seed) for seed in seeds]
@@ -128,36 +95,55 @@ class _Trainings:
         self._journal: Path = arguments.out / "influence.jsonl"
         known = self._journal.read_text().splitlines() if self._journal.exists() else []
         self._kept: dict[str, Row] = {line["key"]: line["row"] for line in map(json.loads, known)}
-        self._seed, self._made = -1, None
+        self._seed = -1
+        self._made: tuple[Bench, Noisy] | None = None
 
     def __call__(self, kind: str, settings: dict[str, Any], seed: int) -> Row:
-        settings = dict(self._arguments.set) | settings
-        key = json.dumps([self._regime, kind, settings, seed], sort_keys=True)
+        config = config_of(self._regime, kind, settings, dict(self._arguments.set))
+        key = key_of(self._regime, kind, config, seed)
         if key not in self._kept:
-            row = self._train(kind, settings, seed)
+            row = self._train(kind, config, seed)
+            told = {"regime": self._regime, "kind": kind, "settings": settings, "seed": seed}
             with self._journal.open("a") as file:
-                file.write(json.dumps({"key": key, "row": row}) + "\n")
+                file.write(json.dumps({"key": key, **told, "row": row}) + "\n")
             self._kept[key] = row
             print(f"{self._regime} {seed} {kind} {settings}: {row['test']:.2f}", file=sys.stderr)
         return self._kept[key]
 
-    def _train(self, kind: str, settings: dict[str, Any], seed: int) -> Row:
-        teacher, share, apply_to = _REGIMES[self._regime]
+    def _train(self, kind: str, config: MethodConfig | None, seed: int) -> Row:
+        teacher, share, _ = _REGIMES[self._regime]
         if self._seed != seed:
             self._made = bench_of(teacher, seed, self._arguments.data, self._arguments.out, share)
             self._seed = seed
         assert self._made is not None
         bench, noisy = self._made
-        if kind == "teacher":
+        if config is None:
             accuracy = 100 * evaluate(bench.teacher, noisy.test, _CPU).accuracy
             return {"test": accuracy, "last": accuracy, "validation": math.nan, "auroc": math.nan, "ess": math.nan}
         flipped = noisy.splits.train.targets != noisy.right
-        if kind == "kd":
-            return _train(bench, noisy, KD(KDConfig.model_validate(settings)), flipped, seed)
-        config = KDAIFConfig.model_validate({"apply_to": apply_to} | settings)
-        methods = {"kd_aif": lambda: KDAIF(config)}
-        methods |= {"small loss": lambda: SmallLoss(config, flipped), "oracle": lambda: Oracle(config, flipped)}
-        return _train(bench, noisy, methods[kind](), flipped, seed)
+        return _train(bench, noisy, _method(kind, config, flipped), flipped, seed)
+
+
+def config_of(regime: str, kind: str, settings: Mapping[str, Any], told: Mapping[str, Any]) -> MethodConfig | None:
+    """What is trained; `told` is for KD-AIF and its controls. None is the teacher as it is."""
+    if kind == "teacher":
+        return None
+    if kind == "kd":
+        return KDConfig.model_validate(settings)
+    return KDAIFConfig.model_validate({"apply_to": _REGIMES[regime][2], **told, **settings})
+
+
+def key_of(regime: str, kind: str, config: MethodConfig | None, seed: int) -> str:
+    """Names a training by all that it was told, defaults included, so that one that changes is another training."""
+    return digest(regime, _REGIMES[regime], kind, config, TRAINING, seed)[:16]
+
+
+def _method(kind: str, config: Any, flipped: Tensor) -> Method:
+    if kind == "small loss":
+        return SmallLoss(config, flipped)
+    if kind == "oracle":
+        return Oracle(config, flipped)
+    return KD(config) if kind == "kd" else KDAIF(config)
 
 
 def _train(bench: Bench, noisy: Noisy, method: Method, flipped: Tensor, seed: int) -> Row:
@@ -189,7 +175,7 @@ def _train(bench: Bench, noisy: Noisy, method: Method, flipped: Tensor, seed: in
 
 def _table(regime: str, rows: dict[str, list[Row]]) -> list[str]:
     """Markdown; the best of plain KD and of KD-AIF are those of the highest mean validation accuracy."""
-    plain, ours = (max((_label(k, b) for b in WEIGHTS), key=lambda m: _mean(rows[m], "validation")) for k in KINDS)
+    plain, ours = _best(rows, "kd"), _best(rows, "kd_aif")
     lines = ["", f"### {regime}", "", f"Best by validation: `{plain}`, `{ours}`, whose weight the controls have.", ""]
     lines += [
         "| method | test | against best plain KD | last epoch | against plain KD's | AUROC for flips | ESS / n |",
@@ -202,7 +188,7 @@ def _table(regime: str, rows: dict[str, list[Row]]) -> list[str]:
         lowest = f" (lowest {min(figures[0]):.3f})" if figures[0] else ""
         against = [_against(rows, name, plain, key) if name != plain else "–" for key in ("test", "last")]
         lines.append(
-            f"| {name} | {_mean(own, 'test'):.2f} ± {_std(test):.2f} | {against[0]} | {_mean(own, 'last'):.2f} | "
+            f"| {name} | {_mean(own, 'test'):.2f} ± {spread(test):.2f} | {against[0]} | {_mean(own, 'last'):.2f} | "
             f"{against[1]} | {shown[0]}{lowest} | {shown[1]} |"
         )
     for key, when in (("test", "At the epoch that validation chose"), ("last", "At the last epoch")):
@@ -214,38 +200,32 @@ def _table(regime: str, rows: dict[str, list[Row]]) -> list[str]:
 
 
 def _against(rows: Mapping[str, list[Row]], name: str, other: str, key: str) -> str:
-    return _interval([mine[key] - theirs[key] for mine, theirs in zip(rows[name], rows[other], strict=True)])
+    return shown_difference([row[key] for row in rows[name]], [row[key] for row in rows[other]])
+
+
+def _best(rows: Mapping[str, list[Row]], kind: str) -> str:
+    """The one of a kind's tried settings that validation takes."""
+    return max((label for label in rows if label.startswith(f"{kind}(")), key=lambda m: _mean(rows[m], "validation"))
 
 
 def _mean(rows: list[Row], key: str) -> float:
     return statistics.fmean(row[key] for row in rows)
 
 
-def _label(kind: str, b: float) -> str:
-    return f"{kind}(distill_weight={b})"
+def _label(kind: str, b: float, temperature: float | None = None) -> str:
+    at = f",temperature={temperature:g}" if temperature and b else ""
+    return f"{kind}(distill_weight={b:g}{at})"
 
 
-def _interval(values: list[float]) -> str:
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return f"{mean:+.2f}"
-    half = float(scipy.stats.t.ppf(0.975, len(values) - 1)) * _std(values) / math.sqrt(len(values))
-    return f"{mean:+.2f} ± {half:.2f}"
-
-
-def _std(values: list[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def _setting(text: str) -> tuple[str, str]:
+def _setting(text: str) -> tuple[str, Any]:
     key, _, value = text.partition("=")
-    return key, value
+    return key, yaml.safe_load(value)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--regimes", nargs="+", choices=list(_REGIMES), default=list(_REGIMES))
-    parser.add_argument("--set", nargs="*", type=_setting, default=[], help="key=value of kd_aif's configuration")
+    parser.add_argument("--set", nargs="*", type=_setting, default=[], help="key=value for kd_aif and its controls")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=100)
     parser.add_argument("--data", type=Path, required=True)

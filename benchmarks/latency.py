@@ -2,7 +2,8 @@
 
     python benchmarks/latency.py LATENCY.csv [--device raspi4_ms] [--space nb201] [--samples 60] [--test 2000]
 
-LATENCY.csv has a header, an architecture a line in the space's form, and a column of ms for each device. For each seed
+LATENCY.csv has a header, an architecture a line in the space's form, and a column of ms for each device, as from
+HW-NAS-Bench's measurements on a Raspberry Pi 4 and an FPGA (Li et al. 2021, arXiv:2103.10584). For each seed
 60 architectures are drawn, a model is fitted to them, everything chosen by cross-validation inside these 60, and 2,000
 others are predicted. Baselines, fitted to the same 60: ridge regression of latency on the numbers of operations (each
 kind of the cell's string, dead or not), its penalty by leave-one-out; and a straight line in FLOPs.

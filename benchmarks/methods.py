@@ -17,7 +17,6 @@ import argparse
 import copy
 import json
 import math
-import shlex
 import statistics
 import sys
 import time
@@ -25,11 +24,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import scipy.stats
 import torch
-from bench import Bench, Make, load_task, parse_recipe, task_names
+from bench import (
+    Bench,
+    Make,
+    load_task,
+    paired_difference,
+    parse_recipe,
+    shown_command,
+    shown_difference,
+    spread,
+    task_names,
+)
 
-from distill.config import DistillConfig, TuneConfig
+from distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
 from distill.train import distill
 from distill.tune import tune, with_hyperparameters
 from pipeline.device import DeviceConfig, select_device
@@ -49,10 +57,10 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     configs = {label: parse_recipe(label) for label in arguments.methods}
+    bench = make(arguments.first_seed - bool(arguments.tune), arguments.data, arguments.out)
     if arguments.tune:
-        bench = make(arguments.first_seed - 1, arguments.data, arguments.out)
         configs = {label: _tuned(bench, label, methods, arguments) for label, methods in configs.items()}
-    rows = [row for seed in seeds for row in _of_seed(make, seed, configs, arguments)]
+    rows = [row for seed in seeds for row in _of_seed(make, seed, configs, bench.training, arguments)]
     print(_report(rows, arguments, seeds))
 
 
@@ -64,7 +72,7 @@ def _config(bench: Bench, methods: Sequence[dict[str, Any]], training: Mapping[s
 def _tuned(bench: Bench, label: str, methods: list[dict[str, Any]], arguments: argparse.Namespace) -> list[Any]:
     """The method's configurations with the best of its trials put in, the training's as a last item `training`."""
     base = _config(bench, methods, {})
-    settings = digest(arguments.task, methods, arguments.tune, bench.training)[:16]
+    settings = digest(arguments.task, _whole(methods), arguments.tune, bench.training)[:16]
     path: Path = arguments.out / f"{arguments.task}_{settings}.json"
     if not path.exists():
 
@@ -88,7 +96,13 @@ def _own(best: dict[str, float]) -> dict[str, float]:
     return {name.partition(".")[2]: value for name, value in best.items() if name.startswith("training.")}
 
 
-def _of_seed(make: Make, seed: int, configs: dict[str, list[Any]], arguments: argparse.Namespace) -> list[Row]:
+def _of_seed(
+    make: Make,
+    seed: int,
+    configs: dict[str, list[Any]],
+    training: StudentTrainingConfig,
+    arguments: argparse.Namespace,
+) -> list[Row]:
     """Every method's row of one seed; trained where the journal has none."""
     journal = arguments.out / f"{arguments.task}.jsonl"
     known = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
@@ -96,7 +110,7 @@ def _of_seed(make: Make, seed: int, configs: dict[str, list[Any]], arguments: ar
     bench: Bench | None = None
     rows = []
     for label, methods in configs.items():
-        settings = digest(_whole(methods), arguments.epochs)[:16]
+        settings = digest(_whole(methods), training, arguments.epochs)[:16]
         if (settings, seed) not in kept:
             bench = bench or make(seed, arguments.data, arguments.out)
             row: Row = {"label": label, "seed": seed, "settings": settings} | _train(
@@ -112,7 +126,7 @@ def _of_seed(make: Make, seed: int, configs: dict[str, list[Any]], arguments: ar
 
 
 def _whole(methods: list[Any]) -> list[Any]:
-    """With the defaults, so that a default that changes is another training."""
+    """With the defaults, so that a default that changes is another training (and so is the task's own)."""
     given, own = [m for m in methods if "training" not in m], [m for m in methods if "training" in m]
     return [*DistillConfig.model_validate({"methods": given}).model_dump(mode="json")["methods"], *own]
 
@@ -143,7 +157,7 @@ def _report(rows: list[Row], arguments: argparse.Namespace, seeds: Sequence[int]
     for row in rows:
         by.setdefault(row["label"], {})[row["seed"]] = row
     lines = [
-        f"    python benchmarks/methods.py {shlex.join(_shown(sys.argv[1:]))}",
+        f"    {shown_command()}",
         "",
         f"{machine['cpu']}, 1 thread, torch {torch.__version__}; seeds {seeds[0]} to {seeds[-1]}, n = {len(seeds)}; "
         f"{max(row['epochs'] for row in rows)} epochs"
@@ -159,7 +173,7 @@ def _report(rows: list[Row], arguments: argparse.Namespace, seeds: Sequence[int]
         lines += ["", f"### {test}", "", _row("method", "accuracy", *(f"against {b}" for b in against), *gap, "time")]
         lines.append(_row(*("---" for _ in range(3 + len(against) + len(gap)))))
         for label, taken in values.items():
-            cells = [f"{statistics.fmean(taken):.2f} ± {_std(taken):.2f}"]
+            cells = [f"{statistics.fmean(taken):.2f} ± {spread(taken):.2f}"]
             cells += [_difference(taken, values[base]) if base != label else "–" for base in against]
             if gap:
                 cells.append(_closed(taken, values["kd"], values[arguments.gap_to]))
@@ -168,32 +182,18 @@ def _report(rows: list[Row], arguments: argparse.Namespace, seeds: Sequence[int]
     return "\n".join(lines)
 
 
-def _shown(words: Sequence[str]) -> list[str]:
-    """The command without this machine's folders."""
-    shown = list(words)
-    for option, name in (("--data", "DATA"), ("--out", "OUT")):
-        if option in shown:
-            shown[shown.index(option) + 1] = name
-    return shown
-
-
 def _row(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _std(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0
-
-
 def _difference(one: Sequence[float], other: Sequence[float]) -> str:
     """Mean of the paired differences, its interval, and what may be said of it."""
-    differences = [a - b for a, b in zip(one, other, strict=True)]
-    mean, n = statistics.fmean(differences), len(differences)
-    if n < 2:
-        return f"{mean:+.2f}"
-    half = float(scipy.stats.t.ppf(0.975, n - 1)) * _std(differences) / math.sqrt(n)
+    mean, half = paired_difference(one, other)
+    if math.isnan(half):
+        return shown_difference(one, other)
     verdict = "not separable" if abs(mean) <= half else "wins" if mean > 0 else "loses"
-    return f"{mean:+.2f} ± {half:.2f}, {verdict}; lowest {min(differences):+.2f}"
+    lowest = min(a - b for a, b in zip(one, other, strict=True))
+    return f"{shown_difference(one, other)}, {verdict}; lowest {lowest:+.2f}"
 
 
 def _closed(one: Sequence[float], plain: Sequence[float], goal: Sequence[float]) -> str:

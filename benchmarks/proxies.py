@@ -3,10 +3,11 @@
     python benchmarks/proxies.py proxies_725.json cifar10.npz [--half choose] [--sample 100] [--seed 0]
     python benchmarks/proxies.py s0_cifar100_plain_accuracy.txt cifar10.npz
 
-The first file is either NAS-Bench-201's: validation accuracies by data set and cell, with cells as tuples over the
-edges (1,2) (1,3) (1,4) (2,3) (2,4) (3,4) of operations [skip, none, 3x3, 1x1, avgpool]; or DisWOT's space S0: lines of
-`abc accuracy`, the basic blocks of three stages. The second has `x_train` [N, H, W, C] uint8 and `y_train`. Choices are
-to be made on `--half choose` and reported on `--half report`, split by the SHA-256 of the architecture's string.
+The first file is either NAS-Bench-201's, from NAS-Bench-Suite-Zero (Krishnakumar et al. 2022): validation accuracies
+by data set and cell, with cells as tuples over the edges (1,2) (1,3) (1,4) (2,3) (2,4) (3,4) of operations [skip,
+none, 3x3, 1x1, avgpool]; or DisWOT's space S0, its repository's `exps/s1-gt-cls.txt`: lines of `abc accuracy`, the
+basic blocks of three stages. The second has `x_train` [N, H, W, C] uint8 and `y_train`. Choices are to be made on
+`--half choose` and reported on `--half report`, split by the SHA-256 of the architecture's string.
 
 `ensemble - x` is the ensemble less that part; the spreads, (p90 - p10) / 2.563, are what its least scales are from.
 `published rank sum` adds the ranks of the file's own synflow, nwot and jacov. An architecture without a score (dead, or

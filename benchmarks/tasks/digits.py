@@ -15,7 +15,8 @@ from pipeline.training import Supervised, TrainingConfig, fit
 
 
 def make(seed: int, data: Path, cache: Path) -> Bench:
-    splits, task = load_splits(DigitsConfig(), seed), load_splits(DigitsConfig(), seed).task
+    splits = load_splits(DigitsConfig(), seed)
+    task = splits.task
 
     def network(widths: tuple[int, int, int], own: int) -> CifarResNet:
         made = CifarResNet((1, 1, 1), widths, num_classes=task.num_classes, mean=task.mean, std=task.std)
