@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.data import Batch, ImageSplit
 from pipeline.frozen import Frozen
-from pipeline.network import View, look
+from pipeline.network import View, evaluating, look
 from pipeline.task import PADDING, Task
 
 Slot = Literal["data", "teacher", "target", "divergence", "weight", "feature", "head"]
@@ -43,9 +43,7 @@ class Context:
     device: torch.device
     seed: int
     deployable: Callable[[], nn.Module]  # the student as it would ship now: inputs to logits [N, K], whatever the head
-    teacher_view: Callable[[Batch], View] | None = (
-        None  # a batch to what the recipe knows of the teacher, cached or not
-    )
+    teacher_view: Callable[[Batch], View]  # a batch to what the recipe knows of the teacher, cached or not
     decode: Callable[[Sequence[int]], str] | None = None  # of text: token ids back to words
 
     def show(self, example: Tensor, caption: str) -> "ExhibitItem":
@@ -171,11 +169,6 @@ class Method(ABC):
 
 def embedding_width(network: nn.Module, context: Context) -> int:
     """D of a network's embedding, by a look at one training example; the network's mode is put back."""
-    was_training = network.training
-    try:
-        with torch.no_grad():
-            return look(network.eval(), context.train.batch(torch.zeros(1, dtype=torch.int64), context.device).inputs)[
-                1
-            ].shape[1]
-    finally:
-        network.train(was_training)
+    batch = context.train.batch(torch.zeros(1, dtype=torch.int64), context.device)
+    with evaluating(network), torch.no_grad():
+        return look(network, batch.inputs).embedding.shape[1]

@@ -3,8 +3,6 @@
 # N examples, K classes
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -25,6 +23,7 @@ from distill.tunable import tunable
 from pipeline.data import Batch
 from pipeline.errors import ConfigError
 from pipeline.frozen import derive_seed
+from pipeline.network import evaluating
 
 MIN_AGREEMENT = 0.95  # of the teacher's answers on images and on the VAE's reconstructions of them
 
@@ -103,7 +102,7 @@ class Hard(Method):
         with evaluating(context.student, student), full_precision(context.device):
             images = self._augmentor(few.inputs, self._noise(len(few.targets), generator))
             teacher = context.teacher(images)
-            inconsistency = disagreement(self._on_clean(few), teacher, self.config.temperature)
+            inconsistency = disagreement(context.teacher_view(few).logits, teacher, self.config.temperature)
             for_student, for_teacher = self._policy.weights(float(inconsistency.detach()))
             loss = for_teacher * inconsistency + self._augmentor.regulariser()
             if for_student:  # in repair the student is not asked
@@ -115,14 +114,6 @@ class Hard(Method):
         self._augmentor.project()
         self._turns += 1
         self._repairs += not for_student
-
-    def _on_clean(self, batch: Batch) -> Tensor:
-        """The teacher's logits, from the recipe's cache where there is one."""
-        if self._context.teacher_view is not None:
-            return self._context.teacher_view(batch).logits
-        with torch.no_grad():
-            logits: Tensor = self._context.teacher(batch.inputs)
-        return logits
 
     def _noise(self, count: int, generator: torch.Generator) -> Tensor:
         return self._augmentor.draw(count, generator).to(self._context.device)
@@ -175,19 +166,6 @@ def disagreement(logits: Tensor, others: Tensor, temperature: float) -> Tensor:
     """Mean of T^2 KL(softmax(logits / T) || softmax(others / T)) over examples; gradients reach both."""
     log_p, log_q = (F.log_softmax(z.float() / temperature, dim=1) for z in (logits, others))
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
-
-
-@contextmanager
-def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Evaluation mode within, and every module's own mode again behind."""
-    modes = [(module, module.training) for network in networks for module in network.modules()]
-    try:
-        for network in networks:
-            network.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _policy(config: Any) -> Policy:

@@ -3,6 +3,7 @@
 # N training examples, K classes, B batch
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +18,7 @@ from distill.methods.kd_aif_report import exhibits_of, measures_of
 from distill.tunable import tunable
 from pipeline.data import UNLABELLED, Batch
 from pipeline.frozen import derive_seed
-from pipeline.network import View, look
+from pipeline.network import View, evaluating, look
 from pipeline.training import TrainingConfig
 
 Mechanism = Literal["student_only", "teacher_only", "both_sequential", "simultaneous"]
@@ -131,11 +132,11 @@ class KDAIF(Method):
             self._train_teacher(1, "teacher", epoch)
 
     def measures(self) -> dict[str, float]:
-        return measures_of(self._told(), self.teacher, self._context)
+        return measures_of(self._told(), self._context)
 
     def exhibits(self) -> tuple[Exhibit, ...]:
         told = self._told()
-        return exhibits_of(told.influence, told.weight, self.teacher, self._context) if told.updates else ()
+        return exhibits_of(told.influence, told.weight, self._context) if told.updates else ()
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"student": dict(vars(self._student)), "teacher": dict(vars(self._teacher))}
@@ -163,13 +164,8 @@ class KDAIF(Method):
     def _update(self, weighing: Weighing, network: nn.Module, deployable: nn.Module) -> None:
         """New influences and weights, from the network as it is now."""
         config, context = self.config, self._context
-        modes = [(part, part.training) for part in (network, deployable)]
-        try:
-            network.eval(), deployable.eval()
+        with evaluating(network, deployable):
             weighing.influence = BACKENDS[config.backend](self._question(network, deployable)).float()
-        finally:
-            for part, training in modes:
-                part.train(training)
         counted = torch.ones_like(context.train.targets, dtype=torch.bool)
         if config.apply_to == "ce":  # the others have no cross-entropy that a weight could change
             counted = context.train.targets != UNLABELLED
@@ -194,11 +190,12 @@ class KDAIF(Method):
 
     def _agreed(self) -> Tensor:
         """Where the teacher's answer is the label, [N]: hard examples that are right, of which influence is unsure."""
-        context, look_at = self._context, self._context.teacher_view
-        batches = context.train.batches(512, context.device)
-        views = (self.teacher(batch.inputs) if look_at is None else look_at(batch) for batch in batches)
-        answers = torch.cat([view.logits.argmax(1) for view in views])
-        return answers == context.train.targets.to(answers)
+        answers = torch.cat([logits.argmax(1) for logits in self._teacher_logits()])
+        return answers == self._context.train.targets.to(answers)
+
+    def _teacher_logits(self) -> Iterator[Tensor]:
+        context = self._context
+        return (context.teacher_view(batch).logits for batch in context.train.batches(512, context.device))
 
     def _question(self, network: nn.Module, deployable: nn.Module) -> Question:
         config, context = self.config, self._context
@@ -223,8 +220,7 @@ class KDAIF(Method):
         labelled = (targets != UNLABELLED) if self.config.training_loss == "ce" else torch.zeros_like(targets).bool()
         answers = torch.nn.functional.one_hot(targets.clamp(min=0), classes).float()
         if not bool(labelled.all()):
-            views = (self.teacher(batch.inputs).logits for batch in context.train.batches(512, context.device))
-            soft = torch.cat([torch.softmax(logits.float() / temperature, dim=1) for logits in views])
+            soft = torch.cat([torch.softmax(logits.float() / temperature, dim=1) for logits in self._teacher_logits()])
             answers = torch.where(labelled[:, None], answers, soft)
         return answers
 

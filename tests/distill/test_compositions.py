@@ -63,7 +63,15 @@ def test_augmented_images_have_subclass_targets_of_their_own(make_task, make_spl
 
     recipe = make_recipe(config(("random_affine", "lelp")).methods)
     context = Context(
-        splits.task, teacher, student, splits.train, splits.reference, CPU, 0, lambda: recipe.deployable(student)
+        splits.task,
+        teacher,
+        student,
+        splits.train,
+        splits.reference,
+        CPU,
+        0,
+        lambda: recipe.deployable(student),
+        recipe.look_at_teacher,
     )
     recipe.prepare(context, cache=True)
     batch = recipe.prepare_batch(splits.train.batch(torch.arange(8)), torch.Generator().manual_seed(0))

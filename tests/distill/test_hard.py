@@ -24,7 +24,7 @@ from pipeline.data import UNLABELLED, ImageSplit, Splits
 from pipeline.datasets.base import AugmentConfig
 from pipeline.device import Compute
 from pipeline.errors import ConfigError
-from pipeline.network import PooledClassifier, initialise
+from pipeline.network import PooledClassifier, View, initialise
 from pipeline.task import Task
 from pipeline.teacher import frozen
 from pipeline.training import Supervised, TrainingConfig, fit
@@ -101,7 +101,7 @@ def test_every_image_is_followed_by_its_augmented_copy_which_has_no_label(prepar
 
 @pytest.mark.parametrize("config", [RandomAffineConfig(), HardConfig()], ids=["random_affine", "hard"])
 def test_text_is_refused(make_token_task, make_task, make_network, config):
-    context = Context(make_token_task(), None, None, None, None, CPU, 0, lambda: None)
+    context = Context(make_token_task(), None, None, None, None, CPU, 0, lambda: None, lambda batch: None)
     with pytest.raises(ConfigError, match=f"method '{config.name}' transforms images, and the task's inputs are text"):
         METHODS[config.name](config).prepare(context)
 
@@ -484,9 +484,11 @@ def turned(monkeypatch, toy, config, turns):
     splits, teacher = toy
     student = toy_distilled(monkeypatch, toy, epochs=20).student
     hard = ToyHard(config)
-    hard.prepare(
-        Context(splits.task, teacher, student, splits.train, splits.reference, CPU, 0, deployable=lambda: student)
-    )
+
+    def view(batch):
+        return View(None, None, teacher(batch.inputs))
+
+    hard.prepare(Context(splits.task, teacher, student, splits.train, splits.reference, CPU, 0, lambda: student, view))
     noise, worst = generator(), []
     for _ in range(turns):
         hard.data(splits.train.batch(torch.randperm(600, generator=noise)[:64]), noise)

@@ -44,7 +44,15 @@ def prepared(splits, make_network):
         recipe, student = Recipe([method]), make_network(2)
         teacher = frozen(make_network(1, (8, 12, 16)))
         context = Context(
-            splits.task, teacher, student, splits.train, splits.reference, CPU, 0, lambda: recipe.deployable(student)
+            splits.task,
+            teacher,
+            student,
+            splits.train,
+            splits.reference,
+            CPU,
+            0,
+            lambda: recipe.deployable(student),
+            recipe.look_at_teacher,
         )
         recipe.prepare(context, cache=caches_teacher(recipe, splits))
         return method, recipe, student.train(), context

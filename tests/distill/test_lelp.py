@@ -44,7 +44,15 @@ def prepared(make_task, make_splits, make_network):
         train = splits.train if targets is None else ImageSplit(splits.train.images, targets)
         recipe = make_recipe([LELPConfig(**settings), *others])
         context = Context(
-            splits.task, teacher, student, train, splits.reference, CPU, seed, lambda: recipe.deployable(student)
+            splits.task,
+            teacher,
+            student,
+            train,
+            splits.reference,
+            CPU,
+            seed,
+            lambda: recipe.deployable(student),
+            recipe.look_at_teacher,
         )
         recipe.prepare(context, cache=False)
         return recipe.methods[0], recipe, teacher, student, train.batch(torch.arange(30))
@@ -299,7 +307,17 @@ def test_other_methods_weigh_and_alter_and_altered_inputs_get_a_target_of_their_
     teacher, student = frozen(make_network(1, (8, 12, 16))), make_network(2).eval()
     for cache in (True, False):
         recipe = Recipe([Negative(None), LELP(), Halves(None)])
-        context = Context(splits.task, teacher, student, splits.train, splits.reference, CPU, 0, lambda: student)
+        context = Context(
+            splits.task,
+            teacher,
+            student,
+            splits.train,
+            splits.reference,
+            CPU,
+            0,
+            lambda: student,
+            recipe.look_at_teacher,
+        )
         recipe.prepare(context, cache=cache)
         batch = recipe.prepare_batch(splits.train.batch(torch.arange(12)), torch.Generator())
         terms.append({name: term.item() for name, term in recipe.loss(student, batch).items()})
@@ -405,6 +423,7 @@ def test_a_class_without_variance_is_refused(prepared, make_network, make_task, 
         CPU,
         0,
         lambda: student,
+        recipe.look_at_teacher,
     )
     with pytest.raises(ConfigError, match="class 1 vary in 0 directions"):
         recipe.prepare(context, cache=False)
