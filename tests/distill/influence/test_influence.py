@@ -228,7 +228,7 @@ def convolutional(make_task, make_split):
     task = make_task()
     network = CifarResNet((1, 1, 1), (4, 6, 8), num_classes=3, mean=task.mean, std=task.std).eval()
     initialise(network, "kaiming", 0)
-    train, reference = make_split(task, 40, 1), make_split(task, 12, 2)
+    train, reference = make_split(task, 40, 1), dataclasses.replace(make_split(task, 12, 2), role="reference")
     answers = F.one_hot(train.targets, 3).float()
     return Question(network, network, train, answers, reference, "margin", 0.5, 1.0, 0, torch.device("cpu"))
 
@@ -264,7 +264,8 @@ def test_every_backend_follows_a_permutation_of_the_training_examples_and_adds_o
     assert torch.allclose(BACKENDS[name](permuted), found[order], atol=0.02 * scale)
     parts = []
     for n in range(12):
-        one = ImageSplit(convolutional.reference.images[n : n + 1], convolutional.reference.targets[n : n + 1])
+        whole = convolutional.reference
+        one = ImageSplit(whole.images[n : n + 1], whole.targets[n : n + 1], whole.role)
         parts.append(BACKENDS[name](dataclasses.replace(convolutional, reference=one)))
     assert torch.allclose(torch.stack(parts).mean(0), found, atol=0.02 * scale)
 
@@ -310,15 +311,16 @@ def test_without_kronfluence_the_error_says_how_to_get_it(convolutional, monkeyp
         ekfac(convolutional)
 
 
-# Never on test
+# On reference and on no other split
 
 
-def test_it_cannot_be_computed_on_the_test_or_the_validation_split(convolutional):
+def test_it_cannot_be_computed_on_another_split_than_reference(convolutional):
     splits = load_splits(DigitsConfig(), 0)
-    for judging in (load_test(DigitsConfig(), 0), splits.validation):
-        with pytest.raises(DataError, match=f"on the reference split, and was given the {judging.role} split"):
-            dataclasses.replace(convolutional, reference=judging)
-        moved = judging.to(torch.device("cpu"))
-        with pytest.raises(DataError, match="judged by it"):
-            dataclasses.replace(convolutional, reference=moved)
+    unknown = dataclasses.replace(splits.reference, role="")
+    for other in (load_test(DigitsConfig(), 0), splits.validation, splits.train, unknown):
+        for given in (other, other.to(torch.device("cpu"))):
+            with pytest.raises(
+                DataError, match=f"on the reference split, and was given a split of role '{other.role}'"
+            ):
+                dataclasses.replace(convolutional, reference=given)
     assert dataclasses.replace(convolutional, reference=splits.reference).reference.role == "reference"
