@@ -60,6 +60,7 @@ class Recipe:
         self.methods = list(methods)
         self._fallback = KD()
         self._teacher: nn.Module | None = None
+        self._context: Context | None = None
         self._cached: View | None = None
 
     @property
@@ -80,7 +81,8 @@ class Recipe:
                 )
             method.prepare(context)
         if cache and not self.varies_teacher:
-            self._cached = self._teacher_outputs(context, any(method.reads_features for method in self.methods))
+            self._context = context
+            self._cached = self._teacher_outputs(context)
 
     def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
         for method in self._owners("data"):
@@ -133,6 +135,8 @@ class Recipe:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for method in self.methods:
             method.load_state_dict(state[method.name])
+        if self._context is not None and any(method.replaces_teacher for method in self.methods):
+            self._cached = self._teacher_outputs(self._context)  # of the teacher that the state holds
 
     def _terms(self, teacher: View, student: View, class_logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
         """In float32 whatever the networks computed in: losses take differences of products."""
@@ -168,9 +172,10 @@ class Recipe:
     def _owner(self, slot: Slot) -> Method:
         return next(iter(self._owners(slot)), self._fallback)
 
-    def _teacher_outputs(self, context: Context, keep_features: bool) -> View:
+    def _teacher_outputs(self, context: Context) -> View:
         """The teacher's view of every training image, by index; features are large and kept only if read."""
         parts: list[View] = []
+        keep_features = any(method.reads_features for method in self.methods)
         with torch.no_grad():
             for batch in context.train.batches(512, context.device):
                 view = self._look_at_inputs(batch.inputs)
