@@ -25,7 +25,7 @@ Mechanism = Literal["student_only", "teacher_only", "both_sequential", "simultan
 
 
 class KDAIFConfig(MethodConfig):
-    """Weights from influence on the reference split, which no other choice is made on."""
+    """Weights from influence on the reference split, by which no epoch, trial or model is chosen."""
 
     name: Literal["kd_aif"] = "kd_aif"
     distill_weight: float = tunable(0.9, ge=0, le=1, tune=(0.1, 1.0), description="b; the labels weigh a = 1 - b")
@@ -33,7 +33,8 @@ class KDAIFConfig(MethodConfig):
         "last_layer", description="the last layer in closed form; all weights by the others; ekfac needs kronfluence"
     )
     reference_loss: ReferenceLoss = Field(
-        "margin", description="of the reference examples; with ce the sign can reverse under a good teacher"
+        "margin",
+        description="of the reference examples; with ce the sign can reverse where the teacher memorised wrong labels",
     )
     training_loss: Literal["ce", "kd"] = Field(
         "ce", description="of a training example: to its label or to the teacher"
@@ -47,13 +48,16 @@ class KDAIFConfig(MethodConfig):
         50.0, ge=0, le=1000, tune=(5.0, 100.0), log=True, description="of the map; 0 is uniform; exp wants about 2"
     )
     clip: float = Field(0.01, ge=0, lt=0.5, description="share of influences clipped at each end before the map")
-    min_weight: float = Field(0.0, ge=0, le=1, description="of an example; the mean is 1")
+    min_weight: float = Field(0.0, ge=0, le=1, description="of an example, before any is spared; the mean is 1")
     max_weight: float = Field(10.0, ge=1, description="of an example; the mean is 1")
     apply_to: Literal["ce", "both"] = Field(
         "ce", description="both where the teacher was trained on the same wrong labels; else it does harm"
     )
     spare_agreed: bool = Field(
-        True, description="apply_to ce: an example whose label the teacher gives too weighs no less than the mean"
+        True,
+        description="apply_to ce, the student's weights: where the teacher gives the label too, less than 1 is raised "
+        "to 1; all are then divided by their mean, so that such examples can weigh a little less than 1, and others "
+        "less than min_weight",
     )
     mechanism: Mechanism = Field("student_only", description="whose training is weighted; the others copy the teacher")
     warmup_epochs: int = Field(2, ge=1, description="before the first weights; influence fades as the noise is fitted")
@@ -162,7 +166,11 @@ class KDAIF(Method):
         return Weighing(state["influence"].to(device), state["weight"].to(device), state["updates"])
 
     def _update(self, weighing: Weighing, network: nn.Module, deployable: nn.Module) -> None:
-        """New influences and weights, from the network as it is now."""
+        """New influences and weights, from the network as it is now.
+
+        Of the weights that the map gives, sparing raises those below 1 where teacher and label agree, and divides all
+        by their mean, at most the bounds' distance above 1. The teacher is not asked whom to spare of its own examples.
+        """
         config, context = self.config, self._context
         with evaluating(network, deployable):
             weighing.influence = BACKENDS[config.backend](self._question(network, deployable)).float()
@@ -177,7 +185,7 @@ class KDAIF(Method):
             clip=config.clip,
             bounds=(config.min_weight, config.max_weight),
         ).to(fresh)
-        if config.apply_to == "ce" and config.spare_agreed:
+        if config.apply_to == "ce" and config.spare_agreed and weighing is not self._teacher:
             fresh = torch.where(self._agreed(), fresh.clamp(min=1), fresh)
             fresh[counted] /= fresh[counted].mean()
         if config.control == "shuffled":
