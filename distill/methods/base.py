@@ -30,6 +30,10 @@ class MethodConfig(Frozen):
 
     name: str
 
+    def unread(self) -> frozenset[str]:
+        """The hyperparameters that nothing reads as the others are set: there is nothing in them to tune."""
+        return frozenset()
+
 
 @dataclass(frozen=True)
 class Context:
@@ -79,6 +83,7 @@ class Method(ABC):
     fills: ClassVar[frozenset[Slot]]
     min_classes: ClassVar[int] = 2
     reads_features: ClassVar[bool] = False  # with slot `feature`: of the teacher, beyond embedding and logits
+    studies_teacher: ClassVar[bool] = False  # looks at the context's teacher by itself, beside what `teacher` answers
     Config: ClassVar[type[MethodConfig]]
 
     def __init__(self, config: Any) -> None:
@@ -86,13 +91,21 @@ class Method(ABC):
 
     @property
     def replaces_teacher(self) -> bool:
-        """Whether its teacher is another than the context's, which other methods' `prepare` looks at."""
+        """Whether its teacher is another than the context's, which a method with `studies_teacher` looks at."""
         return "teacher" in self.fills
 
     @property
     def varies_teacher(self) -> bool:
         """With slot `teacher`: whether its answer to an input changes after `prepare`, so that none may be kept."""
         return True
+
+    def check(self, task: Task, train: ImageSplit) -> None:
+        """Before anything is trained, and again before `prepare`: refuse what cannot be.
+
+        Raises:
+            ConfigError: the task or the training split does not fit the configuration.
+            MissingDependencyError: an optional library is not installed.
+        """
 
     def prepare(self, context: Context) -> None:
         """Before the first epoch: statistics, modules of the method's own."""

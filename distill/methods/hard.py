@@ -20,10 +20,11 @@ from distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
 from distill.methods.hard_sheet import sheet
 from distill.methods.random_affine import refuse_text
 from distill.tunable import tunable
-from pipeline.data import Batch
+from pipeline.data import Batch, ImageSplit
 from pipeline.errors import ConfigError
 from pipeline.frozen import derive_seed
 from pipeline.network import evaluating
+from pipeline.task import Task
 
 MIN_AGREEMENT = 0.95  # of the teacher's answers on images and on the VAE's reconstructions of them
 
@@ -52,6 +53,11 @@ class HardConfig(MethodConfig):
     trust: float = Field(3.0, gt=0, description="vae: farthest step of a latent, in its posterior's deviations")
     vae_epochs: int = Field(20, ge=1, description="vae: of its training, before the student's")
 
+    def unread(self) -> frozenset[str]:
+        if self.policy == "hysteresis":
+            return frozenset()
+        return frozenset({"l_max", "l_min_share"} if self.policy == "penalty" else {"l_min_share"})
+
 
 class Hard(Method):
     """Student: min D(f_t(x), f_s(x)) + w L_ts; augmentor: max lam_s L_ts - lam_t L_tt, by turns.
@@ -63,10 +69,13 @@ class Hard(Method):
     name: ClassVar[str] = "hard"
     paper: ClassVar[str] = "Nix, Burg, Sinz 2023, arXiv:2305.14890"
     fills: ClassVar[frozenset[Slot]] = frozenset({"data"})
+    studies_teacher: ClassVar[bool] = True  # the augmentor's steps go through it
     Config: ClassVar[type[MethodConfig]] = HardConfig
 
+    def check(self, task: Task, train: ImageSplit) -> None:
+        refuse_text(self.name, task)
+
     def prepare(self, context: Context) -> None:
-        refuse_text(self.name, context)
         self._context = context
         self._augmentor = self.make_augmentor(context).to(context.device)
         self._policy = _policy(self.config)

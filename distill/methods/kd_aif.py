@@ -12,13 +12,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distill.influence import BACKENDS, Question, ReferenceLoss, WeightMap, to_weights
+from distill.influence.ekfac import require_kronfluence
 from distill.influence.teacher import train_weighted
 from distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
 from distill.methods.kd_aif_report import exhibits_of, measures_of
 from distill.tunable import tunable
-from pipeline.data import UNLABELLED, Batch
+from pipeline.data import UNLABELLED, Batch, ImageSplit
 from pipeline.frozen import derive_seed
 from pipeline.network import View, evaluating, look
+from pipeline.task import Task
 from pipeline.training import TrainingConfig
 
 Mechanism = Literal["student_only", "teacher_only", "both_sequential", "simultaneous"]
@@ -45,7 +47,7 @@ class KDAIFConfig(MethodConfig):
     )
     weight_map: WeightMap = Field("sigmoid", description="each decreases in the influence; drop is 0 or 1")
     sharpness: float = tunable(
-        50.0, ge=0, le=1000, tune=(5.0, 100.0), log=True, description="of the map; 0 is uniform; exp wants about 2"
+        50.0, ge=0, le=1000, tune=(1.0, 100.0), log=True, description="of the map; 0 is uniform; exp wants about 2"
     )
     clip: float = Field(0.01, ge=0, lt=0.5, description="share of influences clipped at each end before the map")
     min_weight: float = Field(0.0, ge=0, le=1, description="of an example, before any is spared; the mean is 1")
@@ -70,6 +72,10 @@ class KDAIFConfig(MethodConfig):
     control: Literal["none", "shuffled"] = Field(
         "none", description="shuffled gives each weight to another example, to see what the weights themselves do"
     )
+
+    def unread(self) -> frozenset[str]:
+        found = {"damping"} if self.backend in ("ekfac", "identity") else set()
+        return frozenset(found | ({"sharpness"} if self.weight_map == "drop" else set()))
 
 
 @dataclass
@@ -105,6 +111,10 @@ class KDAIF(Method):
     @property
     def varies_teacher(self) -> bool:
         return self.config.mechanism == "simultaneous"
+
+    def check(self, task: Task, train: ImageSplit) -> None:
+        if self.config.backend == "ekfac":
+            require_kronfluence()
 
     def prepare(self, context: Context) -> None:
         """Trains the teacher's copy, where the mechanism does that before the student."""
@@ -168,8 +178,8 @@ class KDAIF(Method):
     def _update(self, weighing: Weighing, network: nn.Module, deployable: nn.Module) -> None:
         """New influences and weights, from the network as it is now.
 
-        Of the weights that the map gives, sparing raises those below 1 where teacher and label agree, and divides all
-        by their mean, at most the bounds' distance above 1. The teacher is not asked whom to spare of its own examples.
+        Sparing raises weights below 1 to 1 where teacher and label agree, and then divides all by their mean. It is
+        left out of the teacher's own weighing, where it would spare whatever the teacher memorised.
         """
         config, context = self.config, self._context
         with evaluating(network, deployable):

@@ -100,10 +100,9 @@ def test_every_image_is_followed_by_its_augmented_copy_which_has_no_label(prepar
 
 
 @pytest.mark.parametrize("config", [RandomAffineConfig(), HardConfig()], ids=["random_affine", "hard"])
-def test_text_is_refused(make_token_task, make_task, make_network, config):
-    context = Context(make_token_task(), None, None, None, None, CPU, 0, lambda: None, lambda batch: None)
+def test_text_is_refused_before_anything_is_trained(make_token_task, make_split, config):
     with pytest.raises(ConfigError, match=f"method '{config.name}' transforms images, and the task's inputs are text"):
-        METHODS[config.name](config).prepare(context)
+        make_recipe([config]).check(make_token_task(), make_split(make_token_task(), 6))
 
 
 def test_random_affine_draws_within_its_ranges_and_reaches_their_ends():

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import itertools
 import random
+import sys
 
 import pytest
 import torch
@@ -17,12 +18,12 @@ from distill.methods import METHODS
 from distill.methods.base import Context, Method, MethodConfig
 from distill.methods.kd import KDConfig
 from distill.methods.kd_aif import KDAIF, KDAIFConfig
-from distill.recipe import Recipe
+from distill.recipe import Recipe, make_recipe
 from distill.train import caches_teacher, distill
 from pipeline.checkpoint import state_bytes
 from pipeline.data import UNLABELLED, ImageSplit, load_splits, load_test
 from pipeline.datasets import DigitsConfig
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, MissingDependencyError
 from pipeline.metrics import evaluate
 from pipeline.teacher import frozen
 from pipeline.training import Supervised, TrainingConfig, fit
@@ -316,7 +317,7 @@ def test_the_weighted_teacher_is_its_last_epochs_as_its_weights_were_fitted_to_r
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
 
 
-def test_another_method_that_studies_the_teacher_first_cannot_have_it_replaced(monkeypatch):
+def test_another_method_that_studies_the_teacher_cannot_have_it_replaced(monkeypatch):
     class StudiousConfig(MethodConfig):
         name: str = "studious"
 
@@ -324,9 +325,7 @@ def test_another_method_that_studies_the_teacher_first_cannot_have_it_replaced(m
         """Looks at the teacher."""
 
         name, paper, fills, Config = "studious", "none", frozenset({"target"}), StudiousConfig
-
-        def prepare(self, context):
-            pass
+        studies_teacher = True
 
         def target(self, teacher, batch):
             return F.softmax(teacher.logits, dim=1)
@@ -336,9 +335,29 @@ def test_another_method_that_studies_the_teacher_first_cannot_have_it_replaced(m
     Recipe([KDAIF(), studious])
     for mechanism in MECHANISMS[1:]:
         with pytest.raises(
-            ConfigError, match="method 'studious' studies the teacher before the training, and 'kd_aif'"
+            ConfigError, match="method 'studious' studies the given teacher, and 'kd_aif' as configured trains another"
         ):
             Recipe([KDAIF(KDAIFConfig(mechanism=mechanism)), studious])
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_the_teacher_of_a_method_that_only_looks_through_the_recipe_can_be_replaced(mechanism):
+    weighing = KDAIFConfig(mechanism=mechanism)
+    for other in ("random_affine", "rkd", "diswot_plus", "kd"):
+        make_recipe([METHODS[other].Config(), weighing])
+    for other in ("hard", "lelp", "embedding_regression"):
+        if mechanism == "student_only":
+            make_recipe([METHODS[other].Config(), weighing])
+        else:
+            with pytest.raises(ConfigError, match=f"method '{other}' studies the given teacher"):
+                make_recipe([METHODS[other].Config(), weighing])
+
+
+def test_ekfac_without_kronfluence_is_refused_before_any_training(monkeypatch, splits):
+    monkeypatch.setitem(sys.modules, "kronfluence", None)
+    make_recipe([KDAIFConfig()]).check(splits.task, splits.train)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'edgestill\[influence\]'"):
+        make_recipe([KDAIFConfig(backend="ekfac")]).check(splits.task, splits.train)
 
 
 # What it may look at
