@@ -35,5 +35,7 @@ def test_a_budget_that_only_the_bare_student_meets_is_refused_at_once_with_the_w
 def test_a_recipe_that_the_data_cannot_serve_is_refused_before_anything_is_trained(tmp_path) -> None:
     config = load_config(preset="digits", settings=["distill.methods=[{name: lelp, subclasses: 500}]"])
     run = RunDir.create(tmp_path, "run", config.seed, config)
-    with pytest.raises(ConfigError, match="lelp: class 0 has .* training examples, and 500 subclasses need 501 or more"):
+    with pytest.raises(
+        ConfigError, match=r"lelp: class 0 has .* training examples, and 500 subclasses need 501 or more"
+    ):
         prepare_data(Stage(run, config, lambda done, total, note: None))
