@@ -64,8 +64,8 @@ def lissa_backend(question: Question, depth: int = 300, repeats: int = 2) -> Ten
     if not float(left) <= _UNSOLVED:
         raise TrainingError(
             f"after {depth} steps lissa has not solved {float(left):.0%} of the system for the influence, of the "
-            f"{_UNSOLVED:.0%} that it may leave: directions without curvature need about {3 * scale / damping:,.0f} steps; raise "
-            "kd_aif.damping, or set kd_aif.backend to cg or last_layer"
+            f"{_UNSOLVED:.0%} that it may leave: directions without curvature need about "
+            f"{3 * scale / damping:,.0f} steps; raise kd_aif.damping, or set kd_aif.backend to cg or last_layer"
         )
     return -around.along(solution)
 
