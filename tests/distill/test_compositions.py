@@ -11,6 +11,7 @@ from distill.recipe import make_recipe, slot_conflicts
 from distill.train import distill
 from distill.tunable import tuning_ranges
 from distill.tune import search_ranges, with_hyperparameters
+from pipeline.device import Compute
 from pipeline.network import look
 from pipeline.teacher import frozen
 
@@ -137,3 +138,17 @@ def test_what_the_configuration_does_not_read_is_not_tuned(method, unread):
     found = search_ranges(DistillConfig.model_validate({"methods": [method]}))
     declared = tuning_ranges(METHODS[method["name"]].Config)
     assert {name.partition(".")[2] for name in found if not name.startswith("training.")} == set(declared) - unread
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_hard_lelp_and_kd_aif_train_on_a_gpu_in_every_precision(precision, make_task, make_splits, make_network):
+    splits, given = make_splits(make_task(), train=96), config(("hard", "lelp", "kd_aif"), epochs=4, learning_rate=0.02)
+    teacher, student = make_network(1, (8, 12, 16)), make_network(2)
+    cuda = torch.device("cuda")
+    done = distill(student, teacher, splits, given, seed=0, device=cuda, compute=Compute(precision))
+    assert all(torch.isfinite(torch.tensor(list(record.terms.values()))).all() for record in done.fitted.curve)
+    assert done.fitted.curve[-1].loss < done.fitted.curve[0].loss
+    assert all(weight.dtype == torch.float32 for weight in done.student.parameters())
+    assert done.measures["kd_aif.updates"] == 2
