@@ -46,11 +46,11 @@ def main() -> None:
     )
     generator = torch.Generator().manual_seed(0)
 
-    def noise(count: int) -> ImageSplit:
+    def noise(count: int, role: str) -> ImageSplit:
         images = torch.randint(256, (count, *task.input_shape), generator=generator, dtype=torch.uint8)
-        return ImageSplit(images, torch.randint(10, (count,), generator=generator))
+        return ImageSplit(images, torch.randint(10, (count,), generator=generator), role)
 
-    train, reference = noise(arguments.images), noise(512)
+    train, reference = noise(arguments.images, "train"), noise(512, "reference")
     teacher, student = _network(task, (16, 32, 64), 3), _network(task, tuple(arguments.widths), arguments.blocks)
     frozen(teacher)
     machine = describe_machine()

@@ -150,7 +150,15 @@ def _train(bench: Bench, noisy: Noisy, method: Method, flipped: Tensor, seed: in
     student, recipe = bench.make_student(seed), Recipe([method])
     teacher, splits = frozen(copy.deepcopy(bench.teacher)), bench.splits
     context = Context(
-        splits.task, teacher, student, splits.train, splits.reference, _CPU, seed, lambda: recipe.deployable(student)
+        splits.task,
+        teacher,
+        student,
+        splits.train,
+        splits.reference,
+        _CPU,
+        seed,
+        lambda: recipe.deployable(student),
+        recipe.look_at_teacher,
     )
     recipe.prepare(context, cache=True)
     last: list[float] = []

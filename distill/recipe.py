@@ -3,7 +3,7 @@
     L = mean_n [ a_n CE(head(x_n), y_n) + b_n D(target_n, s_n) ] + sum_j lambda_j R_j(features)
 
 A slot that no method fills is plain KD's (target, divergence, weight) or does nothing (data, teacher, feature, head);
-a method that fills `divergence` may say which weights it is usually given.
+a method that fills `divergence`, plain KD among them, may say which weights it is usually given.
 """
 
 # N examples, K classes
@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from distill.methods import KD, METHODS, Method
 from distill.methods.base import SLOTS, Context, Exhibit, Slot
-from pipeline.data import Batch
+from distill.methods.none import NoDistillation
+from pipeline.data import Batch, ImageSplit
 from pipeline.errors import ConfigError
 from pipeline.network import View, look
+from pipeline.task import Task
 
 
 def make_recipe(configs: Sequence[Any]) -> "Recipe":
@@ -27,25 +29,35 @@ def make_recipe(configs: Sequence[Any]) -> "Recipe":
     return Recipe([METHODS[config.name](config) for config in configs])
 
 
+_FOR_THE_DIVERGENCE: frozenset[Slot] = frozenset({"data", "target", "divergence", "head"})
+
+
 def slot_conflicts(names: Sequence[str]) -> list[str]:
-    """A sentence for each slot that two of the named methods fill, and for each method named twice."""
+    """A sentence for each slot that two of the named methods fill, each method named twice, each that is in vain."""
     problems = [f"method {name!r} is listed twice" for name in dict.fromkeys(names) if names.count(name) > 1]
     for slot in SLOTS:
         rivals = [name for name in dict.fromkeys(names) if slot in METHODS[name].fills]
         if len(rivals) > 1 and slot != "feature":  # feature losses add up
             problems.append(f"methods {' and '.join(map(repr, rivals))} both fill the slot {slot!r}; choose one")
+    in_vain = [name for name in dict.fromkeys(names) if METHODS[name].fills & _FOR_THE_DIVERGENCE]
+    if NoDistillation.name in names:
+        problems += [
+            f"method 'none' gives the divergence from the teacher no weight, which is what method {name!r} is there "
+            "for; leave one of them out"
+            for name in in_vain
+        ]
     return problems
 
 
 def _teacher_conflicts(methods: Sequence[Method]) -> list[str]:
-    """A sentence for each method that studies the given teacher before training while another puts one in its place."""
+    """A sentence for each method that looks at the given teacher by itself while another puts one in its place."""
     return [
-        f"method {other.name!r} studies the teacher before the training, and {method.name!r} as configured trains "
-        "another in its place; leave one out or let the teacher be"
+        f"method {other.name!r} studies the given teacher, and {method.name!r} as configured trains another in its "
+        "place; leave one out or let the teacher be"
         for method in methods
         if method.replaces_teacher
         for other in methods
-        if other is not method and type(other).prepare is not Method.prepare
+        if other is not method and other.studies_teacher
     ]
 
 
@@ -60,6 +72,7 @@ class Recipe:
         self.methods = list(methods)
         self._fallback = KD()
         self._teacher: nn.Module | None = None
+        self._context: Context | None = None
         self._cached: View | None = None
 
     @property
@@ -67,20 +80,31 @@ class Recipe:
         """Whether a method changes the teacher as it trains, so that its outputs cannot be cached."""
         return any(method.varies_teacher for method in self._owners("teacher"))
 
+    def check(self, task: Task, train: ImageSplit) -> None:
+        """Refuse what data and environment cannot serve, before anything is trained.
+
+        Raises:
+            ConfigError, MissingDependencyError: what a method's `check` found.
+        """
+        for method in self.methods:
+            if task.num_classes < method.min_classes:
+                raise ConfigError(
+                    [f"method {method.name!r} needs {method.min_classes} classes; {task.num_classes} are given"]
+                )
+            method.check(task, train)
+
     def prepare(self, context: Context, *, cache: bool) -> None:
         """Look at the data once; with `cache`, keep the teacher's outputs on all training images.
 
         A method that fills the head is prepared first: others may ask what would ship.
         """
         self._teacher = context.teacher
+        self.check(context.task, context.train)
         for method in sorted(self.methods, key=lambda method: "head" not in method.fills):
-            if context.task.num_classes < method.min_classes:
-                raise ConfigError(
-                    [f"method {method.name!r} needs {method.min_classes} classes; {context.task.num_classes} are given"]
-                )
             method.prepare(context)
         if cache and not self.varies_teacher:
-            self._cached = self._teacher_outputs(context, any(method.reads_features for method in self.methods))
+            self._context = context
+            self._cached = self._teacher_outputs(context)
 
     def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
         for method in self._owners("data"):
@@ -133,6 +157,8 @@ class Recipe:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for method in self.methods:
             method.load_state_dict(state[method.name])
+        if self._context is not None and any(method.replaces_teacher for method in self.methods):
+            self._cached = self._teacher_outputs(self._context)  # of the teacher that the state holds
 
     def _terms(self, teacher: View, student: View, class_logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
         """In float32 whatever the networks computed in: losses take differences of products."""
@@ -153,7 +179,7 @@ class Recipe:
     def _weights(self, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
         for method in self._owners("weight"):
             return method.weight(batch)
-        return self._owner("divergence").usual_weight() or self._fallback.weight(batch)
+        return self._owner("divergence").usual_weight() or self._fallback.usual_weight()
 
     def _look_at_inputs(self, inputs: Tensor) -> View:
         for method in self._owners("teacher"):
@@ -168,9 +194,10 @@ class Recipe:
     def _owner(self, slot: Slot) -> Method:
         return next(iter(self._owners(slot)), self._fallback)
 
-    def _teacher_outputs(self, context: Context, keep_features: bool) -> View:
+    def _teacher_outputs(self, context: Context) -> View:
         """The teacher's view of every training image, by index; features are large and kept only if read."""
         parts: list[View] = []
+        keep_features = any(method.reads_features for method in self.methods)
         with torch.no_grad():
             for batch in context.train.batches(512, context.device):
                 view = self._look_at_inputs(batch.inputs)

@@ -6,6 +6,7 @@ the training examples without augmentation; what is found is then applied to any
 
 # N examples, D embedding width, C classes, S subclasses a class
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -99,13 +100,15 @@ def fit_projections(
     projector, seen = torch.eye(moments.mean.shape[1], dtype=torch.float64), 0
     if settings.null_space:
         projector, seen = null_space_projector(_classifier_weight(teacher))
-    _require_enough(moments.count, settings, len(projector), seen)
+    require_examples(moments.count, settings.subclasses)
+    _require_directions(settings, len(projector), seen)
     fits = []
     for c in range(num_classes):
         generator = torch.Generator().manual_seed(derive_seed(seed, "subclasses", c))
         if settings.directions == "kmeans":
             own = torch.cat([embedding[classes == c] for embedding, classes in kept]) @ projector
-            fits.append(_nearest_centre(own, settings, derive_seed(seed, "kmeans", c)))
+            total = float(moments.covariance(c).trace())
+            fits.append(_nearest_centre(own, settings, derive_seed(seed, "kmeans", c), total, c))
         else:
             fits.append(_projections_of(c, moments, projector, settings, generator))
     weights = torch.stack([projector @ weight for weight, _ in fits])
@@ -180,36 +183,64 @@ def _projections_of(
     return axes, -(projector @ moments.mean[c]) @ axes
 
 
-def _nearest_centre(points: Tensor, settings: ProjectionSettings, seed: int) -> tuple[Tensor, Tensor]:
+def _nearest_centre(
+    points: Tensor, settings: ProjectionSettings, seed: int, total: float, c: int
+) -> tuple[Tensor, Tensor]:
     """The projections whose softmax is that over squared distances to k-means' centres: [D, S] and [S].
 
     -|x - m|^2 / 2 is m . x - |m|^2 / 2 but for a term that all centres share. Standardised, the unit is the mean
     squared distance of an example to its own centre.
+
+    Args:
+        total, c: as of `principal_axes`.
     """
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
-    found = KMeans(settings.subclasses, n_init=4, random_state=seed % 2**32).fit(points.numpy())
+    with warnings.catch_warnings():  # of fewer points than centres, which is refused below
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = KMeans(settings.subclasses, n_init=4, random_state=seed % 2**32).fit(points.numpy())
+    apart = found.inertia_ / len(points)
+    if apart <= _FLAT * total:
+        raise ConfigError(
+            [
+                f"lelp: the {len(points)} training examples of class {c} have no more than {settings.subclasses} "
+                f"different embeddings, too few for {settings.subclasses} subclasses by kmeans; lower lelp.subclasses, "
+                "or set lelp.null_space to false"
+            ]
+        )
     centres = torch.from_numpy(found.cluster_centers_)
-    unit = found.inertia_ / len(points) if settings.standardise else 1.0
+    unit = apart if settings.standardise else 1.0
     return centres.T / unit, -centres.square().sum(1) / (2 * unit)
 
 
-def _require_enough(count: Tensor, settings: ProjectionSettings, width: int, seen: int) -> None:
-    wanted = settings.subclasses
+def require_examples(count: Tensor, wanted: int) -> None:
+    """Refuse classes with too few examples for so many subclasses; `count` [C] is of the examples that are trained on.
+
+    Raises:
+        ConfigError: a sentence for each class.
+    """
     problems = [
-        f"lelp: class {c} has {n} training examples, and {wanted} subclasses need {wanted + 1} or more; "
-        "lower lelp.subclasses or add examples"
+        f"lelp: class {c} has {n} of the {int(count.sum())} training examples, and {wanted} subclasses need "
+        f"{wanted + 1} or more; lower lelp.subclasses, or train on more examples: of the data, or, where a stage takes "
+        "a part of them, by its train_images"
         for c, n in enumerate(count.tolist())
         if n < wanted + 1
     ]
-    if settings.directions != "kmeans" and wanted > width - seen:
-        problems.append(
-            f"lelp: {wanted} subclasses need as many directions, and of the {width} of the teacher's embedding "
-            f"{seen} are its logits' own; lower lelp.subclasses to {width - seen} or less, or set lelp.directions to "
-            "kmeans"
-        )
     if problems:
         raise ConfigError(problems)
+
+
+def _require_directions(settings: ProjectionSettings, width: int, seen: int) -> None:
+    wanted = settings.subclasses
+    if settings.directions != "kmeans" and wanted > width - seen:
+        raise ConfigError(
+            [
+                f"lelp: {wanted} subclasses need as many directions, and of the {width} of the teacher's embedding "
+                f"{seen} are its logits' own; lower lelp.subclasses to {width - seen} or less, or set lelp.directions "
+                "to kmeans"
+            ]
+        )
 
 
 def _classifier_weight(teacher: nn.Module) -> Tensor:

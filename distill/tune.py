@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
+from distill.methods import METHODS
 from distill.result import TrialRecord, TuneResult
 from distill.tunable import TuningRange, tuning_ranges
 from pipeline.errors import FailedError, TrainingError
@@ -108,10 +109,14 @@ def tune(
 
 
 def search_ranges(distill: DistillConfig) -> dict[str, TuningRange]:
-    """Every declared range, by dotted name: `training.learning_rate`, `kd.temperature`, …"""
+    """The declared range of all that is read, by dotted name: `training.learning_rate`, `kd.temperature`, …"""
     found = {f"training.{n}": r for n, r in tuning_ranges(StudentTrainingConfig).items()}
+    weighs = [method.name for method in distill.methods if "weight" in METHODS[method.name].fills]
     for method in distill.methods:
-        found |= {f"{method.name}.{n}": r for n, r in tuning_ranges(type(method)).items()}
+        unread = method.unread()
+        if weighs and method.name not in weighs:
+            unread |= {"distill_weight"}
+        found |= {f"{method.name}.{n}": r for n, r in tuning_ranges(type(method)).items() if n not in unread}
     return found
 
 

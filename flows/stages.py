@@ -45,6 +45,7 @@ def prepare_data(stage: Stage) -> DataResult:
     """Read the data, split it, record what each split holds; refuse a hopeless budget before anything is trained."""
     config = stage.config
     splits = load_splits(config.read_data, config.seed)
+    make_recipe(config.distill.methods).check(splits.task, splits.train)
     if splits.coder is not None:
         stage.run.write("data", TOKENIZER, splits.coder.json)
     with uninitialised():

@@ -102,7 +102,7 @@ class _Spread(nn.Module):
         self.network, self._gpus = network, list(range(count))
 
     def forward_features(self, inputs: Tensor) -> Tensor:
-        features: Tensor = nn.parallel.data_parallel(_Features(self.network), inputs, self._gpus)
+        features: Tensor = nn.parallel.data_parallel(_Features(self.network, inputs.device), inputs, self._gpus)
         return features
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
@@ -116,9 +116,16 @@ class _Spread(nn.Module):
 
 
 class _Features(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
+    """A network's features in the precision of whoever makes it.
+
+    torch's data_parallel enters autocast in its threads too, but in the type that autocast has by default, fp16.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
         super().__init__()
-        self.network = network
+        self.network, self._type = network, device.type
+        self._mixed, self._dtype = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return cast(Classifier, self.network).forward_features(inputs)
+        with torch.autocast(self._type, self._dtype, enabled=self._mixed):
+            return cast(Classifier, self.network).forward_features(inputs)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.data import ImageSplit
 from pipeline.frozen import Frozen
+from pipeline.network import evaluating
 
 _Z = 1.959964  # of a two-sided 95 % interval
 
@@ -31,13 +32,8 @@ def metrics_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Metrics:
 
 def evaluate(network: nn.Module, split: ImageSplit, device: torch.device, batch_size: int = 512) -> Metrics:
     """The network's metrics on a split, in evaluation mode; its mode is put back afterwards."""
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.inference_mode():
-            return metrics_of((network(b.inputs), b.targets) for b in split.batches(batch_size, device))
-    finally:
-        network.train(was_training)
+    with evaluating(network), torch.inference_mode():
+        return metrics_of((network(b.inputs), b.targets) for b in split.batches(batch_size, device))
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

@@ -42,6 +42,19 @@ def look(network: nn.Module, inputs: Tensor) -> View:
     return View(features, embedding, classifier.get_classifier()(embedding))
 
 
+@contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Evaluation mode within, and every module's own mode again behind."""
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    try:
+        for network in networks:
+            network.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 class Normalize(nn.Module):
     """(x - mean) / std per channel; the first layer of every network, so that raw [0, 1] pixels go in."""
 

@@ -1,5 +1,6 @@
 """What several test files need: small tasks, small data, and the optional development data."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,9 +106,9 @@ def _split(task: Task, count: int, seed: int = 0) -> ImageSplit:
 def _splits(task: Task, augment: AugmentConfig | None = None, train: int = 90) -> Splits:
     return Splits(
         task=task,
-        train=_split(task, train, seed=1),
-        reference=_split(task, 18, seed=2),
-        validation=_split(task, 60, seed=3),
+        train=dataclasses.replace(_split(task, train, seed=1), role="train"),
+        reference=dataclasses.replace(_split(task, 18, seed=2), role="reference"),
+        validation=dataclasses.replace(_split(task, 60, seed=3), role="validation"),
         augment=augment or AugmentConfig(),
         sizes={},
         digests={},

@@ -81,9 +81,9 @@ def make_bench(name: str, transform: Transform, student: str, seed: int, data: P
     order = np.random.default_rng(derive_seed(seed, "mnist")).permutation(len(stored["y_train"]))
     parts, start = {}, 0
     for split, size in SIZES.items():
-        parts[split] = _split(stored["x_train"], stored["y_train"], order[start : start + size])
+        parts[split] = _split(stored["x_train"], stored["y_train"], order[start : start + size], split)
         start += size
-    centred = _split(stored["x_test"], stored["y_test"], np.arange(len(stored["y_test"])))
+    centred = _split(stored["x_test"], stored["y_test"], np.arange(len(stored["y_test"])), "test")
     splits = Splits(
         task, parts["train"], parts["reference"], parts["validation"], augment=AugmentConfig(), sizes={}, digests={}
     )
@@ -114,7 +114,7 @@ def transformed(split: ImageSplit, transform: Transform, seed: int) -> ImageSpli
     """The same digits, each moved once."""
     generator = torch.Generator().manual_seed(derive_seed(seed, "transformed"))
     images = transform(split.images.float().div(255), generator)
-    return ImageSplit(images.mul(255).round().to(torch.uint8), split.targets)
+    return ImageSplit(images.mul(255).round().to(torch.uint8), split.targets, split.role)
 
 
 def _teacher(train: ImageSplit, validation: ImageSplit, transform: Transform, seed: int, file: Path) -> nn.Module:
@@ -138,5 +138,5 @@ def _teacher(train: ImageSplit, validation: ImageSplit, transform: Transform, se
     return network
 
 
-def _split(images: np.ndarray, targets: np.ndarray, index: np.ndarray) -> ImageSplit:
-    return ImageSplit(torch.from_numpy(images[index])[:, None], torch.from_numpy(targets[index]).long())
+def _split(images: np.ndarray, targets: np.ndarray, index: np.ndarray, role: str) -> ImageSplit:
+    return ImageSplit(torch.from_numpy(images[index])[:, None], torch.from_numpy(targets[index]).long(), role)

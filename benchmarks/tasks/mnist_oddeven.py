@@ -52,9 +52,9 @@ def make(seed: int, data: Path, cache: Path) -> Bench:
     images, parity = torch.from_numpy(raw.train.images), torch.from_numpy(raw.train.targets) % 2
     order = torch.randperm(len(parity), generator=torch.Generator().manual_seed(derive_seed(seed, "mnist_oddeven")))
     parts = dict(zip(_SIZES, order.split([*_SIZES.values(), len(order) - sum(_SIZES.values())]), strict=False))
-    split = {name: ImageSplit(images[index], parity[index]) for name, index in parts.items()}
+    split = {name: ImageSplit(images[index], parity[index], name) for name, index in parts.items()}
     task = Task(labels=("even", "odd"), input_shape=tuple(images.shape[1:]), mean=(0.1307,), std=(0.3081,))
-    few = ImageSplit(split["teacher"].images[:_TRAIN], split["teacher"].targets[:_TRAIN])
+    few = ImageSplit(split["teacher"].images[:_TRAIN], split["teacher"].targets[:_TRAIN], "train")
     sizes = {"train": _TRAIN, "validation": _SIZES["validation"], "reference": _SIZES["reference"]}
     return Bench(
         splits=Splits(task, few, split["reference"], split["validation"], AugmentConfig(), sizes, digests={}),
@@ -62,7 +62,9 @@ def make(seed: int, data: Path, cache: Path) -> Bench:
             task, split["teacher"], split["validation"], cache / f"mnist_oddeven_{seed}.safetensors", seed
         ),
         make_student=lambda student_seed: _drawn(Cnn(_STUDENT, task), student_seed),
-        tests={"centred": ImageSplit(torch.from_numpy(raw.test.images), torch.from_numpy(raw.test.targets) % 2)},
+        tests={
+            "centred": ImageSplit(torch.from_numpy(raw.test.images), torch.from_numpy(raw.test.targets) % 2, "test")
+        },
         training=StudentTrainingConfig(epochs=60, patience=0),
     )
 

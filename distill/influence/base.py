@@ -24,7 +24,6 @@ from pipeline.data import ImageSplit
 from pipeline.errors import DataError
 
 ReferenceLoss = Literal["margin", "ce"]
-_CHOOSING = ("validation", "test")  # splits that judge; weights fitted on them would judge themselves
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Question:
     """Whose influence, on what.
 
     Raises:
-        DataError: `reference` is a split that chooses or judges.
+        DataError: `reference` is another split than that: weights are fitted to it, so it may not judge.
     """
 
     network: nn.Module  # a classifier of pipeline.network: gives the embedding
@@ -47,10 +46,11 @@ class Question:
     device: torch.device
 
     def __post_init__(self) -> None:
-        if self.reference.role in _CHOOSING:
+        if self.reference.role != "reference":
             raise DataError(
-                f"influence is computed on the reference split, and was given the {self.reference.role} split; "
-                "weights that were fitted on it would be judged by it"
+                f"influence is computed on the reference split, and was given a split of role {self.reference.role!r}; "
+                "a split that chooses or judges would judge weights that were fitted to it, and the training split "
+                "says that every example is right; give the reference split of load_splits"
             )
 
 

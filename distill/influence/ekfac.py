@@ -29,14 +29,10 @@ def ekfac(question: Question, strategy: str = "ekfac") -> Tensor:
     Raises:
         MissingDependencyError: kronfluence is not installed.
     """
-    try:
-        from kronfluence.analyzer import Analyzer, prepare_model
-        from kronfluence.arguments import FactorArguments, ScoreArguments
-    except ImportError as error:
-        raise MissingDependencyError(
-            "influence by ekfac needs the library kronfluence; pip install 'edgestill[influence]', or take another "
-            "distill.methods.backend: last_layer, cg, lissa, identity"
-        ) from error
+    require_kronfluence()
+    from kronfluence.analyzer import Analyzer, prepare_model
+    from kronfluence.arguments import FactorArguments, ScoreArguments
+
     task = _task(question)
     network = prepare_model(copy.deepcopy(question.deployable), task)
     train = TensorDataset(_inputs(question.train), question.answers.cpu())
@@ -62,6 +58,17 @@ def ekfac(question: Question, strategy: str = "ekfac") -> Tensor:
         scores = analyzer.load_pairwise_scores("scores")
     summed: Tensor = scores["all_modules"].flatten()  # over the reference examples
     return -summed.to(question.device) / len(question.reference)
+
+
+def require_kronfluence() -> None:
+    """Raises MissingDependencyError, which says how to get it, where it is not installed."""
+    try:
+        import kronfluence  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            "influence by ekfac needs the library kronfluence; pip install 'edgestill[influence]', or take another "
+            "distill.methods.backend: last_layer, cg, lissa, identity"
+        ) from error
 
 
 def _inputs(split: ImageSplit) -> Tensor:

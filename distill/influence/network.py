@@ -16,11 +16,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from distill.influence.base import Question, curvature_residual, reference_residual, training_residual
 from distill.influence.solvers import conjugate_gradient, largest_eigenvalue, lissa
 from pipeline.data import Batch
+from pipeline.errors import TrainingError
 from pipeline.frozen import derive_seed
 
 _EXAMPLES = 2048  # of the training split, that the curvature is averaged over
 _BATCH = 256
 _LISSA_BATCH = 64
+_UNSOLVED = 0.5  # residual of LiSSA, as a share of the gradient
 _PROBES = 4  # random vectors for the mean diagonal
 
 
@@ -30,24 +32,41 @@ def identity(question: Question) -> Tensor:
     return -around.along(around.reference_gradient())
 
 
-def cg(question: Question) -> Tensor:
+def cg(question: Question, iterations: int = 50, tolerance: float = 1e-3) -> Tensor:
     """The damped system solved by conjugate gradient (Martens 2010)."""
     around = Neighbourhood(question)
     damping = question.damping * around.mean_diagonal()
     solution = conjugate_gradient(
-        lambda v: around.product(v) + damping * v, around.reference_gradient(), iterations=50, tolerance=1e-3
+        lambda v: around.product(v) + damping * v,
+        around.reference_gradient(),
+        iterations=iterations,
+        tolerance=tolerance,
     )
     return -around.along(solution)
 
 
 def lissa_backend(question: Question, depth: int = 300, repeats: int = 2) -> Tensor:
-    """The damped system solved by LiSSA over mini-batches."""
+    """The damped system solved by LiSSA over mini-batches.
+
+    A direction of eigenvalue e is resolved to 1 - (1 - (e + damping) / scale)^depth of what it should be: next to
+    nothing where the largest eigenvalue is much more than `depth` times the damping, as in wide networks.
+
+    Raises:
+        TrainingError: the solution leaves more than `_UNSOLVED` of the gradient.
+    """
     around = Neighbourhood(question)
     damping = question.damping * around.mean_diagonal()
     gradient = around.reference_gradient()
     # a mini-batch's largest eigenvalue exceeds the mean's, hence twice
     scale = 2.0 * largest_eigenvalue(around.product, gradient, iterations=10) + damping
     solution = lissa(around.product_of_a_few, gradient, damping=damping, scale=scale, depth=depth, repeats=repeats)
+    left = (around.product(solution) + damping * solution - gradient).norm() / gradient.norm().clamp_min(1e-30)
+    if not float(left) <= _UNSOLVED:
+        raise TrainingError(
+            f"after {depth} steps lissa has not solved {float(left):.0%} of the system for the influence, of the "
+            f"{_UNSOLVED:.0%} that it may leave: directions without curvature need about "
+            f"{3 * scale / damping:,.0f} steps; raise kd_aif.damping, or set kd_aif.backend to cg or last_layer"
+        )
     return -around.along(solution)
 
 

@@ -2,6 +2,7 @@
 
 # N training examples
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -18,11 +19,15 @@ class WeightedLabels(Supervised):
 
     def __init__(self, weight: Tensor) -> None:
         self._weight = weight  # [N]
+        self.last: dict[str, Tensor] = {}  # the network's state after the last epoch
 
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         losses = F.cross_entropy(network(batch.inputs), batch.targets, reduction="none")
         labelled = (batch.targets != UNLABELLED).sum().clamp(min=1)
         return {"cross_entropy": (self._weight[batch.index] * losses).sum() / labelled}
+
+    def end_epoch(self, epoch: int, network: nn.Module) -> None:
+        self.last = copy.deepcopy(network.state_dict())
 
 
 def train_weighted(
@@ -35,8 +40,13 @@ def train_weighted(
     seed: int,
     device: torch.device,
 ) -> None:
-    """Train in place and leave the teacher frozen, at its best epoch on the reference split."""
+    """Train in place and leave the teacher frozen, at its last epoch: the weights were fitted to the reference split.
+
+    That split only tells whether the training diverged.
+    """
+    objective = WeightedLabels(weight)
     with torch.random.fork_rng(devices=[]):
         teacher.requires_grad_(True)
-        fit(teacher, WeightedLabels(weight), train, reference, config, seed=seed, device=device)
+        fit(teacher, objective, train, reference, config, seed=seed, device=device)
+    teacher.load_state_dict(objective.last)
     frozen(teacher)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.data import Batch, ImageSplit
 from pipeline.frozen import Frozen
-from pipeline.network import View, look
+from pipeline.network import View, evaluating, look
 from pipeline.task import PADDING, Task
 
 Slot = Literal["data", "teacher", "target", "divergence", "weight", "feature", "head"]
@@ -29,6 +29,10 @@ class MethodConfig(Frozen):
     """A method's hyperparameters, each declared with `tunable` or a plain Field."""
 
     name: str
+
+    def unread(self) -> frozenset[str]:
+        """The hyperparameters that nothing reads as the others are set: there is nothing in them to tune."""
+        return frozenset()
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,7 @@ class Context:
     device: torch.device
     seed: int
     deployable: Callable[[], nn.Module]  # the student as it would ship now: inputs to logits [N, K], whatever the head
-    teacher_view: Callable[[Batch], View] | None = (
-        None  # a batch to what the recipe knows of the teacher, cached or not
-    )
+    teacher_view: Callable[[Batch], View]  # a batch to what the recipe knows of the teacher, cached or not
     decode: Callable[[Sequence[int]], str] | None = None  # of text: token ids back to words
 
     def show(self, example: Tensor, caption: str) -> "ExhibitItem":
@@ -81,6 +83,7 @@ class Method(ABC):
     fills: ClassVar[frozenset[Slot]]
     min_classes: ClassVar[int] = 2
     reads_features: ClassVar[bool] = False  # with slot `feature`: of the teacher, beyond embedding and logits
+    studies_teacher: ClassVar[bool] = False  # looks at the context's teacher by itself, beside what `teacher` answers
     Config: ClassVar[type[MethodConfig]]
 
     def __init__(self, config: Any) -> None:
@@ -88,13 +91,21 @@ class Method(ABC):
 
     @property
     def replaces_teacher(self) -> bool:
-        """Whether its teacher is another than the context's, which other methods' `prepare` looks at."""
+        """Whether its teacher is another than the context's, which a method with `studies_teacher` looks at."""
         return "teacher" in self.fills
 
     @property
     def varies_teacher(self) -> bool:
         """With slot `teacher`: whether its answer to an input changes after `prepare`, so that none may be kept."""
         return True
+
+    def check(self, task: Task, train: ImageSplit) -> None:
+        """Before anything is trained, and again before `prepare`: refuse what cannot be.
+
+        Raises:
+            ConfigError: the task or the training split does not fit the configuration.
+            MissingDependencyError: an optional library is not installed.
+        """
 
     def prepare(self, context: Context) -> None:
         """Before the first epoch: statistics, modules of the method's own."""
@@ -171,11 +182,6 @@ class Method(ABC):
 
 def embedding_width(network: nn.Module, context: Context) -> int:
     """D of a network's embedding, by a look at one training example; the network's mode is put back."""
-    was_training = network.training
-    try:
-        with torch.no_grad():
-            return look(network.eval(), context.train.batch(torch.zeros(1, dtype=torch.int64), context.device).inputs)[
-                1
-            ].shape[1]
-    finally:
-        network.train(was_training)
+    batch = context.train.batch(torch.zeros(1, dtype=torch.int64), context.device)
+    with evaluating(network), torch.no_grad():
+        return look(network, batch.inputs).embedding.shape[1]

@@ -44,6 +44,7 @@ class EmbeddingRegression(Method):
     name: ClassVar[str] = "embedding_regression"
     paper: ClassVar[str] = "Romero et al. 2015, arXiv:1412.6550"
     fills: ClassVar[frozenset[Slot]] = frozenset({"feature"})
+    studies_teacher: ClassVar[bool] = True
     Config: ClassVar[type[MethodConfig]] = EmbeddingRegressionConfig
 
     def __init__(self, config: Any = None) -> None:

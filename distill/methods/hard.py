@@ -3,8 +3,6 @@
 # N examples, K classes
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -22,9 +20,11 @@ from distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
 from distill.methods.hard_sheet import sheet
 from distill.methods.random_affine import refuse_text
 from distill.tunable import tunable
-from pipeline.data import Batch
+from pipeline.data import Batch, ImageSplit
 from pipeline.errors import ConfigError
 from pipeline.frozen import derive_seed
+from pipeline.network import evaluating
+from pipeline.task import Task
 
 MIN_AGREEMENT = 0.95  # of the teacher's answers on images and on the VAE's reconstructions of them
 
@@ -53,6 +53,11 @@ class HardConfig(MethodConfig):
     trust: float = Field(3.0, gt=0, description="vae: farthest step of a latent, in its posterior's deviations")
     vae_epochs: int = Field(20, ge=1, description="vae: of its training, before the student's")
 
+    def unread(self) -> frozenset[str]:
+        if self.policy == "hysteresis":
+            return frozenset()
+        return frozenset({"l_max", "l_min_share"} if self.policy == "penalty" else {"l_min_share"})
+
 
 class Hard(Method):
     """Student: min D(f_t(x), f_s(x)) + w L_ts; augmentor: max lam_s L_ts - lam_t L_tt, by turns.
@@ -64,10 +69,13 @@ class Hard(Method):
     name: ClassVar[str] = "hard"
     paper: ClassVar[str] = "Nix, Burg, Sinz 2023, arXiv:2305.14890"
     fills: ClassVar[frozenset[Slot]] = frozenset({"data"})
+    studies_teacher: ClassVar[bool] = True  # the augmentor's steps go through it
     Config: ClassVar[type[MethodConfig]] = HardConfig
 
+    def check(self, task: Task, train: ImageSplit) -> None:
+        refuse_text(self.name, task)
+
     def prepare(self, context: Context) -> None:
-        refuse_text(self.name, context)
         self._context = context
         self._augmentor = self.make_augmentor(context).to(context.device)
         self._policy = _policy(self.config)
@@ -103,7 +111,7 @@ class Hard(Method):
         with evaluating(context.student, student), full_precision(context.device):
             images = self._augmentor(few.inputs, self._noise(len(few.targets), generator))
             teacher = context.teacher(images)
-            inconsistency = disagreement(self._on_clean(few), teacher, self.config.temperature)
+            inconsistency = disagreement(context.teacher_view(few).logits, teacher, self.config.temperature)
             for_student, for_teacher = self._policy.weights(float(inconsistency.detach()))
             loss = for_teacher * inconsistency + self._augmentor.regulariser()
             if for_student:  # in repair the student is not asked
@@ -115,14 +123,6 @@ class Hard(Method):
         self._augmentor.project()
         self._turns += 1
         self._repairs += not for_student
-
-    def _on_clean(self, batch: Batch) -> Tensor:
-        """The teacher's logits, from the recipe's cache where there is one."""
-        if self._context.teacher_view is not None:
-            return self._context.teacher_view(batch).logits
-        with torch.no_grad():
-            logits: Tensor = self._context.teacher(batch.inputs)
-        return logits
 
     def _noise(self, count: int, generator: torch.Generator) -> Tensor:
         return self._augmentor.draw(count, generator).to(self._context.device)
@@ -175,19 +175,6 @@ def disagreement(logits: Tensor, others: Tensor, temperature: float) -> Tensor:
     """Mean of T^2 KL(softmax(logits / T) || softmax(others / T)) over examples; gradients reach both."""
     log_p, log_q = (F.log_softmax(z.float() / temperature, dim=1) for z in (logits, others))
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
-
-
-@contextmanager
-def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Evaluation mode within, and every module's own mode again behind."""
-    modes = [(module, module.training) for network in networks for module in network.modules()]
-    try:
-        for network in networks:
-            network.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _policy(config: Any) -> Policy:

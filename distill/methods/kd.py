@@ -16,7 +16,13 @@ class KDConfig(MethodConfig):
 
     name: Literal["kd"] = "kd"
     temperature: float = tunable(4.0, gt=0, le=100, tune=(1.0, 16.0), log=True, description="T, of both softmaxes")
-    distill_weight: float = tunable(0.9, ge=0, le=1, tune=(0.1, 1.0), description="b; the labels weigh a = 1 - b")
+    distill_weight: float = tunable(
+        0.9,
+        ge=0,
+        le=1,
+        tune=(0.1, 1.0),
+        description="b, where no other method fills `weight`; the labels weigh a = 1 - b",
+    )
 
 
 class KD(Method):
@@ -24,7 +30,7 @@ class KD(Method):
 
     name: ClassVar[str] = "kd"
     paper: ClassVar[str] = "Hinton, Vinyals, Dean 2015, arXiv:1503.02531"
-    fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence", "weight"})
+    fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence"})
     Config: ClassVar[type[MethodConfig]] = KDConfig
 
     def __init__(self, config: Any = None) -> None:
@@ -36,5 +42,5 @@ class KD(Method):
     def divergence(self, target: Tensor, student: View) -> Tensor:
         return softened_kl(student.logits, target, self.config.temperature)
 
-    def weight(self, batch: Batch) -> tuple[float, float]:
+    def usual_weight(self) -> tuple[float, float]:
         return 1 - self.config.distill_weight, self.config.distill_weight

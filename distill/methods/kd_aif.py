@@ -3,6 +3,7 @@
 # N training examples, K classes, B batch
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,20 +12,22 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from distill.influence import BACKENDS, Question, ReferenceLoss, WeightMap, to_weights
+from distill.influence.ekfac import require_kronfluence
 from distill.influence.teacher import train_weighted
 from distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
 from distill.methods.kd_aif_report import exhibits_of, measures_of
 from distill.tunable import tunable
-from pipeline.data import UNLABELLED, Batch
+from pipeline.data import UNLABELLED, Batch, ImageSplit
 from pipeline.frozen import derive_seed
-from pipeline.network import View, look
+from pipeline.network import View, evaluating, look
+from pipeline.task import Task
 from pipeline.training import TrainingConfig
 
 Mechanism = Literal["student_only", "teacher_only", "both_sequential", "simultaneous"]
 
 
 class KDAIFConfig(MethodConfig):
-    """Weights from influence on the reference split, which no other choice is made on."""
+    """Weights from influence on the reference split, by which no epoch, trial or model is chosen."""
 
     name: Literal["kd_aif"] = "kd_aif"
     distill_weight: float = tunable(0.9, ge=0, le=1, tune=(0.1, 1.0), description="b; the labels weigh a = 1 - b")
@@ -32,7 +35,8 @@ class KDAIFConfig(MethodConfig):
         "last_layer", description="the last layer in closed form; all weights by the others; ekfac needs kronfluence"
     )
     reference_loss: ReferenceLoss = Field(
-        "margin", description="of the reference examples; with ce the sign can reverse under a good teacher"
+        "margin",
+        description="of the reference examples; with ce the sign can reverse where the teacher memorised wrong labels",
     )
     training_loss: Literal["ce", "kd"] = Field(
         "ce", description="of a training example: to its label or to the teacher"
@@ -43,16 +47,19 @@ class KDAIFConfig(MethodConfig):
     )
     weight_map: WeightMap = Field("sigmoid", description="each decreases in the influence; drop is 0 or 1")
     sharpness: float = tunable(
-        50.0, ge=0, le=1000, tune=(5.0, 100.0), log=True, description="of the map; 0 is uniform; exp wants about 2"
+        50.0, ge=0, le=1000, tune=(1.0, 100.0), log=True, description="of the map; 0 is uniform; exp wants about 2"
     )
     clip: float = Field(0.01, ge=0, lt=0.5, description="share of influences clipped at each end before the map")
-    min_weight: float = Field(0.0, ge=0, le=1, description="of an example; the mean is 1")
+    min_weight: float = Field(0.0, ge=0, le=1, description="of an example, before any is spared; the mean is 1")
     max_weight: float = Field(10.0, ge=1, description="of an example; the mean is 1")
     apply_to: Literal["ce", "both"] = Field(
         "ce", description="both where the teacher was trained on the same wrong labels; else it does harm"
     )
     spare_agreed: bool = Field(
-        True, description="apply_to ce: an example whose label the teacher gives too weighs no less than the mean"
+        True,
+        description="apply_to ce, the student's weights: where the teacher gives the label too, less than 1 is raised "
+        "to 1; all are then divided by their mean, so that such examples can weigh a little less than 1, and others "
+        "less than min_weight",
     )
     mechanism: Mechanism = Field("student_only", description="whose training is weighted; the others copy the teacher")
     warmup_epochs: int = Field(2, ge=1, description="before the first weights; influence fades as the noise is fitted")
@@ -65,6 +72,10 @@ class KDAIFConfig(MethodConfig):
     control: Literal["none", "shuffled"] = Field(
         "none", description="shuffled gives each weight to another example, to see what the weights themselves do"
     )
+
+    def unread(self) -> frozenset[str]:
+        found = {"damping"} if self.backend in ("ekfac", "identity") else set()
+        return frozenset(found | ({"sharpness"} if self.weight_map == "drop" else set()))
 
 
 @dataclass
@@ -101,6 +112,10 @@ class KDAIF(Method):
     def varies_teacher(self) -> bool:
         return self.config.mechanism == "simultaneous"
 
+    def check(self, task: Task, train: ImageSplit) -> None:
+        if self.config.backend == "ekfac":
+            require_kronfluence()
+
     def prepare(self, context: Context) -> None:
         """Trains the teacher's copy, where the mechanism does that before the student."""
         self._context = context
@@ -131,11 +146,11 @@ class KDAIF(Method):
             self._train_teacher(1, "teacher", epoch)
 
     def measures(self) -> dict[str, float]:
-        return measures_of(self._told(), self.teacher, self._context)
+        return measures_of(self._told(), self._context)
 
     def exhibits(self) -> tuple[Exhibit, ...]:
         told = self._told()
-        return exhibits_of(told.influence, told.weight, self.teacher, self._context) if told.updates else ()
+        return exhibits_of(told.influence, told.weight, self._context) if told.updates else ()
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = {"student": dict(vars(self._student)), "teacher": dict(vars(self._teacher))}
@@ -161,15 +176,14 @@ class KDAIF(Method):
         return Weighing(state["influence"].to(device), state["weight"].to(device), state["updates"])
 
     def _update(self, weighing: Weighing, network: nn.Module, deployable: nn.Module) -> None:
-        """New influences and weights, from the network as it is now."""
+        """New influences and weights, from the network as it is now.
+
+        Sparing raises weights below 1 to 1 where teacher and label agree, and then divides all by their mean. It is
+        left out of the teacher's own weighing, where it would spare whatever the teacher memorised.
+        """
         config, context = self.config, self._context
-        modes = [(part, part.training) for part in (network, deployable)]
-        try:
-            network.eval(), deployable.eval()
+        with evaluating(network, deployable):
             weighing.influence = BACKENDS[config.backend](self._question(network, deployable)).float()
-        finally:
-            for part, training in modes:
-                part.train(training)
         counted = torch.ones_like(context.train.targets, dtype=torch.bool)
         if config.apply_to == "ce":  # the others have no cross-entropy that a weight could change
             counted = context.train.targets != UNLABELLED
@@ -181,7 +195,7 @@ class KDAIF(Method):
             clip=config.clip,
             bounds=(config.min_weight, config.max_weight),
         ).to(fresh)
-        if config.apply_to == "ce" and config.spare_agreed:
+        if config.apply_to == "ce" and config.spare_agreed and weighing is not self._teacher:
             fresh = torch.where(self._agreed(), fresh.clamp(min=1), fresh)
             fresh[counted] /= fresh[counted].mean()
         if config.control == "shuffled":
@@ -194,11 +208,12 @@ class KDAIF(Method):
 
     def _agreed(self) -> Tensor:
         """Where the teacher's answer is the label, [N]: hard examples that are right, of which influence is unsure."""
-        context, look_at = self._context, self._context.teacher_view
-        batches = context.train.batches(512, context.device)
-        views = (self.teacher(batch.inputs) if look_at is None else look_at(batch) for batch in batches)
-        answers = torch.cat([view.logits.argmax(1) for view in views])
-        return answers == context.train.targets.to(answers)
+        answers = torch.cat([logits.argmax(1) for logits in self._teacher_logits()])
+        return answers == self._context.train.targets.to(answers)
+
+    def _teacher_logits(self) -> Iterator[Tensor]:
+        context = self._context
+        return (context.teacher_view(batch).logits for batch in context.train.batches(512, context.device))
 
     def _question(self, network: nn.Module, deployable: nn.Module) -> Question:
         config, context = self.config, self._context
@@ -223,8 +238,7 @@ class KDAIF(Method):
         labelled = (targets != UNLABELLED) if self.config.training_loss == "ce" else torch.zeros_like(targets).bool()
         answers = torch.nn.functional.one_hot(targets.clamp(min=0), classes).float()
         if not bool(labelled.all()):
-            views = (self.teacher(batch.inputs).logits for batch in context.train.batches(512, context.device))
-            soft = torch.cat([torch.softmax(logits.float() / temperature, dim=1) for logits in views])
+            soft = torch.cat([torch.softmax(logits.float() / temperature, dim=1) for logits in self._teacher_logits()])
             answers = torch.where(labelled[:, None], answers, soft)
         return answers
 

@@ -2,7 +2,6 @@
 
 # N training examples
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor
 from distill.influence import effective_share
 from distill.methods.base import Context, Exhibit, ExhibitItem
 from pipeline.data import UNLABELLED
-from pipeline.network import View
 
 SHOWN = 12  # examples an exhibit
 
@@ -22,13 +20,13 @@ class Told(Protocol):
     updates: int
 
 
-def measures_of(told: Told, teacher: Callable[[Tensor], View], context: Context) -> dict[str, float]:
+def measures_of(told: Told, context: Context) -> dict[str, float]:
     """Figures by name; `effective_sample_size` is a share of the training examples."""
     found = {"updates": float(told.updates), "effective_sample_size": effective_share(told.weight)}
     if told.updates == 0:
         return found
     targets = context.train.targets.to(context.device)
-    answers = torch.cat([teacher(b.inputs).logits.argmax(1) for b in context.train.batches(512, context.device)])
+    answers = torch.cat([context.teacher_view(b).logits.argmax(1) for b in context.train.batches(512, context.device)])
     labelled = targets != UNLABELLED
     doubted = labelled & (answers != targets)
     found["harmful_share"] = float((told.influence[labelled] > 0).float().mean())
@@ -40,31 +38,27 @@ def measures_of(told: Told, teacher: Callable[[Tensor], View], context: Context)
     return found
 
 
-def exhibits_of(
-    influence: Tensor, weight: Tensor, teacher: Callable[[Tensor], View], context: Context
-) -> tuple[Exhibit, ...]:
+def exhibits_of(influence: Tensor, weight: Tensor, context: Context) -> tuple[Exhibit, ...]:
     """The examples at both ends of the influence."""
     order = influence.argsort(descending=True, stable=True).cpu()
     return (
         Exhibit(
             title="Most harmful training examples",
             note="Learning these raises the loss on the reference split most; look for wrong labels.",
-            items=_items(order[:SHOWN], weight, teacher, context),
+            items=_items(order[:SHOWN], weight, context),
         ),
         Exhibit(
             title="Most helpful training examples",
             note="Learning these lowers the loss on the reference split most.",
-            items=_items(order.flip(0)[:SHOWN], weight, teacher, context),
+            items=_items(order.flip(0)[:SHOWN], weight, context),
         ),
     )
 
 
-def _items(
-    index: Tensor, weight: Tensor, teacher: Callable[[Tensor], View], context: Context
-) -> tuple[ExhibitItem, ...]:
+def _items(index: Tensor, weight: Tensor, context: Context) -> tuple[ExhibitItem, ...]:
     labels = context.task.labels
     batch = context.train.batch(index.to(context.train.images.device), context.device)
-    answers = teacher(batch.inputs).logits.argmax(1)
+    answers = context.teacher_view(batch).logits.argmax(1)
     items = []
     for inputs, target, answer, w in zip(batch.inputs, batch.targets, answers, weight[batch.index], strict=True):
         label = "none" if int(target) == UNLABELLED else labels[int(target)]

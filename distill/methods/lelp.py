@@ -18,11 +18,19 @@ from torch import Tensor, nn
 from distill.losses import softened, softened_kl
 from distill.methods.base import Context, Method, MethodConfig, Slot
 from distill.subclass_head import FoldedHead, fold, subclass_linear, with_classifier
-from distill.subclasses import Directions, Projections, ProjectionSettings, class_embeddings, fit_projections
+from distill.subclasses import (
+    Directions,
+    Projections,
+    ProjectionSettings,
+    class_embeddings,
+    fit_projections,
+    require_examples,
+)
 from distill.tunable import tunable
-from pipeline.data import Batch
+from pipeline.data import UNLABELLED, Batch, ImageSplit
 from pipeline.frozen import derive_seed
 from pipeline.network import View
+from pipeline.task import Task
 
 Loss = Literal["decomposed", "tempered_classes", "tempered_product"]
 Control = Literal["none", "shuffled", "random_partition"]
@@ -56,6 +64,10 @@ class LELPConfig(MethodConfig):
         "none", description="for comparisons: targets shuffled within the class, or a random partition of the examples"
     )
 
+    def unread(self) -> frozenset[str]:
+        found = {"subclass_weight"} if self.loss != "decomposed" else set()
+        return frozenset(found | ({"subclass_temperature"} if self.control == "random_partition" else set()))
+
 
 class LELP(Method):
     """Decomposed: T^2 KL(p^T || softmax(lse_s(o) / T)) + lambda sum_c p^T_c KL(q_c || softmax_s(o_c)).
@@ -67,6 +79,7 @@ class LELP(Method):
     name: ClassVar[str] = "lelp"
     paper: ClassVar[str] = "Loo, Iliopoulos, Hu, Vee 2024, arXiv:2409.20449"
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence", "head"})
+    studies_teacher: ClassVar[bool] = True
     Config: ClassVar[type[MethodConfig]] = LELPConfig
 
     def __init__(self, config: Any = None) -> None:
@@ -74,6 +87,10 @@ class LELP(Method):
         self._linear: nn.Linear | None = None
         self._projections: Projections | None = None
         self._table: Tensor | None = None  # of a control: q of each training example, [N, C, S]
+
+    def check(self, task: Task, train: ImageSplit) -> None:
+        if bool((train.targets != UNLABELLED).all()):  # of the others the teacher will say the class
+            require_examples(torch.bincount(train.targets.cpu(), minlength=task.num_classes), self.config.subclasses)
 
     def prepare(self, context: Context) -> None:
         config = self.config

@@ -8,10 +8,11 @@ from pydantic import Field
 
 from distill.augmentors.affine import AXES, Padding, uniform, warp
 from distill.augmentors.base import full_precision, with_augmented
-from distill.methods.base import Context, Method, MethodConfig, Slot
+from distill.methods.base import Method, MethodConfig, Slot
 from distill.tunable import tunable
-from pipeline.data import Batch
+from pipeline.data import Batch, ImageSplit
 from pipeline.errors import ConfigError
+from pipeline.task import Task
 
 
 class RandomAffineConfig(MethodConfig):
@@ -34,8 +35,8 @@ class RandomAffine(Method):
     fills: ClassVar[frozenset[Slot]] = frozenset({"data"})
     Config: ClassVar[type[MethodConfig]] = RandomAffineConfig
 
-    def prepare(self, context: Context) -> None:
-        refuse_text(self.name, context)
+    def check(self, task: Task, train: ImageSplit) -> None:
+        refuse_text(self.name, task)
 
     def data(self, batch: Batch, generator: torch.Generator) -> Batch:
         amounts = self._bounds() * uniform(len(batch.targets), len(AXES), generator)
@@ -52,8 +53,8 @@ class RandomAffine(Method):
         return torch.tensor([math.radians(config.max_rotation_deg), shift, shift, scale, shear, shear])
 
 
-def refuse_text(name: str, context: Context) -> None:
-    if context.task.kind != "image":
+def refuse_text(name: str, task: Task) -> None:
+    if task.kind != "image":
         raise ConfigError(
-            [f"method {name!r} transforms images, and the task's inputs are {context.task.kind}; take it off the list"]
+            [f"method {name!r} transforms images, and the task's inputs are {task.kind}; take it off the list"]
         )

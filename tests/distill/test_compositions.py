@@ -9,7 +9,9 @@ from distill.config import DistillConfig
 from distill.methods import METHODS
 from distill.recipe import make_recipe, slot_conflicts
 from distill.train import distill
+from distill.tunable import tuning_ranges
 from distill.tune import search_ranges, with_hyperparameters
+from pipeline.device import Compute
 from pipeline.network import look
 from pipeline.teacher import frozen
 
@@ -51,7 +53,9 @@ def test_two_methods_conflict_where_they_fill_the_same_slot_and_nowhere_else():
     for one, other in itertools.combinations(METHODS, 2):
         shared = (METHODS[one].fills & METHODS[other].fills) - {"feature"}
         problems = slot_conflicts([one, other])
-        assert len(problems) == len(shared)
+        rest = ({one, other} - {"none"}).pop()
+        in_vain = "none" in (one, other) and METHODS[rest].fills & {"data", "target", "divergence", "head"}
+        assert len(problems) == len(shared) + bool(in_vain)
         assert all(repr(one) in problem and repr(other) in problem for problem in problems)
 
 
@@ -63,7 +67,15 @@ def test_augmented_images_have_subclass_targets_of_their_own(make_task, make_spl
 
     recipe = make_recipe(config(("random_affine", "lelp")).methods)
     context = Context(
-        splits.task, teacher, student, splits.train, splits.reference, CPU, 0, lambda: recipe.deployable(student)
+        splits.task,
+        teacher,
+        student,
+        splits.train,
+        splits.reference,
+        CPU,
+        0,
+        lambda: recipe.deployable(student),
+        recipe.look_at_teacher,
     )
     recipe.prepare(context, cache=True)
     batch = recipe.prepare_batch(splits.train.batch(torch.arange(8)), torch.Generator().manual_seed(0))
@@ -76,3 +88,67 @@ def test_augmented_images_have_subclass_targets_of_their_own(make_task, make_spl
         expected = lelp.divergence(target, seen._replace(logits=lelp.head(seen.embedding)))
     assert not torch.allclose(target[:8], target[8:], atol=1e-4)
     assert found.item() == pytest.approx((expected * batch.weight).mean().item(), rel=1e-4)
+
+
+def test_no_method_of_the_divergence_stands_beside_none_which_gives_it_no_weight():
+    for name in ("kd", "hard", "random_affine", "lelp"):
+        for names in (["none", name], [name, "none"]):
+            with pytest.raises(ValueError, match=f"the teacher no weight, which is what method '{name}' is there for"):
+                config(names)
+    assert slot_conflicts(["none", "rkd"]) == slot_conflicts(["none", "embedding_regression"]) == []
+
+
+def test_kd_sets_temperature_and_kd_aif_the_weights(make_task, make_splits, make_network):
+    """Beside a method that fills `weight`, KD's own weight is not read and not tuned."""
+    together = DistillConfig.model_validate(
+        {
+            "methods": [{"name": "kd", "temperature": 8, "distill_weight": 0.3}, {"name": "kd_aif", "sharpness": 0}],
+            "training": {"epochs": 2, "batch_size": 16},
+        }
+    )
+    alone = DistillConfig.model_validate(
+        {"methods": [{"name": "kd", "temperature": 8, "distill_weight": 0.9}], "training": together.training}
+    )
+    splits = make_splits(make_task())
+    curves = [
+        [r.loss for r in distill(make_network(2), make_network(1), splits, c, seed=0, device=CPU).fitted.curve]
+        for c in (together, alone)
+    ]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-6)
+    assert "kd.distill_weight" not in search_ranges(together)
+    assert {"kd.temperature", "kd_aif.distill_weight"} <= set(search_ranges(together))
+    assert "kd.distill_weight" in search_ranges(alone)
+
+
+@pytest.mark.parametrize(
+    ("method", "unread"),
+    [
+        ({"name": "hard"}, set()),
+        ({"name": "hard", "policy": "lagrangian"}, {"l_min_share"}),
+        ({"name": "hard", "policy": "penalty"}, {"l_max", "l_min_share"}),
+        ({"name": "kd_aif"}, set()),
+        ({"name": "kd_aif", "backend": "identity"}, {"damping"}),
+        ({"name": "kd_aif", "backend": "ekfac", "weight_map": "drop"}, {"damping", "sharpness"}),
+        ({"name": "lelp"}, set()),
+        ({"name": "lelp", "loss": "tempered_classes"}, {"subclass_weight"}),
+        ({"name": "lelp", "control": "random_partition"}, {"subclass_temperature"}),
+    ],
+)
+def test_what_the_configuration_does_not_read_is_not_tuned(method, unread):
+    found = search_ranges(DistillConfig.model_validate({"methods": [method]}))
+    declared = tuning_ranges(METHODS[method["name"]].Config)
+    assert {name.partition(".")[2] for name in found if not name.startswith("training.")} == set(declared) - unread
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_hard_lelp_and_kd_aif_train_on_a_gpu_in_every_precision(precision, make_task, make_splits, make_network):
+    splits, given = make_splits(make_task(), train=96), config(("hard", "lelp", "kd_aif"), epochs=4, learning_rate=0.02)
+    teacher, student = make_network(1, (8, 12, 16)), make_network(2)
+    cuda = torch.device("cuda")
+    done = distill(student, teacher, splits, given, seed=0, device=cuda, compute=Compute(precision))
+    assert all(torch.isfinite(torch.tensor(list(record.terms.values()))).all() for record in done.fitted.curve)
+    assert done.fitted.curve[-1].loss < done.fitted.curve[0].loss
+    assert all(weight.dtype == torch.float32 for weight in done.student.parameters())
+    assert done.measures["kd_aif.updates"] == 2

@@ -29,7 +29,17 @@ def prepared(make_task, make_splits, make_network):
         splits = make_splits(make_task())
         teacher, student = frozen(make_network(1, widths)), make_network(2).eval()
         recipe = make_recipe([config])
-        context = Context(splits.task, teacher, student, splits.train, splits.reference, CPU, 0, lambda: student)
+        context = Context(
+            splits.task,
+            teacher,
+            student,
+            splits.train,
+            splits.reference,
+            CPU,
+            0,
+            lambda: student,
+            recipe.look_at_teacher,
+        )
         recipe.prepare(context, cache=False)
         batch = splits.train.batch(torch.arange(7))
         return recipe.methods[0], look(teacher, batch.inputs), look(student, batch.inputs), batch

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import itertools
 import random
+import sys
 
 import pytest
 import torch
@@ -12,17 +13,20 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from distill.config import DistillConfig, StudentTrainingConfig
+from distill.influence.teacher import WeightedLabels, train_weighted
 from distill.methods import METHODS
 from distill.methods.base import Context, Method, MethodConfig
 from distill.methods.kd import KDConfig
 from distill.methods.kd_aif import KDAIF, KDAIFConfig
-from distill.recipe import Recipe
+from distill.recipe import Recipe, make_recipe
 from distill.train import caches_teacher, distill
 from pipeline.checkpoint import state_bytes
 from pipeline.data import UNLABELLED, ImageSplit, load_splits, load_test
 from pipeline.datasets import DigitsConfig
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, MissingDependencyError
+from pipeline.metrics import evaluate
 from pipeline.teacher import frozen
+from pipeline.training import Supervised, TrainingConfig, fit
 
 CPU = torch.device("cpu")
 MECHANISMS = ("student_only", "teacher_only", "both_sequential", "simultaneous")
@@ -39,12 +43,20 @@ def splits(make_task, make_splits):
 
 @pytest.fixture
 def prepared(splits, make_network):
-    def make(splits=splits, **settings):
+    def make(splits=splits, teacher=None, **settings):
         method = KDAIF(KDAIFConfig(**settings))
         recipe, student = Recipe([method]), make_network(2)
-        teacher = frozen(make_network(1, (8, 12, 16)))
+        teacher = frozen(teacher or make_network(1, (8, 12, 16)))
         context = Context(
-            splits.task, teacher, student, splits.train, splits.reference, CPU, 0, lambda: recipe.deployable(student)
+            splits.task,
+            teacher,
+            student,
+            splits.train,
+            splits.reference,
+            CPU,
+            0,
+            lambda: recipe.deployable(student),
+            recipe.look_at_teacher,
         )
         recipe.prepare(context, cache=caches_teacher(recipe, splits))
         return method, recipe, student.train(), context
@@ -111,6 +123,43 @@ def test_a_label_that_the_teacher_gives_too_is_spared_unless_the_teachers_answer
     assert torch.equal(weights["both", True], plain)
 
 
+def test_a_mistake_that_the_teacher_memorised_loses_weight_in_the_teachers_own_training(splits, make_network, prepared):
+    """The teacher gives every label, the wrong ones too, so that by its answers all would be spared."""
+    memorised = make_network(1, (16, 24, 32))
+    config = TrainingConfig(epochs=20, learning_rate=0.1, batch_size=30, warmup_epochs=0)
+    fit(memorised, Supervised(), splits.train, splits.train, config, seed=0, device=CPU)
+    assert evaluate(memorised, splits.train, CPU).accuracy == 1
+    wrong = torch.arange(len(splits.train)) % 6 == 0
+    for mechanism in ("teacher_only", "both_sequential", "simultaneous"):
+        method, _, student, _ = prepared(teacher=memorised, mechanism=mechanism, teacher_epochs=1, warmup_epochs=1)
+        method.end_epoch(0, student)
+        weight = method._teacher.weight
+        assert weight[wrong].min() < 0.1
+        assert weight[wrong].mean() < 0.8 * weight[~wrong].mean()
+
+
+def test_weights_respect_their_bounds_where_none_is_spared(prepared):
+    for settings in ({"spare_agreed": False}, {"apply_to": "both"}):
+        method, _, student, _ = prepared(warmup_epochs=1, min_weight=0.4, max_weight=1.3, **settings)
+        method.end_epoch(0, student)
+        weight = method._student.weight
+        assert weight.mean().item() == pytest.approx(1, abs=1e-4)
+        assert weight.min() >= 0.4
+        assert weight.max() <= 1.3
+        assert weight.std() > 0.1
+
+
+def test_sparing_keeps_the_order_of_agreed_and_other_examples_and_divides_all_by_the_mean(prepared):
+    """So an example that is spared weighs less than 1 by what sparing adds to the mean, and min_weight too."""
+    method, _, student, _ = prepared(warmup_epochs=1, min_weight=0.4)
+    method.end_epoch(0, student)
+    weight, agreed = method._student.weight, method._agreed()
+    assert weight.mean().item() == pytest.approx(1, abs=1e-4)
+    least = float(weight[agreed].min())
+    assert 0.5 < least < 1
+    assert float(weight[~agreed].min()) == pytest.approx(0.4 * least, rel=1e-4)
+
+
 def test_weights_come_after_the_warm_up_and_again_as_often_as_asked(prepared):
     for updates, expected in (
         (1, [0, 0, 1, 1, 1, 1, 1, 1]),
@@ -145,7 +194,7 @@ def test_wrong_labels_lose_weight_in_a_distillation(make_task, make_splits, make
     splits = make_splits(make_task(), train=240)
     targets = splits.train.targets.clone()
     targets[::6] = (targets[::6] + 1) % 3
-    reference = make_split(splits.task, 150, 2)
+    reference = dataclasses.replace(make_split(splits.task, 150, 2), role="reference")
     splits = dataclasses.replace(splits, train=ImageSplit(splits.train.images, targets), reference=reference)
     recipe = config(KDAIFConfig(distill_weight=0.0, warmup_epochs=4, updates=1), epochs=6, learning_rate=0.1)
     done = distill(make_network(2, (8, 12, 16)), make_network(1), splits, recipe, seed=0, device=CPU)
@@ -234,7 +283,41 @@ def test_every_mechanism_goes_on_from_a_saved_state_bit_for_bit(splits, make_net
     assert found.exhibits == expected.exhibits
 
 
-def test_another_method_that_studies_the_teacher_first_cannot_have_it_replaced(monkeypatch):
+@pytest.mark.parametrize("mechanism", ["teacher_only", "both_sequential"])
+def test_a_resumed_run_keeps_the_outputs_of_the_teacher_that_was_saved(prepared, splits, mechanism):
+    """Trained anew it need not come out the same: on another machine, or with more threads."""
+    method, recipe, *_ = prepared(mechanism=mechanism, teacher_epochs=1)
+    state = copy.deepcopy(recipe.state_dict())
+    state["kd_aif"]["network"]["linear.bias"] += 1.5 * torch.arange(3)
+    recipe.load_state_dict(state)
+    batch = splits.train.batch(torch.arange(8))
+    assert torch.allclose(recipe.look_at_teacher(batch).logits, method.teacher(batch.inputs).logits, atol=1e-5)
+
+
+def test_the_weighted_teacher_is_its_last_epochs_as_its_weights_were_fitted_to_reference(splits, make_network):
+    """A training that reference would judge to be best after its first epoch."""
+    train, targets = splits.train, splits.train.targets
+    spoilt = dataclasses.replace(splits.reference, targets=(splits.reference.targets + 1) % 3)
+    config, weight = TrainingConfig(epochs=6, learning_rate=0.1, warmup_epochs=0), torch.ones(len(targets))
+    teacher = make_network(1)
+    train_weighted(teacher, train, spoilt, weight, config, seed=0, device=CPU)
+    plain, states = make_network(1), []
+    fitted = fit(
+        plain,
+        WeightedLabels(weight),
+        train,
+        spoilt,
+        config,
+        seed=0,
+        device=CPU,
+        save=lambda state: states.append(copy.deepcopy(state["network"])),
+    )
+    assert fitted.best_epoch < 6
+    assert all(torch.equal(states[-1][name], value) for name, value in teacher.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_another_method_that_studies_the_teacher_cannot_have_it_replaced(monkeypatch):
     class StudiousConfig(MethodConfig):
         name: str = "studious"
 
@@ -242,9 +325,7 @@ def test_another_method_that_studies_the_teacher_first_cannot_have_it_replaced(m
         """Looks at the teacher."""
 
         name, paper, fills, Config = "studious", "none", frozenset({"target"}), StudiousConfig
-
-        def prepare(self, context):
-            pass
+        studies_teacher = True
 
         def target(self, teacher, batch):
             return F.softmax(teacher.logits, dim=1)
@@ -254,21 +335,41 @@ def test_another_method_that_studies_the_teacher_first_cannot_have_it_replaced(m
     Recipe([KDAIF(), studious])
     for mechanism in MECHANISMS[1:]:
         with pytest.raises(
-            ConfigError, match="method 'studious' studies the teacher before the training, and 'kd_aif'"
+            ConfigError, match="method 'studious' studies the given teacher, and 'kd_aif' as configured trains another"
         ):
             Recipe([KDAIF(KDAIFConfig(mechanism=mechanism)), studious])
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_the_teacher_of_a_method_that_only_looks_through_the_recipe_can_be_replaced(mechanism):
+    weighing = KDAIFConfig(mechanism=mechanism)
+    for other in ("random_affine", "rkd", "diswot_plus", "kd"):
+        make_recipe([METHODS[other].Config(), weighing])
+    for other in ("hard", "lelp", "embedding_regression"):
+        if mechanism == "student_only":
+            make_recipe([METHODS[other].Config(), weighing])
+        else:
+            with pytest.raises(ConfigError, match=f"method '{other}' studies the given teacher"):
+                make_recipe([METHODS[other].Config(), weighing])
+
+
+def test_ekfac_without_kronfluence_is_refused_before_any_training(monkeypatch, splits):
+    monkeypatch.setitem(sys.modules, "kronfluence", None)
+    make_recipe([KDAIFConfig()]).check(splits.task, splits.train)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'edgestill\[influence\]'"):
+        make_recipe([KDAIFConfig(backend="ekfac")]).check(splits.task, splits.train)
 
 
 # What it may look at
 
 
 def test_it_sees_the_training_and_the_reference_split_and_no_other(prepared, splits):
-    """Nothing but those two reaches a method, and a split that judges is refused even in their place."""
+    """Nothing but those two reaches a method, and another is refused even in reference's place."""
     assert {f.name for f in dataclasses.fields(Context) if "Split" in str(f.type)} == {"train", "reference"}
-    for judging in (load_test(DigitsConfig(), 0), load_splits(DigitsConfig(), 0).validation):
+    for judging in (load_test(DigitsConfig(), 0), load_splits(DigitsConfig(), 0).validation, splits.train):
         held_out = dataclasses.replace(splits.reference, role=judging.role)
         method, _, student, _ = prepared(dataclasses.replace(splits, reference=held_out), warmup_epochs=1)
-        with pytest.raises(DataError, match=f"given the {judging.role} split"):
+        with pytest.raises(DataError, match=f"given a split of role '{judging.role}'"):
             method.end_epoch(0, student)
 
 
@@ -277,7 +378,7 @@ def test_other_reference_images_give_other_weights_and_other_validation_images_d
         return distill(make_network(2), make_network(1), splits, config(KDAIFConfig(), epochs=4), seed=0, device=CPU)
 
     one = run(splits).fitted.curve[-1].terms
-    other = make_split(splits.task, 18, 9)
+    other = dataclasses.replace(make_split(splits.task, 18, 9), role="reference")
     assert run(dataclasses.replace(splits, validation=other)).fitted.curve[-1].terms == one
     assert run(dataclasses.replace(splits, reference=other)).fitted.curve[-1].terms != one
 

@@ -38,13 +38,22 @@ LOSSES = ("decomposed", "tempered_classes", "tempered_product")
 def prepared(make_task, make_splits, make_network):
     """(method, recipe, teacher, student, a batch) after one look at the data."""
 
-    def make(seed=0, targets=None, others=(), **settings):
+    def make(seed=0, targets=None, images=None, others=(), **settings):
         splits = make_splits(make_task())
         teacher, student = frozen(make_network(1, (8, 12, 16))), make_network(2)
-        train = splits.train if targets is None else ImageSplit(splits.train.images, targets)
+        given = splits.train.images if images is None else images
+        train = ImageSplit(given, splits.train.targets if targets is None else targets)
         recipe = make_recipe([LELPConfig(**settings), *others])
         context = Context(
-            splits.task, teacher, student, train, splits.reference, CPU, seed, lambda: recipe.deployable(student)
+            splits.task,
+            teacher,
+            student,
+            train,
+            splits.reference,
+            CPU,
+            seed,
+            lambda: recipe.deployable(student),
+            recipe.look_at_teacher,
         )
         recipe.prepare(context, cache=False)
         return recipe.methods[0], recipe, teacher, student, train.batch(torch.arange(30))
@@ -299,7 +308,17 @@ def test_other_methods_weigh_and_alter_and_altered_inputs_get_a_target_of_their_
     teacher, student = frozen(make_network(1, (8, 12, 16))), make_network(2).eval()
     for cache in (True, False):
         recipe = Recipe([Negative(None), LELP(), Halves(None)])
-        context = Context(splits.task, teacher, student, splits.train, splits.reference, CPU, 0, lambda: student)
+        context = Context(
+            splits.task,
+            teacher,
+            student,
+            splits.train,
+            splits.reference,
+            CPU,
+            0,
+            lambda: student,
+            recipe.look_at_teacher,
+        )
         recipe.prepare(context, cache=cache)
         batch = recipe.prepare_batch(splits.train.batch(torch.arange(12)), torch.Generator())
         terms.append({name: term.item() for name, term in recipe.loss(student, batch).items()})
@@ -379,9 +398,38 @@ def test_classes_with_too_few_examples_are_refused_with_their_counts(prepared):
     few = torch.tensor([0] * 4 + [1] * 8 + [2] * 78)
     with pytest.raises(ConfigError) as caught:
         prepared(targets=few)
-    assert "class 0 has 4 training examples, and 8 subclasses need 9 or more" in str(caught.value)
+    assert "class 0 has 4 of the 90 training examples, and 8 subclasses need 9 or more" in str(caught.value)
     assert "class 1 has 8" in str(caught.value)
     assert "class 2" not in str(caught.value)
+
+
+def test_too_few_examples_show_before_any_training_unless_the_teacher_has_to_say_their_class(make_task, make_split):
+    recipe, task = make_recipe([LELPConfig()]), make_task()
+    for count, refused in ((24, True), (27, False)):
+        split = make_split(task, count)
+        unlabelled = ImageSplit(split.images, torch.full_like(split.targets, UNLABELLED))
+        recipe.check(task, unlabelled)
+        if refused:
+            with pytest.raises(ConfigError, match="class 2 has 8 of the 24 training examples"):
+                recipe.check(task, split)
+        else:
+            recipe.check(task, split)
+
+
+@pytest.mark.parametrize("different", [1, 5, 8, 9])
+def test_kmeans_needs_more_different_embeddings_than_subclasses(prepared, make_task, make_splits, different):
+    """Else every example is its own centre, and the distance that is the unit is 0."""
+    train = make_splits(make_task()).train
+    images = train.images.clone()
+    own = torch.nonzero(train.targets == 1).flatten()
+    images[own] = images[own[torch.arange(len(own)) % different]].clone()
+    settings = {"images": images, "directions": "kmeans"}
+    if different > 8:
+        method, _, teacher, _, batch = prepared(**settings)
+        assert q_of(method, teacher, batch).isfinite().all()
+        return
+    with pytest.raises(ConfigError, match="30 training examples of class 1 have no more than 8 different embeddings"):
+        prepared(**settings)
 
 
 def test_more_subclasses_than_unseen_directions_are_refused(prepared):
@@ -405,6 +453,7 @@ def test_a_class_without_variance_is_refused(prepared, make_network, make_task, 
         CPU,
         0,
         lambda: student,
+        recipe.look_at_teacher,
     )
     with pytest.raises(ConfigError, match="class 1 vary in 0 directions"):
         recipe.prepare(context, cache=False)

@@ -51,7 +51,15 @@ def prepared(task, make_splits, make_network):
         frozen(teacher).requires_grad_(teacher_trainable)
         recipe = make_recipe([METHODS[name].Config()])
         context = Context(
-            task, teacher, student, splits.train, splits.reference, CPU, 0, lambda: recipe.deployable(student)
+            task,
+            teacher,
+            student,
+            splits.train,
+            splits.reference,
+            CPU,
+            0,
+            lambda: recipe.deployable(student),
+            recipe.look_at_teacher,
         )
         recipe.prepare(context, cache=False)
         batch = recipe.prepare_batch(splits.train.batch(torch.arange(24)), torch.Generator().manual_seed(0))

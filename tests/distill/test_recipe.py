@@ -35,7 +35,15 @@ def prepared(make_task, make_splits, make_network):
         teacher, student = frozen(make_network(1, (8, 12, 16))), make_network(2)
         recipe = make_recipe(methods) if isinstance(methods[0], MethodConfig) else Recipe(methods)
         context = Context(
-            splits.task, teacher, student, splits.train, splits.reference, CPU, seed=0, deployable=lambda: student
+            splits.task,
+            teacher,
+            student,
+            splits.train,
+            splits.reference,
+            CPU,
+            0,
+            lambda: student,
+            recipe.look_at_teacher,
         )
         recipe.prepare(context, cache=cache)
         return recipe, student, splits.train.batch(torch.arange(4, 20)), teacher

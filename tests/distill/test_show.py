@@ -13,7 +13,7 @@ def context(make_task, make_split):
         task, network = make_task(), torch.nn.Identity()
         split = make_split(task, 3)
         cpu = torch.device("cpu")
-        return Context(task, network, network, split, split, cpu, 0, lambda: network, decode=decode)
+        return Context(task, network, network, split, split, cpu, 0, lambda: network, lambda batch: None, decode=decode)
 
     return make
 

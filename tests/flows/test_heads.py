@@ -1,7 +1,14 @@
-"""A method's head counts against the budget before anything is trained."""
+"""What of a recipe is held against budget and data before anything is trained."""
+
+import pytest
 
 from distill.config import DistillConfig
+from flows.config import load_config
 from flows.heads import heads, what_ships
+from flows.stage import Stage
+from flows.stages import prepare_data
+from pipeline.errors import ConfigError
+from pipeline.rundir import RunDir
 
 
 def test_only_methods_with_a_head_change_what_ships() -> None:
@@ -23,3 +30,12 @@ def test_a_budget_that_only_the_bare_student_meets_is_refused_at_once_with_the_w
     assert "is above max_params 7,000" in refused.stderr
     assert "the head that method 'lelp' adds to the student is counted in it: set fewer subclasses" in refused.stderr
     assert not list(tmp_path.glob("*/teacher"))
+
+
+def test_a_recipe_that_the_data_cannot_serve_is_refused_before_anything_is_trained(tmp_path) -> None:
+    config = load_config(preset="digits", settings=["distill.methods=[{name: lelp, subclasses: 500}]"])
+    run = RunDir.create(tmp_path, "run", config.seed, config)
+    with pytest.raises(
+        ConfigError, match=r"lelp: class 0 has .* training examples, and 500 subclasses need 501 or more"
+    ):
+        prepare_data(Stage(run, config, lambda done, total, note: None))

@@ -1,6 +1,7 @@
 import copy
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -81,6 +82,31 @@ def test_several_gpus_are_a_matter_of_features_alone(monkeypatch):
     images = torch.rand(4, 1, 8, 8)
     assert all(torch.equal(a, b) for a, b in zip(look(spread, images), look(network, images), strict=True))
     assert torch.equal(spread(images), network(images))
+
+
+def in_another_thread(module, inputs, ids):
+    """As torch's data_parallel runs a replica: autocast is on where the caller has it on, in its default type."""
+
+    def run():
+        with torch.autocast("cpu", enabled=mixed), torch.no_grad():
+            return module(inputs)
+
+    mixed = torch.is_autocast_enabled("cpu")
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_several_gpus_compute_features_in_the_precision_that_was_asked_for(monkeypatch, dtype):
+    network = CifarResNet((1, 1, 1), (4, 8, 16), num_classes=10, mean=(0.5,), std=(0.5,)).eval()
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    spread = Compute(gpus=0).spread(network, torch.device("cuda"))
+    monkeypatch.setattr("torch.nn.parallel.data_parallel", in_another_thread)
+    images = torch.rand(4, 1, 8, 8)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32), torch.no_grad():
+        found, expected = spread.forward_features(images), network.forward_features(images)
+    assert found.dtype == expected.dtype
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.gpu
