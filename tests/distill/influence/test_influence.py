@@ -19,7 +19,7 @@ from distill.influence.network import Neighbourhood, cg, identity, lissa_backend
 from pipeline.blocks import CifarResNet
 from pipeline.data import ImageSplit, load_splits, load_test
 from pipeline.datasets import DigitsConfig
-from pipeline.errors import DataError, MissingDependencyError, TrainingError
+from pipeline.errors import DataError, MissingDependencyError
 from pipeline.network import initialise
 
 from .conftest import CLASSES, fit_exactly
@@ -224,9 +224,9 @@ def test_lissa_as_it_comes_is_near_the_exact_answer(logistic):
     assert float((found - exact).norm() / exact.norm()) < 0.15
 
 
-def test_lissa_refuses_an_answer_that_it_did_not_reach(logistic):
+def test_lissa_warns_of_an_answer_that_it_did_not_reach(logistic):
     question = logistic().ask(damping=0.01)
-    with pytest.raises(TrainingError, match=r"after 1 steps lissa has not solved .* raise kd_aif.damping, or set"):
+    with pytest.warns(RuntimeWarning, match=r"lissa left \d+% .* unsolved after 1 steps: .* raise kd_aif.damping"):
         lissa_backend(question, depth=1)
 
 
