@@ -15,6 +15,7 @@ from distill.result import DistillResult, PruneResult, TuneResult
 from export.config import GateConfig
 from export.result import ConvertResult, ProfileResult
 from flows import bundling, delivery, stages
+from flows.again import report_again
 from flows.config import RunConfig
 from flows.heads import heads
 from flows.outcome import Outcome
@@ -22,8 +23,6 @@ from flows.progress import Progress, Silent
 from flows.pruning import prune_student
 from flows.quantization import QatResult, fine_tune_int8
 from flows.rank_check import RankCheckResult, check_ranks
-from flows.report import render_report
-from flows.results import report_data
 from flows.sentences import sentence
 from flows.stage import Stage
 from flows.tournament import play_tournament
@@ -38,7 +37,7 @@ Result = TypeVar("Result", bound=BaseModel)
 Call = Callable[[str, Callable[[], Any]], Any]  # (stage's name, work) -> the work's result
 
 STAGES = ("data", "teacher", "search", "tournament", "tune", "distill", "export", "qat", "profile", "report")
-_BESIDE = {"report": ("bundle", "report.html")}  # what a stage leaves outside its own folder
+_BESIDE = {"report": (delivery.BUNDLE,)}  # what a stage leaves outside its own folder
 
 
 def stage_names(config: RunConfig) -> tuple[str, ...]:
@@ -123,8 +122,10 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
             "report",
             delivery.ReportResult,
             (profiled, distilled, fine_tuned, config.card),
-            lambda stage: _report(stage, teacher, distilled, profiled),
+            lambda stage: bundling.test_and_bundle(stage, teacher, distilled, profiled),
         )
+        if not step.reused or not (run.root / tested.report).is_file():
+            report_again(run)
     return Outcome(
         run=run.root,
         bundle=run.root / tested.bundle,
@@ -193,19 +194,12 @@ def _fine_tune_int8(
     return step("qat", QatResult, inputs, lambda stage: fine_tune_int8(stage, distilled, tuned, converted))
 
 
-def _report(
-    stage: Stage, teacher: TeacherResult, distilled: DistillResult, profiled: ProfileResult
-) -> delivery.ReportResult:
-    tested = bundling.test_and_bundle(stage, teacher, distilled, profiled)
-    stage.run.write("", tested.report, render_report(report_data(stage.run, tested)))
-    return tested
-
-
 class _Steps:
     """Runs stage after stage, counting them."""
 
     def __init__(self, run: RunDir, config: RunConfig, progress: Progress, call: Call) -> None:
         self.run, self.config, self.progress, self.call = run, config, progress, call
+        self.reused = False  # whether the last stage was done before
 
     def __call__(
         self, name: str, kind: type[Result], inputs: tuple[Any, ...], work: Callable[[Stage], Result]
@@ -214,12 +208,13 @@ class _Steps:
         stage = Stage(self.run, self.config, self.progress.tick)
         names = stage_names(self.config)
         self.progress.begin(name, names.index(name) + 1, len(names))
-        reused = self.run.is_done(name, inputs_digest)
+        self.reused = reused = self.run.is_done(name, inputs_digest)
         start = time.perf_counter()
 
         def compute() -> Result:
             if reused:
                 return self.run.read(name, kind)
+            self.run.note_origin()
             result = work(stage)
             self.run.finish(name, result, inputs_digest, time.perf_counter() - start, _BESIDE.get(name, ()))
             return result

@@ -28,7 +28,7 @@ from flows.stages import DataResult
 from flows.words import accuracy_claim, size_claim, speed_claim
 from pipeline.cost import Cost
 from pipeline.metrics import Metrics, wilson
-from pipeline.rundir import Manifest, StageRecord
+from pipeline.run_manifest import Manifest, StageRecord
 from pipeline.task import Task
 from pipeline.teacher import TeacherResult
 from pipeline.training_state import EpochRecord
