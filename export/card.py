@@ -140,7 +140,8 @@ def _speed(bundle: "Bundle") -> str:
     threads = latency.get("threads", 1)
     rows = [("teacher", "onnxruntime", _median(latency["teacher"]), latency["teacher"]["n"])]
     rows += [(f"`{m.file}`", m.runtime, _median(m.latency), m.latency.get("n", "")) for m in bundle.models.values()]
-    return f"""{latency.get("runtime", "")}, {threads} thread{"s" * (threads != 1)}, batch {latency.get("batch", 1)}, {latency["cpu"]}.
+    used = f"{threads} thread{'s' * (threads != 1)}"
+    return f"""{latency.get("runtime", "")}, {used}, batch {latency.get("batch", 1)}, {latency["cpu"]}.
 
 {_table(("", "by", "median, ms", "samples"), rows)}
 

@@ -18,13 +18,14 @@ from flows import bundling, delivery, stages
 from flows.again import report_again
 from flows.config import RunConfig
 from flows.heads import heads
+from flows.latency import latency_model
 from flows.outcome import Outcome
 from flows.progress import Progress, Silent
 from flows.pruning import prune_student
 from flows.quantization import QatResult, fine_tune_int8
 from flows.rank_check import RankCheckResult, check_ranks
 from flows.sentences import sentence
-from flows.stage import Stage
+from flows.stage import DataResult, Stage
 from flows.tournament import play_tournament
 from pipeline.device import select_device
 from pipeline.frozen import digest
@@ -77,7 +78,8 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
         if config.rank_check.students:
             _check_ranks(step, config, teacher)
         trained = teacher if config.search.uses_trained_teacher else None
-        search_inputs = (data, config.search, config.teacher, trained, *_latency_model(config), *heads(config.distill))
+        predicted = _latency_model(run, config)
+        search_inputs = (data, config.search, config.teacher, trained, *predicted, *heads(config.distill))
         found = step("search", SearchResult, search_inputs, stages.search_student)
         played = step(
             "tournament",
@@ -158,8 +160,8 @@ def run_rank_check(
         return _check_ranks(step, config, teacher)
 
 
-def _prepare(step: "_Steps", config: RunConfig) -> tuple[stages.DataResult, TeacherResult]:
-    data = step("data", stages.DataResult, (config.seed, config.read_data), stages.prepare_data)
+def _prepare(step: "_Steps", config: RunConfig) -> tuple[DataResult, TeacherResult]:
+    data = step("data", DataResult, (config.seed, config.read_data), stages.prepare_data)
     return data, step("teacher", TeacherResult, (data, config.teacher), stages.train_teacher)
 
 
@@ -224,9 +226,9 @@ class _Steps:
         return result
 
 
-def _latency_model(config: RunConfig) -> tuple[str, ...]:
+def _latency_model(run: RunDir, config: RunConfig) -> tuple[str, ...]:
     """The digest of the latency model, whose path alone does not say what a search found with it."""
-    model = config.search.latency.model
+    model = latency_model(run, config.search)
     return () if model is None or config.search.budget.max_latency_ms is None else (file_digest(model),)
 
 

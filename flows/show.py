@@ -16,7 +16,7 @@ from flows.outcome import Outcome
 from flows.quantization import QatResult
 from flows.rank_check import RankCheckResult
 from flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows, verdict_lines
-from flows.stages import DataResult
+from flows.stage import DataResult
 from flows.verdicts import conditions, rank_cells, verdict
 from pipeline.errors import EdgestillError, first_line
 from pipeline.rundir import RunDir, list_runs

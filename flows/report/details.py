@@ -138,7 +138,7 @@ def provenance(report: "ReportData") -> dict[str, Any]:
 
 def _differences(earlier: Origin, later: Origin) -> Iterator[str]:
     """What an earlier part of the run was made with and the rest was not."""
-    before, now = ({"commit": o.git_commit or "none"} | o.versions | o.machine for o in (earlier, later))
+    before, now = ({**o.versions, **o.machine, "commit": o.git_commit or "none"} for o in (earlier, later))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             yield f"{name.replace('_', ' ')} {before.get(name, 'not there')}"

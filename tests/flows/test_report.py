@@ -24,7 +24,7 @@ from flows.report import ReportData, render_report
 from flows.report.palette import COLOURS
 from flows.report.scatter import selection_values
 from flows.sentences import sentence
-from flows.stages import DataResult
+from flows.stage import DataResult
 from flows.words import accuracy_claim, size_claim, speed_claim
 from pipeline.cost import Cost
 from pipeline.metrics import Metrics, wilson
