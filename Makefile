@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Read for the names of their API (tests/export/tensorrt_api.py), 1.3 MB each; not installed.
 TENSORRT := tensorrt-cu12-bindings==10.16.1.11 tensorrt-cu13-bindings==11.4.0.106
 
-.PHONY: demo test check format benchmark clean
+.PHONY: demo test check format clean
 
 demo: .venv/.installed  ## the whole chain on scikit-learn's digits, in a few minutes
 	$(BIN)/edgestill run --preset digits

@@ -27,7 +27,8 @@ from flows.progress import Silent
 from flows.stage import Stage
 from flows.words import duration
 from pipeline.metrics import Metrics, wilson
-from pipeline.rundir import Manifest, RunDir
+from pipeline.run_manifest import Manifest
+from pipeline.rundir import RunDir
 from pipeline.teacher import TeacherResult
 
 

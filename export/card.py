@@ -137,9 +137,11 @@ def _robustness(bundle: "Bundle") -> str:
 def _speed(bundle: "Bundle") -> str:
     latency = bundle.latency
     low, high = latency["speedup_interval"]
+    threads = latency.get("threads", 1)
     rows = [("teacher", "onnxruntime", _median(latency["teacher"]), latency["teacher"]["n"])]
     rows += [(f"`{m.file}`", m.runtime, _median(m.latency), m.latency.get("n", "")) for m in bundle.models.values()]
-    return f"""{latency.get("runtime", "")}, {latency.get("threads", 1)} thread, batch 1, {bundle.machine["cpu"]}.
+    used = f"{threads} thread{'s' * (threads != 1)}"
+    return f"""{latency.get("runtime", "")}, {used}, batch {latency.get("batch", 1)}, {latency["cpu"]}.
 
 {_table(("", "by", "median, ms", "samples"), rows)}
 

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the zip of one.")]
+Bundle = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the zip of one; or a run, for its bundle.")
+]
 PublicKey = Annotated[Path | None, typer.Option("--public-key", metavar="PEM", help="The signer's; must have signed.")]
 
 bundle_app = typer.Typer(help="A bundle as one file.", no_args_is_help=True)
@@ -24,8 +26,10 @@ def verify(
 ) -> int:  # fmt: skip
     """Is it what was shipped, and does it answer here as it did there? Exit code 1 says what differs."""
     from export.verify import verify as check
+    from flows.bundle_path import find_bundle
 
-    verdict = check(_existing(bundle), _key(public_key), digest)
+    bundle = find_bundle(bundle)
+    verdict = check(bundle, _key(public_key), digest)
     for line in verdict.problems:
         typer.echo(f"differs: {line}")
     for line in verdict.facts:
@@ -46,8 +50,9 @@ def predict(
 
     from export.predict import predict as answer
     from export.reading import open_bundle
+    from flows.bundle_path import find_bundle
 
-    with open_bundle(_existing(bundle), _key(public_key)) as opened:
+    with open_bundle(find_bundle(bundle), _key(public_key)) as opened:
         answers = answer(opened, inputs, model)
         labels = opened.bundle.task.labels
     if as_json:
@@ -64,16 +69,18 @@ def predict(
 
 
 def sign(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder; or a run, for its bundle.")],
     key: Annotated[Path, typer.Option("--key", metavar="PEM", help="An ed25519 private key; `edgestill keygen`.")],
 ) -> None:
     """Sign a bundle's manifest, as manifest.sig in its folder."""
     from export.manifest import MANIFEST, SIGNATURE
     from export.reading import open_bundle
     from export.signing import sign_manifest
+    from flows.bundle_path import find_bundle
     from pipeline.checkpoint import write_atomic
     from pipeline.errors import ConfigError
 
+    bundle = find_bundle(bundle)
     if not bundle.is_dir():
         raise ConfigError([f"{bundle} is not a bundle's folder; sign the folder, then export it"])
     with open_bundle(bundle) as opened:
@@ -107,35 +114,33 @@ def keygen(
 @bundle_app.command("export")
 def export(
     bundle: Bundle,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write it.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where to write it; default: beside the bundle.")
+    ] = None,
     format: Annotated[str, typer.Option("--format", metavar="zip|oci-layout", help="Of the file.")] = "zip",
 ) -> None:
     """Write a bundle as one file, after checking it; equal bundles give equal bytes."""
     from export.archive import FORMATS, archive
     from export.reading import open_bundle
+    from flows.bundle_path import find_bundle, require_outside_bundles
     from pipeline.checkpoint import write_atomic
     from pipeline.errors import ConfigError, nearest
 
     if format not in FORMATS:
         raise ConfigError([f"--format: unknown {format!r}; {nearest(format, FORMATS)}"])
+    bundle = find_bundle(bundle)
+    if out is None:
+        out = bundle.absolute().with_suffix(".zip" if format == "zip" else ".tar")
     if out.is_dir():
         raise ConfigError([f"--out: {out} is a folder; name the file to write"])
-    with open_bundle(_existing(bundle)) as opened:
+    if out.absolute() == bundle.absolute():
+        raise ConfigError([f"{bundle} is what it would be written to; name another file with --out"])
+    require_outside_bundles(out)
+    with open_bundle(bundle) as opened:
         data = archive(opened.files, format, opened.bundle.name, opened.bundle.created)
         digest = opened.manifest.digest
     write_atomic(out, data)
     typer.echo(f"wrote {out}, {len(data):,} bytes; the bundle's digest is {digest}")
-
-
-def _existing(path: Path) -> Path:
-    from pipeline.errors import ConfigError
-
-    if not path.exists():
-        raise ConfigError([f"there is no bundle at {path}"])
-    inside = path / "bundle"
-    if (inside / "bundle.json").is_file():
-        raise ConfigError([f"{path} is a run; its bundle is {inside}"])
-    return path
 
 
 def _key(path: Path | None) -> bytes | None:

@@ -14,7 +14,7 @@ from export.manifest import MANIFEST, read_manifest
 from export.profile import evaluate_file, evaluate_run
 from export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
 from export.result import ConvertedModel, ExportedModel, ProfileResult
-from flows.delivery import ReportResult
+from flows.delivery import BUNDLE, ReportResult
 from flows.quantization import QatResult
 from flows.sentences import sentence
 from flows.stage import Stage, distilled_student, trained_teacher
@@ -62,12 +62,12 @@ def test_and_bundle(
     )
     files = {name: stage.run.root / path for m in profiled.shipped.values() for name, path in _names(m).items()}
     tokenizer = stage.tokenizer()
-    folder = stage.run.write_folder("bundle", lambda folder: write_bundle(folder, bundle, files, tokenizer))
+    folder = stage.run.write_folder(BUNDLE, lambda folder: write_bundle(folder, bundle, files, tokenizer))
     return ReportResult(
         **scores,
         formats=formats,
         teacher_file=evaluate_file(stage.run.root / profiled.teacher.path, test),
-        bundle="bundle",
+        bundle=BUNDLE,
         report="report.html",
         digest=read_manifest((folder / MANIFEST).read_bytes()).digest,
     )

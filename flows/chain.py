@@ -15,17 +15,17 @@ from distill.result import DistillResult, PruneResult, TuneResult
 from export.config import GateConfig
 from export.result import ConvertResult, ProfileResult
 from flows import bundling, delivery, stages
+from flows.again import report_again
 from flows.config import RunConfig
 from flows.heads import heads
+from flows.latency import latency_model
 from flows.outcome import Outcome
 from flows.progress import Progress, Silent
 from flows.pruning import prune_student
 from flows.quantization import QatResult, fine_tune_int8
 from flows.rank_check import RankCheckResult, check_ranks
-from flows.report import render_report
-from flows.results import report_data
 from flows.sentences import sentence
-from flows.stage import Stage
+from flows.stage import DataResult, Stage
 from flows.tournament import play_tournament
 from pipeline.device import select_device
 from pipeline.frozen import digest
@@ -38,7 +38,7 @@ Result = TypeVar("Result", bound=BaseModel)
 Call = Callable[[str, Callable[[], Any]], Any]  # (stage's name, work) -> the work's result
 
 STAGES = ("data", "teacher", "search", "tournament", "tune", "distill", "export", "qat", "profile", "report")
-_BESIDE = {"report": ("bundle", "report.html")}  # what a stage leaves outside its own folder
+_BESIDE = {"report": (delivery.BUNDLE,)}  # what a stage leaves outside its own folder
 
 
 def stage_names(config: RunConfig) -> tuple[str, ...]:
@@ -78,7 +78,8 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
         if config.rank_check.students:
             _check_ranks(step, config, teacher)
         trained = teacher if config.search.uses_trained_teacher else None
-        search_inputs = (data, config.search, config.teacher, trained, *_latency_model(config), *heads(config.distill))
+        predicted = _latency_model(run, config)
+        search_inputs = (data, config.search, config.teacher, trained, *predicted, *heads(config.distill))
         found = step("search", SearchResult, search_inputs, stages.search_student)
         played = step(
             "tournament",
@@ -123,8 +124,10 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
             "report",
             delivery.ReportResult,
             (profiled, distilled, fine_tuned, config.card),
-            lambda stage: _report(stage, teacher, distilled, profiled),
+            lambda stage: bundling.test_and_bundle(stage, teacher, distilled, profiled),
         )
+        if not step.reused or not (run.root / tested.report).is_file():
+            report_again(run)
     return Outcome(
         run=run.root,
         bundle=run.root / tested.bundle,
@@ -157,8 +160,8 @@ def run_rank_check(
         return _check_ranks(step, config, teacher)
 
 
-def _prepare(step: "_Steps", config: RunConfig) -> tuple[stages.DataResult, TeacherResult]:
-    data = step("data", stages.DataResult, (config.seed, config.read_data), stages.prepare_data)
+def _prepare(step: "_Steps", config: RunConfig) -> tuple[DataResult, TeacherResult]:
+    data = step("data", DataResult, (config.seed, config.read_data), stages.prepare_data)
     return data, step("teacher", TeacherResult, (data, config.teacher), stages.train_teacher)
 
 
@@ -193,19 +196,12 @@ def _fine_tune_int8(
     return step("qat", QatResult, inputs, lambda stage: fine_tune_int8(stage, distilled, tuned, converted))
 
 
-def _report(
-    stage: Stage, teacher: TeacherResult, distilled: DistillResult, profiled: ProfileResult
-) -> delivery.ReportResult:
-    tested = bundling.test_and_bundle(stage, teacher, distilled, profiled)
-    stage.run.write("", tested.report, render_report(report_data(stage.run, tested)))
-    return tested
-
-
 class _Steps:
     """Runs stage after stage, counting them."""
 
     def __init__(self, run: RunDir, config: RunConfig, progress: Progress, call: Call) -> None:
         self.run, self.config, self.progress, self.call = run, config, progress, call
+        self.reused = False  # whether the last stage was done before
 
     def __call__(
         self, name: str, kind: type[Result], inputs: tuple[Any, ...], work: Callable[[Stage], Result]
@@ -214,12 +210,13 @@ class _Steps:
         stage = Stage(self.run, self.config, self.progress.tick)
         names = stage_names(self.config)
         self.progress.begin(name, names.index(name) + 1, len(names))
-        reused = self.run.is_done(name, inputs_digest)
+        self.reused = reused = self.run.is_done(name, inputs_digest)
         start = time.perf_counter()
 
         def compute() -> Result:
             if reused:
                 return self.run.read(name, kind)
+            self.run.note_origin()
             result = work(stage)
             self.run.finish(name, result, inputs_digest, time.perf_counter() - start, _BESIDE.get(name, ()))
             return result
@@ -229,9 +226,9 @@ class _Steps:
         return result
 
 
-def _latency_model(config: RunConfig) -> tuple[str, ...]:
+def _latency_model(run: RunDir, config: RunConfig) -> tuple[str, ...]:
     """The digest of the latency model, whose path alone does not say what a search found with it."""
-    model = config.search.latency.model
+    model = latency_model(run, config.search)
     return () if model is None or config.search.budget.max_latency_ms is None else (file_digest(model),)
 
 

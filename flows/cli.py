@@ -19,17 +19,35 @@ if TYPE_CHECKING:
     from flows.rank_check import RankCheckResult
     from pipeline.rundir import RunDir
 
+_INTERRUPTED = 130
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 app = typer.Typer(
     name="edgestill",
-    help="Give it a trained classifier and a budget; it gives back a small student that ships.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     epilog="Any command takes --debug, which shows the traceback of an error.",
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        typer.echo(f"edgestill {metadata.version('edgestill')}")
+        raise typer.Exit
+
+
+@app.callback()
+def edgestill(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it, and stop.")
+    ] = False,
+) -> None:
+    """Give it a trained classifier and a budget; it gives back a small student that ships."""
+
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that holds the runs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="One plain line a stage.")]
@@ -107,6 +125,7 @@ def runs(out: Out = Path("runs")) -> None:
 def init(
     file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("edgestill.yaml"),
     preset: Annotated[str, typer.Option("--preset", help="Whose values to start from.")] = "digits",
+    settings: Set = None,
 ) -> None:
     """Write a complete, commented configuration to start from."""
     from flows.config import commented_yaml, load_config
@@ -115,7 +134,7 @@ def init(
 
     if file.exists():
         raise ConfigError([f"{file} exists already; name another file, or remove it first"])
-    write_atomic(file, commented_yaml(load_config(preset=preset, check_files=False)).encode())
+    write_atomic(file, commented_yaml(load_config(None, preset, settings or [], check_files=False)).encode())
     typer.echo(f"wrote {file}; `edgestill run {file}` runs it")
 
 
@@ -152,7 +171,9 @@ def score(
 @app.command("rank-check")
 def rank_check(
     config: Config = None, preset: Preset = None, settings: Set = None,
-    students: Annotated[int, typer.Option(min=4, help="To train, spread over the budget.")] = 12,
+    students: Annotated[
+        int | None, typer.Option(min=4, help="To train, spread over the budget; default: rank_check.students, or 12.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of each; default: rank_check.epochs.")] = None,
     out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None,
 ) -> None:  # fmt: skip
@@ -162,6 +183,9 @@ def rank_check(
 
     if config is None and preset is None and not settings:
         raise ConfigError(["nothing to check: give a CONFIG.yaml, or --preset digits for a first look"])
+    if students is None:
+        given = load_config(config, preset, [*(settings or []), "rank_check.only=false"], check_files=False)
+        students = given.rank_check.students or 12
     chosen = [f"rank_check.students={students}", "rank_check.only=true"]
     if epochs is not None:
         chosen.append(f"rank_check.epochs={epochs}")
@@ -257,20 +281,28 @@ def _guarded(arguments: list[str], debug: bool) -> int:
 
     try:
         result = app(arguments, standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        code = result if isinstance(result, int) else 0
     except typer.Exit as stop:
-        return stop.exit_code
+        code = stop.exit_code
     except _UsageError as error:
         error.show()
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; `edgestill resume latest` goes on where this stopped", file=sys.stderr)
-        return 130
+        code = _INTERRUPTED
     except Exception as error:
         if debug:
             raise
         print(f"error: {_sentence(error)}".replace("\n", "\nerror: "), file=sys.stderr)
-        return error.exit_code if isinstance(error, EdgestillError) else 1
+        return error.exit_code if isinstance(error, EdgestillError) else 2 if _is_of_a_path(error) else 1
+    if code == _INTERRUPTED:  # typer makes it of Ctrl-C too
+        print("interrupted", file=sys.stderr)
+    return code
+
+
+def _is_of_a_path(error: Exception) -> bool:
+    """Whether a path that cannot be read or written was named, rather than a disk that failed."""
+    kinds = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+    return isinstance(error, kinds) and error.filename is not None
 
 
 def _sentence(error: Exception) -> str:
@@ -283,7 +315,8 @@ def _sentence(error: Exception) -> str:
             f"the disk is full{f' ({error.filename})' if error.filename else ''}; free some space, then resume the run"
         )
     if isinstance(error, OSError):
-        return f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
+        way_out = "; name another path" if _is_of_a_path(error) else ""
+        return f"{error.strerror or error} ({error.filename}){way_out}" if error.filename else str(error)
     return f"{type(error).__name__}: {first_line(error)} (this is our mistake; --debug shows where)"
 
 
@@ -300,12 +333,11 @@ def _start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None) ->
 def _run_here(directory: "RunDir", quiet: bool) -> None:
     from flows.chain import run_configured
     from flows.progress import choose_progress
-    from pipeline.errors import UserError
 
     try:
         outcome = run_configured(directory, choose_progress(quiet))
-    except BaseException as error:
-        if directory.manifest.stages and not isinstance(error, UserError):
+    except BaseException:
+        if directory.manifest.stages:
             print(f"the run is kept: `edgestill resume {directory.root}` goes on with it", file=sys.stderr)
         raise
     _summarise(outcome, quiet)

@@ -147,6 +147,10 @@ def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{place}: is required"
             case "value_error":
                 yield f"{place}: {context.get('error', problem['msg'])}"
+            case "tuple_type" | "list_type":
+                yield f"{place}: expected a list, such as [{_short(found).strip(chr(39))}] (found {_short(found)})"
+            case "model_type" | "model_attributes_type" | "dict_type":
+                yield f"{place}: expected keys of its own{_first_key(place, problem['loc'])} (found {_short(found)})"
             case _:
                 yield f"{place}: {problem['msg'][:1].lower()}{problem['msg'][1:]} (found {_short(found)})"
 
@@ -256,6 +260,12 @@ def _user_path(loc: Sequence[int | str], raw: Any) -> list[int | str]:
 def _keys_at(loc: Sequence[int | str]) -> list[str]:
     kind = _type_at(loc)
     return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
+def _first_key(place: str, loc: Sequence[int | str]) -> str:
+    """What to write instead of a value where a mapping is needed."""
+    keys = _keys_at(loc)
+    return f", such as {place}.{keys[0]}=…; known: {', '.join(keys)}" if keys else ""
 
 
 def _tags_at(loc: Sequence[int | str]) -> list[str]:

@@ -22,6 +22,8 @@ from pipeline.frozen import Frozen
 from pipeline.metrics import Metrics
 from pipeline.rundir import file_digest
 
+BUNDLE = "bundle"  # the run's folder of what ships
+
 
 class ReportResult(Frozen):
     """The last word: accuracies on the test split, opened here once."""

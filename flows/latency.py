@@ -1,10 +1,13 @@
 """Where a search's latencies come from: the candidate exported and timed here, or a latency model."""
 
+from pathlib import Path
+
 from export.probe import ProbeSettings, time_files
 from export.to_onnx import to_onnx
-from flows.stage import drawn_from
+from flows.stage import Stage, drawn_from
 from pipeline.errors import ConfigError
 from pipeline.provenance import describe_machine
+from pipeline.rundir import RunDir
 from pipeline.task import Task
 from pipeline.timing import Timing
 from pipeline.trace import Trace
@@ -13,6 +16,8 @@ from search.costs import Latency, LatencySource
 from search.latency_model import LatencyModel, read_latency_model
 from search.space import Architecture, SearchSpace
 from search.spaces import make_space
+
+_MODEL = "latency_model.json"
 
 
 def latency_source(config: SearchConfig, task: Task, opset: int) -> LatencySource | None:
@@ -39,6 +44,26 @@ def latency_source(config: SearchConfig, task: Task, opset: int) -> LatencySourc
         return Latency(*model.predict(trace))
 
     return LatencySource(predict, _Measure(space, task, opset, settings) if is_here(model) else None, False)
+
+
+def latency_of(stage: Stage, task: Task) -> LatencySource | None:
+    """`latency_source` for a run, by the run's own copy of the latency model."""
+    config = stage.config.search
+    latency = config.latency.model_copy(update={"model": latency_model(stage.run, config)})
+    return latency_source(config.model_copy(update={"latency": latency}), task, stage.config.export.opset)
+
+
+def keep_latency_model(stage: Stage) -> None:
+    """Copy the latency model into the run, so that the run goes on by it whatever becomes of the file."""
+    model = stage.config.search.latency.model
+    if model is not None:
+        stage.run.write("data", _MODEL, model.read_bytes())
+
+
+def latency_model(run: RunDir, config: SearchConfig) -> Path | None:
+    """The run's copy, or before there is one the file that the configuration names."""
+    kept = run.root / "data" / _MODEL
+    return kept if config.latency.model is not None and kept.is_file() else config.latency.model
 
 
 def is_here(model: LatencyModel) -> bool:

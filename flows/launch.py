@@ -7,7 +7,7 @@ from pathlib import Path
 from flows.config import RunConfig
 from flows.outcome import Outcome
 from flows.rank_check import RankCheckResult
-from pipeline.errors import MissingDependencyError
+from pipeline.errors import MissingDependencyError, UserError
 
 
 def uses_prefect(wanted: bool | None) -> bool:
@@ -35,8 +35,31 @@ def require_prefect() -> None:
         raise MissingDependencyError("Prefect is not installed: pip install 'prefect>=3.8.8,<3.9', or use --no-prefect")
 
 
+def require_server(url: str) -> None:
+    """Raises:
+    UserError: nothing answers there.
+    """
+    import httpx  # Prefect's own client
+
+    try:
+        httpx.get(f"{url}/health", timeout=3)
+    except (httpx.HTTPError, httpx.InvalidURL):
+        raise UserError(
+            f"no Prefect server answers at {url}; start it with `edgestill ui`, or mend PREFECT_API_URL"
+        ) from None
+
+
 def as_flow(config: RunConfig | None, out: Path, resume: Path | None = None) -> Outcome | RankCheckResult:
-    """One flow run in this process; without a server, Prefect starts a temporary one (some ten seconds)."""
+    """One flow run in this process; without a server, Prefect starts a temporary one (some ten seconds).
+
+    Raises:
+        UserError: a server is named and does not answer.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if url:
+        require_server(url)
     from flows.compress import compress
 
     outcome: Outcome | RankCheckResult = compress(config or RunConfig(), str(out), str(resume) if resume else None)

@@ -13,6 +13,7 @@ import numpy as np
 from export.device.text import profile_text
 from export.device_profile import Model, Settings, profile_files
 from export.profile_document import ProfileDocument
+from flows.bundle_path import find_bundle
 from flows.report.device import render_profile
 from pipeline.checkpoint import write_atomic
 from pipeline.errors import ConfigError, first_line
@@ -115,6 +116,8 @@ def _open(path: Path, chosen: str | None, private: Path, name: str) -> Iterator[
     """A bundle or one ONNX file; what is measured is a private copy of the very bytes that were checked."""
     from export.reading import check_onnx, open_bundle
 
+    if path.suffix == ".onnx" and not path.exists():
+        raise ConfigError([f"there is no file {path}; name an .onnx file, a bundle or a run"])
     if path.suffix == ".onnx" and path.is_file():
         if chosen is not None:
             raise ConfigError([f"--model {chosen} chooses a model of a bundle, and {path} is a single one"])
@@ -122,7 +125,7 @@ def _open(path: Path, chosen: str | None, private: Path, name: str) -> Iterator[
         copy.write_bytes(check_onnx(path))
         yield Subject({name: Model(str(copy), path.name, {})})
         return
-    with open_bundle(path) as opened:
+    with open_bundle(find_bundle(path)) as opened:
         bundle = opened.bundle
         names = list(bundle.models) if chosen == "all" else [chosen or bundle.default]
         described = {one: opened.model(one) for one in names}

@@ -14,7 +14,9 @@ def register(app: typer.Typer) -> None:
 
 
 def profile(
-    model: Annotated[Path, typer.Argument(metavar="MODEL_OR_BUNDLE", help="An .onnx file, or a bundle.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL_OR_BUNDLE", help="An .onnx file, a bundle, or a run for its bundle.")
+    ],
     chosen: Annotated[
         str | None, typer.Option("--model", metavar="NAME|all", help="Of a bundle; default: its own choice.")
     ] = None,
@@ -33,15 +35,24 @@ def profile(
     cpus: Annotated[str | None, typer.Option(metavar="0,1", help="Cores to run on; default: any.")] = None,
     spinning: Annotated[bool, typer.Option(help="Whether waiting threads spin.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Draws random examples and bootstraps.")] = 0,
-    out: Annotated[Path, typer.Option(metavar="FILE.json", help="Every sample; the page lies beside it.")] = Path(
-        "profile.json"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Every sample; the page lies beside it. Default: profile.json here, never among a bundle's own files.",
+        ),
+    ] = None,
 ) -> None:
     """Measure a model's latency here, in fresh processes, with everything that a figure must be quoted with."""
     import shlex
 
+    from flows.bundle_path import is_bundle, require_outside_bundles
     from flows.profile import profile as measure
     from flows.profile import settings_of
+
+    if out is None:
+        out = Path("..", "profile.json") if is_bundle(Path.cwd()) else Path("profile.json")
+    require_outside_bundles(out)
 
     settings = settings_of(
         batch, threads, cpus, duration_s=duration, repeats=repeats, warmup_s=warmup, examples=inputs, length=length,

@@ -10,7 +10,7 @@ from flows.delivery import ReportResult
 from flows.quantization import QatResult
 from flows.rank_check import RankCheckResult
 from flows.report import ReportData
-from flows.stages import DataResult
+from flows.stage import DataResult
 from pipeline.rundir import RunDir
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from flows.config import RunConfig
-from flows.launch import require_prefect
+from flows.launch import require_prefect, require_server
 from pipeline.errors import UserError
 
 _QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
@@ -22,13 +22,12 @@ def serve_flow(config: RunConfig, out: Path, *, name: str, cron: str | None, lim
     from prefect.settings import PREFECT_API_URL
 
     url = PREFECT_API_URL.value()
-    if url is None:
+    if not url:
         raise UserError(
             "no Prefect server is named: start one with `edgestill ui`, then "
             "`export PREFECT_API_URL=http://127.0.0.1:4200/api` and serve again"
         )
-    if not _answers(url):
-        raise UserError(f"no Prefect server answers at {url}; start it with `edgestill ui`, or mend PREFECT_API_URL")
+    require_server(url)
     _check_cron(cron)
     from flows.compress import compress
 

@@ -8,7 +8,7 @@ from flows.delivery import ReportResult
 from flows.outcome import Outcome
 from flows.quantization import QatResult
 from flows.rank_check import RankCheckResult
-from flows.stages import DataResult
+from flows.stage import DataResult
 from flows.verdicts import points, verdict, winners_lead
 from flows.words import accuracy_claim, failure_counts, inputs, listing, significant, size_claim, speed_claim
 from pipeline.cost import Cost

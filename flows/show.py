@@ -11,12 +11,12 @@ from distill.result import DistillResult, PruneResult, TuneResult
 from export.result import ConvertResult, ProfileResult
 from flows.chain import stage_names
 from flows.config import RunConfig
-from flows.delivery import ReportResult
+from flows.delivery import BUNDLE, ReportResult
 from flows.outcome import Outcome
 from flows.quantization import QatResult
 from flows.rank_check import RankCheckResult
 from flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows, verdict_lines
-from flows.stages import DataResult
+from flows.stage import DataResult
 from flows.verdicts import conditions, rank_cells, verdict
 from pipeline.errors import EdgestillError, first_line
 from pipeline.rundir import RunDir, list_runs
@@ -75,7 +75,7 @@ def show_run(run: RunDir) -> str:
         if record is None:
             lines.append(f"  {index:>{width}}/{len(names)} {stage:<10}       –")
             continue
-        said = sentence(run.read(stage, _RESULTS[stage]))
+        said = sentence(run.read(stage, _RESULTS[stage], movable=BUNDLE))
         lines.append(f"✓ {index:>{width}}/{len(names)} {stage:<10} {record.seconds:7.1f} s  {said}")
     if len(manifest.stages) < len(names):
         where = [f"unfinished: `edgestill resume {run.root}`"]
@@ -83,9 +83,11 @@ def show_run(run: RunDir) -> str:
         where = [rank_check_summary(run.read("rank_check", RankCheckResult), plain=True)]
     else:
         verdicts = verdict_lines(run.read("profile", ProfileResult))
-        digest = run.read("report", ReportResult).digest
-        files = [f"bundle  {run.root / 'bundle'}", f"digest  {digest}", f"report  {run.root / 'report.html'}"]
-        where = [*verdicts, *files]
+        tested = run.read("report", ReportResult, movable=BUNDLE)
+        bundle, page = run.root / tested.bundle, run.root / tested.report
+        moved = "" if bundle.exists() else "  (moved away)"
+        missing = "" if page.exists() else f"  (missing; `edgestill report {run.root}` writes it again)"
+        where = [*verdicts, f"bundle  {bundle}{moved}", f"digest  {tested.digest}", f"report  {page}{missing}"]
     return "\n".join([*lines, "", *where])
 
 
@@ -96,26 +98,31 @@ def show_runs(parent: Path) -> str:
         return f"no runs in {parent}; `edgestill run --preset digits` makes one"
     table = _table("run", "stages", "student", "parameters", "shipped accuracy")
     for path in paths:
-        table.add_row(path.name, *_columns(RunDir.view(path)))
+        table.add_row(path.name, *_columns(path))
     return _text(table, plain=False).rstrip()
 
 
-def _columns(run: RunDir) -> tuple[str, ...]:
+def _columns(path: Path) -> tuple[str, ...]:
     try:
+        run = RunDir.view(path)
         stages = run.manifest.stages
         found = run.read("search", SearchResult) if "search" in stages else None
         played = run.read("tournament", TournamentResult) if "tournament" in stages else None
         names = stage_names(run.config(RunConfig))
-        tested = run.read("report", ReportResult) if "report" in stages else None
+        tested = run.read("report", ReportResult, movable=BUNDLE) if "report" in stages else None
     except (EdgestillError, ValueError) as error:
-        return "?", first_line(error, "unreadable")[:60], "", ""
+        return "?", _shortened(first_line(error, "unreadable").replace(f"{path}/", ""), 60), "", ""
     student = played.winner if played else found.winner if found else None
     return (
         f"{len(stages)}/{len(names)}",
-        student.architecture if student else "",
+        _shortened(student.architecture) if student else "",
         f"{student.cost.params:,}" if student else "",
         f"{tested.shipped.accuracy:.2%}" if tested else "",
     )
+
+
+def _shortened(text: str, limit: int = 40) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _table(*columns: str) -> Table:

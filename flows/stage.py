@@ -1,7 +1,7 @@
 """What every stage is given, and the networks that stages share by way of the run directory."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from flows.config import RunConfig
 from pipeline.checkpoint import load_weights, read_state, state_bytes
 from pipeline.data import Splits, load_splits
 from pipeline.device import Compute, select_device
-from pipeline.frozen import derive_seed
+from pipeline.errors import DataError
+from pipeline.frozen import Frozen, derive_seed
 from pipeline.rundir import RunDir
 from pipeline.task import Task
 from pipeline.teacher import load_teacher
@@ -24,6 +25,14 @@ from search.spaces import make_space
 
 WEIGHTS, TOKENIZER = "weights.safetensors", "tokenizer.json"
 _CHECKPOINT = ".checkpoint.pt"  # hidden files are no part of a stage's result
+
+
+class DataResult(Frozen):
+    """What the data stage found."""
+
+    task: Task
+    sizes: dict[str, int]
+    digests: dict[str, str]  # of each split, its contents included
 
 
 @dataclass(frozen=True)
@@ -43,8 +52,15 @@ class Stage:
         return Compute(self.config.device.precision, self.config.device.gpus)
 
     def splits(self) -> Splits:
-        """The splits, text by the tokenizer that the data stage kept."""
-        return load_splits(self.config.read_data, self.config.seed, self.tokenizer())
+        """The splits, text by the tokenizer that the data stage kept.
+
+        Raises:
+            DataError: they are no longer what the data stage found.
+        """
+        splits = load_splits(self.config.read_data, self.config.seed, self.tokenizer())
+        if "data" in self.run.manifest.stages:
+            _require_same(self.run.read("data", DataResult).digests, splits.digests, self.config.data)
+        return splits
 
     def tokenizer(self) -> str | None:
         """Of a text task, the JSON of the run's tokenizer."""
@@ -53,6 +69,17 @@ class Stage:
 
     def seed(self, *parts: object) -> int:
         return derive_seed(self.config.seed, *map(str, parts))
+
+
+def _require_same(recorded: Mapping[str, str], found: Mapping[str, str], data: Any) -> None:
+    changed = sorted(name for name in recorded.keys() | found.keys() if recorded.get(name) != found.get(name))
+    if changed:
+        where = getattr(data, "path", f"data set {data.name!r}")
+        raise DataError(
+            f"{where} is not what this run was started with: its {', '.join(changed)} "
+            f"{'split has' if len(changed) == 1 else 'splits have'} other examples or labels; put the data back, or "
+            "start a new run with `edgestill run`"
+        )
 
 
 def trained_teacher(stage: Stage, task: Task) -> nn.Module:

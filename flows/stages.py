@@ -19,12 +19,11 @@ from distill.train import Distilled, caches_teacher, distill
 from distill.tune import tune, with_hyperparameters
 from flows.cache import kept_calibration
 from flows.heads import telling_of_heads, what_ships
-from flows.latency import latency_source
-from flows.stage import TOKENIZER, WEIGHTS, Stage, drawn_from, fresh_student, saved, saver, trained_teacher
+from flows.latency import keep_latency_model, latency_of
+from flows.stage import TOKENIZER, WEIGHTS, DataResult, Stage, drawn_from, fresh_student, saved, saver, trained_teacher
 from pipeline.checkpoint import weights_bytes
 from pipeline.cost import Cost, measure_cost
 from pipeline.data import Splits, draw_batch, load_splits
-from pipeline.frozen import Frozen
 from pipeline.metrics import evaluate
 from pipeline.network import uninitialised
 from pipeline.task import Task
@@ -33,12 +32,6 @@ from pipeline.training import Supervised, fit
 from pipeline.training_state import EpochRecord
 from search.result import Candidate, SearchResult
 from search.search import find_student, require_feasible
-
-
-class DataResult(Frozen):
-    task: Task
-    sizes: dict[str, int]
-    digests: dict[str, str]
 
 
 def prepare_data(stage: Stage) -> DataResult:
@@ -50,7 +43,8 @@ def prepare_data(stage: Stage) -> DataResult:
         stage.run.write("data", TOKENIZER, splits.coder.json)
     with uninitialised():
         build_teacher(config.teacher, splits.task)  # refuses one that takes other inputs
-    latency = latency_source(config.search, splits.task, config.export.opset)
+    keep_latency_model(stage)
+    latency = latency_of(stage, splits.task)
     with telling_of_heads(config.distill):
         require_feasible(config.search, splits.task, stage.seed("search"), latency, what_ships(config.distill))
     return DataResult(task=splits.task, sizes=splits.sizes, digests=splits.digests)
@@ -105,7 +99,7 @@ def search_student(stage: Stage) -> SearchResult:
             draw_batch(splits.train, config.batch_size, stage.seed("search")),
             teacher,
             seed=stage.seed("search"),
-            latency=latency_source(config, splits.task, stage.config.export.opset),
+            latency=latency_of(stage, splits.task),
             shipped=what_ships(stage.config.distill),
             known=stage.run.journal("search", "history.jsonl"),
             record=lambda entry: stage.run.append("search", "history.jsonl", json.dumps(entry)),

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 
-from flows.latency import latency_source
+from flows.latency import latency_of
 from flows.short_training import ShortTrainings
 from flows.stage import Stage
 from pipeline.errors import CandidateError
@@ -44,7 +44,7 @@ def _measured_latency(stage: Stage, found: SearchResult, trainings: ShortTrainin
     """Refuses an entrant that was predicted within the limit and is not, measured here where that is the target."""
     config = stage.config.search
     limit, space = config.budget.max_latency_ms, make_space(config.space)
-    source = latency_source(config, trainings.splits.task, stage.config.export.opset)
+    source = latency_of(stage, trainings.splits.task)
 
     def require(architecture: str) -> None:
         if source is None or limit is None or source.measure is None or source.is_measured:

@@ -83,7 +83,7 @@ class Splits:
     validation: ImageSplit
     augment: AugmentConfig
     sizes: dict[str, int]  # examples a split, test included; `train` counts those with labels
-    digests: dict[str, str]  # SHA-256 of each split's indices, test included
+    digests: dict[str, str]  # SHA-256 of each split's indices and contents, test included
     coder: Coder | None = None  # of a text task: its tokenizer
 
 
@@ -110,15 +110,18 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None) -> Splits:
     chosen = {name: _take(source, parts[name], coder, name) for name, source in sources.items()}
     task = _task(raw, chosen["train"], coder)
     sizes = {name: len(index) for name, index in parts.items()}
+    digests = {name: _digest(parts[name], source, chosen[name].images) for name, source in sources.items()}
+    digests["test"] = _digest(parts["test"], raw.test or raw.train)
     if raw.unlabelled is not None:
         chosen["train"] = _joined(chosen["train"], raw.unlabelled)
         sizes["unlabelled"] = len(raw.unlabelled)
+        digests["unlabelled"] = hashlib.sha256(np.ascontiguousarray(raw.unlabelled).data).hexdigest()
     return Splits(
         task,
         **chosen,
         augment=config.augment,
         sizes=sizes,
-        digests={name: _index_digest(index) for name, index in parts.items()},
+        digests=digests,
         coder=coder,
     )
 
@@ -265,5 +268,20 @@ def _pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, .
     return tuple(means), tuple(stds)
 
 
-def _index_digest(index: np.ndarray) -> str:
-    return hashlib.sha256(index.astype("<i8").tobytes()).hexdigest()
+def _digest(index: np.ndarray, examples: LabelledImages | LabelledTexts, taken: Tensor | None = None) -> str:
+    """SHA-256 of the indices, the targets and the examples; of text, of what its tokens are made from.
+
+    Args:
+        taken: the chosen images, where they were copied already: that takes longer than to hash them.
+    """
+    found = hashlib.sha256(index.astype("<i8").tobytes())
+    found.update(examples.targets[index].astype("<i8").tobytes())
+    if isinstance(examples, LabelledTexts):
+        for n in index:
+            text = examples.texts[n].encode("utf-8", "surrogatepass")
+            found.update(len(text).to_bytes(8, "little") + text)
+    else:
+        found.update(f"{examples.images.dtype} {examples.images.shape[1:]}".encode())
+        images = examples.images if len(index) == len(examples.images) else examples.images[index]
+        found.update(np.ascontiguousarray(images if taken is None else taken.numpy()).data)
+    return found.hexdigest()

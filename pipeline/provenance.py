@@ -1,9 +1,11 @@
 """What a figure must be quoted with: the machine, the versions, the commit."""
 
+import functools
 import os
 import platform
 import subprocess
 from importlib import metadata
+from pathlib import Path
 
 import torch
 
@@ -45,10 +47,17 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
+@functools.cache
 def git_commit() -> str | None:
-    """The commit of the working folder, if it is in a git repository."""
+    """The commit of the checkout that this code runs from; None where it was installed otherwise."""
+    here = Path(__file__)
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)  # another project's may lie around site-packages
+        return _git(here.parent, "rev-parse", "HEAD") or None
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip() or None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

@@ -3,7 +3,10 @@
     runs/<date>_<time>_<name>_<key>/
       config.yaml     the configuration, complete
       manifest.json   versions, machine, seed; per stage: status, seconds, inputs digest, SHA-256 of every file
-      <stage>/        what a stage wrote
+      <stage>/        what a stage wrote, its result.json among it
+      bundle/         what ships
+      report.html     the page
+      devices/        profiles from devices, which `edgestill report --device` shows
 
 A stage is done when the manifest says so for the digest of its inputs. Every write is atomic; one process
 holds a run at a time, by a lock that the system releases when the process dies.
@@ -22,33 +25,14 @@ from typing import Any, TypeVar
 
 import yaml
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.checkpoint import fsync_directory, write_atomic
 from pipeline.errors import RunDirError, nearest
-from pipeline.frozen import Frozen, digest
-from pipeline.provenance import describe_machine, git_commit, installed_versions
+from pipeline.frozen import digest
+from pipeline.run_manifest import MANIFEST, Manifest, StageRecord, origin_here, read_run_manifest
 
 Result = TypeVar("Result", bound=BaseModel)
-
-
-class StageRecord(Frozen):
-    status: str  # "done"
-    seconds: float
-    inputs: str  # digest
-    files: dict[str, str] = {}  # path inside the run -> SHA-256
-
-
-class Manifest(Frozen):
-    schema_version: int = Field(1, alias="schema")
-    name: str
-    created: str
-    seed: int
-    config_digest: str
-    git_commit: str | None
-    versions: dict[str, str]
-    machine: dict[str, str | int]
-    stages: dict[str, StageRecord] = {}
 
 
 class RunDir:
@@ -72,9 +56,7 @@ class RunDir:
             created=created.isoformat(timespec="seconds"),
             seed=seed,
             config_digest=config_digest,
-            git_commit=git_commit(),
-            versions=installed_versions(),
-            machine=describe_machine(),
+            **dict(origin_here()),
         )
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_atomic(root / "config.yaml", text.encode())
@@ -88,13 +70,13 @@ class RunDir:
         Raises:
             RunDirError: no run there, or another process holds it.
         """
-        _require_run(root)
+        read_run_manifest(root)
         return cls(root, _acquire(root))
 
     @classmethod
     def view(cls, root: Path) -> "RunDir":
         """An existing run to read from, whoever holds it."""
-        _require_run(root)
+        read_run_manifest(root)
         return cls(root, None)
 
     def __enter__(self) -> "RunDir":
@@ -116,7 +98,7 @@ class RunDir:
 
     @property
     def manifest(self) -> Manifest:
-        return Manifest.model_validate_json((self.root / "manifest.json").read_text(encoding="utf-8"))
+        return read_run_manifest(self.root)
 
     def config(self, kind: type[Result]) -> Result:
         """The configuration that the run was created with.
@@ -208,17 +190,31 @@ class RunDir:
             beside: files and folders of the stage outside its own folder.
         """
         self.write(stage, "result.json", result)
-        found = [path for name in (stage, *beside) for path in _files(self.root / name)]
-        kept = [path for path in found if not path.name.startswith(".")]
-        files = {str(path.relative_to(self.root)): file_digest(path) for path in kept}
-        record = StageRecord(status="done", seconds=round(seconds, 3), inputs=inputs, files=files)
-        manifest = self.manifest
-        self._save(manifest.model_copy(update={"stages": manifest.stages | {stage: record}}))
-        for path in set(found) - set(kept):
-            path.unlink()
+        record = StageRecord(
+            status="done", seconds=round(seconds, 3), inputs=inputs, files=self._digests(stage, *beside)
+        )
+        self._enter(stage, record)
+        for path in _files(self.root, stage, *beside):
+            if path.name.startswith("."):
+                path.unlink()
 
-    def read(self, stage: str, kind: type[Result]) -> Result:
+    def add(self, stage: str, *names: str) -> None:
+        """Enter files and folders that a finished stage was given later."""
+        record = self.manifest.stages[stage]
+        self._enter(stage, record.model_copy(update={"files": record.files | self._digests(*names)}))
+
+    def note_origin(self) -> None:
+        """Enter what the next stage is made with, where it is not what those before it were made with."""
+        manifest = self.manifest
+        noted = manifest.made_by(origin_here())
+        if noted is not manifest:
+            self._save(noted)
+
+    def read(self, stage: str, kind: type[Result], movable: str | None = None) -> Result:
         """A finished stage's result.
+
+        Args:
+            movable: a folder of the stage that may have been taken out of the run, as a whole.
 
         Raises:
             RunDirError: the stage is not done, or a file of it was altered or lost since.
@@ -226,16 +222,27 @@ class RunDir:
         record = self.manifest.stages.get(stage)
         if record is None:
             raise RunDirError(f"{self.root} has not finished its {stage} stage; `edgestill resume {self.root}`")
+        is_moved = movable is not None and not (self.root / movable).exists()
         for name, expected in record.files.items():
             path = self.root / name
+            if is_moved and Path(name).parts[0] == movable:
+                continue
             if not path.is_file() or file_digest(path) != expected:
                 what = "was altered" if path.is_file() else "is missing"
                 raise RunDirError(f"{path} {what} since the {stage} stage wrote it; start a new run, or put it back")
         return kind.model_validate_json((self.root / stage / "result.json").read_bytes())
 
+    def _digests(self, *names: str) -> dict[str, str]:
+        files = [path for path in _files(self.root, *names) if not path.name.startswith(".")]
+        return {str(path.relative_to(self.root)): file_digest(path) for path in files}
+
+    def _enter(self, stage: str, record: StageRecord) -> None:
+        manifest = self.manifest
+        self._save(manifest.model_copy(update={"stages": manifest.stages | {stage: record}}))
+
     def _save(self, manifest: Manifest) -> None:
         text = manifest.model_dump_json(indent=1, by_alias=True) + "\n"
-        write_atomic(self.root / "manifest.json", text.encode())
+        write_atomic(self.root / MANIFEST, text.encode())
 
 
 def find_run(name: str, parent: Path) -> Path:
@@ -248,7 +255,7 @@ def find_run(name: str, parent: Path) -> Path:
     if name == "latest" and known:
         return known[-1]
     for path in (Path(name), parent / name):
-        if (path / "manifest.json").is_file():
+        if (path / MANIFEST).is_file():
             return path
     names = [path.name for path in known]
     hint = nearest(Path(name).name, names) if names else f"there are no runs in {parent}"
@@ -256,10 +263,11 @@ def find_run(name: str, parent: Path) -> Path:
 
 
 def list_runs(parent: Path) -> list[Path]:
-    """The runs below a folder, oldest first."""
+    """The runs below a folder, oldest first; a bundle that was moved there is none."""
     if not parent.is_dir():
         return []
-    return sorted(path.parent for path in parent.glob("*/manifest.json"))
+    found = sorted(path.parent for path in parent.glob(f"*/{MANIFEST}"))
+    return [path for path in found if not (path / "bundle.json").is_file()]
 
 
 def file_digest(path: Path) -> str:
@@ -290,10 +298,7 @@ def _acquire(root: Path) -> FileLock:
     return lock
 
 
-def _require_run(root: Path) -> None:
-    if not (root / "manifest.json").is_file():
-        raise RunDirError(f"{root} is not a run directory (no manifest.json in it); `edgestill runs` lists them")
-
-
-def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [found for found in sorted(path.rglob("*")) if found.is_file()]
+def _files(root: Path, *names: str) -> list[Path]:
+    """All files of these files and folders."""
+    paths = [path for name in names for path in (root / name, *sorted((root / name).rglob("*")))]
+    return [path for path in paths if path.is_file()]

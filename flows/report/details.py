@@ -1,7 +1,7 @@
 """The report's sections below the first screen: search, tuning, learning curves, latency, provenance."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distill.result import TuneResult
@@ -9,6 +9,7 @@ from flows.report import charts, scatter
 from flows.report.palette import WINNER, Look, baseline_looks
 from flows.sentences import latency_clause
 from flows.words import failure_counts, inputs, listing, significant, size
+from pipeline.run_manifest import Origin
 from pipeline.training_state import EpochRecord
 from search.result import Candidate, SearchResult
 
@@ -115,6 +116,9 @@ def provenance(report: "ReportData") -> dict[str, Any]:
     """What it takes to get these figures again."""
     manifest, task = report.manifest, report.data.task
     return {
+        "earlier": [
+            (", ".join(origin.stages), ", ".join(_differences(origin, manifest))) for origin in manifest.earlier
+        ],
         "facts": [
             ("run", manifest.name),
             ("created", manifest.created),
@@ -130,6 +134,14 @@ def provenance(report: "ReportData") -> dict[str, Any]:
         "input": inputs(task),
         "tuned": report.tuned.enabled,
     }
+
+
+def _differences(earlier: Origin, later: Origin) -> Iterator[str]:
+    """What an earlier part of the run was made with and the rest was not."""
+    before, now = ({**o.versions, **o.machine, "commit": o.git_commit or "none"} for o in (earlier, later))
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            yield f"{name.replace('_', ' ')} {before.get(name, 'not there')}"
 
 
 def _search_summary(found: SearchResult) -> str:

@@ -18,8 +18,8 @@ from flows.report.formats import formats
 from flows.report.methods import methods
 from flows.report.palette import COLOURS
 from flows.report.pruning import int8_fine_tuning, pruning
-from flows.stages import DataResult
-from pipeline.rundir import Manifest
+from flows.stage import DataResult
+from pipeline.run_manifest import Manifest
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
 from search.tournament import TournamentResult

@@ -86,6 +86,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         if isinstance(error, DataError):
             raise
         reason = first_line(error, "no data")
+        if "pickle" in reason:  # numpy's advice would run the code in it
+            reason = "arrays of numbers alone are read here, and it holds something else"
         raise DataError(f"{path} is truncated or not an .npz file ({reason}); fetch or save it again") from error
 
 

@@ -166,6 +166,7 @@ def _bundle(folder, network, task, files, parity, interface, tokenizer=None, def
         latency={
             "runtime": "onnxruntime 1",
             "threads": 1,
+            "cpu": "the timed CPU",
             "teacher": {"n": 130, "p50_ms": 1.0},
             "student": {"n": 130, "p50_ms": 0.25},
             "speedup": 4.0,

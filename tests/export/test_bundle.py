@@ -91,6 +91,7 @@ def test_the_model_card_quotes_the_measured_numbers(bundles):
         "| model | MIT |",
     ):
         assert said in card
+    assert "onnxruntime 1, 1 thread, batch 1, the timed CPU." in card
     assert "max_flops" not in card
     assert "resnet:1-1-1/4-6-8" in card
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 import torch
 import yaml
 
+from flows import cli
+from flows.cli import _guarded
 from flows.config import RunConfig, commented_yaml, load_config, preset_names
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, MissingDependencyError
 
 
 def problems_of(*settings: str, preset: str | None = "digits", path: Path | None = None) -> list[str]:
@@ -47,6 +50,10 @@ def problems_of(*settings: str, preset: str | None = "digits", path: Path | None
         (["teacher.weights=/not/there.pt"], "teacher.weights: no file at /not/there.pt"),
         ([f"data={{name: npz, path: {__file__}, labels: [a, a]}}"], "data.labels: two classes have the same name"),
         ([f'data={{name: npz, path: {__file__}, labels: [a, "b\\nc"]}}'], "data.labels: 'b\\nc' is no class name"),
+        (["distill.methods=hard"], "distill.methods: expected a list, such as [hard] (found 'hard')"),
+        (["search.space.widths=3"], "search.space.widths: expected a list, such as [3]"),
+        (["prune=l1"], "prune: expected keys of its own, such as prune.method=…; known: method, keep"),
+        (["tune=off"], "tune: expected keys of its own, such as tune.enabled=…; known: enabled, trials"),
         (["no_equals_sign"], "--set no_equals_sign: expected dotted.key=value"),
         (["name=../escape"], "name: "),
     ],
@@ -186,3 +193,81 @@ def test_help_answers_in_half_a_second_and_imports_nothing_slow(command_environm
     assert told.stdout.rstrip().endswith("[]")
     assert "resume" in told.stdout
     assert fastest < 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["init", "a_file/x.yaml"], "a_file"),
+        (["run", "--preset", "digits", "--out", "a_file"], "a_file"),
+        (["keygen", "/proc/no/where"], "/proc/no"),
+        (["profile", "missing.onnx"], "there is no file missing.onnx"),
+    ],
+)
+def test_a_path_that_cannot_be_used_is_the_users_mistake(arguments, said, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a_file").write_text("")
+    assert _guarded(arguments, debug=False) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert "our mistake" not in error
+
+
+def test_init_shows_the_keys_of_what_is_set(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _guarded(["init", "--set", "distill.methods=[hard]"], debug=False) == 0
+    assert "augmented_weight:" in Path("edgestill.yaml").read_text()
+
+
+def test_the_version_is_told(capsys) -> None:
+    assert _guarded(["--version"], debug=False) == 0
+    assert capsys.readouterr().out == f"edgestill {metadata.version('edgestill')}\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "expected"),
+    [
+        ([], [], 12),
+        (["rank_check.students=30"], [], 30),
+        (["rank_check.students=30", "rank_check.only=true"], [], 30),
+        (["rank_check.students=30"], ["--students", "5"], 5),
+    ],
+)
+def test_a_rank_check_trains_as_many_students_as_the_configuration_says(
+    settings, given, expected, monkeypatch, tmp_path
+) -> None:
+    found = []
+    monkeypatch.setattr(cli, "_start", lambda config, *rest: found.append(config.rank_check))
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    assert _guarded(["rank-check", "--preset", "digits", *arguments, *given], debug=False) == 0
+    assert [(check.students, check.only) for check in found] == [(expected, True)]
+
+
+def run_that_fails(tmp_path: Path, monkeypatch, stage: str, error: BaseException) -> int:
+    """`edgestill run` up to a stage that raises."""
+
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"flows.stages.{stage}", fail)
+    return _guarded(["run", "--preset", "digits", "--out", str(tmp_path), "--quiet", "--no-prefect"], debug=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(MissingDependencyError("no such library"), 2), (KeyboardInterrupt(), 130)], ids=str
+)
+def test_a_run_that_has_finished_a_stage_says_how_it_goes_on(error, code, tmp_path, monkeypatch, capsys) -> None:
+    assert run_that_fails(tmp_path, monkeypatch, "train_teacher", error) == code
+    (run,) = tmp_path.glob("*")
+    said = capsys.readouterr().err
+    assert f"the run is kept: `edgestill resume {run}` goes on with it" in said
+    assert said.endswith("\ninterrupted\n" if code == 130 else "\nerror: no such library\n")
+
+
+def test_an_interrupted_run_that_was_discarded_is_not_to_be_resumed(tmp_path, monkeypatch, capsys) -> None:
+    assert run_that_fails(tmp_path, monkeypatch, "prepare_data", KeyboardInterrupt()) == 130
+    assert list(tmp_path.glob("*")) == []
+    said = capsys.readouterr().err
+    assert said.endswith("interrupted\n")
+    assert "resume" not in said

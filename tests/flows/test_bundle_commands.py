@@ -62,13 +62,52 @@ def test_a_difference_is_told_in_plain_lines_and_exits_with_one(bundle: Path, ca
 
 
 @pytest.mark.parametrize("command", [["verify"], ["predict", "image.png"], ["bundle", "export", "--out", "b.zip"]])
-def test_the_users_mistakes_exit_with_two(command: list[str], tmp_path: Path, call: Call, finished_run: Path) -> None:
+def test_the_users_mistakes_exit_with_two(command: list[str], tmp_path: Path, call: Call) -> None:
     name, *rest = command if command[0] != "bundle" else ["bundle export", *command[2:]]
-    for path, words in ((tmp_path / "nothing", "there is no bundle"), (finished_run, "is a run; its bundle is")):
-        code, _, error = call(*name.split(), path, *rest)
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "config.yaml").write_text("")
+    (tmp_path / "unfinished" / "manifest.json").write_text("{}")
+    for path, words in (("nothing", "there is no bundle"), ("unfinished", "has no bundle: it is not finished")):
+        code, _, error = call(*name.split(), tmp_path / path, *rest)
         assert code == 2
         assert words in error
         assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["latest", "1", "runs/1"])
+def test_a_run_stands_for_its_bundle(bundle: Path, tmp_path: Path, call: Call, image: Path, monkeypatch, name) -> None:
+    run = tmp_path / "runs" / "1"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("")
+    (run / "manifest.json").write_text("{}")
+    bundle.rename(run / "bundle")
+    monkeypatch.chdir(tmp_path)
+    call("keygen", "ours")
+    for command in (["sign", name, "--key", "ours.pem"], ["verify", name], ["predict", name, image]):
+        code, _, error = call(*command)
+        assert (code, error) == (0, "")
+    assert call("bundle", "export", name)[0] == 0
+    assert call("verify", run / "bundle.zip")[0] == 0
+    assert call("bundle", "export", name, "--format", "oci-layout")[0] == 0
+    assert (run / "bundle.tar").is_file()
+
+
+def test_nothing_is_written_among_a_bundles_own_files(bundle: Path, call: Call, monkeypatch) -> None:
+    monkeypatch.chdir(bundle)
+    for command in (["bundle", "export", ".", "--out", "b.zip"], ["profile", ".", "--out", "p.json"]):
+        code, _, error = call(*command)
+        assert code == 2
+        assert "lies among the files of a bundle" in error
+    assert call("profile", ".", "--duration", "0.02", "--repeats", "1", "--warmup", "0")[0] == 0
+    assert (bundle.parent / "profile.json").is_file()
+    assert call("verify", ".")[0] == 0
+
+
+def test_a_zip_is_not_exported_onto_itself(bundle: Path, call: Call) -> None:
+    assert call("bundle", "export", bundle)[0] == 0
+    code, _, error = call("bundle", "export", bundle.with_suffix(".zip"))
+    assert code == 2
+    assert "name another file with --out" in error
 
 
 def test_predict_says_what_run_py_says_with_probabilities(

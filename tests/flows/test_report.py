@@ -24,11 +24,11 @@ from flows.report import ReportData, render_report
 from flows.report.palette import COLOURS
 from flows.report.scatter import selection_values
 from flows.sentences import sentence
-from flows.stages import DataResult
+from flows.stage import DataResult
 from flows.words import accuracy_claim, size_claim, speed_claim
 from pipeline.cost import Cost
 from pipeline.metrics import Metrics, wilson
-from pipeline.rundir import Manifest, StageRecord
+from pipeline.run_manifest import Manifest, Origin, StageRecord
 from pipeline.task import Task
 from pipeline.teacher import TeacherResult
 from pipeline.training_state import EpochRecord
@@ -475,6 +475,16 @@ def test_search_without_a_budget_has_no_limit_line(bare_html: str) -> None:
     text = Page(bare_html).text
     assert "without a limit on size" in text
     assert "max_params" not in text
+
+
+def test_what_an_earlier_version_made_is_said_with_what_was_other(html: str) -> None:
+    assert "Made earlier" not in Page(html).text
+    before = Origin(git_commit=None, versions={"torch": "1.9"}, machine={"cpu": "a processor", "cores": 2})
+    upgraded = manifest().made_by(before).model_copy(update={"stages": {}, "earlier": ()})
+    upgraded = upgraded.model_copy(update={"stages": {"data": manifest().stages["data"]}})
+    upgraded = upgraded.made_by(Origin(git_commit=None, versions={"torch": "2.0"}, machine=before.machine))
+    text = Page(render_report(report(manifest=upgraded))).text
+    assert "Made earlier, with other versions or on another machine: data (torch 1.9)." in text
 
 
 def test_many_candidates_become_one_picture() -> None:

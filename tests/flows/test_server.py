@@ -156,6 +156,22 @@ def test_serving_without_a_server_says_how_to_start_one(edgestill, command_envir
     assert "no Prefect server answers at http://127.0.0.1:9/api" in failed.stderr
 
 
+def test_a_run_that_is_to_be_a_flow_run_of_a_server_that_is_down_says_so(
+    command_environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment = command_environment | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    command = [sys.executable, "-m", "flows.cli", "run", "--preset", "digits", "--out", str(tmp_path / "runs")]
+    failed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: no Prefect server answers at http://127.0.0.1:9/api; start it with")
+    assert not (tmp_path / "runs").exists()
+    unnamed = command_environment | {"PREFECT_API_URL": ""}
+    command = [sys.executable, "-m", "flows.cli", "serve"]
+    failed = subprocess.run(command, env=unnamed, capture_output=True, text=True, timeout=60)
+    assert failed.returncode == 2
+    assert "no Prefect server is named" in failed.stderr
+
+
 def test_a_cron_string_that_is_none_is_refused(server: str, command_environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "flows.cli", "serve", "--cron", "nightly"]
     environment = command_environment | {"PREFECT_API_URL": server}

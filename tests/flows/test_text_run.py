@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from export.verify import verify
 from flows.chain import STAGES, new_run, run_chain
 from flows.config import RunConfig, load_config
-from flows.stages import DataResult
+from flows.stage import DataResult
 from pipeline.checkpoint import read_metadata
 from pipeline.data import load_test
 from pipeline.errors import CheckpointError, ConfigError

@@ -119,12 +119,48 @@ def test_the_same_seed_splits_alike_and_another_seed_otherwise(config):
     assert all(one.digests[name] != other.digests[name] for name in PARTS)
 
 
-def test_digests_name_the_indices_of_each_split(npz):
+def test_digests_name_the_indices_the_labels_and_the_pixels_of_each_split(npz):
+    splits, test = load_splits(npz(), seed=0), load_test(npz(), seed=0)
+    for name, split in [(name, getattr(splits, name)) for name in PARTS] + [("test", test)]:
+        index = np.array(sorted(numbers(split)), dtype="<i8") - (120 if name == "test" else 0)
+        kind = f"uint8 {tuple(split.images.shape[1:])}".encode()
+        content = index.tobytes() + split.targets.numpy().tobytes() + kind + split.images.numpy().tobytes()
+        assert splits.digests[name] == hashlib.sha256(content).hexdigest()
 
-    splits = load_splits(npz(), seed=0)
-    for name in PARTS:
-        index = np.array(sorted(numbers(getattr(splits, name))), dtype="<i8")
-        assert splits.digests[name] == hashlib.sha256(index.tobytes()).hexdigest()
+
+@pytest.mark.parametrize("key", ["x_train", "y_train", "x_test", "y_test", "x_unlabelled"])
+def test_one_other_pixel_or_label_changes_the_digest_of_its_split_alone(npz, key):
+    config = npz()
+    with np.load(config.path) as file:
+        arrays = dict(file) | {"x_unlabelled": file["x_train"][:5]}
+    np.savez(config.path, **arrays)
+    before = load_splits(config, seed=0).digests
+    assert set(before) == {*PARTS, "test", "unlabelled"}
+    if key.startswith("y"):  # two labels change places, so that the classes keep their sizes
+        other = int(np.flatnonzero(arrays[key] != arrays[key][0])[0])
+        arrays[key][[0, other]] = arrays[key][[other, 0]]
+    else:
+        arrays[key][0, -1, -1] ^= 1
+    np.savez(config.path, **arrays)
+    after = load_splits(config, seed=0).digests
+    different = {name for name in before if before[name] != after[name]}
+    if key == "y_train":
+        assert different & set(PARTS)
+        assert "test" not in different
+    else:
+        assert len(different) == 1
+        assert different <= {"x_train": set(PARTS), "x_unlabelled": {"unlabelled"}}.get(key, {"test"})
+
+
+def test_one_other_word_changes_the_digest_of_its_split(tmp_path):
+    path = tmp_path / "texts.tsv"
+    lines = [f"text number {n}\t{n % 2}" for n in range(60)]
+    path.write_text("\n".join(["sentence\tlabel", *lines]), encoding="utf-8")
+    config = TextConfig(path=path)
+    before = load_splits(config, seed=0).digests
+    path.write_text("\n".join(["sentence\tlabel", *lines]).replace("number 7", "number seven"), encoding="utf-8")
+    after = load_splits(config, seed=0).digests
+    assert len({name for name in before if before[name] != after[name]}) == 1
 
 
 def test_nothing_of_the_test_split_is_in_what_the_stages_are_handed(npz):

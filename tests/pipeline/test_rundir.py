@@ -252,3 +252,100 @@ def test_a_file_digest_is_that_of_the_system(tmp_path):
     path.write_bytes(os.urandom(300_000))
     sha256sum = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.split()[0]
     assert file_digest(path) == sha256sum
+
+
+# Manifests that are none
+
+
+def test_a_bundle_is_refused_by_its_name_and_no_lock_is_left_in_it(tmp_path):
+    (tmp_path / "bundle.json").write_text("{}")
+    (tmp_path / "manifest.json").write_text('{"schema": "edgestill.manifest/1", "files": {}}')
+    for use in (RunDir.open, RunDir.view):
+        with pytest.raises(RunDirError, match=r"is a bundle, not a run; `edgestill verify "):
+            use(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"bundle.json", "manifest.json"}
+    assert list_runs(tmp_path.parent) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"schema": 1, "na', "damaged, or not a run's"),
+        (b"\xff\xfe", "damaged, or not a run's"),
+        (b'{"name": "a web page"}', r"not a run's \(git_commit: Field required\)"),
+    ],
+)
+def test_a_manifest_that_is_torn_or_foreign_is_told_in_a_sentence(run, content, said):
+    run.close()
+    (run.root / "manifest.json").write_bytes(content)
+    (run.root / ".lock").unlink(missing_ok=True)
+    with pytest.raises(RunDirError, match=said):
+        RunDir.open(run.root)
+    assert not (run.root / ".lock").exists()
+
+
+def test_a_run_of_another_schema_is_refused_with_both_numbers(run):
+    manifest = json.loads((run.root / "manifest.json").read_text())
+    (run.root / "manifest.json").write_text(json.dumps(manifest | {"schema": 2}))
+    with pytest.raises(RunDirError, match=r"has schema 2, and this version of edgestill reads 1"):
+        RunDir.view(run.root)
+
+
+# What a stage leaves beside its folder, and what made it
+
+
+def test_a_folder_that_was_moved_away_as_a_whole_may_be_missing_where_it_is_asked_for(run):
+    run.write_folder("bundle", lambda folder: (folder / "model.onnx").write_bytes(b"model"))
+    finish(run, "report", beside=["bundle"])
+    (run.root / "bundle").rename(run.root.parent / "elsewhere")
+    assert run.read("report", Result, movable="bundle") == Result(accuracy=0.5)
+    with pytest.raises(RunDirError, match=r"bundle/model.onnx is missing"):
+        run.read("report", Result)
+    run.write("report", "result.json", Result(accuracy=0.6))
+    with pytest.raises(RunDirError, match=r"result.json was altered"):
+        run.read("report", Result, movable="bundle")
+
+
+def test_a_file_that_a_finished_stage_was_given_later_belongs_to_it(run):
+    finish(run, "report")
+    run.write("devices", "pi.json", "{}")
+    run.add("report", "devices")
+    assert set(run.manifest.stages["report"].files) == {"report/result.json", "devices/pi.json"}
+    run.write("devices", "pi.json", "{ }")
+    with pytest.raises(RunDirError, match=r"devices/pi.json was altered"):
+        run.read("report", Result)
+
+
+def test_an_upgrade_between_two_stages_leaves_each_with_what_made_it(run, monkeypatch):
+    def versions(torch):
+        monkeypatch.setattr("pipeline.run_manifest.installed_versions", lambda: {"torch": torch})
+        run.note_origin()
+
+    versions("1")
+    assert run.manifest.earlier == ()  # nothing was done by what made the folder
+    finish(run, "data")
+    finish(run, "search")
+    versions("2")
+    finish(run, "distill")
+    before = run.manifest
+    versions("2")
+    assert run.manifest == before
+    assert before.versions == {"torch": "2"}
+    assert [(entry.stages, entry.versions) for entry in before.earlier] == [(("data", "search"), {"torch": "1"})]
+
+
+def test_the_commit_is_that_of_the_checkout_and_not_of_the_callers_folder(tmp_path, monkeypatch):
+    import pipeline.provenance as provenance
+
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "another project"], check=True)
+    monkeypatch.chdir(tmp_path)
+    here = provenance.git_commit.__wrapped__()
+    others = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert here != others
+    installed = tmp_path / "site-packages" / "provenance.py"  # within another project's checkout, not tracked
+    installed.parent.mkdir()
+    installed.write_text("")
+    monkeypatch.setattr(provenance, "__file__", str(installed))
+    assert provenance.git_commit.__wrapped__() is None

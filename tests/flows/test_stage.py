@@ -1,0 +1,83 @@
+"""What a run keeps of the files outside it, so that it goes on with what it was started with."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.chain import _latency_model
+from flows.config import load_config
+from flows.latency import latency_of
+from flows.stage import Stage
+from flows.stages import prepare_data
+from pipeline.errors import DataError
+from pipeline.rundir import RunDir
+from search.latency_model import fit_latency_model, trace_student
+from search.spaces import ResNetConfig, make_space
+
+SPACE = make_space(ResNetConfig(blocks=((1, 2),) * 3, widths=((4, 6), (6,), (8,))))
+SETTINGS = ["search.space={name: resnet, blocks: [[1, 2], [1, 2], [1, 2]], widths: [[4, 6], [6], [8]]}"]
+
+
+def save_data(path: Path, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (132, 8, 8), dtype=np.uint8)
+    targets = np.arange(132) % 3
+    np.savez(path, x_train=images[:120], y_train=targets[:120], x_test=images[120:], y_test=targets[120:])
+    return path
+
+
+def stage_after_data(folder: Path, *settings: str) -> Stage:
+    config = load_config(settings=[*SETTINGS, *settings])
+    run = RunDir.create(folder / "runs", "tiny", config.seed, config)
+    stage = Stage(run, config, lambda done, total, note: None)
+    run.finish("data", prepare_data(stage), "inputs", 0.0)
+    return stage
+
+
+def test_other_pixels_in_the_data_file_are_refused_when_a_run_goes_on(tmp_path: Path) -> None:
+    data = save_data(tmp_path / "my.npz")
+    stage = stage_after_data(tmp_path, f"data={{name: npz, path: {data}}}")
+    assert len(stage.splits().train) > 0
+    save_data(data, seed=1)
+    with pytest.raises(DataError, match=r"my\.npz is not what this run was started with: its reference, test, train, "):
+        stage.splits()
+    save_data(data)
+    assert len(stage.splits().train) > 0
+
+
+def test_one_other_test_label_is_refused_too_and_its_split_is_named(tmp_path: Path) -> None:
+    data = save_data(tmp_path / "my.npz")
+    stage = stage_after_data(tmp_path, f"data={{name: npz, path: {data}}}")
+    with np.load(data) as file:
+        arrays = dict(file)
+    arrays["y_test"][0] ^= 1
+    np.savez(data, **arrays)
+    with pytest.raises(DataError, match=r"its test split has other examples or labels; put the data back"):
+        stage.splits()
+
+
+def test_a_run_goes_on_by_its_own_copy_of_the_latency_model(tmp_path: Path, make_task) -> None:
+    students, task = list(SPACE.all_architectures())[:20], make_task(classes=10)
+
+    def calibrate(factor: float) -> Path:
+        samples = [(a, factor * (0.1 + sum(list(a.choices.values())[:3]))) for a in students]
+        path = tmp_path / "pi.json"
+        path.write_text(fit_latency_model(SPACE, {}, task, samples, device="pi").to_json())
+        return path
+
+    settings = [f"search.latency={{source: model, model: {calibrate(1)}}}", "search.budget.max_latency_ms=1000"]
+    stage = stage_after_data(tmp_path, *settings)
+    architecture = SPACE.sample(random.Random(0))
+
+    def predicted() -> float:
+        source = latency_of(stage, task)
+        assert source is not None
+        return source.find(architecture, trace_student(SPACE, architecture, task)).latency_ms
+
+    before, digest = predicted(), _latency_model(stage.run, stage.config)
+    calibrate(3)
+    assert (predicted(), _latency_model(stage.run, stage.config)) == (before, digest)
+    (tmp_path / "pi.json").unlink()
+    assert (predicted(), _latency_model(stage.run, stage.config)) == (before, digest)
