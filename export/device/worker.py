@@ -107,6 +107,7 @@ def open_model(path: str, task: Mapping[str, Any]) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if task["spinning"] else "0")
     options.log_severity_level = 3
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever the file's name
     return onnxruntime.InferenceSession(path, options, providers=[PROVIDER])
 
 
