@@ -4,10 +4,13 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pipeline.errors import first_line
 
 MAX_ELEMENTS = 2**28  # of any tensor that the graph computes; 1 GiB in fp32
 MAX_RANK, MAX_SIDE = 16, 2**31
+_NUMBERS = (1, 6, 7, 10)  # FLOAT, INT32, INT64, FLOAT16
 # What makes much of little: the size of its result must be known in every file.
 _GROWING = ("ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample")
 
@@ -70,7 +73,7 @@ def _close(graph: Any, ends: Ends | None, batch: int) -> None:
             if not side.HasField("dim_value"):
                 side.dim_value = length
     _forget(graph)
-    _size_ranges(graph)
+    _fold(graph)
 
 
 def _forget(graph: Any) -> None:
@@ -82,35 +85,42 @@ def _forget(graph: Any) -> None:
             _forget(inner)
 
 
-def _size_ranges(graph: Any) -> None:
-    """Say how long a `Range` from 0 to a side of an input is, as text students count tokens; inference cannot."""
-    from onnx import helper, numpy_helper
+def _fold(graph: Any) -> None:
+    """Put values in the place of what follows from the inputs' sides alone; inference does not use all of it.
 
-    made_by = {name: node for node in graph.node for name in node.output}
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+    A text student counts its tokens by a `Range` to the length of its input, a Hugging Face model cuts its positions.
+    """
+    from onnx import numpy_helper
+
+    known = {t.name: numpy_helper.to_array(t) for t in graph.initializer if math.prod(t.dims) <= MAX_RANK}
     sides = {value.name: [side.dim_value for side in value.type.tensor_type.shape.dim] for value in _given(graph)}
+    kept = []
     for node in graph.node:
-        if node.op_type != "Range" or len(node.input) != 3:
+        value = _value(node, sides, known)
+        if value is None:
+            kept.append(node)
             continue
-        start, limit, delta = (_behind(name, made_by) for name in node.input)
-        numbers = [numpy_helper.to_array(constants[name]).tolist() for name in (start, delta) if name in constants]
-        shape = made_by.get(limit)
-        if numbers != [0, 1] or shape is None or shape.op_type != "Shape":
-            continue
-        part = {attribute.name: attribute.i for attribute in shape.attribute}
-        chosen = sides.get(shape.input[0], [])[part.get("start", 0) : part.get("end")]
-        if len(chosen) == 1:
-            cast = made_by.get(node.input[0])
-            kinds = {attribute.name: attribute.i for attribute in cast.attribute} if cast is not None else {}
-            kind = kinds.get("to", constants[start].data_type)
-            graph.value_info.append(helper.make_tensor_value_info(node.output[0], kind, chosen))
+        known[node.output[0]] = value
+        graph.initializer.append(numpy_helper.from_array(value, node.output[0]))
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
-def _behind(name: str, made_by: Mapping[str, Any]) -> str:
-    """Where a single value comes from."""
-    while name in made_by and made_by[name].op_type in ("Cast", "Identity", "Squeeze"):
-        name = made_by[name].input[0]
-    return name
+def _value(node: Any, sides: Mapping[str, list[int]], known: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    from onnx import helper
+
+    numbers = {attribute.name: attribute.i for attribute in node.attribute}
+    if node.op_type == "Shape" and node.input[0] in sides:
+        return np.array(sides[node.input[0]][numbers.get("start", 0) : numbers.get("end")], np.int64)
+    value = known.get(node.input[0]) if len(node.input) == 1 else None
+    if value is None or not np.issubdtype(value.dtype, np.number):
+        return None
+    if node.op_type == "Squeeze" and not numbers:
+        return value.squeeze()
+    if node.op_type == "Cast" and numbers["to"] in _NUMBERS:
+        with np.errstate(all="ignore"):
+            return value.astype(helper.tensor_dtype_to_np_dtype(numbers["to"]))
+    return None
 
 
 def _problems(graph: Any, all_known: bool) -> Iterator[str]:
