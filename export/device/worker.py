@@ -142,7 +142,7 @@ def inputs_of(given: list[Any], task: Mapping[str, Any]) -> Iterator[dict[str, n
     """One batch after the other: of the file of examples where one is given, else random."""
     rng, real = np.random.default_rng(task["seed"]), None
     if task["examples"] is not None:
-        real = np.load(task["examples"], allow_pickle=False)
+        real = np.load(task["examples"], mmap_mode="r", allow_pickle=False)  # whose memory is not the model's
     for place in itertools.count():
         yield {item.name: _array(item, rng, real, place, task) for item in given}
 
