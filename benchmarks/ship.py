@@ -24,6 +24,7 @@ from flows.chain import new_run, run_chain
 from flows.config import RunConfig, load_config
 from flows.delivery import ReportResult
 from flows.progress import Silent
+from flows.quantization import QatResult
 from flows.stage import Stage
 from flows.words import duration
 from pipeline.metrics import Metrics, wilson
@@ -64,7 +65,7 @@ def read(root: Path, again_s: float | None) -> Found:
     stage = Stage(run, config, lambda done, total, note: None)
     profiled = run.read("profile", ProfileResult)
     if again_s is not None:
-        profiled = _timed_again(stage, run.read("export", ConvertResult), again_s)
+        profiled = _timed_again(stage, profiled_files(run, config, profiled), again_s)
     return Found(
         config=config,
         manifest=run.manifest,
@@ -73,6 +74,16 @@ def read(root: Path, again_s: float | None) -> Found:
         profiled=profiled,
         tested=run.read("report", ReportResult),
     )
+
+
+def profiled_files(run: RunDir, config: RunConfig, profiled: ProfileResult) -> ConvertResult:
+    """The files that the run timed: the export's, with the INT8 files that fine-tuning put in their place."""
+    converted = run.read("export", ConvertResult)
+    if config.qat.mode != "never":
+        converted = run.read("qat", QatResult).applied_to(converted)
+    timed = {name: model.sha256 for name, model in profiled.formats.items()}
+    assert timed == {name: converted.formats[name].sha256 for name in timed}, "other files than the profiled ones"
+    return converted
 
 
 def table(found: Found) -> list[str]:

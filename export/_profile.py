@@ -56,20 +56,33 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--model", help="a model's name in bundle.json, or all; default: the bundle's own choice")
     parser.add_argument("--batch", type=_counts, default=(1,), metavar="1,8")
     parser.add_argument("--threads", type=_counts, default=(1,), metavar="1,2")
-    parser.add_argument("--duration", type=float, default=10.0, help="seconds of timed calls a model and row")
-    parser.add_argument("--repeats", type=int, default=3, help="fresh processes")
+    parser.add_argument("--duration", type=_positive, default=10.0, help="seconds of timed calls a model and row")
+    parser.add_argument("--repeats", type=_count, default=3, help="fresh processes")
     parser.add_argument("--inputs", metavar="FILE.npy", help="real examples; default: random ones")
-    parser.add_argument("--length", type=int, help="of texts, in tokens; default: the longest that it takes")
+    parser.add_argument("--length", type=_count, help="of texts, in tokens; default: the longest that it takes")
     parser.add_argument("--seed", type=int, default=0, help="draws the random examples")
     parser.add_argument("--out", help="default: profile.json here, but never among the bundle's own files")
     return parser.parse_args(arguments)
 
 
 def _counts(text: str) -> tuple[int, ...]:
-    counts = tuple(int(part) for part in text.split(","))
-    if min(counts) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: whole numbers of 1 or more, with commas between")
-    return counts
+    return tuple(_count(part) for part in text.split(","))
+
+
+def _count(text: str) -> int:
+    if not (text.strip().isdecimal() and int(text[:9]) >= 1):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of 1 or more")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, above 0 and at most 86400")
+    return value
 
 
 def _models(card: dict[str, Any]) -> dict[str, Model]:

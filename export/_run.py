@@ -92,12 +92,13 @@ def read_with_pillow(data: bytes) -> np.ndarray:
 
 def read_png(data: bytes) -> np.ndarray:
     """uint8 [H, W, C]; the PNG specification's section 9 filters, without interlacing."""
-    chunks: dict[bytes, bytes] = {}
+    found: dict[bytes, list[bytes]] = {}
     position = 8
     while position + 8 <= len(data):
         (length,), kind = struct.unpack(">I", data[position : position + 4]), data[position + 4 : position + 8]
-        chunks[kind] = chunks.get(kind, b"") + data[position + 8 : position + 8 + length]
+        found.setdefault(kind, []).append(data[position + 8 : position + 8 + length])
         position += length + 12
+    chunks = {kind: b"".join(parts) for kind, parts in found.items()}
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
     if depth != 8 or interlace or colour not in (0, 2, 3, 4, 6) or width * height > MAX_PIXELS:
         raise ValueError(f"PNG with bit depth {depth}, colour type {colour}, interlace {interlace}")

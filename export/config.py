@@ -31,16 +31,15 @@ class GateConfig(Frozen):
 
 
 class TensorRTConfig(Frozen):
-    """The batches that an engine is built for: any in the range, and fastest at the optimal one."""
+    """The batches that an engine is built for: any up to the largest, and fastest at the optimal one."""
 
-    min_batch: int = Field(1, ge=1, description="the smallest batch that an engine takes")
     optimal_batch: int = Field(1, ge=1, description="the batch that its kernels are chosen for")
     max_batch: int = Field(64, ge=1, le=4096, description="the largest; a larger batch goes in parts")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        if not self.min_batch <= self.optimal_batch <= self.max_batch:
-            raise ValueError("min_batch <= optimal_batch <= max_batch must hold")
+        if self.optimal_batch > self.max_batch:
+            raise ValueError(f"optimal_batch {self.optimal_batch} is above max_batch {self.max_batch}")
         return self
 
 

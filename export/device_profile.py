@@ -8,7 +8,7 @@ from pathlib import Path
 from export.device.measure import MeasureError, Model, Settings, measure
 from export.profile_document import ProfileDocument
 from export.profile_script import profile_script
-from pipeline.errors import ExportError
+from pipeline.errors import ExportError, printable
 
 __all__ = ["Model", "Settings", "profile_files"]
 
@@ -35,5 +35,5 @@ def profile_files(
         try:
             found = measure(models, against, settings, worker, say, remeasure, architecture)
         except MeasureError as error:
-            raise ExportError(str(error)) from None
+            raise ExportError(printable(str(error))) from None
     return ProfileDocument.model_validate(found)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from export.onnx_sizes import Ends
 from export.sessions import IMAGE, INPUT, MASK, OUTPUT, PROBABILITIES, TOKENS, open_session, to_pixels
 from pipeline.errors import ExportError
 from pipeline.task import PADDING, Task
@@ -118,6 +119,17 @@ def describe_output(task: Task, interface: Interface = "raw") -> dict[str, Any]:
     """The file's output, as `bundle.json` has it."""
     name = PROBABILITIES if interface == "image" else OUTPUT
     return {"name": name, "dtype": "float32", "shape": ["batch", task.num_classes]}
+
+
+def ends_of(task: Task, interface: Interface = "raw") -> Ends:
+    """The inputs and outputs of an ONNX file of the task."""
+    logits = {OUTPUT: ("FLOAT", (task.num_classes,))}
+    if task.kind == "text":
+        return Ends(dict.fromkeys((TOKENS, MASK), ("INT64", task.input_shape)), logits)
+    if interface == "raw":
+        return Ends({INPUT: ("FLOAT", task.input_shape)}, logits)
+    channels, height, width = task.input_shape
+    return Ends({IMAGE: ("UINT8", (height, width, channels))}, logits | {PROBABILITIES: logits[OUTPUT]})
 
 
 def _sides(value: Any) -> Any:

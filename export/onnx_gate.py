@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from export.files import read_regular
+from export.onnx_sizes import MAX_RANK, MAX_SIDE, Ends, refused_for_size, wrong_ends
 from pipeline.errors import BundleError, first_line
 
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit
-MAX_ELEMENTS = 2**28  # of any tensor that the graph computes for one input; 1 GiB in fp32
 MAX_NODES = 50_000
 MAX_SUBGRAPHS = 4  # one in the other
+BATCHES = (1, 16)  # of a prediction, and of the probes: what the files of a bundle are given here
 
 # Built into ONNX Runtime, and what its quantizer writes; everything else of a domain that is not ONNX's is refused.
 _CONTRIBUTED = frozenset({
@@ -46,8 +47,12 @@ def check_onnx(path: Path) -> bytes:
     return data
 
 
-def check_onnx_bytes(data: bytes, name: str) -> Any:
-    """As `check_onnx`; gives the parsed model."""
+def check_onnx_bytes(data: bytes, name: str, ends: Ends | None = None) -> None:
+    """As `check_onnx`.
+
+    Args:
+        ends: what the file must take and give; the size of all that it computes must then follow from it.
+    """
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -63,9 +68,13 @@ def check_onnx_bytes(data: bytes, name: str) -> Any:
     if not model.graph.node:
         raise BundleError([f"{name} is no ONNX model: there is no operator in it"])
     problem = next(_problems(model), None) or _refused_by_onnx(model)
+    if ends is None:
+        problem = problem or refused_for_size(model, None)
+    else:
+        problem = problem or wrong_ends(model.graph, ends)
+        problem = next(filter(None, (problem or refused_for_size(model, ends, batch) for batch in BATCHES)), None)
     if problem is not None:
         raise BundleError([f"{name} {problem}"])
-    return model
 
 
 def _problems(model: Any) -> Iterator[str]:
@@ -129,6 +138,9 @@ def _tensor_problems(tensor: Any) -> Iterator[str]:
     if min(tensor.dims, default=0) < 0:
         yield f"declares the tensor {name!r} with a negative side"
         return
+    if len(tensor.dims) > MAX_RANK or max(tensor.dims, default=0) > MAX_SIDE:
+        yield f"declares the tensor {name!r} with more than {MAX_RANK} sides or one above {MAX_SIDE:,}"
+        return
     declared, held = math.prod(tensor.dims), _elements(tensor)
     if held is None:
         yield f"holds the tensor {name!r} of a type that is not known ({tensor.data_type})"
@@ -163,17 +175,11 @@ _SMALL = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
 
 
 def _refused_by_onnx(model: Any) -> str | None:
-    """What ONNX's own checker says, or a tensor that would not fit in memory."""
+    """What ONNX's own checker says."""
     import onnx
 
     try:
         onnx.checker.check_model(model)
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except Exception as error:  # the checker's and the inference's kinds share no base
+    except Exception as error:  # the checker's kinds share no base
         return f"is refused by ONNX's own checker: {first_line(error, 'no reason')[:200]}"
-    values = (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
-    for value in values:
-        size = math.prod(max(1, side.dim_value) for side in value.type.tensor_type.shape.dim)
-        if size > MAX_ELEMENTS:
-            return f"computes the tensor {value.name[:80]!r} of {size:,} elements; at most {MAX_ELEMENTS:,} are allowed"
     return None

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from export.bundle import TOKENIZER
-from export.probes import open_model
+from export.probes import open_model, run_checked
 from export.quality import softmax
 from export.reading import OpenedBundle
-from pipeline.errors import DataError
+from pipeline.errors import BundleError, DataError, first_line
+from pipeline.task import Task
 from pipeline.tokens import Coder
 
 
@@ -28,16 +29,17 @@ def predict(opened: OpenedBundle, given: Sequence[str], model: str | None = None
         model: by its format's name; None: the bundle's default.
 
     Raises:
-        BundleError: there is no such model.
-        ExportError: its runtime refuses the file, or is not here.
+        BundleError: there is no such model; the tokenizer gives ids that the model does not have.
+        ExportError: its runtime refuses the file, or is not here; its answer is not a finite logit a class.
         DataError: an image that cannot be read, or a text with nothing in it.
     """
     task = opened.bundle.task
-    run = open_model(opened.folder, opened.model(model), opened.trusted)
-    inputs = _images(given, task.input_shape) if task.kind == "image" else _tokens(given, opened.files[TOKENIZER])
+    chosen = opened.model(model)
+    run = open_model(opened.folder, chosen, opened.trusted)
+    inputs = _images(given, task.input_shape) if task.kind == "image" else _tokens(given, opened.files[TOKENIZER], task)
     answers = []
     for name, single in zip(given, inputs, strict=True):
-        shares = softmax(np.asarray(run(single[None]), np.float64))[0]
+        shares = softmax(run_checked(run, chosen, single[None], task.num_classes).astype(np.float64))[0]
         best = int(shares.argmax())
         answers.append(Answer(name, task.labels[best], float(shares[best]), tuple(map(float, shares))))
     return answers
@@ -56,9 +58,14 @@ def _images(paths: Sequence[str], shape: tuple[int, ...]) -> list[np.ndarray]:
     return images
 
 
-def _tokens(texts: Sequence[str], tokenizer: bytes) -> list[np.ndarray]:
-    coder = Coder(tokenizer.decode())
+def _tokens(texts: Sequence[str], tokenizer: bytes, task: Task) -> list[np.ndarray]:
     blank = next((text for text in texts if not text.strip()), None)
     if blank is not None:
         raise DataError(f"{blank!r}: there is nothing in this text")
-    return list(coder.encode(texts))
+    try:
+        ids = Coder(tokenizer.decode()).encode(texts)
+    except Exception as error:  # the library's own kinds
+        raise BundleError([f"{TOKENIZER} does not code the text: {first_line(error, type(error).__name__)}"]) from None
+    if ids.max() >= (task.vocab_size or 0):
+        raise BundleError([f"{TOKENIZER} gives the id {ids.max()}; the model has ids below {task.vocab_size}"])
+    return list(ids)

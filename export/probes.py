@@ -10,6 +10,7 @@ import numpy as np
 
 from export.config import ExportConfig
 from export.formats import FORMATS, Run
+from export.onnx_gate import BATCHES
 from pipeline.errors import BundleError, ExportError, first_line
 from pipeline.task import PADDING, Task
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from export.bundle import Bundle, BundleModel
 
 PROBES, INPUTS = "probes.safetensors", "inputs"
-COUNT = 16
-_PROGRAMS = ("executorch",)  # run by a runtime that takes its files for its own; no gate here reads them
+COUNT = BATCHES[-1]
+_PROGRAMS = ("executorch", "openvino")  # run by a runtime that takes its files for its own; no gate here reads them
 # How far a logit may be from the stored one, relative to the largest stored one (at least 1). The files are the same to
 # the byte; processors differ in the order of sums, in fp16 arithmetic, and in whether 8-bit products saturate.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1e-1}
@@ -68,16 +69,24 @@ def read_probes(data: bytes, bundle: "Bundle") -> dict[str, np.ndarray]:
         raise BundleError([f"{PROBES} cannot be read: {first_line(error, 'damaged')[:200]}"]) from None
     task, inputs = bundle.task, found.get(INPUTS)
     kind = np.float32 if task.kind == "image" else np.int64
-    if inputs is None or inputs.dtype != kind or inputs.shape[1:] != task.input_shape or not len(inputs):
+    if inputs is None or inputs.dtype != kind or inputs.shape != (COUNT, *task.input_shape):
         raise BundleError([f"{PROBES} holds no inputs of this bundle's kind"])
     if task.kind == "text" and (inputs.min() < 0 or inputs.max() >= (task.vocab_size or 0)):
         raise BundleError([f"{PROBES} holds token ids outside the vocabulary"])
-    expected = (len(inputs), task.num_classes)
+    expected = (COUNT, task.num_classes)
     wrong = [name for name in bundle.models if name not in found or found[name].shape != expected]
     wrong += [name for name in bundle.models if name not in wrong and not np.isfinite(found[name]).all()]
     if wrong or set(found) != {INPUTS, *bundle.models}:
         raise BundleError([f"{PROBES} does not hold the logits of each model and nothing else"])
     return found
+
+
+def why_not_run(model: "BundleModel", trusted: bool) -> str | None:
+    """Why a model cannot be run here, or must not, which is no fault of its file; None: it can."""
+    opener = FORMATS[model.format](ExportConfig())
+    if opener.runtime in _PROGRAMS and not trusted:
+        return f"a file of {opener.runtime} is a program; give --public-key, the key of a signer you trust, to run it"
+    return opener.missing()
 
 
 def open_model(folder: Path, model: "BundleModel", trusted: bool = False, threads: int = 1) -> Run:
@@ -87,20 +96,31 @@ def open_model(folder: Path, model: "BundleModel", trusted: bool = False, thread
         trusted: whoever signed the bundle is known: formats that are programs are opened too.
 
     Raises:
-        ExportError: its format is not known, its runtime is not here or refuses it, or it must not be trusted.
+        ExportError: its runtime is not here or refuses it, or it must not be trusted.
     """
-    if model.format not in FORMATS:
-        raise ExportError(f"{model.file} is of the format {model.format!r}; known here: {', '.join(FORMATS)}")
-    opener = FORMATS[model.format](ExportConfig())
-    reason = opener.missing()
-    if opener.runtime in _PROGRAMS and not trusted:
-        reason = f"a file of {opener.runtime} is a program; give --public-key, the key of a signer you trust, to run it"
+    reason = why_not_run(model, trusted)
     if reason is not None:
         raise ExportError(f"{model.file}: {reason}")
     try:
-        return opener.open(folder / model.file, threads)
+        return FORMATS[model.format](ExportConfig()).open(folder / model.file, threads)
     except Exception as error:  # the runtimes' own kinds, which share no base
         raise ExportError(f"{model.file} is refused by {model.runtime}: {_line(error)}") from None
+
+
+def run_checked(run: Run, model: "BundleModel", inputs: np.ndarray, num_classes: int) -> np.ndarray:
+    """The model's logits for these inputs.
+
+    Raises:
+        ExportError: its runtime ends with an error; they are of another shape, or not finite.
+    """
+    try:
+        found = np.asarray(run(inputs))
+    except Exception as error:  # the runtimes' own kinds, which share no base
+        raise ExportError(f"{model.file} does not run on its inputs: {_line(error)}") from None
+    expected = (len(inputs), num_classes)
+    if found.shape != expected or not np.issubdtype(found.dtype, np.floating) or not np.isfinite(found).all():
+        raise ExportError(f"{model.file} gives logits {list(found.shape)}, not {list(expected)} finite ones")
+    return found
 
 
 def _line(error: BaseException) -> str:

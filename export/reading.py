@@ -6,7 +6,7 @@ that was not checked: what a caller opens are the very bytes that were hashed, n
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +14,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from export.bundle import BUNDLE, LABELS, SCHEMA, TOKENIZER, Bundle, BundleModel, labels_text
+from export.bundle import BUNDLE, SCHEMA, Bundle, BundleModel
+from export.consistency import inconsistencies
 from export.files import read_files
-from export.formats import FORMATS
+from export.interface import ends_of
 from export.manifest import MANIFEST, SIGNATURE, Manifest, first_problem, read_manifest
 from export.onnx_gate import check_onnx, check_onnx_bytes
 from export.signing import Signed, check_signature
@@ -99,9 +100,10 @@ def open_bundle(path: Path, public_key: bytes | None = None, digest: str | None 
         raise BundleError(problems)
     signed = check_signature(files.get(SIGNATURE), files[MANIFEST], public_key)
     bundle = read_bundle(files)
+    ends = {model.file: ends_of(bundle.task, model.interface) for model in bundle.models.values()}
     for name in files:
         if name.endswith(".onnx"):
-            check_onnx_bytes(files[name], name)
+            check_onnx_bytes(files[name], name, ends.get(name))
     return OpenedBundle(path, bundle, manifest, files, signed)
 
 
@@ -149,25 +151,10 @@ def read_bundle(files: Mapping[str, bytes]) -> Bundle:
         bundle = Bundle.model_validate(content)
     except ValidationError as error:
         raise BundleError([f"{BUNDLE} does not keep to {SCHEMA}: {first_problem(error)}"]) from None
-    problems = list(_misnamed(bundle))
-    missing = [name for name in bundle.needs() if name not in files]
-    problems += [f"{BUNDLE} speaks of {name[:120]!r}, which is not there" for name in missing]
-    if not problems and files[LABELS] != labels_text(bundle.task):
-        problems.append(f"{LABELS} does not hold the labels that {BUNDLE} has")
-    if bundle.task.kind == "text" and not problems:
-        parse_json(files[TOKENIZER], TOKENIZER)
+    problems = list(inconsistencies(bundle, files))
     if problems:
         raise BundleError(problems)
     return bundle
-
-
-def _misnamed(bundle: Bundle) -> Iterator[str]:
-    """Models that are not what their format's name says: how a file is checked and opened hangs on it."""
-    for name, model in bundle.models.items():
-        kind = FORMATS.get(name)
-        told = (model.runtime, model.precision, model.file.endswith(kind.suffix if kind else ""))
-        if kind is not None and told != (kind.runtime, kind.precision, True):
-            yield f"{BUNDLE} has {model.file[:120]!r} for {model.runtime[:40]!r} as {name}, which is another form"
 
 
 def _schema(content: Any) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ def sbom_bytes(name: str, created: str, licence: str | None, models: Mapping[str
     from cyclonedx.output.json import JsonV1Dot6
 
     root = _model_component(name, licence, models)
-    libraries = {_key(found.metadata["Name"]): found for found in importlib.metadata.distributions()}
+    libraries = _installed(importlib.metadata.distributions())
     components = {key: _library_component(libraries[key]) for key in sorted(libraries)}
     bom = Bom(components=components.values())
     bom.metadata.component = root
@@ -43,6 +43,18 @@ def sbom_bytes(name: str, created: str, licence: str | None, models: Mapping[str
     bom.register_dependency(root, components.values())
     text: str = JsonV1Dot6(bom).output_as_string(indent=1)
     return f"{text}\n".encode()
+
+
+def _installed(
+    found: Iterable[importlib.metadata.Distribution],
+) -> dict[str, importlib.metadata.Distribution]:
+    """By name, without what has none; of several the first on the path, which is the one that is imported."""
+    libraries: dict[str, importlib.metadata.Distribution] = {}
+    for distribution in found:
+        name = distribution.metadata["Name"] if distribution.metadata is not None else None
+        if name:
+            libraries.setdefault(_key(name), distribution)
+    return libraries
 
 
 def _model_component(name: str, licence: str | None, models: Mapping[str, bytes]) -> "Component":

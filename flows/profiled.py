@@ -50,7 +50,7 @@ def latencies_of_profiles(
             problems.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
             continue
         device = profile.device
-        key = profile.title, str(device.get("cpu")), int(device.get("cores", 0)), profile.runtime.name
+        key = profile.title, str(device.get("cpu")), int(device["cores"]), profile.runtime.name
         devices.setdefault(key, file)
     if len(devices) > 1:
         known = "; ".join(f"{path.name}: {key[0]}, {key[2]} cores, {key[3]}" for key, path in devices.items())
@@ -77,7 +77,8 @@ def _median(profile: ProfileDocument, batch: int, threads: int) -> float:
     against = {comparison.against for comparison in profile.comparisons}
     own = [name for name, model in profile.models.items() if model.format == _FP32]
     if not own:
-        raise DataError(f"it has no {_FP32} model, only {', '.join(sorted(profile.models.keys() - against))}")
+        others = ", ".join(sorted(profile.models.keys() - against))
+        raise DataError(f"it has no {_FP32} model, only {others}; profile the bundle with --model {_FP32}")
     results = [result for result in profile.results if result.model == own[0]]
     for result in results:
         median = result.summary.percentiles.get("p50_ms")

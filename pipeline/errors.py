@@ -59,10 +59,13 @@ class RunDirError(UserError):
 
 
 class BundleError(UserError):
-    """All problems that were found with one bundle or one model file; nothing in it was run."""
+    """What was found with one bundle or one model file; nothing in it was run.
+
+    The sentences quote the file, so what would steer a terminal is spelt out, and they are few and short.
+    """
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
+        self.problems = told(problems)
         super().__init__("\n".join(self.problems))
 
 
@@ -99,5 +102,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException, otherwise: str = "") -> str:
-    """What a library's error says first; the rest is for its own developers."""
-    return (str(error).strip().splitlines() or [otherwise])[0]
+    """What a library's error says first, printable; the rest is for its own developers."""
+    return printable((str(error).strip().splitlines() or [otherwise])[0])
+
+
+def told(problems: Iterable[str], most: int = 10) -> tuple[str, ...]:
+    """Sentences that may quote a hostile file, as a person is told them: printable, cut to 450 characters, `most`."""
+    found = list(problems)
+    shown = [printable(problem if len(problem) <= 450 else f"{problem[:449]}…")[:480] for problem in found[:most]]
+    return (*shown, *([f"and {len(found) - most:,} more"] if len(found) > most else []))
+
+
+def printable(text: str) -> str:
+    """Without what would steer a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import itertools
 import json
+import math
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from pipeline.latency_statistics import describe_samples, drift, percentile, rat
 from pipeline.stopwatch import TURN
 
 SCHEMA = "edgestill.profile/1"
-_COLD_TIMEOUT_S, _TIMED_TIMEOUT_S = 120, 3600
+_COLD_TIMEOUT_S, _TIMED_TIMEOUT_S = 120, 3600  # the second beside the timed calls themselves
 _COLD = ("import_ms", "load_ms", "first_call_ms", "peak_rss_bytes", "added_rss_bytes")
 _KIND = {True: "a file of examples", False: "random: uniform in [0, 1), bytes uniform, whole numbers 1"}
 
@@ -70,7 +71,9 @@ def measure(
     runs: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for number, batch, threads in itertools.product(range(settings.repeats), settings.batches, settings.threads):
         say(f"process {number + 1} of {settings.repeats}: batch {batch}, threads {threads}")
-        found = _run(worker, _task(settings, "timed", paths, batch, threads), _TIMED_TIMEOUT_S, ", ".join(models))
+        task = _task(settings, "timed", paths, batch, threads)
+        limit_s = math.ceil(_TIMED_TIMEOUT_S + 2 * len(paths) * (task["duration_s"] + settings.warmup_s))
+        found = _run(worker, task, limit_s, ", ".join(models))
         runs.setdefault((batch, threads), []).append(found)
     results = [_result(name, *key, found) for key, found in runs.items() for name in models]
     others = [result for result in results if result["model"] != against]

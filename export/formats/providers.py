@@ -11,7 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from export.formats.base import Format, Run, Source
 from export.formats.fp16 import Fp16
@@ -107,7 +107,7 @@ def open_on(provider: str, model: bytes, threads: int) -> "onnxruntime.Inference
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    wanted: list[Any] = [(provider, _provider_options(provider)), *([CUDA] if provider == TENSORRT else []), PROVIDER]
+    wanted = [(name, provider_options(name)) for name in dict.fromkeys((provider, CUDA, PROVIDER))]
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # where it tells of its fallback
             warnings.simplefilter("ignore")
@@ -141,7 +141,10 @@ def nodes_by_provider(session: "onnxruntime.InferenceSession") -> dict[str, Coun
     return found
 
 
-def _provider_options(provider: str) -> dict[str, str]:
+def provider_options(provider: str) -> dict[str, str]:
+    """What a provider is opened with."""
+    if provider == CUDA:
+        return {"use_tf32": "0"}  # by default its fp32 products keep 10 bits of 23
     if provider != TENSORRT:
         return {}
     folder = cache_folder() / "onnxruntime-tensorrt"  # it keys what it keeps by GPU and version itself

@@ -8,21 +8,23 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from export.engine_run import CudaDevice, Device, EngineRun
 from export.engines import EngineKey, EngineStore, Gpu, this_gpu
+from export.files import read_regular
 from export.formats.base import Format, Run, Source
 from export.formats.fp16 import Fp16
 from export.formats.int8_tensorrt import Int8TensorRT
 from export.sessions import INPUT, MASK, TOKENS, runner
+from export.strict_json import MAX_BYTES, parse_json
 from export.to_tensorrt import HOW_TO_GET, Shapes, build_engine, load_tensorrt
 from pipeline.cache import cache_folder
-from pipeline.errors import ExportError
+from pipeline.errors import BundleError, ExportError, first_line
 from pipeline.frozen import Frozen
 from pipeline.task import Task
 
@@ -35,7 +37,7 @@ MAX_RELATIVE_DIFFERENCE = 0.05  # of the logits' root mean square, engine agains
 class Recipe(Frozen):
     """What an engine is built by, beside the ONNX file."""
 
-    schema_name: str = "edgestill.tensorrt/1"
+    schema_name: Literal["edgestill.tensorrt/1"] = Field("edgestill.tensorrt/1", alias="schema")
     shapes: dict[str, Shapes]
     relative_difference: float  # from ONNX Runtime's logits of the same file, where the recipe was made; RMS
     examples: int
@@ -68,11 +70,9 @@ class TensorRTFp16(Format):
     def open(self, path: Path, threads: int) -> Run:
         recipe = path.with_suffix(".json")
         try:
-            shapes = Recipe.model_validate_json(recipe.read_bytes()).shapes
-        except (OSError, ValidationError) as error:
-            raise ExportError(
-                f"{recipe.name} is no recipe of a TensorRT engine: {str(error).splitlines()[0]}"
-            ) from error
+            shapes = Recipe.model_validate(parse_json(read_regular(recipe, MAX_BYTES), recipe.name)).shapes
+        except (BundleError, ValidationError) as error:
+            raise ExportError(f"{recipe.name} is no recipe of a TensorRT engine: {first_line(error)}") from error
         return self._run(path.read_bytes(), shapes)
 
     def _checked(self, onnx: bytes, source: Source) -> dict[str, bytes]:
@@ -86,7 +86,7 @@ class TensorRTFp16(Format):
                 f"{relative:.2g} of their root mean square (allowed {MAX_RELATIVE_DIFFERENCE:g})"
             )
         recipe = Recipe(shapes=shapes, relative_difference=relative, examples=len(examples), made_on=self.gpu())
-        return {self.suffix: onnx, ".json": recipe.model_dump_json(indent=1).encode()}
+        return {self.suffix: onnx, ".json": recipe.model_dump_json(indent=1, by_alias=True).encode()}
 
     def library(self) -> ModuleType:
         return load_tensorrt()
@@ -112,8 +112,8 @@ class TensorRTInt8(TensorRTFp16):
 
 
 def shapes_of(task: Task, config: "TensorRTConfig") -> dict[str, Shapes]:
-    """The range of each input: any batch of the configured ones, any length of text up to the task's."""
-    batches = (config.min_batch, config.optimal_batch, config.max_batch)
+    """The range of each input: any batch up to the largest, any length of text up to the task's."""
+    batches = (1, config.optimal_batch, config.max_batch)
     if task.kind == "text":
         (length,) = task.input_shape
         sides = Shapes(*((batch, side) for batch, side in zip(batches, (1, length, length), strict=True)))

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from export.manifest import MANIFEST, manifest_bytes
 from export.predict import predict
 from export.probes import open_model
 from export.reading import open_bundle
@@ -46,7 +47,7 @@ def test_a_format_of_two_files_travels_whole(bundle_of_formats, copy_of, image_s
         (bundle_of_formats.folder / f"model.openvino{s}").stat().st_size for s in (".xml", ".bin")
     )
     raw = open_session(image_student.path).run(["logits"], {"images": images})[0]
-    assert open_model(bundle_of_formats.folder, model)(images) == pytest.approx(raw, abs=1e-4)
+    assert open_model(bundle_of_formats.folder, model, trusted=True)(images) == pytest.approx(raw, abs=1e-4)
     folder = copy_of(bundle_of_formats)
     (folder / "model.openvino.bin").unlink()
     assert verify(folder).problems == ("model.openvino.bin is missing",)
@@ -54,9 +55,10 @@ def test_a_format_of_two_files_travels_whole(bundle_of_formats, copy_of, image_s
 
 def test_a_file_that_is_a_program_runs_for_a_known_signer_alone(bundle_of_formats):
     entry = bundle_of_formats.bundle.models["fp32"]
-    program = entry.model_copy(update={"file": "model.executorch.pte", "format": "executorch", "runtime": "executorch"})
-    with pytest.raises(ExportError, match="is a program; give --public-key"):
-        open_model(bundle_of_formats.folder, program)
+    for name, file in (("executorch", "model.executorch.pte"), ("openvino", "model.openvino.xml")):
+        program = entry.model_copy(update={"file": file, "format": name, "runtime": name})
+        with pytest.raises(ExportError, match="is a program; give --public-key"):
+            open_model(bundle_of_formats.folder, program)
 
 
 def test_verify_reruns_each_format(bundle_of_formats):
@@ -64,6 +66,29 @@ def test_verify_reruns_each_format(bundle_of_formats):
     assert verdict.problems == ()
     for file in ("model.onnx", "model.fp16.onnx", "model.int8.onnx"):
         assert any(fact.startswith(f"{file}: logits within") for fact in verdict.facts)
+    if "openvino" in bundle_of_formats.bundle.models:
+        assert any(fact.startswith("not run here: model.openvino.xml: a file of openvino is") for fact in verdict.facts)
+
+
+def test_a_file_that_its_runtime_refuses_is_a_difference_and_one_without_its_runtime_is_not(
+    bundle_of_formats, copy_of, monkeypatch
+):
+    from export.formats import FORMATS
+
+    if "openvino" not in bundle_of_formats.bundle.models:
+        pytest.skip("openvino is not installed")
+    monkeypatch.setattr("export.probes._PROGRAMS", ())  # as where the signer is known
+    folder = copy_of(bundle_of_formats)
+    data = (folder / "model.openvino.xml").read_bytes()
+    (folder / "model.openvino.xml").write_bytes(b" " * len(data))
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
+    (folder / MANIFEST).write_bytes(manifest_bytes(files))
+    (problem,) = verify(folder).problems
+    assert problem.startswith("model.openvino.xml is refused by openvino")
+    monkeypatch.setattr(FORMATS["openvino"], "missing", lambda self: "it is not installed")
+    verdict = verify(folder)
+    assert verdict.problems == ()
+    assert "not run here: model.openvino.xml: it is not installed" in verdict.facts
 
 
 def test_predict_and_run_py_take_the_8_bit_default(bundle_of_formats, images, tmp_path):
@@ -81,8 +106,6 @@ def test_predict_and_run_py_take_the_8_bit_default(bundle_of_formats, images, tm
 
 
 def test_a_format_in_anothers_place_is_found(bundle_of_formats, copy_of):
-    from export.manifest import MANIFEST, manifest_bytes
-
     folder = copy_of(bundle_of_formats)
     shutil.copyfile(folder / "model.fp16.onnx", folder / "model.int8.onnx")
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}

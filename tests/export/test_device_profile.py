@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -239,6 +240,11 @@ def change(document, *keys, value):
     [
         (["schema"], "edgestill.profile/2", r"schema: Input should be 'edgestill\.profile/1'"),
         (["results", 0, "summary", "percentiles", "p50_ms"], 1e-9, "the summary is not that of the samples"),
+        (["results", 0, "summary", "max_ms"], 1e-9, "the summary is not that of the samples"),
+        (["results", 0, "summary", "mean_ms"], 1e-3, "the summary is not that of the samples"),
+        (["results", 0, "summary", "bounds", "p50_ms"], [0, 1e9], "the summary is not that of the samples"),
+        (["device", "cores"], "many", "the device's cores are 'many', not a number"),
+        (["results", 0, "model"], "\x1b[2J", r"not described: \\x1b"),
         (["results", 0, "summary", "n"], 3, "the summary is not that of the samples"),
         (["results", 0, "processes", 0, "samples_ms", 0], float("nan"), "finite"),
         (["results", 0, "model"], "other", "not described: other"),
@@ -260,6 +266,34 @@ def test_what_is_no_json_is_no_profile(tmp_path, content):
     (tmp_path / "p.json").write_bytes(content)
     with pytest.raises(DataError, match="is no profile of"):
         read_profile(tmp_path / "p.json")
+
+
+def test_a_pipe_or_a_device_is_no_profile(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    for path in (tmp_path / "pipe.json", Path("/dev/zero")):
+        with pytest.raises(DataError, match="is not a plain file"):
+            read_profile(path)
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        read_profile(tmp_path / "missing.json")
+
+
+def test_a_models_memory_holds_no_inputs(tmp_path):
+    """A batch is 55 MB here; 16 of them would be cycled through in a timed process."""
+    path = write_classifier(tmp_path / "model.onnx")
+    settings = SHORT._replace(repeats=1, batches=(2**17,), min_samples=1, max_samples=1)
+    task = {**settings._asdict(), "kind": "cold", "models": {"m": str(path)}, "batch": 2**17, "threads": 1}
+    worker = [sys.executable, "-c", "from export.device.worker import answer_task as a; a()"]
+    done = subprocess.run(worker, input=json.dumps(task), capture_output=True, text=True, timeout=60, check=True)
+    found = json.loads(done.stdout)
+    batch_bytes = 2**17 * 3 * 6 * 6 * 4
+    assert found["added_rss_bytes"] < 3 * batch_bytes
+    assert found["peak_rss_bytes"] < 8 * batch_bytes
+
+
+def test_what_is_printed_of_a_profile_cannot_steer_a_terminal(measured):
+    document = measured.model_dump(mode="json")
+    document["device"]["cpu"] = "\x1b[2Ja CPU"
+    assert "\x1b" not in profile_text(document)
 
 
 def test_bytes_token_ids_and_real_examples_go_in(tmp_path):

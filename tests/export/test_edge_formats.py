@@ -168,6 +168,21 @@ def test_a_session_that_fell_back_to_the_cpu_is_no_session(sources, provider, ca
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.parametrize("provider", [CUDA, TENSORRT])
+def test_products_on_a_gpu_are_not_rounded_to_tf32_in_the_fallback_of_tensorrt_either(sources, provider, monkeypatch):
+    asked = {}
+
+    def session(model, options, providers):
+        asked.update(providers)
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.raises(ExportError, match="enough"):
+        open_on(provider, sources("resnet").onnx.read_bytes(), 1)
+    assert list(asked) == list(dict.fromkeys([provider, CUDA, "CPUExecutionProvider"]))
+    assert asked[CUDA] == {"use_tf32": "0"}
+
+
 @pytest.mark.parametrize("name", GPU)
 def test_a_provider_that_is_listed_and_does_not_load_is_missing(monkeypatch, name):
     """As with onnxruntime-gpu where CUDA's libraries are not."""

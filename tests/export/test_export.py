@@ -11,7 +11,7 @@ from torch import nn
 
 from export.config import ExportConfig, ProfileConfig
 from export.gate import Limits
-from export.parity import check_parity
+from export.parity import _answers_as, check_parity
 from export.profile import evaluate_file, profile, ratio_of_medians
 from export.result import ConvertedModel, ConvertResult
 from export.sessions import runner
@@ -233,3 +233,9 @@ def test_a_ratio_repeats_for_a_seed():
     slow, fast = tuple(rng.exponential(2, 2000)), tuple(rng.exponential(1, 2000))
     assert ratio_of_medians(slow, fast, seed=1) == ratio_of_medians(slow, fast, seed=1)
     assert ratio_of_medians(slow, fast, seed=1)[1] != ratio_of_medians(slow, fast, seed=2)[1]
+
+
+def test_an_answer_may_change_between_logits_that_only_rounding_tells_apart():
+    expected = np.float32([[1, 1 - 1e-7, 0], [1, 1 - 1e-4, 0], [0, 1, 2]])
+    found = np.float32([[1 - 1e-7, 1, 0], [1 - 1e-4, 1, 0], [0, 1, 2]])
+    assert _answers_as(found, expected).tolist() == [True, False, True]

@@ -8,6 +8,7 @@ import os
 import pickle
 import stat
 import struct
+import time
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -20,11 +21,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.files import MAX_FILES, MAX_TOTAL_BYTES, zip_bytes
 from export.manifest import canonical, manifest_bytes
+from export.onnx_gate import check_onnx_bytes
+from export.onnx_sizes import Ends
 from export.predict import predict
 from export.reading import check_onnx, open_bundle
 from export.strict_json import parse_json
 from export.verify import verify
-from pipeline.errors import BundleError, ConfigError, DataError, UserError
+from pipeline.errors import BundleError, ConfigError, DataError, ExportError, UserError
+from pipeline.tokens import Coder
 
 
 class Bomb:
@@ -138,6 +142,24 @@ def computes_too_much():
                       tensors=[shape])  # fmt: skip
 
 
+def tiled(repeats, given=("batch", 4000)):
+    counts = numpy_helper.from_array(np.array(repeats), "r")
+    return model_with(helper.make_node("Tile", ["x", "r"], ["y"]), tensors=[counts], given=given, answer=("a", "b"))
+
+
+def computes_a_shape_in_fractions():
+    """Whose values shape inference does not follow."""
+    shape = numpy_helper.from_array(np.float32([99999.5, 99999.5]), "s")
+    return model_with(
+        helper.make_node("Ceil", ["s"], ["c"]),
+        helper.make_node("Cast", ["c"], ["n"], to=TensorProto.INT64),
+        helper.make_node("ConstantOfShape", ["n"], ["w"]),
+        helper.make_node("Add", ["x", "w"], ["y"]),
+        tensors=[shape],
+        answer=("a", "b"),
+    )
+
+
 def with_function():
     function = helper.make_function(
         "ai.onnx", "Mine", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], [helper.make_opsetid("", 20)]
@@ -196,7 +218,12 @@ MODELS = {
     "a tensor with a negative side": lambda: declared([-1, 4], [1, 2, 3, 4]),
     "a tensor that holds more than it declares": lambda: declared([2], [1, 2, 3, 4]),
     "a tensor of no known type": lambda: declared([4], [1, 2, 3, 4], kind=99),
+    "a tensor of 100,000 sides, which multiply to more digits than Python prints": lambda: declared(
+        [2**31] * 10**5, [1]
+    ),
     "a graph that computes 10^12 elements": computes_too_much,
+    "a tile of a side that is open": lambda: tiled([4096, 65536]),
+    "a shape that is computed in fractions": computes_a_shape_in_fractions,
     "a loop of 2^62 rounds": lambda: endless("Loop"),
     "graphs in graphs": lambda: nested(6),
     "a cycle": lambda: model_with(helper.make_node("Add", ["x", "y"], ["z"]), helper.make_node("Relu", ["z"], ["y"])),
@@ -216,7 +243,10 @@ REASONS = {  # a word of the sentence, where it is not the name's own
     "ONNX does not have": "Exec",
     "function": "defines functions of its own",
     "holds four": "elements and holds 4",
-    "overflow": "elements and holds 4",
+    "overflow": "with more than 16 sides or one above 2,147,483,648",
+    "100,000 sides": "with more than 16 sides",
+    "a tile": "computes the tensor 'y' of 1,073,741,824,000 elements",
+    "fractions": "by ConstantOfShape, and how large it becomes cannot be told",
     "more than it declares": "2 elements and holds 4",
     "no known type": "of a type that is not known",
     "negative": "negative side",
@@ -249,6 +279,94 @@ def test_the_same_model_without_harm_is_not_refused(tmp_path):
     for model in (model_with(), declared([1, 4], [1, 2, 3, 4]), nested(2)):
         path.write_bytes(model.SerializeToString())
         assert check_onnx(path) == path.read_bytes()
+
+
+ENDS = Ends({"x": ("FLOAT", (4,))}, {"y": ("FLOAT", (4,))})
+
+
+def spread(count):
+    """`count` times x + x transposed, which grows to [B, 4 * 4, …] where nothing said so."""
+    nodes, name = [], "x"
+    for step in range(count):
+        axes = f"axes{step}"
+        nodes += [
+            helper.make_node("Unsqueeze", [name, "first"], [f"rows{step}"]),
+            helper.make_node("Unsqueeze", [name, "last"], [f"columns{step}"]),
+            helper.make_node("Add", [f"rows{step}", f"columns{step}"], [f"all{step}"]),
+            helper.make_node("Reshape", [f"all{step}", "flat"], [axes]),
+        ]
+        name = axes
+    constants = {"first": [1], "last": [2], "flat": [0, -1]}
+    return model_with(
+        *nodes,
+        helper.make_node("ReduceMean", [name], ["mean"]),
+        helper.make_node("Add", ["x", "mean"], ["y"]),
+        tensors=[numpy_helper.from_array(np.array(values), key) for key, values in constants.items()],
+        given=("batch", 4),
+        answer=("batch", 4),
+    )
+
+
+def large_for_a_small_batch():
+    """(17 - B)^8 elements: one for the probes, and 2^32 for a single example."""
+    names = {"most": [17] * 8, "flat": [1, -1]}
+    return model_with(
+        helper.make_node("Shape", ["x"], ["b"], start=0, end=1),
+        helper.make_node("Sub", ["most", "b"], ["sides"]),
+        helper.make_node("ConstantOfShape", ["sides"], ["wide"]),
+        helper.make_node("Reshape", ["wide", "flat"], ["row"]),
+        helper.make_node("ReduceMean", ["row"], ["mean"]),
+        helper.make_node("Add", ["x", "mean"], ["y"]),
+        tensors=[numpy_helper.from_array(np.array(values), name) for name, values in names.items()],
+        given=("batch", 4),
+        answer=("batch", 4),
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (lambda: spread(4), "elements; at most 268,435,456 are allowed"),
+        (large_for_a_small_batch, "elements; at most 268,435,456 are allowed"),
+        (lambda: model_with(helper.make_node("NonZero", ["x"], ["n"]), helper.make_node("Relu", ["x"], ["y"]),
+                            given=("b", 4), answer=("b", 4)), "by NonZero, and how large it becomes cannot be told"),
+        (lambda: model_with(), "has other x than FLOAT [batch, 4]"),
+        (lambda: model_with(given=("b", 5)), "has other x than FLOAT [batch, 4]"),
+        (lambda: model_with(helper.make_node("ReduceMean", ["x"], ["y"]), given=("b", 4), answer=("a", "b")),
+         "has other y than FLOAT [batch, 4]"),
+    ],
+)  # fmt: skip
+def test_in_a_bundle_the_size_of_all_that_a_file_computes_follows_from_its_task(model, reason):
+    with pytest.raises(BundleError) as caught:
+        check_onnx_bytes(model().SerializeToString(), "model.onnx", ENDS)
+    assert reason in one_sentence(caught.value)
+
+
+def test_a_graph_of_known_sizes_is_not_refused():
+    for model in (model_with(given=("b", 4), answer=("b", 4)), spread(2)):
+        check_onnx_bytes(model.SerializeToString(), "model.onnx", ENDS)
+
+
+@pytest.mark.parametrize("start", [0, -(10**9)])
+def test_token_positions_have_a_known_size_from_0_on_alone(start):
+    """As the exporter writes them: Range(0, the length of the text, 1)."""
+    numbers = {"start": np.array(start), "step": np.array(1)}
+    model = model_with(
+        helper.make_node("Shape", ["x"], ["side"], start=1, end=2),
+        helper.make_node("Squeeze", ["side"], ["length"]),
+        helper.make_node("Range", ["start", "length", "step"], ["positions"]),
+        helper.make_node("Cast", ["positions"], ["p"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["p"], ["mean"]),
+        helper.make_node("Add", ["x", "mean"], ["y"]),
+        tensors=[numpy_helper.from_array(value, name) for name, value in numbers.items()],
+        given=("batch", "length"),
+        answer=("batch", "length"),
+    )
+    if start == 0:
+        check_onnx_bytes(model.SerializeToString(), "model.onnx", ENDS)
+        return
+    with pytest.raises(BundleError, match="by Range, and how large it becomes cannot be told"):
+        check_onnx_bytes(model.SerializeToString(), "model.onnx", ENDS)
 
 
 def torch_pickle(path, canary):
@@ -321,6 +439,47 @@ def first_model(folder, **changes):
     card(folder, models={"fp32": models["fp32"] | changes})
 
 
+def models(folder, **added):
+    known = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["models"]
+    card(folder, models=known | {name: known["fp32"] | changes for name, changes in added.items()})
+
+
+def task(folder, **changes):
+    known = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    described = known["task"] | changes
+    channels, height, width = described["input_shape"]
+    shape = ["batch", channels, height, width]
+    card(folder, task=described, input=known["input"] | {"shape": shape})
+
+
+def exchanged(folder, model):
+    """Another model, with the card's number of bytes."""
+    data = model.SerializeToString()
+    first_model(folder, bytes=len(data))
+    rewritten(folder, model__onnx=data)
+
+
+def classifier(classes, batch="batch", bias=0.0):
+    """Images of the fixture's bundle to logits that are the mean of their pixels, and a bias."""
+    given = helper.make_tensor_value_info("images", TensorProto.FLOAT, (batch, 3, 10, 8))
+    answer = helper.make_tensor_value_info("logits", TensorProto.FLOAT, (batch, classes))
+    constants = {"sides": np.array([1, 2, 3]), "last": np.array([1]), "w": np.full((1, classes), bias, np.float32)}
+    nodes = [
+        helper.make_node("ReduceMean", ["images", "sides"], ["m"], keepdims=0),
+        helper.make_node("Unsqueeze", ["m", "last"], ["column"]),
+        helper.make_node("Add", ["column", "w"], ["logits"]),
+    ]
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "g", [given], [answer], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def crowded_manifest(folder):
+    (folder / "manifest.json").unlink()
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "manifest.json").write_bytes(manifest_bytes(files | {f"\x1b{n}": b"" for n in range(1000)}))
+
+
 def manifest_with(folder, name, data=b"evil"):
     """A manifest that lists a file of this name, correctly sealed."""
     import hashlib
@@ -389,6 +548,21 @@ FOLDERS = {
     "a card whose model lies at an absolute path": lambda f, c: first_model(f, file="/etc/passwd"),
     "a card whose model is the script": lambda f, c: first_model(f, file="run.py"),
     "a card that calls the model an engine": lambda f, c: first_model(f, runtime="tensorrt"),
+    "a card of a format that is not known": lambda f, c: (
+        (f / "model.ort").write_bytes(b"any"),
+        models(f, x={"format": "x", "file": "model.ort", "bytes": 3}),
+    ),
+    "a card whose input is larger than memory": lambda f, c: task(f, input_shape=[3, 10**5, 10**5]),
+    "a card whose input has no side": lambda f, c: task(f, input_shape=[3, 0, 8]),
+    "a card with another number of bytes": lambda f, c: first_model(f, bytes=7),
+    "a model of other inputs": lambda f, c: exchanged(f, model_with(given=("b", 4), answer=("b", 6))),
+    "a model of more logits than labels": lambda f, c: exchanged(f, classifier(7)),
+    "a model that only works for one image": lambda f, c: exchanged(f, classifier(6, batch=1)),
+    "a manifest that steers a terminal": lambda f, c: manifest_with(f, "\x1b[2Jevil\x07"),
+    "a manifest of a thousand files that are not there": lambda f, c: crowded_manifest(f),
+    "a model of a domain that steers a terminal": lambda f, c: exchanged(
+        f, model_with(helper.make_node("Run", ["x"], ["y"], domain="\x1b[2J"), domains=["\x1b[2J"])
+    ),
     "a card without its default model": lambda f, c: card(f, default="int8"),
     "labels that are not the card's": lambda f, c: rewritten(f, labels__txt=b"good\nbad\n"),
     "a model that is a pickle": lambda f, c: rewritten(f, model__onnx=pickle.dumps(Bomb(c))),
@@ -418,6 +592,34 @@ def test_a_hostile_folder_is_a_difference_for_verify_and_opens_nowhere(name, bun
     if "probes" not in name:  # which only verify reads
         with pytest.raises(BundleError):
             open_bundle(folder)
+
+
+def test_many_problems_are_told_as_ten_and_a_number(bundles, copy_of):
+    folder = copy_of(bundles(3))
+    crowded_manifest(folder)
+    assert len(verify(folder).problems) == 11
+    with pytest.raises(BundleError, match=r"\nand 990 more$"):
+        open_bundle(folder)
+
+
+def test_a_model_whose_answers_are_not_numbers_is_an_error_in_words(bundles, copy_of, tmp_path):
+    folder = copy_of(bundles(3))
+    exchanged(folder, classifier(6, bias=np.nan))
+    np.save(tmp_path / "image.npy", np.zeros((10, 8, 3), np.uint8))
+    with open_bundle(folder) as opened, pytest.raises(ExportError, match=r"gives logits \[1, 6\], not \[1, 6\] finite"):
+        predict(opened, [str(tmp_path / "image.npy")])
+    assert "finite ones" in verify(folder).problems[0]
+
+
+def test_probabilities_that_are_not_those_of_the_logits_are_a_difference(bundles, copy_of):
+    folder = copy_of(bundles(3, "image"))
+    model = onnx.load(folder / "model.onnx")
+    softmax = next(node for node in model.graph.node if node.op_type == "Softmax")
+    softmax.op_type = "Sigmoid"
+    del softmax.attribute[:]
+    exchanged(folder, model)
+    (problem,) = verify(folder).problems
+    assert "probabilities that are not the softmax of its logits" in problem
 
 
 # Zips
@@ -533,6 +735,14 @@ JSON = {
 }
 
 
+def test_a_key_twice_among_very_many_is_found_at_once():
+    keys = [f'"{number}": 0' for number in range(200_000)]
+    began = time.perf_counter()
+    with pytest.raises(BundleError, match="the key '199999' is there twice"):
+        parse_json(f"{{{', '.join([*keys, keys[-1]])}}}".encode(), "x.json")
+    assert time.perf_counter() - began < 5
+
+
 @pytest.mark.parametrize("name", JSON)
 def test_hostile_json_has_no_meaning(name):
     with pytest.raises(BundleError, match=r"^x\.json is not JSON that is read here") as caught:
@@ -576,6 +786,49 @@ def test_a_hostile_tokenizer_is_refused(text_bundle, copy_of, data):
     with pytest.raises(UserError) as caught, open_bundle(folder) as opened:
         predict(opened, ["a film"])
     one_sentence(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda t: t["truncation"].update(max_length=10**12), "cuts at 1000000000000 tokens"),
+        (lambda t: (t["model"]["vocab"].clear(), t["added_tokens"].clear()), "tokenizer.json"),
+        (lambda t: t["model"]["vocab"].update({"evil": 10**6}), "gives 1,000,001 ids"),
+        (lambda t: t.pop("truncation"), "does not say at which length it cuts"),
+    ],
+)
+def test_a_tokenizer_that_does_not_fit_the_model_opens_nowhere(text_bundle, copy_of, change, reason):
+    folder = copy_of(text_bundle)
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    change(content)
+    rewritten(folder, tokenizer__json=json.dumps(content).encode())
+    with pytest.raises(BundleError) as caught:
+        open_bundle(folder)
+    assert reason in one_sentence(caught.value)
+
+
+def test_another_tokenizer_of_the_same_size_is_found_by_its_digest(text_bundle, copy_of):
+    folder, sha256 = copy_of(text_bundle), Coder((text_bundle.folder / "tokenizer.json").read_text("utf-8")).sha256
+    known = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["task"]
+    card(folder, task=known | {"tokenizer_sha256": sha256})
+    open_bundle(folder).close()
+    card(folder, task=known | {"tokenizer_sha256": "0" * 64})
+    with pytest.raises(BundleError, match=r"is another one than bundle\.json says"):
+        open_bundle(folder)
+
+
+def test_ids_beyond_the_vocabulary_are_not_given_to_the_model(text_bundle, copy_of):
+    folder = copy_of(text_bundle)
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "[E]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {"[E]": {"id": "[E]", "ids": [10**6], "tokens": ["[E]"]}},
+    }
+    rewritten(folder, tokenizer__json=json.dumps(content).encode())
+    with open_bundle(folder) as opened, pytest.raises(BundleError, match="gives the id 1000000; the model has ids"):
+        predict(opened, ["a film"])
 
 
 def test_yaml_tags_in_a_configuration_run_nothing(tmp_path, canary):

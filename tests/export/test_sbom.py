@@ -86,3 +86,15 @@ print(hashlib.sha256(other).hexdigest())"""
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     same, other = done.stdout.split()
     assert same == hashlib.sha256(data).hexdigest() != other
+
+
+def test_remains_without_a_name_are_left_out_and_the_first_on_the_path_counts(tmp_path, monkeypatch):
+    for folder, version in (("first", "1.0"), ("second", "2.0")):
+        info = tmp_path / folder / f"twice_here-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: twice-here\nVersion: {version}\n")
+    (tmp_path / "first" / "remains-1.dist-info").mkdir()
+    for folder in ("second", "first"):
+        monkeypatch.syspath_prepend(str(tmp_path / folder))
+    found = json.loads(sbom_bytes("digits", "2025-01-01T00:00:00+00:00", "MIT", {}))
+    assert [part["version"] for part in found["components"] if part["name"] == "twice-here"] == ["1.0"]

@@ -20,6 +20,7 @@ from flows.profiled import are_profiles, latencies_of_profiles
 from flows.report.device import render_profile
 from pipeline.blocks import CifarResNet
 from pipeline.errors import ConfigError, DataError
+from pipeline.latency_statistics import describe_samples
 from pipeline.timing import TimingConfig
 from search.latency_model import read_latency_model
 from search.spaces import ResNetConfig, ResNetSpace
@@ -52,7 +53,7 @@ def write_profile(path, document, student, latency_ms, **changes):
     result = document["results"][0]
     percentiles = {"p50_ms": latency_ms, "p90_ms": latency_ms}
     process = {**result["processes"][0], "samples_ms": samples, **percentiles, "drift": None}
-    summary = {**result["summary"], "n": 70, "percentiles": percentiles, "bounds": {}}
+    summary = describe_samples(samples)
     changed = {**document, "architecture": student and f"resnet:{student}", **changes}
     changed["results"] = [{**result, "summary": summary, "processes": [process]}]
     path.write_text(json.dumps(changed), encoding="utf-8")

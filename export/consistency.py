@@ -1,0 +1,79 @@
+"""Is what `bundle.json` says of a bundle's other files so?"""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from export.bundle import BUNDLE, LABELS, TOKENIZER, Bundle, labels_text
+from export.formats import FORMATS
+from export.interface import describe_input, describe_output
+from export.onnx_sizes import MAX_ELEMENTS
+from export.probes import COUNT
+from export.strict_json import parse_json
+from pipeline.errors import BundleError, first_line, nearest
+from pipeline.task import Task
+from pipeline.tokens import Coder
+
+
+def inconsistencies(bundle: Bundle, files: Mapping[str, bytes]) -> Iterator[str]:
+    """Where it and the files beside it disagree, a sentence each; the models' insides are the ONNX gate's."""
+    found = [*_misnamed(bundle), *_wrong_sides(bundle)]
+    missing = [name for name in bundle.needs() if name not in files]
+    found += [f"{BUNDLE} speaks of {name[:120]!r}, which is not there" for name in missing]
+    yield from found or _wrong_contents(bundle, files)
+
+
+def _wrong_contents(bundle: Bundle, files: Mapping[str, bytes]) -> Iterator[str]:
+    if files[LABELS] != labels_text(bundle.task):
+        yield f"{LABELS} does not hold the labels that {BUNDLE} has"
+    for name, model in bundle.models.items():
+        stem = Path(model.file).stem
+        own = [file for file in files if Path(file).stem == stem and file.startswith("model")]
+        size = sum(len(files[file]) for file in own)
+        if size != model.bytes:
+            yield f"{BUNDLE} says that the model {name} has {model.bytes} bytes; its files have {size:,}"
+    if bundle.task.kind == "text":
+        yield from _wrong_tokenizer(bundle.task, files[TOKENIZER])
+
+
+def _misnamed(bundle: Bundle) -> Iterator[str]:
+    """Models that are not what their format's name says: how a file is checked and opened hangs on it."""
+    for name, model in bundle.models.items():
+        if name not in FORMATS:
+            yield f"{BUNDLE} has a model of the format {name[:40]!r}; {nearest(name[:40], FORMATS)}"
+            continue
+        kind = FORMATS[name]
+        told = (model.runtime, model.precision, model.file.endswith(kind.suffix))
+        if told != (kind.runtime, kind.precision, True):
+            yield f"{BUNDLE} has {model.file[:120]!r} for {model.runtime[:40]!r} as {name}, which is another form"
+
+
+def _wrong_sides(bundle: Bundle) -> Iterator[str]:
+    task = bundle.task
+    if min(task.input_shape) < 1 or COUNT * math.prod(task.input_shape) > MAX_ELEMENTS:
+        yield (
+            f"{BUNDLE} has inputs of the shape {str(list(task.input_shape))[:80]}; sides are 1 or more, and {COUNT} "
+            f"inputs have {MAX_ELEMENTS:,} numbers at most"
+        )
+        return
+    described = describe_input(task, bundle.interface), describe_output(task, bundle.interface)
+    if (bundle.input, bundle.output) != described:
+        yield f"{BUNDLE} describes inputs or outputs that are not those of its task"
+
+
+def _wrong_tokenizer(task: Task, data: bytes) -> Iterator[str]:
+    try:
+        parse_json(data, TOKENIZER)
+        coder = Coder(data.decode())
+    except BundleError as error:
+        yield from error.problems
+        return
+    except Exception as error:  # the library's own kinds, and what a hostile vocabulary leads to
+        yield f"{TOKENIZER} is no tokenizer: {first_line(error, type(error).__name__)[:200]}"
+        return
+    if coder.length != task.input_shape[0]:
+        yield f"{TOKENIZER} cuts at {coder.length} tokens; {BUNDLE} says {task.input_shape[0]}"
+    elif coder.vocab_size > (task.vocab_size or 0):
+        yield f"{TOKENIZER} gives {coder.vocab_size:,} ids; {BUNDLE} says {task.vocab_size}"
+    elif task.tokenizer_sha256 not in (None, coder.sha256):
+        yield f"{TOKENIZER} is another one than {BUNDLE} says: its ids mean other pieces of text"
