@@ -19,6 +19,7 @@ from export.card_config import CardConfig
 from export.config import ExportConfig, ProfileConfig
 from pipeline.data import DataConfig
 from pipeline.datasets import DigitsConfig, TextConfig
+from pipeline.datasets.base import DatasetConfig
 from pipeline.device import DeviceConfig
 from pipeline.errors import ConfigError, nearest
 from pipeline.frozen import Frozen
@@ -231,11 +232,15 @@ def _parse_setting(setting: str) -> dict[str, Any]:
 
 
 def _merged(base: Any, over: Any, *, is_kind: bool = False) -> Any:
-    """Mappings merge key by key; below the top, one that names another kind (npz over digits) replaces."""
+    """Mappings merge key by key; below the top, one that names another kind (mobile over resnet) replaces.
+
+    Of another data set of images (npz over cifar) what every data set has stays: its splits and its augmentation.
+    """
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return over
     if is_kind and "name" in over and over["name"] != base.get("name", over["name"]):
-        return over
+        shared = () if over["name"] == "text" else base.keys() & DatasetConfig.model_fields.keys()
+        return _merged({key: base[key] for key in shared}, over)
     return base | {k: _merged(base[k], v, is_kind=True) if k in base else v for k, v in over.items()}
 
 

@@ -13,6 +13,7 @@ import yaml
 from flows import cli
 from flows.cli import _guarded
 from flows.config import RunConfig, commented_yaml, load_config, preset_names
+from pipeline.datasets.base import AugmentConfig
 from pipeline.errors import ConfigError, MissingDependencyError
 
 
@@ -86,6 +87,18 @@ def test_settings_may_come_in_any_order() -> None:
     with_path = ["data.path=x.npz", "data.name=npz"]
     one, other = (load_config(None, "digits", s, check_files=False) for s in (with_path, with_path[::-1]))
     assert one == other
+
+
+def test_another_data_set_of_images_keeps_splits_and_augmentation_and_texts_do_not() -> None:
+    images = load_config(None, "cifar10", ["data.name=npz", "data.path=x.npz"], check_files=False).data
+    assert images.augment == AugmentConfig(pad=4, flip=True)
+    assert images.labels is None, "what only some data sets have goes"
+    own = load_config(None, "cifar10", ["data={name: npz, path: x.npz, augment: {pad: 1}}"], check_files=False).data
+    assert own.augment == AugmentConfig(pad=1, flip=True)
+    text = load_config(
+        None, "cifar10", ["data.name=text", "data.path=x", "search.space=text_transformer"], check_files=False
+    )
+    assert text.data.augment == AugmentConfig()
 
 
 @pytest.mark.parametrize("preset", preset_names())
