@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +12,7 @@ from pipeline.errors import first_line
 
 MAX_ELEMENTS = 2**28  # of any tensor that the graph computes; 1 GiB in fp32
 MAX_RANK, MAX_SIDE = 16, 2**31
+_MEMORY = 2**30  # for telling the sizes, beside what the model itself takes
 _NUMBERS = (1, 6, 7, 10)  # FLOAT, INT32, INT64, FLOAT16
 # What makes much of little: the size of its result must be known in every file.
 _GROWING = ("ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample")
@@ -57,11 +60,39 @@ def refused_for_size(model: Any, ends: Ends | None, batch: int = 1) -> str | Non
     told.CopyFrom(model)
     _close(told.graph, ends, batch)
     try:
-        inferred = onnx.shape_inference.infer_shapes(told, strict_mode=ends is not None, data_prop=True).graph
+        with _memory_bound(_MEMORY + 4 * model.ByteSize()):
+            inferred = onnx.shape_inference.infer_shapes(told, strict_mode=ends is not None, data_prop=True).graph
+    except MemoryError:
+        return "needs more memory than it is given for the sizes of its tensors to be told"
     except Exception as error:  # the inference's kinds share no base
         return f"is refused by ONNX's own shape inference: {first_line(error, 'no reason')[:200]}"
     problem = next(_problems(inferred, ends is not None), None)
     return wrong_ends(inferred, ends, batch) if problem is None and ends is not None else problem
+
+
+@contextmanager
+def _memory_bound(more_bytes: int) -> Iterator[None]:
+    """Let this process take so much more, where the system can hold it to that.
+
+    The inference follows the values of vectors element by element, and a hostile file has one of 10^9 made.
+    """
+    try:
+        import resource
+
+        taken = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):  # neither is everywhere
+        yield
+        return
+    before, hard = resource.getrlimit(resource.RLIMIT_AS)
+    bound = taken + more_bytes
+    if any(limit not in (resource.RLIM_INFINITY, -1) and limit < bound for limit in (before, hard)):
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, hard))
 
 
 def _close(graph: Any, ends: Ends | None, batch: int) -> None:
