@@ -4,11 +4,11 @@
 
 On the `mnist_noisy_*` tasks, whose flipped labels are known here and to `oracle` alone: AUROC of the influence for
 flips, by reference loss; then test accuracy of plain KD and of KD-AIF, each at six weights of the teacher's answers, 0
-among them, of which validation takes the best (plain KD has three temperatures at each, KD-AIF KD's default alone);
-and at that weight of KD-AIF with its weights shuffled, of the oracle (flips dropped from the start) and of a filter
-that drops as many examples as are flipped, those of the largest loss at the same moments (it is told the noise rate;
-KD-AIF is not). All weigh both terms under the teacher that memorised the flips, and the cross-entropy alone elsewhere.
-`clean` has no flips. Every training is kept in FOLDER/influence.jsonl as it ends, and is not repeated.
+among them, and three temperatures, of which validation takes the best; and at those of KD-AIF with its weights
+shuffled, of the oracle (flips dropped from the start) and of a filter that drops as many examples as are flipped, those
+of the largest loss at the same moments (it is told the noise rate; KD-AIF is not). All weigh both terms under the
+teacher that memorised the flips, and the cross-entropy alone elsewhere. `clean` has no
+flips. Every training is kept in FOLDER/influence.jsonl as it ends, and is not repeated.
 """
 
 import argparse
@@ -49,7 +49,7 @@ _REGIMES = {  # teacher, share of flipped labels, what is weighed
     "clean": ("noisy", 0.0, "ce"),
 }
 WEIGHTS = (0.0, 0.1, 0.3, 0.5, 0.9, 1.0)  # b, of the teacher's answers
-TEMPERATURES = (1.0, 4.0, 8.0)  # of plain KD
+TEMPERATURES = (1.0, 4.0, 8.0)
 CONTROLS: dict[str, tuple[str, dict[str, Any]]] = {
     "kd_aif, reference ce": ("kd_aif", {"reference_loss": "ce"}),
     "kd_aif, drop": ("kd_aif", {"weight_map": "drop"}),
@@ -74,15 +74,15 @@ def main() -> None:
 
 
 def _regime(regime: str, seeds: Sequence[int], arguments: argparse.Namespace) -> dict[str, list[Row]]:
-    """A row of every seed, by method; the controls have the weight that is best for KD-AIF on validation."""
+    """A row of every seed, by method; the controls have the setting that is best for KD-AIF on validation."""
     run = _Trainings(regime, arguments)
-    plain = [(b, t) for b in WEIGHTS for t in (TEMPERATURES if b else TEMPERATURES[:1])]  # without answers T is idle
-    tried = {_label("kd", b, t): ("kd", {"distill_weight": b, "temperature": t}) for b, t in plain}
-    tried |= {_label("kd_aif", b): ("kd_aif", {"distill_weight": b}) for b in WEIGHTS}
+    grid = [(b, t) for b in WEIGHTS for t in (TEMPERATURES if b else (KDConfig().temperature,))]  # T is idle at b = 0
+    told = {(kind, b, t): {"distill_weight": b, "temperature": t} for kind in ("kd", "kd_aif") for b, t in grid}
+    tried = {_label(*key): (key[0], settings) for key, settings in told.items()}
     rows = {label: [run(kind, settings, seed) for seed in seeds] for label, (kind, settings) in tried.items()}
-    b = tried[_best(rows, "kd_aif")][1]["distill_weight"]
+    best = tried[_best(rows, "kd_aif")][1]
     for name, (kind, settings) in CONTROLS.items():
-        rows[name] = [run(kind, {"distill_weight": b, **settings}, seed) for seed in seeds]
+        rows[name] = [run(kind, best | settings, seed) for seed in seeds]
     rows["teacher"] = [run("teacher", {}, seed) for seed in seeds]
     return rows
 
@@ -100,9 +100,10 @@ class _Trainings:
 
     def __call__(self, kind: str, settings: dict[str, Any], seed: int) -> Row:
         config = config_of(self._regime, kind, settings, dict(self._arguments.set))
-        key = key_of(self._regime, kind, config, seed)
+        temperature = settings.get("temperature", KDConfig().temperature)
+        key = key_of(self._regime, kind, config, seed, temperature)
         if key not in self._kept:
-            row = self._train(kind, config, seed)
+            row = self._train(kind, config, temperature, seed)
             told = {"regime": self._regime, "kind": kind, "settings": settings, "seed": seed}
             with self._journal.open("a") as file:
                 file.write(json.dumps({"key": key, **told, "row": row}) + "\n")
@@ -110,7 +111,7 @@ class _Trainings:
             print(f"{self._regime} {seed} {kind} {settings}: {row['test']:.2f}", file=sys.stderr)
         return self._kept[key]
 
-    def _train(self, kind: str, config: MethodConfig | None, seed: int) -> Row:
+    def _train(self, kind: str, config: MethodConfig | None, temperature: float, seed: int) -> Row:
         teacher, share, _ = _REGIMES[self._regime]
         if self._seed != seed:
             self._made = bench_of(teacher, seed, self._arguments.data, self._arguments.out, share)
@@ -121,7 +122,10 @@ class _Trainings:
             accuracy = 100 * evaluate(bench.teacher, noisy.test, _CPU).accuracy
             return {"test": accuracy, "last": accuracy, "validation": math.nan, "auroc": math.nan, "ess": math.nan}
         flipped = noisy.splits.train.targets != noisy.right
-        return _train(bench, noisy, _method(kind, config, flipped), flipped, seed)
+        methods = [_method(kind, config, flipped)]
+        if kind != "kd":  # which divides its own logits
+            methods.append(KD(KDConfig(temperature=temperature)))
+        return _train(bench, noisy, methods, flipped, seed)
 
 
 def config_of(regime: str, kind: str, settings: Mapping[str, Any], told: Mapping[str, Any]) -> MethodConfig | None:
@@ -130,12 +134,16 @@ def config_of(regime: str, kind: str, settings: Mapping[str, Any], told: Mapping
         return None
     if kind == "kd":
         return KDConfig.model_validate(settings)
-    return KDAIFConfig.model_validate({"apply_to": _REGIMES[regime][2], **told, **settings})
+    own = {name: value for name, value in settings.items() if name != "temperature"}  # which is KD's, beside it
+    return KDAIFConfig.model_validate({"apply_to": _REGIMES[regime][2], **told, **own})
 
 
-def key_of(regime: str, kind: str, config: MethodConfig | None, seed: int) -> str:
+def key_of(
+    regime: str, kind: str, config: MethodConfig | None, seed: int, temperature: float = KDConfig().temperature
+) -> str:
     """Names a training by all that it was told, defaults included, so that one that changes is another training."""
-    return digest(regime, _REGIMES[regime], kind, config, TRAINING, seed)[:16]
+    beside = () if kind in ("kd", "teacher") or temperature == KDConfig().temperature else (temperature,)
+    return digest(regime, _REGIMES[regime], kind, config, TRAINING, seed, *beside)[:16]
 
 
 def _method(kind: str, config: Any, flipped: Tensor) -> Method:
@@ -146,8 +154,8 @@ def _method(kind: str, config: Any, flipped: Tensor) -> Method:
     return KD(config) if kind == "kd" else KDAIF(config)
 
 
-def _train(bench: Bench, noisy: Noisy, method: Method, flipped: Tensor, seed: int) -> Row:
-    student, recipe = bench.make_student(seed), Recipe([method])
+def _train(bench: Bench, noisy: Noisy, methods: Sequence[Method], flipped: Tensor, seed: int) -> Row:
+    student, recipe = bench.make_student(seed), Recipe(methods)
     teacher, splits = frozen(copy.deepcopy(bench.teacher)), bench.splits
     context = Context(
         splits.task,
@@ -184,7 +192,7 @@ def _train(bench: Bench, noisy: Noisy, method: Method, flipped: Tensor, seed: in
 def _table(regime: str, rows: dict[str, list[Row]]) -> list[str]:
     """Markdown; the best of plain KD and of KD-AIF are those of the highest mean validation accuracy."""
     plain, ours = _best(rows, "kd"), _best(rows, "kd_aif")
-    lines = ["", f"### {regime}", "", f"Best by validation: `{plain}`, `{ours}`, whose weight the controls have.", ""]
+    lines = ["", f"### {regime}", "", f"Best by validation: `{plain}`, `{ours}`, whose setting the controls have.", ""]
     lines += [
         "| method | test | against best plain KD | last epoch | against plain KD's | AUROC for flips | ESS / n |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -220,8 +228,8 @@ def _mean(rows: list[Row], key: str) -> float:
     return statistics.fmean(row[key] for row in rows)
 
 
-def _label(kind: str, b: float, temperature: float | None = None) -> str:
-    at = f",temperature={temperature:g}" if temperature and b else ""
+def _label(kind: str, b: float, temperature: float) -> str:
+    at = f",temperature={temperature:g}" if b else ""
     return f"{kind}(distill_weight={b:g}{at})"
 
 
