@@ -51,6 +51,7 @@ def predict(
     from export.predict import predict as answer
     from export.reading import open_bundle
     from flows.bundle_path import find_bundle
+    from pipeline.errors import printable
 
     with open_bundle(find_bundle(bundle), _key(public_key)) as opened:
         answers = answer(opened, inputs, model)
@@ -64,8 +65,8 @@ def predict(
         typer.echo(json.dumps(shown, indent=1))
         return
     for found in answers:
-        start = f"{_printable(found.input)}: " if len(answers) > 1 else ""
-        typer.echo(f"{start}{_printable(found.label)} {found.probability:.4f}")
+        start = f"{printable(found.input)}: " if len(answers) > 1 else ""
+        typer.echo(f"{start}{printable(found.label)} {found.probability:.4f}")
 
 
 def sign(
@@ -155,8 +156,3 @@ def _read(path: Path) -> bytes:
         return read_regular(path, 100_000)
     except BundleError as error:
         raise ConfigError(error.problems) from None
-
-
-def _printable(text: str) -> str:
-    """Without what would steer a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
