@@ -1,9 +1,9 @@
 """How large the tensors that an ONNX graph computes become, told before any of it is computed."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,29 @@ from pipeline.errors import first_line
 
 MAX_ELEMENTS = 2**28  # of any tensor that the graph computes; 1 GiB in fp32
 MAX_RANK, MAX_SIDE = 16, 2**31
-_MEMORY = 2**30  # for telling the sizes, beside what the model itself takes
+_MEMORY, _SECONDS = 2**30, 60  # for following values, the memory beside what the model itself takes
+_REFUSED = "is refused by ONNX's own shape inference"
+_ANSWERED = 3  # of the process that follows values: it said what is wrong
+_FOLLOW = f"""
+import os, sys
+import onnx
+try:
+    import resource
+    with open("/proc/self/statm") as file:
+        taken = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + int(sys.argv[1]),) * 2)
+except (ImportError, OSError, ValueError):  # not everywhere, or a tighter bound is there already
+    pass
+model = onnx.load_model_from_string(sys.stdin.buffer.read())
+try:
+    told = onnx.shape_inference.infer_shapes(model, strict_mode=bool(int(sys.argv[2])), data_prop=True)
+except MemoryError:
+    raise
+except Exception as error:
+    print(error, file=sys.stderr, flush=True)
+    os._exit({_ANSWERED})
+sys.stdout.buffer.write(told.SerializeToString())
+"""
 _NUMBERS = (1, 6, 7, 10)  # FLOAT, INT32, INT64, FLOAT16
 # What makes much of little: the size of its result must be known in every file.
 _GROWING = ("ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample")
@@ -59,40 +81,41 @@ def refused_for_size(model: Any, ends: Ends | None, batch: int = 1) -> str | Non
     told = onnx.ModelProto()
     told.CopyFrom(model)
     _close(told.graph, ends, batch)
+    all_known = ends is not None
     try:
-        with _memory_bound(_MEMORY + 4 * model.ByteSize()):
-            inferred = onnx.shape_inference.infer_shapes(told, strict_mode=ends is not None, data_prop=True).graph
-    except MemoryError:
-        return "needs more memory than it is given for the sizes of its tensors to be told"
+        inferred = onnx.shape_inference.infer_shapes(told, strict_mode=all_known).graph
+        if next(_too_large(inferred), None) is None and any(_unknown(inferred, all_known=True)):
+            inferred = _followed(told, all_known)
+    except _NotTold as error:
+        return str(error)
     except Exception as error:  # the inference's kinds share no base
-        return f"is refused by ONNX's own shape inference: {first_line(error, 'no reason')[:200]}"
-    problem = next(_problems(inferred, ends is not None), None)
+        return f"{_REFUSED}: {first_line(error, 'no reason')[:200]}"
+    problem = _problem(inferred, all_known)
     return wrong_ends(inferred, ends, batch) if problem is None and ends is not None else problem
 
 
-@contextmanager
-def _memory_bound(more_bytes: int) -> Iterator[None]:
-    """Let this process take so much more, where the system can hold it to that.
+class _NotTold(Exception):
+    """Why the inference that follows values came to no end."""
 
-    The inference follows the values of vectors element by element, and a hostile file has one of 10^9 made.
+
+def _followed(model: Any, strict: bool) -> Any:
+    """The graph with the sizes that follow from values, such as a token count's.
+
+    The inference follows the values of vectors element by element, and a hostile file has one of 10^9 made, so it runs
+    in a process whose memory and time are bounded. (A bound on this process could end it.)
     """
-    try:
-        import resource
+    import onnx
 
-        taken = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    except (ImportError, OSError):  # neither is everywhere
-        yield
-        return
-    before, hard = resource.getrlimit(resource.RLIMIT_AS)
-    bound = taken + more_bytes
-    if any(limit not in (resource.RLIM_INFINITY, -1) and limit < bound for limit in (before, hard)):
-        yield
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
+    command = [sys.executable, "-c", _FOLLOW, str(_MEMORY + 4 * model.ByteSize()), str(int(strict))]
     try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (before, hard))
+        done = subprocess.run(command, input=model.SerializeToString(), capture_output=True, timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise _NotTold(f"needs more than {_SECONDS} s for the sizes of its tensors to be told") from None
+    if done.returncode == _ANSWERED and done.stderr:
+        raise _NotTold(f"{_REFUSED}: {done.stderr.decode('utf-8', 'replace').splitlines()[0][:200]}")
+    if done.returncode:
+        raise _NotTold("needs more memory than it is given for the sizes of its tensors to be told")
+    return onnx.load_model_from_string(done.stdout).graph
 
 
 def _close(graph: Any, ends: Ends | None, batch: int) -> None:
@@ -154,27 +177,40 @@ def _value(node: Any, sides: Mapping[str, list[int]], known: Mapping[str, np.nda
     return None
 
 
-def _problems(graph: Any, all_known: bool) -> Iterator[str]:
-    known = set()
-    for value in (*graph.value_info, *graph.input, *graph.output):
-        kind = value.type.tensor_type
-        sides = [side.dim_value for side in kind.shape.dim]
+def _problem(graph: Any, all_known: bool) -> str | None:
+    return next(_too_large(graph), None) or next(_unknown(graph, all_known), None)
+
+
+def _too_large(graph: Any) -> Iterator[str]:
+    for value in _values(graph):
+        sides = [side.dim_value for side in value.type.tensor_type.shape.dim]
         if len(sides) > MAX_RANK or max(sides, default=0) > MAX_SIDE:
             yield f"has the tensor {value.name[:80]!r} with more than {MAX_RANK} sides or one above {MAX_SIDE:,}"
             return
         size = math.prod(max(1, side) for side in sides)
         if size > MAX_ELEMENTS:
             yield f"computes the tensor {value.name[:80]!r} of {size:,} elements; at most {MAX_ELEMENTS:,} are allowed"
-        if kind.HasField("shape") and all(
-            side.HasField("dim_value") and side.dim_value >= 0 for side in kind.shape.dim
-        ):
-            known.add(value.name)
+    for inner in (inner for node in graph.node for inner in _subgraphs(node)):
+        yield from _too_large(inner)
+
+
+def _unknown(graph: Any, all_known: bool) -> Iterator[str]:
+    """What has no known size: of everything, or of what makes much of little."""
+    known = {value.name for value in _values(graph) if _is_known(value.type.tensor_type)}
     for node in graph.node:
-        unknown = next((name for name in node.output if name and name not in known), None)
-        if unknown is not None and (all_known or node.op_type in _GROWING):
-            yield f"computes {unknown[:80]!r} by {node.op_type[:80]}, and how large it becomes cannot be told"
+        name = next((name for name in node.output if name and name not in known), None)
+        if name is not None and (all_known or node.op_type in _GROWING):
+            yield f"computes {name[:80]!r} by {node.op_type[:80]}, and how large it becomes cannot be told"
         for inner in _subgraphs(node):
-            yield from _problems(inner, all_known)
+            yield from _unknown(inner, all_known)
+
+
+def _values(graph: Any) -> Iterator[Any]:
+    yield from (*graph.value_info, *graph.input, *graph.output)
+
+
+def _is_known(kind: Any) -> bool:
+    return kind.HasField("shape") and all(side.HasField("dim_value") and side.dim_value >= 0 for side in kind.shape.dim)
 
 
 def _given(graph: Any) -> list[Any]:
