@@ -21,7 +21,7 @@ from flows.stage import WEIGHTS, Stage, unpruned_student
 from flows.stages import curve_csv, taught
 from pipeline.checkpoint import read_weights, weights_bytes
 from pipeline.cost import Cost, measure_cost
-from pipeline.data import Splits
+from pipeline.data import Batch, Splits
 from pipeline.metrics import evaluate
 from pipeline.network import Classifier
 from pipeline.task import Task
@@ -83,9 +83,7 @@ def _cut(
     record, weights = stage.run.path("prune", _CUT), stage.run.path("prune", _CUT_WEIGHTS)
     if not record.exists():
         stage.tick(0, config.epochs, f"{config.method}: choosing channels")
-        images = splits.reference.labelled()
-        chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(stage.seed("prune", "images")))
-        batches = [images.batch(index) for index in torch.split(chosen[: config.score_images], _BATCH)]
+        batches = scoring_batches(stage, splits, config)
         found = prune(student, _classifier(shipped), config, batches, stage.seed("prune", "speed-up"))
         narrowed = narrow(copy.deepcopy(student).cpu(), found.widths)
         narrowed.load_state_dict(found.state)
@@ -94,6 +92,13 @@ def _cut(
         about = {n: getattr(found, n) for n in ("widths", "channels_removed", "sums_pruned")}
         stage.run.write("prune", _CUT, json.dumps(about))  # last: where it is, the weights are
     return json.loads(record.read_text(encoding="utf-8")), read_weights(weights)
+
+
+def scoring_batches(stage: Stage, splits: Splits, config: PruneConfig) -> list[Batch]:
+    """The reference examples that `taylor` takes gradients on."""
+    images = splits.reference.labelled()
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(stage.seed("prune", "images")))
+    return [images.batch(index) for index in torch.split(chosen[: config.score_images], _BATCH)]
 
 
 def with_classifier_of(stage: Stage, student: nn.Module, shipped: nn.Module) -> nn.Module:

@@ -59,24 +59,12 @@ def test_two_methods_conflict_where_they_fill_the_same_slot_and_nowhere_else():
         assert all(repr(one) in problem and repr(other) in problem for problem in problems)
 
 
-def test_augmented_images_have_subclass_targets_of_their_own(make_task, make_splits, make_network):
+def test_augmented_images_have_subclass_targets_of_their_own(make_task, make_splits, make_network, make_context):
     """HARD x LELP: q comes from the teacher's embedding of the altered image, not from the clean one's."""
     splits = make_splits(make_task(), train=96)
     teacher, student = frozen(make_network(1, (8, 12, 16))), make_network(2)
-    from distill.methods.base import Context
-
     recipe = make_recipe(config(("random_affine", "lelp")).methods)
-    context = Context(
-        splits.task,
-        teacher,
-        student,
-        splits.train,
-        splits.reference,
-        CPU,
-        0,
-        lambda: recipe.deployable(student),
-        recipe.look_at_teacher,
-    )
+    context = make_context(recipe, splits, teacher, student)
     recipe.prepare(context, cache=True)
     batch = recipe.prepare_batch(splits.train.batch(torch.arange(8)), torch.Generator().manual_seed(0))
     assert batch.altered is not None

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from distill.config import DistillConfig, StudentTrainingConfig
-from distill.methods.base import Context
 from distill.methods.diswot_plus import DiswotPlusConfig
 from distill.methods.embedding_regression import EmbeddingRegressionConfig
 from distill.methods.rkd import RKDConfig, angles, distances
@@ -22,24 +21,14 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def prepared(make_task, make_splits, make_network):
+def prepared(make_task, make_splits, make_network, make_context):
     """(method, teacher's view, student's view, batch), for a teacher of the given widths."""
 
     def make(config, widths=(8, 12, 16)):
         splits = make_splits(make_task())
         teacher, student = frozen(make_network(1, widths)), make_network(2).eval()
         recipe = make_recipe([config])
-        context = Context(
-            splits.task,
-            teacher,
-            student,
-            splits.train,
-            splits.reference,
-            CPU,
-            0,
-            lambda: student,
-            recipe.look_at_teacher,
-        )
+        context = make_context(recipe, splits, teacher, student)
         recipe.prepare(context, cache=False)
         batch = splits.train.batch(torch.arange(7))
         return recipe.methods[0], look(teacher, batch.inputs), look(student, batch.inputs), batch

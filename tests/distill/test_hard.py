@@ -37,7 +37,7 @@ def generator(seed=0):
 
 
 @pytest.fixture
-def prepared(make_task, make_splits, make_network):
+def prepared(make_task, make_splits, make_network, make_context):
     """A recipe of KD and one more, its student, its teacher, and the splits."""
 
     def make(config, cache=True, student=None, deployable=None, task=None):
@@ -45,16 +45,8 @@ def prepared(make_task, make_splits, make_network):
         splits = make_splits(task)
         teacher, student = frozen(make_network(1, (8, 12, 16), task)), student or make_network(2, task=task)
         recipe = make_recipe([KDConfig(), config])
-        context = Context(
-            task=task,
-            teacher=teacher,
-            student=student,
-            train=splits.train,
-            reference=splits.reference,
-            device=CPU,
-            seed=0,
-            deployable=lambda: deployable or recipe.deployable(student),
-            teacher_view=recipe.look_at_teacher,
+        context = make_context(
+            recipe, splits, teacher, student, deployable=lambda: deployable or recipe.deployable(student)
         )
         recipe.prepare(context, cache=cache)
         return recipe, student.train(), teacher, splits

@@ -42,22 +42,12 @@ def splits(make_task, make_splits):
 
 
 @pytest.fixture
-def prepared(splits, make_network):
+def prepared(splits, make_network, make_context):
     def make(splits=splits, teacher=None, **settings):
         method = KDAIF(KDAIFConfig(**settings))
         recipe, student = Recipe([method]), make_network(2)
         teacher = frozen(teacher or make_network(1, (8, 12, 16)))
-        context = Context(
-            splits.task,
-            teacher,
-            student,
-            splits.train,
-            splits.reference,
-            CPU,
-            0,
-            lambda: recipe.deployable(student),
-            recipe.look_at_teacher,
-        )
+        context = make_context(recipe, splits, teacher, student)
         recipe.prepare(context, cache=caches_teacher(recipe, splits))
         return method, recipe, student.train(), context
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from distill.config import DistillConfig, StudentTrainingConfig
 from distill.methods import METHODS
-from distill.methods.base import Context, Method
+from distill.methods.base import Method
 from distill.methods.kd import KDConfig
 from distill.methods.lelp import LELP, LELPConfig
 from distill.recipe import Recipe, make_recipe
@@ -35,7 +35,7 @@ LOSSES = ("decomposed", "tempered_classes", "tempered_product")
 
 
 @pytest.fixture
-def prepared(make_task, make_splits, make_network):
+def prepared(make_task, make_splits, make_network, make_context):
     """(method, recipe, teacher, student, a batch) after one look at the data."""
 
     def make(seed=0, targets=None, images=None, others=(), **settings):
@@ -44,17 +44,7 @@ def prepared(make_task, make_splits, make_network):
         given = splits.train.images if images is None else images
         train = ImageSplit(given, splits.train.targets if targets is None else targets)
         recipe = make_recipe([LELPConfig(**settings), *others])
-        context = Context(
-            splits.task,
-            teacher,
-            student,
-            train,
-            splits.reference,
-            CPU,
-            seed,
-            lambda: recipe.deployable(student),
-            recipe.look_at_teacher,
-        )
+        context = make_context(recipe, splits, teacher, student, train=train, seed=seed)
         recipe.prepare(context, cache=False)
         return recipe.methods[0], recipe, teacher, student, train.batch(torch.arange(30))
 
@@ -300,7 +290,7 @@ class Negative(Method):
 
 
 def test_other_methods_weigh_and_alter_and_altered_inputs_get_a_target_of_their_own(
-    monkeypatch, make_task, make_splits, make_network
+    monkeypatch, make_task, make_splits, make_network, make_context
 ):
     monkeypatch.setitem(METHODS, "halves", Halves)
     monkeypatch.setitem(METHODS, "negative", Negative)
@@ -308,17 +298,7 @@ def test_other_methods_weigh_and_alter_and_altered_inputs_get_a_target_of_their_
     teacher, student = frozen(make_network(1, (8, 12, 16))), make_network(2).eval()
     for cache in (True, False):
         recipe = Recipe([Negative(None), LELP(), Halves(None)])
-        context = Context(
-            splits.task,
-            teacher,
-            student,
-            splits.train,
-            splits.reference,
-            CPU,
-            0,
-            lambda: student,
-            recipe.look_at_teacher,
-        )
+        context = make_context(recipe, splits, teacher, student)
         recipe.prepare(context, cache=cache)
         batch = recipe.prepare_batch(splits.train.batch(torch.arange(12)), torch.Generator())
         terms.append({name: term.item() for name, term in recipe.loss(student, batch).items()})
@@ -438,23 +418,14 @@ def test_more_subclasses_than_unseen_directions_are_refused(prepared):
     prepared(subclasses=14, directions="kmeans")
 
 
-def test_a_class_without_variance_is_refused(prepared, make_network, make_task, make_splits):
+def test_a_class_without_variance_is_refused(prepared, make_network, make_task, make_splits, make_context):
     splits = make_splits(make_task())
     images = splits.train.images.clone()
     images[splits.train.targets == 1] = images[1].clone()
     recipe = make_recipe([LELPConfig()])
     student = make_network(2)
-    context = Context(
-        splits.task,
-        frozen(make_network(1, (8, 12, 16))),
-        student,
-        ImageSplit(images, splits.train.targets),
-        splits.reference,
-        CPU,
-        0,
-        lambda: student,
-        recipe.look_at_teacher,
-    )
+    teacher, train = frozen(make_network(1, (8, 12, 16))), ImageSplit(images, splits.train.targets)
+    context = make_context(recipe, splits, teacher, student, train=train)
     with pytest.raises(ConfigError, match="class 1 vary in 0 directions"):
         recipe.prepare(context, cache=False)
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from distill.config import DistillConfig, StudentTrainingConfig
 from distill.methods import METHODS, Method
-from distill.methods.base import SLOTS, Context
+from distill.methods.base import SLOTS
 from distill.recipe import make_recipe
 from distill.train import distill
 from distill.tunable import tuning_ranges
@@ -44,23 +44,13 @@ def make_network(task):
 
 
 @pytest.fixture
-def prepared(task, make_splits, make_network):
+def prepared(task, make_splits, make_network, make_context):
     def make(name, teacher_trainable=False):
         splits = make_splits(task)
         teacher, student = make_network(1, (8, 12, 16)), make_network(2)
         frozen(teacher).requires_grad_(teacher_trainable)
         recipe = make_recipe([METHODS[name].Config()])
-        context = Context(
-            task,
-            teacher,
-            student,
-            splits.train,
-            splits.reference,
-            CPU,
-            0,
-            lambda: recipe.deployable(student),
-            recipe.look_at_teacher,
-        )
+        context = make_context(recipe, splits, teacher, student)
         recipe.prepare(context, cache=False)
         batch = recipe.prepare_batch(splits.train.batch(torch.arange(24)), torch.Generator().manual_seed(0))
         return recipe, teacher, student, batch

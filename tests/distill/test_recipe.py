@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from distill.config import DistillConfig, StudentTrainingConfig
 from distill.methods import KD, METHODS, Method, MethodConfig
-from distill.methods.base import SLOTS, Context
+from distill.methods.base import SLOTS
 from distill.methods.kd import KDConfig
 from distill.recipe import Recipe, make_recipe, slot_conflicts
 from distill.train import caches_teacher, distill
@@ -27,24 +27,14 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def prepared(make_task, make_splits, make_network):
+def prepared(make_task, make_splits, make_network, make_context):
     """A recipe that has looked at data and teacher, a student, and a batch of the training images."""
 
     def make(methods, cache=False, augment=None):
         splits = make_splits(make_task(), augment)
         teacher, student = frozen(make_network(1, (8, 12, 16))), make_network(2)
         recipe = make_recipe(methods) if isinstance(methods[0], MethodConfig) else Recipe(methods)
-        context = Context(
-            splits.task,
-            teacher,
-            student,
-            splits.train,
-            splits.reference,
-            CPU,
-            0,
-            lambda: student,
-            recipe.look_at_teacher,
-        )
+        context = make_context(recipe, splits, teacher, student)
         recipe.prepare(context, cache=cache)
         return recipe, student, splits.train.batch(torch.arange(4, 20)), teacher
 
