@@ -46,9 +46,10 @@ def main() -> None:
 
 
 def students() -> list[tuple[str, nn.Module, Task]]:
-    """(name, network in evaluation mode, task), a ResNet-20 first."""
-    found = [
-        ("resnet20", CifarResNet((3, 3, 3), (16, 32, 64), num_classes=10, mean=IMAGES.mean, std=IMAGES.std), IMAGES)
+    """(name, network in evaluation mode, task): a ResNet-20, one whose widths are no multiples of 16, other spaces'."""
+    found: list[tuple[str, nn.Module, Task]] = [
+        (name, CifarResNet((3, 3, 3), widths, num_classes=10, mean=IMAGES.mean, std=IMAGES.std), IMAGES)
+        for name, widths in (("resnet20", (16, 32, 64)), ("resnet20 8-12-64", (8, 12, 64)))
     ]
     for config in (MobileConfig(), Nb201Config(), VitConfig(), TextTransformerConfig()):
         space = make_space(config)

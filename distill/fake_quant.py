@@ -34,9 +34,10 @@ from torch.ao.quantization import (
 from torch.ao.quantization import _equalize as equalisation
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from distill.tracing import traceable, traced
 from pipeline.data import Batch
-from pipeline.errors import FailedError, first_line
-from pipeline.network import Classifier, look
+from pipeline.errors import FailedError
+from pipeline.network import Classifier
 
 _RELU = (F.relu, F.relu_, torch.relu, "relu", "relu_")
 
@@ -66,7 +67,7 @@ def fake_quantized(network: nn.Module, batches: Iterable[Batch], *, classifier: 
     batches = list(batches)
     made = _folded(network, batches[0].inputs[:2].cpu())
     _equalise(made)
-    graph = _trace(made)
+    graph = traced(made, FakeQuantError)
     modules = dict(made.named_modules())
     last = cast(Classifier, made).get_classifier()
     for node in graph.graph.nodes:
@@ -98,14 +99,11 @@ def without_fake_quant(network: nn.Module) -> nn.Module:
 
 def _folded(network: nn.Module, inputs: Tensor) -> nn.Module:
     """A copy on the CPU, in evaluation mode, without the batch norms that a convolution can take in."""
-    made = copy.deepcopy(network).cpu().eval()
-    with torch.no_grad():
-        features = look(made, inputs).features
-    if features.dim() != 4:
+    made = traceable(network, inputs)
+    if made is None:
         raise FakeQuantError("only networks of feature maps are fine-tuned for INT8, and this one is a transformer")
-    made.pool = _mean_of_maps  # type: ignore[assignment]  # its own has a branch, which torch.fx cannot follow
     modules = dict(made.named_modules())
-    for node in _trace(made).graph.nodes:
+    for node in traced(made, FakeQuantError).graph.nodes:
         norm = modules.get(str(node.target)) if node.op == "call_module" else None
         before = node.args[0] if node.args else None
         if not isinstance(norm, nn.BatchNorm2d) or not isinstance(before, fx.Node) or before.op != "call_module":
@@ -120,7 +118,7 @@ def _folded(network: nn.Module, inputs: Tensor) -> nn.Module:
 def _equalise(network: nn.Module) -> None:
     """Balance the channels between each pair of convolutions that share them with nothing else, in place."""
     modules = dict(network.named_modules())
-    for node in _trace(network).graph.nodes:
+    for node in traced(network, FakeQuantError).graph.nodes:
         first = modules.get(str(node.target)) if node.op == "call_module" else None
         after = _activated_by(node, modules)
         readers = list(after.users) if after is not None else []
@@ -129,17 +127,6 @@ def _equalise(network: nn.Module) -> None:
         if all(isinstance(layer, nn.Conv2d) and layer.groups == 1 for layer in pair):
             with torch.no_grad():
                 equalisation.cross_layer_equalization(*pair)  # type: ignore[no-untyped-call]
-
-
-def _mean_of_maps(features: Tensor) -> Tensor:
-    return features.mean(dim=(2, 3))
-
-
-def _trace(network: nn.Module) -> fx.GraphModule:
-    try:
-        return fx.symbolic_trace(network)
-    except Exception as error:  # whatever the network's own code does with a proxy
-        raise FakeQuantError(f"the student cannot be traced: {first_line(error)}") from error
 
 
 def _activated_by(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:

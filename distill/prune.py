@@ -26,9 +26,10 @@ from torch import Tensor, fx, nn
 
 from distill.config import PruneConfig
 from distill.narrow import changed_widths, narrow
+from distill.tracing import traceable, traced
 from pipeline import nni_compat
 from pipeline.data import Batch
-from pipeline.errors import FailedError, first_line
+from pipeline.errors import FailedError
 from pipeline.network import Classifier, look
 
 TOLERANCE = 0.05  # of the wanted number of parameters
@@ -86,27 +87,16 @@ def prune(
 
 
 def _traceable(network: nn.Module, inputs: Tensor) -> nn.Module:
-    """A copy on the CPU whose pooling has no branch, which torch.fx cannot follow."""
-    copied = copy.deepcopy(network).cpu().eval()
-    with torch.no_grad():
-        features = look(copied, inputs.cpu()).features
-    if features.dim() != 4 or not isinstance(cast(Classifier, copied).get_classifier(), nn.Linear):
+    found = traceable(network, inputs)
+    if found is None or not isinstance(cast(Classifier, found).get_classifier(), nn.Linear):
         raise PruningError("only channels of feature maps before a last Linear can be pruned; transformers have none")
-    copied.pool = _mean_of_maps  # type: ignore[assignment]
-    return copied
-
-
-def _mean_of_maps(features: Tensor) -> Tensor:
-    return features.mean(dim=(2, 3))
+    return found
 
 
 def _trace(network: nn.Module, example: Tensor) -> fx.GraphModule:
     from torch.fx.passes.shape_prop import ShapeProp
 
-    try:
-        graph = fx.symbolic_trace(network)
-    except Exception as error:  # whatever the network's own code does with a proxy
-        raise PruningError(f"the student cannot be traced: {first_line(error)}") from error
+    graph = traced(network, PruningError)
     ShapeProp(graph).propagate(example)
     return graph
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.probe import ProbeSettings, time_files
+from export.file_timing import ProbeSettings, time_files
 from export.sessions import runtime_name
 from flows.config import load_config
 from flows.latency import export_student, median_ms

@@ -143,8 +143,9 @@ def presets() -> None:
     """The built-in configurations."""
     from flows.config import preset_names, preset_text
 
+    width = max(map(len, preset_names()))
     for name in preset_names():
-        typer.echo(f"{name:<10} {preset_text(name).splitlines()[0].lstrip('# ')}")
+        typer.echo(f"{name:<{width}}  {preset_text(name).splitlines()[0].lstrip('# ')}")
 
 
 @app.command()
@@ -217,7 +218,7 @@ def calibrate(
     ] = None,
 ) -> None:
     """Fit a latency model of a space's students: on this machine, or from latencies measured elsewhere."""
-    from export.probe import ProbeSettings
+    from export.file_timing import ProbeSettings
     from flows.calibrate import Inputs, verdict
     from flows.calibrate import calibrate as fit
     from pipeline.timing import TimingConfig

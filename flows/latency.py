@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from export.probe import ProbeSettings, time_files
+from export.file_timing import ProbeSettings, time_files
 from export.to_onnx import to_onnx
 from flows.stage import Stage, drawn_from
 from pipeline.errors import ConfigError

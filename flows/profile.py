@@ -4,7 +4,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Subject:
     """What is to be profiled, as files that were checked."""
 
     models: dict[str, Model]
+    left_out: dict[str, str] = field(default_factory=dict)  # models that this does not measure, and what they run in
     architecture: str | None = None
     length: int = 0  # of texts, in tokens
 
@@ -54,6 +55,8 @@ def profile(
             (teacher,) = stack.enter_context(_open(against, None, Path(private), TEACHER)).models.values()
             other = TEACHER
             models[other] = teacher
+        for one, runtime in subject.left_out.items():
+            say(f"{one} is left out: it runs in {runtime}, which this does not measure")
         settings = settings._replace(length=settings.length or subject.length)
         found = profile_files(models, other, settings, say, remeasure, subject.architecture)
     write_atomic(out, (found.model_dump_json(by_alias=True) + "\n").encode())
@@ -139,7 +142,8 @@ def _open(path: Path, chosen: str | None, private: Path, name: str) -> Iterator[
             for one, model in described.items()
             if one not in foreign
         }
-        yield Subject(models, bundle.architecture, bundle.task.input_shape[0] if bundle.task.kind == "text" else 0)
+        length = bundle.task.input_shape[0] if bundle.task.kind == "text" else 0
+        yield Subject(models, foreign, bundle.architecture, length)
 
 
 def _facts(model: Any) -> dict[str, str]:

@@ -1,9 +1,11 @@
 """What a reader of a profile must be wary of, a sentence each."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 BUSY_CORES, STOLEN, DRIFT, P50_SPREAD, P90_SPREAD, SLOWER_CLOCK = 0.2, 0.01, 0.02, 0.03, 0.08, 0.05
+REPEATS = 3  # fresh processes, below which their spread says little
 
 
 def warnings_of(profile: Mapping[str, Any]) -> list[str]:
@@ -17,6 +19,7 @@ def warnings_of(profile: Mapping[str, Any]) -> list[str]:
         _threads(profile),
         _governor(profile["device"]["governor"]),
         _few(profile["results"]),
+        _once(profile["method"]["repeats"]),
     ]
     return [sentence for sentence in found if sentence]
 
@@ -44,9 +47,13 @@ def _stolen(loads: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _clock(loads: Sequence[Mapping[str, Any]]) -> str:
-    drops = [1 - load["mhz_after"] / load["mhz_before"] for load in loads if load["mhz_before"] and load["mhz_after"]]
-    most = max(drops, default=0.0)
-    return f"The clock fell by {most:.0%} meanwhile: the device may be throttling." if most > SLOWER_CLOCK else ""
+    """A reading is of one moment, so that halves of all readings are compared and not single ones."""
+    readings = [load[name] for load in loads for name in ("mhz_before", "mhz_after") if load[name]]
+    half = len(readings) // 2
+    if half == 0:
+        return ""
+    fall = 1 - statistics.median(readings[-half:]) / statistics.median(readings[:half])
+    return f"The clock fell by {fall:.0%} meanwhile: the device may be throttling." if fall > SLOWER_CLOCK else ""
 
 
 def _drift(results: Sequence[Mapping[str, Any]]) -> str:
@@ -84,3 +91,10 @@ def _few(results: Sequence[Mapping[str, Any]]) -> str:
     if not few:
         return ""
     return f"{few[0]['summary']['n']} calls of {where(few[0])} are too few for a p90, which takes 64: measure longer."
+
+
+def _once(repeats: int) -> str:
+    if repeats >= REPEATS:
+        return ""
+    plural = "es do" if repeats > 1 else " does"
+    return f"{repeats} fresh process{plural} not show how much a fresh process changes: --repeats {REPEATS} or more."

@@ -5,7 +5,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from export.device.judge import where
+
 _WIDTH = 100
+_SHOWN = ("p50_ms", "p90_ms", "p99_ms")
 
 
 def profile_text(profile: Mapping[str, Any]) -> str:
@@ -15,11 +18,15 @@ def profile_text(profile: Mapping[str, Any]) -> str:
     memory = f", {device['ram_bytes'] / 1e9:.1f} GB" if device["ram_bytes"] else ""
     lines = [
         f"{name}{device['cpu']}, {device['cores']} cores{memory}; {device['os']}, kernel {device['kernel']}",
-        f"{runtime['name']}, {runtime['provider']}; {method['repeats']} fresh processes, taking "
-        f"{method['duration_s']:g} s together for each row; inputs: {method['examples']}",
+        f"{runtime['name']}, {runtime['provider']}; {method['repeats']} fresh process"
+        f"{'es' * (method['repeats'] > 1)}, taking {method['duration_s']:g} s together for each row; inputs: "
+        f"{method['examples']}",
         "",
         *_table(profile),
-        "bounds: of the median, if calls are independent; spread: between the fresh processes' medians",
+        "spread: between the fresh processes' medians",
+        "",
+        "95 % bounds, if calls are independent:",
+        *columns([_bounds(result) for result in profile["results"]]),
         "",
         *(_cold(name, model) for name, model in profile["models"].items()),
         *(_comparison(found) for found in profile["comparisons"]),
@@ -39,23 +46,31 @@ def _without_controls(line: str) -> str:
 
 
 def _table(profile: Mapping[str, Any]) -> list[str]:
-    percentiles = [p for p in ("p90_ms", "p99_ms") if any(p in r["summary"]["percentiles"] for r in profile["results"])]
+    percentiles = [p for p in _SHOWN[1:] if any(p in r["summary"]["percentiles"] for r in profile["results"])]
     has_energy = any(result["energy_mj"] is not None for result in profile["results"])
-    head = ["model", "batch", "threads", "p50 ms", "95% bounds", *(p[:3] + " ms" for p in percentiles), "max ms", "CV"]
+    head = ["model", "batch", "threads", "p50 ms", *(p[:3] + " ms" for p in percentiles), "max ms", "CV"]
     rows = [[*head, "inputs/s", "spread", *(["mJ"] if has_energy else [])]]
     for result in profile["results"]:
         summary = result["summary"]
-        given, bounds = summary["percentiles"], summary["bounds"]
-        low_high = f"[{milliseconds(bounds['p50_ms'][0])}, {milliseconds(bounds['p50_ms'][1])}]" if bounds else ""
+        given = summary["percentiles"]
         between = result["p50_spread"]
         rows.append([
             _short(result["model"]), str(result["batch"]), str(result["threads"]),
-            milliseconds(given.get("p50_ms")), low_high,
+            milliseconds(given.get("p50_ms")),
             *(milliseconds(given.get(p)) for p in percentiles), milliseconds(summary["max_ms"]), f"{summary['cv']:.0%}",
             f"{result['throughput_per_s']:,.0f}", "" if between is None else f"{between:.1%}",
             *([f"{result['energy_mj']:.2f}"] if has_energy and result["energy_mj"] is not None else []),
         ])  # fmt: skip
     return columns(rows)
+
+
+def _bounds(result: Mapping[str, Any]) -> list[str]:
+    found = [
+        f"{name.removesuffix('_ms')} [{milliseconds(low)}, {milliseconds(high)}]"
+        for name, (low, high) in result["summary"]["bounds"].items()
+        if name in _SHOWN
+    ]
+    return [where(result), *(found or ["too few calls"])]
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

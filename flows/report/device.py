@@ -64,13 +64,14 @@ def _headline(profile: ProfileDocument) -> str:
 
 def _row(result: Result, roles: Mapping[str, str]) -> dict[str, Any]:
     given, bounds = result.summary.percentiles, result.summary.bounds
-    low_high = " to ".join(milliseconds(value) for value in bounds["p50_ms"]) if "p50_ms" in bounds else _NOTHING
     figures = [
         str(result.batch),
         str(result.threads),
         milliseconds(given.get("p50_ms")),
-        low_high,
-        *(milliseconds(given.get(name)) for name in ("p90_ms", "p99_ms")),
+        _low_high(bounds.get("p50_ms")),
+        milliseconds(given.get("p90_ms")),
+        _low_high(bounds.get("p90_ms")),
+        milliseconds(given.get("p99_ms")),
         milliseconds(result.summary.max_ms),
         f"{result.summary.cv:.1%}",
         f"{result.throughput_per_s:,.0f}",
@@ -79,6 +80,10 @@ def _row(result: Result, roles: Mapping[str, str]) -> dict[str, Any]:
     ]
     energy = [] if result.energy_mj is None else [f"{result.energy_mj:.2f}"]
     return {"model": result.model, "role": roles[result.model], "figures": [*figures, *energy]}
+
+
+def _low_high(bounds: tuple[float, float] | None) -> str:
+    return _NOTHING if bounds is None else " to ".join(map(milliseconds, bounds))
 
 
 def _comparison(profile: ProfileDocument, number: int) -> str:

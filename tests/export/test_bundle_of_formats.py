@@ -111,3 +111,18 @@ def test_a_format_in_anothers_place_is_found(bundle_of_formats, copy_of):
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
     (folder / MANIFEST).write_bytes(manifest_bytes(files))
     assert any("the model int8 has" in problem for problem in verify(folder).problems)
+
+
+def test_profiling_all_models_says_which_it_leaves_out(bundle_of_formats, tmp_path):
+    from flows.profile import profile, settings_of
+
+    if "openvino" not in bundle_of_formats.bundle.models:
+        pytest.skip("openvino is not installed")
+    settings = settings_of(
+        "1", "1", None, duration_s=0.1, repeats=1, warmup_s=0, examples=None, length=0, spinning=False, seed=0
+    )
+    said: list[str] = []
+    printed = profile(bundle_of_formats.folder, "all", None, settings, tmp_path / "p.json", said.append, "again")
+    assert "openvino is left out: it runs in openvino, which this does not measure" in said
+    assert "fp16" in printed
+    assert "openvino" not in printed

@@ -412,7 +412,7 @@ def quiet(**changes):
         "summary": {"n": 200, "percentiles": {"p50_ms": 1.0, "p90_ms": 2.0}},
     }  # fmt: skip
     device = {"cores": 2, "affinity": [0, 1], "governor": "performance"}
-    document = {"loads": [load], "results": [result], "device": device}
+    document = {"loads": [load], "results": [result], "device": device, "method": {"repeats": 3}}
     for path, value in changes.items():
         keys = [int(key) if key.isdigit() else key for key in path.split("__")]
         change(document, *keys, value=value)
@@ -432,6 +432,8 @@ def quiet(**changes):
         ({"results__0__threads": 4}, "4 threads on 2 cores wait for each other"),
         ({"device__governor": "powersave"}, "governor is 'powersave'"),
         ({"results__0__summary__percentiles": {"p50_ms": 1.0}}, "200 calls .* too few for a p90"),
+        ({"method__repeats": 1}, "^1 fresh process does not show how much"),
+        ({"method__repeats": 2}, "^2 fresh processes do not show how much"),
     ],
 )
 def test_each_thing_to_be_wary_of_is_one_sentence(changes, sentence):
@@ -444,3 +446,5 @@ def test_a_quiet_machine_is_not_warned_of():
     assert warnings_of(quiet()) == []
     assert warnings_of(quiet(results__0__processes__0__drift=(0.5, (-0.1, 1.0)))) == []  # not sure
     assert warnings_of(quiet(results__0__p50_spread=None, device__governor=None)) == []
+    slow_once = [{**quiet()["loads"][0], "mhz_after": mhz} for mhz in (2000.0, 2000.0, 1500.0)]
+    assert warnings_of(quiet(loads=slow_once)) == []

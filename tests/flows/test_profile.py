@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from export.device_profile import Model, Settings, profile_files
-from export.probe import ProbeSettings
+from export.file_timing import ProbeSettings
 from export.profile_document import read_profile
 from export.to_onnx import to_onnx
 from flows import cli
