@@ -643,3 +643,21 @@ def test_every_format_has_a_row_with_its_verdict() -> None:
     assert SCRIPT not in page
     assert "int8 was calibrated by entropy; on validation: minmax 95.00%, entropy 95.50%." in text
     assert "The fp32 file is over budget: median 1 ms, above max_latency_ms 0.5." in text
+
+
+def test_of_a_file_that_rounds_the_answers_are_compared_and_not_the_logits() -> None:
+    found = profiled(5.0, (4.9, 5.2))
+    parity = Parity(max_abs_difference=2.9, top1_agreement=0.995, n=6008, checked=("validation",), reference="fp32")
+    int8 = found.formats["fp32"].model_copy(
+        update={"format": "int8", "precision": "int8", "size_bytes": 100_000, "parity": parity}
+    )
+    formats, speedups = found.formats | {"int8": int8}, found.speedups | {"int8": found.speedups["fp32"]}
+    shipped = Verdict(format="int8", shipped=True, reason="faster", over_fp32=Ratio(value=2, interval=(1.9, 2.1)))
+    changes = {"formats": formats, "speedups": speedups, "verdicts": (*found.verdicts, shipped), "default": "int8"}
+    text = Page(render_report(report(profiled=found.model_copy(update=changes)))).text
+    assert (
+        "Parity 99.50% same answers on 6,008 inputs, int8 file against fp32 largest difference of a logit 2.9e+00"
+        in text
+    )
+    smaller = found.teacher.size_bytes / 100_000
+    assert f"{smaller:.2f}× smaller" in text
