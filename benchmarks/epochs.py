@@ -2,12 +2,12 @@
 
     python benchmarks/epochs.py [--methods kd lelp hard random_affine kd_aif] [--images 4096] [--turns 5]
 
-All train the same student on the same images with the same batch size, the teacher's outputs computed beforehand where
-the product would; the preparation (the teacher's look at the data, a method's statistics) is timed by itself. Epochs
-of all take turns in a random order, the first of each is left out, and the ratio is a turn's to the supervised epoch of
-the same turn. Images are noise: what they show costs nothing. `--baseline random_affine` compares with another method.
-Every epoch here is a training's first, so `kd_aif(warmup_epochs=1)` weighs the examples anew in each: what it costs
-above `kd_aif` is the refresh. HARD's warm-up costs nothing, so time `hard(warmup_steps=0)`.
+All train the same student on the same images with the same batch size, the teacher's outputs kept where the product
+would; the preparation (a method's statistics of the data) is timed by itself. Epochs of all take turns in a random
+order, the first of each, in which the teacher looks at the images, is left out, and the ratio is a turn's to the
+supervised epoch of the same turn. Images are noise: what they show costs nothing. `--baseline random_affine` compares
+with another method. Every epoch here is a training's first, so `kd_aif(warmup_epochs=1)` weighs the examples anew in
+each: what it costs above `kd_aif` is the refresh. HARD's warm-up costs nothing, so time `hard(warmup_steps=0)`.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from bench import parse_recipe
 from distill.config import DistillConfig
 from distill.methods.base import Context
 from distill.recipe import Recipe, make_recipe
+from pipeline.augmentation import Augmentation
 from pipeline.blocks import CifarResNet
 from pipeline.data import ImageSplit
 from pipeline.device import DeviceConfig, select_device
@@ -65,7 +66,7 @@ def main() -> None:
         recipe = make_recipe(DistillConfig.model_validate({"methods": parse_recipe(label)}).methods)
         start = time.perf_counter()
         told = Context(task, teacher, own, train, reference, _CPU, 0, _shipping(recipe, own), recipe.look_at_teacher)
-        recipe.prepare(told, cache=not recipe.varies_teacher)
+        recipe.prepare(told, Augmentation())
         print(f"{label}: preparation {time.perf_counter() - start:.2f} s")
         epochs[label] = _epoch(own, recipe, train, arguments)
     taken: dict[str, list[float]] = {label: [] for label in epochs}

@@ -34,6 +34,7 @@ from distill.methods.base import Context, MethodConfig
 from distill.methods.kd import KD, KDConfig
 from distill.methods.kd_aif import KDAIF, KDAIFConfig
 from distill.recipe import Recipe
+from pipeline.augmentation import Augmentation
 from pipeline.device import DeviceConfig, select_device
 from pipeline.frozen import digest
 from pipeline.metrics import evaluate
@@ -168,7 +169,7 @@ def _train(bench: Bench, noisy: Noisy, methods: Sequence[Method], flipped: Tenso
         lambda: recipe.deployable(student),
         recipe.look_at_teacher,
     )
-    recipe.prepare(context, cache=True)
+    recipe.prepare(context, Augmentation())
     last: list[float] = []
 
     def observe(record: EpochRecord) -> None:

@@ -1,6 +1,6 @@
 """What pruning to a share of the parameters costs after equal fine-tuning, by criterion, beside two controls.
 
-    python benchmarks/prune.py RUN [RUN …] [--keep 0.5 --methods l1 fpgm taylor --fine-tune 60] [--folder prune_runs]
+    python benchmarks/prune.py RUN [RUN …] [--keep 0.5 --methods l1 fpgm taylor --fine-tune 60 --views 0]
 
 RUN is a finished run of `edgestill run`, whose distilled student is pruned; several of one configuration and different
 seeds make the spread. Each criterion prunes the same student, and all are fine-tuned with the run's recipe for the same
@@ -36,18 +36,19 @@ from pipeline.metrics import evaluate
 from pipeline.network import Classifier, initialise
 from pipeline.provenance import describe_machine
 from pipeline.rundir import RunDir
+from pipeline.training_state import EpochRecord
 
 
 class Bench:
     """One finished run: its data, teacher, student and recipe, and further trainings that are kept in a folder."""
 
-    def __init__(self, root: Path, folder: Path) -> None:
+    def __init__(self, root: Path, folder: Path, views: int) -> None:
         run = RunDir.view(root)
         self.stage = Stage(run, run.config(RunConfig), lambda done, total, note: None)
         self.distilled = run.read("distill", DistillResult)
         best = run.read("tune", TuneResult).best
         recipe = with_hyperparameters(self.stage.config.distill, best)
-        training = recipe.training.model_copy(update={"patience": 0})  # equal epochs for all rows
+        training = recipe.training.model_copy(update={"patience": 0, "views": views})  # equal epochs for all rows
         self.recipe = recipe.model_copy(update={"training": training})
         self.splits = self.stage.splits()
         self.test = load_test(self.stage.config.read_data, self.stage.config.seed, self.stage.tokenizer())
@@ -83,6 +84,7 @@ class Bench:
             seed=self.stage.seed("prune", config.training.epochs),  # the same images in the same order for all rows
             device=self.stage.device,
             compute=self.stage.compute,
+            observe=lambda record: _tell(name, record),
         )
         write_atomic(path, weights_bytes(done.student.cpu()))
         seconds = time.perf_counter() - start
@@ -97,11 +99,16 @@ class Bench:
         return counted.params, counted.flops
 
 
+def _tell(name: str, record: EpochRecord) -> None:
+    if record.epoch % 10 == 0:
+        print(f"  {name}: epoch {record.epoch}, {record.validation_accuracy:.2%} on validation", flush=True)
+
+
 def main() -> None:
     arguments = _arguments()
     rows: dict[str, list[tuple[int, int, float, float, float]]] = {}
     for root in arguments.runs:
-        bench = Bench(root, arguments.folder)
+        bench = Bench(root, arguments.folder, arguments.views)
         print(
             f"{describe_machine()['cpu']}, {bench.stage.device}, torch {torch.__version__}; "
             f"{len(bench.splits.train):,} training and {len(bench.test):,} test images; seed "
@@ -166,6 +173,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--learning-rate-factor", type=float, default=RunConfig.model_fields["prune"].default.learning_rate_factor
     )
+    parser.add_argument("--views", type=int, default=0, help="crops of each image that take turns; 0 draws afresh")
     parser.add_argument("--from-scratch", action="store_true", help="also train the pruned shapes afresh")
     parser.add_argument("--folder", type=Path, default=Path("prune_runs"), help="keeps what was trained")
     return parser.parse_args()

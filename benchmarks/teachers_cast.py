@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flows.stage import drawn_from
+from pipeline.augmentation import Augmentation
 from pipeline.blocks import CifarResNet
 from pipeline.checkpoint import load_weights, weights_bytes, write_atomic
 from pipeline.data import Splits, draw_batch
@@ -57,7 +58,7 @@ def train_teachers(splits: Splits, epochs: int, seed: int, folder: Path, suffix:
         if file.exists():
             load_weights(network, file)
         else:
-            augmentation = splits.augment.model_copy(update={"pad": 1})
+            augmentation = Augmentation(splits.augment.model_copy(update={"pad": 1}))
             own = derive_seed(seed, "teacher", name)
             sets, cpu = (splits.train, splits.validation), torch.device("cpu")
             fit(network, Supervised(), *sets, config, seed=own, device=cpu, augmentation=augmentation)

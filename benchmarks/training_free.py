@@ -28,6 +28,7 @@ from torch import nn
 from distill.train import distill
 from flows.config import RunConfig, load_config
 from flows.stage import drawn_from
+from pipeline.augmentation import Augmentation
 from pipeline.data import ImageSplit, Splits, draw_batch
 from pipeline.device import DeviceConfig, select_device
 from pipeline.frozen import derive_seed
@@ -177,8 +178,8 @@ def _train(
     """On the labels; with its metrics on validation."""
     with drawn_from(seed):
         network = build()
-    sets = (splits.train, splits.validation)
-    fitted = fit(network, Supervised(), *sets, training, seed=seed, device=_CPU, augmentation=splits.augment)
+    sets, augmentation = (splits.train, splits.validation), Augmentation(splits.augment)
+    fitted = fit(network, Supervised(), *sets, training, seed=seed, device=_CPU, augmentation=augmentation)
     return network, fitted.best
 
 

@@ -41,6 +41,12 @@ class StudentTrainingConfig(TrainingConfig):
     patience: int = Field(
         20, ge=0, description="epochs below the best validation accuracy before stopping; 0 never stops"
     )
+    views: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="crops of each image that take turns, so that the teacher looks once at each; 0 draws afresh",
+    )
 
 
 class DistillConfig(Frozen):

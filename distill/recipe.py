@@ -9,6 +9,7 @@ a method that fills `divergence`, plain KD among them, may say which weights it 
 # N examples, K classes
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from distill.methods import KD, METHODS, Method
 from distill.methods.base import SLOTS, Context, Exhibit, Slot
 from distill.methods.none import NoDistillation
+from pipeline.augmentation import Augmentation
 from pipeline.data import Batch, ImageSplit
+from pipeline.device import full_precision
 from pipeline.errors import ConfigError
 from pipeline.network import View, look
 from pipeline.task import Task
@@ -72,13 +75,18 @@ class Recipe:
         self.methods = list(methods)
         self._fallback = KD()
         self._teacher: nn.Module | None = None
-        self._context: Context | None = None
-        self._cached: View | None = None
+        self._keeps: tuple[Context, Augmentation] | None = None  # the teacher's outputs, on these images
+        self._kept: dict[int, View] = {}  # by view of the training images
 
     @property
     def varies_teacher(self) -> bool:
         """Whether a method changes the teacher as it trains, so that its outputs cannot be cached."""
         return any(method.varies_teacher for method in self._owners("teacher"))
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether a method reads the teacher's feature maps, which are large."""
+        return any(method.reads_features for method in self.methods)
 
     def check(self, task: Task, train: ImageSplit) -> None:
         """Refuse what data and environment cannot serve, before anything is trained.
@@ -93,18 +101,18 @@ class Recipe:
                 )
             method.check(task, train)
 
-    def prepare(self, context: Context, *, cache: bool) -> None:
-        """Look at the data once; with `cache`, keep the teacher's outputs on all training images.
+    def prepare(self, context: Context, cache: Augmentation | None = None) -> None:
+        """Look at the data once. A method that fills the head is prepared first: others may ask what would ship.
 
-        A method that fills the head is prepared first: others may ask what would ship.
+        Args:
+            cache: the teacher's outputs on all training images are kept, in each view that this makes of them.
         """
         self._teacher = context.teacher
         self.check(context.task, context.train)
         for method in sorted(self.methods, key=lambda method: "head" not in method.fills):
             method.prepare(context)
-        if cache and not self.varies_teacher:
-            self._context = context
-            self._cached = self._teacher_outputs(context)
+        if cache is not None and not self.varies_teacher:
+            self._keeps = context, cache
 
     def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
         for method in self._owners("data"):
@@ -124,9 +132,11 @@ class Recipe:
 
     def look_at_teacher(self, batch: Batch) -> View:
         """What of the batch is in the cache comes from there."""
-        if self._cached is None:
+        if self._keeps is None or batch.view is None:
             return self._look_at_inputs(batch.inputs)
-        known = View(*(part[batch.index] if len(part) else part for part in self._cached))
+        if batch.view not in self._kept:
+            self._kept[batch.view] = self._teacher_outputs(batch.view)
+        known = View(*(part[batch.index] if len(part) else part for part in self._kept[batch.view]))
         if batch.altered is None:
             return known
         fresh = self._look_at_inputs(batch.inputs[batch.altered])
@@ -157,8 +167,8 @@ class Recipe:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for method in self.methods:
             method.load_state_dict(state[method.name])
-        if self._context is not None and any(method.replaces_teacher for method in self.methods):
-            self._cached = self._teacher_outputs(self._context)  # of the teacher that the state holds
+        if any(method.replaces_teacher for method in self.methods):
+            self._kept = {}  # the teacher that the state holds says something else
 
     def _terms(self, teacher: View, student: View, class_logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
         """In float32 whatever the networks computed in: losses take differences of products."""
@@ -194,14 +204,16 @@ class Recipe:
     def _owner(self, slot: Slot) -> Method:
         return next(iter(self._owners(slot)), self._fallback)
 
-    def _teacher_outputs(self, context: Context) -> View:
-        """The teacher's view of every training image, by index; features are large and kept only if read."""
+    def _teacher_outputs(self, number: int) -> View:
+        """The teacher's outputs on every training image in a view, by index; features are kept only if read."""
+        assert self._keeps is not None
+        context, augmentation = self._keeps
         parts: list[View] = []
-        keep_features = any(method.reads_features for method in self.methods)
-        with torch.no_grad():
+        # of what comes in every epoch exactly; of one crop among many as the step around it computes
+        with torch.no_grad(), nullcontext() if number else full_precision(context.device):
             for batch in context.train.batches(512, context.device):
-                view = self._look_at_inputs(batch.inputs)
-                parts.append(view if keep_features else view._replace(features=view.features[:0]))
+                view = self._look_at_inputs(augmentation.view(batch, number).inputs)
+                parts.append(view if self.reads_features else view._replace(features=view.features[:0]))
         return View(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 

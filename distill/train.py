@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from distill.config import DistillConfig
 from distill.methods.base import Context, Exhibit
 from distill.recipe import Recipe, make_recipe
+from pipeline.augmentation import Augmentation
 from pipeline.data import Splits
 from pipeline.device import FP32, Compute
 from pipeline.teacher import frozen
@@ -58,7 +59,9 @@ def distill(
         teacher_view=recipe.look_at_teacher,
         decode=splits.coder.decode if splits.coder is not None else None,
     )
-    recipe.prepare(context, cache=caches_teacher(recipe, splits))
+    views = config.training.views
+    augmentation = Augmentation(splits.augment, views=views, images=len(splits.train), seed=seed)
+    recipe.prepare(context, augmentation if caches_teacher(recipe, splits, views) else None)
     if start is not None:
         recipe.deployable(student).load_state_dict(start)  # which shares its tensors with student and head
     result = fit(
@@ -69,7 +72,7 @@ def distill(
         config.training,
         seed=seed,
         device=device,
-        augmentation=splits.augment,
+        augmentation=augmentation,
         observe=observe,
         save=save,
         resume=resume,
@@ -78,6 +81,8 @@ def distill(
     return Distilled(recipe.deployable(student), result, recipe.measures(), recipe.exhibits())
 
 
-def caches_teacher(recipe: Recipe, splits: Splits) -> bool:
-    """Whether each image meets the teacher unchanged, epoch after epoch."""
-    return not splits.augment.is_random and not recipe.varies_teacher
+def caches_teacher(recipe: Recipe, splits: Splits, views: int) -> bool:
+    """Whether the teacher stays as it is and meets what it has met; feature maps of several views are too large."""
+    if recipe.varies_teacher:
+        return False
+    return not splits.augment.is_random or (views > 0 and not recipe.reads_features)

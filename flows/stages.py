@@ -21,6 +21,7 @@ from flows.cache import kept_calibration
 from flows.heads import telling_of_heads, what_ships
 from flows.latency import keep_latency_model, latency_of
 from flows.stage import TOKENIZER, WEIGHTS, DataResult, Stage, drawn_from, fresh_student, saved, saver, trained_teacher
+from pipeline.augmentation import Augmentation
 from pipeline.checkpoint import weights_bytes
 from pipeline.cost import Cost, measure_cost
 from pipeline.data import Splits, draw_batch, load_splits
@@ -72,7 +73,7 @@ def train_teacher(stage: Stage) -> TeacherResult:
             config.training,
             seed=stage.seed("teacher"),
             device=device,
-            augmentation=splits.augment,
+            augmentation=Augmentation(splits.augment),
             observe=epoch_ticker(stage, config.training.epochs),
             save=saver(stage, "teacher"),
             resume=saved(stage, "teacher"),
@@ -155,7 +156,7 @@ def distill_student(stage: Stage, winner: Candidate, tuned: TuneResult) -> Disti
         methods=tuple(method.model_dump(mode="json") for method in config.methods),
         learning_rate=config.training.learning_rate,
         weight_decay=config.training.weight_decay,
-        teacher_cached=caches_teacher(make_recipe(config.methods), splits),
+        teacher_cached=caches_teacher(make_recipe(config.methods), splits, config.training.views),
         validation=fitted.best,
         cost=_cost_of_what_ships(distilled.student, winner.cost, splits.task),
         best_epoch=fitted.best_epoch,

@@ -42,6 +42,12 @@ class Batch(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # shadows tuple.index; [B] int64, position in the split
     altered: Tensor | None = None  # [B] bool: inputs that are no longer the split's own; None: none is
     weight: Tensor | None = None  # [B] of each example in the loss; None: 1 for all
+    view: int | None = 0  # of the split's images: 0 as they are, above 0 cropped alike whenever it comes; None: afresh
+
+    def first(self, count: int) -> "Batch":
+        """The first of its examples."""
+        altered, weight = (part if part is None else part[:count] for part in (self.altered, self.weight))
+        return Batch(self.inputs[:count], self.targets[:count], self.index[:count], altered, weight, self.view)
 
 
 @dataclass(frozen=True)
@@ -152,22 +158,6 @@ def draw_batch(split: ImageSplit, size: int, seed: int) -> Batch:
         raise DataError(f"a batch of {size} was asked for, but there are {len(split)} training examples")
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(derive_seed(seed, "batch")))
     return split.batch(order[:size])
-
-
-def augment(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Random crop after zero padding and random horizontal flip, drawn for each image. [B, C, H, W] to the same."""
-    count, _, height, width = images.shape
-    if config.pad:
-        padded = torch.nn.functional.pad(images, (config.pad,) * 4)
-        corners = torch.randint(0, 2 * config.pad + 1, (2, count, 1), generator=generator).to(images.device)
-        rows = corners[0] + torch.arange(height, device=images.device)
-        columns = corners[1] + torch.arange(width, device=images.device)
-        of_image = torch.arange(count, device=images.device)[:, None, None]
-        images = padded[of_image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    if config.flip:
-        flipped = (torch.rand(count, generator=generator) < 0.5).to(images.device)
-        images = torch.where(flipped[:, None, None, None], images.flip(3), images)
-    return images
 
 
 def _load(config: DatasetConfig, seed: int) -> tuple[RawData, dict[str, np.ndarray]]:

@@ -90,6 +90,11 @@ class Compute:
 FP32 = Compute()
 
 
+def full_precision(device: torch.device) -> torch.autocast:
+    """Without mixed precision within: where half of it would lose what matters, or is no hurry."""
+    return torch.autocast(device.type, enabled=False)
+
+
 class _Spread(nn.Module):
     """A classifier whose features are computed on several GPUs; pooling, logits and losses see the whole batch.
 

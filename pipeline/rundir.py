@@ -101,20 +101,27 @@ class RunDir:
         return read_run_manifest(self.root)
 
     def config(self, kind: type[Result]) -> Result:
-        """The configuration that the run was created with.
+        """The configuration that the run was created with; settings that are newer than it have their defaults.
 
         Raises:
-            RunDirError: it was edited since, or another version of edgestill wrote it.
+            RunDirError: it was edited since, or the run is held to go on and another version of edgestill wrote it.
         """
         try:
-            config = kind.model_validate(yaml.safe_load((self.root / "config.yaml").read_text(encoding="utf-8")))
+            written = yaml.safe_load((self.root / "config.yaml").read_text(encoding="utf-8"))
+            config = kind.model_validate(written)
         except (OSError, yaml.YAMLError, ValidationError) as error:
             first = str(error).splitlines()[0]
             raise RunDirError(f"{self.root}/config.yaml cannot be read ({first}); start a new run") from error
-        if digest(config) != self.manifest.config_digest:
+        started_with = self.manifest.config_digest
+        if started_with not in (digest(written), digest(config)):
             raise RunDirError(
                 f"{self.root}/config.yaml is not the configuration that this run was started with; "
                 "put it back, or start a new run with `edgestill run`"
+            )
+        if self._lock is not None and digest(config) != started_with:
+            raise RunDirError(
+                f"another version of edgestill, with other settings, started {self.root}: it can be looked at, but not "
+                "go on; start a new run with `edgestill run`"
             )
         return config
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.data import Batch, ImageSplit, augment
-from pipeline.datasets.base import AugmentConfig
+from pipeline.augmentation import Augmentation
+from pipeline.data import Batch, ImageSplit
 from pipeline.device import FP32, Compute
 from pipeline.errors import TrainingError
 from pipeline.frozen import Frozen, derive_seed
@@ -92,7 +92,7 @@ def fit(
     *,
     seed: int,
     device: torch.device,
-    augmentation: AugmentConfig | None = None,
+    augmentation: Augmentation | None = None,
     observe: Callable[[EpochRecord], None] = lambda _: None,
     save: Callable[[dict[str, Any]], None] = lambda _: None,
     resume: dict[str, Any] | None = None,
@@ -180,7 +180,7 @@ def _train_epoch(
     steps: int,
     epoch: int,
     seed: int,
-    augmentation: AugmentConfig | None,
+    augmentation: Augmentation | None,
 ) -> dict[str, float]:
     """One pass over the training images; the mean of each loss term."""
     step.network.train()
@@ -192,8 +192,8 @@ def _train_epoch(
         _set_learning_rate(step.optimizer, config, (epoch * steps + number + 1) / steps)
         chosen = order[number * config.batch_size : (number + 1) * config.batch_size]
         batch = train.batch(chosen.to(train.images.device))
-        if augmentation is not None and augmentation.is_random:
-            batch = batch._replace(inputs=augment(batch.inputs, augmentation, generator))
+        if augmentation is not None:
+            batch = augmentation(batch, epoch, generator)
         for name, value in step(batch, generator).items():
             totals[name] = totals.get(name, torch.zeros((), device=value.device)) + value.detach()
     means = {name: float(total) / steps for name, total in totals.items()}

@@ -118,7 +118,7 @@ class Evaluator:
         self.missing: dict[str, tuple[str, ...]] = {}  # parts that a scorer has to do without in this space
         self.wholes: list[tuple[Scorer, Evaluator]] = []
         for whole in (SCORERS[name] for name in scorers if SCORERS[name].parts):
-            shown = Batch(*(part[: whole.images] for part in batch[:3]))
+            shown = batch if whole.images is None else batch.first(whole.images)
             parts = [name for name in whole.parts if teacher is not None or not SCORERS[name].needs_teacher]
             over = functools.partial(Evaluator, space, task, shown, parts, teacher=teacher, seed=seed, trained=trained)
             over = functools.partial(over, comparable=True, guard=True, costs=self.cost)

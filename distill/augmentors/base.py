@@ -34,11 +34,6 @@ class Augmentor(nn.Module, ABC):
         """What phi stands for, in units that a person knows."""
 
 
-def full_precision(device: torch.device) -> torch.autocast:
-    """Without mixed precision within: half of it would round a shift to whole pixels and lose phi's small gradients."""
-    return torch.autocast(device.type, enabled=False)
-
-
 def with_augmented(batch: Batch, augmented: Tensor, weight: float) -> Batch:
     """The batch and, behind it, other versions of its inputs, such that the loss is D(clean) + weight * D(augmented).
 
@@ -53,4 +48,5 @@ def with_augmented(batch: Batch, augmented: Tensor, weight: float) -> Batch:
         index=torch.cat([batch.index, batch.index[:count]]),
         altered=torch.arange(total, device=batch.index.device) >= clean,
         weight=torch.cat([of_whole * (total / clean), of_whole[:count] * (weight * total / count)]),
+        view=batch.view,
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distill.augmentors.affine import Affine, Padding
 from distill.augmentors.ascent import CommonAdam
-from distill.augmentors.base import Augmentor, full_precision, with_augmented
+from distill.augmentors.base import Augmentor, with_augmented
 from distill.augmentors.mix import Mix
 from distill.augmentors.policies import Hysteresis, Lagrangian, Penalty, Policy, PolicyName
 from distill.augmentors.vae import agreement, trained_vae_augmentor
@@ -21,6 +21,7 @@ from distill.methods.hard_sheet import sheet
 from distill.methods.random_affine import refuse_text
 from distill.tunable import tunable
 from pipeline.data import Batch, ImageSplit
+from pipeline.device import full_precision
 from pipeline.errors import ConfigError
 from pipeline.frozen import derive_seed
 from pipeline.network import evaluating
@@ -100,13 +101,13 @@ class Hard(Method):
         if learning % self.config.every == 0:
             for _ in range(self.config.turns):
                 self._turn(batch, generator)
-        with torch.no_grad(), full_precision(self._context.device):
+        with torch.no_grad(), full_precision(self._context.device):  # half of it rounds a shift to whole pixels
             augmented = self._augmentor(batch.inputs, self._noise(len(batch.targets), generator))
         return with_augmented(batch, augmented, self.config.augmented_weight)
 
     def _turn(self, batch: Batch, generator: torch.Generator) -> None:
         """One step of phi; student and teacher are as they were, batch statistics included."""
-        few = Batch(*(part[: self.config.images] for part in batch[:3]))
+        few = batch.first(self.config.images)
         context, student = self._context, self._context.deployable()
         with evaluating(context.student, student), full_precision(context.device):
             images = self._augmentor(few.inputs, self._noise(len(few.targets), generator))

@@ -7,10 +7,11 @@ import torch
 from pydantic import Field
 
 from distill.augmentors.affine import AXES, Padding, uniform, warp
-from distill.augmentors.base import full_precision, with_augmented
+from distill.augmentors.base import with_augmented
 from distill.methods.base import Method, MethodConfig, Slot
 from distill.tunable import tunable
 from pipeline.data import Batch, ImageSplit
+from pipeline.device import full_precision
 from pipeline.errors import ConfigError
 from pipeline.task import Task
 

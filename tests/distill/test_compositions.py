@@ -11,6 +11,7 @@ from distill.recipe import make_recipe, slot_conflicts
 from distill.train import distill
 from distill.tunable import tuning_ranges
 from distill.tune import search_ranges, with_hyperparameters
+from pipeline.augmentation import Augmentation
 from pipeline.device import Compute
 from pipeline.network import look
 from pipeline.teacher import frozen
@@ -65,7 +66,7 @@ def test_augmented_images_have_subclass_targets_of_their_own(make_task, make_spl
     teacher, student = frozen(make_network(1, (8, 12, 16))), make_network(2)
     recipe = make_recipe(config(("random_affine", "lelp")).methods)
     context = make_context(recipe, splits, teacher, student)
-    recipe.prepare(context, cache=True)
+    recipe.prepare(context, Augmentation())
     batch = recipe.prepare_batch(splits.train.batch(torch.arange(8)), torch.Generator().manual_seed(0))
     assert batch.altered is not None
     lelp = next(method for method in recipe.methods if method.name == "lelp")

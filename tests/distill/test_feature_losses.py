@@ -29,7 +29,7 @@ def prepared(make_task, make_splits, make_network, make_context):
         teacher, student = frozen(make_network(1, widths)), make_network(2).eval()
         recipe = make_recipe([config])
         context = make_context(recipe, splits, teacher, student)
-        recipe.prepare(context, cache=False)
+        recipe.prepare(context)
         batch = splits.train.batch(torch.arange(7))
         return recipe.methods[0], look(teacher, batch.inputs), look(student, batch.inputs), batch
 

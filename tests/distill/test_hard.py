@@ -19,6 +19,7 @@ from distill.methods.kd import KDConfig
 from distill.methods.random_affine import RandomAffineConfig
 from distill.recipe import make_recipe
 from distill.train import distill
+from pipeline.augmentation import Augmentation
 from pipeline.checkpoint import state_bytes
 from pipeline.data import UNLABELLED, ImageSplit, Splits
 from pipeline.datasets.base import AugmentConfig
@@ -48,7 +49,7 @@ def prepared(make_task, make_splits, make_network, make_context):
         context = make_context(
             recipe, splits, teacher, student, deployable=lambda: deployable or recipe.deployable(student)
         )
-        recipe.prepare(context, cache=cache)
+        recipe.prepare(context, Augmentation() if cache else None)
         return recipe, student.train(), teacher, splits
 
     return make

@@ -20,6 +20,7 @@ from distill.methods.kd import KDConfig
 from distill.methods.kd_aif import KDAIF, KDAIFConfig
 from distill.recipe import Recipe, make_recipe
 from distill.train import caches_teacher, distill
+from pipeline.augmentation import Augmentation
 from pipeline.checkpoint import state_bytes
 from pipeline.data import UNLABELLED, ImageSplit, load_splits, load_test
 from pipeline.datasets import DigitsConfig
@@ -48,7 +49,7 @@ def prepared(splits, make_network, make_context):
         recipe, student = Recipe([method]), make_network(2)
         teacher = frozen(teacher or make_network(1, (8, 12, 16)))
         context = make_context(recipe, splits, teacher, student)
-        recipe.prepare(context, cache=caches_teacher(recipe, splits))
+        recipe.prepare(context, Augmentation() if caches_teacher(recipe, splits, 0) else None)
         return method, recipe, student.train(), context
 
     return make
@@ -243,7 +244,7 @@ def test_each_mechanism_trains_whom_it_says_and_never_the_given_teacher(splits, 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_the_teachers_outputs_are_kept_unless_it_changes_while_the_student_learns(prepared, splits, mechanism):
     method, recipe, student, context = prepared(mechanism=mechanism, teacher_epochs=1, warmup_epochs=1)
-    assert caches_teacher(recipe, splits) == (mechanism != "simultaneous")
+    assert caches_teacher(recipe, splits, 0) == (mechanism != "simultaneous")
     batch = splits.train.batch(torch.arange(8))
     before = method.teacher(batch.inputs).logits
     given = context.teacher(batch.inputs)

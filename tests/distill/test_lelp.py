@@ -22,6 +22,7 @@ from distill.subclass_head import FoldedHead, fold, with_classifier
 from distill.subclasses import ClassMoments, class_embeddings, haar_rotation, null_space_projector
 from distill.train import distill
 from export.to_onnx import to_onnx
+from pipeline.augmentation import Augmentation
 from pipeline.cost import measure_cost
 from pipeline.data import UNLABELLED, ImageSplit
 from pipeline.errors import ConfigError
@@ -45,7 +46,7 @@ def prepared(make_task, make_splits, make_network, make_context):
         train = ImageSplit(given, splits.train.targets if targets is None else targets)
         recipe = make_recipe([LELPConfig(**settings), *others])
         context = make_context(recipe, splits, teacher, student, train=train, seed=seed)
-        recipe.prepare(context, cache=False)
+        recipe.prepare(context)
         return recipe.methods[0], recipe, teacher, student, train.batch(torch.arange(30))
 
     return make
@@ -299,7 +300,7 @@ def test_other_methods_weigh_and_alter_and_altered_inputs_get_a_target_of_their_
     for cache in (True, False):
         recipe = Recipe([Negative(None), LELP(), Halves(None)])
         context = make_context(recipe, splits, teacher, student)
-        recipe.prepare(context, cache=cache)
+        recipe.prepare(context, Augmentation() if cache else None)
         batch = recipe.prepare_batch(splits.train.batch(torch.arange(12)), torch.Generator())
         terms.append({name: term.item() for name, term in recipe.loss(student, batch).items()})
     assert terms[0] == pytest.approx(terms[1], rel=1e-4)
@@ -427,7 +428,7 @@ def test_a_class_without_variance_is_refused(prepared, make_network, make_task, 
     teacher, train = frozen(make_network(1, (8, 12, 16))), ImageSplit(images, splits.train.targets)
     context = make_context(recipe, splits, teacher, student, train=train)
     with pytest.raises(ConfigError, match="class 1 vary in 0 directions"):
-        recipe.prepare(context, cache=False)
+        recipe.prepare(context)
 
 
 def test_examples_without_a_label_belong_to_the_class_that_the_teacher_says(make_network, train):

@@ -51,7 +51,7 @@ def prepared(task, make_splits, make_network, make_context):
         frozen(teacher).requires_grad_(teacher_trainable)
         recipe = make_recipe([METHODS[name].Config()])
         context = make_context(recipe, splits, teacher, student)
-        recipe.prepare(context, cache=False)
+        recipe.prepare(context)
         batch = recipe.prepare_batch(splits.train.batch(torch.arange(24)), torch.Generator().manual_seed(0))
         return recipe, teacher, student, batch
 

@@ -14,10 +14,12 @@ from distill.methods.base import SLOTS
 from distill.methods.kd import KDConfig
 from distill.recipe import Recipe, make_recipe, slot_conflicts
 from distill.train import caches_teacher, distill
+from pipeline.augmentation import Augmentation
 from pipeline.blocks import CifarResNet
 from pipeline.data import UNLABELLED, Batch, load_splits
 from pipeline.datasets import DigitsConfig
 from pipeline.datasets.base import AugmentConfig
+from pipeline.device import Compute
 from pipeline.errors import ConfigError
 from pipeline.network import initialise
 from pipeline.teacher import frozen
@@ -35,7 +37,7 @@ def prepared(make_task, make_splits, make_network, make_context):
         teacher, student = frozen(make_network(1, (8, 12, 16))), make_network(2)
         recipe = make_recipe(methods) if isinstance(methods[0], MethodConfig) else Recipe(methods)
         context = make_context(recipe, splits, teacher, student)
-        recipe.prepare(context, cache=cache)
+        recipe.prepare(context, Augmentation() if cache else None)
         return recipe, student, splits.train.batch(torch.arange(4, 20)), teacher
 
     return make
@@ -192,12 +194,22 @@ def test_cached_teacher_outputs_equal_fresh_ones(prepared):
             assert one[name].item() == pytest.approx(other[name].item(), rel=1e-6)
 
 
-@pytest.mark.parametrize(("augment", "looks"), [(None, 1), (AugmentConfig(pad=1), 4), (AugmentConfig(flip=True), 4)])
-def test_the_teacher_looks_once_at_each_image_unless_images_vary(make_network, make_task, make_splits, augment, looks):
+@pytest.mark.parametrize(
+    ("augment", "views", "looks"),
+    [
+        (None, 0, 1),
+        (None, 3, 1),
+        (AugmentConfig(pad=1), 0, 4),
+        (AugmentConfig(flip=True), 0, 4),
+        (AugmentConfig(pad=1, flip=True), 1, 1),
+        (AugmentConfig(pad=1, flip=True), 3, 3),
+    ],
+)
+def test_the_teacher_looks_once_at_each_view_of_an_image(make_network, make_task, make_splits, augment, views, looks):
     splits = make_splits(make_task(), augment, train=64)
     teacher = Counting(make_network(1))
-    config = DistillConfig(training=StudentTrainingConfig(epochs=4, batch_size=16))
-    assert caches_teacher(make_recipe(config.methods), splits) == (looks == 1)
+    config = DistillConfig(training=StudentTrainingConfig(epochs=4, batch_size=16, views=views))
+    assert caches_teacher(make_recipe(config.methods), splits, views) == (looks < 4)
     distill(make_network(2), teacher, splits, config, seed=0, device=CPU)
     assert teacher.shown == 64 * looks
 
@@ -210,7 +222,7 @@ def test_only_methods_that_change_the_teacher_forbid_the_cache(monkeypatch, make
         method = second_method("other", slot)
     monkeypatch.setitem(METHODS, "other", method)
     recipe = Recipe([method(None)])
-    assert caches_teacher(recipe, make_splits(make_task())) == (slot != "teacher")
+    assert caches_teacher(recipe, make_splits(make_task()), 0) == (slot != "teacher")
 
 
 def test_a_method_of_the_data_slot_changes_what_student_and_teacher_see(monkeypatch, prepared):
@@ -260,10 +272,41 @@ def test_distilling_with_and_without_the_cache_ends_with_the_same_student(
     config = DistillConfig(training=StudentTrainingConfig(epochs=3, batch_size=16))
     runs = []
     for cached in (True, False):
-        monkeypatch.setattr("distill.train.caches_teacher", lambda recipe, splits, cached=cached: cached)
+        monkeypatch.setattr("distill.train.caches_teacher", lambda *_, cached=cached: cached)
         result = distill(make_network(2), make_network(1), splits, config, seed=0, device=CPU).fitted
         runs.append([record.loss for record in result.curve])
     assert runs[0] == pytest.approx(runs[1], rel=1e-3)
+
+
+def test_a_teacher_that_is_asked_once_a_view_teaches_what_one_does_that_is_always_asked(
+    monkeypatch, make_network, make_task, make_splits
+):
+    splits = make_splits(make_task(), AugmentConfig(pad=1, flip=True))
+    training = StudentTrainingConfig(epochs=5, batch_size=16, views=2)
+    config = DistillConfig(methods=["kd", {"name": "random_affine"}], training=training)
+    losses = []
+    for cached in (True, False):
+        monkeypatch.setattr("distill.train.caches_teacher", lambda *_, cached=cached: cached)
+        result = distill(make_network(2), make_network(1), splits, config, seed=0, device=CPU).fitted
+        losses.append([record.loss for record in result.curve])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_what_is_kept_of_the_teacher_is_of_full_precision(prepared):
+    recipe, _, batch, teacher = prepared([KDConfig()], cache=True)
+    with Compute("bf16").autocast(CPU):
+        kept = recipe.look_at_teacher(batch)
+    torch.testing.assert_close(kept.logits, teacher(batch.inputs), rtol=1e-5, atol=1e-6)
+
+
+def test_feature_maps_of_several_views_are_not_kept(make_network, make_task, make_splits):
+    splits = make_splits(make_task(), AugmentConfig(flip=True), train=64)
+    config = DistillConfig(methods=["kd", "diswot_plus"], training=StudentTrainingConfig(epochs=4, views=2))
+    assert not caches_teacher(make_recipe(config.methods), splits, 2)
+    assert caches_teacher(make_recipe(config.methods), make_splits(make_task()), 2)
+    teacher = Counting(make_network(1))
+    distill(make_network(2), teacher, splits, config, seed=0, device=CPU)
+    assert teacher.shown >= 64 * 4
 
 
 def test_the_teacher_is_used_in_evaluation_mode_and_does_not_change(make_network, make_task, make_splits):

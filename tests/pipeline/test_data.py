@@ -1,4 +1,4 @@
-"""Splits, augmentation, and who may open the test split."""
+"""Splits, and who may open the test split."""
 
 import ast
 import hashlib
@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data import ImageSplit, augment, draw_batch, load_splits, load_test, load_whole_train
+from pipeline.data import ImageSplit, draw_batch, load_splits, load_test, load_whole_train
 from pipeline.datasets import DATASETS, CifarConfig, DigitsConfig, NpzConfig, TextConfig
-from pipeline.datasets.base import AugmentConfig
 from pipeline.errors import DataError
 
 PARTS = ("train", "reference", "validation")
@@ -260,53 +259,3 @@ def test_a_drawn_batch_has_no_image_twice_and_repeats_for_a_seed(make_split, mak
 
 
 # Augmentation
-
-
-def crops(image: np.ndarray, pad: int) -> list[np.ndarray]:
-    """Every crop of the zero-padded image, by hand."""
-    _, height, width = image.shape
-    padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)))
-    return [padded[:, y : y + height, x : x + width] for y in range(2 * pad + 1) for x in range(2 * pad + 1)]
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_each_augmented_image_is_one_of_its_own_crops_and_all_of_them_come(flip):
-    images = torch.rand(3, 2, 5, 7)
-    config = AugmentConfig(pad=2, flip=flip)
-    generator = torch.Generator().manual_seed(0)
-    possible = []
-    for image in images.numpy():
-        made = crops(image, 2)
-        possible.append(made + [crop[:, :, ::-1] for crop in made] if flip else made)
-    met = [set() for _ in images]
-    for _ in range(400):
-        for i, found in enumerate(augment(images, config, generator).numpy()):
-            (match,) = [k for k, crop in enumerate(possible[i]) if np.array_equal(crop, found)]
-            met[i].add(match)
-    assert all(len(seen) == len(possible[0]) for seen in met)
-
-
-def test_about_half_of_the_images_are_flipped_each_by_itself():
-    images = torch.rand(1000, 1, 2, 3)
-    found = augment(images, AugmentConfig(flip=True), torch.Generator().manual_seed(0))
-    flipped = (found == images.flip(3)).flatten(1).all(1)
-    kept = (found == images).flatten(1).all(1)
-    assert (flipped ^ kept).all()
-    assert 430 < int(flipped.sum()) < 570  # 500, standard deviation 16
-
-
-def test_augmentation_repeats_for_a_generators_seed_and_leaves_its_input():
-    images = torch.rand(8, 3, 6, 6)
-    before = images.clone()
-    config = AugmentConfig(pad=1, flip=True)
-    one, other = (augment(images, config, torch.Generator().manual_seed(7)) for _ in range(2))
-    assert torch.equal(one, other)
-    assert torch.equal(images, before)
-
-
-def test_no_augmentation_is_not_random():
-    assert not AugmentConfig().is_random
-    assert AugmentConfig(pad=1).is_random
-    assert AugmentConfig(flip=True).is_random
-    images = torch.rand(2, 1, 3, 3)
-    assert torch.equal(augment(images, AugmentConfig(), torch.Generator()), images)

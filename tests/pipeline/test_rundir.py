@@ -199,6 +199,20 @@ def test_an_edited_configuration_is_noticed(run):
         run.config(Config)
 
 
+class Newer(Config):
+    views: int = 0
+
+
+def test_a_run_of_an_older_version_can_be_looked_at_but_does_not_go_on(run):
+    with pytest.raises(RunDirError, match="another version of edgestill"):
+        run.config(Newer)
+    run.close()
+    assert RunDir.view(run.root).config(Newer).model_dump() == {**Config().model_dump(), "views": 0}
+    (run.root / "config.yaml").write_text("learning_rate: 0.2\nviews: 0\n", encoding="utf-8")
+    with pytest.raises(RunDirError, match="is not the configuration that this run was started with"):
+        RunDir.view(run.root).config(Newer)
+
+
 def test_a_folder_is_there_whole_or_not_at_all(run):
     def half(folder):
         (folder / "model.onnx").write_bytes(b"half")

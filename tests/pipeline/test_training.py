@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pipeline.augmentation import Augmentation
 from pipeline.checkpoint import state_bytes
 from pipeline.datasets.base import AugmentConfig
 from pipeline.errors import TrainingError
@@ -75,10 +76,10 @@ def curve(result):
     return [record.model_dump(exclude={"seconds"}) for record in result.curve]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_going_on_from_any_epoch_gives_the_bits_of_an_undisturbed_run(train, optimizer):
+@pytest.mark.parametrize(("optimizer", "views"), [("sgd", 0), ("adamw", 0), ("sgd", 4)])
+def test_going_on_from_any_epoch_gives_the_bits_of_an_undisturbed_run(train, optimizer, views):
     config = TrainingConfig(epochs=6, batch_size=16, learning_rate=0.01, optimizer=optimizer, warmup_epochs=1.5)
-    augmentation = AugmentConfig(pad=1, flip=True)
+    augmentation = Augmentation(AugmentConfig(pad=1, flip=True), views=views, images=70)
     saved = []
     expected, undisturbed = train(
         config, augmentation=augmentation, save=lambda state: saved.append(state_bytes(state))

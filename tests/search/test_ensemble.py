@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data import Batch
 from pipeline.errors import CandidateError, FailedError
 from pipeline.frozen import derive_seed
 from pipeline.network import initialise
@@ -40,7 +39,7 @@ def teacher_of(task, width=16):
 
 
 def first(batch, count):
-    return Batch(*(part[:count] for part in batch[:3]))
+    return batch.first(count)
 
 
 def test_the_ensemble_is_the_weighted_sum_of_its_clipped_standardised_parts(space, task, batch):
