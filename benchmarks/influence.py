@@ -7,8 +7,8 @@ flips, by reference loss; then test accuracy of plain KD and of KD-AIF, each at 
 among them, and three temperatures, of which validation takes the best; and at those of KD-AIF with its weights
 shuffled, of the oracle (flips dropped from the start) and of a filter that drops as many examples as are flipped, those
 of the largest loss at the same moments (it is told the noise rate; KD-AIF is not). All weigh both terms under the
-teacher that memorised the flips, and the cross-entropy alone elsewhere. `clean` has no
-flips. Every training is kept in FOLDER/influence.jsonl as it ends, and is not repeated.
+teacher that memorised the flips, and the cross-entropy alone elsewhere. `clean` has no flips. Every training is kept
+in FOLDER/influence.jsonl as it ends, and is not repeated.
 """
 
 import argparse

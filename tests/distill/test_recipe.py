@@ -1,6 +1,7 @@
 """The equation against a hand computation, its slots, and what of the teacher is cached."""
 
 import copy
+import io
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from distill.recipe import Recipe, make_recipe, slot_conflicts
 from distill.train import caches_teacher, distill
 from pipeline.augmentation import Augmentation
 from pipeline.blocks import CifarResNet
+from pipeline.checkpoint import state_bytes
 from pipeline.data import UNLABELLED, Batch, load_splits
 from pipeline.datasets import DigitsConfig
 from pipeline.datasets.base import AugmentConfig
@@ -290,6 +292,22 @@ def test_a_teacher_that_is_asked_once_a_view_teaches_what_one_does_that_is_alway
         result = distill(make_network(2), make_network(1), splits, config, seed=0, device=CPU).fitted
         losses.append([record.loss for record in result.curve])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_views_go_on_from_a_saved_state_bit_for_bit(make_network, make_task, make_splits, epoch):
+    splits = make_splits(make_task(), AugmentConfig(pad=1, flip=True))
+    config = DistillConfig(training=StudentTrainingConfig(epochs=5, batch_size=16, views=2))
+    saved = []
+
+    def run(seed, **options):
+        given = make_network(seed), make_network(1), splits, config
+        return distill(*given, seed=0, device=CPU, compute=Compute("bf16"), **options)
+
+    expected = run(2, save=lambda state: saved.append(state_bytes(state)))
+    found = run(77, resume=torch.load(io.BytesIO(saved[epoch]), weights_only=True))
+    assert all(torch.equal(v, found.student.state_dict()[k]) for k, v in expected.student.state_dict().items())
+    assert [r.terms for r in found.fitted.curve] == [r.terms for r in expected.fitted.curve]
 
 
 def test_what_is_kept_of_the_teacher_is_of_full_precision(prepared):
