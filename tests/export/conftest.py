@@ -247,3 +247,11 @@ def image_student(make_task, tmp_path_factory):
     path.write_bytes(to_onnx(network, task.input_shape, 20))
     source = Source(onnx=path, network=network, task=task, calibration=calibration_examples(splits.reference, 64))
     return SimpleNamespace(task=task, splits=splits, network=network, path=path, source=source)
+
+
+@pytest.fixture
+def canary(tmp_path):
+    """What code in a hostile file would leave behind; the test fails if it does."""
+    path = tmp_path / "canary"
+    yield path
+    assert not path.exists(), "code in a hostile file was run"

@@ -1,6 +1,5 @@
 """TensorRT's side of things: its logic against a double of the released names, and a real engine where there is one."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -9,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorrt_api as api
+import tensorrt_double as double
 import torch
 
 from export.config import ExportConfig, ProfileConfig, TensorRTConfig
@@ -27,16 +28,6 @@ from pipeline.errors import ExportError
 from pipeline.metrics import Metrics
 from pipeline.timing import TimingConfig, time_interleaved
 
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-api, double = load("tensorrt_api"), load("tensorrt_double")
 OLD, NEW = sorted(double.RELEASES)
 GPU = Gpu(name="Some GPU", compute_capability="8.6", driver="580.65", tensorrt=OLD)
 
