@@ -1,6 +1,6 @@
 """What pruning to a share of the parameters costs after equal fine-tuning, by criterion, beside two controls.
 
-    python benchmarks/prune.py RUN [RUN …] [--keep 0.5 --methods l1 fpgm taylor --fine-tune 60 --views 0]
+    python benchmarks/prune.py RUN [RUN …] [--keep 0.5 --methods l1 fpgm taylor --fine-tune 60 --rounds 1]
 
 RUN is a finished run of `edgestill run`, whose distilled student is pruned; several of one configuration and different
 seeds make the spread. Each criterion prunes the same student, and all are fine-tuned with the run's recipe for the same
@@ -91,6 +91,19 @@ class Bench:
         print(f"  {name}: {seconds:.0f} s, {self.accuracy(done.student):.2%} on test", flush=True)
         return done.student
 
+    def pruned(self, student: nn.Module, config: PruneConfig, learning_rate_factor: float) -> nn.Module:
+        """After the last round, before its fine-tuning."""
+        whole = sum(parameter.numel() for parameter in student.parameters())
+        batches, seed = scoring_batches(self.stage, self.splits, config), self.stage.seed("prune", "speed-up")
+        short = fine_tuning(self.recipe, config.round_epochs, learning_rate_factor)
+        for number, share in enumerate(config.shares, 1):
+            found = prune(student, cast(Classifier, student).get_classifier(), config, batches, seed, share * whole)
+            student = narrow(copy.deepcopy(student), found.widths)
+            student.load_state_dict(found.state)
+            if number < config.rounds:
+                student = self.trained(f"{config.method}_round{number}of{config.rounds}", student, short)
+        return student
+
     def accuracy(self, network: nn.Module) -> float:
         return evaluate(copy.deepcopy(network).to(self.stage.device), self.test, self.stage.device).accuracy
 
@@ -128,14 +141,12 @@ def _rows(bench: Bench, arguments: argparse.Namespace) -> dict[str, tuple[int, i
     before = bench.accuracy(student)
     rows = {}
     for method in arguments.methods:
-        wanted = PruneConfig(method=method, keep=arguments.keep)
-        classifier = cast(Classifier, student).get_classifier()
-        examples = scoring_batches(bench.stage, bench.splits, wanted)
-        found = prune(student, classifier, wanted, examples, bench.stage.seed("prune", "speed-up"))
-        pruned = narrow(copy.deepcopy(student), found.widths)
-        pruned.load_state_dict(found.state)
+        wanted = PruneConfig(
+            method=method, keep=arguments.keep, rounds=arguments.rounds, round_epochs=arguments.round_epochs
+        )
+        pruned = bench.pruned(student, wanted, arguments.learning_rate_factor)
         one_shot = bench.accuracy(pruned)
-        tuned = bench.trained(method, pruned, short)
+        tuned = bench.trained(f"{method}{arguments.rounds}", pruned, short)
         rows[method] = (*bench.cost(tuned), before, one_shot, bench.accuracy(tuned))
         if arguments.from_scratch:
             fresh = narrow(bench.fresh(), widths_of(tuned))
@@ -173,6 +184,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--learning-rate-factor", type=float, default=RunConfig.model_fields["prune"].default.learning_rate_factor
     )
+    parser.add_argument("--rounds", type=int, default=1, help="of pruning, with fine-tuning in between")
+    parser.add_argument("--round-epochs", type=int, default=4, help="of the fine-tuning in between")
     parser.add_argument("--views", type=int, default=0, help="crops of each image that take turns; 0 draws afresh")
     parser.add_argument("--from-scratch", action="store_true", help="also train the pruned shapes afresh")
     parser.add_argument("--folder", type=Path, default=Path("prune_runs"), help="keeps what was trained")

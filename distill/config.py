@@ -1,10 +1,11 @@
 """What distillation and its tuning can be told."""
 
+import math
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, model_validator
 
 from distill.methods import METHODS
 from distill.methods.kd import KDConfig
@@ -76,17 +77,36 @@ class QatConfig(Frozen):
     )
 
 
+LARGEST_KEEP = 0.95
+
+
 class PruneConfig(Frozen):
     """Channels that the distilled student can do without; then fine-tuning with the same recipe."""
 
     method: Literal["none", "taylor", "l1", "fpgm"] = Field("none", description="none leaves the student as it is")
-    keep: float = Field(0.5, ge=0.05, le=0.95, description="share of the parameters that stays")
+    keep: float = Field(0.5, ge=0.05, le=LARGEST_KEEP, description="share of the parameters that stays")
     score_images: int = Field(1024, ge=2, le=1_000_000, description="of the reference split, for taylor's gradients")
     epochs: int = Field(30, ge=1, le=100_000, description="of fine-tuning")
     learning_rate_factor: float = Field(
         0.2, gt=0, le=10, description="of distillation's learning rate, at the beginning of fine-tuning"
     )
+    rounds: int = Field(
+        1, ge=1, le=100, description="in which channels go, each the same share of what is left, fine-tuned in between"
+    )
+    round_epochs: int = Field(4, ge=1, le=100_000, description="of the fine-tuning between two rounds")
+
+    @model_validator(mode="after")
+    def _takes_enough_each_round(self) -> Self:
+        if self.keep ** (1 / self.rounds) > LARGEST_KEEP:
+            most = math.floor(math.log(self.keep) / math.log(LARGEST_KEEP) + 1e-9)
+            raise ValueError(f"{self.rounds} rounds to {self.keep:g} take less than 5 % each; at most {most} do")
+        return self
 
     @property
     def enabled(self) -> bool:
         return self.method != "none"
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of the parameters, that are to be left after each round."""
+        return tuple(self.keep ** (number / self.rounds) for number in range(1, self.rounds + 1))

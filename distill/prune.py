@@ -3,7 +3,7 @@
 The criteria: `l1`, the L1 norm of a filter (Li et al. 2017, arXiv:1608.08710); `fpgm`, its distance to the others of
 its layer (He et al. 2019, arXiv:1811.00250); `taylor`, the squared product of weight and gradient (Molchanov et al.
 2019, arXiv:1906.10771, equation 8). `l1` and `fpgm` take the same share of channels from every layer, `taylor` ranks
-the channels of all layers together. NNI's pruners score the channels once; its ModelSpeedup makes the smaller network
+the channels of all layers together. NNI's pruners score the channels; its ModelSpeedup makes the smaller network
 for each share that is tried until the parameters come out as wanted.
 
 What may go: first the channels that no residual sum joins, as in the paper of `l1` (section 3.3); where those are not
@@ -51,13 +51,19 @@ class Pruned(NamedTuple):
 
 
 def prune(
-    network: nn.Module, classifier: nn.Module, config: PruneConfig, batches: Iterable[Batch], seed: int
+    network: nn.Module,
+    classifier: nn.Module,
+    config: PruneConfig,
+    batches: Iterable[Batch],
+    seed: int,
+    params: float | None = None,
 ) -> Pruned:
-    """Find the narrower network whose parameters are nearest to `config.keep` of the given one's, which stays as it is.
+    """Find the narrower network whose number of parameters is nearest to the wanted; the given one stays as it is.
 
     Args:
         classifier: from the network's embedding to class logits; its own, or a method's head. It is not pruned.
         batches: labelled examples; `taylor` takes the gradient of the cross-entropy on them, in evaluation mode.
+        params: wanted, the classifier's counted in. None: `config.keep` of the network's.
 
     Raises:
         PruningError: it is not a network of feature maps, cannot be traced, or not made that small.
@@ -70,7 +76,7 @@ def prune(
     def size(candidate: nn.Module) -> int:
         return _count(candidate) + fixed
 
-    wanted, met = config.keep * size(original), []
+    wanted, met = config.keep * size(original) if params is None else params, []
     with nni_compat.contexts(), torch.random.fork_rng(devices=[]):
         for sums, layers in enumerate(_prunable(original, example)):
             torch.manual_seed(seed)

@@ -49,6 +49,7 @@ class PruneResult(Frozen):
     refused: str | None  # why the student is as it was; None: it was pruned
     before: Metrics
     cost_before: Cost
+    rounds: int = 1  # in which channels went, with fine-tuning in between
     widths: dict[str, tuple[int, int]] = {}  # channels in and out of each layer that changed
     channels_removed: float | None = None  # share asked of every layer; of all layers together for taylor
     sums_pruned: bool = False  # whether channels of residual sums went too

@@ -26,8 +26,6 @@ from pipeline.metrics import evaluate
 from pipeline.network import Classifier
 from pipeline.task import Task
 
-# What a kill during fine-tuning leaves for the next process: which channels are left, and the weights before it.
-_CUT, _CUT_WEIGHTS = ".cut.json", ".cut.safetensors"
 _BATCH = 64  # of the examples whose gradients taylor squares
 
 
@@ -38,17 +36,16 @@ def prune_student(stage: Stage, distilled: DistillResult, tuned: TuneResult) -> 
     about = {
         "method": config.method,
         "keep": config.keep,
+        "rounds": config.rounds,
         "before": evaluate(shipped.to(stage.device), splits.validation, stage.device),
         "cost_before": distilled.cost,
     }
+    recipe = with_hyperparameters(stage.config.distill, tuned.best)
     try:
-        cut, start = _cut(stage, config, splits, student, shipped)
+        narrowed, start, taken = _rounds(stage, recipe, splits, student, shipped)
     except PruningError as error:
         return PruneResult(**about, refused=str(error))
-    narrowed = narrow(student.cpu(), cut["widths"])
-    recipe = fine_tuning(
-        with_hyperparameters(stage.config.distill, tuned.best), config.epochs, config.learning_rate_factor
-    )
+    recipe = fine_tuning(recipe, config.epochs, config.learning_rate_factor)
     before = make_recipe(recipe.methods).deployable(copy.deepcopy(narrowed))
     before.load_state_dict(start)
     pruned = evaluate(before.to(stage.device), splits.validation, stage.device)
@@ -57,7 +54,7 @@ def prune_student(stage: Stage, distilled: DistillResult, tuned: TuneResult) -> 
     stage.run.write("prune", "curve.csv", curve_csv(result.fitted.curve))
     return PruneResult(
         **about,
-        **cut,
+        **taken,
         refused=None,
         cost=_cost(result.student, splits.task),
         pruned=pruned,
@@ -69,6 +66,28 @@ def prune_student(stage: Stage, distilled: DistillResult, tuned: TuneResult) -> 
     )
 
 
+def _rounds(
+    stage: Stage, recipe: DistillConfig, splits: Splits, student: nn.Module, shipped: nn.Module
+) -> tuple[nn.Module, dict[str, Tensor], dict[str, Any]]:
+    """The narrowed student, the weights of what would ship before the last fine-tuning, and what went in all rounds.
+
+    A kill leaves each round's cut and the state of the training behind it, from which the next process goes on.
+    """
+    config, whole = stage.config.prune, sum(parameter.numel() for parameter in shipped.parameters())
+    widths: dict[str, tuple[int, int]] = {}
+    start: dict[str, Tensor] = {}
+    stays, sums = 1.0, False
+    for number, share in enumerate(config.shares, 1):
+        cut, start = _cut(stage, number, splits, student, shipped, share * whole)
+        student = narrow(student.cpu(), cut["widths"])
+        widths |= cut["widths"]
+        stays, sums = stays * (1 - cut["channels_removed"]), sums or cut["sums_pruned"]
+        if number < config.rounds:
+            short = fine_tuning(recipe, config.round_epochs, config.learning_rate_factor)
+            shipped = taught(stage, "prune", student, splits, short, start, f".round{number}.pt").student
+    return student, start, {"widths": widths, "channels_removed": 1 - stays, "sums_pruned": sums}
+
+
 def fine_tuning(config: DistillConfig, epochs: int, learning_rate_factor: float) -> DistillConfig:
     """The distillation's own recipe, for so many epochs and from another learning rate."""
     rate = config.training.learning_rate * learning_rate_factor
@@ -77,21 +96,22 @@ def fine_tuning(config: DistillConfig, epochs: int, learning_rate_factor: float)
 
 
 def _cut(
-    stage: Stage, config: PruneConfig, splits: Splits, student: nn.Module, shipped: nn.Module
+    stage: Stage, number: int, splits: Splits, student: nn.Module, shipped: nn.Module, params: float
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Which channels are left, and the weights of what would ship before fine-tuning; once a run."""
-    record, weights = stage.run.path("prune", _CUT), stage.run.path("prune", _CUT_WEIGHTS)
-    if not record.exists():
-        stage.tick(0, config.epochs, f"{config.method}: choosing channels")
-        batches = scoring_batches(stage, splits, config)
-        found = prune(student, _classifier(shipped), config, batches, stage.seed("prune", "speed-up"))
+    """Which channels are left after a round, and the weights of what would ship before fine-tuning; once a run."""
+    config = stage.config.prune
+    record, weights = f".cut{number}.json", f".cut{number}.safetensors"
+    if not stage.run.path("prune", record).exists():
+        stage.tick(0, config.epochs, f"{config.method}: choosing channels, round {number} of {config.rounds}")
+        batches, seed = scoring_batches(stage, splits, config), stage.seed("prune", "speed-up")
+        found = prune(student, _classifier(shipped), config, batches, seed, params)
         narrowed = narrow(copy.deepcopy(student).cpu(), found.widths)
         narrowed.load_state_dict(found.state)
-        before = with_classifier_of(stage, narrowed, shipped)
-        stage.run.write("prune", _CUT_WEIGHTS, weights_bytes(before))
+        stage.run.write("prune", weights, weights_bytes(with_classifier_of(stage, narrowed, shipped)))
         about = {n: getattr(found, n) for n in ("widths", "channels_removed", "sums_pruned")}
-        stage.run.write("prune", _CUT, json.dumps(about))  # last: where it is, the weights are
-    return json.loads(record.read_text(encoding="utf-8")), read_weights(weights)
+        stage.run.write("prune", record, json.dumps(about))  # last: where it is, the weights are
+    path = stage.run.path("prune", weights)
+    return json.loads(stage.run.path("prune", record).read_text(encoding="utf-8")), read_weights(path)
 
 
 def scoring_batches(stage: Stage, splits: Splits, config: PruneConfig) -> list[Batch]:

@@ -94,10 +94,11 @@ def _(result: DistillResult) -> str:
 def _(result: PruneResult) -> str:
     if result.refused is not None or result.cost is None or result.pruned is None or result.tuned is None:
         return f"not pruned: {result.refused}; the distilled student ships"
+    rounds = f" in {result.rounds} rounds" if result.rounds > 1 else ""
     return (
-        f"{result.cost.params / result.cost_before.params:.1%} of the parameters by {result.method}; on validation "
-        f"{result.before.accuracy:.2%}, pruned {result.pruned.accuracy:.2%}, fine-tuned {result.tuned.accuracy:.2%} at "
-        f"epoch {result.best_epoch} of {len(result.curve)}"
+        f"{result.cost.params / result.cost_before.params:.1%} of the parameters by {result.method}{rounds}; on "
+        f"validation {result.before.accuracy:.2%}, pruned {result.pruned.accuracy:.2%}, fine-tuned "
+        f"{result.tuned.accuracy:.2%} at epoch {result.best_epoch} of {len(result.curve)}"
     )
 
 

@@ -24,7 +24,7 @@ from pipeline.teacher import load_teacher
 from search.spaces import make_space
 
 WEIGHTS, TOKENIZER = "weights.safetensors", "tokenizer.json"
-_CHECKPOINT = ".checkpoint.pt"  # hidden files are no part of a stage's result
+CHECKPOINT = ".checkpoint.pt"  # hidden files are no part of a stage's result
 
 
 class DataResult(Frozen):
@@ -129,7 +129,7 @@ def drawn_from(seed: int) -> Iterator[None]:
         yield
 
 
-def saver(stage: Stage, name: str, file: str = _CHECKPOINT) -> Callable[[dict[str, Any]], None]:
+def saver(stage: Stage, name: str, file: str = CHECKPOINT) -> Callable[[dict[str, Any]], None]:
     """Keeps a training's state after each epoch, for `saved` to find."""
 
     def save(state: dict[str, Any]) -> None:
@@ -138,7 +138,7 @@ def saver(stage: Stage, name: str, file: str = _CHECKPOINT) -> Callable[[dict[st
     return save
 
 
-def saved(stage: Stage, name: str, file: str = _CHECKPOINT) -> dict[str, Any] | None:
+def saved(stage: Stage, name: str, file: str = CHECKPOINT) -> dict[str, Any] | None:
     """The state that a training which was interrupted goes on from."""
     path = stage.run.path(name, file)
     return read_state(path) if path.exists() else None

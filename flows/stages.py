@@ -20,7 +20,18 @@ from distill.tune import tune, with_hyperparameters
 from flows.cache import kept_calibration
 from flows.heads import telling_of_heads, what_ships
 from flows.latency import keep_latency_model, latency_of
-from flows.stage import TOKENIZER, WEIGHTS, DataResult, Stage, drawn_from, fresh_student, saved, saver, trained_teacher
+from flows.stage import (
+    CHECKPOINT,
+    TOKENIZER,
+    WEIGHTS,
+    DataResult,
+    Stage,
+    drawn_from,
+    fresh_student,
+    saved,
+    saver,
+    trained_teacher,
+)
 from pipeline.augmentation import Augmentation
 from pipeline.checkpoint import weights_bytes
 from pipeline.cost import Cost, measure_cost
@@ -180,11 +191,13 @@ def taught(
     splits: Splits,
     config: DistillConfig,
     start: Mapping[str, Tensor] | None = None,
+    file: str = CHECKPOINT,
 ) -> Distilled:
     """The student after a training by the run's teacher, which goes on from what the stage `name` saved of it.
 
     Args:
         start: weights of what would ship, to begin from.
+        file: of the stage, in which the training's state is saved.
     """
     return distill(
         student,
@@ -194,8 +207,8 @@ def taught(
         seed=stage.seed(name),
         device=stage.device,
         observe=epoch_ticker(stage, config.training.epochs),
-        save=saver(stage, name),
-        resume=saved(stage, name),
+        save=saver(stage, name, file),
+        resume=saved(stage, name, file),
         compute=stage.compute,
         start=start,
     )

@@ -31,7 +31,7 @@ def pruning(result: PruneResult | None) -> dict[str, Any] | None:
         f"{after.flops / before.flops:.1%} of the FLOPs",
         "change": accuracy_claim(result.before.accuracy, result.tuned.accuracy).words,
         "sums": result.sums_pruned,
-        "removed": f"{result.channels_removed or 0:.0%}",
+        "rounds": result.rounds,
         "learning_rate": f"{result.learning_rate:.3g}",
         "best_epoch": result.best_epoch,
         "epochs": len(result.curve),

@@ -96,6 +96,25 @@ def test_the_share_of_parameters_that_was_asked_for_is_left(method, network, pru
     assert not pruned[method].sums_pruned
 
 
+def test_rounds_take_equal_shares_of_what_is_left_and_end_at_what_was_asked_for() -> None:
+    shares = PruneConfig(method="l1", keep=0.4, rounds=3).shares
+    assert shares == pytest.approx((0.4 ** (1 / 3), 0.4 ** (2 / 3), 0.4))
+    assert PruneConfig(method="l1", keep=0.4).shares == (0.4,)
+
+
+@pytest.mark.parametrize(("keep", "most"), [(0.5, 13), (0.9, 2)])
+def test_rounds_that_take_next_to_nothing_are_refused(keep, most) -> None:
+    assert PruneConfig(method="l1", keep=keep, rounds=most).shares[0] <= 0.95
+    with pytest.raises(ValueError, match=f"{most + 1} rounds to {keep} take less than 5 % each; at most {most} do"):
+        PruneConfig(method="l1", keep=keep, rounds=most + 1)
+
+
+def test_a_number_of_parameters_can_be_asked_for(network, batches) -> None:
+    wanted = PruneConfig(method="l1", keep=0.9)
+    found = prune(network, network.linear, wanted, batches, seed=0, params=0.6 * params(network))
+    assert params(rebuilt(network, found)) / params(network) == pytest.approx(0.6, rel=TOLERANCE)
+
+
 @pytest.mark.parametrize("method", ["l1", "fpgm"])
 def test_the_channels_that_stay_are_the_best_of_their_layer_by_the_criterion(method, network, pruned, batches) -> None:
     for name, scores in importance(method, network, batches).items():

@@ -36,6 +36,8 @@ SETTINGS = (
     "distill.training.epochs=3",
     "prune.method=l1",
     "prune.epochs=3",
+    "prune.rounds=2",
+    "prune.round_epochs=2",
     "qat.mode=always",
     "qat.epochs=2",
     "export.formats=[fp32,int8]",
@@ -66,9 +68,12 @@ class _KilledIn(Silent):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory) -> Path:
-    """A run whose process ended in the third epoch of the pruned student's fine-tuning."""
+    """A run whose process ended between two rounds of pruning, and again in the third epoch of the last fine-tuning."""
     config = load_config(preset="digits", settings=SETTINGS)
     with new_run(config, tmp_path_factory.mktemp("runs")) as run, pytest.raises(_Killed):
+        run_chain(run, _KilledIn("prune", 2))
+    assert not (run.root / "prune" / ".cut2.json").exists()
+    with RunDir.open(run.root) as run, pytest.raises(_Killed):
         run_chain(run, _KilledIn("prune", 3))
     return run.root
 
@@ -110,6 +115,8 @@ def test_a_pruning_that_was_killed_goes_on_as_if_nothing_had_happened(finished, 
     accuracies = [[epoch.validation_accuracy for epoch in result.curve] for result in (found, expected)]
     assert accuracies[0] == accuracies[1]
     assert (found.widths, found.tuned, found.pruned) == (expected.widths, expected.tuned, expected.pruned)
+    assert found.rounds == 2
+    assert "% of the parameters by l1 in 2 rounds; on validation" in sentence(found)
     ours, theirs = (load_file(root / "prune" / "weights.safetensors") for root in (finished, folder))
     assert all((ours[name] == theirs[name]).all() for name in theirs)
     assert not list((finished / "prune").glob(".*")), "what the kill left was removed"
