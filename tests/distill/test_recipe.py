@@ -267,31 +267,22 @@ def test_examples_count_by_their_weight_and_without_a_label_in_the_divergence_al
         assert found[name].item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("augment", "views", "methods"),
+    [(None, 0, ["kd"]), (AugmentConfig(pad=1, flip=True), 2, ["kd", {"name": "random_affine"}])],
+    ids=["images as they are", "views, and copies beside them"],
+)
 def test_distilling_with_and_without_the_cache_ends_with_the_same_student(
-    monkeypatch, make_network, make_task, make_splits
+    monkeypatch, make_network, make_task, make_splits, augment, views, methods
 ):
-    splits = make_splits(make_task())
-    config = DistillConfig(training=StudentTrainingConfig(epochs=3, batch_size=16))
+    splits = make_splits(make_task(), augment)
+    config = DistillConfig(methods=methods, training=StudentTrainingConfig(epochs=5, batch_size=16, views=views))
     runs = []
     for cached in (True, False):
         monkeypatch.setattr("distill.train.caches_teacher", lambda *_, cached=cached: cached)
         result = distill(make_network(2), make_network(1), splits, config, seed=0, device=CPU).fitted
         runs.append([record.loss for record in result.curve])
     assert runs[0] == pytest.approx(runs[1], rel=1e-3)
-
-
-def test_a_teacher_that_is_asked_once_a_view_teaches_what_one_does_that_is_always_asked(
-    monkeypatch, make_network, make_task, make_splits
-):
-    splits = make_splits(make_task(), AugmentConfig(pad=1, flip=True))
-    training = StudentTrainingConfig(epochs=5, batch_size=16, views=2)
-    config = DistillConfig(methods=["kd", {"name": "random_affine"}], training=training)
-    losses = []
-    for cached in (True, False):
-        monkeypatch.setattr("distill.train.caches_teacher", lambda *_, cached=cached: cached)
-        result = distill(make_network(2), make_network(1), splits, config, seed=0, device=CPU).fitted
-        losses.append([record.loss for record in result.curve])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("epoch", [0, 2])
