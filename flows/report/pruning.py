@@ -23,7 +23,12 @@ def pruning(result: PruneResult | None) -> dict[str, Any] | None:
         "keep": f"{result.keep:.0%}",
         "rows": [
             ("distilled", f"{before.params:,}", f"{before.flops:,}", f"{result.before.accuracy:.2%}"),
-            ("pruned", f"{after.params:,}", f"{after.flops:,}", f"{result.pruned.accuracy:.2%}"),
+            (
+                "pruned" if result.rounds == 1 else "after the last round",
+                f"{after.params:,}",
+                f"{after.flops:,}",
+                f"{result.pruned.accuracy:.2%}",
+            ),
             ("fine-tuned", f"{after.params:,}", f"{after.flops:,}", f"{result.tuned.accuracy:.2%}"),
         ],
         "examples": f"{result.tuned.n:,}",
