@@ -19,10 +19,10 @@ from torch import nn
 
 from export.config import CalibrationConfig, ExportConfig
 from export.formats import FORMATS, Source
-from export.profile import ratio_of_medians
 from export.sessions import runtime_name
 from export.to_onnx import to_onnx
 from pipeline.blocks import CifarResNet
+from pipeline.latency_statistics import paired_ratio
 from pipeline.provenance import describe_machine
 from pipeline.task import Task
 from pipeline.timing import TimingConfig, time_interleaved
@@ -80,7 +80,7 @@ def rows(name: str, network: nn.Module, task: Task, arguments: argparse.Namespac
     timings = time_interleaved({kind: lambda run=run: run(single) for kind, run in runs.items()}, timing)
     expected, lines = runs["fp32"](examples).argmax(1), []
     for kind, run in runs.items():
-        ratio, (low, high) = ratio_of_medians(timings["fp32"].samples_ms, timings[kind].samples_ms, 0)
+        ratio, (low, high) = paired_ratio(timings["fp32"].samples_ms, timings[kind].samples_ms)
         same = (run(examples).argmax(1) == expected).mean()
         lines.append(
             f"{name:<17} {kind:<14} {sizes[kind]:>9,} {sizes['fp32'] / sizes[kind]:>12.2f} "

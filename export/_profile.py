@@ -56,7 +56,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--model", help="a model's name in bundle.json, or all; default: the bundle's own choice")
     parser.add_argument("--batch", type=_counts, default=(1,), metavar="1,8")
     parser.add_argument("--threads", type=_counts, default=(1,), metavar="1,2")
-    parser.add_argument("--duration", type=_positive, default=10.0, help="seconds of timed calls a model and row")
+    parser.add_argument("--duration", type=_positive, default=10.0, help="seconds of calls a model and row")
     parser.add_argument("--repeats", type=_count, default=3, help="fresh processes")
     parser.add_argument("--inputs", metavar="FILE.npy", help="real examples; default: random ones")
     parser.add_argument("--length", type=_count, help="of texts, in tokens; default: the longest that it takes")

@@ -15,7 +15,7 @@ from export.result import Absent, ConvertedModel, ConvertResult, ExportedModel, 
 from export.sessions import PROVIDER, SessionRun, runner, runtime_name
 from pipeline.data import ImageSplit
 from pipeline.errors import ExportError
-from pipeline.latency_statistics import ratio_of_medians
+from pipeline.latency_statistics import paired_ratio
 from pipeline.metrics import Metrics, metrics_of
 from pipeline.provenance import describe_machine
 from pipeline.timing import Timing, time_interleaved
@@ -30,7 +30,6 @@ def profile(
     config: ProfileConfig,
     export: ExportConfig,
     limits: Limits,
-    seed: int,
 ) -> tuple[ProfileResult, dict[str, Timing]]:
     """Time every file on real examples at batch 1 and say which ship; gives the result and the raw samples.
 
@@ -52,13 +51,13 @@ def profile(
         name: _exported(models.formats[name], timings[name], config, _parts(run, inputs, config))
         for name, run in runs.items()
     }
-    over_fp32 = {name: _ratio(timings["fp32"], timings[name], seed) for name in runs if name != "fp32"}
+    over_fp32 = {name: _ratio(timings["fp32"], timings[name]) for name in runs if name != "fp32"}
     verdicts = judge(formats, over_fp32, (*models.absent, *refused), export.gate, limits)
     default = choose_default(verdicts, formats, export.gate)
     result = ProfileResult(
         teacher=_exported(models.teacher, teacher, config),
         formats=formats,
-        speedups={name: _ratio(teacher, timings[name], seed) for name in runs},
+        speedups={name: _ratio(teacher, timings[name]) for name in runs},
         verdicts=verdicts,
         default=default,
         cpu=str(describe_machine()["cpu"]),
@@ -117,8 +116,8 @@ def _cycling(run: Callable[[T], object], inputs: Sequence[T]) -> Callable[[], ob
     return call
 
 
-def _ratio(slow: Timing, fast: Timing, seed: int) -> Ratio:
-    value, interval = ratio_of_medians(slow.samples_ms, fast.samples_ms, seed)
+def _ratio(slow: Timing, fast: Timing) -> Ratio:
+    value, interval = paired_ratio(slow.samples_ms, fast.samples_ms)
     return Ratio(value=value, interval=interval)
 
 

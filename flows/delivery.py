@@ -104,7 +104,6 @@ def profile_models(stage: Stage, converted: ConvertResult) -> ProfileResult:
         stage.config.profile,
         stage.config.export,
         _limits(stage),
-        stage.seed("profile"),
     )
     samples = {name: timing.samples_ms for name, timing in timings.items()}
     stage.run.write("profile", "samples_ms.json", json.dumps(samples))

@@ -76,32 +76,43 @@ def describe_samples(samples: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def ratio_of_medians(
-    slow: Sequence[float], fast: Sequence[float], seed: int, turn: int = 10
-) -> tuple[float, tuple[float, float]]:
-    """The ratio of typical times (the median turn's median) and its 95 % interval, by a bootstrap over paired turns.
+def paired_ratio(slow: Sequence[float], fast: Sequence[float], turn: int = 10) -> tuple[float, tuple[float, float]]:
+    """How many times as long one model's call takes as the other's, and the 95 % interval.
 
-    The interval holds what varied within this measurement, not between processes or days.
+    The two took turns, so each pair of turns gives a ratio of medians in which a slow moment of the machine cancels;
+    the ratio is the median of these, and the interval their order statistics, as in `bound_ranks`. It holds what varied
+    within this measurement, not between processes or days. Below six turns it is their range, which holds less.
     """
-    turns = min(len(slow), len(fast)) // turn
-    pairs = np.stack([np.asarray(s[: turns * turn]).reshape(turns, turn) for s in (slow, fast)])
-    medians = np.median(pairs, axis=2)  # a median a turn keeps the bootstrap honest about slow moments
-    rng, ratios = np.random.default_rng(seed), []
-    for _ in range(_RESAMPLES // _AT_ONCE):
-        drawn = rng.integers(0, turns, (_AT_ONCE, turns))
-        ratios.append(np.median(medians[0][drawn], axis=1) / np.median(medians[1][drawn], axis=1))
-    typical = np.median(medians, axis=1)
-    low, high = np.quantile(np.concatenate(ratios), [0.025, 0.975])
-    return float(typical[0] / typical[1]), (float(low), float(high))
+    compared = min(len(slow), len(fast)) // turn * turn
+    ratios = np.sort(_medians(slow[:compared], turn) / _medians(fast[:compared], turn))
+    low, high = bound_ranks(len(ratios), 50) or (1, len(ratios))
+    return float(np.median(ratios)), (float(ratios[low - 1]), float(ratios[high - 1]))
 
 
 def drift(samples: Sequence[float], seed: int = 0, turn: int = 10) -> tuple[float, tuple[float, float]] | None:
-    """By how much the last third is slower than the first, and the 95 % interval; None below three turns each."""
+    """By how much the last third's median turn is slower than the first's, and the 95 % interval, by a bootstrap.
+
+    None below three turns each.
+    """
     third = len(samples) // 3 // turn * turn
     if third < 3 * turn:
         return None
-    change, (low, high) = ratio_of_medians(samples[-third:], samples[:third], seed, turn)
-    return change - 1, (low - 1, high - 1)
+    rng = np.random.default_rng(seed)
+    first, last = _medians(samples[:third], turn), _medians(samples[-third:], turn)
+    low, high = np.quantile(_resampled_medians(last, rng) / _resampled_medians(first, rng), [0.025, 0.975])
+    return float(np.median(last) / np.median(first)) - 1, (float(low) - 1, float(high) - 1)
+
+
+def _medians(samples: Sequence[float], turn: int) -> np.ndarray:
+    medians: np.ndarray = np.median(np.asarray(samples).reshape(-1, turn), axis=1)
+    return medians
+
+
+def _resampled_medians(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The medians of resamples of a turn's figures: whole turns are drawn, for neighbouring calls are alike."""
+    n = len(values)
+    drawn = [np.median(values[rng.integers(0, n, (_AT_ONCE, n))], axis=1) for _ in range(_RESAMPLES // _AT_ONCE)]
+    return np.concatenate(drawn)
 
 
 def spread(values: Sequence[float]) -> float:

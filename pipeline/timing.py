@@ -18,7 +18,7 @@ __all__ = ["Timing", "TimingConfig", "samples_needed", "time_interleaved"]
 
 class TimingConfig(Frozen):
     warmup_s: float = Field(0.2, ge=0, le=60, description="seconds of untimed calls before the first sample")
-    duration_s: float = Field(2.0, gt=0, le=3600, description="seconds of timed calls of each model, about")
+    duration_s: float = Field(2.0, gt=0, le=3600, description="seconds of calls of each model, about")
     min_samples: int = Field(130, ge=1, description="timed calls at least; 130 supports a p95")
     max_samples: int = Field(20_000, ge=1, description="timed calls at most, about")
 

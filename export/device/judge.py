@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-BUSY_CORES, STOLEN, DRIFT, P50_SPREAD, P90_SPREAD, SLOWER_CLOCK = 0.2, 0.01, 0.02, 0.03, 0.08, 0.05
+BUSY_CORES, STOLEN, DRIFT, P50_SPREAD, P90_SPREAD, SLOWER_CLOCK, SLOWER_CORE = 0.2, 0.01, 0.02, 0.03, 0.08, 0.05, 0.1
 REPEATS = 3  # fresh processes, below which their spread says little
 
 
@@ -14,6 +14,7 @@ def warnings_of(profile: Mapping[str, Any]) -> list[str]:
         _busy(profile["loads"], profile["device"]["cores"]),
         _stolen(profile["loads"]),
         _clock(profile["loads"]),
+        _core(profile["loads"]),
         _drift(profile["results"]),
         *(_differing(profile["results"], name, most) for name, most in (("p50", P50_SPREAD), ("p90", P90_SPREAD))),
         _threads(profile),
@@ -54,6 +55,16 @@ def _clock(loads: Sequence[Mapping[str, Any]]) -> str:
         return ""
     fall = 1 - statistics.median(readings[-half:]) / statistics.median(readings[:half])
     return f"The clock fell by {fall:.0%} meanwhile: the device may be throttling." if fall > SLOWER_CLOCK else ""
+
+
+def _core(loads: Sequence[Mapping[str, Any]]) -> str:
+    slower = max(load["core_p90_ms"] for load in loads) / min(load["core_p10_ms"] for load in loads) - 1
+    if slower <= SLOWER_CORE:
+        return ""
+    return (
+        f"The core itself was {slower:.0%} slower for a tenth of a process or more, by a fixed sum beside the calls (a "
+        "neighbour on the core, which a virtual machine's host may have put there, or throttling): measure again."
+    )
 
 
 def _drift(results: Sequence[Mapping[str, Any]]) -> str:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from export.device.facts import describe_device
 from export.device.judge import warnings_of
 from export.device.worker import PROVIDER
-from pipeline.latency_statistics import describe_samples, drift, percentile, ratio_of_medians, spread
-from pipeline.stopwatch import TURN
+from pipeline.latency_statistics import describe_samples, drift, paired_ratio, percentile, spread
+from pipeline.stopwatch import RELOAD, RELOAD_NS, TURN
 
 SCHEMA = "edgestill.profile/1"
 _COLD_TIMEOUT_S, _TIMED_TIMEOUT_S = 120, 3600  # the second beside the timed calls themselves
@@ -25,7 +25,7 @@ _KIND = {True: "a file of examples", False: "random: uniform in [0, 1), bytes un
 class Settings(NamedTuple):
     batches: tuple[int, ...] = (1,)
     threads: tuple[int, ...] = (1,)
-    duration_s: float = 10.0  # timed calls of a model at a batch and a number of threads, all processes together
+    duration_s: float = 10.0  # calls of a model at a batch and a number of threads, all processes together
     repeats: int = 3  # fresh processes
     warmup_s: float = 0.2
     min_samples: int = 70  # in each process; 64 support a p90
@@ -95,7 +95,7 @@ def measure(
         "method": _method(settings),
         "models": {name: _describe(model, cold[name]) for name, model in models.items()},
         "results": results,
-        "comparisons": [] if against is None else [_compare(one, against, results, settings.seed) for one in others],
+        "comparisons": [] if against is None else [_compare(one, against, results) for one in others],
         "loads": [{"batch": key[0], "threads": key[1], **run["load"]} for key, found in runs.items() for run in found],
         "energy": next(iter(runs.values()))[0]["energy"],
     }
@@ -146,22 +146,20 @@ def _spread(values: list[Any]) -> float | None:
     return None if None in values or len(values) < 2 else spread(values)
 
 
-def _compare(
-    result: Mapping[str, Any], against: str, results: Sequence[Mapping[str, Any]], seed: int
-) -> dict[str, Any]:
+def _compare(result: Mapping[str, Any], against: str, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How many times as fast as the other a model is, at the same batch and threads."""
     same = ("batch", "threads")
     (other,) = (r for r in results if r["model"] == against and all(r[key] == result[key] for key in same))
     sides = [[process["samples_ms"] for process in of["processes"]] for of in (other, result)]
     slow, fast = (list(itertools.chain.from_iterable(side)) for side in sides)
-    ratio, interval = ratio_of_medians(slow, fast, seed, TURN)
+    ratio, interval = paired_ratio(slow, fast, TURN)
     return {
         "model": result["model"],
         "against": against,
         **{key: result[key] for key in same},
         "ratio": ratio,
         "interval": interval,
-        "process_ratios": [ratio_of_medians(a, b, seed, TURN)[0] for a, b in zip(*sides)],  # noqa: B905
+        "process_ratios": [paired_ratio(a, b, TURN)[0] for a, b in zip(*sides)],  # noqa: B905
     }
 
 
@@ -185,7 +183,8 @@ def _method(settings: Settings) -> dict[str, Any]:
         "clock": "time.perf_counter_ns",
         "turn": TURN,
         "timed": "one session.run, from numpy arrays of the model's dtype to numpy outputs; no decoding, no resizing",
-        "warm_up": f"untimed calls for {settings.warmup_s:g} s, and one before each turn of {TURN} timed calls",
+        "warm_up": f"untimed calls for {settings.warmup_s:g} s; where models take turns, each of {TURN} timed calls "
+        f"begins with {RELOAD} more, or {RELOAD_NS / 1e6:g} ms of them",
         "processes": "each started afresh, one at a time; models take turns within a process",
         "cold": "a fresh process that has run no model; the file may be in the system's cache",
         "percentiles": "of all processes' samples, where MLPerf LoadGen's early-stopping rule supports them at 99 %",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from export.device.facts import energy_counter, load_between, memory_bytes, read_load
+from export.device.facts import energy_counter, load_between, memory_bytes, read_load, time_core
 from pipeline.stopwatch import take_turns
 
 PROVIDER = "CPUExecutionProvider"
@@ -77,9 +77,12 @@ def cold_start(task: Mapping[str, Any]) -> dict[str, Any]:
 def timed(task: Mapping[str, Any]) -> dict[str, Any]:
     """The samples of all models, taking turns, and what else the machine did meanwhile."""
     calls = {name: make_call(path, task) for name, path in task["models"].items()}
+    core: list[float] = []
+    limits = {name: task[name] for name in ("warmup_s", "duration_s", "min_samples", "max_samples")}
     before = read_load()
-    samples = take_turns(calls, *(task[name] for name in ("warmup_s", "duration_s", "min_samples", "max_samples")))
+    samples = take_turns(calls, **limits, between=lambda: core.append(time_core()))
     load = load_between(before, read_load())
+    load |= {f"core_p{percent}_ms": float(np.percentile(core, percent)) for percent in (10, 50, 90)}
     rounded = {name: [round(value, 6) for value in values] for name, values in samples.items()}  # whole nanoseconds
     return {"samples_ms": rounded, "load": load, **measure_energy(calls, task["energy_s"])}
 

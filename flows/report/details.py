@@ -101,7 +101,7 @@ def latency(report: "ReportData") -> dict[str, Any]:
         if hidden
         else "",
         "facts": [
-            ("speed-up", f"{profiled.speedup:.3f} (ratio of medians), 95% interval {low:.3f} to {high:.3f}"),
+            ("speed-up", f"{profiled.speedup:.3f} (median of the turns' ratios), 95% interval {low:.3f} to {high:.3f}"),
             ("samples", " and ".join(f"{len(found):,} of the {name}'s file" for name, found in samples.items())),
             ("runtime", f"{used.runtime}, {used.provider}"),
             ("threads", str(used.threads)),

@@ -158,8 +158,14 @@ def _device(profile: ProfileDocument) -> list[tuple[str, str]]:
         ("waiting threads", "spin" if runtime.spinning else "sleep"),
         ("load average before", _figure(profile.loads[0].get("average_before"))),
         ("cores that others kept busy", f"{max(b or 0.0 for b in busy):.2f} at most" if busy else "not known"),
+        ("the core at its slowest", _slowest_core(profile)),
         ("energy", profile.energy),
     ]
+
+
+def _slowest_core(profile: ProfileDocument) -> str:
+    best, worst = ([v for load in profile.loads if (v := load.get(name))] for name in ("core_p10_ms", "core_p90_ms"))
+    return f"{min(best) / max(worst):.0%} of its best speed" if best and worst else "not known"
 
 
 def _figure(value: float | None) -> str:

@@ -132,7 +132,7 @@ def test_its_statistics_and_its_stopwatch_give_the_package_s_numbers(folder):
         assert script.describe_samples(one) == latency_statistics.describe_samples(one)
         assert {"n": n, **script.describe_samples(one)["percentiles"]} == Timing(samples_ms=tuple(one)).summary()
         assert script.drift(one) == latency_statistics.drift(one)
-        assert script.ratio_of_medians(one, two, 1) == latency_statistics.ratio_of_medians(one, two, 1)
+        assert script.paired_ratio(one, two) == latency_statistics.paired_ratio(one, two)
         assert script.spread(one) == latency_statistics.spread(one)
     found = []
     for module in (script, stopwatch):
@@ -207,7 +207,10 @@ def test_it_says_what_a_figure_must_be_quoted_with(measured, folder):
         "name": "images", "dtype": "float32", "shape": ("batch", 3, 6, 6),
     }  # fmt: skip
     assert measured.models["student"].size_bytes == (folder / "model.onnx").stat().st_size
-    assert measured.method["warm_up"] == "untimed calls for 0.01 s, and one before each turn of 10 timed calls"
+    assert measured.method["warm_up"] == (
+        "untimed calls for 0.01 s; where models take turns, each of 10 timed calls begins with 10 more, "
+        "or 20 ms of them"
+    )
     assert len(measured.loads) == 2 * 2
     cold = measured.models["student"].cold
     assert len(cold) == 2
@@ -406,6 +409,7 @@ def test_what_others_kept_busy_is_all_less_our_own(tmp_path):
 def quiet(**changes):
     """A profile with nothing to be wary of, but for what is changed."""
     load = {"others_busy_cores": 0.05, "stolen_share": 0.0, "mhz_before": 2000.0, "mhz_after": 1990.0}
+    load |= {"core_p10_ms": 0.037, "core_p50_ms": 0.038, "core_p90_ms": 0.040}
     process = {"drift": (0.01, (0.005, 0.02))}
     result = {
         "model": "student", "batch": 1, "threads": 1, "p50_spread": 0.02, "p90_spread": 0.05, "processes": [process],
@@ -425,6 +429,7 @@ def quiet(**changes):
         ({"loads__0__others_busy_cores": 0.9}, "Other processes kept up to 0.9 of 2 cores busy"),
         ({"loads__0__stolen_share": 0.04}, "took up to 4% of this virtual machine's time"),
         ({"loads__0__mhz_after": 1500.0}, "clock fell by 25%"),
+        ({"loads__0__core_p90_ms": 0.0555}, "core itself was 50% slower for a tenth of a process"),
         ({"results__0__processes__0__drift": (0.05, (0.04, 0.06))}, "student at batch 1, 1 thread became 5.0% slower"),
         ({"results__0__processes__0__drift": (-0.05, (-0.06, -0.04))}, "became 5.0% faster"),
         ({"results__0__p50_spread": 0.031}, "differ by 3.1% in the p50 of student at batch 1, 1 thread"),

@@ -48,9 +48,7 @@ def shipped(stage, student):
     converted = ConvertResult(teacher=fp32, student=fp32, others=others, absent=absent)
     timing = TimingConfig(warmup_s=0.01, duration_s=0.1, min_samples=200, max_samples=1000)
     images = student.splits.validation.images[:8].numpy()
-    result, _ = profile(
-        converted, stage.run.root, images, ProfileConfig(timing=timing), stage.config.export, Limits(), seed=0
-    )
+    result, _ = profile(converted, stage.run.root, images, ProfileConfig(timing=timing), stage.config.export, Limits())
     return converted, result
 
 

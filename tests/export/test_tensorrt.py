@@ -55,6 +55,7 @@ def make_source(small_space, make_task_for, make_split, tmp_path_factory):
     def make(name, side=8):
         space = small_space(name)
         task = make_task_for(space, side=side)
+        torch.manual_seed(0)
         student = space.build(list(space.all_architectures())[-1], task).eval()
         path = tmp_path_factory.mktemp(name) / "student.onnx"
         path.write_bytes(to_onnx(student, task.input_shape, 20, task.vocab_size))
@@ -363,7 +364,7 @@ def test_a_profile_holds_the_copies_apart_for_a_device_and_for_no_other(images, 
     others = {"tensorrt_fp16": fp32.model_copy(update=changes)}
     config = ProfileConfig(timing=TimingConfig(warmup_s=0, duration_s=0.01, min_samples=70, max_samples=70))
     converted = ConvertResult(teacher=fp32, student=fp32, others=others)
-    result, _ = profile(converted, tmp_path, images.calibration, config, ExportConfig(), Limits(), seed=0)
+    result, _ = profile(converted, tmp_path, images.calibration, config, ExportConfig(), Limits())
     parts = result.formats["tensorrt_fp16"].latency.parts
     assert set(parts) == {"copy_in", "execute", "copy_out"}
     assert all({"n", "p50_ms"} <= set(summary) for summary in parts.values())
