@@ -12,6 +12,7 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
 from flows.chain import new_run, run_configured
 from flows.config import RunConfig
@@ -23,7 +24,21 @@ from flows.verdicts import conditions, rank_cells, verdict
 from pipeline.rundir import RunDir
 
 
-@flow(name="compress", persist_result=False, description="A teacher and a budget in, a shipped student out.")
+def _flow_run_name() -> str:
+    """What a person knows the run by: the configuration's name, or the run directory that it goes on with."""
+    given = flow_run.parameters
+    if given.get("resume"):
+        return Path(given["resume"]).name
+    config = given.get("config")
+    return str(config.get("name", RunConfig().name) if isinstance(config, dict) else getattr(config, "name", "run"))
+
+
+@flow(
+    name="compress",
+    flow_run_name=_flow_run_name,
+    persist_result=False,
+    description="A teacher and a budget in, a shipped student out.",
+)
 def compress(
     config: RunConfig = RunConfig(),  # noqa: B008
     out: str = "runs",

@@ -117,6 +117,7 @@ def test_a_run_triggered_through_the_api_completes_and_leaves_its_bundle(
     finished = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
     state = wait_for(lambda: (s := httpx.get(run).json()["state"])["type"] in finished and s, 200, "end of the run")
     assert state["type"] == "COMPLETED", f"{state['message']}\n{(out / 'log').read_text()[-3000:]}"
+    assert httpx.get(run).json()["name"] == "tiny"
     (bundle,) = out.glob("*/bundle/bundle.json")
     tasks = httpx.post(f"{server}/task_runs/filter", json={"flow_runs": {"id": {"any_": [created.json()["id"]]}}})
     assert len(tasks.json()) == len(STAGES)
@@ -131,7 +132,8 @@ def test_run_is_a_flow_run_of_the_server_that_prefect_api_url_names(
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     runs = httpx.post(f"{server}/flow_runs/filter", json={"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}})
-    assert any(run["parameters"].get("resume") == str(finished_run) for run in runs.json())
+    (found,) = (run for run in runs.json() if run["parameters"].get("resume") == str(finished_run))
+    assert found["name"] == finished_run.name
 
 
 def test_ui_starts_no_second_server(server: str, edgestill) -> None:
