@@ -5,7 +5,7 @@
 Students have random weights, which do not matter to size and speed, and running statistics of noise; the calibration is
 `minmax` on 64 images of noise, so that agreement here says that a format computes the same function, not what it costs
 in accuracy. A call is one image (or one text of 24 tokens) on one thread; files take turns. Speed is over fp32's, with
-the 95 % interval of a bootstrap over paired turns.
+the 95 % interval over paired turns.
 """
 
 import argparse

@@ -5,7 +5,7 @@
 
 Size and accuracy are of the exported files, accuracy on the test images with its 95 % interval (Wilson). Latency is a
 single call at batch 1 on one thread, all files taking turns; `--duration` measures it again, that many seconds a file,
-and says so. Ratios are to the teacher's file, with the 95 % interval of a bootstrap over paired turns. Beside them, how
+and says so. Ratios are to the teacher's file, with the 95 % interval over paired turns. Beside them, how
 long the student was trained.
 """
 
