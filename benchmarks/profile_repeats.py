@@ -10,10 +10,10 @@ Without a model, a ResNet-20 for CIFAR-10 with random weights. One thread, batch
 - the median agrees within 2 % with that of a loop of the standard library's timeit: the median ratio of 5 pairs of
   fresh processes on a quiet core.
 
-Each process runs on the core that is the least disturbed as it starts. It was quiet there if a fixed sum, timed
-between the calls (`export.device.facts.time_core`), took at most 1.05 times its best of the whole benchmark for nine
-tenths of the time; another thread on the core makes it 1.3 to 1.4. The sum knows nothing of the model. A process
-whose core was not quiet is shown and made again, --most times at most.
+Each process runs on the core that is the least disturbed as it starts. It was quiet there if a fixed multiplication,
+timed between the calls (`export.device.facts.time_core`), took at most 1.05 times its best of the whole benchmark for
+nine tenths of the time; another thread on the core makes it 1.3 to 1.4. It knows nothing of the model. A process whose
+core was not quiet is shown and made again, --most times at most.
 
 Exit code 1 where a bar is missed, 3 where none is but the machine was not quiet often enough for all.
 """
@@ -85,7 +85,7 @@ def main() -> int:
 
 
 class Cores:
-    """The cores there are, and the best time of the sum on any of them."""
+    """The cores there are, and the best time of the multiplication on any of them."""
 
     def __init__(self) -> None:
         self.numbers, self.best = sorted(os.sched_getaffinity(0)), _now()
@@ -101,7 +101,7 @@ class Cores:
         kept = self._quiet(taken)
         shown = (", ".join(f"{p.p50_ms:.4f} at {p.core_p90_ms / self.best:.2f}" for p in each) for each in taken)
         marked = (text if each in kept else f"({text})" for text, each in zip(shown, taken, strict=True))
-        print(f"p50 in ms at the sum's p90 over its best, in brackets where not quiet: {'; '.join(marked)}")
+        print(f"p50 in ms at the core's p90 over its best, in brackets where not quiet: {'; '.join(marked)}")
         return kept
 
     def _choose(self) -> None:

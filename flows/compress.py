@@ -26,11 +26,8 @@ from pipeline.rundir import RunDir
 
 def _flow_run_name() -> str:
     """What a person knows the run by: the configuration's name, or the run directory that it goes on with."""
-    given = flow_run.parameters
-    if given.get("resume"):
-        return Path(given["resume"]).name
-    config = given.get("config")
-    return str(config.get("name", RunConfig().name) if isinstance(config, dict) else getattr(config, "name", "run"))
+    given = flow_run.parameters  # validated
+    return Path(given["resume"]).name if given["resume"] else str(given["config"].name)
 
 
 @flow(

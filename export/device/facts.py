@@ -70,10 +70,10 @@ def read_load(root: Path = _ROOT) -> Load:
 
 
 def time_core() -> float:
-    """The time in ms of a fixed sum that needs nothing but the core, some 40 us; the best of three.
+    """The time in ms of a fixed multiplication that needs nothing but the core, some 40 us; the best of three.
 
     It tells what no counter of a virtual machine shows: that another's thread shares the core (1.3 to 1.4 times as long
-    on an AMD EPYC), or that the clock fell. A loop of Python's would not do: it differs as much between processes.
+    on an AMD EPYC), or that the clock fell.
     """
     best = math.inf
     for _ in range(3):

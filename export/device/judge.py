@@ -62,8 +62,9 @@ def _core(loads: Sequence[Mapping[str, Any]]) -> str:
     if slower <= SLOWER_CORE:
         return ""
     return (
-        f"The core itself was {slower:.0%} slower for a tenth of a process or more, by a fixed sum beside the calls (a "
-        "neighbour on the core, which a virtual machine's host may have put there, or throttling): measure again."
+        f"The core itself was {slower:.0%} slower for a tenth of a process or more, by a fixed multiplication beside "
+        "the calls (a neighbour on the core, which a virtual machine's host may have put there, or throttling): "
+        "measure again."
     )
 
 
