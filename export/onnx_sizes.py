@@ -1,40 +1,18 @@
 """How large the tensors that an ONNX graph computes become, told before any of it is computed."""
 
 import math
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.child import ChildError, ChildRefused, answer
 from pipeline.errors import first_line
 
 MAX_ELEMENTS = 2**28  # of any tensor that the graph computes; 1 GiB in fp32
 MAX_RANK, MAX_SIDE = 16, 2**31
 _MEMORY, _SECONDS = 2**30, 60  # for following values, the memory beside what the model itself takes
 _REFUSED = "is refused by ONNX's own shape inference"
-_ANSWERED = 3  # of the process that follows values: it said what is wrong
-_FOLLOW = f"""
-import os, sys
-import onnx
-try:
-    import resource
-    with open("/proc/self/statm") as file:
-        taken = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (taken + int(sys.argv[1]),) * 2)
-except (ImportError, OSError, ValueError):  # not everywhere, or a tighter bound is there already
-    pass
-model = onnx.load_model_from_string(sys.stdin.buffer.read())
-try:
-    told = onnx.shape_inference.infer_shapes(model, strict_mode=bool(int(sys.argv[2])), data_prop=True)
-except MemoryError:
-    raise
-except Exception as error:
-    print(error, file=sys.stderr, flush=True)
-    os._exit({_ANSWERED})
-sys.stdout.buffer.write(told.SerializeToString())
-"""
 _NUMBERS = (1, 6, 7, 10)  # FLOAT, INT32, INT64, FLOAT16
 # What makes much of little: the size of its result must be known in every file.
 _GROWING = ("ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample")
@@ -106,16 +84,25 @@ def _followed(model: Any, strict: bool) -> Any:
     """
     import onnx
 
-    command = [sys.executable, "-c", _FOLLOW, str(_MEMORY + 4 * model.ByteSize()), str(int(strict))]
+    memory = _MEMORY + 4 * model.ByteSize()
+    asked = "export.onnx_sizes:inferred", model.SerializeToString(), str(int(strict))
     try:
-        done = subprocess.run(command, input=model.SerializeToString(), capture_output=True, timeout=_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise _NotTold(f"needs more than {_SECONDS} s for the sizes of its tensors to be told") from None
-    if done.returncode == _ANSWERED and done.stderr:
-        raise _NotTold(f"{_REFUSED}: {done.stderr.decode('utf-8', 'replace').splitlines()[0][:200]}")
-    if done.returncode:
-        raise _NotTold("needs more memory than it is given for the sizes of its tensors to be told")
-    return onnx.load_model_from_string(done.stdout).graph
+        told = answer(*asked, memory_bytes=memory, seconds=_SECONDS)
+    except ChildRefused as error:
+        raise _NotTold(f"{_REFUSED}: {str(error)[:200]}") from None
+    except ChildError as error:
+        raise _NotTold(f"{error}: the sizes of its tensors cannot be told") from None
+    return onnx.load_model_from_string(told).graph
+
+
+def inferred(model: bytes, strict: str) -> bytes:
+    """The model with the sizes that ONNX's inference, following values, finds; `_followed` calls it in a child."""
+    import onnx
+
+    loaded = onnx.load_model_from_string(model)
+    found = onnx.shape_inference.infer_shapes(loaded, strict_mode=bool(int(strict)), data_prop=True)
+    told: bytes = found.SerializeToString()
+    return told
 
 
 def _close(graph: Any, ends: Ends | None, batch: int) -> None:
