@@ -55,6 +55,7 @@ def answer(
     *arguments: str,
     memory_bytes: int = MEMORY_BYTES,
     seconds: float = SECONDS,
+    extra: Mapping[str, str] | None = None,
 ) -> bytes:
     """What a function says of foreign bytes, called in a child of bounded memory and time.
 
@@ -62,6 +63,7 @@ def answer(
         function: `module:name` of ours; called with the data and the arguments, it returns bytes.
         memory_bytes: of addresses, beside what the child has taken once its module is imported. No bound where the
             system has none (Windows, macOS).
+        extra: of the child's environment.
 
     Raises:
         ChildRefused: the function raised an error of its own.
@@ -70,7 +72,9 @@ def answer(
     command = interpreter("-c", _START, function, str(memory_bytes), str(math.ceil(seconds)), *arguments)
     single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     try:
-        done = subprocess.run(command, input=data, capture_output=True, timeout=seconds, env=environment(single))
+        done = subprocess.run(
+            command, input=data, capture_output=True, timeout=seconds, env=environment({**single, **(extra or {})})
+        )
     except subprocess.TimeoutExpired:
         raise ChildError(f"needs more than {seconds:g} s to be read") from None
     said = printable(done.stderr[-_MOST_SAID:].decode("utf-8", "replace").strip())

@@ -12,6 +12,10 @@ from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from pipeline import convolution
+
+convolution.guard()  # before any network computes
+
 Initialisation = Literal["gaussian", "kaiming"]
 
 
