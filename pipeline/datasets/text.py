@@ -7,9 +7,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.datasets.base import AugmentConfig, DatasetConfig, LabelledTexts, Labels, RawData
+from pipeline.datasets.base import AugmentConfig, DatasetConfig, LabelledTexts, RawData
 from pipeline.datasets.table import Format, read_columns
 from pipeline.errors import DataError
+from pipeline.task import Labels
 from pipeline.tokens import TokenizerConfig
 
 _MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null")
