@@ -3,6 +3,11 @@
 Exit codes: 0 done, 1 we failed, 2 the user's mistake, 130 interrupted. Errors are one sentence on stderr.
 """
 
+# ruff: noqa: E402
+from flows.safe_path import leave_out_the_current_folder
+
+leave_out_the_current_folder()  # before anything is imported that could lie in it
+
 import errno
 import sys
 from pathlib import Path

@@ -2,11 +2,12 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 from flows.config import RunConfig
-from flows.launch import require_prefect, require_server
+from flows.launch import in_prefects_folder, require_prefect, require_server
+from pipeline.child import environment, interpreter
 from pipeline.errors import UserError
 
 _QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
@@ -19,6 +20,12 @@ def serve_flow(config: RunConfig, out: Path, *, name: str, cron: str | None, lim
         UserError: no Prefect server is named or answers, or the cron string is none.
     """
     require_prefect()
+    parameters = {"config": config.model_dump(mode="json"), "out": str(out.resolve())}
+    with in_prefects_folder():
+        _serve(parameters, name, cron, limit)
+
+
+def _serve(parameters: dict[str, Any], name: str, cron: str | None, limit: int) -> None:
     from prefect.settings import PREFECT_API_URL
 
     url = PREFECT_API_URL.value()
@@ -29,10 +36,12 @@ def serve_flow(config: RunConfig, out: Path, *, name: str, cron: str | None, lim
         )
     require_server(url)
     _check_cron(cron)
+    from prefect.flows import EntrypointType
+
     from flows.compress import compress
 
-    parameters = {"config": config.model_dump(mode="json"), "out": str(out.resolve())}
-    compress.serve(name=name, cron=cron, parameters=parameters, limit=limit)
+    by_module = EntrypointType.MODULE_PATH  # by its file, the folder of our modules would come first on the path
+    compress.serve(name=name, cron=cron, parameters=parameters, limit=limit, entrypoint_type=by_module)
 
 
 def start_server(host: str, port: int) -> None:
@@ -49,9 +58,10 @@ def start_server(host: str, port: int) -> None:
         return
     print(f"starting a Prefect server; stop it with Ctrl-C\n{hint}", flush=True)
     # On a port other than 4200 the UI must be told where its API is.
-    environment = {**_QUIET, **os.environ, "PREFECT_SERVER_UI_API_URL": url}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
-    code = subprocess.call(command, env=environment)
+    settings = {**_QUIET, **os.environ, "PREFECT_SERVER_UI_API_URL": url}
+    command = interpreter("-m", "prefect", "server", "start", "--host", host, "--port", str(port))
+    with in_prefects_folder():
+        code = subprocess.call(command, env=environment(settings))
     if code not in (0, -2, 130):
         raise UserError(f"the Prefect server ended with code {code}; is port {port} taken? try another --port")
 

@@ -1,0 +1,157 @@
+"""Every command in a folder of modules that are called as those it imports, and what it then must not run."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hostile import rewritten
+from onnx import helper, numpy_helper
+
+from flows.safe_path import leave_out_the_current_folder
+
+BRIEF = {
+    "search__workers": "2", "teacher__training__epochs": "1", "distill__training__epochs": "1",
+    "tune__enabled": "false", "search__shortlist": "0", "export__formats": "[fp32]", "qat__mode": "never",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(planted, edgestill, tiny_arguments) -> Path:
+    """A run that was made in the folder, by two processes; its bundle lies there too, with what commands are given."""
+    done = edgestill("run", *tiny_arguments(**BRIEF), "--quiet", cwd=planted.folder)
+    assert done.returncode == 0, done.stderr
+    (bundle,) = planted.folder.glob("runs/*/bundle")
+    for path in bundle.iterdir():
+        (planted.folder / path.name).write_bytes(path.read_bytes())
+    x = np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8)
+    y = np.arange(24) % 3
+    np.savez(planted.folder / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    np.save(planted.folder / "image.npy", x[0])
+    (planted.folder / "architectures").write_text("1-1-1/8-8-16\n")
+    return bundle.parent
+
+
+COMMANDS = {
+    "init": "init mine.yaml",
+    "presets": "presets",
+    "runs": "runs",
+    "show": "show latest",
+    "resume": "resume latest --quiet",
+    "report": "report latest",
+    "verify": "verify latest",
+    "predict": "predict latest image.npy",
+    "profile": "profile model.onnx --duration 0.05 --repeats 1",
+    "keygen": "keygen ours",
+    "sign": "sign latest --key ours.pem",
+    "export": "bundle export latest --out b.zip",
+    "score": "score --space resnet --architectures architectures --data data.npz --out scores.csv --scorers nwot "
+    "--teacher resnet20 --batch-size 8",
+    "calibrate": "calibrate --space resnet --samples 8 --seconds 0.01 --input-shape 1x8x8 --out device.json",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_runs_nothing_of_the_current_folder(command, run, planted, edgestill) -> None:
+    done = edgestill(*COMMANDS[command].split(), cwd=planted.folder)
+    assert done.returncode == 0, done.stderr
+    assert planted.ran == []
+
+
+def following(data: bytes) -> bytes:
+    """The model with a zero added to its logits that is the mean of a vector as long as the batch has rows."""
+    model = onnx.load_model_from_string(data)
+    for node in model.graph.node:
+        node.output[:] = ["plain" if name == "logits" else name for name in node.output]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2]), "two"))
+    model.graph.node.extend(
+        [
+            helper.make_node("Shape", ["images"], ["rows"], start=0, end=1),
+            helper.make_node("Mul", ["rows", "two"], ["many"]),
+            helper.make_node("ConstantOfShape", ["many"], ["zeros"]),
+            helper.make_node("ReduceMean", ["zeros"], ["zero"], keepdims=0),
+            helper.make_node("Add", ["plain", "zero"], ["logits"]),
+        ]
+    )
+    return model.SerializeToString()
+
+
+def test_a_bundle_whose_sizes_are_followed_runs_none_of_the_modules_beside_it(
+    run, planted, edgestill, tmp_path
+) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    for path in (run / "bundle").iterdir():
+        if path.name != "manifest.sig":
+            (bundle / path.name).write_bytes(path.read_bytes())
+    model = following((bundle / "model.onnx").read_bytes())
+    card = json.loads((bundle / "bundle.json").read_text())
+    card["models"]["fp32"]["bytes"] = len(model)
+    rewritten(bundle, model__onnx=model, bundle__json=json.dumps(card).encode())
+    done = edgestill("verify", str(bundle), cwd=planted.folder)
+    assert done.returncode == 0, done.stdout
+    for path in planted.folder.glob("*.py"):
+        (bundle / path.name).write_bytes(path.read_bytes())
+    rewritten(bundle)
+    done = edgestill("verify", ".", cwd=bundle)
+    assert done.returncode == 1
+    assert "is no file of a bundle" in done.stdout
+    assert edgestill("predict", ".", str(planted.folder / "image.npy"), cwd=bundle).returncode == 2
+    assert planted.ran == []
+
+
+def test_settings_of_libraries_are_not_read_from_the_current_folder(run, planted, edgestill) -> None:
+    (planted.folder / "matplotlibrc").write_bytes(b"\xff axes.labelsize: 90\n")
+    before = (run / "report.html").read_bytes()
+    done = edgestill("report", "latest", cwd=planted.folder)
+    assert done.returncode == 0, done.stderr
+    assert (run / "report.html").read_bytes() == before
+    logging = "version: 1\nhandlers:\n  here:\n    (): onnx.Handler\nroot:\n  handlers: [here]\n"
+    (planted.folder / "logging.yml").write_text(logging)
+    (planted.folder / "prefect.toml").write_text('[logging]\nconfig_path = "logging.yml"\n')
+    (planted.folder / ".env").write_text("PREFECT_LOGGING_SETTINGS_PATH=logging.yml\n")
+    done = edgestill("serve", cwd=planted.folder)
+    assert "no Prefect server is named" in done.stderr
+    assert planted.ran == []
+
+
+def path_of_imports(monkeypatch: pytest.MonkeyPatch, entries: list[str], named: str) -> list[str]:
+    monkeypatch.setattr(sys, "path", [*entries])
+    monkeypatch.setenv("PYTHONPATH", named)
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
+    leave_out_the_current_folder()
+    return sys.path
+
+
+def test_the_current_folder_leaves_the_path_unless_it_is_named_in_full(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    here, other, site = str(tmp_path), "/other", "/site-packages"
+    assert path_of_imports(monkeypatch, [here, site], "") == [site]  # python -m
+    assert path_of_imports(monkeypatch, ["", ".", "lib", site], "") == [site]
+    # `site` makes the empty entry of PYTHONPATH absolute
+    assert path_of_imports(monkeypatch, ["/bin", other, here, site], os.pathsep.join([other, ""])) == [
+        "/bin", other, site
+    ]  # fmt: skip
+    assert os.environ["PYTHONPATH"] == other
+    assert path_of_imports(monkeypatch, ["/bin", here, site], here) == ["/bin", here, site]
+    assert path_of_imports(monkeypatch, [here, site, here], "") == [site, here]  # installed from here
+    assert os.environ["PYTHONSAFEPATH"] == "1"
+
+
+def test_a_library_that_starts_processes_gives_the_environment_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.child import inherited
+
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    monkeypatch.setenv("PYTHONPATH", "/other" + os.pathsep)
+    show: Callable[[], str] = lambda: subprocess.run(  # noqa: E731
+        [sys.executable, "-c", "import os; print(os.environ['PYTHONPATH'], os.environ.get('PYTHONSAFEPATH'))"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    with inherited():
+        assert show() == "/other 1\n"
+    assert show() == "/other: None\n"
