@@ -9,6 +9,7 @@ from flows.safe_path import leave_out_the_current_folder
 leave_out_the_current_folder()  # before anything is imported that could lie in it
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ import typer
 
 from flows.bundle_commands import register as register_bundle_commands
 from flows.profile_commands import register as register_profile_commands
+from pipeline.child import environment
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -276,6 +278,7 @@ def ui(
 
 def main() -> None:
     """The `edgestill` command."""
+    os.environ.update(environment())  # what libraries start imports nothing from the current folder either
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     sys.exit(_guarded(arguments, debug))

@@ -1,4 +1,4 @@
-"""Keeps the current folder off the path of imports, here and in every process that the command starts.
+"""Keeps the current folder off the path of imports; `pipeline/child.py` does so for the processes that are started.
 
 A file there that is called as a module (`onnx.py`, in a bundle that was downloaded) would run otherwise. `flows/cli.py`
 calls it before it imports anything else, so this module stands on nothing that is not loaded already.
@@ -11,18 +11,15 @@ _HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH
 
 
 def leave_out_the_current_folder() -> None:
-    """Take it out of `sys.path` and of what children inherit, unless PYTHONPATH names it in full or we lie in it."""
+    """Take it out of `sys.path`, unless PYTHONPATH names it in full or we lie in it."""
     try:
         here = os.getcwd()  # noqa: PTH109
     except OSError:  # it was removed
         here = ""
-    named = os.environ.get("PYTHONPATH") or None
-    entries = [] if named is None else named.split(os.pathsep)
+    named = os.environ.get("PYTHONPATH", "")
+    entries = named.split(os.pathsep) if named else []
     in_full = {entry for entry in entries if os.path.isabs(entry)} | {_HOME}  # noqa: PTH117
     relative = {os.path.abspath(entry) for entry in entries if here and entry not in in_full}  # noqa: PTH100
     if sys.path[:1] == [here] and here not in in_full:  # by `python -m`
         del sys.path[0]
     sys.path[:] = [entry for entry in sys.path if os.path.isabs(entry) and entry not in relative - in_full]  # noqa: PTH117
-    from pipeline.child import environment
-
-    os.environ.update(environment())

@@ -97,10 +97,13 @@ def edgestill(command_environment: dict[str, str]) -> Edgestill:
 
 @pytest.fixture(scope="session")
 def finished_run(
-    edgestill: Edgestill, tiny_arguments: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory
+    edgestill: Edgestill,
+    tiny_arguments: Callable[..., list[str]],
+    planted: Planted,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The folder of one tiny run that went through undisturbed."""
+    """The folder of one tiny run that went through undisturbed, started among planted modules."""
     out = tmp_path_factory.mktemp("runs")
-    done = edgestill("run", *tiny_arguments(), "--out", str(out), "--quiet")
+    done = edgestill("run", *tiny_arguments(), "--out", str(out), "--quiet", cwd=planted.folder)
     assert done.returncode == 0, done.stderr
     return next(out.glob("*/manifest.json")).parent
