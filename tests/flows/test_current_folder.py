@@ -1,5 +1,6 @@
 """Every command in a folder of modules that are called as those it imports, and what it then must not run."""
 
+import itertools
 import json
 import os
 import shutil
@@ -31,7 +32,8 @@ COMMANDS = (
     "bundle export latest --out b.zip",
     "score --space resnet --architectures architectures --data data.npz --out scores.csv --scorers nwot "
     "--teacher resnet20 --batch-size 8",
-    "calibrate --space resnet --samples 8 --seconds 0.01 --input-shape 1x8x8 --out device.json",
+    "calibrate --space resnet --from-csv latencies.csv --input-shape 1x8x8 --out device.json "
+    "--set blocks=[[1,2],[1,2],[1,2]] --set widths=[[4,6],[6],[8]]",
 )
 EACH = """
 from flows.cli import _guarded
@@ -50,6 +52,9 @@ def run(finished_run, planted) -> Path:
     np.savez(planted.folder / "data.npz", x_train=x, y_train=y, x_test=x, y_test=y)
     np.save(planted.folder / "image.npy", x[0])
     (planted.folder / "architectures").write_text("1-1-1/8-8-16\n")
+    depths = [*itertools.product("12", repeat=3)]
+    rows = [f"{'-'.join(d)}/{width}-6-8,{sum(map(int, d)) / width}" for d in depths for width in (4, 6)]
+    (planted.folder / "latencies.csv").write_text("\n".join(["architecture,latency_ms", *rows]) + "\n")
     return run
 
 
