@@ -11,6 +11,12 @@ from flows.outcome import Outcome
 from flows.rank_check import RankCheckResult
 from pipeline.errors import MissingDependencyError, UserError
 
+# Of the server that Prefect starts where there is none: it answers no page of a browser.
+_TEMPORARY = {
+    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",
+    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+}
+
 
 def uses_prefect(wanted: bool | None) -> bool:
     """What the person said; else whether PREFECT_API_URL is set. Prefect is not imported to find out.
@@ -73,6 +79,8 @@ def as_flow(config: RunConfig | None, out: Path, resume: Path | None = None) -> 
     Raises:
         UserError: a server is named and does not answer.
     """
+    for name, value in _TEMPORARY.items():
+        os.environ.setdefault(name, value)
     parameters = (config or RunConfig(), str(out.absolute()), str(resume.absolute()) if resume else None)
     with in_prefects_folder():
         from prefect.settings import PREFECT_API_URL

@@ -49,6 +49,13 @@ class TextConfig(DatasetConfig):
             raise ValueError(f"no folder or file at {path}")
         return path.absolute()
 
+    @field_validator("train", "validation", "test")
+    @classmethod
+    def _is_inside(cls, name: str | None) -> str | None:
+        if name is not None and (Path(name).is_absolute() or ".." in Path(name).parts):
+            raise ValueError(f"{name!r} leads out of data.path; name a file in that folder")
+        return name
+
     @field_validator("augment")
     @classmethod
     def _no_crops(cls, augment: AugmentConfig) -> AugmentConfig:

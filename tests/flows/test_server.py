@@ -115,6 +115,35 @@ def test_a_bad_parameter_is_refused(config: dict[str, Any], server: str, deploym
     assert answer.status_code in (409, 422), answer.text
 
 
+def test_pages_of_others_and_other_names_get_no_answer(server: str, deployment: dict[str, Any]) -> None:
+    create = f"{server}/deployments/{deployment['id']}/create_flow_run"
+    evil = {"Origin": "http://evil.example", "Content-Type": "text/plain"}
+    assert httpx.post(create, content=b"{}", headers=evil).status_code == 403
+    asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    preflight = httpx.options(create, headers=asked)
+    assert preflight.status_code == 403
+    assert "access-control-allow-origin" not in preflight.headers
+    assert httpx.get(f"{server}/health", headers={"Host": "evil.example"}).status_code == 403
+    own = httpx.get(f"{server}/health", headers={"Origin": server.removesuffix("/api")})
+    assert own.headers["access-control-allow-origin"] == server.removesuffix("/api")
+
+
+def test_a_run_that_names_files_elsewhere_fails_and_shows_nothing_of_them(
+    server: str, deployment: dict[str, Any], tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("root:x:0:0\n")
+    parameters = {"config": {"data": {"name": "text", "path": str(secret)}}, "out": str(tmp_path / "elsewhere")}
+    created = httpx.post(f"{server}/deployments/{deployment['id']}/create_flow_run", json={"parameters": parameters})
+    assert created.is_success, created.text
+    run = f"{server}/flow_runs/{created.json()['id']}"
+    state = wait_for(lambda: (s := httpx.get(run).json()["state"])["type"] in ("FAILED", "COMPLETED") and s, 200, "end")
+    assert "outside the folders of this deployment" in state["message"]
+    logs = httpx.post(f"{server}/logs/filter", json={"logs": {"flow_run_id": {"any_": [created.json()["id"]]}}})
+    assert "root:x" not in state["message"] + logs.text
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_run_triggered_through_the_api_completes_leaves_its_bundle_and_runs_nothing_of_the_folder(
     server: str, deployment: dict[str, Any], out: Path, planted: Any
 ) -> None:
