@@ -9,8 +9,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from export.card import model_card
+from export.formats import FORMATS
 from export.interface import Interface, describe_input, describe_output
-from export.manifest import MANIFEST, manifest_bytes
+from export.manifest import MANIFEST, SIGNATURE, manifest_bytes
 from export.probes import PROBES, make_probes
 from export.profile_script import profile_script
 from export.result import Parity
@@ -21,7 +22,9 @@ from pipeline.task import Task
 
 SCHEMA = "edgestill.bundle/2"
 BUNDLE, LABELS, CARD, RUN, TOKENIZER = "bundle.json", "labels.txt", "MODEL_CARD.md", "run.py", "tokenizer.json"
+PROFILE = "profile.py"
 _SCRIPTS = {"image": {RUN: "_run.py"}, "text": {RUN: "_run_text.py"}}  # name in the bundle -> file of this package
+_FORMER = ("run.py", "profile.py")  # what scripts are called in bundles that were made before
 
 __all__ = ["Bundle", "BundleModel", "TestMetrics", "describe_input", "describe_output", "write_bundle"]
 
@@ -134,7 +137,7 @@ def write_bundle(folder: Path, bundle: Bundle, models: Mapping[str, Path], token
         files[TOKENIZER] = tokenizer.encode()
     for name, source in _SCRIPTS[bundle.task.kind].items():
         files[name] = resources.files("export").joinpath(source).read_bytes()
-    files["profile.py"] = profile_script().encode()
+    files[PROFILE] = profile_script().encode()
     files[CARD] = model_card(bundle).encode()
     files[SBOM] = sbom_bytes(bundle.name, bundle.created, bundle.licences.model, {n: files[n] for n in models})
     text = json.dumps(bundle.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False)
@@ -145,6 +148,18 @@ def write_bundle(folder: Path, bundle: Bundle, models: Mapping[str, Path], token
     files[MANIFEST] = manifest_bytes(files)
     for name in files.keys() - models.keys():
         (folder / name).write_bytes(files[name])
+
+
+def model_stem(format: str) -> str:
+    """The name, without an ending, of the files of a format: `model` of fp32, `model.int8`."""
+    return "model" if format == "fp32" else f"model.{format}"
+
+
+def known_names() -> frozenset[str]:
+    """Every name that a bundle's file may have, of whatever task and in whatever formats."""
+    models = {model_stem(name) + suffix for name, kind in FORMATS.items() for suffix in (kind.suffix, *kind.beside)}
+    scripts = {PROFILE, *_FORMER, *(name for of_kind in _SCRIPTS.values() for name in of_kind)}
+    return frozenset({BUNDLE, LABELS, CARD, TOKENIZER, SBOM, PROBES, MANIFEST, SIGNATURE} | scripts | models)
 
 
 def labels_text(task: Task) -> bytes:

@@ -26,6 +26,8 @@ def inconsistencies(bundle: Bundle, files: Mapping[str, bytes]) -> Iterator[str]
 def _wrong_contents(bundle: Bundle, files: Mapping[str, bytes]) -> Iterator[str]:
     if files[LABELS] != labels_text(bundle.task):
         yield f"{LABELS} does not hold the labels that {BUNDLE} has"
+    if tuple(found.label for found in bundle.quality.classes) != bundle.task.labels:
+        yield f"{BUNDLE} has figures of other classes than its task's"
     for name, model in bundle.models.items():
         stem = Path(model.file).stem
         own = [file for file in files if Path(file).stem == stem and file.startswith("model")]

@@ -1,6 +1,5 @@
 """Measures model files in fresh processes of this machine, by the script that bundles hold."""
 
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from export.device.measure import MeasureError, Model, Settings, measure
 from export.profile_document import ProfileDocument
 from export.profile_script import profile_script
+from pipeline.child import interpreter
 from pipeline.errors import ExportError, printable
 
 __all__ = ["Model", "Settings", "profile_files"]
@@ -31,7 +31,7 @@ def profile_files(
     with tempfile.TemporaryDirectory(prefix="edgestill-") as folder:
         script = Path(folder) / "profile.py"
         script.write_text(profile_script(), encoding="utf-8")
-        worker = [sys.executable, str(script), "--worker"]
+        worker = interpreter(str(script), "--worker")
         try:
             found = measure(models, against, settings, worker, say, remeasure, architecture)
         except MeasureError as error:

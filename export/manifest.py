@@ -14,7 +14,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from export.strict_json import parse_json
 from pipeline.errors import BundleError
-from pipeline.frozen import Frozen
+from pipeline.frozen import Frozen, first_problem
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 MANIFEST_SCHEMA = "edgestill.manifest/1"
@@ -52,13 +52,6 @@ def read_manifest(data: bytes) -> Manifest:
     if _sealed({key: value for key, value in content.items() if key != "digest"}) != data:
         raise BundleError([f"{MANIFEST} was altered: it is not the text that its digest was made of"])
     return manifest
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing that a model's validation found, in a line."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(map(str, first["loc"]))[:120]
-    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 def _sealed(content: dict[str, Any]) -> bytes:

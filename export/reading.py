@@ -14,15 +14,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from export.bundle import BUNDLE, SCHEMA, Bundle, BundleModel
+from export.bundle import BUNDLE, SCHEMA, Bundle, BundleModel, known_names
 from export.consistency import inconsistencies
 from export.files import read_files
 from export.interface import ends_of
-from export.manifest import MANIFEST, SIGNATURE, Manifest, first_problem, read_manifest
+from export.manifest import MANIFEST, SIGNATURE, Manifest, read_manifest
 from export.onnx_gate import check_onnx, check_onnx_bytes
 from export.signing import Signed, check_signature
 from export.strict_json import parse_json
 from pipeline.errors import BundleError
+from pipeline.frozen import first_problem
 
 __all__ = ["OpenedBundle", "check_onnx", "check_onnx_bytes", "open_bundle"]
 
@@ -131,7 +132,9 @@ def altered(files: Mapping[str, bytes], manifest: Manifest) -> list[str]:
         elif hashlib.sha256(files[name]).hexdigest() != entry.sha256:
             problems.append(f"{name} was altered: its SHA-256 is not the manifest's")
     extra = sorted(files.keys() - manifest.files.keys() - {MANIFEST, SIGNATURE})
-    return problems + [f"{name} does not belong to it: the manifest does not list it" for name in extra]
+    problems += [f"{name} does not belong to it: the manifest does not list it" for name in extra]
+    strange = sorted((files.keys() & manifest.files.keys()) - known_names())
+    return problems + [f"{name} is no file of a bundle, whose files have fixed names" for name in strange]
 
 
 def read_bundle(files: Mapping[str, bytes]) -> Bundle:

@@ -2,6 +2,7 @@
 
 from pipeline.frozen import Frozen
 from pipeline.metrics import Metrics
+from pipeline.run_manifest import RunPath
 
 
 class Parity(Frozen):
@@ -19,7 +20,7 @@ class Parity(Frozen):
 class ConvertedModel(Frozen):
     """A file that was checked against the network; cannot exist without the parity measured on it."""
 
-    path: str  # relative to the run
+    path: RunPath
     sha256: str
     size_bytes: int  # of all its files
     precision: str
@@ -27,7 +28,7 @@ class ConvertedModel(Frozen):
     parity: Parity
     format: str = "fp32"
     runtime: str = "onnxruntime"
-    beside: tuple[str, ...] = ()  # further files of the same model, relative to the run
+    beside: tuple[RunPath, ...] = ()  # further files of the same model
     variant: str = ""  # which of a format's ways was best on validation: a calibration method
     tried: dict[str, float] = {}  # validation accuracy of each way
     validation: Metrics | None = None  # of the file

@@ -18,6 +18,7 @@ from pipeline.errors import BundleError, ExportError, told
 class Verdict(NamedTuple):
     problems: tuple[str, ...]  # what differs, a sentence each; empty: nothing
     facts: tuple[str, ...]  # what was checked, a line each
+    summary: str  # of all that, in a few words
 
 
 def verify(path: Path, public_key: bytes | None = None, digest: str | None = None) -> Verdict:
@@ -39,8 +40,20 @@ def verify(path: Path, public_key: bytes | None = None, digest: str | None = Non
                 problems += [problem] if problem else []
                 facts += [fact] if fact else []
     except BundleError as error:
-        return Verdict(error.problems, ())
-    return Verdict(told(problems), told(facts, most=100))
+        return Verdict(error.problems, (), _DIFFERS)
+    return Verdict(told(problems), told(facts, most=100), _DIFFERS if problems else _vouched_for(opened, digest))
+
+
+_DIFFERS = "differs from what was shipped"
+
+
+def _vouched_for(opened: OpenedBundle, digest: str | None) -> str:
+    """`as it was shipped` only where a key or a digest that came another way says so."""
+    if opened.trusted or digest is not None:
+        return "as it was shipped"
+    if opened.signed is None:
+        return "undamaged; unsigned, so only --digest can tell whether it is what was shipped"
+    return "undamaged; signed, and only --public-key can tell by whom"
 
 
 def _integrity(opened: OpenedBundle) -> Iterator[str]:

@@ -34,7 +34,7 @@ def verify(
         typer.echo(f"differs: {line}")
     for line in verdict.facts:
         typer.echo(line)
-    typer.echo(f"{bundle}: {'differs from what was shipped' if verdict.problems else 'as it was shipped'}")
+    typer.echo(f"{bundle}: {verdict.summary}")
     return 1 if verdict.problems else 0
 
 

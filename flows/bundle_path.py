@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline.errors import ConfigError, RunDirError
+from pipeline.run_manifest import require_own_files
 from pipeline.rundir import find_run
 
 RUNS = Path("runs")  # where `run` puts runs by default
@@ -21,6 +22,7 @@ def find_bundle(given: Path) -> Path:
         run = find_run(str(given), RUNS)
     except RunDirError as error:
         raise ConfigError([f"there is no bundle at {given}, and {error}"]) from None
+    require_own_files(run, held=False)
     bundle = run / "bundle"
     if not (bundle / "bundle.json").is_file():
         raise RunDirError(f"{run} has no bundle: it is not finished (`edgestill resume {run}`), or it was moved away")

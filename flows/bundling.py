@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from distill.result import DistillResult, PruneResult
-from export.bundle import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics, write_bundle
+from export.bundle import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics, model_stem, write_bundle
 from export.formats import FORMATS, Run
 from export.interface import Interface, describe_input, describe_output, interface_of
 from export.manifest import MANIFEST, read_manifest
@@ -67,8 +67,6 @@ def test_and_bundle(
         **scores,
         formats=formats,
         teacher_file=evaluate_file(stage.run.root / profiled.teacher.path, test),
-        bundle=BUNDLE,
-        report="report.html",
         digest=read_manifest((folder / MANIFEST).read_bytes()).digest,
     )
 
@@ -108,8 +106,8 @@ def _model(model: ExportedModel, tested: Metrics, interface: Interface) -> Bundl
 def _names(model: ConvertedModel) -> dict[str, str]:
     """Name in the bundle -> path in the run: `model.onnx` is fp32's, others are `model.<format><suffix>`."""
     stem = "student" if model.format == "fp32" else f"student.{model.format}"
-    name = "model" if model.format == "fp32" else f"model.{model.format}"
-    return {Path(path).name.replace(stem, name, 1): path for path in (model.path, *model.beside)}
+    paths = (model.path, *model.beside)
+    return {Path(path).name.replace(stem, model_stem(model.format), 1): path for path in paths}
 
 
 def _quality(run: Run, test: ImageSplit, task: Task) -> Quality:

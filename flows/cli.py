@@ -3,7 +3,13 @@
 Exit codes: 0 done, 1 we failed, 2 the user's mistake, 130 interrupted. Errors are one sentence on stderr.
 """
 
+# ruff: noqa: E402
+from flows.safe_path import leave_out_the_current_folder
+
+leave_out_the_current_folder()  # before anything is imported that could lie in it
+
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +18,7 @@ import typer
 
 from flows.bundle_commands import register as register_bundle_commands
 from flows.profile_commands import register as register_profile_commands
+from pipeline.child import environment
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -247,6 +254,10 @@ def serve(
     name: Annotated[str, typer.Option(help="Of the deployment.")] = "edgestill",
     out: Out = Path("runs"),
     limit: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    allow: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder that runs may read, beside --out and what the configuration names; repeatable."),
+    ] = None,
 ) -> None:
     """Serve the flow from this machine: trigger it in the Prefect UI, by API, or on a schedule."""
     from flows.config import RunConfig, load_config
@@ -255,22 +266,28 @@ def serve(
     loaded = load_config(config, preset, settings or []) if given else RunConfig()
     from flows.schedule import serve_flow
 
-    serve_flow(loaded, out, name=name, cron=cron, limit=limit)
+    serve_flow(loaded, out, name=name, cron=cron, limit=limit, allow=allow or [])
 
 
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of the server and its UI.")] = 4200,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this machine's own loopback needs a password.")
+    ] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Another name that the server goes by; repeatable.")
+    ] = None,
 ) -> None:
     """Start a Prefect server with its UI here, where there is none yet."""
     from flows.schedule import start_server
 
-    start_server(host, port)
+    start_server(host, port, allow_host or [])
 
 
 def main() -> None:
     """The `edgestill` command."""
+    os.environ.update(environment())  # what libraries start imports nothing from the current folder either
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     sys.exit(_guarded(arguments, debug))

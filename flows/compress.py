@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 
 from flows.chain import new_run, run_configured
 from flows.config import RunConfig
+from flows.confinement import require_inside, reticent
 from flows.outcome import Outcome
 from flows.progress import PlainLines
 from flows.rank_check import RankCheckResult
@@ -49,8 +50,10 @@ def compress(
         resume: a run directory to go on with instead; its own configuration counts then.
     """
     logger = get_run_logger()
-    with RunDir.open(Path(resume)) if resume else new_run(config, Path(out)) as run:
+    require_inside({"config": config, "out": Path(out), "resume": Path(resume) if resume else None})
+    with reticent(), RunDir.open(Path(resume)) if resume else new_run(config, Path(out)) as run:
         logger.info("run directory %s", run.root.resolve())
+        require_inside({"config": run.config(RunConfig)})
         outcome = run_configured(run, PlainLines(logger.info), _as_task)
     if isinstance(outcome, Outcome):
         create_markdown_artifact(key="edgestill-run", markdown=_markdown(outcome), description="what shipped")

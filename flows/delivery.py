@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from pipeline.frozen import Frozen
 from pipeline.metrics import Metrics
 from pipeline.rundir import file_digest
 
-BUNDLE = "bundle"  # the run's folder of what ships
+BUNDLE: Literal["bundle"] = "bundle"  # the run's folder of what ships
+PAGE: Literal["report.html"] = "report.html"
 
 
 class ReportResult(Frozen):
@@ -33,8 +35,8 @@ class ReportResult(Frozen):
     shipped: Metrics  # of the default file
     formats: dict[str, Metrics] = {}  # of every file of the student, whether it ships or not
     teacher_file: Metrics | None = None
-    bundle: str
-    report: str
+    bundle: Literal["bundle"] = BUNDLE  # names in the run, which one from elsewhere must not choose
+    report: Literal["report.html"] = PAGE
     digest: str = ""  # of the bundle; whoever keeps it can tell that nothing was altered since
 
 

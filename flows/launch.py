@@ -1,13 +1,21 @@
 """Starts the chain as a Prefect flow run where a person uses Prefect."""
 
+import contextlib
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from flows.config import RunConfig
 from flows.outcome import Outcome
 from flows.rank_check import RankCheckResult
 from pipeline.errors import MissingDependencyError, UserError
+
+# Of the server that Prefect starts where there is none: it answers no page of a browser.
+_TEMPORARY = {
+    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",
+    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+}
 
 
 def uses_prefect(wanted: bool | None) -> bool:
@@ -49,18 +57,38 @@ def require_server(url: str) -> None:
         ) from None
 
 
+@contextlib.contextmanager
+def in_prefects_folder() -> Iterator[None]:
+    """In Prefect's own folder: it reads settings from the current one (.env, prefect.toml, pyproject.toml), a logging
+    configuration that calls what it names among them, and its flow runs import from there.
+
+    Paths must be absolute before; those of the environment are made so.
+    """
+    home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect").absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    for name in ("PREFECT_HOME", "EDGESTILL_CACHE", "XDG_CACHE_HOME"):
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).absolute())
+    with contextlib.chdir(home):
+        yield
+
+
 def as_flow(config: RunConfig | None, out: Path, resume: Path | None = None) -> Outcome | RankCheckResult:
     """One flow run in this process; without a server, Prefect starts a temporary one (some ten seconds).
 
     Raises:
         UserError: a server is named and does not answer.
     """
-    from prefect.settings import PREFECT_API_URL
+    for name, value in _TEMPORARY.items():
+        os.environ.setdefault(name, value)
+    parameters = (config or RunConfig(), str(out.absolute()), str(resume.absolute()) if resume else None)
+    with in_prefects_folder():
+        from prefect.settings import PREFECT_API_URL
 
-    url = PREFECT_API_URL.value()
-    if url:
-        require_server(url)
-    from flows.compress import compress
+        url = PREFECT_API_URL.value()
+        if url:
+            require_server(url)
+        from flows.compress import compress
 
-    outcome: Outcome | RankCheckResult = compress(config or RunConfig(), str(out), str(resume) if resume else None)
+        outcome: Outcome | RankCheckResult = compress(*parameters)
     return outcome

@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline.errors import UserError, printable
@@ -43,10 +43,26 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment for a child: its own children have a safe path too, PYTHONPATH names no "here"."""
     own = dict(os.environ) | {"PYTHONSAFEPATH": "1"} | dict(extra or {})
     if "PYTHONPATH" in own:
-        own["PYTHONPATH"] = os.pathsep.join(
-            path for path in own["PYTHONPATH"].split(os.pathsep) if Path(path).is_absolute()
-        )
+        named = own["PYTHONPATH"].split(os.pathsep)
+        ours = [_ROOT] if any(path and str(Path(path).resolve()) == _ROOT for path in named) else []
+        own["PYTHONPATH"] = os.pathsep.join([*ours, *(path for path in named if Path(path).is_absolute())])
     return own
+
+
+@contextlib.contextmanager
+def inherited() -> Iterator[None]:
+    """Makes this process's own environment that of `environment`, for children that a library starts."""
+    own = environment()
+    changed = {name: os.environ.get(name) for name in ("PYTHONSAFEPATH", "PYTHONPATH") if name in own}
+    os.environ.update({name: own[name] for name in changed})
+    try:
+        yield
+    finally:
+        for name, before in changed.items():
+            if before is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = before
 
 
 def answer(

@@ -22,7 +22,7 @@ from pipeline.datasets import DATASETS, LabelledImages, LabelledTexts, RawData
 from pipeline.datasets.base import AugmentConfig, DatasetConfig
 from pipeline.errors import DataError
 from pipeline.frozen import by_name, derive_seed
-from pipeline.task import Task
+from pipeline.task import Task, distinct_names
 from pipeline.tokens import Coder, make_coder
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def load_test(config: Any, seed: int, tokenizer: str | None = None) -> ImageSpli
 
 def load_whole_train(config: Any) -> tuple[Task, ImageSplit]:
     """All labelled training examples, for scores of untrained networks, which choose nothing on other splits."""
-    raw: RawData = DATASETS[config.name][1](config)
+    raw = _read(config)
     index = np.arange(len(raw.train.targets))
     coder = _coder(config, raw, index, None)
     whole = _take(raw.train, index, coder, "train")
@@ -161,8 +161,18 @@ def draw_batch(split: ImageSplit, size: int, seed: int) -> Batch:
 
 
 def _load(config: DatasetConfig, seed: int) -> tuple[RawData, dict[str, np.ndarray]]:
-    raw: RawData = DATASETS[config.name][1](config)  # type: ignore[attr-defined]
+    raw = _read(config)
     return raw, _split_indices(config, raw, seed)
+
+
+def _read(config: Any) -> RawData:
+    """The data set, its classes' names checked as configured ones are."""
+    raw: RawData = DATASETS[config.name][1](config)
+    try:
+        distinct_names(raw.labels)
+    except ValueError as error:
+        raise DataError(f"{getattr(config, 'path', config.name)}: {error}; mend the labels there") from None
+    return raw
 
 
 def _split_indices(config: DatasetConfig, raw: RawData, seed: int) -> dict[str, np.ndarray]:

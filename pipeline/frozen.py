@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo
 
 
 class Frozen(BaseModel):
@@ -29,6 +29,13 @@ def existing_file(path: Path, info: ValidationInfo) -> Path:
     if not path.is_file():
         raise ValueError(f"no file at {path}")
     return path.absolute()
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that a model's validation found, in a line: `stages.data.seconds: Field required`."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"]))[:120]
+    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 def canonical_json(value: Any) -> str:

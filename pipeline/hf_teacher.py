@@ -1,7 +1,9 @@
 """A teacher from a local Hugging Face folder: a sequence classifier with its own tokenizer, read without the network.
 
-The library `transformers` builds the encoder; weights come from model.safetensors alone. Which part of a model is its
-encoder, its head and its last Linear differs by family, so the families are listed.
+The library `transformers` builds the network from plain sizes of the folder's config.json, and is given the tensors of
+model.safetensors. It opens no file of the folder itself, so no key of the configuration can have it load other weights,
+code, adapters or kernels. Which part of a model is its encoder, its head and its last Linear differs by
+family, so the families are listed.
 """
 
 # B batch, T tokens, D width, K classes
@@ -17,33 +19,57 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.checkpoint import read_weights
 from pipeline.errors import CheckpointError, MissingDependencyError, first_line
-from pipeline.task import PADDING, Task
+from pipeline.task import PADDING, Task, distinct_names
 
 WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 
 
 class _Family(NamedTuple):
+    name: str  # of transformers' classes: BertConfig, BertForSequenceClassification
+    keys: tuple[str, ...]  # of the configuration that make the network what it is
     encoder: Callable[[Any], nn.Module]
     embed: Callable[[Any, Tensor], Tensor]  # (model, features [B, T, D]) to the embedding that the last Linear reads
     classifier: Callable[[Any], nn.Module]
 
 
+_KEYS = ("vocab_size", "max_position_embeddings", "pad_token_id", "initializer_range")
+_BERT_KEYS = (
+    *_KEYS, "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "type_vocab_size", "layer_norm_eps", "classifier_dropout",
+)  # fmt: skip
+_DISTILBERT_KEYS = (
+    *_KEYS, "n_layers", "n_heads", "dim", "hidden_dim", "activation", "dropout", "attention_dropout",
+    "seq_classif_dropout", "sinusoidal_pos_embds",
+)  # fmt: skip
 _FAMILIES = {  # by the folder's model_type
-    "bert": _Family(lambda m: m.bert, lambda m, features: m.bert.pooler(features), lambda m: m.classifier),
+    "bert": _Family(
+        "Bert", _BERT_KEYS, lambda m: m.bert, lambda m, features: m.bert.pooler(features), lambda m: m.classifier
+    ),
     "distilbert": _Family(
-        lambda m: m.distilbert, lambda m, features: F.relu(m.pre_classifier(features[:, 0])), lambda m: m.classifier
+        "DistilBert",
+        _DISTILBERT_KEYS,
+        lambda m: m.distilbert,
+        lambda m, features: F.relu(m.pre_classifier(features[:, 0])),
+        lambda m: m.classifier,
     ),
     "electra": _Family(
+        "Electra",
+        (*_BERT_KEYS, "embedding_size"),
         lambda m: m.electra,
         lambda m, features: F.gelu(m.classifier.dense(features[:, 0])),
         lambda m: m.classifier.out_proj,
     ),
 }
-
-
-# Eager: the library's fused attention has no ONNX form for every mask.
-_PLAIN = {"attn_implementation": "eager", "dtype": torch.float32}
+_ELSEWHERE = {  # keys that make another network of the same sizes, or of other weights: the values that do not
+    "transformers_weights": (WEIGHTS,),
+    "quantization_config": (),
+    "pruned_heads": ({},),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+    "position_embedding_type": ("absolute",),
+}
 
 
 class HuggingFaceTeacher(nn.Module):
@@ -80,7 +106,11 @@ def build_from_folder(folder: Path, task: Task) -> HuggingFaceTeacher:
         MissingDependencyError: `transformers` is not installed.
     """
     model_class, config, family = _prepared(folder, task)
-    return HuggingFaceTeacher(model_class.from_config(config, **_PLAIN), family)
+    try:
+        model = model_class(config)
+    except Exception as error:  # sizes and names that do not go together are errors of any kind
+        raise CheckpointError(f"{folder / 'config.json'} describes no {family.name}: {first_line(error)}") from error
+    return HuggingFaceTeacher(model, family)
 
 
 def load_from_folder(folder: Path, task: Task) -> HuggingFaceTeacher:
@@ -89,12 +119,12 @@ def load_from_folder(folder: Path, task: Task) -> HuggingFaceTeacher:
     Raises:
         CheckpointError, MissingDependencyError: as `build_from_folder`; or weights that are missing or do not fit.
     """
-    weights_file(folder)
     model_class, config, family = _prepared(folder, task)
-    given = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True, **_PLAIN}
+    tensors = read_weights(weights_file(folder))
+    given = {"state_dict": tensors, "output_loading_info": True, "dtype": torch.float32}
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
-            model, found = model_class.from_pretrained(folder, config=config, **given)
+            model, found = model_class.from_pretrained(None, config=config, **given)
     except Exception as error:  # a damaged file leads the libraries into errors of any kind
         raise CheckpointError(f"{folder / WEIGHTS} does not fit: {first_line(error)}") from error
     lacking = sorted(found["missing_keys"])
@@ -104,7 +134,7 @@ def load_from_folder(folder: Path, task: Task) -> HuggingFaceTeacher:
 
 
 def _prepared(folder: Path, task: Task) -> tuple[Any, Any, _Family]:
-    """transformers' class of classifiers, the folder's configuration and its family; both fit the task."""
+    """transformers' class of classifiers, its configuration and its family; they fit the task."""
     described = _description(folder)
     family = _FAMILIES.get(str(described.get("model_type")))
     if family is None:
@@ -113,16 +143,26 @@ def _prepared(folder: Path, task: Task) -> tuple[Any, Any, _Family]:
             f"{', '.join(_FAMILIES)}"
         )
     _require_same_task(folder, described, task)
+    for key, harmless in _ELSEWHERE.items():
+        if described.get(key) is not None and described[key] not in harmless:
+            raise CheckpointError(
+                f"{folder / 'config.json'} has {key}: {str(described[key])[:40]!r}, and what is read here is the plain "
+                f"network with the weights of {WEIGHTS}; load the model once and save it without"
+            )
     try:
-        from transformers import AutoConfig, AutoModelForSequenceClassification
+        import transformers
     except ImportError as error:
         raise MissingDependencyError(
             f"teacher.folder needs the library transformers: pip install 'edgestill[transformers]' ({error})"
         ) from None
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    if config.num_labels != task.num_classes:
-        raise CheckpointError(f"{folder} tells {config.num_labels} classes apart, and the data has {task.num_classes}")
-    return AutoModelForSequenceClassification, config, family
+    sizes = {key: described[key] for key in family.keys if isinstance(described.get(key), int | float | str)}
+    # Eager: the library's fused attention has no ONNX form for every mask.
+    config_class = getattr(transformers, f"{family.name}Config")
+    try:
+        config = config_class(**sizes, num_labels=task.num_classes, attn_implementation="eager")
+    except Exception as error:  # its own kinds
+        raise CheckpointError(f"{folder / 'config.json'} describes no {family.name}: {first_line(error)}") from None
+    return getattr(transformers, f"{family.name}ForSequenceClassification"), config, family
 
 
 def weights_file(folder: Path) -> Path:
@@ -141,8 +181,8 @@ def _description(folder: Path) -> dict[str, Any]:
         described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"no config.json in {folder}; give a folder that save_pretrained(folder) wrote") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} cannot be read: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{folder / 'config.json'} cannot be read: {first_line(error)}") from None
     if not isinstance(described, dict):
         raise CheckpointError(f"{folder / 'config.json'} is no mapping")
     return described
@@ -150,17 +190,40 @@ def _description(folder: Path) -> dict[str, Any]:
 
 def _require_same_task(folder: Path, described: dict[str, Any], task: Task) -> None:
     (length,) = task.input_shape
-    longest = int(described.get("max_position_embeddings", length))
+    longest = _whole(folder, described, "max_position_embeddings", length)
     if length > longest:
         raise CheckpointError(f"{folder} reads {longest} tokens at most; set data.max_length to that or below")
     ids = task.vocab_size or 0
-    known = int(described.get("vocab_size", ids))
+    known = _whole(folder, described, "vocab_size", ids)
     if ids > known:
         raise CheckpointError(f"{folder} knows {known:,} token ids, and its {TOKENIZER} gives {ids:,}")
-    names = described.get("id2label") or {}
-    theirs = tuple(str(names[key]) for key in sorted(names, key=int))
+    theirs = _labels(folder, described)
+    count = len(theirs) or _whole(folder, described, "num_labels", 2)
+    if count != task.num_classes:
+        raise CheckpointError(f"{folder} tells {count} classes apart, and the data has {task.num_classes}")
     if theirs != task.labels and set(theirs) == set(task.labels):
         raise CheckpointError(
             f"{folder} has the classes in the order {', '.join(theirs)}, and the data as {', '.join(task.labels)}; "
             f"set data.labels to [{', '.join(theirs)}]"
         )
+
+
+def _whole(folder: Path, described: dict[str, Any], key: str, otherwise: int) -> int:
+    value = described.get(key, otherwise)
+    if type(value) is not int or value < 1:
+        raise CheckpointError(
+            f"{folder / 'config.json'} has {key}: {str(value)[:40]!r}; a whole number is needed there"
+        )
+    return value
+
+
+def _labels(folder: Path, described: dict[str, Any]) -> tuple[str, ...]:
+    """The classes by number; empty where the folder does not name them."""
+    names = described.get("id2label") or {}
+    try:
+        labels = tuple(names[str(number)] for number in range(len(names)))
+        return distinct_names(tuple(map(str, labels)))
+    except (TypeError, KeyError):
+        raise CheckpointError(f"{folder / 'config.json'} has an id2label that does not name classes 0, 1, …") from None
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'config.json'}, id2label: {error}") from None

@@ -51,13 +51,16 @@ def installed_versions() -> dict[str, str]:
 def git_commit() -> str | None:
     """The commit of the checkout that this code runs from; None where it was installed otherwise."""
     here = Path(__file__)
+    if not (here.parents[1] / ".git").exists():  # one further up is another project's
+        return None
     try:
-        _git(here.parent, "ls-files", "--error-unmatch", here.name)  # another project's may lie around site-packages
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)  # as one may be around site-packages
         return _git(here.parent, "rev-parse", "HEAD") or None
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    command = ["git", "-c", "core.fsmonitor=false", *arguments]  # a program that a repository's own settings name
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()

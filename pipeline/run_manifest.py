@@ -1,22 +1,37 @@
 """A run's manifest.json: what the run was made with, and what each stage was made from and wrote."""
 
-from pathlib import Path
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from pipeline.errors import RunDirError
-from pipeline.frozen import Frozen
+from pipeline.frozen import Frozen, first_problem
 from pipeline.provenance import describe_machine, git_commit, installed_versions
 
 MANIFEST = "manifest.json"
 _SCHEMA = 1
 
 
+def _inside(name: str) -> str:
+    """Raises: ValueError: a path that leads out of the folder that it is relative to."""
+    parts = PurePosixPath(name).parts
+    if not parts or parts[0] == "/" or ".." in parts or PureWindowsPath(name).anchor or "\0" in name:
+        raise ValueError(f"{name[:100]!r} leads out of the run; its files are named relative to it")
+    return name
+
+
+RunPath = Annotated[str, AfterValidator(_inside)]  # of a file, relative to its run
+
+
 class StageRecord(Frozen):
     status: str  # "done"
     seconds: float
     inputs: str  # digest
-    files: dict[str, str] = {}  # path inside the run -> SHA-256
+    files: dict[RunPath, str] = {}  # path inside the run -> SHA-256
 
 
 class Origin(Frozen):
@@ -60,6 +75,47 @@ def origin_here() -> Origin:
     return Origin(git_commit=git_commit(), versions=installed_versions(), machine=describe_machine())
 
 
+def require_own_files(root: Path, held: bool) -> None:
+    """Refuse a run in which a name leads elsewhere: it may be somebody else's, and its files are written.
+
+    Args:
+        held: it is to be written, so that a second name of a file, which might lie anywhere, is refused too.
+
+    Raises:
+        RunDirError: a link, a pipe or a device is in it.
+    """
+    for entry in _entries(root):
+        if entry.is_symlink():
+            what = "is a link"
+        elif entry.is_dir(follow_symlinks=False):
+            continue
+        elif not entry.is_file(follow_symlinks=False):
+            what = "is no plain file"
+        elif held and _names(entry) > 1:
+            what = "is a hard link, and what it shares its bytes with would be written too"
+        else:
+            continue
+        raise RunDirError(f"{entry.path} {what}; a run holds its files themselves (`cp -rL` makes a copy that does)")
+
+
+def _entries(folder: Path) -> Iterator["os.DirEntry[str]"]:
+    """All that lies below, links not followed; a process that holds the run may take files away meanwhile."""
+    waiting = [str(folder)]
+    while waiting:
+        with contextlib.suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+
+
+def _names(entry: "os.DirEntry[str]") -> int:
+    """How many names a file has, in whatever folders."""
+    with contextlib.suppress(FileNotFoundError):
+        return entry.stat(follow_symlinks=False).st_nlink
+    return 0
+
+
 def read_run_manifest(root: Path) -> Manifest:
     """The manifest of the run in a folder.
 
@@ -77,10 +133,8 @@ def read_run_manifest(root: Path) -> Manifest:
                 f"{root} is a bundle, not a run; `edgestill verify {root}` checks it, and what takes a run wants "
                 "the folder that the bundle was made in"
             ) from None
-        first = error.errors()[0]
-        where = f"{'.'.join(map(str, first['loc']))}: " * bool(first["loc"])
         raise RunDirError(
-            f"{path} is damaged, or not a run's ({where}{first['msg']}); put it back, or start a new run"
+            f"{path} is damaged, or not a run's ({first_problem(error)}); put it back, or start a new run"
         ) from None
     if manifest.schema_version != _SCHEMA:
         raise RunDirError(

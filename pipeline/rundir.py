@@ -29,8 +29,15 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.checkpoint import fsync_directory, write_atomic
 from pipeline.errors import RunDirError, nearest
-from pipeline.frozen import digest
-from pipeline.run_manifest import MANIFEST, Manifest, StageRecord, origin_here, read_run_manifest
+from pipeline.frozen import digest, first_problem
+from pipeline.run_manifest import (
+    MANIFEST,
+    Manifest,
+    StageRecord,
+    origin_here,
+    read_run_manifest,
+    require_own_files,
+)
 
 Result = TypeVar("Result", bound=BaseModel)
 
@@ -68,16 +75,14 @@ class RunDir:
         """An existing run, held by this process.
 
         Raises:
-            RunDirError: no run there, or another process holds it.
+            RunDirError: no run there, another process holds it, or a name in it leads elsewhere.
         """
-        read_run_manifest(root)
-        return cls(root, _acquire(root))
+        return cls(_own(root, held=True), _acquire(root))
 
     @classmethod
     def view(cls, root: Path) -> "RunDir":
         """An existing run to read from, whoever holds it."""
-        read_run_manifest(root)
-        return cls(root, None)
+        return cls(_own(root, held=False), None)
 
     def __enter__(self) -> "RunDir":
         return self
@@ -237,7 +242,13 @@ class RunDir:
             if not path.is_file() or file_digest(path) != expected:
                 what = "was altered" if path.is_file() else "is missing"
                 raise RunDirError(f"{path} {what} since the {stage} stage wrote it; start a new run, or put it back")
-        return kind.model_validate_json((self.root / stage / "result.json").read_bytes())
+        path = self.root / stage / "result.json"
+        try:
+            return kind.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise RunDirError(
+                f"{path} is not what this edgestill writes ({first_problem(error)}); start a new run"
+            ) from None
 
     def _digests(self, *names: str) -> dict[str, str]:
         files = [path for path in _files(self.root, *names) if not path.name.startswith(".")]
@@ -292,6 +303,14 @@ def _unused(parent: Path, folder: str) -> Path:
             continue
         return root
     raise RunDirError(f"{parent} already holds a thousand runs called {folder}; give another --out")
+
+
+def _own(root: Path, held: bool) -> Path:
+    """The folder of a run, which may have come from elsewhere."""
+    if (root / MANIFEST).is_file():
+        require_own_files(root, held)
+    read_run_manifest(root)
+    return root
 
 
 def _acquire(root: Path) -> FileLock:

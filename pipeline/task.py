@@ -1,15 +1,40 @@
 """What a classifier is asked to do: what goes in and the classes that come out."""
 
-from typing import Any, Literal
+import unicodedata
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pipeline.frozen import Frozen
 
 PADDING = 0  # the token id that stands for nothing
 
 InputKind = Literal["image", "text"]
+
+
+MAX_LABEL = 200  # characters
+_NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories: control characters, halves of pairs, ends of lines
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"  # the order of what is shown; a mark
+
+
+def distinct_names(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Class names that stay apart on lines of their own, in a file as on a screen.
+
+    Raises:
+        ValueError: a name is blank, longer than MAX_LABEL or not one line of text; two are equal.
+    """
+    for label in labels:
+        if not label.strip() or any(unicodedata.category(c) in _NO_TEXT or c in _TURNING for c in label):
+            raise ValueError(f"{label[:40]!r} is no class name; a name is one line of text that is not blank")
+        if len(label) > MAX_LABEL:
+            raise ValueError(f"the class name {label[:40]!r}… has {len(label):,} characters; {MAX_LABEL} are allowed")
+    if len({label.strip() for label in labels}) < len(labels):
+        raise ValueError("two classes have the same name")
+    return labels
+
+
+Labels = Annotated[tuple[str, ...], AfterValidator(distinct_names)]  # class names in order
 
 
 class Task(Frozen):
@@ -19,7 +44,7 @@ class Task(Frozen):
     """
 
     kind: InputKind = "image"
-    labels: tuple[str, ...] = Field(min_length=2)
+    labels: Labels = Field(min_length=2)
     input_shape: tuple[int, ...]  # channels, height, width; or the length of a sequence, padding included
     mean: tuple[float, ...] = ()  # of the training pixels in [0, 1], a value a channel
     std: tuple[float, ...] = ()

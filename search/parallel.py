@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
 
+from pipeline.child import inherited
 from pipeline.device import keep_freed_memory
 from pipeline.errors import FailedError, UserError
 from search.attempt import Outcome, attempt
@@ -161,7 +162,8 @@ def _start() -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), name="edgestill-score", daemon=True)
-    process.start()
+    with inherited():
+        process.start()
     theirs.close()  # so that its end is heard when the process dies
     return _Worker(process, ours)
 

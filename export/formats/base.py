@@ -49,6 +49,7 @@ class Format(ABC):
     precision: ClassVar[str]  # fp32 | fp16 | int8
     runtime: ClassVar[str]  # onnxruntime (on a CPU) | onnxruntime-cuda | openvino | executorch | tensorrt | …
     suffix: ClassVar[str]  # of its first file
+    beside: ClassVar[tuple[str, ...]] = ()  # of its others
 
     def __init__(self, config: "ExportConfig") -> None:
         self.config = config

@@ -27,6 +27,7 @@ class OpenVino(Format):
     precision = "fp32"
     runtime = "openvino"
     suffix = ".xml"
+    beside = (".bin",)
 
     def missing(self) -> str | None:
         try:

@@ -49,6 +49,7 @@ class TensorRTFp16(Format):
     precision = "fp16"
     runtime = "tensorrt"
     suffix = ".onnx"
+    beside = (".json",)
     made_from: ClassVar[type[Format]] = Fp16
 
     def missing(self) -> str | None:

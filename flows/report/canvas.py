@@ -1,8 +1,10 @@
 """What every chart shares: a quiet pair of axes, and an SVG that sits inline in the page and follows its colours."""
 
+import contextlib
 import io
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
@@ -30,10 +32,13 @@ def draw(width: int, height: int, paint: "Callable[[Axes], None]", tips: Mapping
     Args:
         tips: what the pointer reads over an artist whose url is `tip(key)`, by that key.
     """
-    import matplotlib
+    with contextlib.chdir(Path(__file__).parent):  # matplotlib reads a matplotlibrc of the current folder
+        import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_SETTINGS):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever else was read
+        matplotlib.rcParams.update(_SETTINGS)
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")  # an SVG point is 1 / 72 inch
         figure.patch.set_visible(False)
         axes = figure.subplots()

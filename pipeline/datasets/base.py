@@ -1,9 +1,9 @@
 """What every data set's loader gives and what every data set's configuration holds."""
 
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from pipeline.frozen import Frozen
 
@@ -27,18 +27,6 @@ class DatasetConfig(Frozen):
     )
     validation_fraction: float = Field(0.15, gt=0, lt=0.5, description="of the training part, for every choice")
     augment: AugmentConfig = AugmentConfig()
-
-
-def _distinct_lines(labels: tuple[str, ...]) -> tuple[str, ...]:
-    for label in labels:
-        if not label.strip() or len(label.splitlines()) != 1:
-            raise ValueError(f"{label!r} is no class name; a name is one line that is not blank")
-    if len(set(labels)) < len(labels):
-        raise ValueError("two classes have the same name")
-    return labels
-
-
-Labels = Annotated[tuple[str, ...], AfterValidator(_distinct_lines)]  # class names in order
 
 
 class LabelledImages(NamedTuple):

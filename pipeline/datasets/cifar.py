@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.datasets.base import DatasetConfig, LabelledImages, Labels, RawData
+from pipeline.datasets.base import DatasetConfig, LabelledImages, RawData
 from pipeline.datasets.npz import NpzConfig, load_npz
 from pipeline.errors import DataError
+from pipeline.task import Labels
 
 _PIXELS = 3 * 32 * 32
 _CIFAR10 = (tuple(f"data_batch_{i}.bin" for i in range(1, 6)), ("test_batch.bin",), "batches.meta.txt")

@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.datasets.base import DatasetConfig, LabelledImages, Labels, RawData
+from pipeline.datasets.base import DatasetConfig, LabelledImages, RawData
 from pipeline.errors import DataError, first_line
 from pipeline.frozen import existing_file
+from pipeline.task import Labels
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _UNLABELLED = "x_unlabelled"  # optional

@@ -7,9 +7,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.datasets.base import AugmentConfig, DatasetConfig, LabelledTexts, Labels, RawData
+from pipeline.datasets.base import AugmentConfig, DatasetConfig, LabelledTexts, RawData
 from pipeline.datasets.table import Format, read_columns
 from pipeline.errors import DataError
+from pipeline.task import Labels
 from pipeline.tokens import TokenizerConfig
 
 _MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null")
@@ -47,6 +48,13 @@ class TextConfig(DatasetConfig):
         if not path.exists():
             raise ValueError(f"no folder or file at {path}")
         return path.absolute()
+
+    @field_validator("train", "validation", "test")
+    @classmethod
+    def _is_inside(cls, name: str | None) -> str | None:
+        if name is not None and (Path(name).is_absolute() or ".." in Path(name).parts):
+            raise ValueError(f"{name!r} leads out of data.path; name a file in that folder")
+        return name
 
     @field_validator("augment")
     @classmethod

@@ -37,6 +37,21 @@ def task(folder, **changes):
     card(folder, task=described, input=known["input"] | {"shape": shape})
 
 
+def relabelled(folder, first):
+    """Another name for the first class, wherever it stands."""
+    known = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    labels = [first, *known["task"]["labels"][1:]]
+    rewritten(folder, labels__txt="".join(f"{label}\n" for label in labels).encode())
+    card(folder, task=known["task"] | {"labels": labels})
+    figures_of(folder, first)
+
+
+def figures_of(folder, first):
+    quality = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["quality"]
+    quality["classes"][0]["label"] = first
+    card(folder, quality=quality)
+
+
 def exchanged(folder, model):
     """Another model, with the card's number of bytes."""
     data = model.SerializeToString()
@@ -149,9 +164,21 @@ FOLDERS = {
         f, model_with(helper.make_node("Run", ["x"], ["y"], domain="\x1b[2J"), domains=["\x1b[2J"])
     ),
     "a card without its default model": lambda f, c: card(f, default="int8"),
+    "labels that are more lines than classes": lambda f, c: relabelled(f, "one\ntwo"),
+    "labels that are more lines to some readers": lambda f, c: relabelled(f, "one\u2028two"),
+    "a label that is blank": lambda f, c: relabelled(f, " "),
+    "two labels that are the same": lambda f, c: relabelled(f, "dog"),
+    "figures of other classes": lambda f, c: figures_of(f, "fish"),
     "labels that are not the card's": lambda f, c: rewritten(f, labels__txt=b"good\nbad\n"),
     "a model that is a pickle": lambda f, c: rewritten(f, model__onnx=pickle.dumps(Bomb(c))),
     "a model with external data": lambda f, c: rewritten(f, model__onnx=external("/etc/passwd").SerializeToString()),
+    "a module that a library is called as": lambda f, c: rewritten(f, onnx__py=f"open({str(c)!r}, 'w')".encode()),
+    "a compiled module": lambda f, c: rewritten(f, numpy__abi3__so=b"\x7fELF"),
+    "a file that Python runs as it starts": lambda f, c: rewritten(
+        f, edgestill__pth=f"import os; os.mkdir({str(c)!r})".encode()
+    ),
+    "settings of a library": lambda f, c: rewritten(f, matplotlibrc=b"text.usetex: True\n"),
+    "a model of a format that is not known": lambda f, c: rewritten(f, model__exe=b"MZ"),
     "a second model that nothing speaks of": lambda f, c: rewritten(f, more__onnx=pickle.dumps(Bomb(c))),
     "probes that are a pickle": lambda f, c: rewritten(f, probes__safetensors=pickle.dumps(Bomb(c))),
     "probes of 2^40 elements": lambda f, c: rewritten(f, probes__safetensors=enormous_probes()),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -26,6 +27,16 @@ TINY = {
     "profile.timing.duration_s": "0.05",
     "profile.timing.min_samples": "70",
 }
+# Of the standard library, of what edgestill and its libraries import, and of edgestill itself.
+PLANTED = (
+    "argparse", "cProfile", "copy", "csv", "ctypes", "importlib_metadata", "json", "logging", "multiprocessing",
+    "pickle", "platform", "profile", "queue", "random", "resource", "signal", "sitecustomize", "sqlite3", "string",
+    "subprocess", "tempfile", "typing", "usercustomize", "zipfile", "PIL", "click", "cryptography", "cyclonedx",
+    "fastapi", "filelock", "httpx", "jinja2", "joblib", "matplotlib", "nni", "numpy", "onnx", "onnxruntime",
+    "onnxscript", "optuna", "packaging", "prefect", "pydantic", "pytorch_lightning", "rich", "safetensors",
+    "scipy", "sklearn", "sqlalchemy", "tokenizers", "torch", "transformers", "typer", "uvicorn", "yaml", "distill",
+    "export", "pipeline", "search",
+)  # fmt: skip
 Edgestill = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -38,6 +49,26 @@ def tiny_arguments() -> Callable[..., list[str]]:
         return ["--preset", "digits", *(part for item in settings.items() for part in ("--set", "=".join(item)))]
 
     return arguments
+
+
+class Planted(NamedTuple):
+    """A folder of modules that a hostile archive may hold, each of which leaves its name when it is run."""
+
+    folder: Path
+    notes: Path
+
+    @property
+    def ran(self) -> list[str]:
+        return sorted(set(self.notes.read_text().split())) if self.notes.exists() else []
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    notes, folder = tmp_path_factory.mktemp("notes") / "ran", tmp_path_factory.mktemp("planted")
+    for name in PLANTED:
+        text = f"with open({str(notes)!r}, 'a') as notes:\n    notes.write({name + chr(10)!r})\n"
+        (folder / f"{name}.py").write_text(text)
+    return Planted(folder, notes)
 
 
 @pytest.fixture(scope="session")
@@ -66,10 +97,13 @@ def edgestill(command_environment: dict[str, str]) -> Edgestill:
 
 @pytest.fixture(scope="session")
 def finished_run(
-    edgestill: Edgestill, tiny_arguments: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory
+    edgestill: Edgestill,
+    tiny_arguments: Callable[..., list[str]],
+    planted: Planted,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The folder of one tiny run that went through undisturbed."""
+    """The folder of one tiny run that went through undisturbed, started among planted modules."""
     out = tmp_path_factory.mktemp("runs")
-    done = edgestill("run", *tiny_arguments(), "--out", str(out), "--quiet")
+    done = edgestill("run", *tiny_arguments(), "--out", str(out), "--quiet", cwd=planted.folder)
     assert done.returncode == 0, done.stderr
     return next(out.glob("*/manifest.json")).parent

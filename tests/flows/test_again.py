@@ -1,5 +1,6 @@
 """A finished run whose page or bundle is gone: it is shown, and the page written again."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from flows.again import report_again
 from flows.chain import run_chain
 from flows.show import show_run, show_runs
 from pipeline.errors import RunDirError
-from pipeline.rundir import RunDir
+from pipeline.rundir import RunDir, file_digest
 from search.result import SearchResult
 from search.tournament import TournamentResult
 
@@ -49,6 +50,33 @@ def test_a_run_whose_bundle_was_moved_away_is_shown_and_says_so(run: Path, tmp_p
         report_again(directory)
         with pytest.raises(RunDirError, match=r"bundle/\S+ is missing since the report stage wrote it"):
             run_chain(directory)
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "use"),
+    [
+        ("report", "report", lambda directory: report_again(directory)),
+        ("report", "bundle", lambda directory: show_run(directory)),
+        ("export", "student.path", lambda directory: run_chain(directory)),
+    ],
+)
+def test_a_run_from_elsewhere_does_not_choose_what_is_read_or_written(
+    run: Path, tmp_path: Path, stage, key, use
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    path = run / stage / "result.json"
+    result = json.loads(path.read_text())
+    *outer, last = key.split(".")
+    place = result[outer[0]] if outer else result
+    place[last] = str(victim)
+    path.write_text(json.dumps(result))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["stages"][stage]["files"][f"{stage}/result.json"] = file_digest(path)
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    with RunDir.open(run) as directory, pytest.raises(RunDirError, match=rf"result.json is not what .* \({key}: "):
+        use(directory)
+    assert victim.read_text() == "mine"
 
 
 def test_a_folder_of_runs_with_a_torn_manifest_is_listed(run: Path) -> None:

@@ -47,7 +47,26 @@ def test_what_the_run_shipped_is_verified_by_the_digest_that_it_shows(
     assert code == 0
     assert digest in said
     assert "model.onnx: logits within" in said
-    assert said.splitlines()[-1].endswith("as it was shipped")
+    assert said.splitlines()[-1].endswith("bundle: as it was shipped")
+
+
+def test_only_a_key_or_a_digest_from_elsewhere_says_that_it_is_as_it_was_shipped(
+    bundle: Path, tmp_path: Path, call: Call
+) -> None:
+    def last(*more: object) -> str:
+        code, said, _ = call("verify", bundle, *more)
+        assert code == 0
+        return said.splitlines()[-1].removeprefix(f"{bundle}: ")
+
+    assert last().startswith("undamaged; unsigned")
+    call("keygen", tmp_path / "ours")
+    call("sign", bundle, "--key", tmp_path / "ours.pem")
+    assert last() == "undamaged; signed, and only --public-key can tell by whom"
+    assert last("--public-key", tmp_path / "ours.pub.pem") == "as it was shipped"
+    digest = json.loads((bundle / "manifest.json").read_text())["digest"]
+    assert last("--digest", digest) == "as it was shipped"
+    (bundle / "labels.txt").write_text("mine")
+    assert call("verify", bundle, "--digest", digest)[1].splitlines()[-1].endswith("differs from what was shipped")
 
 
 def test_a_difference_is_told_in_plain_lines_and_exits_with_one(bundle: Path, call: Call) -> None:
@@ -90,6 +109,23 @@ def test_a_run_stands_for_its_bundle(bundle: Path, tmp_path: Path, call: Call, i
     assert call("verify", run / "bundle.zip")[0] == 0
     assert call("bundle", "export", name, "--format", "oci-layout")[0] == 0
     assert (run / "bundle.tar").is_file()
+
+
+@pytest.mark.parametrize("command", ["verify {}", "sign {} --key ours.pem", "bundle export {}", "predict {} x.png"])
+def test_a_run_whose_bundle_is_a_link_is_refused(
+    bundle: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    run = tmp_path / "runs" / "1"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("")
+    (run / "manifest.json").write_text("{}")
+    (run / "bundle").symlink_to(bundle)
+    monkeypatch.chdir(tmp_path)
+    call("keygen", "ours")
+    code, _, error = call(*command.format("runs/1").split())
+    assert code == 2
+    assert "runs/1/bundle is a link" in error
+    assert not (bundle / "manifest.sig").exists()
 
 
 def test_nothing_is_written_among_a_bundles_own_files(bundle: Path, call: Call, monkeypatch) -> None:

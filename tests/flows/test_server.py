@@ -31,10 +31,10 @@ def wait_for(ready: Callable[[], Any], seconds: float, what: str) -> Any:
     raise AssertionError(f"no {what} within {seconds} s")
 
 
-def started(arguments: list[str], environment: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
+def started(arguments: list[str], environment: dict[str, str], log: Path, cwd: Path) -> "subprocess.Popen[bytes]":
     with log.open("wb") as out:
         command = [sys.executable, "-m", "flows.cli", *arguments]
-        return subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
+        return subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True, cwd=cwd)
 
 
 def stopped(process: "subprocess.Popen[bytes]") -> None:
@@ -46,12 +46,15 @@ def stopped(process: "subprocess.Popen[bytes]") -> None:
 
 
 @pytest.fixture(scope="module")
-def server(command_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server as `edgestill ui` starts it, on a free port; its API address."""
+def server(
+    command_environment: dict[str, str], planted: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A Prefect server as `edgestill ui` starts it in a hostile folder, on a free port; its API address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = started(["ui", "--port", str(port)], command_environment, tmp_path_factory.mktemp("ui") / "log")
+    log = tmp_path_factory.mktemp("ui") / "log"
+    process = started(["ui", "--port", str(port)], command_environment, log, planted.folder)
     url = f"http://127.0.0.1:{port}/api"
     try:
         wait_for(lambda: httpx.get(f"{url}/health").is_success, 120, "Prefect server")
@@ -67,11 +70,15 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def deployment(
-    server: str, out: Path, command_environment: dict[str, str], tiny_arguments: Callable[..., list[str]]
+    server: str,
+    out: Path,
+    command_environment: dict[str, str],
+    planted: Any,
+    tiny_arguments: Callable[..., list[str]],
 ) -> Iterator[dict[str, Any]]:
-    """The flow as `edgestill serve --cron` deploys it."""
+    """The flow as `edgestill serve --cron` deploys it from a hostile folder."""
     arguments = ["serve", *tiny_arguments(), "--cron", "0 2 * * *", "--out", str(out)]
-    process = started(arguments, command_environment | {"PREFECT_API_URL": server}, out / "log")
+    process = started(arguments, command_environment | {"PREFECT_API_URL": server}, out / "log", planted.folder)
     try:
         name = f"{server}/deployments/name/compress/edgestill"
         yield wait_for(lambda: (r := httpx.get(name)).is_success and r.json(), 60, "deployment")
@@ -108,8 +115,37 @@ def test_a_bad_parameter_is_refused(config: dict[str, Any], server: str, deploym
     assert answer.status_code in (409, 422), answer.text
 
 
-def test_a_run_triggered_through_the_api_completes_and_leaves_its_bundle(
-    server: str, deployment: dict[str, Any], out: Path
+def test_pages_of_others_and_other_names_get_no_answer(server: str, deployment: dict[str, Any]) -> None:
+    create = f"{server}/deployments/{deployment['id']}/create_flow_run"
+    evil = {"Origin": "http://evil.example", "Content-Type": "text/plain"}
+    assert httpx.post(create, content=b"{}", headers=evil).status_code == 403
+    asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    preflight = httpx.options(create, headers=asked)
+    assert preflight.status_code == 403
+    assert "access-control-allow-origin" not in preflight.headers
+    assert httpx.get(f"{server}/health", headers={"Host": "evil.example"}).status_code == 403
+    own = httpx.get(f"{server}/health", headers={"Origin": server.removesuffix("/api")})
+    assert own.headers["access-control-allow-origin"] == server.removesuffix("/api")
+
+
+def test_a_run_that_names_files_elsewhere_fails_and_shows_nothing_of_them(
+    server: str, deployment: dict[str, Any], tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("root:x:0:0\n")
+    parameters = {"config": {"data": {"name": "text", "path": str(secret)}}, "out": str(tmp_path / "elsewhere")}
+    created = httpx.post(f"{server}/deployments/{deployment['id']}/create_flow_run", json={"parameters": parameters})
+    assert created.is_success, created.text
+    run = f"{server}/flow_runs/{created.json()['id']}"
+    state = wait_for(lambda: (s := httpx.get(run).json()["state"])["type"] in ("FAILED", "COMPLETED") and s, 200, "end")
+    assert "outside the folders of this deployment" in state["message"]
+    logs = httpx.post(f"{server}/logs/filter", json={"logs": {"flow_run_id": {"any_": [created.json()["id"]]}}})
+    assert "root:x" not in state["message"] + logs.text
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_run_triggered_through_the_api_completes_leaves_its_bundle_and_runs_nothing_of_the_folder(
+    server: str, deployment: dict[str, Any], out: Path, planted: Any
 ) -> None:
     created = httpx.post(f"{server}/deployments/{deployment['id']}/create_flow_run", json={})
     assert created.is_success, created.text
@@ -122,6 +158,7 @@ def test_a_run_triggered_through_the_api_completes_and_leaves_its_bundle(
     tasks = httpx.post(f"{server}/task_runs/filter", json={"flow_runs": {"id": {"any_": [created.json()["id"]]}}})
     assert len(tasks.json()) == len(STAGES)
     assert yaml.safe_load((bundle.parent.parent / "config.yaml").read_text())["name"] == "tiny"
+    assert planted.ran == []
 
 
 def test_run_is_a_flow_run_of_the_server_that_prefect_api_url_names(

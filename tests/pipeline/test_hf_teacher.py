@@ -77,7 +77,7 @@ def test_weights_that_are_missing_are_an_error_and_not_drawn_at_random(saved):
     with pytest.raises(CheckpointError, match=r"model\.safetensors lacks classifier.bias.*no fine-tuned classifier"):
         load_teacher(config, TASK, config.source)
     (config.folder / "model.safetensors").write_bytes(b"\x00" * 100)
-    with pytest.raises(CheckpointError, match="does not fit"):
+    with pytest.raises(CheckpointError, match="truncated or not a weights file"):
         load_teacher(config, TASK, config.source)
     (config.folder / "model.safetensors").rename(config.folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="which is a pickle"):
@@ -105,4 +105,99 @@ def test_a_family_that_is_not_known_and_images_are_refused(saved, make_task):
         build_teacher(config, make_task())
     (config.folder / "config.json").write_text('{"model_type": "t5"}')
     with pytest.raises(CheckpointError, match="a model of type 't5'; those known here are bert, distilbert, electra"):
+        build_teacher(config, TASK)
+
+
+# What a folder from elsewhere may say
+
+
+def described(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def weights_of(teacher):
+    return {name: tensor.clone() for name, tensor in teacher.model.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"transformers_weights": "other.safetensors"},
+        {"transformers_weights": ["other.safetensors"]},
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
+        {"pruned_heads": {"0": [0]}},
+        {"is_decoder": True},
+        {"add_cross_attention": True},
+        {"position_embedding_type": "relative_key"},
+    ],
+)
+def test_a_key_that_makes_another_network_is_refused(changes, saved):
+    _, config = saved()
+    described(config.folder, **changes)
+    for make in (lambda: build_teacher(config, TASK), lambda: load_teacher(config, TASK, config.source)):
+        with pytest.raises(CheckpointError, match=rf"config.json has {next(iter(changes))}: "):
+            make()
+
+
+def test_only_the_checked_weights_are_opened_whatever_else_the_folder_holds(saved, monkeypatch, tmp_path):
+    _, config = saved()
+    expected = weights_of(load_teacher(config, TASK, config.source))
+    folder, ran = config.folder, tmp_path / "ran"
+    (folder / "code.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    hostile = {
+        "auto_map": {name: f"code.{name}" for name in ("AutoConfig", "AutoModelForSequenceClassification")},
+        "_name_or_path": "code",
+        "attn_implementation": "kernels-community/flash-attn",
+        "_attn_implementation": "kernels-community/flash-attn",
+        "use_kernels": True,
+        "return_dict": False,
+        "torchscript": True,
+        "dtype": "bfloat16",
+        "torch_dtype": "float16",
+        "tie_word_embeddings": False,
+        "chunk_size_feed_forward": 3,
+    }
+    described(folder, **hostile)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(expected, "../other.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "../other", "peft_type": "LORA"}')
+    (folder / "tokenizer_config.json").write_text(json.dumps(hostile | {"chat_template": "{{ 1 / 0 }}"}))
+    (folder / "generation_config.json").write_text("not JSON")
+    (folder / "pytorch_model.bin").write_bytes(b"not a checkpoint")
+    teacher = load_teacher(config, TASK, config.source)
+    assert {name: tensor.dtype for name, tensor in teacher.model.state_dict().items()} == {
+        name: tensor.dtype for name, tensor in expected.items()
+    }
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights_of(teacher).items())
+    assert look(teacher.eval(), token_ids()).logits.shape == (20, 3)
+    assert build_teacher(config, TASK).model.config._attn_implementation == "eager"
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"id2label": ["a", "b", "c"]}, "id2label that does not name classes"),
+        ({"id2label": {"x": "a", "y": "b", "z": "c"}}, "id2label that does not name classes"),
+        ({"id2label": {"0": "a", "1": "b\nc", "2": "d"}}, r"id2label: 'b\\nc' is no class name"),
+        ({"id2label": {"0": "a", "1": "a", "2": "d"}}, "id2label: two classes have the same name"),
+        ({"vocab_size": "many"}, "vocab_size: 'many'; a whole number"),
+        ({"max_position_embeddings": -1}, "max_position_embeddings: '-1'; a whole number"),
+        ({"hidden_size": "wide"}, "describes no Bert"),
+        ({"hidden_act": "../../code"}, "describes no Bert"),
+    ],
+)
+def test_a_configuration_of_another_form_is_one_sentence(changes, sentence, saved):
+    _, config = saved()
+    described(config.folder, **changes)
+    with pytest.raises(CheckpointError, match=sentence) as refusal:
+        build_teacher(config, TASK)
+    assert "\n" not in str(refusal.value)
+
+
+def test_nested_json_is_refused_too(saved):
+    _, config = saved()
+    (config.folder / "config.json").write_text('{"a":' * 100_000)
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
         build_teacher(config, TASK)

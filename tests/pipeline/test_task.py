@@ -40,3 +40,31 @@ def test_a_text_task_comes_back_from_its_json():
 def test_a_task_that_mixes_the_two_is_refused(given, sentence):
     with pytest.raises(ValidationError, match=sentence):
         Task(**given)
+
+
+@pytest.mark.parametrize(
+    ("label", "sentence"),
+    [
+        *((f"b{end}c", "is no class name; a name is one line of text") for end in "\n\r\v\f\x1c\x85\u2028\u2029"),
+        ("", "is no class name"),
+        (" \t", "is no class name"),
+        ("b\0", "is no class name"),
+        ("\x1b[31mb", "is no class name"),
+        ("\x9b31mb", "is no class name"),
+        ("b\ud800", "is no class name"),
+        ("\u202eb", "is no class name"),
+        ("\ufeffb", "is no class name"),
+        ("b" * 201, "has 201 characters; 200 are allowed"),
+        ("a", "two classes have the same name"),
+        ("a ", "two classes have the same name"),
+    ],
+)
+def test_a_class_name_is_one_line_of_text_that_no_other_class_has(label, sentence):
+    for task in (IMAGE, TEXT):
+        with pytest.raises(ValidationError, match=sentence):
+            Task(**task | {"labels": ("a", label)})
+
+
+def test_names_of_every_script_and_their_joiners_are_class_names():
+    labels = ("grün", "猫", "كلب", "नमस्ते", "👩\u200d💻", "a b", "<tag>", "a\u00a0b")
+    assert Task(**TEXT | {"labels": labels}).labels == labels

@@ -96,6 +96,16 @@ def test_classes_are_numbered_in_order_or_as_told(tmp_path):
     assert load_whole_train(TextConfig(path=folder, labels=("good", "bad")))[0].labels == ("good", "bad")
 
 
+@pytest.mark.parametrize("label", ["good\nbad", "good\u2028bad", "\x1b[2J", "x" * 300])
+def test_a_label_of_the_file_is_checked_as_a_configured_one_is(label, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("sentence,label\n" + f'one word,"{label}"\nanother,x\n' * 20, encoding="utf-8")
+    for load in (lambda config: load_splits(config, 0), load_whole_train):
+        with pytest.raises(DataError, match=r"a\.csv: .* (is no class name|has 300 characters)") as refusal:
+            load(TextConfig(path=path))
+        assert len(str(refusal.value)) < len(str(path)) + 200
+
+
 # The tokenizer
 
 

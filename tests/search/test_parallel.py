@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from search.attempt import attempt
 from search.config import SearchConfig
 from search.evaluate import Evaluator
+from search.parallel import _start
 from search.scorers import SCORERS
 from search.search import find_student
 from search.spaces import SPACES, ResNetConfig, ResNetSpace
@@ -257,3 +258,16 @@ def test_a_script_without_a_main_guard_is_told_what_it_lacks(tmp_path):
     assert run.returncode != 0
     assert 'needs `if __name__ == "__main__":`' in run.stderr
     assert "scored" not in run.stdout
+
+
+def test_a_process_imports_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    for name in ("multiprocessing", "pickle", "signal", "torch", "numpy", "pydantic"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    worker = _start()
+    assert worker.connection.recv() == "ready"
+    worker.connection.close()
+    worker.process.join()
+    assert not (tmp_path / "ran").exists()
+    assert "PYTHONSAFEPATH" not in os.environ

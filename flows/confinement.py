@@ -1,0 +1,85 @@
+"""Keeps flow runs that others can start to the folders that `edgestill serve` named.
+
+Whoever reaches the API of a Prefect server chooses a flow run's parameters, and reads why it failed. The folders are in
+the environment of the process that serves, which its flow runs inherit and the API cannot set; where it names none, the
+run was started on this machine and reads what its own user may read.
+"""
+
+import contextlib
+import os
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.errors import EdgestillError, FailedError, UserError
+
+_FOLDERS = "EDGESTILL_SERVED_FOLDERS"
+
+
+def confine(folders: Sequence[Path]) -> None:
+    """Let flow runs that this process starts from now on read and write below these folders (or files) alone."""
+    os.environ[_FOLDERS] = os.pathsep.join(str(folder.resolve()) for folder in folders)
+
+
+def require_inside(parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters that name files elsewhere, links followed.
+
+    Raises:
+        UserError: one is outside the folders; it says which, not what is there.
+    """
+    folders = _folders()
+    if folders is None:
+        return
+    for name, path in paths_in(parameters):
+        if not any(path.resolve().is_relative_to(folder) for folder in folders):
+            raise UserError(
+                f"{name} is {path}, which is outside the folders of this deployment; the machine that serves it allows "
+                "others by `edgestill serve --allow FOLDER`"
+            )
+
+
+def paths_in(value: Any, name: str = "") -> Iterator[tuple[str, Path]]:
+    """(dotted name, path) of every path in a model, a mapping or a sequence."""
+    if isinstance(value, Path):
+        yield name, value
+    elif isinstance(value, BaseModel | Mapping):
+        for key, inner in dict(value).items():
+            yield from paths_in(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, tuple | list):
+        for place, inner in enumerate(value):
+            yield from paths_in(inner, f"{name}.{place}")
+
+
+@contextlib.contextmanager
+def reticent() -> Iterator[None]:
+    """Keep what files hold out of the errors of a confined flow run: errors quote files, and the server shows errors.
+
+    The whole error goes to standard error, the terminal of whoever serves.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _folders() is None:
+            raise
+        traceback.print_exc()
+        where = "the terminal of `edgestill serve` says what was wrong"
+        kind = type(error).__name__
+        if isinstance(error, EdgestillError) and not _quotes_files(error):
+            raise
+        if isinstance(error, UserError):
+            raise UserError(f"a file that the parameters name does not fit ({kind}); {where}") from None
+        raise FailedError(f"the run ended in an error ({kind}); {where}") from None
+
+
+def _quotes_files(error: EdgestillError) -> bool:
+    from pipeline import errors
+
+    return isinstance(error, errors.DataError | errors.CheckpointError | errors.RunDirError | errors.BundleError)
+
+
+def _folders() -> list[Path] | None:
+    said = os.environ.get(_FOLDERS)
+    return None if said is None else [Path(folder) for folder in said.split(os.pathsep) if folder]
