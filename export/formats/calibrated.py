@@ -11,16 +11,17 @@ from export.quantize import METHODS, Scheme, quantize
 from export.sessions import runner
 
 if TYPE_CHECKING:
-    from export.config import CalibrationConfig
+    from export.config import ExportConfig
 
 Files = dict[str, bytes]
 
 
-def calibrated(source: Source, config: "CalibrationConfig", scheme: Scheme) -> Iterator[tuple[str, Files]]:
+def calibrated(source: Source, config: "ExportConfig", scheme: Scheme) -> Iterator[tuple[str, Files]]:
     """(method, files) of each calibration that the configuration asks for."""
     require_sound(source.calibration, source.task)
-    for method in METHODS if config.method == "auto" else (config.method,):
-        yield method, {".onnx": quantize(source.onnx, source.calibration, method, config.percentile, scheme)}
+    asked, bits = config.calibration, config.weight_bits
+    for method in METHODS if asked.method == "auto" else (asked.method,):
+        yield method, {".onnx": quantize(source.onnx, source.calibration, method, asked.percentile, scheme, bits)}
 
 
 def nearest_to_fp32(source: Source, variants: Iterable[tuple[str, Files]]) -> Files:

@@ -16,7 +16,7 @@ class Int8(Format):
     suffix = ".onnx"
 
     def variants(self, source: Source) -> Iterator[tuple[str, dict[str, bytes]]]:
-        return calibrated(source, self.config.calibration, CPU)
+        return calibrated(source, self.config, CPU)
 
     def build(self, source: Source) -> dict[str, bytes]:
         return nearest_to_fp32(source, self.variants(source))

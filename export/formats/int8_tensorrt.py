@@ -19,7 +19,7 @@ class Int8TensorRT(Format):
     suffix = ".onnx"
 
     def variants(self, source: Source) -> Iterator[tuple[str, dict[str, bytes]]]:
-        return calibrated(source, self.config.calibration, TENSORRT)
+        return calibrated(source, self.config, TENSORRT)
 
     def build(self, source: Source) -> dict[str, bytes]:
         return nearest_to_fp32(source, self.variants(source))
