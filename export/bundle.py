@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from export.card import model_card
 from export.interface import Interface, describe_input, describe_output
 from export.manifest import MANIFEST, manifest_bytes
 from export.probes import PROBES, make_probes
-from export.profile_script import profile_script
+from export.profile_script import profile_script, run_script
 from export.result import Parity
 from export.sbom import SBOM, sbom_bytes
 from pipeline.cost import Cost
@@ -133,7 +132,7 @@ def write_bundle(folder: Path, bundle: Bundle, models: Mapping[str, Path], token
     if tokenizer is not None:
         files[TOKENIZER] = tokenizer.encode()
     for name, source in _SCRIPTS[bundle.task.kind].items():
-        files[name] = resources.files("export").joinpath(source).read_bytes()
+        files[name] = run_script(source).encode()
     files["profile.py"] = profile_script().encode()
     files[CARD] = model_card(bundle).encode()
     files[SBOM] = sbom_bytes(bundle.name, bundle.created, bundle.licences.model, {n: files[n] for n in models})

@@ -18,6 +18,7 @@ from export.sessions import runner
 from pipeline.errors import ExportError
 
 _BATCH = 8  # every pair's sum is in memory at once
+_USUAL = {"auto_pad": b"NOTSET", "alpha": 1.0, "beta": 1.0, "transA": 0}
 
 
 def saturating_runner(model: bytes, threads: int = 1) -> Run:
@@ -94,7 +95,8 @@ def _product(node: Any, graph: Graph, sides: dict[str, list[int]]) -> _Product |
     given, held = ([*source.input, ""] for source in sources if source is not None)
     weights = int8_values(held[0], graph)
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    if weights is None or given[2] not in graph.constants or attributes.keys() & {"auto_pad", "alpha", "beta", "transA"}:
+    unusual = [key for key, usual in _USUAL.items() if attributes.get(key, usual) != usual]
+    if weights is None or given[2] not in graph.constants or unusual:
         raise ExportError(f"how {node.op_type} {node.output[0]} saturates is not imitated here")
     zero, scale, by = (numpy_helper.to_array(graph.constants[name]) for name in (given[2], given[1], held[1]))
     size: tuple[int, ...] | None = None

@@ -4,8 +4,10 @@ import copy
 import random
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 from distill.config import DistillConfig
@@ -97,15 +99,31 @@ def test_folding_the_batch_norms_and_taking_the_quantisers_out_again_changes_not
         torch.testing.assert_close(plain(inputs), trained(inputs), atol=1e-5, rtol=1e-5)
 
 
-def test_weights_are_rounded_as_the_file_rounds_them(trained, splits) -> None:
-    made = fake_quantized(trained, splits.reference.batches(9), classifier=True)
+@pytest.mark.parametrize(("bits", "largest"), [(7, 64), (8, 127)])
+def test_weights_are_rounded_as_the_file_rounds_them(bits, largest, trained, task, splits, tmp_path) -> None:
+    made = fake_quantized(trained, splits.reference.batches(9), classifier=True, weight_bits=bits)
     layer = made.conv1[1]
-    scale = layer.weight.detach().abs().amax((1, 2, 3)) / 127  # symmetric int8, a scale for each output channel
+    rounded = layer.weight_fake_quant(layer.weight).detach()
+    scale = layer.weight.detach().abs().amax((1, 2, 3)) / largest  # symmetric, a scale for each output channel
     expected = (layer.weight.detach() / scale.view(-1, 1, 1, 1)).round() * scale.view(-1, 1, 1, 1)
-    torch.testing.assert_close(layer.weight_fake_quant(layer.weight).detach(), expected, atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(rounded, expected, atol=1e-7, rtol=1e-6)
+    (tmp_path / "plain.onnx").write_bytes(to_onnx(without_fake_quant(made), task.input_shape, 20))
+    examples = splits.reference.batch(torch.arange(len(splits.reference))).inputs.contiguous().numpy()
+    data = quantize(tmp_path / "plain.onnx", examples, "minmax", 99.99, CPU_SCHEME, bits)
+    torch.testing.assert_close(torch.from_numpy(first_weights(data)), rounded, atol=1e-7, rtol=1e-5)
     with torch.no_grad():
         layer.weight.mul_(0.01)  # and no scale is remembered
     torch.testing.assert_close(layer.weight_fake_quant(layer.weight).detach(), 0.01 * expected, atol=1e-7, rtol=1e-5)
+
+
+def first_weights(data: bytes) -> np.ndarray:
+    """The weights of the file's first convolution, dequantised."""
+    graph = onnx.load_model_from_string(data).graph
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    convolution = next(node for node in graph.node if node.op_type == "Conv")
+    source = next(node for node in graph.node if node.output[0] == convolution.input[1])
+    weights, scale = held[source.input[0]], held[source.input[1]]
+    return weights.astype(np.float32) * scale.reshape(-1, 1, 1, 1)
 
 
 def test_fake_quantisation_predicts_the_int8_file(hard_sum, task, splits, tmp_path) -> None:
