@@ -2,8 +2,8 @@
 
     python benchmarks/int8_weights.py [--data digits | FILE.npz] [--space resnet] [--seeds 3] [--epochs 20]
 
-A small student a seed is trained on labels, exported, and quantised by each calibration method. "Exact" are sums without
-saturation (VNNI, Arm, and ONNX Runtime's slower kernels elsewhere), "here" what this processor's own kernels give.
+A small student a seed is trained on labels, exported, and quantised by each calibration method. "Exact" are sums
+without saturation (VNNI, Arm, ONNX Runtime's slower kernels elsewhere), "here" what this processor's own kernels give.
 Differences are paired on the test examples; their 95 % interval is over all seeds' examples together.
 """
 
@@ -73,7 +73,10 @@ def _one_seed(arguments: argparse.Namespace, seed: int) -> dict[tuple[str, int, 
                 found[method, bits, exact] = fp32.right, answers.right
                 moved = np.abs(answers.logits - fp32.logits).max() / np.abs(fp32.logits).max()
                 kind = f"{method}, {bits} bits, {'exact' if exact else 'here'}"
-                print(f"  {kind}: {answers.right.mean():.2%}, logits moved by up to {moved:.3f} of the largest", flush=True)
+                print(
+                    f"  {kind}: {answers.right.mean():.2%}, logits moved by up to {moved:.3f} of the largest",
+                    flush=True,
+                )
     return found
 
 
@@ -109,8 +112,12 @@ def _points(pairs: list[tuple[np.ndarray, np.ndarray]]) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="digits", help="digits, or an .npz file with x_train, y_train, x_test, y_test")
-    parser.add_argument("--space", default="resnet", help="resnet (a ResNet-8 of 16, 32 and 64 channels), mobile, nb201, …")
+    parser.add_argument(
+        "--data", default="digits", help="digits, or an .npz file with x_train, y_train, x_test, y_test"
+    )
+    parser.add_argument(
+        "--space", default="resnet", help="resnet (a ResNet-8 of 16, 32 and 64 channels), mobile, nb201, …"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20)
     return parser.parse_args()

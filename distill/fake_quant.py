@@ -1,6 +1,6 @@
 """A network that computes as if it were quantised to 8 bits, to be trained so that quantising it costs less.
 
-The scheme is that of the files: weights symmetric, of 7 bits or 8 and with a scale for each output channel, what goes in
+The scheme is that of the files: weights symmetric, of 7 or 8 bits, with a scale for each output channel, what goes in
 and out of layers asymmetric uint8 with one range for the whole tensor. Gradients pass the rounding as if it were not
 there (Jacob et al. 2018, arXiv:1712.05877, section 3). The quantisers and their observers are PyTorch's.
 

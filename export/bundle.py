@@ -12,7 +12,7 @@ from export.interface import Interface, describe_input, describe_output
 from export.manifest import MANIFEST, manifest_bytes
 from export.probes import PROBES, make_probes
 from export.profile_script import profile_script, run_script
-from export.result import Parity
+from export.result import Arithmetic, Parity
 from export.sbom import SBOM, sbom_bytes
 from pipeline.cost import Cost
 from pipeline.frozen import Frozen
@@ -46,6 +46,9 @@ class BundleModel(Frozen):
     validation_accuracy: float | None = None
     test_accuracy: float
     latency: dict[str, Any]  # summary of one call's wall time: n, p50_ms, …
+    arithmetic: Arithmetic | None = (
+        None  # of an INT8 model: where it was measured, and whether it is the same elsewhere
+    )
 
 
 class ClassQuality(Frozen):

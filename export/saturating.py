@@ -1,7 +1,7 @@
 """An INT8 file computed as a processor without VNNI computes it, on any processor, for a gate that is to see both.
 
-Each product of bytes becomes float operators that do what ONNX Runtime's AVX2 kernels do: neighbours along the reduction
-(of a convolution: kernel place by kernel place, channels innermost) are multiplied, added in pairs, and each pair's sum
+Each product of bytes becomes float operators that do what ONNX Runtime's AVX2 kernels do: terms of a sum that are
+neighbours (of a convolution: kernel place by kernel place, channels innermost) are added in pairs, and each pair's sum
 is clipped to 16 bits. Sums of such integers are exact in float32. Depthwise convolutions, which those kernels compute
 without saturation, stay as they are. It is many times slower than the file itself.
 """
@@ -40,7 +40,8 @@ def saturating_model(model: bytes) -> bytes:
     import onnx
 
     whole = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(model))
-    sides = {value.name: [side.dim_value for side in value.type.tensor_type.shape.dim] for value in whole.graph.value_info}
+    values = (*whole.graph.value_info, *whole.graph.output)
+    sides = {value.name: [side.dim_value for side in value.type.tensor_type.shape.dim] for value in values}
     graph, written = graph_of(whole.graph), _Written([], [])
     for node in graph.nodes:
         product = _product(node, graph, sides)
@@ -114,7 +115,7 @@ def _product(node: Any, graph: Graph, sides: dict[str, list[int]]) -> _Product |
 
 
 def _write(product: _Product, node: Any, written: _Written) -> None:
-    """The product in floats: raw bytes, the terms of every sum, pairs, clipping, and what a zero point adds taken off."""
+    """The product in floats: raw bytes, every sum's terms, pairs, clipping, and what a zero point adds taken off."""
     name, weights, groups = node.output[0], product.weights.astype(np.float32), product.groups
     shift = np.float32(128 if product.zero_point.dtype == np.int8 else 0)  # signed activations are made unsigned
     zero = np.float32(product.zero_point) + shift
@@ -138,7 +139,9 @@ def _write(product: _Product, node: Any, written: _Written) -> None:
     )  # fmt: skip
     total = written.add("Reshape", total, np.array([-1, len(weights), height, width]), name=f"{name}/sum")
     extra = (zero * weights.sum((1, 2, 3)))[:, None, None]
-    value = written.add("Mul", written.add("Sub", total, extra, name=f"{name}/true"), product.scale, name=f"{name}/value")
+    value = written.add(
+        "Mul", written.add("Sub", total, extra, name=f"{name}/true"), product.scale, name=f"{name}/value"
+    )
     if len(node.input) > 2:
         bias = written.add("Unsqueeze", node.input[2], np.array([1, 2]), name=f"{name}/bias")
         value = written.add("Add", value, bias, name=f"{name}/biased")

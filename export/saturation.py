@@ -68,7 +68,8 @@ def graph_of(graph: Any) -> Graph:
     makers = {name: node for node in graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
-        constants |= {node.output[0]: a.t for a in node.attribute if node.op_type == "Constant" and a.name == "value"}
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
     return Graph(list(graph.node), makers, constants)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from export.calibration import require_sound
 from export.formats.base import Format, Run, Source
+from export.saturation import LARGEST_PAIR
 from export.sessions import OUTPUT, feed
 from pipeline.errors import ExportError, first_line
 
@@ -88,6 +89,13 @@ class OpenVinoInt8(OpenVino):
             return f"openvino_int8 needs nncf ({_first_line(error)}); {HOW_TO_GET}"
         return None
 
+    def saturable(self, path: Path) -> int:
+        """By weights outside ±64: oneDNN's kernels add pairs of products in 16 bits as ONNX Runtime's do."""
+        nodes = load_openvino().Core().read_model(path).get_ops()
+        products = [node for node in nodes if node.get_type_name() in _PRODUCTS]
+        weights = [_held_bytes(node.input_value(1).get_node()) for node in products]
+        return sum(int(np.abs(values).max(initial=0)) > LARGEST_PAIR // 2 for values in weights)
+
     def _converted(self, openvino: ModuleType, model: Any, source: Source) -> Any:
         require_sound(source.calibration, source.task)
         nncf = _load_nncf()
@@ -102,6 +110,18 @@ class OpenVinoInt8(OpenVino):
         if not any(node.get_type_name() == "FakeQuantize" for node in quantized.get_ops()):
             raise ExportError("the quantisation changed nothing: NNCF found no layer of the network to quantise")
         return quantized
+
+
+_PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
+_UNPACKS = ("Convert", "Subtract", "Multiply", "Reshape", "Transpose")
+
+
+def _held_bytes(node: Any) -> np.ndarray:
+    """The bytes that a product's weights are unpacked from; empty where they are floats, or computed."""
+    while node.get_type_name() in _UNPACKS:
+        node = node.input_value(0).get_node()
+    is_held = node.get_type_name() == "Constant" and node.get_element_type().to_string() in ("i8", "u8")
+    return node.data.astype(int) if is_held else np.zeros(0, int)
 
 
 def load_openvino() -> ModuleType:
@@ -127,10 +147,11 @@ def _load_nncf() -> ModuleType:
 
 
 def _settings(nncf: ModuleType, model: Any, weight_bits: int) -> dict[str, Any]:
-    """Weights of 7 bits in every layer or of 8 in all, and NNCF's settings for transformers without its SmoothQuant.
+    """Weights of 7 bits in every layer, or of 8; for transformers NNCF's settings without its SmoothQuant.
 
-    Those leave masks and their sums alone. A text student's logits move half as far as without them (0.14 and 0.30, of 0.4 deviation, untrained, 40 examples);
-    SmoothQuant breaks small students (a ViT's logits move by 1.3, and by 0.08 without it).
+    Those leave masks and their sums alone. A text student's logits move half as far as without them (0.14 and 0.30, of
+    0.4 deviation, untrained, 40 examples); SmoothQuant breaks small students (a ViT's logits move by 1.3, and by 0.08
+    without it).
     """
     advanced = nncf.quantization.advanced_parameters
     fix = advanced.OverflowFix.ENABLE if weight_bits == 7 else advanced.OverflowFix.DISABLE

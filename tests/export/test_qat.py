@@ -76,13 +76,13 @@ def hard_sum(trained) -> nn.Module:
     return network
 
 
-def int8_file(network: nn.Module, task, splits, folder, name: str):
-    """The INT8 file as ONNX Runtime's own quantiser makes it, opened."""
+def int8_file(network: nn.Module, task, splits, folder, name: str, bits: int = 7):
+    """The INT8 file as ONNX Runtime's own quantiser makes it, opened; what it computes is the same everywhere."""
     source = folder / f"{name}.onnx"
     source.write_bytes(to_onnx(network, task.input_shape, 20))
     examples = splits.reference.batch(torch.arange(len(splits.reference))).inputs.contiguous().numpy()
-    (folder / f"{name}.int8.onnx").write_bytes(quantize(source, examples, "minmax", 99.99, CPU_SCHEME))
-    return runner(folder / f"{name}.int8.onnx")
+    (folder / f"{name}.int8.onnx").write_bytes(quantize(source, examples, "minmax", 99.99, CPU_SCHEME, bits))
+    return runner(folder / f"{name}.int8.onnx", exact=True)
 
 
 def accuracy(run, split) -> float:
@@ -151,12 +151,12 @@ def test_validation_moves_no_range_and_training_does(trained, splits) -> None:
     assert moved() > 5
 
 
-def fine_tuned(network, teacher, splits, resume=None, **training):
+def fine_tuned(network, teacher, splits, resume=None, bits=7, **training):
     """The student with fake quantisation after it, and the state after each epoch."""
     config = DistillConfig.model_validate({"training": {"batch_size": 30, "patience": 0, **training}})
     states = []
     done = distill(
-        fake_quantized(network, splits.reference.batches(9), classifier=True),
+        fake_quantized(network, splits.reference.batches(9), classifier=True, weight_bits=bits),
         copy.deepcopy(teacher),  # it is frozen
         splits,
         config,
@@ -186,12 +186,13 @@ def test_what_quantising_wildly_scaled_channels_loses_is_won_back(hard_blocks, t
 
 
 def test_fine_tuning_wins_back_what_no_equalisation_can(hard_sum, trained, task, splits, tmp_path) -> None:
+    """With 8 bits: with 7 it wins back between two thirds and all of it, by seed."""
     fp32 = evaluate(hard_sum, splits.validation, CPU).accuracy
     equalised = without_fake_quant(fake_quantized(hard_sum, splits.reference.batches(9), classifier=True))
-    before = accuracy(int8_file(equalised, task, splits, tmp_path, "before"), splits.validation)
+    before = accuracy(int8_file(equalised, task, splits, tmp_path, "before", 8), splits.validation)
     assert fp32 - before > 50 * GATE
-    student, _ = fine_tuned(hard_sum, trained, splits, epochs=12, learning_rate=1e-3, optimizer="adamw")
-    after = accuracy(int8_file(without_fake_quant(student), task, splits, tmp_path, "after"), splits.validation)
+    student, _ = fine_tuned(hard_sum, trained, splits, bits=8, epochs=12, learning_rate=1e-3, optimizer="adamw")
+    after = accuracy(int8_file(without_fake_quant(student), task, splits, tmp_path, "after", 8), splits.validation)
     assert fp32 - after < 0.25 * (fp32 - before)
 
 
