@@ -1,7 +1,7 @@
 """A network that computes as if it were quantised to 8 bits, to be trained so that quantising it costs less.
 
-The scheme is that of ONNX Runtime's CPU kernels: weights symmetric int8 with a scale for each output channel, what goes
-in and out of layers asymmetric uint8 with one range for the whole tensor. Gradients pass the rounding as if it were not
+The scheme is that of the files: weights symmetric, of 7 or 8 bits, with a scale for each output channel, what goes in
+and out of layers asymmetric uint8 with one range for the whole tensor. Gradients pass the rounding as if it were not
 there (Jacob et al. 2018, arXiv:1712.05877, section 3). The quantisers and their observers are PyTorch's.
 
 Batch norm: each one that follows a convolution is folded into it, with its running statistics, before fine-tuning, and
@@ -55,11 +55,14 @@ class _Activation(FakeQuantize):
         return quantised
 
 
-def fake_quantized(network: nn.Module, batches: Iterable[Batch], *, classifier: bool) -> nn.Module:
+def fake_quantized(
+    network: nn.Module, batches: Iterable[Batch], *, classifier: bool, weight_bits: int = 7
+) -> nn.Module:
     """A copy with batch norms folded and fake quantisation in it, its ranges begun on these examples.
 
     Args:
         classifier: also quantise the network's own; not where a method's head takes its place.
+        weight_bits: 7 (weights within ±64) or 8 (±127), as the file will have.
 
     Raises:
         FakeQuantError: torch.fx cannot trace it, or it is not a network of feature maps.
@@ -75,7 +78,7 @@ def fake_quantized(network: nn.Module, batches: Iterable[Batch], *, classifier: 
         if isinstance(layer, nn.Conv2d) or (layer is last and classifier):
             assert layer is not None
             output = layer is not last and _activated_by(node, modules) is None
-            _replace(made, str(node.target), _quantised(layer, output=output))
+            _replace(made, str(node.target), _quantised(layer, _WEIGHTS[weight_bits], output=output))
         elif isinstance(layer, nn.Identity) and not _follows_convolution(node, modules):
             _replace(made, str(node.target), _ACTIVATION())  # a shortcut, which a sum reads
     for module in made.modules():
@@ -144,9 +147,9 @@ def _follows_convolution(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     return isinstance(layer, nn.Conv2d)
 
 
-def _quantised(layer: nn.Module, *, output: bool) -> nn.Sequential:
+def _quantised(layer: nn.Module, weight: Any, *, output: bool) -> nn.Sequential:
     """Input, layer and, where it is asked for, output."""
-    layer.qconfig = QConfig(activation=_ACTIVATION, weight=_WEIGHT)  # type: ignore[assignment, no-untyped-call]
+    layer.qconfig = QConfig(activation=_ACTIVATION, weight=weight)  # type: ignore[assignment, no-untyped-call]
     kind: Any = qat.Conv2d if isinstance(layer, nn.Conv2d) else qat.Linear
     made = kind.from_float(layer.train())
     return nn.Sequential(_ACTIVATION(), made, *([_ACTIVATION()] if output else []))
@@ -160,15 +163,18 @@ _ACTIVATION: Any = _Activation.with_args(  # type: ignore[no-untyped-call]
     qscheme=torch.per_tensor_affine,
 )
 # Its scales are those of the weights as they are now: with an averaging constant of 1 the observer has no memory.
-_WEIGHT: Any = FakeQuantize.with_args(  # type: ignore[no-untyped-call]
-    observer=MovingAveragePerChannelMinMaxObserver,
-    averaging_constant=1.0,
-    quant_min=-127,
-    quant_max=127,
-    dtype=torch.qint8,
-    qscheme=torch.per_channel_symmetric,
-    ch_axis=0,
-)
+_WEIGHTS: dict[int, Any] = {
+    bits: FakeQuantize.with_args(  # type: ignore[no-untyped-call]
+        observer=MovingAveragePerChannelMinMaxObserver,
+        averaging_constant=1.0,
+        quant_min=-largest,
+        quant_max=largest,
+        dtype=torch.qint8,
+        qscheme=torch.per_channel_symmetric,
+        ch_axis=0,
+    )
+    for bits, largest in ((7, 64), (8, 127))
+}
 
 
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from export.device.answers import int8_note
 from export.device.measure import MeasureError, Model, Settings, measure
 from export.device.text import profile_text
 from export.device.worker import answer_task
@@ -41,6 +42,8 @@ def main(arguments: list[str]) -> int:
     worker = [sys.executable, str(Path(__file__).resolve()), "--worker"]
     try:
         found = measure(chosen, against, settings, worker, _say, again, card.get("architecture"))
+        notes = [int8_note({**model.facts, "file": model.file}, HERE) for model in chosen.values()]
+        found["warnings"] += [f"{note}." for note in notes if note]
     except (MeasureError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -4,7 +4,8 @@
 
 Reads PNG (8 bits a channel, not interlaced), PGM and PPM (binary), .npy ([H, W] or [H, W, C], uint8 or floats in
 [0, 1]), and JPEG, GIF, BMP, TIFF, WebP and every PNG where Pillow is installed. Other sizes are resized, with a note on
-stderr. The model is the one that bundle.json calls the default.
+stderr. The model is the one that bundle.json calls the default, unless that is INT8 and this processor computes it
+otherwise than the maker's: then it is fp32's, with a note on stderr.
 """
 
 import io
@@ -15,7 +16,8 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+
+from export.device.answers import open_default
 
 HERE = Path(__file__).resolve().parent
 UNREADABLE = (OSError, ValueError, KeyError, IndexError, MemoryError, OverflowError, struct.error, zlib.error)
@@ -26,11 +28,8 @@ def main(paths: list[str]) -> int:
     if not paths:
         print((__doc__ or "").strip(), file=sys.stderr)
         return 2
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     card = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
-    model = HERE / card["models"][card["default"]]["file"]
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    session = open_default(HERE, card)
     labels = card["task"]["labels"]
     channels, height, width = card["task"]["input_shape"]
     given = session.get_inputs()[0]

@@ -2,7 +2,8 @@
 
     python run.py TEXT [TEXT ...]
 
-`-` reads texts from standard input, one a line. The model is the one that bundle.json calls the default.
+`-` reads texts from standard input, one a line. The model is the one that bundle.json calls the default, unless that is
+INT8 and this processor computes it otherwise than the maker's: then it is fp32's, with a note on stderr.
 """
 
 import json
@@ -10,8 +11,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from tokenizers import Tokenizer
+
+from export.device.answers import open_default
 
 HERE = Path(__file__).resolve().parent
 
@@ -26,11 +28,8 @@ def main(texts: list[str]) -> int:
     if blank is not None:
         print(f"{blank!r}: there is nothing in this text", file=sys.stderr)
         return 2
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     card = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
-    model, labels = HERE / card["models"][card["default"]]["file"], card["task"]["labels"]
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    session, labels = open_default(HERE, card), card["task"]["labels"]
     tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))  # which cuts at the length trained with
     for text in texts:
         ids = np.array([tokenizer.encode(text).ids or [0]], np.int64)

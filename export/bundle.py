@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +12,8 @@ from export.formats import FORMATS
 from export.interface import Interface, describe_input, describe_output
 from export.manifest import MANIFEST, SIGNATURE, manifest_bytes
 from export.probes import PROBES, make_probes
-from export.profile_script import profile_script
-from export.result import Parity
+from export.profile_script import profile_script, run_script
+from export.result import Arithmetic, Parity
 from export.sbom import SBOM, sbom_bytes
 from pipeline.cost import Cost
 from pipeline.frozen import Frozen
@@ -50,6 +49,9 @@ class BundleModel(Frozen):
     validation_accuracy: float | None = None
     test_accuracy: float
     latency: dict[str, Any]  # summary of one call's wall time: n, p50_ms, …
+    arithmetic: Arithmetic | None = (
+        None  # of an INT8 model: where it was measured, and whether it is the same elsewhere
+    )
 
 
 class ClassQuality(Frozen):
@@ -136,7 +138,7 @@ def write_bundle(folder: Path, bundle: Bundle, models: Mapping[str, Path], token
     if tokenizer is not None:
         files[TOKENIZER] = tokenizer.encode()
     for name, source in _SCRIPTS[bundle.task.kind].items():
-        files[name] = resources.files("export").joinpath(source).read_bytes()
+        files[name] = run_script(source).encode()
     files[PROFILE] = profile_script().encode()
     files[CARD] = model_card(bundle).encode()
     files[SBOM] = sbom_bytes(bundle.name, bundle.created, bundle.licences.model, {n: files[n] for n in models})

@@ -59,6 +59,9 @@ class ExportConfig(Frozen):
         ("fp32", "fp16", "int8"), description=f"to try, of {', '.join(FORMATS)}; fp32 is always made"
     )
     calibration: CalibrationConfig = CalibrationConfig()
+    weight_bits: Literal[7, 8] = Field(
+        7, description="of INT8 weights; 8 where every device has VNNI, Arm or a GPU: others may saturate"
+    )
     gate: GateConfig = GateConfig()
     tensorrt: TensorRTConfig = TensorRTConfig()
     executorch: ExecutorchConfig = ExecutorchConfig()

@@ -8,6 +8,8 @@ from pipeline.errors import ExportError
 from pipeline.frozen import Frozen
 from pipeline.metrics import paired_difference
 
+_KINDS = {"saturating": "there", "exact": "elsewhere"}  # of processors, as its own sentence calls them
+
 
 class Limits(Frozen):
     """The budget's limits on what ships."""
@@ -89,11 +91,11 @@ def _judge(model: ExportedModel, fp32: ExportedModel, over_fp32: Ratio, gate: Ga
     for found in (_changed_nothing(model, fp32), _loses(model, fp32, gate), _too_large(model, limits)):
         if found:
             against.append(found)
-    accuracy = _accuracy(model, fp32)
+    accuracy, elsewhere = _accuracy(model, fp32), _elsewhere(model)
     return Verdict(
         format=model.format,
         shipped=not against,
-        reason="; ".join(against) if against else "; ".join([*worth, accuracy]),
+        reason="; ".join(filter(None, [*(against or [*worth, accuracy]), elsewhere])),
         over_fp32=over_fp32,
     )
 
@@ -144,6 +146,19 @@ def _accuracy(model: ExportedModel, fp32: ExportedModel) -> str:
         return f"fp32's accuracy on {n:,} validation examples {interval}"
     words = f"{abs(points):.{1 if abs(points) >= 0.1 else 2}f} points {'above' if points > 0 else 'below'} fp32"
     return f"{words} on {n:,} validation examples {interval}"
+
+
+def _elsewhere(model: ConvertedModel) -> str:
+    """How the answers depend on the processor, of an INT8 file of which some may; the gate counted the worse."""
+    about = model.arithmetic
+    if about is None or not about.saturable:
+        return ""
+    if about.unknown:
+        return (
+            f"its products may saturate on processors without VNNI, and what that costs is not known: {about.unknown}"
+        )
+    shares = ", ".join(f"{100 * about.accuracy[kind]:.1f} % {where}" for kind, where in _KINDS.items())
+    return f"its products saturate on processors without VNNI, so that the worse counts: {shares}"
 
 
 def _too_large(model: ConvertedModel, limits: Limits) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from export.config import ExportConfig
+from export.device.answers import INT8_TOLERANCE
 from export.formats import FORMATS, Run
 from export.onnx_gate import BATCHES
 from pipeline.errors import BundleError, ExportError, first_line
@@ -21,8 +22,10 @@ PROBES, INPUTS = "probes.safetensors", "inputs"
 COUNT = BATCHES[-1]
 _PROGRAMS = ("executorch", "openvino")  # run by a runtime that takes its files for its own; no gate here reads them
 # How far a logit may be from the stored one, relative to the largest stored one (at least 1). The files are the same to
-# the byte; processors differ in the order of sums, in fp16 arithmetic, and in whether 8-bit products saturate.
-TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 1e-1}
+# the byte; processors differ in the order of sums and in fp16 arithmetic. Sums of bytes are exact unless they saturate,
+# which is to be found (0.15 to 0.6 of the largest logit on ResNets); a value on the edge of a step may be rounded
+# to either side: up to 0.031 where float arithmetic took the place of all integer kernels (docs/export.md).
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": INT8_TOLERANCE}
 
 
 def probe_inputs(task: Task, seed: int = 0) -> np.ndarray:

@@ -43,13 +43,16 @@ TENSORRT = Scheme(
 )
 
 
-def quantize(source: Path, examples: np.ndarray, method: str, percentile: float, scheme: Scheme) -> bytes:
-    """The file with its weights and activations in 8 bits.
+def quantize(
+    source: Path, examples: np.ndarray, method: str, percentile: float, scheme: Scheme, weight_bits: int = 7
+) -> bytes:
+    """The file with its weights and activations in bytes.
 
     Args:
         examples: [N, *input_shape], what the ranges of activations are found on.
         method: of METHODS.
         percentile: of the values inside a range, in percent; of the method `percentile` alone.
+        weight_bits: 7 keeps weights within ±64, so that no processor saturates (`export.saturation`); 8 within ±127.
 
     Raises:
         ExportError: the quantiser refuses the graph, or found nothing in it to quantise.
@@ -73,6 +76,7 @@ def quantize(source: Path, examples: np.ndarray, method: str, percentile: float,
                 per_channel=True,
                 activation_type=ort.QuantType.QInt8 if scheme.signed_activations else ort.QuantType.QUInt8,
                 weight_type=ort.QuantType.QInt8,
+                reduce_range=weight_bits == 7,
                 calibrate_method=kinds[method],
                 extra_options={
                     "WeightSymmetric": True,

@@ -17,6 +17,15 @@ class Parity(Frozen):
     agreement_interval: tuple[float, float] | None = None  # 95 %, Wilson
 
 
+class Arithmetic(Frozen):
+    """How an INT8 file's answers depend on the processor (`export.saturation`)."""
+
+    saturable: int  # products that may saturate where there is no VNNI; 0: every processor computes the same
+    measured_on: tuple[str, ...]  # instruction sets that 8-bit products used where its accuracy was measured
+    accuracy: dict[str, float] = {}  # on validation, `saturating` and `exact`, where they may differ; the worse counts
+    unknown: str = ""  # why only one of them is known
+
+
 class ConvertedModel(Frozen):
     """A file that was checked against the network; cannot exist without the parity measured on it."""
 
@@ -34,6 +43,7 @@ class ConvertedModel(Frozen):
     validation: Metrics | None = None  # of the file
     lost: int = 0  # validation examples that fp32 answers right and this file does not
     gained: int = 0  # and the other way round
+    arithmetic: Arithmetic | None = None  # of an INT8 file
 
 
 class Absent(Frozen):

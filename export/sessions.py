@@ -19,9 +19,14 @@ PROVIDER = "CPUExecutionProvider"
 
 
 def open_session(
-    model: Path | bytes, threads: int = 1, providers: Sequence[str] = (PROVIDER,)
+    model: Path | bytes, threads: int = 1, providers: Sequence[str] = (PROVIDER,), *, exact: bool = False
 ) -> "onnxruntime.InferenceSession":
-    """A session of a file, or of its bytes, with all graph optimisations and a fixed number of threads."""
+    """A session of a file, or of its bytes, with all graph optimisations and a fixed number of threads.
+
+    Args:
+        exact: sum 8-bit products without saturation on every processor, by slower kernels where it takes them; an
+            application on a device does not ask for it.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -29,6 +34,8 @@ def open_session(
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever the bytes look like
+    if exact:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(
         model if isinstance(model, bytes) else str(model), options, providers=list(providers)
     )
@@ -52,9 +59,9 @@ class SessionRun:
         return logits
 
 
-def runner(model: Path | bytes, threads: int = 1) -> SessionRun:
-    """A file, or its bytes, on the CPU."""
-    return SessionRun(open_session(model, threads))
+def runner(model: Path | bytes, threads: int = 1, *, exact: bool = False) -> SessionRun:
+    """A file, or its bytes, on the CPU; `exact` as in `open_session`."""
+    return SessionRun(open_session(model, threads, exact=exact))
 
 
 def feed(inputs: np.ndarray, session: "onnxruntime.InferenceSession | None" = None) -> dict[str, np.ndarray]:

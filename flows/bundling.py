@@ -100,6 +100,7 @@ def _model(model: ExportedModel, tested: Metrics, interface: Interface) -> Bundl
         validation_accuracy=None if model.validation is None else model.validation.accuracy,
         test_accuracy=tested.accuracy,
         latency=model.latency.summary,
+        arithmetic=model.arithmetic,
     )
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 
 from export.calibration import calibration_examples
+from export.device.facts import byte_products
 from export.formats import FORMATS, Format, Run, Source
 from export.interface import Interface, interface_of, with_interface
 from export.parity import measure_parity, require_fp16_parity
-from export.result import Absent, ConvertedModel
+from export.result import Absent, Arithmetic, ConvertedModel
+from export.saturation import saturates_here
 from flows.stage import Stage
 from pipeline.data import ImageSplit, Splits
 from pipeline.errors import EdgestillError, ExportError, first_line
@@ -30,8 +32,9 @@ class Answers(NamedTuple):
 class _Variant(NamedTuple):
     name: str
     files: dict[str, bytes]
-    answers: Answers
+    answers: Answers  # of an INT8 file whose answers depend on the processor: the worse
     distance: float  # mean of a logit's, from fp32
+    arithmetic: Arithmetic | None  # of an INT8 file
 
 
 def answers_of(run: Run, split: ImageSplit) -> Answers:
@@ -145,6 +148,7 @@ def _build(
         validation=best.answers.metrics,
         lost=int((expected.right & ~best.answers.right).sum()),
         gained=int((best.answers.right & ~expected.right).sum()),
+        arithmetic=best.arithmetic,
     )
 
 
@@ -163,5 +167,26 @@ def _try(
     folder.mkdir()
     for suffix, data in files.items():
         (folder / f"model{suffix}").write_bytes(data)
-    answers = answers_of(form.open(folder / f"model{next(iter(files))}", 1), validation)
-    return _Variant(name, files, answers, float(np.abs(answers.logits - expected.logits).mean()))
+    path = folder / f"model{next(iter(files))}"
+    answers, arithmetic = _on_every_processor(form, path, validation)
+    return _Variant(name, files, answers, float(np.abs(answers.logits - expected.logits).mean()), arithmetic)
+
+
+def _on_every_processor(form: Format, path: Path, validation: ImageSplit) -> tuple[Answers, Arithmetic | None]:
+    """The file's answers; those of the kind of processor where it does worse, where kinds of them differ."""
+    here, saturable = answers_of(form.open(path, 1), validation), form.saturable(path)
+    if saturable is None:
+        return here, None
+    about = Arithmetic(saturable=saturable, measured_on=byte_products())
+    if not saturable:
+        return here, about
+    try:
+        elsewhere = answers_of(form.elsewhere(path, 1), validation)
+    except ExportError as error:
+        return here, about.model_copy(update={"unknown": str(error)})
+    kinds = dict(
+        zip(("saturating", "exact") if saturates_here() else ("exact", "saturating"), (here, elsewhere), strict=True)
+    )
+    accuracy = {kind: answers.metrics.accuracy for kind, answers in kinds.items()}
+    worse = min(here, elsewhere, key=lambda answers: answers.metrics.accuracy)
+    return worse, about.model_copy(update={"accuracy": accuracy})

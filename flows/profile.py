@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from export.device.answers import int8_note
 from export.device.text import profile_text
 from export.device_profile import Model, Settings, profile_files
 from export.profile_document import ProfileDocument
@@ -29,6 +30,7 @@ class Subject:
     left_out: dict[str, str] = field(default_factory=dict)  # models that this does not measure, and what they run in
     architecture: str | None = None
     length: int = 0  # of texts, in tokens
+    notes: tuple[str, ...] = ()  # where this processor computes INT8 otherwise than the bundle's maker
 
 
 def profile(
@@ -59,6 +61,7 @@ def profile(
             say(f"{one} is left out: it runs in {runtime}, which this does not measure")
         settings = settings._replace(length=settings.length or subject.length)
         found = profile_files(models, other, settings, say, remeasure, subject.architecture)
+        found = found.model_copy(update={"warnings": (*found.warnings, *subject.notes)})
     write_atomic(out, (found.model_dump_json(by_alias=True) + "\n").encode())
     write_atomic(page, render_profile(found).encode())
     return f"{text_of(found)}\nwrote {out} and {page}"
@@ -143,7 +146,8 @@ def _open(path: Path, chosen: str | None, private: Path, name: str) -> Iterator[
             if one not in foreign
         }
         length = bundle.task.input_shape[0] if bundle.task.kind == "text" else 0
-        yield Subject(models, foreign, bundle.architecture, length)
+        notes = [int8_note({**model.facts, "file": model.file}, opened.folder) for model in models.values()]
+        yield Subject(models, foreign, bundle.architecture, length, tuple(f"{note}." for note in notes if note))
 
 
 def _facts(model: Any) -> dict[str, str]:

@@ -105,7 +105,8 @@ def _fine_tuned(stage: Stage, distilled: DistillResult, recipe: DistillConfig, s
     student, shipped = shipped_student(stage, distilled.architecture, splits.task)
     has_head = bool(heads(stage.config.distill))
     begun_on = itertools.islice(splits.reference.batches(64), _BATCHES)
-    quantized = fake_quantized(student, begun_on, classifier=not has_head)
+    bits = stage.config.export.weight_bits
+    quantized = fake_quantized(student, begun_on, classifier=not has_head, weight_bits=bits)
     start = with_classifier_of(stage, quantized, shipped).state_dict() if has_head else None
     return taught(stage, "qat", quantized, splits, recipe, start)
 

@@ -42,6 +42,20 @@ def describe_device(root: Path = _ROOT) -> dict[str, Any]:
     }
 
 
+_BYTE_PRODUCTS = {  # a flag of /proc/cpuinfo -> the instruction set that multiplies bytes
+    "ssse3": "SSSE3", "avx2": "AVX2", "avx512bw": "AVX-512", "avx_vnni": "AVX-VNNI", "avx512_vnni": "AVX-512 VNNI",
+    "avx_vnni_int8": "AVX-VNNI-INT8", "amx_int8": "AMX", "asimd": "Neon", "asimddp": "Neon dot product",
+    "i8mm": "Neon I8MM", "sve": "SVE",
+}  # fmt: skip
+
+
+def byte_products(root: Path = _ROOT) -> tuple[str, ...]:
+    """The processor's instruction sets for products of bytes; its architecture where the system tells none."""
+    lines = (line.partition(":") for line in _read(root / "proc/cpuinfo").splitlines())
+    flags = {flag for key, _, value in lines if key.strip() in ("flags", "Features") for flag in value.split()}
+    return tuple(name for flag, name in _BYTE_PRODUCTS.items() if flag in flags) or (platform.machine(),)
+
+
 class Load(NamedTuple):
     """A moment's counters, from which `load_between` tells what else kept the machine busy."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from torch import nn
 
+from pipeline.errors import ExportError
 from pipeline.task import Task
 
 if TYPE_CHECKING:  # configuration checks its names against the table
@@ -77,3 +78,15 @@ class Format(ABC):
         Raises:
             ExportError: the runtime refuses the file; says why.
         """
+
+    def saturable(self, path: Path) -> int | None:
+        """How many products of an INT8 file may saturate on processors without VNNI; None: it is not for such ones."""
+        return None
+
+    def elsewhere(self, path: Path, threads: int) -> Run:
+        """Runs a saturable file as processors of the other kind do: exact where this one saturates, or the other way.
+
+        Raises:
+            ExportError: that is not imitated; says why.
+        """
+        raise ExportError(f"{self.runtime}'s kernels on other processors are not imitated")

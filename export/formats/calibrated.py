@@ -1,26 +1,54 @@
-"""What the INT8 formats share: one file for each calibration method, and the choice between them without labels."""
+"""What the INT8 formats share: how they run, a file for each calibration method, and the choice without labels."""
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from export.calibration import require_sound
-from export.formats.base import Source
+from export.formats.base import Format, Run, Source
 from export.quantize import METHODS, Scheme, quantize
+from export.saturating import saturating_runner
+from export.saturation import saturable, saturates_here
 from export.sessions import runner
 
 if TYPE_CHECKING:
-    from export.config import CalibrationConfig
+    from export.config import ExportConfig
 
 Files = dict[str, bytes]
 
 
-def calibrated(source: Source, config: "CalibrationConfig", scheme: Scheme) -> Iterator[tuple[str, Files]]:
+class CpuInt8(Format):
+    """A quantised ONNX file that ONNX Runtime runs on a CPU."""
+
+    precision = "int8"
+    runtime = "onnxruntime"
+    suffix = ".onnx"
+    scheme: ClassVar[Scheme]
+
+    def variants(self, source: Source) -> Iterator[tuple[str, Files]]:
+        return calibrated(source, self.config, self.scheme)
+
+    def build(self, source: Source) -> Files:
+        return nearest_to_fp32(source, self.variants(source))
+
+    def open(self, path: Path, threads: int) -> Run:
+        return runner(path, threads)
+
+    def saturable(self, path: Path) -> int:
+        return len(saturable(path.read_bytes()))
+
+    def elsewhere(self, path: Path, threads: int) -> Run:
+        return runner(path, threads, exact=True) if saturates_here() else saturating_runner(path.read_bytes(), threads)
+
+
+def calibrated(source: Source, config: "ExportConfig", scheme: Scheme) -> Iterator[tuple[str, Files]]:
     """(method, files) of each calibration that the configuration asks for."""
     require_sound(source.calibration, source.task)
-    for method in METHODS if config.method == "auto" else (config.method,):
-        yield method, {".onnx": quantize(source.onnx, source.calibration, method, config.percentile, scheme)}
+    asked, bits = config.calibration, config.weight_bits
+    for method in METHODS if asked.method == "auto" else (asked.method,):
+        yield method, {".onnx": quantize(source.onnx, source.calibration, method, asked.percentile, scheme, bits)}
 
 
 def nearest_to_fp32(source: Source, variants: Iterable[tuple[str, Files]]) -> Files:

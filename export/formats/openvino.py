@@ -14,6 +14,7 @@ import numpy as np
 
 from export.calibration import require_sound
 from export.formats.base import Format, Run, Source
+from export.saturation import LARGEST_PAIR
 from export.sessions import OUTPUT, feed
 from pipeline.errors import ExportError, first_line
 
@@ -89,17 +90,39 @@ class OpenVinoInt8(OpenVino):
             return f"openvino_int8 needs nncf ({_first_line(error)}); {HOW_TO_GET}"
         return None
 
+    def saturable(self, path: Path) -> int:
+        """By weights outside ±64: oneDNN's kernels add pairs of products in 16 bits as ONNX Runtime's do."""
+        nodes = load_openvino().Core().read_model(path).get_ops()
+        products = [node for node in nodes if node.get_type_name() in _PRODUCTS]
+        weights = [_held_bytes(node.input_value(1).get_node()) for node in products]
+        return sum(int(np.abs(values).max(initial=0)) > LARGEST_PAIR // 2 for values in weights)
+
     def _converted(self, openvino: ModuleType, model: Any, source: Source) -> Any:
         require_sound(source.calibration, source.task)
         nncf = _load_nncf()
         examples = nncf.Dataset(list(source.calibration), lambda example: feed(example[None]))
         with _quiet():
             quantized = nncf.quantize(
-                model, examples, subset_size=len(source.calibration), **_settings_for_attention(nncf, model)
+                model,
+                examples,
+                subset_size=len(source.calibration),
+                **_settings(nncf, model, self.config.weight_bits),
             )
         if not any(node.get_type_name() == "FakeQuantize" for node in quantized.get_ops()):
             raise ExportError("the quantisation changed nothing: NNCF found no layer of the network to quantise")
         return quantized
+
+
+_PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
+_UNPACKS = ("Convert", "Subtract", "Multiply", "Reshape", "Transpose")
+
+
+def _held_bytes(node: Any) -> np.ndarray:
+    """The bytes that a product's weights are unpacked from; empty where they are floats, or computed."""
+    while node.get_type_name() in _UNPACKS:
+        node = node.input_value(0).get_node()
+    is_held = node.get_type_name() == "Constant" and node.get_element_type().to_string() in ("i8", "u8")
+    return node.data.astype(int) if is_held else np.zeros(0, int)
 
 
 def load_openvino() -> ModuleType:
@@ -124,19 +147,21 @@ def _load_nncf() -> ModuleType:
     return found
 
 
-def _settings_for_attention(nncf: ModuleType, model: Any) -> dict[str, Any]:
-    """NNCF's for transformers, which leave masks and their sums alone, but without its SmoothQuant.
+def _settings(nncf: ModuleType, model: Any, weight_bits: int) -> dict[str, Any]:
+    """Weights of 7 bits in every layer, or of 8; for transformers NNCF's settings without its SmoothQuant.
 
-    A text student's logits move half as far as without them (0.14 and 0.30, of 0.4 deviation, untrained, 40 examples);
-    SmoothQuant breaks small students (a ViT's logits move by 1.3, and by 0.08 without it).
+    Those leave masks and their sums alone. A text student's logits move half as far as without them (0.14 and 0.30, of
+    0.4 deviation, untrained, 40 examples); SmoothQuant breaks small students (a ViT's logits move by 1.3, and by 0.08
+    without it).
     """
-    if not any(node.get_type_name() == "Softmax" for node in model.get_ops()):
-        return {}
     advanced = nncf.quantization.advanced_parameters
+    fix = advanced.OverflowFix.ENABLE if weight_bits == 7 else advanced.OverflowFix.DISABLE
+    if not any(node.get_type_name() == "Softmax" for node in model.get_ops()):
+        return {"advanced_parameters": advanced.AdvancedQuantizationParameters(overflow_fix=fix)}
     off = advanced.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
     return {
         "model_type": nncf.ModelType.TRANSFORMER,
-        "advanced_parameters": advanced.AdvancedQuantizationParameters(smooth_quant_alphas=off),
+        "advanced_parameters": advanced.AdvancedQuantizationParameters(overflow_fix=fix, smooth_quant_alphas=off),
     }
 
 

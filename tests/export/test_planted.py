@@ -1,6 +1,7 @@
 """Failures planted in real files, each caught by the stages' own code with the right reason."""
 
 import copy
+import dataclasses
 import time
 
 import numpy as np
@@ -10,11 +11,12 @@ import torch
 from torch import nn
 
 from export.config import CalibrationConfig, ExportConfig, ProfileConfig
+from export.device.facts import byte_products
 from export.formats import FORMATS, Format
 from export.gate import Limits
 from export.parity import check_parity, require_accuracy, require_fp16_parity
-from export.profile import evaluate_file, profile
-from export.result import ConvertedModel, ConvertResult, Parity
+from export.profile import evaluate_file, evaluate_run, profile
+from export.result import Arithmetic, ConvertedModel, ConvertResult, Parity
 from export.sessions import runner
 from export.to_onnx import to_onnx
 from flows import formats as building
@@ -72,6 +74,46 @@ def test_a_true_int8_is_measured_and_judged(stage, image_student):
     assert {v.format for v in result.verdicts} == {"fp32", "int8"}
     assert set(result.speedups) == {"fp32", "int8"}
     assert set(result.shipped) == {v.format for v in result.verdicts if v.shipped}
+
+
+def test_an_int8_that_cannot_saturate_says_so_and_where_it_was_measured(stage, image_student):
+    converted, result = shipped(stage, image_student)
+    assert converted.others["int8"].arithmetic == Arithmetic(saturable=0, measured_on=byte_products())
+    assert "saturate" not in result.verdicts[1].reason
+
+
+def test_weights_of_8_bits_are_judged_on_both_kinds_of_processors_and_the_worse_counts(stage, image_student):
+    eight = stage.config.model_copy(update={"export": stage.config.export.model_copy(update={"weight_bits": 8})})
+    converted, result = shipped(dataclasses.replace(stage, config=eight), image_student)
+    made = converted.others["int8"]
+    exact = evaluate_run(runner(stage.run.root / made.path, exact=True), image_student.splits.validation).accuracy
+    assert made.arithmetic.saturable == 10
+    assert made.arithmetic.accuracy["exact"] == exact
+    assert made.validation.accuracy == min(made.arithmetic.accuracy.values())
+    saturating, elsewhere = (100 * made.arithmetic.accuracy[kind] for kind in ("saturating", "exact"))
+    assert result.verdicts[1].reason.endswith(
+        f"so that the worse counts: {saturating:.1f} % there, {elsewhere:.1f} % elsewhere"
+    )
+
+
+def test_what_another_kind_of_processor_loses_is_lost(stage, image_student, monkeypatch):
+    def wrong(self, path, threads):
+        run = runner(path, threads)
+        return lambda inputs: np.roll(run(inputs), 1, axis=1)
+
+    planted(monkeypatch, saturable=lambda self, path: 1, elsewhere=wrong)
+    converted, result = shipped(stage, image_student)
+    assert converted.others["int8"].validation.accuracy < 0.1
+    assert converted.others["int8"].lost > 250
+    assert not result.verdicts[1].shipped
+
+
+def test_a_kind_of_processor_that_is_not_imitated_is_said(stage, image_student, monkeypatch):
+    planted(monkeypatch, saturable=lambda self, path: 1, elsewhere=Format.elsewhere)
+    _, result = shipped(stage, image_student)
+    assert "what that costs is not known: onnxruntime's kernels on other processors are not imitated" in (
+        result.verdicts[1].reason
+    )
 
 
 def test_a_slower_int8_is_rejected_for_being_slower(stage, image_student, monkeypatch):

@@ -1,0 +1,107 @@
+"""Whether this processor computes a bundle's INT8 file as its maker's did, by the probes beside it.
+
+A part of the scripts that ship: it needs numpy and onnxruntime, and reads safetensors without their library.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+OTHERWISE = "this processor computes INT8 differently: use fp32"
+INT8_TOLERANCE = 5e-2  # of the largest stored logit, at least 1; export.probes says why
+_PROBES, _PROBED = "probes.safetensors", "inputs"
+_MOST_PROBE_BYTES, _MOST_HEADER_BYTES = 2**28, 2**20
+_TENSOR_TYPES = {"F32": "<f4", "I64": "<i8"}
+
+
+def open_default(folder: Path, card: Mapping[str, Any]) -> Any:
+    """A session of the bundle's default model, or of fp32, with a note, where INT8 is computed otherwise here."""
+    models = card["models"]
+    chosen, fp32 = models[card["default"]], models.get("fp32", {}).get("file", "")
+    session = open_on_cpu(folder / chosen["file"])
+    note = int8_note(chosen, folder, session)
+    if OTHERWISE in note and fp32.endswith(".onnx") and (folder / fp32).is_file():
+        print(f"note: {note}; {fp32} answers instead", file=sys.stderr)
+        return open_on_cpu(folder / fp32)
+    if note:
+        print(f"warning: {note}", file=sys.stderr)
+    return session
+
+
+def open_on_cpu(path: Path) -> Any:
+    """As an application on a device opens a file."""
+    import onnxruntime  # whose import a profile measures
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def int8_note(model: Mapping[str, Any], folder: Path, session: Any = None) -> str:
+    """A clause where an INT8 model does not answer the stored probes as it did when they were stored; else "".
+
+    Args:
+        model: its entry in bundle.json.
+        session: of its file, where there is one already.
+    """
+    if model.get("precision") != "int8":
+        return ""
+    try:
+        session = session or open_on_cpu(folder / model["file"])
+        probes = read_probe_file(folder / _PROBES)
+        expected = probes[model["format"]]
+        found = session.run(["logits"], probe_feed(session, probes[_PROBED]))[0]
+    except Exception as error:  # the runtime's kinds share no base
+        return f"whether INT8 is computed here as it was at its maker's is not known: {_PROBES} does not tell ({error})"
+    said = off_by(found, expected, INT8_TOLERANCE)
+    return f"{model['file']}: {OTHERWISE} ({said})" if said else ""
+
+
+def off_by(found: np.ndarray, expected: np.ndarray, tolerance: float) -> str:
+    """How far logits are from the stored ones, where that is too far; NaN is."""
+    allowed = tolerance * max(1.0, float(np.abs(expected).max()))
+    worst = float(np.abs(found - expected).max()) if found.shape == expected.shape else math.inf
+    if worst <= allowed:
+        return ""
+    return f"logits are off by up to {worst:.2g} on {len(expected)} probe inputs, {allowed:.2g} is allowed"
+
+
+def probe_feed(session: Any, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """The probes as the file takes them: token ids and their mask, 8-bit images, or floats in [0, 1]."""
+    given = session.get_inputs()[0]
+    if inputs.dtype == np.int64:
+        return {"input_ids": inputs, "attention_mask": (inputs != 0).astype(np.int64)}
+    if given.type == "tensor(uint8)":
+        return {given.name: np.round(inputs * 255).astype(np.uint8).transpose(0, 2, 3, 1)}
+    return {given.name: inputs}
+
+
+def read_probe_file(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file: eight bytes of length, a JSON header, raw numbers.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, AttributeError: it is none, or is larger than probes are.
+    """
+    if not path.is_file() or path.stat().st_size > _MOST_PROBE_BYTES:
+        raise ValueError(f"no plain file of at most {_MOST_PROBE_BYTES:,} bytes")
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    if length > min(_MOST_HEADER_BYTES, len(data) - 8):
+        raise ValueError("its header is too long")
+    numbers, found = data[8 + length :], {}
+    for name, tensor in json.loads(data[8 : 8 + length]).items():
+        if name != "__metadata__":
+            begin, end = tensor["data_offsets"]
+            count = math.prod(tensor["shape"])
+            if not 0 <= begin <= end <= len(numbers):
+                raise ValueError(f"{name[:80]!r} lies outside the file")
+            values = np.frombuffer(numbers[begin:end], _TENSOR_TYPES[tensor["dtype"]])
+            if len(values) != count:
+                raise ValueError(f"{name[:80]!r} has another shape")
+            found[name] = values.reshape(tensor["shape"])
+    return found
