@@ -94,11 +94,11 @@ def _result(stage: Stage, splits: Splits, students: Sequence[RankedStudent], not
 
 def _train(trainings: ShortTrainings, architecture: str, epochs: int) -> dict[str, Any]:
     try:
-        accuracy, seconds = trainings(architecture, 0, epochs)
+        trained = trainings(architecture, 0, epochs)
     except (RuntimeError, ArithmeticError, MemoryError) as error:  # NaN, out of memory: this student's alone
         reason = f"{type(error).__name__}: {first_line(error)}"
         return {"failure": reason, "seconds": 0.0}
-    return {"accuracy": accuracy, "seconds": round(seconds, 3)}
+    return {"accuracy": trained.accuracy, "seconds": round(trained.seconds, 3)}
 
 
 def _all_scorers(
