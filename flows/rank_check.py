@@ -78,11 +78,11 @@ def check_ranks(stage: Stage) -> RankCheckResult:
 
 
 def _result(stage: Stage, splits: Splits, students: Sequence[RankedStudent], notes: Sequence[str]) -> RankCheckResult:
-    scorer, seed = stage.config.search.scorer, stage.seed("rank_check", "bootstrap")
+    scorer = stage.config.search.scorer
     return RankCheckResult(
         configured=scorer,
-        rows=rank_scorers(students, list(SCORERS), seed),
-        against_params=None if scorer == "params" else compare_with_params(students, scorer, seed),
+        rows=rank_scorers(students, list(SCORERS)),
+        against_params=None if scorer == "params" else compare_with_params(students, scorer),
         students=tuple(students),
         epochs=stage.config.rank_check.epochs,
         train_images=len(splits.train),

@@ -45,7 +45,7 @@ def conditions(result: RankCheckResult) -> str:
     return (
         f"{trained} students, {result.epochs} epoch{'s' if result.epochs > 1 else ''} each on {result.train_images:,} "
         f"examples, one seed, accuracy on {result.validation_images:,} validation examples, "
-        f"{duration(result.seconds)} of training; intervals are a bootstrap over students."
+        f"{duration(result.seconds)} of training; intervals are of the students alone."
     )
 
 

@@ -212,7 +212,7 @@ def _steps_per_epoch(examples: int, batch_size: int) -> int:
 
 
 def _epochs_done(epoch: int, number: int, steps: int, config: TrainingConfig) -> float:
-    """Where a step takes its learning rate from: its end, but of a training's only step, where that is 0, its middle."""
+    """The moment of a step's learning rate: its end, where the last one's is 0; an only step's is its middle."""
     if steps * config.epochs == 1:
         return 0.5
     return (epoch * steps + number + 1) / steps
