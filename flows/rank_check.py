@@ -11,7 +11,8 @@ from typing import Any
 from flows.cache import kept_calibration
 from flows.short_training import ShortTrainings
 from flows.stage import Stage, trained_teacher
-from pipeline.data import Splits, draw_batch
+from flows.stages import scoring_batch
+from pipeline.data import Splits
 from pipeline.errors import CandidateError, ConfigError, first_line
 from pipeline.frozen import Frozen
 from pipeline.teacher import build_teacher
@@ -106,7 +107,7 @@ def _all_scorers(
 ) -> tuple[Score, list[str]]:
     """Every scorer by itself, as the search would ask it, so that one which fails takes no other with it."""
     seed, trained = stage.seed("search"), search.teacher_weights == "trained"
-    batch = draw_batch(splits.train, search.batch_size, seed)
+    batch = scoring_batch(stage, splits)
     evaluators, notes = {}, []
     for name in SCORERS:
         teacher = trained_teacher(stage, splits.task) if trained else build_teacher(stage.config.teacher, splits.task)
