@@ -71,13 +71,13 @@ def _config(bench: Bench, methods: Sequence[dict[str, Any]], training: Mapping[s
 
 def _tuned(bench: Bench, label: str, methods: list[dict[str, Any]], arguments: argparse.Namespace) -> list[Any]:
     """The method's configurations with the best of its trials put in, the training's as a last item `training`."""
-    base = _config(bench, methods, {})
-    settings = digest(arguments.task, _whole(methods), arguments.tune, bench.training)[:16]
+    base, seed = _config(bench, methods, {}), arguments.first_seed - 1
+    settings = tuning_key(arguments.task, methods, arguments.tune, seed, bench.training)
     path: Path = arguments.out / f"{arguments.task}_{settings}.json"
     if not path.exists():
 
         def train(config: DistillConfig, trial: int, observe: Any) -> float:
-            student = bench.make_student(arguments.first_seed - 1)
+            student = bench.make_student(seed)
             teacher = copy.deepcopy(bench.teacher)
             done = distill(student, teacher, bench.splits, config, seed=0, device=_CPU, observe=observe)
             return done.fitted.best.accuracy
@@ -90,6 +90,11 @@ def _tuned(bench: Bench, label: str, methods: list[dict[str, Any]], arguments: a
     print(f"{label}: {best}", file=sys.stderr)
     chosen = with_hyperparameters(base, best)
     return [*(method.model_dump() for method in chosen.methods), {"training": _own(best)}]
+
+
+def tuning_key(task: str, methods: list[Any], trials: int, seed: int, training: StudentTrainingConfig) -> str:
+    """Names tuned settings by all that they follow from; `seed` is that of data, teacher and student."""
+    return digest(task, _whole(methods), trials, seed, training)[:16]
 
 
 def _own(best: dict[str, float]) -> dict[str, float]:

@@ -12,9 +12,11 @@ basic blocks of three stages. The second has `x_train` [N, H, W, C] uint8 and `y
 `ensemble - x` is the ensemble less that part; the spreads, (p90 - p10) / 2.563, are what its least scales are from.
 `published rank sum` adds the ranks of the file's own synflow, nwot and jacov. An architecture without a score (dead, or
 not finite) ranks below all others. Regret is the best accuracy under a cap of parameters less that of the score's pick,
-in points, the mean over eight caps at the eighths of the sample's parameters. Intervals are 95 % percentiles of a
-bootstrap over architectures. Cost is the time of scoring alone, construction and initialisation included, in bare
-forward passes of the whole batch without gradients, the total over some architectures.
+in points, the mean over eight caps at the eighths of the sample's parameters. Brackets are 95 % percentiles of a
+bootstrap over architectures; of regret, for which no bootstrap is valid since it hangs on which one is the best, they
+are no interval but the middle 95 % of the regret among random halves of the architectures. Cost is the time of scoring
+alone, construction and initialisation included, in bare forward passes of the whole batch without gradients, the total
+over some architectures.
 """
 
 import argparse
@@ -180,20 +182,28 @@ def _print_table(
         "Kendall tau": lambda s, a, p: float(kendalltau(s, a).statistic),
         "Spearman": lambda s, a, p: _spearman(s, a),
         "partial given params": _partial,
-        "mean regret": lambda s, a, p: _mean_regret(s, a, p, caps),
+        "mean regret": lambda s, a, p: mean_regret(s, a, p, caps),
     }
-    draws = np.random.default_rng(seed).integers(len(accuracy), size=(_RESAMPLES, len(accuracy)))
+    rng, n = np.random.default_rng(seed), len(accuracy)
+    draws = rng.integers(n, size=(_RESAMPLES, n))
+    halves = random_halves(n, rng)
     print(f"| scorer | {' | '.join(metrics)} | no score | bare forwards |\n|{'---|' * (len(metrics) + 3)}")
     for name, column in columns.items():
         scores = np.where(np.isnan(column), np.nanmin(column) - 1, column)
-        parts = [_with_interval(metric, scores, accuracy, params, draws) for metric in metrics.values()]
+        parts = [
+            with_range(metric, scores, accuracy, params, halves if title == "mean regret" else draws)
+            for title, metric in metrics.items()
+        ]
         cost = f"{forwards[name]:.2f}" if name in forwards else ""
         print(f"| `{name}` | {' | '.join(parts)} | {np.isnan(column).sum()} | {cost} |")
 
 
-def _with_interval(
-    metric: Metric, scores: np.ndarray, accuracy: np.ndarray, params: np.ndarray, draws: np.ndarray
-) -> str:
+def random_halves(n: int, rng: np.random.Generator) -> np.ndarray:
+    """[resamples, n // 2] positions, drawn without replacement."""
+    return rng.permuted(np.tile(np.arange(n), (_RESAMPLES, 1)), axis=1)[:, : n // 2]
+
+
+def with_range(metric: Metric, scores: np.ndarray, accuracy: np.ndarray, params: np.ndarray, draws: np.ndarray) -> str:
     found = metric(scores, accuracy, params)
     if np.isnan(found):
         return "–"
@@ -212,7 +222,7 @@ def _partial(scores: np.ndarray, accuracy: np.ndarray, params: np.ndarray) -> fl
     return (sa - sp * ap) / float(np.sqrt(rest)) if rest > 1e-9 else float("nan")
 
 
-def _mean_regret(scores: np.ndarray, accuracy: np.ndarray, params: np.ndarray, caps: np.ndarray) -> float:
+def mean_regret(scores: np.ndarray, accuracy: np.ndarray, params: np.ndarray, caps: np.ndarray) -> float:
     """Ties go to the one with fewer parameters, as in a search."""
     regrets = []
     for cap in caps:

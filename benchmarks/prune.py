@@ -11,6 +11,7 @@ Accuracies are on the test images, of the epoch that is best on validation. What
 
 import argparse
 import copy
+import hashlib
 import statistics
 import time
 from pathlib import Path
@@ -71,7 +72,8 @@ class Bench:
 
     def trained(self, name: str, student: nn.Module, config: DistillConfig) -> nn.Module:
         """The student after distillation, from the folder where it is there."""
-        path = self.folder / f"{name}-{digest(config, widths_of(student))[:8]}.safetensors"
+        start_from = hashlib.sha256(weights_bytes(student)).hexdigest()  # which earlier rounds decide
+        path = self.folder / f"{name}-{digest(config, start_from)[:8]}.safetensors"
         if path.is_file():
             load_weights(student, path)
             return student

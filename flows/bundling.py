@@ -15,11 +15,12 @@ from export.profile import evaluate_file, evaluate_run
 from export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
 from export.result import ConvertedModel, ExportedModel, ProfileResult
 from flows.delivery import BUNDLE, ReportResult
+from flows.formats import answers_of
 from flows.quantization import QatResult
 from flows.sentences import sentence
 from flows.stage import Stage, distilled_student, trained_teacher
 from pipeline.data import ImageSplit, load_test
-from pipeline.metrics import Metrics, evaluate
+from pipeline.metrics import Metrics, evaluate, right_answers
 from pipeline.task import Task
 from pipeline.teacher import TeacherResult
 
@@ -34,8 +35,11 @@ def test_and_bundle(
     test = load_test(stage.config.read_data, stage.config.seed, stage.tokenizer())
     runs = _opened(stage, profiled)
     formats = {name: evaluate_run(run, test) for name, run in runs.items()}
+    network = trained_teacher(stage, task).to(device)
+    taught = right_answers(network, test, device)
+    answered = answers_of(runs[profiled.default], test).right
     scores = {
-        "teacher": evaluate(trained_teacher(stage, task).to(device), test, device),
+        "teacher": evaluate(network, test, device),
         "student": evaluate(distilled_student(stage, distilled.architecture, task).to(device), test, device),
         "shipped": formats[profiled.default],
     }
@@ -67,6 +71,8 @@ def test_and_bundle(
         **scores,
         formats=formats,
         teacher_file=evaluate_file(stage.run.root / profiled.teacher.path, test),
+        lost=int((taught & ~answered).sum()),
+        gained=int((answered & ~taught).sum()),
         digest=read_manifest((folder / MANIFEST).read_bytes()).digest,
     )
 

@@ -77,6 +77,15 @@ class RunConfig(Frozen):
             raise ValueError("export.interface image is for images; text goes in as token ids, with interface raw")
         return self
 
+    @model_validator(mode="after")
+    def _augments_the_batch_by_something(self) -> "RunConfig":
+        if self.search.batch_augmented and not self.data.augment.is_random:
+            raise ValueError(
+                "search.batch_augmented crops and flips as data.augment says, which does neither; set data.augment.pad "
+                "or data.augment.flip, or leave batch_augmented out"
+            )
+        return self
+
 
 def load_config(
     path: Path | None = None, preset: str | None = None, settings: Sequence[str] = (), *, check_files: bool = True

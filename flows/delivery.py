@@ -35,6 +35,8 @@ class ReportResult(Frozen):
     shipped: Metrics  # of the default file
     formats: dict[str, Metrics] = {}  # of every file of the student, whether it ships or not
     teacher_file: Metrics | None = None
+    lost: int | None = None  # test examples that only the teacher answers right; None: a run of an older version
+    gained: int | None = None  # that only the default file does
     bundle: Literal["bundle"] = BUNDLE  # names in the run, which one from elsewhere must not choose
     report: Literal["report.html"] = PAGE
     digest: str = ""  # of the bundle; whoever keeps it can tell that nothing was altered since

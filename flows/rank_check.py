@@ -11,7 +11,8 @@ from typing import Any
 from flows.cache import kept_calibration
 from flows.short_training import ShortTrainings
 from flows.stage import Stage, trained_teacher
-from pipeline.data import Splits, draw_batch
+from flows.stages import scoring_batch
+from pipeline.data import Splits
 from pipeline.errors import CandidateError, ConfigError, first_line
 from pipeline.frozen import Frozen
 from pipeline.teacher import build_teacher
@@ -78,11 +79,11 @@ def check_ranks(stage: Stage) -> RankCheckResult:
 
 
 def _result(stage: Stage, splits: Splits, students: Sequence[RankedStudent], notes: Sequence[str]) -> RankCheckResult:
-    scorer, seed = stage.config.search.scorer, stage.seed("rank_check", "bootstrap")
+    scorer = stage.config.search.scorer
     return RankCheckResult(
         configured=scorer,
-        rows=rank_scorers(students, list(SCORERS), seed),
-        against_params=None if scorer == "params" else compare_with_params(students, scorer, seed),
+        rows=rank_scorers(students, list(SCORERS)),
+        against_params=None if scorer == "params" else compare_with_params(students, scorer),
         students=tuple(students),
         epochs=stage.config.rank_check.epochs,
         train_images=len(splits.train),
@@ -94,11 +95,11 @@ def _result(stage: Stage, splits: Splits, students: Sequence[RankedStudent], not
 
 def _train(trainings: ShortTrainings, architecture: str, epochs: int) -> dict[str, Any]:
     try:
-        accuracy, seconds = trainings(architecture, 0, epochs)
+        trained = trainings(architecture, 0, epochs)
     except (RuntimeError, ArithmeticError, MemoryError) as error:  # NaN, out of memory: this student's alone
         reason = f"{type(error).__name__}: {first_line(error)}"
         return {"failure": reason, "seconds": 0.0}
-    return {"accuracy": accuracy, "seconds": round(seconds, 3)}
+    return {"accuracy": trained.accuracy, "seconds": round(trained.seconds, 3)}
 
 
 def _all_scorers(
@@ -106,7 +107,7 @@ def _all_scorers(
 ) -> tuple[Score, list[str]]:
     """Every scorer by itself, as the search would ask it, so that one which fails takes no other with it."""
     seed, trained = stage.seed("search"), search.teacher_weights == "trained"
-    batch = draw_batch(splits.train, search.batch_size, seed)
+    batch = scoring_batch(stage, splits)
     evaluators, notes = {}, []
     for name in SCORERS:
         teacher = trained_teacher(stage, splits.task) if trained else build_teacher(stage.config.teacher, splits.task)

@@ -9,7 +9,7 @@ from flows.outcome import Outcome
 from flows.quantization import QatResult
 from flows.rank_check import RankCheckResult
 from flows.stage import DataResult
-from flows.verdicts import points, verdict, winners_lead
+from flows.verdicts import lead_words, verdict
 from flows.words import accuracy_claim, failure_counts, inputs, listing, significant, size_claim, speed_claim
 from pipeline.cost import Cost
 from pipeline.teacher import TeacherResult
@@ -60,12 +60,11 @@ def latency_clause(latency: WinnerLatency | None) -> str:
 def _(result: TournamentResult) -> str:
     if not result.enabled:
         return "off"
-    lead = winners_lead(result)
-    within = f"; its lead of {points(lead.accuracy)} is within noise" if lead and lead.is_noise else ""
+    ahead = f", {' and '.join(map(lead_words, result.leads))}" if result.leads else ""
     change = f"changed {result.change}" if result.changed else f"kept {result.winner.architecture}"
     rounds = f"{len(result.entrants)} students, {result.epochs} epochs" if result.rungs else "nothing to decide"
     failed = sum(entrant.failure is not None for entrant in result.entrants)
-    return f"{change}{within}; {rounds}{f', {failed} failed' if failed else ''}"
+    return f"{change}{ahead}; {rounds}{f', {failed} failed' if failed else ''}"
 
 
 @sentence.register

@@ -9,6 +9,7 @@ from distill.train import distill
 from flows.stage import Stage, fresh_student, saved, saver, trained_teacher
 from pipeline.data import ImageSplit, Splits
 from pipeline.frozen import digest
+from pipeline.metrics import packed, right_answers
 from pipeline.teacher import frozen
 from pipeline.training_state import restarted
 from search.tournament import Trained
@@ -43,7 +44,7 @@ class ShortTrainings:
             assert last is not None, "a rung follows the one before"
             state = restarted(last)
         training = stage.config.distill.training.model_copy(update={"epochs": epochs, "patience": 0})
-        fitted = distill(
+        done = distill(
             fresh_student(stage, architecture, self.splits.task),
             self._teacher,
             self.splits,
@@ -53,8 +54,10 @@ class ShortTrainings:
             save=saver(stage, self._name, file),
             resume=state,
             compute=stage.compute,
-        ).fitted
-        return Trained(fitted.best.accuracy, before + time.perf_counter() - start)
+        )
+        right = right_answers(done.student, self.splits.validation, stage.device)
+        seconds = before + time.perf_counter() - start
+        return Trained(done.fitted.best.accuracy, seconds, packed(right))
 
     @staticmethod
     def _file(architecture: str, rung: int) -> str:

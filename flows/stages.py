@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from distill.config import DistillConfig
@@ -35,7 +36,8 @@ from flows.stage import (
 from pipeline.augmentation import Augmentation
 from pipeline.checkpoint import weights_bytes
 from pipeline.cost import Cost, measure_cost
-from pipeline.data import Splits, draw_batch, load_splits
+from pipeline.data import Batch, Splits, draw_batch, load_splits
+from pipeline.frozen import derive_seed
 from pipeline.metrics import evaluate
 from pipeline.network import uninitialised
 from pipeline.task import Task
@@ -108,7 +110,7 @@ def search_student(stage: Stage) -> SearchResult:
         return find_student(
             config,
             splits.task,
-            draw_batch(splits.train, config.batch_size, stage.seed("search")),
+            scoring_batch(stage, splits),
             teacher,
             seed=stage.seed("search"),
             latency=latency_of(stage, splits.task),
@@ -118,6 +120,16 @@ def search_student(stage: Stage) -> SearchResult:
             tick=stage.tick,
             calibrated=kept_calibration,
         )
+
+
+def scoring_batch(stage: Stage, splits: Splits) -> Batch:
+    """The training images that candidates are scored on."""
+    config, seed = stage.config.search, stage.seed("search")
+    batch = draw_batch(splits.train, config.batch_size, seed)
+    if not config.batch_augmented:
+        return batch
+    generator = torch.Generator().manual_seed(derive_seed(seed, "augmented"))
+    return Augmentation(splits.augment)(batch, 0, generator)
 
 
 def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:

@@ -1,41 +1,20 @@
 """What short trainings of a few students allow one to say: a tournament's lead, a rank check's verdict."""
 
-import math
-from typing import NamedTuple
-
 from flows.rank_check import RankCheckResult
 from flows.words import duration
 from search.ranking import ScorerRank
-from search.tournament import TournamentResult
+from search.tournament import Lead
 
 
-class Lead(NamedTuple):
-    accuracy: float  # on validation, as a share
-    over: str  # architecture
-    standard_error: float  # binomial, of one accuracy on the validation examples
-
-    @property
-    def is_noise(self) -> bool:
-        return self.accuracy <= self.standard_error
-
-
-def winners_lead(result: TournamentResult) -> Lead | None:
-    """The winner's lead over the next one of its last rung; None where it had no rival there."""
-    entrants = [entrant for entrant in result.entrants if entrant.failure is None and entrant.accuracies]
-    winner = next((e for e in entrants if e.candidate.architecture == result.winner.architecture), None)
-    rivals = [e for e in entrants if e is not winner]
-    if winner is None or not rivals:
-        return None
-    last = max(len(e.accuracies) for e in rivals if len(e.accuracies) <= len(winner.accuracies)) - 1
-    rival = max((e for e in rivals if len(e.accuracies) > last), key=lambda e: e.accuracies[last])
-    ours, theirs = winner.accuracies[last], rival.accuracies[last]
-    error = max(math.sqrt(a * (1 - a) / result.validation_images) for a in (ours, theirs))
-    return Lead(ours - theirs, rival.candidate.architecture, error)
+def lead_words(lead: Lead) -> str:
+    """`1.2 points ahead of A, within noise`."""
+    ahead = f"{points(lead.accuracy)} ahead of {lead.over}" if lead.accuracy else f"level with {lead.over}"
+    return f"{ahead}, {'within' if lead.is_noise else 'more than'} noise"
 
 
 def points(share: float) -> str:
     """`1.2 points`, of accuracies."""
-    return f"{100 * share:.1f} points"
+    return f"{100 * share:.{1 if share >= 0.001 else 2}f} points"
 
 
 def verdict(result: RankCheckResult) -> str:
@@ -66,7 +45,7 @@ def conditions(result: RankCheckResult) -> str:
     return (
         f"{trained} students, {result.epochs} epoch{'s' if result.epochs > 1 else ''} each on {result.train_images:,} "
         f"examples, one seed, accuracy on {result.validation_images:,} validation examples, "
-        f"{duration(result.seconds)} of training; intervals are a bootstrap over students."
+        f"{duration(result.seconds)} of training; intervals are of the students alone."
     )
 
 

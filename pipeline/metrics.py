@@ -1,8 +1,10 @@
 """What a classifier is judged by."""
 
+import base64
 import math
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,6 +38,24 @@ def evaluate(network: nn.Module, split: ImageSplit, device: torch.device, batch_
         return metrics_of((network(b.inputs), b.targets) for b in split.batches(batch_size, device))
 
 
+def right_answers(network: nn.Module, split: ImageSplit, device: torch.device, batch_size: int = 512) -> np.ndarray:
+    """Which examples of a split the network answers right, [N] bool; as `evaluate` counts them."""
+    with evaluating(network), torch.inference_mode():
+        parts = [network(b.inputs).argmax(1) == b.targets for b in split.batches(batch_size, device)]
+    return torch.cat(parts).cpu().numpy()
+
+
+def packed(right: np.ndarray) -> str:
+    """[N] bool as text, a bit an example."""
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
+
+
+def right_alone(one: str, other: str) -> tuple[int, int]:
+    """How many examples only the first classifier answers right, and how many only the second, both `packed`."""
+    bits = [int.from_bytes(base64.b64decode(text)) for text in (one, other)]
+    return (bits[0] & ~bits[1]).bit_count(), (bits[1] & ~bits[0]).bit_count()
+
+
 def wilson(share: float, n: int) -> tuple[float, float]:
     """The 95 % score interval of a share of n (Wilson 1927); unlike the normal one it stays inside [0, 1]."""
     centre = share + _Z**2 / (2 * n)
@@ -54,3 +74,20 @@ def paired_difference(lost: int, gained: int, n: int) -> tuple[float, float]:
     difference = (gained_ - lost_) / n_
     half = _Z * math.sqrt(max(lost_ + gained_ - (gained_ - lost_) ** 2 / n_, 0.0)) / n_
     return max(-1.0, difference - half), min(1.0, difference + half)
+
+
+def tells_apart(lost: int, gained: int, comparisons: int = 1) -> bool:
+    """Whether two classifiers' accuracies on the same examples differ by more than chance, at a level of 5 %.
+
+    McNemar's test (1947) in its exact form: of the examples that one of the two alone gets right, each has any with
+    probability 1/2 if they are equally accurate.
+
+    Args:
+        lost: examples that only the first classifier gets right; gained: only the second.
+        comparisons: of which this one was picked for its outcome; each has its share of the 5 % (Bonferroni).
+    """
+    apart = lost + gained
+    tail = range(max(lost, gained), apart + 1)
+    log_choices = (math.lgamma(apart + 1) - math.lgamma(k + 1) - math.lgamma(apart - k + 1) for k in tail)
+    chance = sum(math.exp(log - apart * math.log(2)) for log in log_choices)
+    return 2 * chance * comparisons <= 0.05

@@ -189,7 +189,7 @@ def _train_epoch(
     order = torch.randperm(len(train), generator=generator)
     totals: dict[str, Tensor] = {}
     for number in range(steps):
-        _set_learning_rate(step.optimizer, config, (epoch * steps + number + 1) / steps)
+        _set_learning_rate(step.optimizer, config, _epochs_done(epoch, number, steps, config))
         chosen = order[number * config.batch_size : (number + 1) * config.batch_size]
         batch = train.batch(chosen.to(train.images.device))
         if augmentation is not None:
@@ -211,12 +211,22 @@ def _steps_per_epoch(examples: int, batch_size: int) -> int:
     return whole + (1 if rest > 1 else 0)
 
 
+def _epochs_done(epoch: int, number: int, steps: int, config: TrainingConfig) -> float:
+    """The moment of a step's learning rate: its end, where the last one's is 0; an only step's is its middle."""
+    if steps * config.epochs == 1:
+        return 0.5
+    return (epoch * steps + number + 1) / steps
+
+
 def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainingConfig, epochs_done: float) -> None:
-    """Linear warm-up to the configured rate, then half a cosine down to 0 at the last step."""
-    if epochs_done < config.warmup_epochs < config.epochs:
-        factor = epochs_done / config.warmup_epochs
+    """Linear warm-up to the configured rate, then half a cosine down to 0 at the last step.
+
+    A warm-up that is as long as the training, or longer, is left out.
+    """
+    warmup = config.warmup_epochs if config.warmup_epochs < config.epochs else 0.0
+    if epochs_done < warmup:
+        factor = epochs_done / warmup
     else:
-        warmup = config.warmup_epochs if config.warmup_epochs < config.epochs else 0.0
         factor = 0.5 * (1 + math.cos(math.pi * (epochs_done - warmup) / (config.epochs - warmup)))
     for group in optimizer.param_groups:
         group["lr"] = config.learning_rate * factor

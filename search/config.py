@@ -172,6 +172,9 @@ class SearchConfig(Frozen):
         "auto", description="processes that score; auto takes the cores where that saves time; the result is the same"
     )
     batch_size: int = Field(64, ge=2, le=4096, description="training images that every candidate is scored on")
+    batch_augmented: bool = Field(
+        False, description="crop and flip these images as data.augment says, as DisWOT's official code does"
+    )
     draws: int = Field(3, ge=1, le=100, description="of each candidate's random weights; their mean score counts")
     shortlist: int = Field(
         4, ge=0, le=1000, description="the best so many by score, and params' pick, play a tournament; 0 or 1: none"

@@ -8,6 +8,11 @@ accuracy is noise; a schedule begun anew for every rung would pay for the first 
 entrants of a rung have the same epochs, the same schedule and the same order of images.
 
 How a student is trained is the caller's business: `train` is passed in.
+
+A lead is judged on the examples that one of the two students alone gets right. The winner's lead over the next one
+needs no allowance for having taken the best of many: with more students the gap between the first two only shrinks
+(Gutmann and Maymin 1987, Annals of Statistics 15, 456-461). Its lead over the search's pick does, for any of the
+others could have overtaken that.
 """
 
 import time
@@ -18,6 +23,7 @@ from pydantic import Field
 
 from pipeline.errors import CandidateError, first_line
 from pipeline.frozen import Frozen
+from pipeline.metrics import right_alone, tells_apart
 from search.config import TournamentConfig
 from search.result import Candidate, SearchResult
 from search.search import fitness
@@ -26,6 +32,7 @@ from search.search import fitness
 class Trained(NamedTuple):
     accuracy: float  # on validation, in [0, 1]
     seconds: float
+    right: str  # which validation examples it answers right, `packed`
 
 
 # (architecture, rung from 0, epochs) -> what came of it; goes on from the weights that the rung before left.
@@ -41,6 +48,20 @@ class Entrant(Frozen):
     failure: str | None = None
 
 
+class Lead(Frozen):
+    """By how much the winner is ahead of another entrant after the last rung that both finished."""
+
+    over: str  # architecture
+    accuracy: float  # on validation, as a share
+    won: int  # validation examples that only the winner gets right
+    lost: int  # that only the other does
+    comparisons: int  # of which this one was picked for its outcome
+
+    @property
+    def is_noise(self) -> bool:
+        return not tells_apart(self.lost, self.won, self.comparisons)
+
+
 class Rung(Frozen):
     epochs: int  # of each of its entrants, beyond those of the rungs before
     entrants: int
@@ -52,6 +73,7 @@ class TournamentResult(Frozen):
     search_winner: Candidate
     entrants: tuple[Entrant, ...] = Field((), description="by rank, those without one last")
     rungs: tuple[Rung, ...] = ()
+    leads: tuple[Lead, ...] = Field((), description="over the next one; then over the search's pick, if it is another")
     epochs: int = 0  # trained in all, by the rungs that were finished
     seconds: float = 0.0
     validation_images: int = 0
@@ -132,6 +154,7 @@ def play(
         search_winner=found.winner,
         entrants=tuple(entrants),
         rungs=tuple(played),
+        leads=_leads(winner, entrants, found.winner, trainings.right) if winner else (),
         epochs=spent,
         seconds=sum(entrant.seconds for entrant in entrants),
         notes=() if winner else ("every entrant failed, so the search's winner stays",),
@@ -156,14 +179,35 @@ def _winner(entrants: Sequence[Entrant]) -> Entrant | None:
     return max(sound, key=lambda e: (len(e.accuracies), e.accuracies[-1:]), default=None)
 
 
+def _leads(
+    winner: Entrant, entrants: Sequence[Entrant], pick: Candidate, right: Mapping[tuple[int, str], str]
+) -> tuple[Lead, ...]:
+    rivals = [e for e in entrants if e is not winner and e.failure is None and e.accuracies]
+    if not rivals:
+        return ()
+
+    def lead(rival: Entrant, comparisons: int) -> Lead:
+        name, other = winner.candidate.architecture, rival.candidate.architecture
+        last = min(len(winner.accuracies), len(rival.accuracies)) - 1
+        won, lost = right_alone(right[last, name], right[last, other])
+        ahead = winner.accuracies[last] - rival.accuracies[last]
+        return Lead(over=other, accuracy=ahead, won=won, lost=lost, comparisons=comparisons)
+
+    next_one = max(rivals, key=lambda e: (len(e.accuracies), e.accuracies[-1]))
+    picks = (e for e in rivals if e.candidate.architecture == pick.architecture and e is not next_one)
+    return lead(next_one, 1), *(lead(e, len(rivals)) for e in picks)
+
+
 class _Trainings:
     """Accuracies by (rung, architecture): as an interrupted tournament left them, else trained and recorded."""
 
     def __init__(
         self, train: Train, known: Sequence[Mapping[str, Any]], record: Callable[[Mapping[str, Any]], None]
     ) -> None:
-        self._known = {(entry["rung"], entry["architecture"]): entry for entry in known}
+        told = (entry for entry in known if "failure" in entry or "right" in entry)
+        self._known = {(entry["rung"], entry["architecture"]): entry for entry in told}
         self._train, self._record = train, record
+        self.right: dict[tuple[int, str], str] = {}  # validation examples, by rung and architecture
 
     def __call__(self, entrant: Entrant, rung: int, epochs: int) -> Entrant:
         architecture = entrant.candidate.architecture
@@ -175,15 +219,16 @@ class _Trainings:
         seconds = entrant.seconds + entry["seconds"]
         if "failure" in entry:
             return entrant.model_copy(update={"seconds": seconds, "failure": entry["failure"]})
+        self.right[rung, architecture] = entry["right"]
         accuracies = (*entrant.accuracies, entry["accuracy"])
         return entrant.model_copy(update={"seconds": seconds, "accuracies": accuracies})
 
     def _outcome(self, architecture: str, rung: int, epochs: int) -> dict[str, Any]:
         start = time.perf_counter()
         try:
-            accuracy, seconds = self._train(architecture, rung, epochs)
+            trained = self._train(architecture, rung, epochs)
         except (RuntimeError, ArithmeticError, MemoryError) as error:  # NaN, out of memory: this entrant's alone
             reason = first_line(error)
             reason = reason if isinstance(error, CandidateError) else f"{type(error).__name__}: {reason}"
             return {"failure": reason, "seconds": round(time.perf_counter() - start, 3)}
-        return {"accuracy": accuracy, "seconds": round(seconds, 3)}
+        return {"accuracy": trained.accuracy, "seconds": round(trained.seconds, 3), "right": trained.right}

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from flows.rank_check import RankCheckResult
-from flows.verdicts import conditions, points, rank_cells, verdict, winners_lead
+from flows.verdicts import conditions, lead_words, rank_cells, verdict
 from flows.words import duration
 from search.tournament import Entrant, Rung, TournamentResult
 
@@ -19,7 +19,7 @@ def tournament(played: TournamentResult) -> dict[str, Any]:
         "enabled": True,
         "changed": played.changed,
         "outcome": _outcome(played),
-        "lead": _lead_words(played),
+        "lead": _leads(played),
         "cost": _cost(played),
         "rungs": [f"{'+' if place else ''}{_epochs(rung)}" for place, rung in enumerate(played.rungs)],
         "rows": [_row(entrant, played) for entrant in entrants],
@@ -55,13 +55,13 @@ def _outcome(played: TournamentResult) -> str:
     return f"It kept the search's winner, {played.winner.architecture}."
 
 
-def _lead_words(played: TournamentResult) -> str:
-    lead, n = winners_lead(played), played.validation_images
-    if lead is None:
-        return ""
-    ahead = f"{points(lead.accuracy)} ahead of {lead.over}" if lead.accuracy else f"level with {lead.over}"
-    error = f"the standard error of an accuracy on {n:,} validation examples is {points(lead.standard_error)}"
-    return f"{played.winner.architecture} finished {ahead}; {error}" + (": within noise." if lead.is_noise else ".")
+def _leads(played: TournamentResult) -> str:
+    winner, n = played.winner.architecture, played.validation_images
+    return " ".join(
+        f"{winner} finished {lead_words(lead)}: of {n:,} validation examples it alone is right on {lead.won:,}, "
+        f"{lead.over} alone on {lead.lost:,}."
+        for lead in played.leads
+    )
 
 
 def _cost(played: TournamentResult) -> str:

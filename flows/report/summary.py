@@ -15,7 +15,7 @@ from flows.words import (
     speed_claim,
 )
 from pipeline.cost import Cost
-from pipeline.metrics import Metrics, wilson
+from pipeline.metrics import Metrics, tells_apart, wilson
 
 if TYPE_CHECKING:
     from flows.report.write import ReportData
@@ -61,10 +61,10 @@ def tiles(report: "ReportData") -> list[dict[str, Any]]:
             Claim(
                 f"{tested.shipped.accuracy:.2%}",
                 f"of {tested.shipped.n:,} test examples, 95% interval {_wilson(tested.shipped)}",
-                points.is_gain if points.is_gain or _loses_beyond_noise(report) else None,
+                points.is_gain if _differs(report) else None,
             ),
             f"teacher {tested.teacher.accuracy:.2%} {_wilson(tested.teacher)}",
-            f"{points.words}{_examples(report)}",
+            f"{points.words}{_examples(report)}{'' if _differs(report) else ', within noise'}",
         ),
         _parity(student),
     ]
@@ -87,17 +87,14 @@ def cautions(report: "ReportData") -> list[str]:
     """What a reader must know before they ship this student."""
     smaller, faster, _ = _claims(report)
     tested, default = report.tested, report.profiled.student
-    parity = default.parity
+    parity, n = default.parity, tested.shipped.n
     found = []
     if smaller.is_gain is not True:
         found.append("The student is not smaller than its teacher.")
     if faster.is_gain is not True:
         found.append("The student's file is not measurably faster than the teacher's on this machine.")
-    if _loses_beyond_noise(report):
-        found.append(
-            "The teacher's accuracy lies above the shipped file's 95% interval: the loss is more than the noise of "
-            f"{tested.shipped.n:,} examples."
-        )
+    if _differs(report) and tested.shipped.accuracy < tested.teacher.accuracy:
+        found.append(f"The file is less accurate than the teacher: the loss is more than the noise of {n:,} examples.")
     if tested.student.accuracy != tested.shipped.accuracy:
         found.append(
             f"The file's test accuracy ({tested.shipped.accuracy:.2%}) is not the one in torch "
@@ -195,9 +192,15 @@ def _claims(report: "ReportData") -> tuple[Claim, Claim, Claim]:
     )
 
 
-def _loses_beyond_noise(report: "ReportData") -> bool:
-    shipped = report.tested.shipped
-    return report.tested.teacher.accuracy > wilson(shipped.accuracy, shipped.n)[1]
+def _differs(report: "ReportData") -> bool:
+    """Whether teacher and shipped file differ on the test examples by more than noise.
+
+    An older run did not count the examples that one alone gets right: there are at most as many as are got wrong.
+    """
+    tested = report.tested
+    wrong = [round((1 - metrics.accuracy) * metrics.n) for metrics in (tested.shipped, tested.teacher)]
+    counted = (tested.lost, tested.gained)
+    return tells_apart(*(most if found is None else found for found, most in zip(counted, wrong, strict=True)))
 
 
 def _examples(report: "ReportData") -> str:

@@ -65,7 +65,8 @@ class MecoBlocks(Scorer):
 
     Ours, after MeCo: over blocks rather than all modules, so that it does not depend on how a network is cut into
     modules; their mean, so that it does not count them; over the positions of 8 inputs, which is less noisy than
-    one. Of an identity among blocks it says what the block before it did.
+    one. What goes into the first block is no block's output. Of an identity among blocks it says what the block
+    before it did.
     """
 
     name: ClassVar[str] = "meco_blocks"
@@ -73,8 +74,8 @@ class MecoBlocks(Scorer):
     needs_blocks: ClassVar[bool] = True
 
     def __call__(self, student: Student) -> float:
-        blocks = [block[:INPUTS].movedim(1 if block.dim() == 4 else 2, 0) for block in student.blocks]
-        found = [smallest_eigenvalue(block) for block in blocks]
+        outputs = [block[:INPUTS].movedim(1 if block.dim() == 4 else 2, 0) for block in student.blocks[1:]]
+        found = [smallest_eigenvalue(output) for output in outputs]
         return math.log(LEAST + sum(found) / len(found)) if found else math.nan
 
 

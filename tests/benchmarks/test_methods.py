@@ -55,3 +55,14 @@ def test_a_default_or_a_training_that_changes_is_another_training(load, monkeypa
     assert influence.key_of("good", "kd_aif", config, 0) != before
     monkeypatch.setattr(influence, "TRAINING", influence.TRAINING.model_copy(update={"epochs": 31}))
     assert influence.key_of("noisy", "kd_aif", config, 0) != before
+
+
+def test_settings_that_were_tuned_on_another_seed_are_other_settings(load):
+    methods, training = load("methods"), load("influence").TRAINING
+    told = {"task": "digits", "methods": [{"name": "kd"}], "trials": 5, "seed": 99, "training": training}
+    key = methods.tuning_key(**told)
+    assert methods.tuning_key(**told) == key
+    longer = training.model_copy(update={"epochs": 31})
+    changes = {"task": "sst2", "methods": [{"name": "none"}], "trials": 6, "seed": 100, "training": longer}
+    for name, value in changes.items():
+        assert methods.tuning_key(**told | {name: value}) != key

@@ -2,6 +2,8 @@
 
 import copy
 import io
+import re
+from pathlib import Path
 
 import annotated_types
 import onnx
@@ -64,6 +66,13 @@ def test_it_is_listed_under_its_own_name_with_its_source(name):
     assert method.name == name == method.Config().name
     assert any(year.isdigit() and len(year) == 4 for year in method.paper.replace(",", " ").split())
     assert method.__doc__
+
+
+def test_the_page_on_methods_names_the_slots_that_each_fills():
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ((?:`\w+`(?:, )?)+) \|$", page, flags=re.MULTILINE)
+    told = {name: set(re.findall(r"\w+", slots)) for name, slots in rows}
+    assert told == {name: set(method.fills) for name, method in METHODS.items()}
 
 
 @every_method

@@ -57,6 +57,10 @@ def problems_of(*settings: str, preset: str | None = "digits", path: Path | None
         (["tune=off"], "tune: expected keys of its own, such as tune.enabled=…; known: enabled, trials"),
         (["no_equals_sign"], "--set no_equals_sign: expected dotted.key=value"),
         (["name=../escape"], "name: "),
+        (
+            ["search.batch_augmented=true", "data.augment.pad=0"],
+            "the configuration: search.batch_augmented crops and flips as data.augment says, which does neither; set ",
+        ),
     ],
 )
 def test_a_mistake_names_its_place_what_was_found_and_the_way_out(settings: list[str], expected: str) -> None:

@@ -25,6 +25,7 @@ from flows.report.palette import COLOURS
 from flows.report.scatter import selection_values
 from flows.sentences import sentence
 from flows.stage import DataResult
+from flows.verdicts import lead_words
 from flows.words import accuracy_claim, size_claim, speed_claim
 from pipeline.cost import Cost
 from pipeline.metrics import Metrics, wilson
@@ -35,7 +36,7 @@ from pipeline.training_state import EpochRecord
 from search.config import Budget
 from search.ranking import Comparison, RankedStudent, ScorerRank
 from search.result import Candidate, Failure, SearchResult
-from search.tournament import Entrant, Rung, TournamentResult
+from search.tournament import Entrant, Lead, Rung, TournamentResult
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -398,6 +399,29 @@ def test_gain_carries_no_caution() -> None:
     assert "Before you ship it" not in render_report(report(accuracies=(0.96, 0.98)))
 
 
+@pytest.mark.parametrize(
+    ("counts", "loss"),
+    [((9, 0), True), ((30, 21), False), ((None, None), False)],  # by chance 2 / 512; 0.26; 18 to 9 at most, 0.12
+)
+def test_a_loss_is_judged_on_the_examples_that_one_alone_gets_right(counts: Any, loss: bool) -> None:
+    """98 % against 96 % of 450, 9 examples apart."""
+    tested = report().tested.model_copy(update=dict(zip(("lost", "gained"), counts, strict=True)))
+    html = render_report(report(tested=tested))
+    text = Page(html).text
+    assert ("the loss is more than the noise of 450 examples" in text) == loss
+    assert ("−2.0 points: 9 examples fewer right, within noise" in text) != loss
+    assert html.count('class="card tile worse"') == loss
+
+
+def test_a_gain_within_noise_is_no_gain() -> None:
+    tested = report(accuracies=(0.96, 0.98)).tested
+    for gained, better in ((14, False), (9, True)):  # 14 to 5 comes by chance in 0.064, 9 to 0 in 0.004
+        found = tested.model_copy(update={"lost": gained - 9, "gained": gained})
+        html = render_report(report(tested=found))
+        assert ("+2.0 points: 9 examples more right, within noise" in Page(html).text) != better
+        assert html.count('class="card tile even"') == (not better)
+
+
 def test_claims_for_both_signs() -> None:
     assert size_claim(100, 100).is_gain is None
     assert speed_claim(1.02, (0.98, 1.05)).words.endswith("no measurable difference")
@@ -508,14 +532,15 @@ def test_no_percentage_is_formatted_twice(html: str) -> None:
 
 def test_tournament_that_changed_the_student_names_both_and_its_cost() -> None:
     rivals = (entrant("1-19", 1, 0.80, 0.90), entrant("1-18", 2, 0.85, 0.96), entrant("9-9", None, 0.7))
-    html = render_report(report(played=played(rivals, winner="1-18")))
+    lead = Lead(over="1-19", accuracy=0.06, won=30, lost=6, comparisons=1)
+    html = render_report(report(played=played(rivals, winner="1-18", leads=(lead,))))
     text = Page(html).text
     assert "It changed the student from 1-19 to 1-18." in text
     assert (
-        "1-18 finished 6.0 points ahead of 1-19; the standard error of an accuracy on 400 validation examples is 1.5"
-        in text
+        "1-18 finished 6.0 points ahead of 1-19, more than noise: of 400 validation examples it alone is right on 30, "
+        "1-19 alone on 6." in text
     )
-    assert "within noise" not in text
+    assert "1-19, within noise" not in text
     assert "3 students for 3 epochs, then 2 students for 6 epochs, on 1,000 examples an epoch: 21 epochs, 6.0 s" in text
     assert "distilled into 1-18" in text
     rows = re.findall(
@@ -524,13 +549,17 @@ def test_tournament_that_changed_the_student_names_both_and_its_cost() -> None:
     assert [re.search(r"<code>(.*?)</code>", row)[1] for row in rows[1:]] == ["1-18", "1-19", "9-9"]  # type: ignore[index]
 
 
-@pytest.mark.parametrize(("rival", "noise"), [(0.95, True), (0.94, True), (0.93, False)])
-def test_lead_below_the_standard_error_is_called_noise(rival: float, noise: bool) -> None:
-    """sqrt(0.94 x 0.06 / 400) = 0.0119 and sqrt(0.93 x 0.07 / 400) = 0.0128."""
-    entrants = (entrant("1-19", 1, 0.9, 0.95), entrant("1-18", 2, 0.9, rival))
-    text = Page(render_report(report(played=played(entrants)))).text
-    assert ("within noise" in text) == noise
-    assert ("level with 1-18" in text) == (rival == 0.95)
+@pytest.mark.parametrize(("won", "said"), [(3, "within noise"), (6, "more than noise"), (0, "level with 1-18, within")])
+def test_report_and_terminal_say_the_same_of_a_lead(won: int, said: str) -> None:
+    """6 to 0 is 2 / 64 by chance, 3 to 0 is 2 / 8."""
+    lead = Lead(over="1-18", accuracy=won / 400, won=won, lost=0, comparisons=1)
+    found = played(leads=(lead, lead.model_copy(update={"over": "1-7"})))
+    text = Page(render_report(report(played=found))).text
+    for over in ("1-18", "1-7"):
+        words = lead_words(lead.model_copy(update={"over": over}))
+        assert f"1-19 finished {words}: of 400 validation examples" in text
+        assert words in sentence(found)
+    assert said in text
 
 
 def test_failed_entrant_shows_its_reason() -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from flows.short_training import ShortTrainings
 from flows.stage import WEIGHTS, Stage, saved
 from pipeline.checkpoint import weights_bytes
 from pipeline.data import load_splits
+from pipeline.metrics import packed, right_alone
 from pipeline.rundir import RunDir
 from pipeline.teacher import build_teacher, teacher_metadata
 
@@ -32,12 +34,16 @@ def make_stage(tmp_path: Path):
     return make
 
 
-def played(stage: Stage) -> tuple[list[float], dict]:
+def played(stage: Stage) -> tuple[list[tuple[float, str]], dict]:
+    """Accuracies with the answers that were right, and the last state."""
     trainings = ShortTrainings(stage, "tournament", 48)
-    accuracies = [trainings(STUDENT, rung, 2).accuracy for rung in (0, 1)]
+    trained = [trainings(STUDENT, rung, 2) for rung in (0, 1)]
     state = saved(stage, "tournament", ShortTrainings._file(STUDENT, 1))
     assert state is not None
-    return accuracies, state
+    for one in trained:
+        alone, _ = right_alone(one.right, packed(np.zeros(1, dtype=bool)))
+        assert alone == round(one.accuracy * len(trainings.splits.validation))
+    return [(one.accuracy, one.right) for one in trained], state
 
 
 def test_rungs_killed_after_any_epoch_end_with_the_same_bits(make_stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from flows.chain import _latency_model
 from flows.config import load_config
 from flows.latency import latency_of
 from flows.stage import Stage
-from flows.stages import prepare_data
+from flows.stages import prepare_data, scoring_batch
 from pipeline.errors import DataError
 from pipeline.rundir import RunDir
 from search.latency_model import fit_latency_model, trace_student
@@ -81,3 +82,26 @@ def test_a_run_goes_on_by_its_own_copy_of_the_latency_model(tmp_path: Path, make
     assert (predicted(), _latency_model(stage.run, stage.config)) == (before, digest)
     (tmp_path / "pi.json").unlink()
     assert (predicted(), _latency_model(stage.run, stage.config)) == (before, digest)
+
+
+def test_the_batch_that_candidates_are_scored_on_is_cropped_and_flipped_where_it_is_asked_for(tmp_path: Path) -> None:
+    data = f"data={{name: npz, path: {save_data(tmp_path / 'my.npz')}, augment: {{pad: 1, flip: true}}}}"
+    small = "search.batch_size=16"
+    plain, augmented, again = (
+        scoring_batch(stage, stage.splits())
+        for stage in (
+            stage_after_data(tmp_path / name, data, small, *more)
+            for name, more in (
+                ("a", ()),
+                ("b", ("search.batch_augmented=true",)),
+                ("c", ("search.batch_augmented=true",)),
+            )
+        )
+    )
+    assert torch.equal(augmented.targets, plain.targets)
+    assert torch.equal(augmented.inputs, again.inputs)
+    assert not torch.equal(augmented.inputs, plain.inputs)
+    for image, original in zip(augmented.inputs, plain.inputs, strict=True):
+        padded = torch.nn.functional.pad(original, (1, 1, 1, 1))
+        crops = [padded[:, y : y + 8, x : x + 8] for y in range(3) for x in range(3)]
+        assert any(torch.equal(image, crop) or torch.equal(image, crop.flip(2)) for crop in crops)

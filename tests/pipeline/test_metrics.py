@@ -1,12 +1,14 @@
 """Metrics against scikit-learn."""
 
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
 from pipeline.data import ImageSplit
-from pipeline.metrics import evaluate, metrics_of
+from pipeline.metrics import evaluate, metrics_of, packed, right_alone, right_answers, tells_apart
 
 
 def test_metrics_equal_scikit_learns_over_batches_of_unequal_size():
@@ -43,3 +45,29 @@ def test_the_mode_is_put_back_after_an_error_too():
     with pytest.raises(RuntimeError):
         evaluate(network, ImageSplit(torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.long)), torch.device("cpu"))
     assert network.training
+
+
+def test_right_answers_are_those_that_accuracy_counts_whatever_the_batch():
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(16, 3)).train()
+    split = ImageSplit(torch.rand(20, 1, 4, 4), torch.randint(3, (20,)))
+    right = right_answers(network, split, torch.device("cpu"), batch_size=7)
+    assert right.tolist() == (network[2](split.images.flatten(1)).argmax(1) == split.targets).tolist()
+    assert right.mean() == pytest.approx(evaluate(network, split, torch.device("cpu")).accuracy)
+    assert network.training
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 1000])
+def test_packed_answers_are_compared_example_by_example(n):
+    one, other = np.random.default_rng(n).random((2, n)) < 0.7
+    assert right_alone(packed(one), packed(other)) == ((one & ~other).sum(), (other & ~one).sum())
+    assert right_alone(packed(one), packed(one)) == (0, 0)
+
+
+@pytest.mark.parametrize("comparisons", [1, 7])
+def test_accuracies_are_told_apart_where_scipys_exact_test_does(comparisons):
+    for apart in range(1, 40):
+        for lost in range(apart + 1):
+            p = scipy.stats.binomtest(lost, apart, 0.5).pvalue
+            assert tells_apart(lost, apart - lost, comparisons) == (p * comparisons <= 0.05)
+    assert not tells_apart(0, 0)
+    assert tells_apart(50_000, 50_900) == (scipy.stats.binomtest(50_000, 100_900, 0.5).pvalue <= 0.05)

@@ -4,6 +4,7 @@ import copy
 import io
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from pipeline.checkpoint import state_bytes
 from pipeline.datasets.base import AugmentConfig
 from pipeline.errors import TrainingError
 from pipeline.metrics import evaluate
-from pipeline.training import Supervised, TrainingConfig, fit
+from pipeline.training import Supervised, TrainingConfig, _epochs_done, _set_learning_rate, fit
 from pipeline.training_state import restarted
 
 CPU = torch.device("cpu")
@@ -182,6 +183,32 @@ def test_the_learning_rate_follows_a_linear_warm_up_and_a_half_cosine(train, opt
 def test_a_warm_up_longer_than_the_training_is_left_out(train):
     _, result = train(TrainingConfig(epochs=2, warmup_epochs=5, learning_rate=0.2), objective=Still())
     assert [r.learning_rate for r in result.curve] == pytest.approx([0.1, 0])
+
+
+@pytest.mark.parametrize("warmup", [0, 0.5, 1, 3])
+def test_a_training_of_one_step_learns(train, make_network, warmup):
+    config = TrainingConfig(epochs=1, batch_size=64, learning_rate=0.2, warmup_epochs=warmup)
+    network, result = train(config, count=64)
+    expected = 0.2 if warmup == 0.5 else 0.1  # the end of that warm-up, else the middle of the cosine
+    assert [r.learning_rate for r in result.curve] == pytest.approx([expected])
+    assert not torch.equal(network[0].weight, make_network()[0].weight)
+
+
+@pytest.mark.parametrize(("epochs", "steps", "warmup"), [(1, 2, 1), (2, 1, 0), (2, 1, 1.5), (3, 2, 0.25), (7, 5, 9)])
+def test_two_steps_and_more_follow_the_schedule_to_its_end(epochs, steps, warmup):
+    """By its definition at the end of each step, whose last rate is 0; on average at least a quarter of the highest."""
+    config = TrainingConfig(epochs=epochs, learning_rate=0.2, warmup_epochs=warmup)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    rates = []
+    for number in range(epochs * steps):
+        _set_learning_rate(optimizer, config, _epochs_done(*divmod(number, steps), steps, config))
+        rates.append(optimizer.param_groups[0]["lr"])
+    start = warmup if warmup < epochs else 0
+    done = np.arange(1, epochs * steps + 1) / steps
+    cosine = 0.5 + 0.5 * np.cos(np.pi * (done - start) / (epochs - start))
+    expected = 0.2 * np.where(done < start, done / max(start, 1e-9), cosine)
+    assert rates == pytest.approx(expected.tolist(), abs=1e-15)
+    assert np.mean(rates) >= 0.05 - 1e-12
 
 
 class Diverging(Supervised):

@@ -2,10 +2,12 @@
 
 import random
 
+import numpy as np
 import pytest
 
 from pipeline.cost import Cost
 from pipeline.errors import TrainingError
+from pipeline.metrics import packed
 from search.config import Budget, TournamentConfig
 from search.result import Candidate, SearchResult
 from search.tournament import Trained, play, rungs, shortlist
@@ -52,7 +54,8 @@ class Training:
         self.calls.append((architecture, rung, epochs))
         if (architecture, rung) in self.fails:
             raise TrainingError(f"the loss of {architecture} became nan")
-        return Trained(self.accuracies[architecture][rung], 1.0)
+        accuracy = self.accuracies[architecture][rung]
+        return Trained(accuracy, 1.0, packed(np.arange(100) < round(100 * accuracy)))
 
     @property
     def epochs(self):
@@ -218,6 +221,60 @@ def test_a_tournament_killed_at_any_training_ends_as_an_undisturbed_one_and_repe
         update={"seconds": 0, "entrants": ()}
     )
     assert [e.accuracies for e in result.entrants] == [e.accuracies for e in expected.entrants]
+    assert result.leads == expected.leads != ()
+
+
+def answers(right):
+    """A training that tells which of the examples each student gets right, the same after each rung: `1101`."""
+
+    def train(architecture, rung, epochs):
+        bits = np.array([bit == "1" for bit in right[architecture]])
+        return Trained(float(bits.mean()), 1.0, packed(bits))
+
+    return train
+
+
+def test_a_lead_counts_the_examples_that_one_of_the_two_alone_gets_right():
+    right = {"a": "111110001100", "b": "111111110011", "c": "111000000000", "f": "000000000000"}
+    result = play(search({"a": 3, "b": 2, "c": 1}), 3, TournamentConfig(), answers(right))
+    (lead,) = result.leads  # a, the search's pick, is the next one
+    assert (result.winner.architecture, lead.over, lead.won, lead.lost) == ("b", "a", 5, 2)
+    assert lead.accuracy == pytest.approx(3 / 12)
+    assert lead.is_noise
+
+
+def test_a_lead_is_noise_unless_an_exact_sign_test_says_otherwise():
+    """5 to 0 happens by chance in 2 / 32 of pairs, 6 to 0 in 2 / 64."""
+    for alone, noise in ((5, True), (6, False)):
+        right = {"a": "0" * alone + "1" * 50, "b": "1" * (alone + 50)}
+        (lead,) = play(search({"a": 2, "b": 1}), 2, TournamentConfig(), answers(right)).leads
+        assert (lead.won, lead.lost, lead.is_noise) == (alone, 0, noise)
+
+
+def test_the_searchs_pick_is_compared_too_and_allows_for_all_that_could_have_overtaken_it():
+    """c is 7 ahead of a, by chance 2 x 2^-7; for three that could have been 3 x 2 x 2^-7 = 0.047, for four 0.063."""
+    ahead = {"c": "1" * 57, "b": "1" * 56 + "0", "a": "0" * 7 + "1" * 50, "d": "0" * 57}
+    for count, noise in ((4, False), (5, True)):
+        names = ["a", "b", "c", "d", "e"][:count]
+        found = search({name: 9 - i for i, name in enumerate(names)})
+        result = play(found, count, TournamentConfig(), answers(ahead | {"e": "0" * 57}))
+        over_next, over_pick = result.leads
+        assert (over_next.over, over_next.won, over_next.lost, over_next.is_noise) == ("b", 1, 0, True)
+        assert (over_pick.over, over_pick.won, over_pick.comparisons) == ("a", 7, count - 1)
+        assert over_pick.is_noise == noise
+
+
+def test_a_student_without_a_rival_has_no_lead():
+    result = play(SIX, 4, TournamentConfig(), Training(ACCURACIES, fails=[(name, 0) for name in "abcd"]))
+    assert (result.winner.architecture, result.leads) == ("f", ())
+
+
+def test_a_journal_that_does_not_say_which_answers_were_right_is_trained_again():
+    journal, train = [], Training(ACCURACIES)
+    play(SIX, 4, TournamentConfig(), Training(ACCURACIES), record=journal.append)
+    old = [{name: value for name, value in entry.items() if name != "right"} for entry in journal]
+    assert play(SIX, 4, TournamentConfig(), train, known=old).leads
+    assert len(train.calls) == 7
 
 
 def test_progress_counts_epochs():
