@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flows.config import RunConfig
 from flows.launch import require_prefect, require_server
+from flows.terminal import say
 from pipeline.errors import UserError
 
 _QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
@@ -45,9 +46,9 @@ def start_server(host: str, port: int) -> None:
     url = f"http://{host}:{port}/api"
     hint = f"UI http://{host}:{port}\nin another terminal: export PREFECT_API_URL={url}; edgestill serve"
     if _answers(url):
-        print(f"a Prefect server is running already\n{hint}")
+        say(f"a Prefect server is running already\n{hint}")
         return
-    print(f"starting a Prefect server; stop it with Ctrl-C\n{hint}", flush=True)
+    say(f"starting a Prefect server; stop it with Ctrl-C\n{hint}")
     # On a port other than 4200 the UI must be told where its API is.
     environment = {**_QUIET, **os.environ, "PREFECT_SERVER_UI_API_URL": url}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]

@@ -33,7 +33,9 @@ def draw(width: int, height: int, paint: "Callable[[Axes], None]", tips: Mapping
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_SETTINGS):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a matplotlibrc of the user's, or one beside the data, draws other pages
+        matplotlib.rcParams.update(_SETTINGS)
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")  # an SVG point is 1 / 72 inch
         figure.patch.set_visible(False)
         axes = figure.subplots()
