@@ -94,7 +94,7 @@ class _Trainings:
     def __init__(self, regime: str, arguments: argparse.Namespace) -> None:
         self._regime, self._arguments = regime, arguments
         self._journal: Path = arguments.out / "influence.jsonl"
-        known = self._journal.read_text().splitlines() if self._journal.exists() else []
+        known = self._journal.read_text(encoding="utf-8").splitlines() if self._journal.exists() else []
         self._kept: dict[str, Row] = {line["key"]: line["row"] for line in map(json.loads, known)}
         self._seed = -1
         self._made: tuple[Bench, Noisy] | None = None
@@ -106,7 +106,7 @@ class _Trainings:
         if key not in self._kept:
             row = self._train(kind, config, temperature, seed)
             told = {"regime": self._regime, "kind": kind, "settings": settings, "seed": seed}
-            with self._journal.open("a") as file:
+            with self._journal.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"key": key, **told, "row": row}) + "\n")
             self._kept[key] = row
             print(f"{self._regime} {seed} {kind} {settings}: {row['test']:.2f}", file=sys.stderr)

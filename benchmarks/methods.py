@@ -85,8 +85,8 @@ def _tuned(bench: Bench, label: str, methods: list[dict[str, Any]], arguments: a
         epochs = base.training.epochs
         config = TuneConfig(trials=arguments.tune, epochs=epochs, min_epochs=max(1, epochs // 9))
         found = tune(config, base, train, path.with_suffix(".db"), seed=0)
-        path.write_text(json.dumps(found.best))
-    best: dict[str, float] = json.loads(path.read_text())
+        path.write_text(json.dumps(found.best), encoding="utf-8")
+    best: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
     print(f"{label}: {best}", file=sys.stderr)
     chosen = with_hyperparameters(base, best)
     return [*(method.model_dump() for method in chosen.methods), {"training": _own(best)}]
@@ -110,7 +110,7 @@ def _of_seed(
 ) -> list[Row]:
     """Every method's row of one seed; trained where the journal has none."""
     journal = arguments.out / f"{arguments.task}.jsonl"
-    known = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+    known = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()] if journal.exists() else []
     kept = {(row["settings"], row["seed"]): row for row in known}
     bench: Bench | None = None
     rows = []
@@ -121,7 +121,7 @@ def _of_seed(
             row: Row = {"label": label, "seed": seed, "settings": settings} | _train(
                 bench, methods, seed, arguments.epochs
             )
-            with journal.open("a") as file:
+            with journal.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             kept[settings, seed] = row
             shown = "  ".join(f"{name} {100 * value:.2f}" for name, value in row["accuracy"].items())

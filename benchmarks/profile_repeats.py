@@ -146,7 +146,7 @@ def ours_once(path: Path, seconds: float) -> Taken:
 
 def timeit_once(path: Path, seconds: float) -> Taken:
     command = [sys.executable, "-c", _TIMEIT, str(path), str(seconds)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
     samples, core = json.loads(done.stdout)
     p50, p90 = np.percentile(samples, [50, 90])
     best, worst = np.percentile(core, [10, 90])

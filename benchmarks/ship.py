@@ -114,7 +114,7 @@ def conditions(found: Found, again_s: float | None) -> list[str]:
     when = "timed again now" if again_s is not None else "timed in the run"
     return [
         f"{found.profiled.cpu}, {latency.runtime}, {latency.threads} thread, batch {latency.batch}; {when}, load "
-        f"{found.profiled.load_before:.2f} before; {latency.summary['n']:,} calls of the teacher's file",
+        f"{found.profiled.load_before or 0:.2f} before; {latency.summary['n']:,} calls of the teacher's file",
         f"data {found.config.data.name}, {found.tested.shipped.n:,} test examples, seed {found.config.seed}; teacher "
         f"{found.config.teacher.title} ({trained}), student {distilled.architecture}: {sizes}",
         f"distillation: {len(distilled.curve)} epochs, best {distilled.best_epoch}, {duration(seconds)} on "

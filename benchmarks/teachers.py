@@ -94,7 +94,7 @@ def _distil_all(
 ) -> dict[tuple[str, str, int], dict[str, Any]]:
     """(teacher, student, seed) to its measurements; those that FOLDER has are not made again."""
     journal, settings = arguments.out / "rows.jsonl", _settings(arguments)
-    lines = journal.read_text().splitlines() if journal.exists() else []
+    lines = journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []
     known = [row for row in map(json.loads, lines) if row["settings"] == settings]
     rows = {(row["teacher"], row["student"], row["seed"]): row for row in known}
     wanted = list(itertools.product(range(arguments.seeds), students, teachers))
@@ -106,7 +106,7 @@ def _distil_all(
         found = _distil(teachers[name], space, architecture, splits, measured, arguments, seed)
         taken = {"seconds": round(time.perf_counter() - start, 2), "settings": settings}
         rows[key] = dict(zip(("teacher", "student", "seed"), key, strict=True)) | found | taken
-        with journal.open("a") as file:
+        with journal.open("a", encoding="utf-8") as file:
             file.write(json.dumps(rows[key]) + "\n")
         print(f"\r{done} of {len(wanted)} distillations", end="", flush=True)
     return {key: rows[key] for key in ((name, space.format(a), seed) for seed, a, name in wanted)}

@@ -19,7 +19,7 @@ class Trained(NamedTuple):
 
 
 def read_cells(table: Path, dataset: str, space: SearchSpace) -> list[Trained]:
-    rows = json.loads(table.read_text())[dataset]
+    rows = json.loads(table.read_text(encoding="utf-8"))[dataset]
     cells = []
     for key, row in rows.items():
         choices = dict(zip(_EDGES, (_OPERATIONS[i] for i in ast.literal_eval(key)), strict=True))
@@ -29,7 +29,7 @@ def read_cells(table: Path, dataset: str, space: SearchSpace) -> list[Trained]:
 
 
 def read_s0(table: Path, space: SearchSpace) -> list[Trained]:
-    lines = (line.split() for line in table.read_text().splitlines() if line.strip())
+    lines = (line.split() for line in table.read_text(encoding="utf-8").splitlines() if line.strip())
     return [Trained(space.parse("-".join(blocks)), float(accuracy), {}) for blocks, accuracy in lines]
 
 

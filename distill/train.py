@@ -12,6 +12,7 @@ from distill.recipe import Recipe, make_recipe
 from pipeline.augmentation import Augmentation
 from pipeline.data import Splits
 from pipeline.device import FP32, Compute
+from pipeline.nicety import nicety
 from pipeline.teacher import frozen
 from pipeline.training import FitResult, fit
 from pipeline.training_state import EpochRecord
@@ -22,6 +23,7 @@ class Distilled(NamedTuple):
     fitted: FitResult
     measures: dict[str, float]  # the methods' own figures
     exhibits: tuple[Exhibit, ...]
+    cautions: tuple[str, ...] = ()  # what the methods could not show
 
 
 def distill(
@@ -78,7 +80,14 @@ def distill(
         resume=resume,
         compute=compute,
     )
-    return Distilled(recipe.deployable(student), result, recipe.measures(), recipe.exhibits())
+    measures: dict[str, float] = {}
+    exhibits: tuple[Exhibit, ...] = ()
+    cautions: list[str] = []
+    with nicety("the figures of the distillation's methods were not taken", cautions):
+        measures = recipe.measures()
+    with nicety("the examples that the distillation's methods show were not made", cautions):
+        exhibits = recipe.exhibits()
+    return Distilled(recipe.deployable(student), result, measures, exhibits, tuple(cautions))
 
 
 def caches_teacher(recipe: Recipe, splits: Splits, views: int) -> bool:

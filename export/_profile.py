@@ -1,6 +1,6 @@
 """Measures the models beside this file on this device. Needs numpy and onnxruntime, nothing else.
 
-    python profile.py [--model NAME|all] [--batch 1,8] [--threads 1,2] [--duration 10] [--out FILE.json]
+    python profile_device.py [--model NAME|all] [--batch 1,8] [--threads 1,2] [--duration 10] [--out FILE.json]
 
 Each row of the table is timed in fresh processes, with warm-up, and models take turns. The JSON holds every sample;
 `edgestill calibrate --from-csv` and `edgestill report` read it.
@@ -14,7 +14,7 @@ from typing import Any
 
 from export.device.answers import int8_note
 from export.device.measure import MeasureError, Model, Settings, measure
-from export.device.text import profile_text
+from export.device.text import profile_text, without_controls
 from export.device.worker import answer_task
 
 _FP32, _FACTS = "fp32", ("format", "precision")
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     default = card.get("default", next(iter(known)))
     names = list(known) if given.model == "all" else [given.model or default]
     if names[0] not in known:
-        print(f"no model {names[0]!r} to run by onnxruntime here; there are {', '.join(known)}", file=sys.stderr)
+        _say(f"no model {names[0]!r} to run by onnxruntime here; there are {', '.join(known)}")
         return 2
     settings = Settings(
         given.batch, given.threads, given.duration, given.repeats, length=given.length or _length(card),
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         notes = [int8_note({**model.facts, "file": model.file}, HERE) for model in chosen.values()]
         found["warnings"] += [f"{note}." for note in notes if note]
     except (MeasureError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return 1
     print(profile_text(found))
     out = Path(given.out) if given.out else (HERE.parent if Path.cwd() == HERE else Path()) / "profile.json"
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="profile.py", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="profile_device.py", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", help="a model's name in bundle.json, or all; default: the bundle's own choice")
     parser.add_argument("--batch", type=_counts, default=(1,), metavar="1,8")
     parser.add_argument("--threads", type=_counts, default=(1,), metavar="1,2")
@@ -103,7 +103,7 @@ def _length(card: dict[str, Any]) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(without_controls(line), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -37,13 +37,13 @@ def main(paths: list[str]) -> int:
         try:
             image = fit_to(read_image(Path(path)), channels, height, width, path)
         except UNREADABLE as error:
-            print(f"{path}: not an image that this script reads ({error})", file=sys.stderr)
+            print(shown(f"{path}: not an image that this script reads ({error})"), file=sys.stderr)
             return 2
         if given.type == "tensor(uint8)":  # the file scales it itself
             image = np.round(image * 255).astype(np.uint8).transpose(1, 2, 0)
         logits = session.run(["logits"], {given.name: image[None]})[0][0]
         label = labels[int(logits.argmax())]
-        print(label if len(paths) == 1 else f"{path}: {label}")
+        print(shown(label if len(paths) == 1 else f"{path}: {label}"))
     return 0
 
 
@@ -168,7 +168,7 @@ def fit_to(pixels: np.ndarray, channels: int, height: int, width: int, path: str
         grey = pixels[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32) if pixels.shape[2] >= 3 else pixels[..., 0]
         pixels = np.repeat(grey[..., None], channels, axis=2)
     if pixels.shape[:2] != (height, width):
-        print(f"{path}: resized from {pixels.shape[1]}x{pixels.shape[0]} to {width}x{height}", file=sys.stderr)
+        print(shown(f"{path}: resized from {pixels.shape[1]}x{pixels.shape[0]} to {width}x{height}"), file=sys.stderr)
         pixels = resize(resize(pixels, height).transpose(1, 0, 2), width).transpose(1, 0, 2)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
 
@@ -191,6 +191,11 @@ def interpolate(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
     share = (positions - low).reshape(-1, *([1] * (values.ndim - 1)))
     mixed: np.ndarray = values[low] * (1 - share) + values[high] * share
     return mixed
+
+
+def shown(text: str) -> str:
+    """Without what would steer a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 if __name__ == "__main__":

@@ -35,8 +35,13 @@ def main(texts: list[str]) -> int:
         ids = np.array([tokenizer.encode(text).ids or [0]], np.int64)
         logits = session.run(["logits"], {"input_ids": ids, "attention_mask": (ids != 0).astype(np.int64)})[0][0]
         label = labels[int(logits.argmax())]
-        print(label if len(texts) == 1 else f"{text}: {label}")
+        print(shown(label if len(texts) == 1 else f"{text}: {label}"))
     return 0
+
+
+def shown(text: str) -> str:
+    """Without what would steer a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 if __name__ == "__main__":

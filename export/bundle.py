@@ -12,16 +12,16 @@ from export.formats import FORMATS
 from export.interface import Interface, describe_input, describe_output
 from export.manifest import MANIFEST, SIGNATURE, manifest_bytes
 from export.probes import PROBES, make_probes
-from export.profile_script import profile_script, run_script
+from export.profile_script import PROFILE, profile_script, run_script
 from export.result import Arithmetic, Parity
 from export.sbom import SBOM, sbom_bytes
 from pipeline.cost import Cost
 from pipeline.frozen import Frozen
+from pipeline.nicety import nicety
 from pipeline.task import Task
 
 SCHEMA = "edgestill.bundle/2"
 BUNDLE, LABELS, CARD, RUN, TOKENIZER = "bundle.json", "labels.txt", "MODEL_CARD.md", "run.py", "tokenizer.json"
-PROFILE = "profile.py"
 _SCRIPTS = {"image": {RUN: "_run.py"}, "text": {RUN: "_run_text.py"}}  # name in the bundle -> file of this package
 _FORMER = ("run.py", "profile.py")  # what scripts are called in bundles that were made before
 
@@ -77,7 +77,7 @@ class Licences(Frozen):
 
     model: str | None = None
     data: str | None = None
-    code: str = "Apache-2.0"  # run.py and profile.py
+    code: str = "Apache-2.0"  # the scripts
 
 
 class Bundle(Frozen):
@@ -91,7 +91,7 @@ class Bundle(Frozen):
     input: dict[str, Any]
     output: dict[str, Any]
     models: dict[str, BundleModel]  # by format
-    default: str  # what run.py, profile.py and predict take: the fastest that passed the gate and onnxruntime runs
+    default: str  # what the scripts and predict take: the fastest that passed the gate and onnxruntime runs
     architecture: str
     methods: tuple[dict[str, Any], ...]
     later: tuple[str, ...] = ()  # what was done to the weights after the distillation, a clause each
@@ -108,6 +108,7 @@ class Bundle(Frozen):
     machine: dict[str, Any]
     git_commit: str | None
     config_digest: str
+    cautions: tuple[str, ...] = ()  # what the folder should hold and does not, and why, a sentence each
 
     @model_validator(mode="after")
     def _one_default(self) -> "Bundle":
@@ -126,8 +127,10 @@ class Bundle(Frozen):
         yield from (LABELS, PROBES, *([TOKENIZER] if self.task.kind == "text" else ()))
 
 
-def write_bundle(folder: Path, bundle: Bundle, models: Mapping[str, Path], tokenizer: str | None = None) -> None:
-    """Fill an empty folder.
+def write_bundle(
+    folder: Path, bundle: Bundle, models: Mapping[str, Path], tokenizer: str | None = None
+) -> tuple[str, ...]:
+    """Fill an empty folder; gives what it should hold and does not, a sentence each.
 
     Args:
         models: name in the bundle -> the file in the run; those of the bundle's models, and what they need beside them.
@@ -140,8 +143,13 @@ def write_bundle(folder: Path, bundle: Bundle, models: Mapping[str, Path], token
     for name, source in _SCRIPTS[bundle.task.kind].items():
         files[name] = run_script(source).encode()
     files[PROFILE] = profile_script().encode()
-    files[CARD] = model_card(bundle).encode()
-    files[SBOM] = sbom_bytes(bundle.name, bundle.created, bundle.licences.model, {n: files[n] for n in models})
+    cautions: list[str] = []
+    with nicety(f"{SBOM} was not written", cautions):
+        contents = {name: files[name] for name in models}
+        files[SBOM] = sbom_bytes(bundle.name, bundle.created, bundle.licences.model, contents, cautions)
+    with nicety(f"{CARD} was not written", cautions):
+        files[CARD] = model_card(bundle.model_copy(update={"cautions": tuple(cautions)})).encode()
+    bundle = bundle.model_copy(update={"cautions": tuple(cautions)})
     text = json.dumps(bundle.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False)
     files[BUNDLE] = f"{text}\n".encode()
     for name in models:
@@ -150,6 +158,7 @@ def write_bundle(folder: Path, bundle: Bundle, models: Mapping[str, Path], token
     files[MANIFEST] = manifest_bytes(files)
     for name in files.keys() - models.keys():
         (folder / name).write_bytes(files[name])
+    return bundle.cautions
 
 
 def model_stem(format: str) -> str:

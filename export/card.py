@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from export.interface import describe_input
+from pipeline.errors import printable
 
 if TYPE_CHECKING:
     from export.bundle import Bundle, BundleModel, Quality
@@ -24,7 +25,7 @@ def model_card(bundle: "Bundle") -> str:
         "Speed": _speed(bundle),
         "How it was made": _made(bundle),
         "Licences": _licences(bundle),
-        "What is in the folder": _FOLDER,
+        "What is in the folder": _folder(bundle),
     }
     what = {"image": "An image classifier", "text": "A text classifier"}[bundle.task.kind]
     cost = bundle.cost
@@ -128,7 +129,7 @@ probability) and accuracy, over {quality.ece_bins} bins of equal width, {shipped
 
 def _robustness(bundle: "Bundle") -> str:
     quality = bundle.quality
-    rows = [(name, f"{accuracy:.2%}") for name, accuracy in quality.robustness.items()]
+    rows = [(_text(name), f"{accuracy:.2%}") for name, accuracy in quality.robustness.items()]
     return f"""Accuracy of the default model's file on {quality.robustness_n:,} test examples, damaged (seeded).
 
 {_table(("", "accuracy"), rows)}"""
@@ -141,7 +142,8 @@ def _speed(bundle: "Bundle") -> str:
     rows = [("teacher", "onnxruntime", _median(latency["teacher"]), latency["teacher"]["n"])]
     rows += [(f"`{m.file}`", m.runtime, _median(m.latency), m.latency.get("n", "")) for m in bundle.models.values()]
     used = f"{threads} thread{'s' * (threads != 1)}"
-    return f"""{latency.get("runtime", "")}, {used}, batch {latency.get("batch", 1)}, {latency["cpu"]}.
+    runtime, cpu = (_text(str(latency.get(key, ""))) for key in ("runtime", "cpu"))
+    return f"""{runtime}, {used}, batch {latency.get("batch", 1)}, {cpu}.
 
 {_table(("", "by", "median, ms", "samples"), rows)}
 
@@ -160,13 +162,21 @@ def _made(bundle: "Bundle") -> str:
     return f"""Student `{bundle.architecture}` of a search within {", ".join(limits) or "no limit"}; methods
 {", ".join(str(m["name"]) for m in bundle.methods)}; seed {bundle.seeds["run"]}; configuration
 `{bundle.config_digest[:12]}`{commit};
-{", ".join(f"{k} {v}" for k, v in bundle.versions.items())}.{later}"""
+{", ".join(_text(f"{k} {v}") for k, v in bundle.versions.items())}.{later}"""
 
 
 def _licences(bundle: "Bundle") -> str:
     licences, unsaid = bundle.licences, "not said by the maker of this bundle"
-    rows = (("model", licences.model or unsaid), ("data", licences.data or unsaid), ("scripts", licences.code))
-    return _table(("", "SPDX"), rows) + "\n\nThose of every library it was made with are in `sbom.cdx.json`."
+    rows = (
+        ("model", _text(licences.model or unsaid)),
+        ("data", _text(licences.data or unsaid)),
+        ("scripts", licences.code),
+    )
+    return _table(("", "SPDX"), rows) + "\n\nThose of the libraries that it was made with are in `sbom.cdx.json`."
+
+
+def _folder(bundle: "Bundle") -> str:
+    return "\n\n".join([_FOLDER, *(f"Caution: {_text(caution)}." for caution in bundle.cautions)])
 
 
 _FOLDER = """`manifest.json` has the size and SHA-256 of every other file; `edgestill verify FOLDER` checks them, and
@@ -184,6 +194,6 @@ def _share(value: float | None) -> str:
 
 
 def _text(words: str) -> str:
-    """Words of somebody's own, without what would be markup in Markdown or break a table."""
-    plain = "".join(" " if ord(c) < 32 else c for c in words)
+    """Words of somebody's own, without what would be markup in Markdown, break a line or steer a terminal."""
+    plain = printable("".join(" " if c.isspace() else c for c in words)).strip()
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in plain)

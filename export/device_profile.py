@@ -6,9 +6,9 @@ from pathlib import Path
 
 from export.device.measure import MeasureError, Model, Settings, measure
 from export.profile_document import ProfileDocument
-from export.profile_script import profile_script
+from export.profile_script import PROFILE, profile_script
 from pipeline.child import interpreter
-from pipeline.errors import ExportError, printable
+from pipeline.errors import ExportError
 
 __all__ = ["Model", "Settings", "profile_files"]
 
@@ -29,11 +29,11 @@ def profile_files(
         ExportError: a model cannot be loaded or run.
     """
     with tempfile.TemporaryDirectory(prefix="edgestill-") as folder:
-        script = Path(folder) / "profile.py"
+        script = Path(folder) / PROFILE
         script.write_text(profile_script(), encoding="utf-8")
         worker = interpreter(str(script), "--worker")
         try:
             found = measure(models, against, settings, worker, say, remeasure, architecture)
         except MeasureError as error:
-            raise ExportError(printable(str(error))) from None
+            raise ExportError(str(error)) from None
     return ProfileDocument.model_validate(found)

@@ -1,6 +1,5 @@
 """Latency of the teacher's file and all of the student's, taking turns, by the one stopwatch; then the gate."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 
 from export.config import ExportConfig, ProfileConfig
+from export.device.facts import load_average
 from export.formats import FORMATS, Parted, Run
 from export.gate import Limits, beyond_limits, choose_default, judge
 from export.result import Absent, ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult, Ratio
@@ -41,7 +41,7 @@ def profile(
     Raises:
         ExportError: nothing ships.
     """
-    load_before = os.getloadavg()[0]
+    load_before = load_average()
     runs, refused = _open_all(models, root, config.threads, export)
     opened: dict[str, Run] = {"teacher": runner(root / models.teacher.path), **runs}
     calls = {name: _call(run, inputs) for name, run in opened.items()}

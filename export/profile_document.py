@@ -3,27 +3,33 @@
 import math
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from export.files import read_regular
-from pipeline.errors import BundleError, DataError, printable
+from pipeline.errors import BundleError, DataError
 from pipeline.frozen import Frozen
 from pipeline.latency_statistics import describe_samples
 
 SCHEMA = "edgestill.profile/1"
-_MOST_BYTES = 1 << 29
+_MOST_BYTES = 1 << 26
 
-Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+# A profile may come from anybody's device: every number is within what a page can show, every text short.
+Milliseconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Finite = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
+Whole = Annotated[int, Field(ge=0, le=2**53)]
+Count = Annotated[int, Field(ge=1, le=2**31)]
 Interval = tuple[Finite, Finite]
+Name = Annotated[str, Field(max_length=200)]
+Words = Annotated[str, Field(max_length=2000)]
+Fact = Annotated[list[Whole], Field(max_length=4096)] | bool | Whole | Finite | Words | None
 
 
 class GivenInput(Frozen):
-    name: str
-    dtype: str
-    shape: tuple[int | str | None, ...]
+    name: Name
+    dtype: Name
+    shape: tuple[Whole | Name | None, ...] = Field(max_length=64)
 
 
 class ColdStart(Frozen):
@@ -32,24 +38,24 @@ class ColdStart(Frozen):
     import_ms: Milliseconds
     load_ms: Milliseconds
     first_call_ms: Milliseconds
-    peak_rss_bytes: int | None
-    added_rss_bytes: int | None  # by loading the model and calling it
+    peak_rss_bytes: Whole | None
+    added_rss_bytes: Whole | None  # by loading the model and calling it
 
 
 class MeasuredModel(Frozen):
-    file: str
+    file: Name
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    size_bytes: int = Field(ge=1)
-    format: str | None = None
-    precision: str | None = None
-    inputs: tuple[GivenInput, ...]
-    cold: tuple[ColdStart, ...]
+    size_bytes: int = Field(ge=1, le=2**53)
+    format: Name | None = None
+    precision: Name | None = None
+    inputs: tuple[GivenInput, ...] = Field(max_length=64)
+    cold: tuple[ColdStart, ...] = Field(max_length=1000)
 
 
 class Summary(Frozen):
     """Of all processes' samples; no sample is left out."""
 
-    n: int = Field(ge=1)
+    n: Count
     mean_ms: Milliseconds
     min_ms: Milliseconds
     max_ms: Milliseconds
@@ -62,25 +68,27 @@ class Process(Frozen):
     p50_ms: Milliseconds | None
     p90_ms: Milliseconds | None
     drift: tuple[Finite, Interval] | None  # last third over first, minus 1, and its 95 % interval
-    samples_ms: tuple[Milliseconds, ...]
+    samples_ms: tuple[Milliseconds, ...] = Field(min_length=1)
 
 
 class Result(Frozen):
     """One model at one batch and number of threads."""
 
-    model: str
-    batch: int = Field(ge=1)
-    threads: int = Field(ge=1)
+    model: Name
+    batch: Count
+    threads: Count
     summary: Summary
     throughput_per_s: Finite  # inputs, one call after the other
     p50_spread: Finite | None  # the range of the processes' medians over their median
     p90_spread: Finite | None
     energy_mj: Finite | None  # a call
-    processes: tuple[Process, ...]
+    processes: tuple[Process, ...] = Field(max_length=1000)
 
     @model_validator(mode="after")
     def _summary_is_of_its_samples(self) -> "Result":
         pooled = list(chain.from_iterable(process.samples_ms for process in self.processes))
+        if not any(pooled):
+            raise ValueError("no call took any time")
         if len(pooled) != self.summary.n or not _same(self.summary, Summary(**describe_samples(pooled))):
             raise ValueError("the summary is not that of the samples")
         return self
@@ -99,54 +107,93 @@ def _same(found: Summary, expected: Summary) -> bool:
 class Comparison(Frozen):
     """How many times as fast as another model one is; they took turns."""
 
-    model: str
-    against: str
-    batch: int
-    threads: int
+    model: Name
+    against: Name
+    batch: Count
+    threads: Count
     ratio: Finite
     interval: Interval  # 95 %, of what varied within the processes
-    process_ratios: tuple[Finite, ...]
+    process_ratios: tuple[Finite, ...] = Field(max_length=1000)
 
 
 class Runtime(Frozen):
-    name: str
-    provider: str
-    graph_optimization: str
-    inter_op_threads: int
+    name: Name
+    provider: Name
+    graph_optimization: Name
+    inter_op_threads: Whole
     spinning: bool
-    numpy: str
+    numpy: Name
+
+
+class Facts(Frozen):
+    """What a page lists; a device may tell more of itself than this version knows."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[Name, Fact]
+
+    @property
+    def told(self) -> dict[str, Fact]:
+        return {key: value for key, value in self if value is not None}
+
+
+class Device(Facts):
+    """As `export/device/facts.py` describes it."""
+
+    name: Name | None = None  # of a board
+    cpu: Name | None = None
+    architecture: Name | None = None
+    cores: int = Field(ge=1, le=2**20)
+    affinity: list[Whole] | None = Field(None, max_length=4096)
+    is_virtual: bool | None = None
+    governor: Name | None = None
+    turbo: bool | None = None
+    max_mhz: Finite | None = None
+    ram_bytes: Whole | None = None
+    os: Name | None = None
+    kernel: Name | None = None
+    python: Name | None = None
+
+
+class Method(Facts):
+    """As `export/device/measure.py` tells it."""
+
+    duration_s: Finite | None = None
+    repeats: Count | None = None
+    turn: int = Field(10, ge=1, le=10**6)  # timed calls of a model between two changes
+    examples: Words | None = None
 
 
 class ProfileDocument(Frozen):
-    """What `edgestill profile` and a bundle's profile.py write."""
+    """What `edgestill profile` and a bundle's profile_device.py write."""
 
     schema_name: Literal["edgestill.profile/1"] = Field("edgestill.profile/1", alias="schema")
-    created: str
-    remeasure: str  # the command that measures all this again
-    architecture: str | None  # SPACE:STUDENT, where the bundle says
-    device: dict[str, Any]
+    created: Name
+    remeasure: Annotated[str, Field(max_length=10_000)]  # the command that measures all this again
+    architecture: Words | None  # SPACE:STUDENT, where the bundle says
+    device: Device
     runtime: Runtime
-    method: dict[str, Any]
-    models: dict[str, MeasuredModel]
-    results: tuple[Result, ...] = Field(min_length=1)
-    comparisons: tuple[Comparison, ...]
-    loads: tuple[dict[str, float | None], ...] = Field(min_length=1)  # of each process
-    energy: str
-    warnings: tuple[str, ...]
+    method: Method
+    models: dict[Name, MeasuredModel] = Field(max_length=100)
+    results: tuple[Result, ...] = Field(min_length=1, max_length=1000)
+    comparisons: tuple[Comparison, ...] = Field(max_length=1000)
+    loads: tuple[dict[Name, Finite | None], ...] = Field(min_length=1, max_length=10_000)  # of each process
+    energy: Words
+    warnings: tuple[Words, ...] = Field(max_length=100)
 
     @model_validator(mode="after")
     def _models_are_described(self) -> "ProfileDocument":
         missing = {result.model for result in self.results} - self.models.keys()
         if missing:
             raise ValueError(f"results of models that are not described: {', '.join(sorted(missing))}")
-        if not isinstance(self.device.get("cores"), int):
-            raise ValueError(f"the device's cores are {self.device.get('cores')!r}, not a number")
+        settings = [(result.model, result.batch, result.threads) for result in self.results]
+        if len(set(settings)) < len(settings):
+            raise ValueError("two results are of the same model, batch and threads")
         return self
 
     @property
     def title(self) -> str:
         """The device, as a person would call it."""
-        return str(self.device.get("name") or self.device.get("cpu") or "unknown device")
+        return self.device.name or self.device.cpu or "unknown device"
 
 
 def read_profile(path: Path) -> ProfileDocument:
@@ -159,8 +206,11 @@ def read_profile(path: Path) -> ProfileDocument:
         return ProfileDocument.model_validate_json(read_regular(path, _MOST_BYTES))
     except BundleError as error:
         raise DataError(str(error)) from None
+    except ArithmeticError as error:
+        raise DataError(f"{path} is no profile of {SCHEMA}: its samples cannot be summed ({error})") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         message = first["msg"].removeprefix("Value error, ")
-        raise DataError(f"{path} is no profile of {SCHEMA}: {printable(f'{where[:80]}: {message[:200]}')}") from None
+        found = "" if isinstance(first["input"], dict | list) else f" (found {str(first['input'])[:60]!r})"
+        raise DataError(f"{path} is no profile of {SCHEMA}: {where[:80]}: {message[:200]}{found}") from None

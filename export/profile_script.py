@@ -1,4 +1,4 @@
-"""The text of a bundle's profile.py: `export/_profile.py` and the files that it stands on, joined into one."""
+"""The texts of a bundle's scripts; that of profile_device.py joins `export/_profile.py` and what it stands on."""
 
 import ast
 from importlib import resources
@@ -16,12 +16,25 @@ _PARTS = (
 )
 _ANSWERS = "export.device.answers"
 
-# The standard library has a `profile` too: whoever imports that from here on must not get this file.
+PROFILE = "profile_device.py"  # no name that the standard library or a dependency has: Python looks beside it first
+
+# Of modules that the interpreter has already: a file beside the script must not stand for a library's.
 _HEAD = """import os
 import sys
 
-if __name__ == "__main__" and sys.path and sys.path[0] == os.path.dirname(os.path.abspath(__file__)):
-    del sys.path[0]"""
+if __name__ == "__main__":
+    here = os.path.dirname(os.path.realpath(__file__))
+    sys.path[:] = [path for path in sys.path if os.path.realpath(path) != here]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a label may have letters that the terminal has not"""
+
+
+def standalone(source: str) -> str:
+    """A script of ours as it ships: it imports nothing from its own folder, and prints to any terminal."""
+    docstring = ast.parse(source).body[0]
+    lines = source.splitlines()
+    return "\n".join([*lines[: docstring.end_lineno], "", *_HEAD.splitlines(), *lines[docstring.end_lineno :]]) + "\n"
 
 
 def profile_script() -> str:
@@ -29,7 +42,7 @@ def profile_script() -> str:
 
     The package's own fresh processes run this very text, so a device's figures and ours come from the same code.
     """
-    return _joined(_PARTS, _HEAD)
+    return _joined(_PARTS)
 
 
 def run_script(file: str) -> str:
@@ -37,12 +50,12 @@ def run_script(file: str) -> str:
     return _joined((_ANSWERS, f"export.{file.removesuffix('.py')}"))
 
 
-def _joined(names: tuple[str, ...], head: str = "") -> str:
+def _joined(names: tuple[str, ...]) -> str:
     """One script of several modules, with the docstring of the last."""
     sources = {name: _source(name) for name in names}
     docstring = ast.get_docstring(ast.parse(sources[names[-1]]), clean=False)
-    start = "\n\n".join(filter(None, [f'"""{docstring}"""', head]))
-    return "\n\n\n".join([start, *(f"# {name}\n\n{_body(source, names)}" for name, source in sources.items())]) + "\n"
+    parts = [f"# {name}\n\n{_body(source, names)}" for name, source in sources.items()]
+    return standalone("\n\n\n".join([f'"""{docstring}"""', *parts]) + "\n")
 
 
 def _source(name: str) -> str:

@@ -121,7 +121,7 @@ class ProfileResult(Frozen):
     verdicts: tuple[Verdict, ...]  # one for each format that was asked for
     default: str  # what runs where nobody chooses: the fastest that ships
     cpu: str
-    load_before: float  # 1-minute load average as the timing began
+    load_before: float | None  # 1-minute load average as the timing began; None: the system does not say
     over_budget: tuple[str, ...] = ()  # limits that the default does not keep
 
     @property

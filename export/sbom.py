@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pipeline.frozen import digest
+from pipeline.nicety import nicety
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component
@@ -17,25 +18,32 @@ SBOM = "sbom.cdx.json"
 _PYPI = re.compile(r"[-_.]+")  # runs that PyPI's normalised names have as one hyphen
 
 
-def sbom_bytes(name: str, created: str, licence: str | None, models: Mapping[str, bytes]) -> bytes:
+def sbom_bytes(
+    name: str, created: str, licence: str | None, models: Mapping[str, bytes], cautions: list[str] | None = None
+) -> bytes:
     """`sbom.cdx.json`, CycloneDX 1.6; one environment, one time and the same models give equal bytes.
 
     Args:
         created: ISO 8601; the document's timestamp.
         licence: of the model, an SPDX expression.
         models: file name -> content.
+        cautions: takes a sentence for each library that is left out because its own metadata are broken.
     """
     from cyclonedx.model.bom import Bom
     from cyclonedx.output.json import JsonV1Dot6
 
+    cautions = [] if cautions is None else cautions
     root = _model_component(name, licence, models)
-    libraries = _installed(importlib.metadata.distributions())
-    components = {key: _library_component(libraries[key]) for key in sorted(libraries)}
+    libraries = _installed(importlib.metadata.distributions(), cautions)
+    components: dict[str, Component] = {}
+    for key in sorted(libraries):
+        with nicety(f"{SBOM} lacks {key}", cautions):
+            components[key] = _library_component(libraries[key])
     bom = Bom(components=components.values())
     bom.metadata.component = root
     bom.metadata.timestamp = datetime.fromisoformat(created)
     hashes = {file: hashlib.sha256(data).hexdigest() for file, data in models.items()}
-    versions = {key: found.version for key, found in libraries.items()}
+    versions = {key: component.version for key, component in components.items()}
     bom.serial_number = uuid.UUID(digest(name, created, licence, versions, hashes)[:32], version=4)
     for key, component in components.items():
         wanted = sorted(_required(libraries[key]) & components.keys())
@@ -46,15 +54,22 @@ def sbom_bytes(name: str, created: str, licence: str | None, models: Mapping[str
 
 
 def _installed(
-    found: Iterable[importlib.metadata.Distribution],
+    found: Iterable[importlib.metadata.Distribution], cautions: list[str]
 ) -> dict[str, importlib.metadata.Distribution]:
     """By name, without what has none; of several the first on the path, which is the one that is imported."""
     libraries: dict[str, importlib.metadata.Distribution] = {}
     for distribution in found:
-        name = distribution.metadata["Name"] if distribution.metadata is not None else None
-        if name:
-            libraries.setdefault(_key(name), distribution)
+        with nicety(f"{SBOM} lacks {_folder_of(distribution)}", cautions):
+            name = distribution.metadata["Name"] if distribution.metadata is not None else None
+            if name:
+                libraries.setdefault(_key(name), distribution)
     return libraries
+
+
+def _folder_of(distribution: importlib.metadata.Distribution) -> str:
+    """`numpy-2.3.0.dist-info`: what a distribution is called whose metadata do not say."""
+    path = getattr(distribution, "_path", None)
+    return str(getattr(path, "name", "a distribution without a name"))
 
 
 def _model_component(name: str, licence: str | None, models: Mapping[str, bytes]) -> "Component":
@@ -136,15 +151,16 @@ _CLASSIFIERS = {  # of PyPI, where they name one licence of SPDX's list
 
 def _required(found: importlib.metadata.Distribution) -> set[str]:
     """What a distribution asks for here; extras are left out."""
-    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.requirements import Requirement
 
     def parsed() -> Iterator[str]:
         for line in found.requires or ():
             try:
                 requirement = Requirement(line)
-            except InvalidRequirement:
+                is_asked = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            except ValueError:  # not a requirement, or a condition of no meaning: pip leaves it out too
                 continue
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            if is_asked:
                 yield _key(requirement.name)
 
     return set(parsed())

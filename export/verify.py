@@ -25,7 +25,7 @@ class Verdict(NamedTuple):
 def verify(path: Path, public_key: bytes | None = None, digest: str | None = None) -> Verdict:
     """Re-hash a bundle's folder or zip, check what it says of itself, and rerun its models on the stored probe inputs.
 
-    Nothing of it is run before its files are those of its manifest; `run.py` and `profile.py` are never run.
+    Nothing of it is run before its files are those of its manifest; its scripts are never run.
 
     Args:
         public_key: PEM; the bundle must be signed by it.

@@ -7,34 +7,64 @@ from pathlib import Path
 from export.profile_document import ProfileDocument, read_profile
 from flows.delivery import BUNDLE, ReportResult
 from flows.report import render_report
+from flows.report.device import render_profile
 from flows.results import report_data
-from pipeline.errors import DataError
+from pipeline.errors import DataError, first_line
 from pipeline.frozen import digest
 from pipeline.rundir import RunDir
 
 DEVICES = "devices"  # the folder of a run that holds their profiles
 
 
-def report_again(run: RunDir, profiles: Sequence[Path] = ()) -> Path:
+def report_again(run: RunDir, profiles: Sequence[Path] = (), cautions: list[str] | None = None) -> Path:
     """Keep the profiles in the run and write its page; gives the page. Nothing is measured, the test split stays shut.
 
-    The page is made from what the manifest lists, and is not itself listed there.
+    The page is made from what the manifest lists, and is not itself listed there. A profile that the run holds and that
+    cannot be shown is a caution on the page.
+
+    Args:
+        cautions: takes a sentence for each such profile and for each chart that could not be drawn.
 
     Raises:
-        DataError: a profile cannot be read, or measured no file of this run.
+        DataError: a profile cannot be read or shown, or measured no file of this run; nothing is kept then.
         RunDirError: the run is not finished, or was altered.
     """
     tested = run.read("report", ReportResult, movable=BUNDLE)
-    found = [(path, read_profile(path)) for path in profiles]
+    found = [(path, _showable(path)) for path in profiles]
     made = {known for record in run.manifest.stages.values() for known in record.files.values()}
     strangers = [path for path, profile in found if not made & {model.sha256 for model in profile.models.values()}]
     if strangers:
-        raise DataError("\n".join(f"{path} measured no file of {run.root}" for path in strangers))
+        raise DataError(*(f"{path} measured no file of {run.root}" for path in strangers))
     for _, profile in found:
         run.write(DEVICES, f"{_name(profile)}.json", profile.model_dump_json(by_alias=True) + "\n")
     run.add("report", DEVICES)
-    kept = tuple(read_profile(path) for path in sorted((run.root / DEVICES).glob("*.json")))
-    return run.write("", tested.report, render_report(report_data(run, tested, kept)))
+    kept, left_out = kept_profiles(run)
+    undrawn: list[str] = []
+    page = run.write("", tested.report, render_report(report_data(run, tested, kept, left_out), undrawn))
+    if cautions is not None:
+        cautions += [*left_out, *undrawn]
+    return page
+
+
+def kept_profiles(run: RunDir) -> tuple[tuple[ProfileDocument, ...], tuple[str, ...]]:
+    """The profiles that a run holds, and of those that cannot be shown why, a sentence each."""
+    kept, cautions = [], []
+    for path in sorted((run.root / DEVICES).glob("*.json")):
+        try:
+            kept.append(_showable(path))
+        except DataError as error:
+            cautions.append(f"{error}; the page is without it")
+    return tuple(kept), tuple(cautions)
+
+
+def _showable(path: Path) -> ProfileDocument:
+    """A profile of which a page was made: what is kept must not stop every later page."""
+    profile = read_profile(path)
+    try:
+        render_profile(profile)
+    except Exception as error:  # numbers that are each allowed and together are no chart
+        raise DataError(f"{path} cannot be shown ({type(error).__name__}: {first_line(error)[:200]})") from None
+    return profile
 
 
 def _name(profile: ProfileDocument) -> str:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from flows.terminal import answer, answer_whole, inert, joined, say
+
 Bundle = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the zip of one; or a run, for its bundle.")
 ]
@@ -30,11 +32,8 @@ def verify(
 
     bundle = find_bundle(bundle)
     verdict = check(bundle, _key(public_key), digest)
-    for line in verdict.problems:
-        typer.echo(f"differs: {line}")
-    for line in verdict.facts:
-        typer.echo(line)
-    typer.echo(f"{bundle}: {verdict.summary}")
+    ending = f"{bundle}: {verdict.summary}"
+    answer(joined([*(f"differs: {line}" for line in verdict.problems), *verdict.facts, ending]))
     return 1 if verdict.problems else 0
 
 
@@ -48,13 +47,12 @@ def predict(
     """Label images or texts with a bundle, after checking it whole."""
     import json
 
-    from export.predict import predict as answer
+    from export.predict import predict as ask
     from export.reading import open_bundle
     from flows.bundle_path import find_bundle
-    from pipeline.errors import printable
 
     with open_bundle(find_bundle(bundle), _key(public_key)) as opened:
-        answers = answer(opened, inputs, model)
+        answers = ask(opened, inputs, model)
         labels = opened.bundle.task.labels
     if as_json:
         shown = [
@@ -62,11 +60,12 @@ def predict(
              "classes": [{"label": k, "probability": p} for k, p in zip(labels, a.probabilities, strict=True)]}
             for a in answers
         ]  # fmt: skip
-        typer.echo(json.dumps(shown, indent=1))
+        answer_whole(json.dumps(shown, indent=1))
         return
-    for found in answers:
-        start = f"{printable(found.input)}: " if len(answers) > 1 else ""
-        typer.echo(f"{start}{printable(found.label)} {found.probability:.4f}")
+    starts = [f"{inert(found.input, 500)}: " if len(answers) > 1 else "" for found in answers]
+    labels = [inert(found.label, 500) for found in answers]
+    lines = zip(starts, labels, answers, strict=True)
+    answer(joined(f"{start}{label} {found.probability:.4f}" for start, label, found in lines))
 
 
 def sign(
@@ -87,7 +86,7 @@ def sign(
     with open_bundle(bundle) as opened:
         signature, fingerprint = sign_manifest(opened.files[MANIFEST], _read(key))
     write_atomic(bundle / SIGNATURE, signature)
-    typer.echo(f"signed by the key {fingerprint}: {bundle / SIGNATURE}")
+    say(f"signed by the key {fingerprint}: {bundle / SIGNATURE}")
 
 
 def keygen(
@@ -109,7 +108,7 @@ def keygen(
     with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(secret)
     write_atomic(public, shown)
-    typer.echo(f"wrote {private} (keep it secret) and {public}")
+    say(f"wrote {private} (keep it secret) and {public}")
 
 
 @bundle_app.command("export")
@@ -141,7 +140,7 @@ def export(
         data = archive(opened.files, format, opened.bundle.name, opened.bundle.created)
         digest = opened.manifest.digest
     write_atomic(out, data)
-    typer.echo(f"wrote {out}, {len(data):,} bytes; the bundle's digest is {digest}")
+    say(f"wrote {out}, {len(data):,} bytes; the bundle's digest is {digest}")
 
 
 def _key(path: Path | None) -> bytes | None:

@@ -66,7 +66,11 @@ def test_and_bundle(
     )
     files = {name: stage.run.root / path for m in profiled.shipped.values() for name, path in _names(m).items()}
     tokenizer = stage.tokenizer()
-    folder = stage.run.write_folder(BUNDLE, lambda folder: write_bundle(folder, bundle, files, tokenizer))
+
+    def fill(folder: Path) -> None:
+        stage.cautions.extend(write_bundle(folder, bundle, files, tokenizer))
+
+    folder = stage.run.write_folder(BUNDLE, fill)
     return ReportResult(
         **scores,
         formats=formats,

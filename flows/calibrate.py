@@ -182,7 +182,7 @@ def read_latencies(path: Path, space: SearchSpace, column: str | None = None) ->
             problems.append(f"{path}, line {number}: {error}")
     if problems:
         more = [f"and {len(problems) - _MOST_PROBLEMS} more lines"] if len(problems) > _MOST_PROBLEMS else []
-        raise DataError("\n".join([*problems[:_MOST_PROBLEMS], *more]))
+        raise DataError(*problems[:_MOST_PROBLEMS], *more)
     if len(found) < FEWEST_SAMPLES:
         raise DataError(f"{path} has latencies of {len(found)} architectures; {FEWEST_SAMPLES} is the least")
     return [(space.parse(text), statistics.median(values)) for text, values in found.items()]

@@ -20,7 +20,7 @@ from flows.config import RunConfig
 from flows.heads import heads
 from flows.latency import latency_model
 from flows.outcome import Outcome
-from flows.progress import Progress, Silent
+from flows.progress import Forgiving, Progress, Silent
 from flows.pruning import prune_student
 from flows.quantization import QatResult, fine_tune_int8
 from flows.rank_check import RankCheckResult, check_ranks
@@ -29,6 +29,7 @@ from flows.stage import DataResult, Stage
 from flows.tournament import play_tournament
 from pipeline.device import select_device
 from pipeline.frozen import digest
+from pipeline.nicety import nicety
 from pipeline.rundir import RunDir, file_digest
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
@@ -126,8 +127,10 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
             (profiled, distilled, fine_tuned, config.card),
             lambda stage: bundling.test_and_bundle(stage, teacher, distilled, profiled),
         )
+        unwritten: list[str] = []
         if not step.reused or not (run.root / tested.report).is_file():
-            report_again(run)
+            with nicety(f"{tested.report} was not written", unwritten):
+                report_again(run, cautions=unwritten)
     return Outcome(
         run=run.root,
         bundle=run.root / tested.bundle,
@@ -138,6 +141,7 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
         distilled=distilled,
         profiled=profiled,
         tested=tested,
+        cautions=(*run.cautions, *unwritten, *step.progress.cautions),
     )
 
 
@@ -200,7 +204,7 @@ class _Steps:
     """Runs stage after stage, counting them."""
 
     def __init__(self, run: RunDir, config: RunConfig, progress: Progress, call: Call) -> None:
-        self.run, self.config, self.progress, self.call = run, config, progress, call
+        self.run, self.config, self.progress, self.call = run, config, Forgiving(progress), call
         self.reused = False  # whether the last stage was done before
 
     def __call__(
@@ -218,7 +222,8 @@ class _Steps:
                 return self.run.read(name, kind)
             self.run.note_origin()
             result = work(stage)
-            self.run.finish(name, result, inputs_digest, time.perf_counter() - start, _BESIDE.get(name, ()))
+            seconds = time.perf_counter() - start
+            self.run.finish(name, result, inputs_digest, seconds, _BESIDE.get(name, ()), stage.cautions)
             return result
 
         result: Result = self.call(name, compute)

@@ -9,8 +9,10 @@ from flows.safe_path import leave_out_the_current_folder
 leave_out_the_current_folder()  # before anything is imported that could lie in it
 
 import errno
+import io
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +20,7 @@ import typer
 
 from flows.bundle_commands import register as register_bundle_commands
 from flows.profile_commands import register as register_profile_commands
+from flows.terminal import answer, close_streams, open_streams, say
 from pipeline.child import environment
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib import metadata
 
-        typer.echo(f"edgestill {metadata.version('edgestill')}")
+        answer(f"edgestill {metadata.version('edgestill')}")
         raise typer.Exit
 
 
@@ -102,7 +105,7 @@ def resume(
 
     path = find_run(run, out)
     if launch.uses_prefect(prefect):
-        _summarise(launch.as_flow(None, out, resume=path), quiet)
+        _summarise(launch.as_flow(None, out, resume=path))
     else:
         with RunDir.open(path) as directory:
             _run_here(directory, quiet)
@@ -117,7 +120,7 @@ def show(
     from flows.show import show_run
     from pipeline.rundir import RunDir, find_run
 
-    typer.echo(show_run(RunDir.view(find_run(run, out))))
+    answer(show_run(RunDir.view(find_run(run, out))))
 
 
 @app.command()
@@ -125,7 +128,7 @@ def runs(out: Out = Path("runs")) -> None:
     """All runs, oldest first."""
     from flows.show import show_runs
 
-    typer.echo(show_runs(out))
+    answer(show_runs(out))
 
 
 @app.command()
@@ -142,7 +145,7 @@ def init(
     if file.exists():
         raise ConfigError([f"{file} exists already; name another file, or remove it first"])
     write_atomic(file, commented_yaml(load_config(None, preset, settings or [], check_files=False)).encode())
-    typer.echo(f"wrote {file}; `edgestill run {file}` runs it")
+    say(f"wrote {file}; `edgestill run {file}` runs it")
 
 
 @app.command()
@@ -151,8 +154,8 @@ def presets() -> None:
     from flows.config import preset_names, preset_text
 
     width = max(map(len, preset_names()))
-    for name in preset_names():
-        typer.echo(f"{name:<{width}}  {preset_text(name).splitlines()[0].lstrip('# ')}")
+    firsts = ((name, preset_text(name).splitlines()[0].lstrip("# ")) for name in preset_names())
+    answer("\n".join(f"{name:<{width}}  {first}" for name, first in firsts))
 
 
 @app.command()
@@ -172,8 +175,8 @@ def score(
     from flows.score import score_file
 
     names = [name.strip() for name in scorers.split(",") if name.strip()]
-    count = score_file(space, architectures, data, names, out, teacher, batch_size, seed, draws, threads, typer.echo)
-    typer.echo(f"wrote {count} scores to {out}", err=True)
+    count = score_file(space, architectures, data, names, out, teacher, batch_size, seed, draws, threads, say)
+    say(f"wrote {count} scores to {out}", err=True)
 
 
 @app.command("rank-check")
@@ -234,11 +237,11 @@ def calibrate(
     model = fit(
         space, options or [], Inputs(data, input_shape, classes), out,
         samples=samples, settings=ProbeSettings(timing, threads, batch), seed=seed, from_csv=from_csv or [],
-        column=column, device=device, save_csv=save_csv, say=lambda line: typer.echo(line, err=True),
+        column=column, device=device, save_csv=save_csv, say=lambda line: say(line, err=True),
     )  # fmt: skip
     for line in verdict(model):
-        typer.echo(line, err=line.startswith("warning"))
-    typer.echo(f"wrote {out}; search.latency={{source: model, model: {out}}} searches with it")
+        say(line, err=line.startswith("warning"))
+    say(f"wrote {out}; search.latency={{source: model, model: {out}}} searches with it")
 
 
 register_bundle_commands(app)
@@ -288,39 +291,65 @@ def ui(
 def main() -> None:
     """The `edgestill` command."""
     os.environ.update(environment())  # what libraries start imports nothing from the current folder either
+    open_streams()
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    sys.exit(_guarded(arguments, debug))
+    code = _guarded(arguments, debug)
+    close_streams()
+    sys.exit(code)
 
 
 def _guarded(arguments: list[str], debug: bool) -> int:
     """Run a command; every failure becomes one sentence and an exit code."""
-    from pipeline.errors import EdgestillError
+    from pipeline.errors import EdgestillError, FailedError
 
     try:
-        result = app(arguments, standalone_mode=False)
+        result = _call(arguments)
         code = result if isinstance(result, int) else 0
     except typer.Exit as stop:
         code = stop.exit_code
     except _UsageError as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        say(said.getvalue().rstrip("\n"), err=True)
         return 2
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:
         if debug:
             raise
-        print(f"error: {_sentence(error)}".replace("\n", "\nerror: "), file=sys.stderr)
+        if isinstance(error, OSError) and _is_of_help(error):
+            close_streams()
+            if isinstance(error, BrokenPipeError):
+                return 0
+            error = FailedError(f"standard output cannot be written ({error.strerror})")
+        say("\n".join(f"error: {problem}" for problem in _sentence(error).split("\n")), err=True)
         return error.exit_code if isinstance(error, EdgestillError) else 2 if _is_of_a_path(error) else 1
     if code == _INTERRUPTED:  # typer makes it of Ctrl-C too
-        print("interrupted", file=sys.stderr)
+        say("interrupted", err=True)
     return code
+
+
+def _call(arguments: list[str]) -> Any:
+    try:
+        return app(arguments, standalone_mode=False)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, OSError):  # typer takes any broken pipe for that of its output
+            raise stop.__context__ from None
+        raise
+
+
+def _is_of_help(error: OSError) -> bool:
+    """Whether the help text, which typer prints itself, could not be written."""
+    return any(frame.f_code.co_name == "echo" for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _is_of_a_path(error: Exception) -> bool:
     """Whether a path that cannot be read or written was named, rather than a disk that failed."""
     kinds = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
-    return isinstance(error, kinds) and error.filename is not None
+    if not isinstance(error, OSError) or error.filename is None:
+        return False
+    return isinstance(error, kinds) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def _sentence(error: Exception) -> str:
@@ -342,7 +371,7 @@ def _start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None) ->
     from flows import chain, launch
 
     if launch.uses_prefect(prefect):
-        _summarise(launch.as_flow(config, out), quiet)
+        _summarise(launch.as_flow(config, out))
     else:
         with chain.new_run(config, out) as directory:
             _run_here(directory, quiet)
@@ -356,19 +385,16 @@ def _run_here(directory: "RunDir", quiet: bool) -> None:
         outcome = run_configured(directory, choose_progress(quiet))
     except BaseException:
         if directory.manifest.stages:
-            print(f"the run is kept: `edgestill resume {directory.root}` goes on with it", file=sys.stderr)
+            say(f"the run is kept: `edgestill resume {directory.root}` goes on with it", err=True)
         raise
-    _summarise(outcome, quiet)
+    _summarise(outcome)
 
 
-def _summarise(outcome: "Outcome | RankCheckResult", quiet: bool) -> None:
+def _summarise(outcome: "Outcome | RankCheckResult") -> None:
     from flows.outcome import Outcome
     from flows.show import rank_check_summary, summary
 
-    plain = quiet or not sys.stdout.isatty()
-    typer.echo(
-        summary(outcome, plain=plain) if isinstance(outcome, Outcome) else rank_check_summary(outcome, plain=plain)
-    )
+    say(summary(outcome) if isinstance(outcome, Outcome) else rank_check_summary(outcome))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ from flows.outcome import Outcome
 from flows.progress import PlainLines
 from flows.rank_check import RankCheckResult
 from flows.sentences import SUMMARY_COLUMNS, summary_rows
+from flows.terminal import inert
 from flows.verdicts import conditions, rank_cells, verdict
+from pipeline.nicety import nicety
 from pipeline.rundir import RunDir
 
 
@@ -52,13 +54,17 @@ def compress(
     logger = get_run_logger()
     require_inside({"config": config, "out": Path(out), "resume": Path(resume) if resume else None})
     with reticent(), RunDir.open(Path(resume)) if resume else new_run(config, Path(out)) as run:
-        logger.info("run directory %s", run.root.resolve())
+        logger.info("run directory %s", inert(str(run.root.resolve())))
         require_inside({"config": run.config(RunConfig)})
         outcome = run_configured(run, PlainLines(logger.info), _as_task)
+    cautions: list[str] = []
+    with nicety("the artifact with the run's figures was not made", cautions):
+        _keep_artifact(outcome)
     if isinstance(outcome, Outcome):
-        create_markdown_artifact(key="edgestill-run", markdown=_markdown(outcome), description="what shipped")
-    else:
-        create_markdown_artifact(key="edgestill-ranks", markdown=_ranks(outcome), description="how scores rank here")
+        outcome = outcome.model_copy(update={"cautions": (*outcome.cautions, *cautions)})
+        cautions = list(outcome.cautions)
+    for caution in cautions:
+        logger.warning("%s", inert(caution))
     return outcome
 
 
@@ -67,8 +73,15 @@ def _as_task(name: str, work: Callable[[], Any]) -> Any:
     return task(name=name, cache_policy=NO_CACHE, persist_result=False)(work)()
 
 
+def _keep_artifact(outcome: Outcome | RankCheckResult) -> None:
+    if isinstance(outcome, Outcome):
+        create_markdown_artifact(key="edgestill-run", markdown=_markdown(outcome), description="what shipped")
+    else:
+        create_markdown_artifact(key="edgestill-ranks", markdown=_ranks(outcome), description="how scores rank here")
+
+
 def _markdown(outcome: Outcome) -> str:
-    rows = "\n".join("| " + " | ".join(row) + " |" for row in summary_rows(outcome))
+    rows = "\n".join("| " + " | ".join(map(inert, row)) + " |" for row in summary_rows(outcome))
     return (
         f"| | {' | '.join(SUMMARY_COLUMNS)} |\n|---|{'---|' * len(SUMMARY_COLUMNS)}\n{rows}\n\n"
         f"Bundle `{outcome.bundle.resolve()}`, report `{outcome.report.resolve()}`"

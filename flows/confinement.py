@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from flows.terminal import say
 from pipeline.errors import EdgestillError, FailedError, UserError
 
 _FOLDERS = "EDGESTILL_SERVED_FOLDERS"
@@ -64,7 +65,7 @@ def reticent() -> Iterator[None]:
     except Exception as error:
         if _folders() is None:
             raise
-        traceback.print_exc()
+        say(traceback.format_exc(), err=True)
         where = "the terminal of `edgestill serve` says what was wrong"
         kind = type(error).__name__
         if isinstance(error, EdgestillError) and not _quotes_files(error):

@@ -23,3 +23,4 @@ class Outcome(Frozen):
     distilled: DistillResult
     profiled: ProfileResult
     tested: ReportResult
+    cautions: tuple[str, ...] = ()  # what the run did without, a sentence each

@@ -18,6 +18,7 @@ from flows.bundle_path import find_bundle
 from flows.report.device import render_profile
 from pipeline.checkpoint import write_atomic
 from pipeline.errors import ConfigError, first_line
+from pipeline.nicety import nicety
 
 FP32, TEACHER = "fp32", "teacher"
 
@@ -63,8 +64,11 @@ def profile(
         found = profile_files(models, other, settings, say, remeasure, subject.architecture)
         found = found.model_copy(update={"warnings": (*found.warnings, *subject.notes)})
     write_atomic(out, (found.model_dump_json(by_alias=True) + "\n").encode())
-    write_atomic(page, render_profile(found).encode())
-    return f"{text_of(found)}\nwrote {out} and {page}"
+    cautions: list[str] = []
+    with nicety(f"{page} was not written", cautions):
+        write_atomic(page, render_profile(found).encode())
+    wrote = f"wrote {out}" if cautions else f"wrote {out} and {page}"
+    return "\n".join([text_of(found), *(f"caution: {caution}" for caution in cautions), wrote])
 
 
 def text_of(found: ProfileDocument) -> str:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from flows.terminal import joined, say
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to edgestill's."""
@@ -59,14 +61,14 @@ def profile(
         spinning=spinning, seed=seed,
     )  # fmt: skip
     again = shlex.join(["edgestill", *(argument for argument in sys.argv[1:] if argument != "--debug")])
-    typer.echo(measure(model, chosen, against, settings, out, lambda line: typer.echo(line, err=True), again))
+    say(measure(model, chosen, against, settings, out, lambda line: say(line, err=True), again))
 
 
 def report(
     run: Annotated[str, typer.Argument(help="A finished run's folder, its name below --out, or `latest`.")],
     device: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE.json", help="What a bundle's profile.py, or `profile`, wrote; repeatable."),
+        typer.Option(metavar="FILE.json", help="What a bundle's profile_device.py, or `profile`, wrote; repeatable."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder that holds the runs.")] = Path("runs"),
 ) -> None:
@@ -74,5 +76,7 @@ def report(
     from flows.again import report_again
     from pipeline.rundir import RunDir, find_run
 
+    cautions: list[str] = []
     with RunDir.open(find_run(run, out)) as directory:
-        typer.echo(f"wrote {report_again(directory, device or [])}")
+        page = report_again(directory, device or [], cautions)
+    say(joined([*(f"caution: {caution}" for caution in cautions), f"wrote {page}"]))

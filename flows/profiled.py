@@ -49,14 +49,13 @@ def latencies_of_profiles(
         except ValueError as error:
             problems.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
             continue
-        device = profile.device
-        key = profile.title, str(device.get("cpu")), int(device["cores"]), profile.runtime.name
+        key = profile.title, str(profile.device.cpu), profile.device.cores, profile.runtime.name
         devices.setdefault(key, file)
     if len(devices) > 1:
         known = "; ".join(f"{path.name}: {key[0]}, {key[2]} cores, {key[3]}" for key, path in devices.items())
         problems.append(f"a model is of one device and one runtime, and these are of {len(devices)}: {known}")
     if problems:
-        raise DataError("\n".join(problems[:20]))
+        raise DataError(*problems[:20])
     if len(found) < FEWEST_SAMPLES:
         raise DataError(f"the {len(files)} profiles hold {len(found)} architectures; {FEWEST_SAMPLES} is the least")
     ((title, cpu, cores, runtime),) = devices

@@ -3,10 +3,10 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from rich.progress import TaskID
+from flows.terminal import Terminal, inert, say
+from pipeline.nicety import nicety
 
 
 class Progress(Protocol):
@@ -35,8 +35,8 @@ class Silent:
 class PlainLines:
     """One line as a stage begins and one as it ends; for logs, pipes and `--quiet`."""
 
-    def __init__(self, say: Callable[[str], None] | None = None, *, quiet: bool = False) -> None:
-        self._say = say or _to_stderr
+    def __init__(self, tell: Callable[[str], None] | None = None, *, quiet: bool = False) -> None:
+        self._tell = tell or (lambda line: say(line, err=True))
         self._quiet = quiet
         self._label = ""
         self._last = 0.0
@@ -44,68 +44,45 @@ class PlainLines:
     def begin(self, stage: str, index: int, count: int) -> None:
         self._label, self._last = f"[{index}/{count}] {stage}", time.monotonic()
         if not self._quiet:
-            self._say(f"{self._label} …")
+            self._tell(f"{self._label} …")
 
     def tick(self, done: int, total: int, note: str) -> None:
         if not self._quiet and time.monotonic() - self._last >= 30:
             self._last = time.monotonic()
-            self._say(f"{self._label} {done}/{total} {note}".rstrip())
+            self._tell(inert(f"{self._label} {done}/{total} {note}".rstrip()))
 
     def end(self, stage: str, seconds: float, sentence: str, reused: bool) -> None:
         took = "was done" if reused else f"{seconds:.1f} s"
-        self._say(f"{self._label} {took}: {sentence}")
+        self._tell(inert(f"{self._label} {took}: {sentence}"))
 
     def close(self) -> None:
         pass
 
 
-class Terminal:
-    """A live bar for the stage at work, above it a line for each that ended."""
+class Forgiving:
+    """Another progress, until showing it fails: a run goes on unseen, with a caution."""
 
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
-
-        self._console = Console(stderr=True)
-        self._bar = RichProgress(
-            TextColumn("[bold cyan]{task.fields[place]}[/] {task.description:<10}"),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
-            console=self._console,
-            transient=True,
-        )
-        self._task: TaskID | None = None
-        self._place = ""
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.cautions: list[str] = []
 
     def begin(self, stage: str, index: int, count: int) -> None:
-        self._place = f"{index}/{count}"
-        self._bar.start()
-        self._task = self._bar.add_task(stage, total=None, place=self._place, note="")
+        self._show(lambda: self._progress.begin(stage, index, count))
 
     def tick(self, done: int, total: int, note: str) -> None:
-        if self._task is not None:
-            self._bar.update(self._task, completed=done, total=total, note=note)
+        self._show(lambda: self._progress.tick(done, total, note))
 
     def end(self, stage: str, seconds: float, sentence: str, reused: bool) -> None:
-        from rich.markup import escape
-
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-            self._task = None
-        took = "[dim]was done[/]" if reused else f"[dim]{seconds:6.1f} s[/]"
-        self._console.print(f"[green]✓[/] [bold]{self._place} {stage:<10}[/] {took}  {escape(sentence)}")
+        self._show(lambda: self._progress.end(stage, seconds, sentence, reused))
 
     def close(self) -> None:
-        self._bar.stop()
+        self._show(self._progress.close)
 
-
-def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    def _show(self, call: Callable[[], None]) -> None:
+        with nicety("the run's progress could not be shown to its end", self.cautions):
+            call()
+        if self.cautions:
+            self._progress = Silent()
 
 
 def choose_progress(quiet: bool) -> Progress:

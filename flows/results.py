@@ -17,11 +17,14 @@ from search.result import SearchResult
 from search.tournament import TournamentResult
 
 
-def report_data(run: RunDir, tested: ReportResult, devices: tuple[ProfileDocument, ...] = ()) -> ReportData:
+def report_data(
+    run: RunDir, tested: ReportResult, devices: tuple[ProfileDocument, ...] = (), cautions: tuple[str, ...] = ()
+) -> ReportData:
     """All that the page shows of a run whose stages before the report are done.
 
     Args:
         devices: profiles that were measured after the run.
+        cautions: of them, a sentence each.
 
     Raises:
         RunDirError: a stage is missing or was altered.
@@ -45,6 +48,7 @@ def report_data(run: RunDir, tested: ReportResult, devices: tuple[ProfileDocumen
         samples_ms=_samples(run, profiled),
         tested=tested,
         devices=devices,
+        cautions=(*run.cautions, *cautions),
     )
 
 

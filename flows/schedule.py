@@ -10,6 +10,7 @@ from flows.config import RunConfig
 from flows.confinement import confine, paths_in
 from flows.launch import in_prefects_folder, require_prefect, require_server
 from flows.prefect_server import is_loopback, run_server
+from flows.terminal import say
 from pipeline.errors import UserError
 
 _QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
@@ -66,9 +67,9 @@ def start_server(host: str, port: int, more_hosts: Sequence[str] = ()) -> None:
     url = f"http://{host}:{port}/api"
     hint = f"UI http://{host}:{port}\nin another terminal: export PREFECT_API_URL={url}; edgestill serve"
     if _answers(url):
-        print(f"a Prefect server is running already\n{hint}")
+        say(f"a Prefect server is running already\n{hint}")
         return
-    print(f"starting a Prefect server; stop it with Ctrl-C\n{hint}", flush=True)
+    say(f"starting a Prefect server; stop it with Ctrl-C\n{hint}")
     os.environ.update({**_QUIET, **os.environ})
     with in_prefects_folder():
         run_server(host, port, more_hosts)

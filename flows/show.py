@@ -1,14 +1,12 @@
 """What `run`, `show` and `runs` print."""
 
-import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from distill.result import DistillResult, PruneResult, TuneResult
 from export.result import ConvertResult, ProfileResult
+from flows.again import kept_profiles
 from flows.chain import stage_names
 from flows.config import RunConfig
 from flows.delivery import BUNDLE, ReportResult
@@ -17,6 +15,7 @@ from flows.quantization import QatResult
 from flows.rank_check import RankCheckResult
 from flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows, verdict_lines
 from flows.stage import DataResult
+from flows.terminal import joined, table
 from flows.verdicts import conditions, rank_cells, verdict
 from pipeline.errors import EdgestillError, first_line
 from pipeline.rundir import RunDir, list_runs
@@ -40,24 +39,39 @@ _RESULTS: dict[str, Any] = {
 }
 
 
-def summary(outcome: Outcome, *, plain: bool) -> str:
-    """The end of a run: a sentence, a table, and where the bundle and the report lie."""
-    table = _table("", *SUMMARY_COLUMNS)
-    for row in summary_rows(outcome):
-        table.add_row(*row)
-    verdicts = "".join(f"{line}\n" for line in verdict_lines(outcome.profiled))
-    where = f"bundle  {outcome.bundle}\ndigest  {outcome.tested.digest}\nreport  {outcome.report}"
-    return f"\n{headline(outcome)}\n{_text(table, plain)}{verdicts}{where}"
+def summary(outcome: Outcome) -> str:
+    """The end of a run: a sentence, a table, what to be wary of, and where the bundle and the report lie."""
+    return joined(
+        [
+            "",
+            headline(outcome),
+            *table(["", *SUMMARY_COLUMNS], summary_rows(outcome)),
+            *verdict_lines(outcome.profiled),
+            *_cautions(outcome.cautions),
+            f"bundle  {outcome.bundle}",
+            f"digest  {outcome.tested.digest}",
+            _page(outcome.run, outcome.report),
+        ]
+    )
 
 
-def rank_check_summary(result: RankCheckResult, *, plain: bool) -> str:
+def rank_check_summary(result: RankCheckResult) -> str:
     """Each scorer's rank correlation on this task, and in a sentence what that says of the configured one."""
-    table = _table("scorer", "Kendall tau", "95% interval", "students", "no score")
-    for row in result.rows:
-        mark = " (configured)" if row.scorer == result.configured else ""
-        table.add_row(row.scorer + mark, *rank_cells(row))
-    notes = "".join(f"note: {note}\n" for note in result.notes)
-    return f"{_text(table, plain)}\n{verdict(result)}\n{conditions(result)}\n{notes}"
+    rows = [
+        (row.scorer + (" (configured)" if row.scorer == result.configured else ""), *rank_cells(row))
+        for row in result.rows
+    ]
+    columns = ["scorer", "Kendall tau", "95% interval", "students", "no score"]
+    notes = [f"note: {note}" for note in result.notes]
+    return joined([*table(columns, rows), "", verdict(result), conditions(result), *notes])
+
+
+def _cautions(cautions: Iterable[str]) -> list[str]:
+    return [f"caution: {caution}" for caution in cautions]
+
+
+def _page(run: Path, page: Path) -> str:
+    return f"report  {page}" + ("" if page.exists() else f"  (missing; `edgestill report {run}` writes it again)")
 
 
 def show_run(run: RunDir) -> str:
@@ -80,15 +94,14 @@ def show_run(run: RunDir) -> str:
     if len(manifest.stages) < len(names):
         where = [f"unfinished: `edgestill resume {run.root}`"]
     elif config.rank_check.only:
-        where = [rank_check_summary(run.read("rank_check", RankCheckResult), plain=True)]
+        where = rank_check_summary(run.read("rank_check", RankCheckResult)).split("\n")
     else:
         verdicts = verdict_lines(run.read("profile", ProfileResult))
         tested = run.read("report", ReportResult, movable=BUNDLE)
         bundle, page = run.root / tested.bundle, run.root / tested.report
         moved = "" if bundle.exists() else "  (moved away)"
-        missing = "" if page.exists() else f"  (missing; `edgestill report {run.root}` writes it again)"
-        where = [*verdicts, f"bundle  {bundle}{moved}", f"digest  {tested.digest}", f"report  {page}{missing}"]
-    return "\n".join([*lines, "", *where])
+        where = [*verdicts, f"bundle  {bundle}{moved}", f"digest  {tested.digest}", _page(run.root, page)]
+    return joined([*lines, "", *_cautions((*run.cautions, *kept_profiles(run)[1])), *where])
 
 
 def show_runs(parent: Path) -> str:
@@ -96,10 +109,8 @@ def show_runs(parent: Path) -> str:
     paths = list_runs(parent)
     if not paths:
         return f"no runs in {parent}; `edgestill run --preset digits` makes one"
-    table = _table("run", "stages", "student", "parameters", "shipped accuracy")
-    for path in paths:
-        table.add_row(path.name, *_columns(path))
-    return _text(table, plain=False).rstrip()
+    rows = [(path.name, *_columns(path)) for path in paths]
+    return joined(table(["run", "stages", "student", "parameters", "shipped accuracy"], rows)).rstrip()
 
 
 def _columns(path: Path) -> tuple[str, ...]:
@@ -123,18 +134,3 @@ def _columns(path: Path) -> tuple[str, ...]:
 
 def _shortened(text: str, limit: int = 40) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _table(*columns: str) -> Table:
-    from rich import box
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for position, column in enumerate(columns):
-        table.add_column(column, justify="right" if position else "left", no_wrap=True)
-    return table
-
-
-def _text(table: Table, plain: bool) -> str:
-    out = io.StringIO()
-    Console(file=out, width=160, no_color=plain, force_terminal=not plain).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"

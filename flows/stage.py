@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Stage:
     run: RunDir
     config: RunConfig
     tick: Callable[[int, int, str], None]
+    cautions: list[str] = field(default_factory=list)  # what it did without, a sentence each
 
     @property
     def device(self) -> torch.device:

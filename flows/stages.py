@@ -211,7 +211,7 @@ def taught(
         start: weights of what would ship, to begin from.
         file: of the stage, in which the training's state is saved.
     """
-    return distill(
+    distilled = distill(
         student,
         trained_teacher(stage, splits.task),
         splits,
@@ -224,6 +224,8 @@ def taught(
         compute=stage.compute,
         start=start,
     )
+    stage.cautions.extend(distilled.cautions)
+    return distilled
 
 
 def epoch_ticker(stage: Stage, epochs: int) -> Callable[[EpochRecord], None]:

@@ -146,7 +146,7 @@ def _bound(memory: int, seconds: int) -> None:
     except ImportError:  # Windows
         return
     with contextlib.suppress(OSError, ValueError):  # a tighter bound is there already
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        taken = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + memory,) * 2)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CPU, (seconds + 1, seconds + 2))

@@ -19,11 +19,23 @@ EdgestillError                 one clear sentence for a person; `exit_code` is t
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 2000  # characters of one problem; lists of all known names are long
+
 
 class EdgestillError(Exception):
-    """Base of the tree above; `str()` is one sentence, or one problem a line."""
+    """Base of the tree above; `str()` is one sentence, or one problem a line.
+
+    Sentences quote files, names and libraries, and are logged by others too: what would steer a terminal or break a
+    line is spelt out, and what is too long is cut.
+    """
 
     exit_code = 1
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*told(problems, most=len(problems), longest=_LONGEST))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 class UserError(EdgestillError, ValueError):
@@ -34,8 +46,11 @@ class ConfigError(UserError):
     """All problems of one configuration."""
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
+        super().__init__(*problems)
+        self.problems: tuple[str, ...] = self.args
+
+    def __reduce__(self) -> tuple[type["ConfigError"], tuple[tuple[str, ...]]]:
+        return type(self), (self.problems,)
 
 
 class DataError(UserError):
@@ -66,7 +81,10 @@ class BundleError(UserError):
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = told(problems)
-        super().__init__("\n".join(self.problems))
+        super().__init__(*self.problems)
+
+    def __reduce__(self) -> tuple[type["BundleError"], tuple[tuple[str, ...]]]:
+        return type(self), (self.problems,)
 
 
 class MissingDependencyError(UserError):
@@ -106,10 +124,11 @@ def first_line(error: BaseException, otherwise: str = "") -> str:
     return printable((str(error).strip().splitlines() or [otherwise])[0])
 
 
-def told(problems: Iterable[str], most: int = 10) -> tuple[str, ...]:
-    """Sentences that may quote a hostile file, as a person is told them: printable, cut to 450 characters, `most`."""
+def told(problems: Iterable[str], most: int = 10, longest: int = 450) -> tuple[str, ...]:
+    """Sentences that may quote a hostile file, as a person is told them: printable, cut, `most` of them."""
     found = list(problems)
-    shown = [printable(problem if len(problem) <= 450 else f"{problem[:449]}…")[:480] for problem in found[:most]]
+    cut = [problem if len(problem) <= longest else f"{problem[: longest - 1]}…" for problem in found[:most]]
+    shown = [printable(problem)[: longest + 30] for problem in cut]
     return (*shown, *([f"and {len(found) - most:,} more"] if len(found) > most else []))
 
 

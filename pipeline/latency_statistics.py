@@ -1,6 +1,6 @@
 """What samples of a latency say, and how surely: percentiles with bounds, drift, and the ratio of two models.
 
-Standard library and numpy only: a bundle's profile.py holds this file's text.
+Standard library and numpy only: a bundle's profile_device.py holds this file's text.
 
 A percentile is given only where the sample supports it, by MLPerf LoadGen's early-stopping rule at 99 %
 confidence (loadgen/early_stopping.cc): p90 needs 64 samples, p95 130, p99 662.

@@ -22,14 +22,21 @@ def describe_machine() -> dict[str, str | int]:
         "cpu": _cpu_model(),
         "cores": os.cpu_count() or 1,
         "torch_threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
+        "gpu": _gpu(),
         "python": platform.python_version(),
     }
 
 
+def _gpu() -> str:
+    try:
+        return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    except RuntimeError:  # a driver that does not fit
+        return "unknown"
+
+
 def _cpu_model() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - a device, not a file of ours
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:  # noqa: PTH123 - a device, not a file of ours
             names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     except OSError:
         names = []
@@ -37,13 +44,15 @@ def _cpu_model() -> str:
 
 
 def installed_versions() -> dict[str, str]:
-    """The versions of what a figure depends on, as installed."""
+    """The versions of what a figure depends on, as installed; "unknown" where a package's own metadata are broken."""
     found = {}
     for name in _LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            found[name] = metadata.version(name) or "unknown"
         except metadata.PackageNotFoundError:
             continue
+        except (OSError, ValueError, KeyError):
+            found[name] = "unknown"
     return found
 
 
@@ -56,11 +65,20 @@ def git_commit() -> str | None:
     try:
         _git(here.parent, "ls-files", "--error-unmatch", here.name)  # as one may be around site-packages
         return _git(here.parent, "rev-parse", "HEAD") or None
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError):  # no git, none of ours, one that hangs or trusts nobody
         return None
 
 
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-c", "core.fsmonitor=false", *arguments]  # a program that a repository's own settings name
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=10,
+        check=True,
+    )
     return done.stdout.strip()

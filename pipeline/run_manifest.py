@@ -32,6 +32,7 @@ class StageRecord(Frozen):
     seconds: float
     inputs: str  # digest
     files: dict[RunPath, str] = {}  # path inside the run -> SHA-256
+    cautions: tuple[str, ...] = ()  # what the stage did without, a sentence each
 
 
 class Origin(Frozen):

@@ -105,6 +105,11 @@ class RunDir:
     def manifest(self) -> Manifest:
         return read_run_manifest(self.root)
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What finished stages did without, a sentence each."""
+        return tuple(caution for record in self.manifest.stages.values() for caution in record.cautions)
+
     def config(self, kind: type[Result]) -> Result:
         """The configuration that the run was created with; settings that are newer than it have their defaults.
 
@@ -193,17 +198,30 @@ class RunDir:
         record = self.manifest.stages.get(stage)
         return record is not None and record.status == "done" and record.inputs == inputs
 
-    def finish(self, stage: str, result: BaseModel, inputs: str, seconds: float, beside: Sequence[str] = ()) -> None:
+    def finish(
+        self,
+        stage: str,
+        result: BaseModel,
+        inputs: str,
+        seconds: float,
+        beside: Sequence[str] = (),
+        cautions: Sequence[str] = (),
+    ) -> None:
         """Write the stage's result, then enter it and all of the stage's files in the manifest.
 
         Hidden files, which a stage goes on from after a kill, are not entered but removed.
 
         Args:
             beside: files and folders of the stage outside its own folder.
+            cautions: what the stage did without, a sentence each.
         """
         self.write(stage, "result.json", result)
         record = StageRecord(
-            status="done", seconds=round(seconds, 3), inputs=inputs, files=self._digests(stage, *beside)
+            status="done",
+            seconds=round(seconds, 3),
+            inputs=inputs,
+            files=self._digests(stage, *beside),
+            cautions=tuple(cautions),
         )
         self._enter(stage, record)
         for path in _files(self.root, stage, *beside):

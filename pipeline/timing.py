@@ -1,7 +1,7 @@
 """The one stopwatch: eager torch, ONNX Runtime and TensorRT are all timed by `time_interleaved`.
 
 Its loop is `pipeline/stopwatch.py`, and what samples say is in `pipeline/latency_statistics.py`: a device that has
-neither edgestill nor pydantic runs their text in a bundle's profile.py.
+neither edgestill nor pydantic runs their text in a bundle's profile_device.py.
 """
 
 import time

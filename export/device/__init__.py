@@ -1,1 +1,1 @@
-"""What measures on a device: standard library, numpy and onnxruntime only, for a bundle's profile.py holds its text."""
+"""What measures on a device: standard library, numpy and onnxruntime only; profile_device.py holds its text."""

@@ -78,9 +78,17 @@ def read_load(root: Path = _ROOT) -> Load:
         own_s=own.user + own.system + own.children_user + own.children_system,
         busy_s=sum(seconds[:3]) + sum(seconds[5:7]) if len(seconds) >= 8 else None,
         stolen_s=seconds[7] if len(seconds) >= 8 else None,
-        average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        average=load_average(),
         mhz=_mhz(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"),
     )
+
+
+def load_average() -> float | None:
+    """Of the last minute; None where the system does not say."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows; a container without /proc
+        return None
 
 
 def time_core() -> float:

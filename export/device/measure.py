@@ -110,7 +110,14 @@ def _task(settings: Settings, kind: str, paths: Mapping[str, str], batch: int, t
 def _run(worker: Sequence[str], task: Mapping[str, Any], timeout_s: int, name: str) -> dict[str, Any]:
     """What a fresh process found."""
     try:
-        done = subprocess.run([*worker], input=json.dumps(task), capture_output=True, text=True, timeout=timeout_s)
+        done = subprocess.run(
+            [*worker],
+            input=json.dumps(task),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout_s,
+        )
     except subprocess.TimeoutExpired:
         raise MeasureError(f"{name}: no answer within {timeout_s} s") from None
     lines = done.stdout.splitlines()

@@ -35,12 +35,12 @@ def profile_text(profile: Mapping[str, Any]) -> str:
     ]
     return "\n".join(
         wrapped
-        for line in map(_without_controls, lines)
+        for line in map(without_controls, lines)
         for wrapped in textwrap.wrap(line, _WIDTH, subsequent_indent="  ") or [""]
     )
 
 
-def _without_controls(line: str) -> str:
+def without_controls(line: str) -> str:
     """A model's or a device's name must not steer a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from distill.result import TrialRecord, TuneResult
 from flows.report.canvas import draw, log_ticks, percent_ticks
 from flows.report.palette import COLOURS, Look, baseline_looks
+from flows.report.undrawn import chart
 from pipeline.training_state import EpochRecord
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ _TERM_STYLES = ("--", ":", "-.")
 _MUTED, _CARD = COLOURS["muted"][0], COLOURS["card"][0]
 
 
+@chart
 def tuning_history(tuned: TuneResult) -> Markup:
     """Each trial's validation accuracy and the best of the completed ones so far.
 
@@ -41,6 +43,7 @@ def tuning_history(tuned: TuneResult) -> Markup:
     return draw(*_HALF, paint)
 
 
+@chart
 def accuracy_curve(
     curve: Sequence[EpochRecord], best_epoch: int | None, role: str, teacher_accuracy: float | None = None
 ) -> Markup:
@@ -74,6 +77,7 @@ def accuracy_floor(accuracies: Sequence[float], top: float) -> float:
     return max(0.0, min(quartile - (top - quartile), top - 0.04))
 
 
+@chart
 def loss_curve(curve: Sequence[EpochRecord], role: str) -> Markup:
     """The loss an epoch and, where there are several, its terms."""
     epochs = [record.epoch for record in curve]
@@ -103,6 +107,7 @@ def term_looks(curve: Sequence[EpochRecord]) -> dict[str, Look]:
     return baseline_looks(names) if len(names) > 1 else {}
 
 
+@chart
 def latency_histogram(
     samples_ms: Mapping[str, Sequence[float]], medians_ms: Mapping[str, float], roles: Mapping[str, str] | None = None
 ) -> Markup:

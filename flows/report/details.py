@@ -107,9 +107,13 @@ def latency(report: "ReportData") -> dict[str, Any]:
             ("threads", str(used.threads)),
             ("batch", str(used.batch)),
             ("machine", f"{profiled.cpu}, {report.manifest.machine.get('cores', '?')} cores"),
-            ("load before", f"{profiled.load_before:.2f} (1-minute average)"),
+            ("load before", _load(profiled.load_before)),
         ],
     }
+
+
+def _load(average: float | None) -> str:
+    return "not known" if average is None else f"{average:.2f} (1-minute average)"
 
 
 def provenance(report: "ReportData") -> dict[str, Any]:

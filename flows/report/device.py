@@ -10,6 +10,7 @@ from export.profile_document import ProfileDocument, Result
 from flows.report.charts import latency_histogram, shown_until_ms
 from flows.report.device_charts import steadiness
 from flows.report.palette import COLOURS, baseline_looks
+from flows.report.undrawn import forgiving
 from flows.words import size
 
 _NOTHING, _YES = "–", {True: "yes", False: "no"}
@@ -24,7 +25,9 @@ def render_profile(profile: ProfileDocument) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("device.html.j2").render(colours=COLOURS, profile=profile, **section(profile))
+    with forgiving([]):  # the page has a sentence in a chart's place
+        parts = section(profile)
+    return environment.get_template("device.html.j2").render(colours=COLOURS, profile=profile, **parts)
 
 
 def section(profile: ProfileDocument) -> dict[str, Any]:
@@ -107,7 +110,7 @@ def _setting(profile: ProfileDocument, batch: int, threads: int, roles: Mapping[
     until = max(shown_until_ms(values) for values in samples.values())
     hidden = sum(value > until for values in samples.values() for value in values)
     slowest = milliseconds(max(map(max, samples.values())))
-    turn = int(profile.method.get("turn", 10))
+    turn = profile.method.turn
     return {
         "title": f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}",
         "legend": [(roles[r.model], r.model, milliseconds(r.summary.percentiles.get("p50_ms"))) for r in results],
@@ -144,14 +147,13 @@ def _each(values: Any) -> str:
 def _device(profile: ProfileDocument) -> list[tuple[str, str]]:
     device, runtime = profile.device, profile.runtime
     busy = [load["others_busy_cores"] for load in profile.loads if load.get("others_busy_cores") is not None]
-    ram = device.get("ram_bytes")
-    shown = {key: value for key, value in device.items() if key != "ram_bytes" and value is not None}
+    shown = {key: value for key, value in device.told.items() if key != "ram_bytes"}
     return [
         *(
             (key.replace("_", " "), _YES[value] if isinstance(value, bool) else str(value))
             for key, value in shown.items()
         ),
-        ("memory", size(int(ram)) if ram else "not known"),
+        ("memory", size(device.ram_bytes) if device.ram_bytes else "not known"),
         *([] if "governor" in shown else [("governor", "not shown by this system")]),
         ("runtime", f"{runtime.name}, {runtime.provider}, graph optimisations: {runtime.graph_optimization}"),
         ("threads between operators", str(runtime.inter_op_threads)),
@@ -173,4 +175,4 @@ def _figure(value: float | None) -> str:
 
 
 def _method(profile: ProfileDocument) -> list[tuple[str, str]]:
-    return [(key.replace("_", " "), str(value)) for key, value in profile.method.items() if value not in (None, [], ())]
+    return [(key.replace("_", " "), str(value)) for key, value in profile.method.told.items() if value != []]

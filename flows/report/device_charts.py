@@ -9,6 +9,7 @@ from markupsafe import Markup
 from export.profile_document import Result
 from flows.report.canvas import draw
 from flows.report.palette import COLOURS
+from flows.report.undrawn import chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _HALF = (420, 270)
 
 
+@chart
 def steadiness(results: Sequence[Result], roles: Mapping[str, str], turn: int) -> Markup:
     """Each turn's median over the model's own median, process after process."""
     import numpy as np

@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from flows.report.canvas import count_ticks, draw, log_ticks, tip
 from flows.report.palette import COLOURS, WINNER, baseline_looks
+from flows.report.undrawn import chart
 from search.result import Candidate, SearchResult
 from search.search import fitness
 
@@ -18,6 +19,7 @@ MOST_TIPS = 1500  # candidates beyond which they are one picture: as elements th
 _INK, _CARD = COLOURS["ink"][0], COLOURS["card"][0]
 
 
+@chart
 def search_scatter(found: SearchResult, width: int, height: int, *, with_tips: bool) -> Markup:
     """What selection compared, against parameters: all candidates, the winner, the baselines' picks.
 

@@ -107,9 +107,10 @@ def cautions(report: "ReportData") -> list[str]:
         )
     found += [f"The {default.format} file is over budget: {clause}." for clause in report.profiled.over_budget]
     cores = int(report.manifest.machine.get("cores", 1))
-    if report.profiled.load_before > cores:
+    load = report.profiled.load_before
+    if load is not None and load > cores:
         found.append(
-            f"The machine was busy as the timing began (load {report.profiled.load_before:.1f} on {cores} cores): "
+            f"The machine was busy as the timing began (load {load:.1f} on {cores} cores): "
             "measure again when it is idle."
         )
     return found

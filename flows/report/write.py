@@ -1,6 +1,7 @@
 """Renders report.html: one offline file a person would rather look at than read."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -18,6 +19,7 @@ from flows.report.formats import formats
 from flows.report.methods import methods
 from flows.report.palette import COLOURS
 from flows.report.pruning import int8_fine_tuning, pruning
+from flows.report.undrawn import forgiving
 from flows.stage import DataResult
 from pipeline.run_manifest import Manifest
 from pipeline.teacher import TeacherResult
@@ -45,6 +47,7 @@ class ReportData:
     pruned: PruneResult | None = None  # None: no pruning was asked for
     fine_tuned: QatResult | None = None  # for INT8; None: never to be done
     devices: tuple[ProfileDocument, ...] = ()  # measured after the run
+    cautions: tuple[str, ...] = ()  # what the run did without, a sentence each
 
     @property
     def shipped_student(self) -> DistillResult:
@@ -52,11 +55,15 @@ class ReportData:
         return self.distilled if self.pruned is None else self.pruned.applied_to(self.distilled)
 
 
-def render_report(report: ReportData) -> str:
+def render_report(report: ReportData, cautions: list[str] | None = None) -> str:
     """The report as one HTML page that needs nothing beside it.
 
     The same data gives the same page, byte for byte, with the same version of matplotlib.
+
+    Args:
+        cautions: takes a sentence for each chart that could not be drawn; the page has them too.
     """
+    undrawn: list[str] = [] if cautions is None else cautions
     environment = Environment(
         loader=PackageLoader("flows.report", "."),
         autoescape=True,  # labels, notes and reasons hold what users and other libraries wrote
@@ -64,25 +71,32 @@ def render_report(report: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    distill = report.config.distill
+    with forgiving(undrawn):
+        sections = _sections(report)
+    done_without = [f"{caution[:1].upper()}{caution[1:]}." for caution in (*report.cautions, *undrawn)]
     return environment.get_template("report.html.j2").render(
-        colours=COLOURS,
-        header=summary.header(report),
-        tiles=summary.tiles(report),
-        cautions=summary.cautions(report),
-        chain=summary.chain(report),
-        comparison=summary.comparison(report),
-        formats=formats(report),
-        found=report.found,
-        search=details.search(report.found),
-        tournament=ranks.tournament(report.played),
-        ranked=ranks.rank_check(report.ranked),
-        tuning=details.tuning(report.tuned, configured_values(distill, search_ranges(distill))),
-        learning=details.learning(report),
-        methods=methods(report.distilled),
-        pruning=pruning(report.pruned),
-        qat=int8_fine_tuning(report.fine_tuned),
-        latency=details.latency(report),
-        devices=[section(profile) for profile in report.devices],
-        provenance=details.provenance(report),
+        colours=COLOURS, cautions=[*summary.cautions(report), *done_without], **sections
     )
+
+
+def _sections(report: ReportData) -> dict[str, Any]:
+    distill = report.config.distill
+    return {
+        "header": summary.header(report),
+        "tiles": summary.tiles(report),
+        "chain": summary.chain(report),
+        "comparison": summary.comparison(report),
+        "formats": formats(report),
+        "found": report.found,
+        "search": details.search(report.found),
+        "tournament": ranks.tournament(report.played),
+        "ranked": ranks.rank_check(report.ranked),
+        "tuning": details.tuning(report.tuned, configured_values(distill, search_ranges(distill))),
+        "learning": details.learning(report),
+        "methods": methods(report.distilled),
+        "pruning": pruning(report.pruned),
+        "qat": int8_fine_tuning(report.fine_tuned),
+        "latency": details.latency(report),
+        "devices": [section(profile) for profile in report.devices],
+        "provenance": details.provenance(report),
+    }

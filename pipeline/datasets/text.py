@@ -128,7 +128,7 @@ def _examples(path: Path, config: TextConfig) -> list[tuple[int, str, str]]:
         found.append((line, text.strip(), label.strip()))
     if problems:
         more = [f"and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
-        raise DataError("\n".join([*problems[:_MOST_PROBLEMS], *more, "fill these cells or leave the rows out"]))
+        raise DataError(*problems[:_MOST_PROBLEMS], *more, "fill these cells or leave the rows out")
     return found
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from PIL import Image
 
 import export
 from export.bundle import Bundle
+from export.card import model_card
 
 HEIGHT, WIDTH = 10, 8
 
@@ -53,7 +55,7 @@ def script():
 # The folder
 
 
-SCRIPTS = {"run.py", "profile.py"}
+SCRIPTS = {"run.py", "profile_device.py"}
 FILES = {"model.onnx", "labels.txt", "MODEL_CARD.md", "bundle.json", "probes.safetensors", "sbom.cdx.json"} | SCRIPTS
 
 
@@ -94,6 +96,32 @@ def test_the_model_card_quotes_the_measured_numbers(bundles):
     assert "onnxruntime 1, 1 thread, batch 1, the timed CPU." in card
     assert "max_flops" not in card
     assert "resnet:1-1-1/4-6-8" in card
+
+
+def test_nothing_of_others_is_markup_breaks_a_line_or_steers_a_terminal_in_the_card(bundles):
+    bundle = bundles(3).bundle
+    hostile = "<script>alert(1)</script>|`x`\n# head\x1b[2J\u202e\u2028"
+    quality = bundle.quality.model_copy(
+        update={"classes": tuple(c.model_copy(update={"label": hostile}) for c in bundle.quality.classes)}
+    )
+    changes = {
+        "task": bundle.task.model_copy(update={"labels": (hostile, *bundle.task.labels[1:])}),
+        "name": hostile,
+        "quality": quality,
+        "latency": {**bundle.latency, "cpu": hostile, "runtime": hostile},
+        "versions": {hostile: hostile},
+        "licences": bundle.licences.model_copy(update={"data": hostile}),
+        "data": {**bundle.data, "description": hostile},
+        "use": {"intended": hostile, "limits": hostile},
+        "later": (hostile,),
+        "cautions": (hostile,),
+    }
+    for name, value in changes.items():
+        card = model_card(bundle.model_copy(update={name: value}))
+        assert "\\<script\\>alert" in card, name
+        assert card.replace("\n", "").isprintable(), name
+        assert not re.search(r"(?<!\\)[<|`](?:script|`x|x`)", card), name
+        assert "\n# head" not in card, name
 
 
 def test_words_of_others_are_no_markup_in_the_card(bundles):

@@ -77,7 +77,7 @@ def model(path):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What profile.py needs of a bundle: its card and its models."""
+    """What profile_device.py needs of a bundle: its card and its models."""
     folder = tmp_path_factory.mktemp("run") / "bundle"
     folder.mkdir()
     write_classifier(folder / "model.onnx")
@@ -92,7 +92,7 @@ def folder(tmp_path_factory):
     }
     card = {"models": models, "default": "fp32", "architecture": "resnet:1-1-1/4-6-8", "input": {}}
     (folder / "bundle.json").write_text(json.dumps(card), encoding="utf-8")
-    (folder / "profile.py").write_text(profile_script(), encoding="utf-8")
+    (folder / "profile_device.py").write_text(profile_script(), encoding="utf-8")
     return folder
 
 
@@ -122,7 +122,7 @@ def test_the_script_defines_no_name_twice():
 
 
 def test_its_statistics_and_its_stopwatch_give_the_package_s_numbers(folder):
-    spec = importlib.util.spec_from_file_location("bundled_profile", folder / "profile.py")
+    spec = importlib.util.spec_from_file_location("bundled_profile", folder / "profile_device.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     assert script.describe_samples is not latency_statistics.describe_samples
@@ -145,7 +145,8 @@ def test_its_statistics_and_its_stopwatch_give_the_package_s_numbers(folder):
 
 def test_it_runs_beside_a_bundle_and_writes_what_the_package_reads(folder):
     before = sorted(folder.iterdir())
-    command = [sys.executable, "profile.py", "--model", "all", "--batch", "1,2", "--duration", "0.02", "--repeats", "2"]
+    arguments = ["--model", "all", "--batch", "1,2", "--duration", "0.02", "--repeats", "2"]
+    command = [sys.executable, "profile_device.py", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 100
@@ -155,21 +156,21 @@ def test_it_runs_beside_a_bundle_and_writes_what_the_package_reads(folder):
     assert set(found.models) == {"fp32", "int8"}  # openvino is not onnxruntime's
     assert [(r.model, r.batch) for r in found.results] == [("fp32", 1), ("int8", 1), ("fp32", 2), ("int8", 2)]
     assert {(c.model, c.against) for c in found.comparisons} == {("int8", "fp32")}
-    assert found.remeasure == "python profile.py --model all --batch 1,2 --duration 0.02 --repeats 2"
+    assert found.remeasure == "python profile_device.py --model all --batch 1,2 --duration 0.02 --repeats 2"
     assert "int8: 0." in done.stdout
 
 
 def test_files_beside_it_are_not_taken_for_modules(folder, tmp_path):
-    for name in ("profile.py", "bundle.json"):
+    for name in ("profile_device.py", "bundle.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     (tmp_path / "numpy.py").write_text("print('executed')", encoding="utf-8")
-    done = subprocess.run([sys.executable, "profile.py", "--help"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "profile_device.py", "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "executed" not in done.stdout
 
 
 def test_it_says_in_a_sentence_what_it_cannot_measure(folder):
-    command = [sys.executable, "profile.py", "--model", "openvino"]
+    command = [sys.executable, "profile_device.py", "--model", "openvino"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr == "no model 'openvino' to run by onnxruntime here; there are fp32, int8\n"
@@ -199,15 +200,15 @@ def test_every_figure_is_that_of_the_raw_samples(measured):
 
 
 def test_it_says_what_a_figure_must_be_quoted_with(measured, folder):
-    assert measured.device["cores"] >= 1
-    assert measured.device["cpu"] != ""
+    assert measured.device.cores >= 1
+    assert measured.device.cpu
     assert measured.runtime.name.startswith("onnxruntime ")
     assert measured.runtime.graph_optimization == "all"
     assert measured.models["student"].inputs[0].model_dump() == {
         "name": "images", "dtype": "float32", "shape": ("batch", 3, 6, 6),
     }  # fmt: skip
     assert measured.models["student"].size_bytes == (folder / "model.onnx").stat().st_size
-    assert measured.method["warm_up"] == (
+    assert measured.method.told["warm_up"] == (
         "untimed calls for 0.01 s; where models take turns, each of 10 timed calls begins with 10 more, "
         "or 20 ms of them"
     )
@@ -310,7 +311,7 @@ def test_bytes_token_ids_and_real_examples_go_in(tmp_path):
     np.save(tmp_path / "ids.npy", np.array([[1, 2, 0], [8, 0, 0]]))
     real = quick._replace(examples=str(tmp_path / "ids.npy"), batches=(3,))
     found = profile_files({"m": model(text)}, None, real, lambda line: None, "")
-    assert found.method["examples"] == "a file of examples"
+    assert found.method.told["examples"] == "a file of examples"
 
 
 def test_large_batches_are_few_and_one_at_least():

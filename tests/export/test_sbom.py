@@ -98,3 +98,28 @@ def test_remains_without_a_name_are_left_out_and_the_first_on_the_path_counts(tm
         monkeypatch.syspath_prepend(str(tmp_path / folder))
     found = json.loads(sbom_bytes("digits", "2025-01-01T00:00:00+00:00", "MIT", {}))
     assert [part["version"] for part in found["components"] if part["name"] == "twice-here"] == ["1.0"]
+
+
+BROKEN = {
+    "not_utf8": b"Metadata-Version: 2.1\nName: oldpkg\nVersion: 1.0\nAuthor: J\xf6rg\n",
+    "no_version": b"Metadata-Version: 2.1\nName: oldpkg\n",
+    "empty": b"",
+    "unknown_marker": b"Name: oldpkg\nVersion: 1.0\nRequires-Dist: foo ; bogus_variable == '1'\n",
+    "odd_marker": b"Name: oldpkg\nVersion: 1.0\nRequires-Dist: foo ; python_version >= '3.x'\n",
+    "odd_licence": b"Name: oldpkg\nVersion: 1.0\nLicense: MIT AND (Apache-2.0 OR\nLicense-Expression: NOT-A AND\n",
+    "odd_name": b"Name: old pkg @ home\x1b[2J\nVersion: 1.0 beta/3\n",
+}
+
+
+def test_packages_with_broken_metadata_cost_their_own_line_and_a_caution_at_most(tmp_path, monkeypatch, sbom):
+    for name, body in BROKEN.items():
+        (tmp_path / name / f"{name}-1.0.dist-info").mkdir(parents=True)
+        (tmp_path / name / f"{name}-1.0.dist-info" / "METADATA").write_bytes(body)
+        monkeypatch.syspath_prepend(str(tmp_path / name))
+    cautions: list[str] = []
+    data = sbom_bytes("digits", "2025-01-01T00:00:00+00:00", "MIT", MODELS, cautions)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(data.decode()) is None
+    found = {part["name"] for part in json.loads(data)["components"]}
+    assert found >= {part["name"] for part in sbom["components"]}
+    assert any(caution.startswith("sbom.cdx.json lacks not_utf8-1.0.dist-info (Unicode") for caution in cautions)
+    assert all(caution.isprintable() for caution in cautions)

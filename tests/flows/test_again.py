@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from export import bundle
+from export.verify import verify
+from flows import again
 from flows.again import report_again
 from flows.chain import run_chain
-from flows.show import show_run, show_runs
-from pipeline.errors import RunDirError
+from flows.progress import Silent
+from flows.report import charts
+from flows.show import show_run, show_runs, summary
+from pipeline.errors import DataError, RunDirError
 from pipeline.rundir import RunDir, file_digest
 from search.result import SearchResult
 from search.tournament import TournamentResult
@@ -77,6 +82,72 @@ def test_a_run_from_elsewhere_does_not_choose_what_is_read_or_written(
     with RunDir.open(run) as directory, pytest.raises(RunDirError, match=rf"result.json is not what .* \({key}: "):
         use(directory)
     assert victim.read_text() == "mine"
+
+
+def test_niceties_that_fail_are_cautions_and_the_run_is_whole(run: Path, monkeypatch) -> None:
+    """A bill of materials, a card, a chart and the display: each planted to fail, in a run that redoes its report."""
+
+    def fail(*arguments, **options):
+        raise UnicodeError("a package's \x1b METADATA")
+
+    class Gone(Silent):
+        end = fail
+
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["stages"]["report"]
+    (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    for module, name in ((bundle, "sbom_bytes"), (bundle, "model_card"), (charts, "draw")):
+        monkeypatch.setattr(module, name, fail)
+    with RunDir.open(run) as directory:
+        outcome = run_chain(directory, Gone())
+    said = "\n".join(outcome.cautions)
+    for name in ("sbom.cdx.json was not", "MODEL_CARD.md was not", "the chart latency histogram", "progress could not"):
+        assert name in said
+    assert said.replace("\n", "").isprintable()
+    assert "caution: sbom.cdx.json was not written" in summary(outcome)
+    assert "caution: MODEL_CARD.md was not written" in show_run(RunDir.view(run))
+    verdict = verify(run / "bundle")
+    assert verdict.problems == ()
+    assert not (run / "bundle" / "sbom.cdx.json").exists()
+    card = json.loads((run / "bundle" / "bundle.json").read_text(encoding="utf-8"))
+    assert [caution.split(" ")[0] for caution in card["cautions"]] == ["sbom.cdx.json", "MODEL_CARD.md"]
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Sbom.cdx.json was not written" in page
+    assert "The chart latency histogram could not be drawn" in page
+
+
+def test_a_page_that_cannot_be_written_is_a_caution_and_is_tried_again(run: Path, monkeypatch) -> None:
+    (run / "report.html").unlink()
+
+    def fail(*arguments):
+        raise TypeError("no page")
+
+    monkeypatch.setattr(again, "render_report", fail)
+    with RunDir.open(run) as directory:
+        outcome = run_chain(directory)
+    assert outcome.cautions == ("report.html was not written (TypeError: no page)",)
+    assert "(missing; `edgestill report" in summary(outcome)
+
+
+def test_a_profile_that_the_run_holds_and_that_cannot_be_read_is_a_caution(run: Path) -> None:
+    """A version before this one kept it first and rendered it later."""
+    with RunDir.open(run) as directory:
+        directory.write("devices", "pi-1a2b3c.json", '{"method": {"turn": "x"}}')
+        directory.add("report", "devices")
+        cautions: list[str] = []
+        report_again(directory, cautions=cautions)
+    assert "pi-1a2b3c.json is no profile" in cautions[0]
+    assert "pi-1a2b3c.json is no profile" in (run / "report.html").read_text(encoding="utf-8")
+    assert "caution: " in show_run(RunDir.view(run))
+
+
+def test_a_profile_that_cannot_be_shown_is_refused_and_nothing_is_kept(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('{"method": {"turn": "x"}}', encoding="utf-8")
+    before = (run / "manifest.json").read_bytes()
+    with RunDir.open(run) as directory, pytest.raises(DataError, match=r"p\.json is no profile"):
+        report_again(directory, [tmp_path / "p.json"])
+    assert not (run / "devices").exists()
+    assert (run / "manifest.json").read_bytes() == before
 
 
 def test_a_folder_of_runs_with_a_torn_manifest_is_listed(run: Path) -> None:

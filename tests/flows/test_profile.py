@@ -4,10 +4,13 @@ import hashlib
 import json
 import pickle
 import random
+import re
 import shutil
 
 import numpy as np
 import pytest
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from export.device_profile import Model, Settings, profile_files
 from export.file_timing import ProbeSettings
@@ -17,7 +20,8 @@ from flows import cli
 from flows.calibrate import Inputs, calibrate
 from flows.profile import settings_of
 from flows.profiled import are_profiles, latencies_of_profiles
-from flows.report.device import render_profile
+from flows.report import charts, device_charts
+from flows.report.device import render_profile, section
 from pipeline.blocks import CifarResNet
 from pipeline.errors import ConfigError, DataError
 from pipeline.latency_statistics import describe_samples
@@ -58,6 +62,99 @@ def write_profile(path, document, student, latency_ms, **changes):
     changed["results"] = [{**result, "summary": summary, "processes": [process]}]
     path.write_text(json.dumps(changed), encoding="utf-8")
     return path
+
+
+def places(value, at=()):
+    """The keys that lead to everything in a document; of long lists the first two."""
+    yield at
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(min(2, len(value))):
+            yield from places(value[key], (*at, key))
+
+
+ODD = [
+    "x",
+    "",
+    None,
+    True,
+    0,
+    -1,
+    1e308,
+    10**30,
+    0.5,
+    [],
+    {},
+    "9" * 5000,
+    "\x1b[31m\n<script>",
+    [[]],
+    {"a": [{}]},
+    1e-300,
+]
+
+
+def test_a_profile_with_any_field_spoilt_is_refused_in_one_sentence_or_shown(document, tmp_path, monkeypatch):
+    def paint_only(width, height, paint, tips=None):
+        paint(Figure().subplots())
+        return Markup("")
+
+    for module in (charts, device_charts):
+        monkeypatch.setattr(module, "draw", paint_only)
+    rng, said, shown = random.Random(0), [], 0
+    for at in [at for at in places(document) if at]:
+        for value in rng.sample(ODD, 3):
+            changed = pickle.loads(pickle.dumps(document))
+            inner = changed
+            for key in at[:-1]:
+                inner = inner[key]
+            inner[at[-1]] = value
+            (tmp_path / "p.json").write_text(json.dumps(changed), encoding="utf-8")
+            try:
+                page = section(read_profile(tmp_path / "p.json"))
+            except DataError as error:
+                said.append(str(error))
+            else:
+                shown += len(page["rows"])
+    assert all(sentence.isprintable() and len(sentence) < 1000 for sentence in said)
+    assert min(len(said), shown) > 50
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "said"),
+    [
+        (["method", "turn"], "x", "method.turn: Input should be a valid integer"),
+        (["method", "turn"], 0, "method.turn: Input should be greater than or equal to 1 (found '0')"),
+        (["device", "cores"], "many", "device.cores: "),
+        (["device", "ram_bytes"], -1, "device.ram_bytes: "),
+        (["device", "name"], "n" * 10_000, "device.name: String should have at most 200"),
+        (["device", "colour"], {"a": 1}, "device.colour"),
+        (["loads", 0, "mhz_before"], 1e300, "loads.0.mhz_before: "),
+        (["warnings"], ["w"] * 1000, "warnings: "),
+    ],
+)
+def test_a_field_of_another_type_or_beyond_its_bounds_is_named(document, tmp_path, keys, value, said):
+    changed = pickle.loads(pickle.dumps(document))
+    inner = changed
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    (tmp_path / "p.json").write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(DataError, match=f"no profile of edgestill.profile/1: {re.escape(said)}"):
+        read_profile(tmp_path / "p.json")
+
+
+def test_samples_of_no_time_at_all_are_refused(document, tmp_path):
+    write_profile(tmp_path / "p.json", document, None, 1.0)
+    changed = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
+    changed["results"][0]["processes"][0]["samples_ms"] = [0.0] * 70
+    (tmp_path / "p.json").write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(DataError, match="no call took any time"):
+        read_profile(tmp_path / "p.json")
+
+
+def test_facts_that_this_version_does_not_know_are_shown(document, tmp_path):
+    device = {**document["device"], "board_revision": "1.4", "max_mhz": None}
+    found = read_profile(write_profile(tmp_path / "p.json", document, None, 1.0, device=device))
+    assert ("board revision", "1.4") in section(found)["device"]
 
 
 # The command

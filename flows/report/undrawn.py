@@ -1,0 +1,40 @@
+"""Charts that could not be drawn: a page goes without them, and says so."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import ParamSpec
+
+from markupsafe import Markup
+
+from pipeline.nicety import nicety
+
+P = ParamSpec("P")
+_CAUTIONS: ContextVar[list[str] | None] = ContextVar("cautions", default=None)
+
+
+@contextlib.contextmanager
+def forgiving(cautions: list[str]) -> Iterator[None]:
+    """Inside, a chart that fails is a sentence in its place and one in `cautions`; outside, its error passes."""
+    token = _CAUTIONS.set(cautions)
+    try:
+        yield
+    finally:
+        _CAUTIONS.reset(token)
+
+
+def chart(drawn: Callable[P, Markup]) -> Callable[P, Markup]:
+    """A chart that a page can do without."""
+
+    @functools.wraps(drawn)
+    def draw(*args: P.args, **kwargs: P.kwargs) -> Markup:
+        cautions, failed = _CAUTIONS.get(), list[str]()
+        if cautions is None:
+            return drawn(*args, **kwargs)
+        with nicety(f"the chart {drawn.__name__.replace('_', ' ')} could not be drawn", failed):
+            return drawn(*args, **kwargs)
+        cautions.extend(caution for caution in failed if caution not in cautions)
+        return Markup("<p>{}</p>").format(failed[0])
+
+    return draw
