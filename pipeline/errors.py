@@ -17,13 +17,17 @@ EdgestillError                 one clear sentence for a person; `exit_code` is t
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class EdgestillError(Exception):
     """Base of the tree above; `str()` is one sentence, or one problem a line."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:  # an error of another process keeps its sentence and all that it carries
+        return _restored, (type(self), self.args, self.__dict__)
 
 
 class UserError(EdgestillError, ValueError):
@@ -91,6 +95,12 @@ class CandidateError(FailedError):
 
 class ExportError(FailedError):
     pass
+
+
+def _restored(kind: type[EdgestillError], args: tuple[Any, ...], carried: Mapping[str, Any]) -> EdgestillError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(carried)
+    return error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
