@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 we failed, 2 the user's mistake, 130 interrupted. Errors a
 
 import errno
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 
 from flows.bundle_commands import register as register_bundle_commands
 from flows.profile_commands import register as register_profile_commands
+from flows.supervise import supervised
 
 if TYPE_CHECKING:
     from flows.config import RunConfig
@@ -272,16 +274,16 @@ def ui(
 def main() -> None:
     """The `edgestill` command."""
     debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    sys.exit(_guarded(arguments, debug))
+    given = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    sys.exit(supervised(given, lambda arguments: _guarded(arguments, debug)))
 
 
-def _guarded(arguments: list[str], debug: bool) -> int:
+def _guarded(arguments: Sequence[str], debug: bool) -> int:
     """Run a command; every failure becomes one sentence and an exit code."""
     from pipeline.errors import EdgestillError
 
     try:
-        result = app(arguments, standalone_mode=False)
+        result = app(list(arguments), standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except typer.Exit as stop:
         code = stop.exit_code
