@@ -4,13 +4,24 @@ BIN := .venv/bin
 # Read for the names of their API (tests/export/tensorrt_api.py), 1.3 MB each; not installed.
 TENSORRT := tensorrt-cu12-bindings==10.16.1.11 tensorrt-cu13-bindings==11.4.0.106
 
-.PHONY: demo test check format clean
+# A worker that dies ends the run: one that takes its place may be waited for for ever.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --max-worker-restart=0
+# Every test that runs networks, which depend on the processor, and none that exports them or runs the command.
+NETWORKS := $(filter-out tests/distill/test_tune.py,$(wildcard tests/distill/test_*.py)) \
+	tests/pipeline/test_network.py tests/pipeline/test_training.py tests/pipeline/test_metrics.py \
+	tests/search/test_spaces.py tests/search/test_mobile.py tests/search/test_vit.py \
+	tests/search/test_scorers.py tests/search/test_scorers_on_spaces.py tests/search/test_proxies.py
+
+.PHONY: demo test test-avx2 check format clean
 
 demo: .venv/.installed  ## the whole chain on scikit-learn's digits, in a few minutes
 	$(BIN)/edgestill run --preset digits
 
 test: .venv/.installed  ## the tests
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-avx2: .venv/.installed  ## the networks' tests, computed as on a processor without AVX-512
+	ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) $(NETWORKS) $(ARGS)
 
 check: .venv/.installed  ## what CI checks besides the tests
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ machine: a core that others use is missing from the last ratio.
 """
 
 import argparse
+import functools
 import pickle
 import random
 import statistics
@@ -136,7 +137,7 @@ def _in_processes(
     count: int, evaluator: Evaluator, scorer: str, architectures: Sequence[Architecture], turns: int
 ) -> tuple[list[float], list[float]]:
     """Seconds for all candidates in this process and in `count`, by turns."""
-    payload = pickle.dumps((evaluator, scorer))
+    payload = pickle.dumps(functools.partial(attempt, evaluator, scorer))
     one, several = [], []
 
     def together(some: Sequence[Architecture]) -> None:

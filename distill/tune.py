@@ -17,7 +17,7 @@ from distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
 from distill.methods import METHODS
 from distill.result import TrialRecord, TuneResult
 from distill.tunable import TuningRange, tuning_ranges
-from pipeline.errors import FailedError, TrainingError
+from pipeline.errors import CandidateError, FailedError, TrainingError
 from pipeline.frozen import derive_seed
 from pipeline.training_state import EpochRecord
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import optuna
 
 STUDY = "edgestill"  # Hyperband assigns brackets by study name and trial number: it must not vary between runs
+_FAILURES = (TrainingError, CandidateError)  # a trial's own
 _HEARTBEAT_S, _GRACE_S, _RETRIES = 30, 90, 3
 
 
@@ -75,7 +76,7 @@ def tune(
 
         try:
             return train(with_hyperparameters(short, suggested), trial.number, observe)
-        except TrainingError as error:
+        except _FAILURES as error:
             trial.set_user_attr("reason", str(error))
             raise
         except optuna.TrialPruned:
@@ -90,7 +91,7 @@ def tune(
         while (done := _count_finished(study)) < config.trials:
             tick(done, config.trials, _best_so_far(study))
             study.sampler = _sampler(config, seed, len(study.trials))
-            study.optimize(objective, n_trials=1, catch=(TrainingError,))
+            study.optimize(objective, n_trials=1, catch=_FAILURES)
     except _Interrupted as stop:
         raise stop.reason from None
     tick(config.trials, config.trials, _best_so_far(study))
@@ -195,7 +196,7 @@ def _finish_interrupted(
             study.tell(trial, objective(trial))
         except optuna.TrialPruned:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        except TrainingError:
+        except _FAILURES:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
 

@@ -1,6 +1,7 @@
 """`edgestill calibrate`: measure students of a space on this machine, or read their latencies, and fit a model."""
 
 import csv
+import functools
 import io
 import math
 import random
@@ -20,11 +21,12 @@ from pipeline.checkpoint import write_atomic
 from pipeline.data import load_whole_train
 from pipeline.datasets import NpzConfig
 from pipeline.device import DeviceConfig, select_device
-from pipeline.errors import ConfigError, DataError, ExportError
+from pipeline.errors import ConfigError, DataError
 from pipeline.frozen import derive_seed
 from pipeline.provenance import describe_machine
 from pipeline.task import Task
 from search.latency_model import FEWEST_SAMPLES, LARGE_ERROR, LatencyModel, fit_latency_model
+from search.scoring import Workshop
 from search.space import Architecture, SearchSpace
 from search.spaces import make_space
 
@@ -140,19 +142,20 @@ def verdict(model: LatencyModel) -> list[str]:
 def measure_students(
     space: SearchSpace, task: Task, samples: int, settings: ProbeSettings, seed: int, say: Callable[[str], None]
 ) -> Samples:
-    """Median latencies of different random students; one that does not export is told of and left out."""
+    """Median latencies of different random students; one that does not export, or dies of it, is told and left out."""
     students: dict[str, Architecture] = {}
     files: dict[str, bytes] = {}
-    for architecture in space.sample_different(samples, random.Random(derive_seed(seed, "calibrate"))):
-        text = space.format(architecture)
-        try:
-            files[text] = export_student(space, architecture, task, opset=20)
-        except ExportError as error:
-            say(f"left out: {text}: {error}")
-            continue
-        students[text] = architecture
-        if len(files) % 10 == 0:
-            say(f"exported {len(files)} of {samples}")
+    chosen = space.sample_different(samples, random.Random(derive_seed(seed, "calibrate")))
+    with Workshop(1) as workshop:
+        exports = workshop.each(functools.partial(export_student, space, task=task, opset=20), chosen)
+        for architecture, outcome in zip(chosen, exports, strict=True):
+            text = space.format(architecture)
+            if "failure" in outcome:
+                say(f"left out: {text}: {outcome['failure']}")
+                continue
+            students[text], files[text] = architecture, outcome["value"]
+            if len(files) % 10 == 0:
+                say(f"exported {len(files)} of {samples}")
     say(f"timing {len(files)} files in turns")
     timings = time_files(files, settings, seed)
     return [(students[text], median_ms(timings[text])) for text in files]

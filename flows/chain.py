@@ -26,6 +26,7 @@ from flows.quantization import QatResult, fine_tune_int8
 from flows.rank_check import RankCheckResult, check_ranks
 from flows.sentences import sentence
 from flows.stage import DataResult, Stage
+from flows.supervise import note_progress, note_stage
 from flows.tournament import play_tournament
 from pipeline.device import select_device
 from pipeline.frozen import digest
@@ -211,11 +212,13 @@ class _Steps:
         self, name: str, kind: type[Result], inputs: tuple[Any, ...], work: Callable[[Stage], Result]
     ) -> Result:
         inputs_digest = digest(name, *inputs)
-        stage = Stage(self.run, self.config, self.progress.tick)
+        stage = Stage(self.run, self.config, self._tick)
         names = stage_names(self.config)
         self.progress.begin(name, names.index(name) + 1, len(names))
         self.reused = reused = self.run.is_done(name, inputs_digest)
         start = time.perf_counter()
+
+        note_stage(self.run.root, name)
 
         def compute() -> Result:
             if reused:
@@ -229,6 +232,10 @@ class _Steps:
         result: Result = self.call(name, compute)
         self.progress.end(name, time.perf_counter() - start, sentence(result), reused)
         return result
+
+    def _tick(self, done: int, total: int, note: str) -> None:
+        note_progress(done, total, note)
+        self.progress.tick(done, total, note)
 
 
 def _latency_model(run: RunDir, config: RunConfig) -> tuple[str, ...]:

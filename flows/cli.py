@@ -13,6 +13,7 @@ import io
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ import typer
 
 from flows.bundle_commands import register as register_bundle_commands
 from flows.profile_commands import register as register_profile_commands
+from flows.supervise import supervised
 from flows.terminal import answer, close_streams, open_streams, say
 from pipeline.child import environment
 
@@ -293,13 +295,13 @@ def main() -> None:
     os.environ.update(environment())  # what libraries start imports nothing from the current folder either
     open_streams()
     debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    code = _guarded(arguments, debug)
+    given = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    code = supervised(given, lambda arguments: _guarded(arguments, debug))
     close_streams()
     sys.exit(code)
 
 
-def _guarded(arguments: list[str], debug: bool) -> int:
+def _guarded(arguments: Sequence[str], debug: bool) -> int:
     """Run a command; every failure becomes one sentence and an exit code."""
     from pipeline.errors import EdgestillError, FailedError
 
@@ -330,9 +332,9 @@ def _guarded(arguments: list[str], debug: bool) -> int:
     return code
 
 
-def _call(arguments: list[str]) -> Any:
+def _call(arguments: Sequence[str]) -> Any:
     try:
-        return app(arguments, standalone_mode=False)
+        return app(list(arguments), standalone_mode=False)
     except SystemExit as stop:
         if isinstance(stop.__context__, OSError):  # typer takes any broken pipe for that of its output
             raise stop.__context__ from None

@@ -5,6 +5,7 @@ from pathlib import Path
 from export.file_timing import ProbeSettings, time_files
 from export.to_onnx import to_onnx
 from flows.stage import Stage, drawn_from
+from flows.supervise import attempting
 from pipeline.errors import ConfigError
 from pipeline.provenance import describe_machine
 from pipeline.rundir import RunDir
@@ -98,5 +99,6 @@ class _Measure:
         self._space, self._task, self._opset, self._settings = space, task, opset, settings
 
     def __call__(self, architecture: Architecture) -> float:
-        data = export_student(self._space, architecture, self._task, self._opset)
-        return median_ms(time_files({"student": data}, self._settings)["student"])
+        with attempting(f"the latency of {self._space.format(architecture)}"):
+            data = export_student(self._space, architecture, self._task, self._opset)
+            return median_ms(time_files({"student": data}, self._settings)["student"])

@@ -20,6 +20,7 @@ from search.config import SearchConfig
 from search.evaluate import CostTable, Evaluator
 from search.ranking import Comparison, RankedStudent, ScorerRank, compare_with_params, rank_scorers, spread_students
 from search.scorers import SCORERS, builds_networks
+from search.scoring import Workshop
 from search.space import Architecture, SearchSpace
 from search.spaces import make_space
 
@@ -41,10 +42,15 @@ class RankCheckResult(Frozen):
 
 def check_ranks(stage: Stage) -> RankCheckResult:
     """Kendall's tau of every scorer on briefly trained students; what an interrupted check did is not repeated."""
+    trainings = ShortTrainings(stage, "rank_check", stage.config.rank_check.train_images)
+    with Workshop(1) as workshop:
+        return _checked(stage, trainings, workshop)
+
+
+def _checked(stage: Stage, trainings: ShortTrainings, workshop: Workshop) -> RankCheckResult:
     config, search = stage.config.rank_check, stage.config.search
-    trainings = ShortTrainings(stage, "rank_check", config.train_images)
     task, space = trainings.splits.task, make_space(search.space)
-    costs = CostTable(space, task)
+    costs = CostTable(space, task, apart=workshop.apart)
     rng = random.Random(stage.seed("rank_check", "students"))
     chosen = spread_students(space, costs, search.budget, config.students, rng)
     entries = {(entry["what"], entry["architecture"]): entry for entry in stage.run.journal("rank_check", _JOURNAL)}
@@ -57,7 +63,7 @@ def check_ranks(stage: Stage) -> RankCheckResult:
             stage.run.append("rank_check", _JOURNAL, json.dumps(entry))
         return entry
 
-    score, notes = _all_scorers(stage, search, trainings.whole, space, costs)
+    score, notes = _all_scorers(stage, search, trainings.whole, space, costs, workshop)
     students = []
     for done, architecture in enumerate(chosen):
         text = space.format(architecture)
@@ -103,12 +109,12 @@ def _train(trainings: ShortTrainings, architecture: str, epochs: int) -> dict[st
 
 
 def _all_scorers(
-    stage: Stage, search: SearchConfig, splits: Splits, space: SearchSpace, costs: CostTable
+    stage: Stage, search: SearchConfig, splits: Splits, space: SearchSpace, costs: CostTable, workshop: Workshop
 ) -> tuple[Score, list[str]]:
     """Every scorer by itself, as the search would ask it, so that one which fails takes no other with it."""
     seed, trained = stage.seed("search"), search.teacher_weights == "trained"
     batch = scoring_batch(stage, splits)
-    evaluators, notes = {}, []
+    evaluators, notes = dict[str, Evaluator](), list[str]()
     for name in SCORERS:
         teacher = trained_teacher(stage, splits.task) if trained else build_teacher(stage.config.teacher, splits.task)
         try:
@@ -125,15 +131,18 @@ def _all_scorers(
                 guard=builds_networks(name),
                 costs=costs,
                 calibrated=kept_calibration,
+                each=workshop.each,
             )
         except ConfigError as error:
             notes.append(f"{name} does not apply: {error}")
 
+    askers = [workshop.apart(evaluator.portable()) for evaluator in evaluators.values()]
+
     def score(architecture: Architecture) -> dict[str, float]:
         found: dict[str, float] = {}
-        for evaluator in evaluators.values():
+        for ask in askers:
             try:
-                found |= evaluator(architecture).values
+                found |= ask(architecture).values
             except CandidateError:
                 continue  # no score: shown as such, in the scorer's count
         return found

@@ -5,6 +5,8 @@ import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from flows.cache import kept_calibration
 from pipeline.checkpoint import write_atomic
 from pipeline.data import draw_batch, load_whole_train
@@ -12,8 +14,10 @@ from pipeline.datasets import NpzConfig
 from pipeline.device import DeviceConfig, select_device
 from pipeline.errors import ArchitectureError, CandidateError, ConfigError, nearest
 from pipeline.teacher import TEACHERS, TeacherConfig, build_teacher
-from search.evaluate import Evaluator
+from search.evaluate import CostTable, Evaluator, Scores
+from search.outcome import Outcome, value
 from search.scorers import SCORERS
+from search.scoring import Workshop
 from search.space import Architecture, SearchSpace
 from search.spaces import named_space
 
@@ -34,7 +38,8 @@ def score_file(
     """Score every line of a file; gives the number of rows.
 
     A row's scores depend on the seed and on its architecture alone. A cell is empty where a scorer has no score
-    (a dead network, or widths that DisWOT's semantic metric cannot compare); `say` is told why.
+    (a dead network, one that kills the process that scores it, or widths that DisWOT's semantic metric cannot
+    compare); `say` is told why.
 
     Raises:
         ConfigError: unknown names, or lines that are no architecture; all of them at once.
@@ -58,20 +63,24 @@ def score_file(
     listed = _read(space, architectures)
     select_device(DeviceConfig(accelerator="cpu", threads=threads))
     task, train = load_whole_train(NpzConfig(path=data))
-    evaluator = Evaluator(
-        space,
-        task,
-        draw_batch(train, batch_size, seed),
-        list(dict.fromkeys(scorers)),
-        teacher=build_teacher(TeacherConfig(architecture=teacher), task),
-        seed=seed,
-        draws=draws,
-        calibrated=kept_calibration,
-    )
-    for name, parts in evaluator.missing.items():
-        if parts:
-            say(f"{name} does without {', '.join(parts)}, which have no score in this space beside this teacher")
-    rows = [_row(text, architecture, evaluator, scorers, say) for text, architecture in listed]
+    with Workshop(1, torch.get_num_threads()) as workshop:
+        evaluator = Evaluator(
+            space,
+            task,
+            draw_batch(train, batch_size, seed),
+            list(dict.fromkeys(scorers)),
+            teacher=build_teacher(TeacherConfig(architecture=teacher), task),
+            seed=seed,
+            draws=draws,
+            costs=CostTable(space, task, apart=workshop.apart),
+            calibrated=kept_calibration,
+            each=workshop.each,
+        )
+        for name, parts in evaluator.missing.items():
+            if parts:
+                say(f"{name} does without {', '.join(parts)}, which have no score in this space beside this teacher")
+        outcomes = workshop.each(evaluator.portable(), [architecture for _, architecture in listed])
+        rows = [_row(text, outcome, scorers, say) for (text, _), outcome in zip(listed, outcomes, strict=True)]
     write_atomic(out, _csv(["architecture", *scorers, "seconds"], rows).encode())
     return len(rows)
 
@@ -94,15 +103,9 @@ def _read(space: SearchSpace, path: Path) -> list[tuple[str, Architecture]]:
     return found
 
 
-def _row(
-    text: str,
-    architecture: Architecture,
-    evaluator: Evaluator,
-    scorers: Sequence[str],
-    say: Callable[[str], None],
-) -> list[str]:
+def _row(text: str, outcome: Outcome, scorers: Sequence[str], say: Callable[[str], None]) -> list[str]:
     try:
-        scores = evaluator(architecture)
+        scores: Scores = value(outcome)
     except CandidateError as error:
         say(f"{text}: {error}")
         return [text, *("" for _ in scorers), ""]

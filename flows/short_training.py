@@ -7,6 +7,7 @@ import torch
 
 from distill.train import distill
 from flows.stage import Stage, fresh_student, saved, saver, trained_teacher
+from flows.supervise import attempting
 from pipeline.data import ImageSplit, Splits
 from pipeline.frozen import digest
 from pipeline.metrics import packed, right_answers
@@ -44,18 +45,19 @@ class ShortTrainings:
             assert last is not None, "a rung follows the one before"
             state = restarted(last)
         training = stage.config.distill.training.model_copy(update={"epochs": epochs, "patience": 0})
-        done = distill(
-            fresh_student(stage, architecture, self.splits.task),
-            self._teacher,
-            self.splits,
-            stage.config.distill.model_copy(update={"training": training}),
-            seed=stage.seed(self._name, rung),
-            device=stage.device,
-            save=saver(stage, self._name, file),
-            resume=state,
-            compute=stage.compute,
-        )
-        right = right_answers(done.student, self.splits.validation, stage.device)
+        with attempting(f"{architecture} in rung {rung + 1}"):
+            done = distill(
+                fresh_student(stage, architecture, self.splits.task),
+                self._teacher,
+                self.splits,
+                stage.config.distill.model_copy(update={"training": training}),
+                seed=stage.seed(self._name, rung),
+                device=stage.device,
+                save=saver(stage, self._name, file),
+                resume=state,
+                compute=stage.compute,
+            )
+            right = right_answers(done.student, self.splits.validation, stage.device)
         seconds = before + time.perf_counter() - start
         return Trained(done.fitted.best.accuracy, seconds, packed(right))
 

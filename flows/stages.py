@@ -33,6 +33,7 @@ from flows.stage import (
     saver,
     trained_teacher,
 )
+from flows.supervise import attempting
 from pipeline.augmentation import Augmentation
 from pipeline.checkpoint import weights_bytes
 from pipeline.cost import Cost, measure_cost
@@ -142,18 +143,19 @@ def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
 
     def train(trial_config: DistillConfig, trial: int, observe: Callable[[EpochRecord], None]) -> float:
         scratch = f".trial_{trial}.pt"
-        distilled = distill(
-            fresh_student(stage, student.architecture, splits.task),
-            teacher,
-            splits,
-            trial_config,
-            seed=stage.seed("tune"),
-            device=stage.device,
-            observe=observe,
-            save=saver(stage, "tune", scratch),
-            resume=saved(stage, "tune", scratch),
-            compute=stage.compute,
-        )
+        with attempting(f"trial {trial}"):
+            distilled = distill(
+                fresh_student(stage, student.architecture, splits.task),
+                teacher,
+                splits,
+                trial_config,
+                seed=stage.seed("tune"),
+                device=stage.device,
+                observe=observe,
+                save=saver(stage, "tune", scratch),
+                resume=saved(stage, "tune", scratch),
+                compute=stage.compute,
+            )
         return distilled.fitted.best.accuracy
 
     return tune(

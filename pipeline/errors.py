@@ -17,7 +17,8 @@ EdgestillError                 one clear sentence for a person; `exit_code` is t
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 _LONGEST = 2000  # characters of one problem; lists of all known names are long
 
@@ -37,6 +38,9 @@ class EdgestillError(Exception):
     def __str__(self) -> str:
         return "\n".join(self.args)
 
+    def __reduce__(self) -> tuple[Any, ...]:  # an error of another process keeps its sentence and all that it carries
+        return _restored, (type(self), self.args, self.__dict__)
+
 
 class UserError(EdgestillError, ValueError):
     exit_code = 2
@@ -48,9 +52,6 @@ class ConfigError(UserError):
     def __init__(self, problems: Iterable[str]) -> None:
         super().__init__(*problems)
         self.problems: tuple[str, ...] = self.args
-
-    def __reduce__(self) -> tuple[type["ConfigError"], tuple[tuple[str, ...]]]:
-        return type(self), (self.problems,)
 
 
 class DataError(UserError):
@@ -109,6 +110,12 @@ class CandidateError(FailedError):
 
 class ExportError(FailedError):
     pass
+
+
+def _restored(kind: type[EdgestillError], args: tuple[Any, ...], carried: Mapping[str, Any]) -> EdgestillError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(carried)
+    return error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -2,26 +2,27 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
 from pipeline.cost import Cost
-from pipeline.errors import CandidateError, ExportError, UserError, first_line
+from pipeline.errors import CandidateError, UserError
 from search.evaluate import Evaluator
+from search.outcome import Outcome, failure
 from search.space import Architecture
-
-Outcome = dict[str, Any]  # {scores, std, seconds} or {failure, type}; what a journal keeps of a candidate
 
 
 def attempt(evaluator: Evaluator, scorer: str, architecture: Architecture) -> Outcome:
     """Score on one thread, so that the result has the same bits in any process.
 
+    Returns:
+        {scores, std, seconds} or {failure, type}
+
     Raises:
         UserError: something that is wrong for every candidate.
     """
     try:
-        with one_thread():
+        with on_threads(1):
             scores = evaluator(architecture)
     except UserError:
         raise
@@ -30,25 +31,6 @@ def attempt(evaluator: Evaluator, scorer: str, architecture: Architecture) -> Ou
     if scorer not in scores.values:
         return failure(CandidateError(f"no finite {scorer} score", "not_finite"))
     return {"scores": scores.values, "std": scores.std, "seconds": round(scores.seconds, 4)}
-
-
-def failure(error: Exception) -> Outcome:
-    """The outcome that an exception stands for."""
-    return {"failure": _reason(error), "type": failure_type(error)}
-
-
-def failure_type(error: BaseException) -> str:
-    """`out_of_memory`, what a CandidateError says of itself, or `error:` and the exception's name."""
-    if isinstance(error, CandidateError):
-        if error.type:
-            return error.type
-        return failure_type(error.__cause__) if error.__cause__ else "error"
-    if isinstance(error, ExportError):
-        return "export"
-    lacks_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    if lacks_memory or any(words in str(error) for words in ("can't allocate memory", "out of memory")):
-        return "out_of_memory"
-    return f"error:{type(error).__name__}"
 
 
 def guarded(
@@ -73,16 +55,11 @@ def guarded(
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums in one order whatever the machine; processes make up for it."""
+def on_threads(count: int) -> Iterator[None]:
+    """Compute on so many; on one, sums have one order whatever the machine, and processes make up for it."""
     threads = torch.get_num_threads()
     try:
-        torch.set_num_threads(1)
+        torch.set_num_threads(count)
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _reason(error: Exception) -> str:
-    text = first_line(error)
-    return text if isinstance(error, CandidateError) else f"{type(error).__name__}: {text}".removesuffix(": ")

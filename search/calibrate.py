@@ -2,18 +2,20 @@
 
 import hashlib
 import random
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 from pipeline.cost import Cost
 from pipeline.data import Batch
-from pipeline.errors import CandidateError, FailedError
+from pipeline.errors import FailedError
 from pipeline.frozen import derive_seed, digest
+from search.outcome import Caught, Outcome
 from search.scorers import Calibration
 from search.space import Architecture, SearchSpace
 
 ARCHITECTURES = 64
 
+Each = Callable[[Callable[[Architecture], Any], Sequence[Architecture]], Iterator[Outcome]]
 Calibrated = Callable[[str, Callable[[], Calibration]], Calibration]  # (name by content, how to compute it)
 
 
@@ -22,12 +24,20 @@ class Drawing(Protocol):
 
     @property
     def content(self) -> str: ...
+    def portable(self) -> "Drawing": ...
     @property
     def cost(self) -> Callable[[Architecture], Cost]: ...
     def drawn(self, architecture: Architecture) -> dict[str, list[float]]: ...
 
 
-def calibrate(space: SearchSpace, parts: Drawing, seed: int, calibrated: Calibrated) -> Calibration:
+def each_here(function: Callable[[Architecture], Any], architectures: Sequence[Architecture]) -> Iterator[Outcome]:
+    """A function's outcome for each architecture, in this process."""
+    return map(Caught(function), architectures)
+
+
+def calibrate(
+    space: SearchSpace, parts: Drawing, seed: int, calibrated: Calibrated, each: Each = each_here
+) -> Calibration:
     """The parts' scales over 64 random members of the space, whatever the budget; over all members of a smaller one.
 
     Raises:
@@ -41,13 +51,11 @@ def calibrate(space: SearchSpace, parts: Drawing, seed: int, calibrated: Calibra
     def compute() -> Calibration:
         columns: dict[str, list[float]] = {}
         reasons = set()
-        for architecture in architectures:
-            try:
-                found = parts.drawn(architecture)
-            except CandidateError as error:  # it would fail in the search too, and says nothing of scales
-                reasons.add(str(error))
+        for outcome in each(parts.portable().drawn, architectures):
+            if "failure" in outcome:  # it would fail in the search too, and says nothing of scales
+                reasons.add(outcome["failure"])
                 continue
-            for name, (score, *_) in found.items():
+            for name, (score, *_) in outcome["value"].items():
                 columns.setdefault(name, []).append(score)
         if not columns:
             reason = "; ".join(sorted(reasons)[:3])

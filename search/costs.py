@@ -1,5 +1,6 @@
 """What a space's members cost: each figure counted once, and the dear ones only where the budget asks for them."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,9 +12,10 @@ from pipeline.memory import peak_activation_bytes
 from pipeline.network import uninitialised
 from pipeline.task import Task
 from pipeline.trace import Trace
-from search.attempt import failure
 from search.config import Budget
+from search.evaluate import Apart, Shipped
 from search.latency_model import trace_student
+from search.outcome import failure
 from search.result import Failure
 from search.space import Architecture, SearchSpace
 
@@ -41,6 +43,7 @@ class HardwareCosts:
     Args:
         counts: parameters and FLOPs.
         shipped: from a student to what ships of it, whose size is bounded; None is the student itself.
+        apart: makes a function of an architecture one that runs it in a process of its own.
         known, record: the journal of an interrupted search; latencies measured in it are not asked for again.
     """
 
@@ -52,13 +55,17 @@ class HardwareCosts:
         budget: Budget,
         latency: LatencySource | None = None,
         *,
-        shipped: Callable[[nn.Module], nn.Module] | None = None,
+        shipped: Shipped | None = None,
+        apart: Apart = lambda function: function,
         known: Sequence[Mapping[str, Any]] = (),
         record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
     ) -> None:
-        self._counts, self._space, self._task = counts, space, task
+        self._counts, self._space = counts, space
         self._budget, self._latency, self._record = budget, latency, record
-        self._shipped = shipped or (lambda student: student)
+        wants_figures = budget.max_size_bytes is not None or budget.max_peak_activation_bytes is not None
+        wants_latency = budget.max_latency_ms is not None and latency is not None
+        self._wants_trace, self._wants_latency = wants_figures or wants_latency, wants_latency
+        self._traced = apart(functools.partial(_traced, space, task, shipped, wants_figures))
         self._known: dict[str, Cost] = {}
         self._journal = {entry["architecture"]: entry for entry in known if entry.get("scorer") == "latency"}
         self.failures: list[Failure] = []
@@ -71,17 +78,11 @@ class HardwareCosts:
 
     def _count(self, architecture: Architecture) -> Cost:
         budget, cost = self._budget, self._counts(architecture)
-        wants_trace = budget.max_size_bytes is not None or budget.max_peak_activation_bytes is not None
-        wants_latency = budget.max_latency_ms is not None and self._latency is not None
-        if not (wants_trace or wants_latency) or budget.exceeded(cost):
+        if not self._wants_trace or budget.exceeded(cost):
             return cost
-        trace = trace_student(self._space, architecture, self._task)
-        if wants_trace:
-            with uninitialised():
-                network = self._shipped(self._space.build(architecture, self._task))
-            figures = {"size_bytes": size_bound(network, trace), "peak_activation_bytes": peak_activation_bytes(trace)}
-            cost = cost.model_copy(update=figures)
-        if not wants_latency or budget.exceeded(cost):
+        figures, trace = self._traced(architecture)
+        cost = cost.model_copy(update=figures)
+        if not self._wants_latency or budget.exceeded(cost):
             return cost
         found = self._find(architecture, trace)
         if found is None:
@@ -109,6 +110,19 @@ class HardwareCosts:
             self.failures.append(failed)
             return None
         return Latency(entry["latency_ms"], entry["error"])
+
+
+def _traced(
+    space: SearchSpace, task: Task, shipped: Shipped | None, wants_figures: bool, architecture: Architecture
+) -> tuple[dict[str, int], Trace]:
+    """A member's size and peak memory, where they are wanted, and its trace."""
+    trace = trace_student(space, architecture, task)
+    if not wants_figures:
+        return {}, trace
+    with uninitialised():
+        network: nn.Module = space.build(architecture, task)
+        network = network if shipped is None else shipped(network)
+    return {"size_bytes": size_bound(network, trace), "peak_activation_bytes": peak_activation_bytes(trace)}, trace
 
 
 _FILE_BYTES = 4096  # the graph's head, its inputs and outputs

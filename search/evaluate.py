@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -17,12 +18,13 @@ from pipeline.errors import CandidateError, first_line
 from pipeline.frozen import Frozen, derive_seed
 from pipeline.network import Initialisation, initialise, uninitialised
 from pipeline.task import Task
-from search.calibrate import Calibrated, calibrate, content_of
+from search.calibrate import Calibrated, Each, calibrate, content_of, each_here
 from search.observe import Observation, observe
 from search.scorers import SCORERS, Scorer, ScoringContext, Student
 from search.space import Architecture, SearchSpace
 
 Shipped = Callable[[nn.Module], nn.Module]  # a student to what ships of it
+Apart = Callable[[Callable[[Architecture], Any]], Callable[[Architecture], Any]]
 
 
 class Scores(Frozen):
@@ -38,26 +40,36 @@ class CostTable:
 
     Args:
         shipped: from a student to what ships of it, whose cost is counted; None is the student itself.
+        apart: makes a function of an architecture one that runs it in a process of its own.
 
     Raises:
         ConfigError: the space's students take other inputs than the task's.
     """
 
-    def __init__(self, space: SearchSpace, task: Task, shipped: Shipped | None = None) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        task: Task,
+        shipped: Shipped | None = None,
+        apart: Apart = lambda function: function,
+    ) -> None:
         space.require(task)
-        self._space, self._task, self._shipped = space, task, shipped
+        self._count = apart(functools.partial(_count, space, task, shipped))
         self._known: dict[str, Cost] = {}
 
     def __call__(self, architecture: Architecture) -> Cost:
         key = architecture.key
         if key not in self._known:
-            task = self._task
-            self._known[key] = measure_cost(lambda: self._build(architecture), task.input_shape, task.input_dtype)
+            self._known[key] = self._count(architecture)
         return self._known[key]
 
-    def _build(self, architecture: Architecture) -> nn.Module:
-        student = self._space.build(architecture, self._task)
-        return student if self._shipped is None else self._shipped(student)
+
+def _count(space: SearchSpace, task: Task, shipped: Shipped | None, architecture: Architecture) -> Cost:
+    def build() -> nn.Module:
+        student = space.build(architecture, task)
+        return student if shipped is None else shipped(student)
+
+    return measure_cost(build, task.input_shape, task.input_dtype)
 
 
 class Evaluator:
@@ -74,6 +86,8 @@ class Evaluator:
         guard: refuse candidates whose last features are the same for every input.
         calibrated: gives the ensemble's calibration, from its name by content and the way to compute it; for a
             caller that keeps calibrations.
+        each: gives a function's outcome for each architecture, where those that the ensemble is calibrated on are
+            scored.
     """
 
     def __init__(
@@ -91,6 +105,7 @@ class Evaluator:
         guard: bool = False,
         costs: CostTable | None = None,
         calibrated: Calibrated = lambda key, compute: compute(),
+        each: Each = each_here,
     ) -> None:
         batch = batch._replace(inputs=channels_last(batch.inputs))
         self._space, self._task, self._batch = space, task, batch
@@ -122,7 +137,7 @@ class Evaluator:
             parts = [name for name in whole.parts if teacher is not None or not SCORERS[name].needs_teacher]
             over = functools.partial(Evaluator, space, task, shown, parts, teacher=teacher, seed=seed, trained=trained)
             over = functools.partial(over, comparable=True, guard=True, costs=self.cost)
-            calibration = calibrate(space, over(draws=1), seed, calibrated)
+            calibration = calibrate(space, over(draws=1), seed, calibrated, each)
             context = ScoringContext(shown, None, dims, seed, calibration=calibration)
             self.wholes.append((whole(context), over(draws=draws)))
             self.missing[whole.name] = calibration.missing
@@ -143,6 +158,13 @@ class Evaluator:
             std={name: statistics.pstdev(taken) for name, taken in found.items()},
             seconds=time.perf_counter() - start,
         )
+
+    def portable(self) -> Self:
+        """The same with a table of costs that only counts, to be sent to another process."""
+        portable = copy.copy(self)
+        portable.cost = CostTable(self._space, self._task)
+        portable.wholes = [(whole, parts.portable()) for whole, parts in self.wholes]
+        return portable
 
     def drawn(self, architecture: Architecture) -> dict[str, list[float]]:
         """Every scorer's score of each draw, NaN or infinite where it had none.

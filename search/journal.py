@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from search.attempt import Outcome
+from search.outcome import Outcome
 from search.result import Failure
 from search.space import Architecture, SearchSpace
 

@@ -1,30 +1,38 @@
-"""Where candidates are scored: in this process, or in several, which gives the same and differs in time."""
+"""Where candidates are scored: in processes of their own, so that one that kills its process fails alone."""
 
-import copy
+import functools
 import pickle
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pipeline.errors import ConfigError
-from search.attempt import Outcome, attempt
-from search.evaluate import CostTable, Evaluator
-from search.parallel import Pool, cores
+from search.attempt import attempt, on_threads
+from search.evaluate import Evaluator
+from search.outcome import Caught, Outcome, value
+from search.parallel import Function, Pool, UnloadableError, UnstartableError, can_fork, cores
+from search.scorers import builds_networks
 from search.space import Architecture
 
-_START_S = 3.0  # a pool of two on a 2-core machine answers after 1.4 s when idle; starting one must save more
-_MESSAGE_S = 0.002  # a candidate faster than this is not worth sending
-_SAMPLE = 4  # candidates timed before "auto" decides
+T = TypeVar("T")
 
 
 class Workshop:
-    """The processes of one search, started when first needed; a context manager, at whose end none is left."""
+    """The processes of one search, started when first needed; a context manager, at whose end none is left.
 
-    def __init__(self, workers: int | Literal["auto"]) -> None:
-        self.is_auto = workers == "auto"
-        self.size = cores() if isinstance(workers, str) else workers
-        self._pool: Pool | None = None
+    With "auto" and with 1 they are forked, so that they have whatever this process has. Where they cannot be, they are
+    spawned; what those cannot be sent, such as a space of the script that searches, is scored in this process. With
+    another number they are spawned, and what they cannot be sent is refused.
+
+    Args:
+        threads: on which each process computes; several need processes that are spawned.
+    """
+
+    def __init__(self, workers: int | Literal["auto"], threads: int = 1) -> None:
+        self._size = workers if isinstance(workers, int) else cores()
+        self._is_strict, self._threads = isinstance(workers, int) and workers > 1, threads
+        self._scoring = self._pool(self._size)
+        self._asking: list[Pool] = []  # each has a function of its own
 
     def __enter__(self) -> Self:
         return self
@@ -32,75 +40,68 @@ class Workshop:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            self._pool.__exit__(kind, error, traceback)
+        for pool in (self._scoring, *self._asking):
+            pool.__exit__(kind, error, traceback)
 
-    @property
-    def is_open(self) -> bool:
-        return self._pool is not None
+    def scorer(self, evaluator: Evaluator, scorer: str) -> Callable[[Sequence[Architecture]], Iterator[Outcome]]:
+        """Gives what comes of an `attempt` of each candidate, in the order given."""
+        if not (self._is_strict or builds_networks(scorer)):  # it runs nothing of a candidate's
+            return functools.partial(map, functools.partial(attempt, evaluator, scorer))
+        function = functools.partial(attempt, evaluator.portable(), scorer)
+        if not self._is_strict:
+            return _Elsewhere(function, self._scoring, self._threads)
+        packed = _packed(function)
+        if isinstance(packed, Exception):
+            problem = f"search.workers: {scorer} cannot be sent to a process ({packed}); 1 needs none"
+            raise ConfigError([problem])
+        return lambda architectures: self._scoring.outcomes(packed, architectures)
 
-    def pool(self) -> Pool:
-        if self._pool is None:
-            self._pool = Pool(self.size)
-        return self._pool
+    def each(self, function: Callable[[Architecture], Any], architectures: Sequence[Architecture]) -> Iterator[Outcome]:
+        """What a `Caught` function gives for each, in the order given."""
+        return _Elsewhere(Caught(function), self._scoring, self._threads)(architectures)
+
+    def apart(self, function: Callable[[Architecture], T]) -> Callable[[Architecture], T]:
+        """The same function, called in a process of its own; what goes wrong there is a CandidateError."""
+        self._asking.append(self._pool(1))
+        elsewhere = _Elsewhere(Caught(function), self._asking[-1], self._threads)
+
+        def call(architecture: Architecture) -> T:
+            [outcome] = elsewhere([architecture])
+            found: T = value(outcome)
+            return found
+
+        return call
+
+    def _pool(self, size: int) -> Pool:
+        forks = not self._is_strict and self._threads == 1 and can_fork()
+        return Pool(size, threads=self._threads, forks=forks, has_script=self._is_strict)
 
 
-class CandidateScorer:
-    """Scores candidates by one evaluator, wherever the workshop has them scored.
+class _Elsewhere:
+    """Asks a function in the processes of a pool, or here where they cannot have it."""
 
-    With "auto" that is this process until the time that the first candidates took says that processes will save more
-    than their start costs. With a number above 1 it is processes from the first candidate on: then a candidate that
-    kills its process costs only itself.
-    """
+    def __init__(self, function: Function, pool: Pool, threads: int) -> None:
+        self._function, self._pool, self._threads = function, pool, threads
+        self._sent: Function | bytes | Exception = function if pool.forks else _packed(function)
 
-    def __init__(self, workshop: Workshop, evaluator: Evaluator, scorer: str, plain_costs: CostTable) -> None:
-        self._workshop, self._evaluator, self._scorer = workshop, evaluator, scorer
-        self._plain_costs = plain_costs
-        self._payload: bytes | None = None
-        self._is_portable = True
-        self._seconds: list[float] = []
-
-    def outcomes(self, architectures: Sequence[Architecture], expected: int) -> Iterator[Outcome]:
-        """Each candidate's outcome in the order given; `expected` more, these included, are still to come."""
-        for position, architecture in enumerate(architectures):
-            if self._goes_out(expected - position):
-                payload = self._packed()
-                if payload is not None:
-                    yield from self._workshop.pool().outcomes(payload, architectures[position:])
-                    return
-            start = time.perf_counter()
-            yield attempt(self._evaluator, self._scorer, architecture)
-            self._seconds.append(time.perf_counter() - start)
-
-    def _goes_out(self, expected: int) -> bool:
-        size = self._workshop.size
-        if size == 1 or not self._is_portable:
-            return False
-        if not self._workshop.is_auto:
-            return True
-        if len(self._seconds) < _SAMPLE:
-            return False
-        seconds = sorted(self._seconds)[len(self._seconds) // 2]  # the first is slow
-        saved = expected * seconds * (1 - 1 / size)
-        return seconds > _MESSAGE_S and (self._workshop.is_open or saved > _START_S)
-
-    def _packed(self) -> bytes | None:
-        """The evaluator as bytes, with a table of costs that only counts; None where "auto" cannot pack it."""
-        if self._payload is None:
+    def __call__(self, architectures: Sequence[Architecture]) -> Iterator[Outcome]:
+        done = 0
+        if not isinstance(self._sent, Exception):
             try:
-                self._payload = pickle.dumps((_portable(self._evaluator, self._plain_costs), self._scorer))
-            except (pickle.PicklingError, AttributeError, TypeError) as error:
-                if not self._workshop.is_auto:
-                    raise ConfigError(
-                        [f"search.workers: {self._scorer} cannot be sent to a process ({error}); 1 needs none"]
-                    ) from None
-                self._is_portable = False
-        return self._payload
+                for outcome in self._pool.outcomes(self._sent, architectures):
+                    done += 1
+                    yield outcome
+            except (UnloadableError, UnstartableError) as error:
+                self._sent = error
+        for architecture in architectures[done:]:
+            with on_threads(self._threads):
+                outcome = self._function(architecture)
+            yield outcome
 
 
-def _portable(evaluator: Evaluator, costs: CostTable) -> Evaluator:
-    """The same evaluator, and those of an ensemble's parts, with another table of costs."""
-    portable = copy.copy(evaluator)
-    portable.cost = costs
-    portable.wholes = [(whole, _portable(parts, costs)) for whole, parts in evaluator.wholes]
-    return portable
+def _packed(function: Function) -> bytes | Exception:
+    """The function as bytes, or why it cannot be sent."""
+    try:
+        return pickle.dumps(function)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        return error

@@ -12,7 +12,7 @@ from pipeline.data import Batch
 from pipeline.errors import ConfigError, FailedError
 from pipeline.frozen import derive_seed
 from pipeline.task import Task
-from search.attempt import guarded, one_thread
+from search.attempt import guarded, on_threads
 from search.calibrate import Calibrated
 from search.config import SearchConfig
 from search.confirm import confirm_winner
@@ -22,7 +22,7 @@ from search.journal import Journal
 from search.pareto import objectives, pareto_front
 from search.result import Candidate, Failure, SearchResult
 from search.scorers import builds_networks
-from search.scoring import CandidateScorer, Workshop
+from search.scoring import Workshop
 from search.space import Architecture
 from search.spaces import make_space
 from search.strategies import Search, is_exhaustive, run_strategy
@@ -60,13 +60,15 @@ def find_student(
         FailedError: every candidate failed.
     """
     space = make_space(config.space)
-    journal = Journal(space, known, record)
+    journal, workshop = Journal(space, known, record), Workshop(config.workers)
     dims = space.embedding_dims()
     teacher_dim = getattr(teacher, "embedding_dim", None)
-    counts = CostTable(space, task)
-    held = CostTable(space, task, shipped) if shipped else counts  # scores keep to the student
-    hardware = HardwareCosts(held, space, task, config.budget, latency, shipped=shipped, known=known, record=record)
-    costs = guarded(hardware, lambda architecture, outcome: journal.fail("cost", architecture, outcome))
+    counts = CostTable(space, task, apart=workshop.apart)
+    held = CostTable(space, task, shipped, workshop.apart) if shipped else counts  # scores keep to the student
+    measured = HardwareCosts(
+        held, space, task, config.budget, latency, shipped=shipped, apart=workshop.apart, known=known, record=record
+    )
+    costs = guarded(measured, lambda architecture, outcome: journal.fail("cost", architecture, outcome))
     notes = []
     if config.scorer == "diswot_semantic" and dims != {teacher_dim}:
         raise ConfigError(
@@ -83,7 +85,7 @@ def find_student(
 
     def run(scorer: str, stage: str) -> list[Candidate]:
         terms = (scorer, *_DISWOT_TERMS) if scorer == "diswot" else (scorer,)
-        with one_thread():
+        with on_threads(1):
             evaluator = Evaluator(
                 space,
                 task,
@@ -97,17 +99,14 @@ def find_student(
                 guard=builds_networks(scorer),
                 costs=counts,
                 calibrated=calibrated,
+                each=workshop.each,
             )
         notes.extend(_missing(evaluator))
-        scoring = CandidateScorer(workshop, evaluator, scorer, CostTable(space, task))
-        done = 0
+
+        outcomes = workshop.scorer(evaluator, scorer)
 
         def score(architectures: Sequence[Architecture]) -> Iterator[Candidate | None]:
-            nonlocal done
-            expected = max(len(architectures), config.evaluations - done)
-            scored = journal.score(scorer, architectures, lambda unknown: scoring.outcomes(unknown, expected))
-            for architecture, entry in scored:
-                done += 1
+            for architecture, entry in journal.score(scorer, architectures, outcomes):
                 yield None if entry is None else _candidate(entry, costs(architecture))
 
         search = Search[Candidate](
@@ -122,7 +121,7 @@ def find_student(
         )
         return run_strategy(search, config.strategy)
 
-    with Workshop(config.workers) as workshop:
+    with workshop:
         candidates = run(config.scorer, f"scoring by {config.scorer}")
         if not candidates:
             raise FailedError(_all_failed(journal.failures))
@@ -149,7 +148,7 @@ def find_student(
         picks=picks,
         evaluated=len(candidates) + sum(failure.scorer == config.scorer for failure in journal.failures),
         exhaustive=is_all,
-        failures=(*journal.failures, *hardware.failures),
+        failures=(*journal.failures, *measured.failures),
         candidates=tuple(candidates),
         notes=(*notes, *confirmed.notes),
         latency=confirmed.latency,
@@ -174,9 +173,11 @@ def require_feasible(
     budget = config.budget
     if latency is None or latency.is_measured:
         budget = budget.model_copy(update={"max_latency_ms": None})
-    hardware = HardwareCosts(CostTable(space, task, shipped), space, task, budget, latency, shipped=shipped)
-    bounds = Bounds(space, guarded(hardware, lambda architecture, outcome: None), budget)
-    find_feasible(bounds, random.Random(derive_seed(seed, "feasible")))
+    with Workshop(1) as workshop:
+        counts = CostTable(space, task, shipped, workshop.apart)
+        costs = HardwareCosts(counts, space, task, budget, latency, shipped=shipped, apart=workshop.apart)
+        bounds = Bounds(space, guarded(costs, lambda architecture, outcome: None), budget)
+        find_feasible(bounds, random.Random(derive_seed(seed, "feasible")))
 
 
 def fitness(candidates: Sequence[Candidate], scorer: str, combine: str) -> list[float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dead_workers import pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown
 
 from pipeline.data import Batch, ImageSplit, Splits
 from pipeline.datasets.base import AugmentConfig
@@ -21,6 +22,8 @@ from search.spaces import (
     VitConfig,
     make_space,
 )
+
+__all__ = ["pytest_sessionfinish", "pytest_terminal_summary", "pytest_testnodedown"]
 
 # Each space of the table at a size that a test can enumerate; a newcomer adds its line.
 SMALL_SPACES = {

@@ -10,7 +10,7 @@ import pytest
 from distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
 from distill.methods.kd import KDConfig
 from distill.tune import STUDY, configured_values, search_ranges, tune, with_hyperparameters
-from pipeline.errors import FailedError, TrainingError
+from pipeline.errors import CandidateError, FailedError, TrainingError
 from pipeline.training_state import EpochRecord
 
 DISTILL = DistillConfig(
@@ -154,6 +154,20 @@ def test_a_diverging_trial_fails_with_its_reason_and_the_study_goes_on(study):
     assert result.trials[1].reason is None
     assert len(result.trials) == 6
     assert result.best_trial not in (0, 2)
+
+
+def test_a_trial_that_killed_its_process_fails_with_its_reason_and_the_study_goes_on(study):
+    class Deadly(Training):
+        def __call__(self, config, trial, observe):
+            if trial == 1:
+                raise CandidateError("its process was killed by SIGSEGV", "process_died")
+            return super().__call__(config, trial, observe)
+
+    result = study(Deadly())
+    assert [(t.number, t.reason) for t in result.trials if t.state == "FAIL"] == [
+        (1, "its process was killed by SIGSEGV")
+    ]
+    assert len(result.trials) == 6
 
 
 def test_a_study_in_which_every_trial_diverges_says_why(study):

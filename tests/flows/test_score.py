@@ -1,12 +1,16 @@
 """`edgestill score`: scores that depend on the seed and the architecture alone."""
 
 import csv
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from search.spaces import Nb201Space
+from flows.score import score_file
+from search.spaces import Nb201Space, ResNetSpace
 
 ARCHITECTURES = ["1-1-1", "3-1-1", "1-1-3/8-16-64", "1-2-1/8-12-48"]
 
@@ -60,6 +64,27 @@ def test_another_seed_gives_other_scores(edgestill, data: Path, tmp_path: Path) 
     zero = score(edgestill, data, ARCHITECTURES[:1], tmp_path / "z.csv", "--scorers", "diswot")
     one = score(edgestill, data, ARCHITECTURES[:1], tmp_path / "o.csv", "--scorers", "diswot", "--seed", "1")
     assert zero[0]["diswot"] != one[0]["diswot"]
+
+
+def test_an_architecture_that_kills_its_process_has_an_empty_row(data: Path, tmp_path: Path, monkeypatch) -> None:
+    build = ResNetSpace.build
+
+    def planted(self, architecture, task):
+        network = build(self, architecture, task)
+        if self.format(architecture) == "1-1-1/6-8-64":
+            network.trunk = lambda inputs: os.kill(os.getpid(), signal.SIGSEGV)
+        return network
+
+    monkeypatch.setattr(ResNetSpace, "build", planted)
+    listed, out, said = tmp_path / "a.txt", tmp_path / "a.csv", list[str]()
+    listed.write_text("1-1-1/8-8-64\n1-1-1/6-8-64\n1-1-1/8-16-64\n")
+    scorers, threads = ["nwot", "params"], torch.get_num_threads()
+    assert score_file("resnet", listed, data, scorers, out, "resnet20", 16, 0, 1, 1, said.append) == 3
+    assert torch.get_num_threads() == threads == 1
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [bool(row["nwot"] and row["params"]) for row in rows] == [True, False, True]
+    assert said == ["1-1-1/6-8-64: its process was killed by SIGSEGV"]
 
 
 def test_nb201_takes_the_benchmarks_own_strings(edgestill, data: Path, tmp_path: Path) -> None:

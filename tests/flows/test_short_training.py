@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from flows import supervise
 from flows.config import load_config
 from flows.short_training import ShortTrainings
 from flows.stage import WEIGHTS, Stage, saved
 from pipeline.checkpoint import weights_bytes
 from pipeline.data import load_splits
+from pipeline.errors import CandidateError
 from pipeline.metrics import packed, right_alone
 from pipeline.rundir import RunDir
 from pipeline.teacher import build_teacher, teacher_metadata
@@ -100,3 +102,13 @@ def test_a_part_of_train_is_drawn_by_seed_and_all_students_share_it(make_stage) 
         saved(stage, "tournament", ShortTrainings._file(s, 0))["curve"][0]["learning_rate"] for s in (STUDENT, OTHER)
     ]
     assert rates == [0.0, 0.0]  # a cosine that ends with the rung, whatever distill.training says
+
+
+def test_a_student_whose_training_killed_its_process_twice_has_failed(make_stage, monkeypatch) -> None:
+    death = {"stage": "tournament", "candidate": f"{STUDENT} in rung 1", "how": "was killed by SIGSEGV"}
+    monkeypatch.setattr(supervise._NOTES, "place", {"stage": "tournament"})
+    monkeypatch.setattr(supervise._NOTES, "deaths", [death, death])
+    trainings = ShortTrainings(make_stage("dead"), "tournament", 16)
+    with pytest.raises(CandidateError, match=r"^its process was killed by SIGSEGV$"):
+        trainings(STUDENT, 0, 1)
+    assert trainings(OTHER, 0, 1).accuracy > 0

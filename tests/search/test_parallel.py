@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.errors import UserError
 from search.attempt import attempt
@@ -26,6 +27,7 @@ SPACE = ResNetConfig(blocks=((1, 2), (1, 2), (1,)), widths=((4, 6), (6, 8), (16,
 FRAGILE = '''
 import os
 import random
+import signal
 import time
 from typing import ClassVar
 
@@ -43,6 +45,16 @@ class Fragile(ResNetSpace):
         if self.format(architecture) in self.deadly:
             trunk = network.trunk
             network.trunk = lambda inputs: os._exit(7) if len(inputs) > 1 else trunk(inputs)
+        return network
+
+
+class Deadly(ResNetSpace):
+    """Members of two blocks in the first stage end whatever process runs them."""
+
+    def build(self, architecture, task):
+        network = super().build(architecture, task)
+        if self.format(architecture).startswith("2"):
+            network.trunk = lambda inputs: os.kill(os.getpid(), signal.SIGSEGV)
         return network
 
 
@@ -130,14 +142,17 @@ def test_the_order_in_which_processes_finish_does_not_show(find, fragile, monkey
     ]
 
 
-def test_a_candidate_that_kills_its_process_fails_alone(find, fragile, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("workers", "forks"), [(1, True), ("auto", True), (1, False), (2, False)])
+def test_a_candidate_that_kills_its_process_fails_alone(find, fragile, monkeypatch, tmp_path, workers, forks):
     healthy = find(1)
     deadly = healthy.winner.architecture
+    monkeypatch.setattr(fragile.Fragile, "deadly", (deadly,))
+    monkeypatch.setattr("search.scoring.can_fork", lambda: forks)
     source = (tmp_path / "fragile_plugin.py").read_text()
     (tmp_path / "fragile_plugin.py").write_text(source.replace("deadly = ()", f"deadly = ({deadly!r},)"))
     monkeypatch.setitem(SPACES, "resnet", (ResNetConfig, fragile.Fragile))
     journal = []
-    result = find(2, journal.append)
+    result = find(workers, journal.append)
     assert [f.architecture for f in result.failures] == [deadly]
     assert result.failures[0].type == "process_died"
     assert "exit code 7" in result.failures[0].reason
@@ -146,8 +161,52 @@ def test_a_candidate_that_kills_its_process_fails_alone(find, fragile, monkeypat
     assert result.winner == max(rest, key=lambda c: c.scores["diswot"])
     assert [e["architecture"] for e in journal] == [c.architecture for c in healthy.candidates]
     again = []
-    assert find(2, again.append, known=journal) == result
+    assert find(workers, again.append, known=journal) == result
     assert again == []
+
+
+def test_a_member_that_kills_whatever_process_runs_it_is_passed_over(find, fragile, monkeypatch):
+    monkeypatch.setitem(SPACES, "resnet", (ResNetConfig, fragile.Deadly))
+    result = find(1, scorer="nwot", baselines=("params",))
+    assert {f.scorer for f in result.failures} == {"cost"}
+    assert {(f.type, f.reason) for f in result.failures} == {("process_died", "its process was killed by SIGSEGV")}
+    assert all(f.architecture.startswith("2") for f in result.failures)
+    assert len(result.candidates) == len(result.failures) == 8
+    assert all(c.architecture.startswith("1") for c in result.candidates)
+
+
+def test_the_ensemble_is_calibrated_without_a_member_that_kills_its_process(find, fragile, monkeypatch):
+    healthy = find(1, scorer="ensemble").winner.architecture
+    monkeypatch.setattr(fragile.Fragile, "deadly", (healthy,))
+    monkeypatch.setitem(SPACES, "resnet", (ResNetConfig, fragile.Fragile))
+    result = find(1, scorer="ensemble")
+    assert [(f.architecture, f.type) for f in result.failures] == [(healthy, "process_died")]
+    assert len(result.candidates) == 15
+
+
+def test_a_space_of_the_script_that_searches_is_scored_apart_too(find, monkeypatch):
+    class Local(ResNetSpace):
+        def build(self, architecture, task):
+            network, trunk = super().build(architecture, task), None
+            trunk = network.trunk
+            pid = os.getpid()
+            network.trunk = lambda inputs: os.abort() if len(inputs) > 1 and pid == parent else trunk(inputs)
+            return network
+
+    parent = os.getpid()
+    monkeypatch.setitem(SPACES, "resnet", (ResNetConfig, Local))
+    assert len(find(1, scorer="nwot").candidates) == 16
+
+
+def test_a_process_forked_from_one_that_used_threads_does_not_hang(find):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        layer = torch.nn.Conv2d(3, 32, 3)
+        layer(torch.rand(32, 3, 32, 32)).sum().backward()
+        assert find(1, scorer="nwot") == find("auto", scorer="nwot")
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_search_interrupted_on_three_processes_goes_on_on_one(find):

@@ -1,0 +1,168 @@
+"""Outlives the process that does a command's work, and says what killed it, where, and how to go on.
+
+`supervised` forks before anything slow is imported: the new process works, the first one waits for it. It learns from
+notes that the other leaves in a file without a name where that one was. A candidate that is tried there (a trial of
+tuning, a short training, a latency) costs itself alone: the run is resumed, the candidate is tried once more, and the
+third time it has failed. Anything else ends the run in one sentence.
+"""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from flows.terminal import say
+from pipeline.child import ended
+from pipeline.errors import CandidateError
+
+COMMANDS = frozenset({"run", "resume", "rank-check", "score", "calibrate"})
+_DEATHS = 2  # of a candidate's process, after which it has failed
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if os.name == "posix" else ()
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_TO_CHANGE = {  # where a stage dies again and again
+    "data": "data",
+    "teacher": "teacher.architecture or teacher.training",
+    "search": "search.space or search.scorer",
+    "tournament": "search.space or search.tournament",
+    "tune": "search.space or tune",
+    "export": "search.space or export",
+    "profile": "search.space or export",
+    "report": "search.space or export",
+}
+
+
+@dataclass
+class _Notes:
+    """Where this process is, kept where the one that waits for it can read it."""
+
+    file: IO[bytes] | None = None
+    place: dict[str, str] = field(default_factory=dict)  # run, stage, at, candidate
+    deaths: list[dict[str, str]] = field(default_factory=list)  # places, and how the process ended there
+
+    def update(self, **place: str) -> None:
+        self.place |= place
+        if self.file is not None:
+            os.pwrite(self.file.fileno(), json.dumps(self.place).encode() + b"\n", 0)  # the first line counts
+
+    def read(self) -> dict[str, Any]:
+        assert self.file is not None
+        first = os.pread(self.file.fileno(), 2**16, 0).partition(b"\n")[0]
+        return dict(json.loads(first)) if first else {}
+
+
+_NOTES = _Notes()
+
+
+def note_stage(run: Path, stage: str) -> None:
+    """Note that a stage of a run begins."""
+    _NOTES.update(run=str(run), stage=stage, at="", candidate="")
+
+
+def note_progress(done: int, total: int, note: str) -> None:
+    """Note how far the stage is."""
+    _NOTES.update(at=f"{done} of {total}{f' ({note})' if note else ''}")
+
+
+@contextlib.contextmanager
+def attempting(candidate: str) -> Iterator[None]:
+    """Try a candidate of the stage, such as `trial 3`.
+
+    Raises:
+        CandidateError: it has killed its process twice.
+    """
+    here = (_NOTES.place.get("stage"), candidate)
+    deaths = [death["how"] for death in _NOTES.deaths if (death["stage"], death["candidate"]) == here]
+    if len(deaths) >= _DEATHS:
+        raise CandidateError(f"its process {deaths[-1]}", "process_died")
+    _NOTES.update(candidate=candidate)
+    try:
+        yield
+    finally:
+        _NOTES.update(candidate="")
+
+
+def supervised(arguments: Sequence[str], work: Callable[[Sequence[str]], int]) -> int:
+    """The exit code of `work(arguments)`, done in a process of its own where that can be."""
+    if not hasattr(os, "fork") or not arguments or arguments[0] not in COMMANDS:
+        return work(arguments)
+    while True:
+        _NOTES.file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - both processes have it to their ends
+        parent, child = os.getpid(), os.fork()
+        if not child:
+            _live_with(parent)
+            return work(arguments)
+        code = _end_of(child)
+        if code >= 0:
+            return code
+        place = _NOTES.read()
+        _NOTES.file.close()
+        if sys.stderr.isatty():
+            sys.stderr.write("\x1b[?25h")  # a progress bar hides the cursor
+        how = ended(code) + (", as the system does where memory runs out" if code == -signal.SIGKILL else "")
+        if not place.get("candidate"):
+            say(f"error: {_sentence(arguments[0], place, how)}", err=True)
+            return 1
+        _NOTES.deaths.append(place | {"how": how})
+        say(f"{place['stage']}: the process of {place['candidate']} {how}; the run goes on", err=True)
+        flags = [flag for flag in arguments if flag in ("--quiet", "-q", "--prefect", "--no-prefect")]
+        arguments = ["resume", place["run"], *flags]
+
+
+def _sentence(command: str, place: dict[str, str], how: str) -> str:
+    if "run" not in place:
+        return f"the process of `edgestill {command}` {how}; nothing was written"
+    stage = place["stage"]
+    where = f" at {place['at']}" if place["at"] else ""
+    change = _TO_CHANGE.get(stage, "search.space or distill")
+    return (
+        f"the process of the {stage} stage {how}{where}; `edgestill resume {place['run']}` goes on from there; should "
+        f"it die there again, start a new run with another {change}"
+    )
+
+
+def _end_of(child: int) -> int:
+    """Wait for it; signals that ask this process to end are passed on, and end this one too where they ended it."""
+
+    def pass_on(number: int, frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    kept = {number: signal.getsignal(number) for number in _PASSED_ON}
+    for number, handler in kept.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, pass_on)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+    if -code in _PASSED_ON:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
+
+
+def _live_with(parent: int) -> None:
+    """End with the process that waits, and take a Ctrl-C that both got, which is passed on too, for one."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+    last = -math.inf
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal last
+        before, last = last, time.monotonic()
+        if last - before > 1:
+            raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)

@@ -1,0 +1,65 @@
+"""What came of one candidate: what was wanted of it, or the type and reason of its failure."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from pipeline.errors import CandidateError, ExportError, UserError, first_line
+from search.space import Architecture
+
+Outcome = dict[str, Any]  # {failure, type}, or what was wanted; what a journal keeps of a candidate
+
+
+class Caught:
+    """Answers an architecture with {"value": what the function gives}, or with its failure.
+
+    Raises:
+        UserError: something that is wrong for every candidate.
+    """
+
+    def __init__(self, function: Callable[[Architecture], Any]) -> None:
+        self.function = function
+
+    def __call__(self, architecture: Architecture) -> Outcome:
+        try:
+            return {"value": self.function(architecture)}
+        except UserError:
+            raise
+        except Exception as error:
+            return failure(error)
+
+
+def value(outcome: Outcome) -> Any:
+    """What the function of a `Caught` gave.
+
+    Raises:
+        CandidateError: it failed.
+    """
+    if "failure" in outcome:
+        raise CandidateError(outcome["failure"], outcome["type"])
+    return outcome["value"]
+
+
+def failure(error: Exception) -> Outcome:
+    """The outcome that an exception stands for."""
+    return {"failure": _reason(error), "type": failure_type(error)}
+
+
+def failure_type(error: BaseException) -> str:
+    """`out_of_memory`, what a CandidateError says of itself, or `error:` and the exception's name."""
+    if isinstance(error, CandidateError):
+        if error.type:
+            return error.type
+        return failure_type(error.__cause__) if error.__cause__ else "error"
+    if isinstance(error, ExportError):
+        return "export"
+    lacks_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if lacks_memory or any(words in str(error) for words in ("can't allocate memory", "out of memory")):
+        return "out_of_memory"
+    return f"error:{type(error).__name__}"
+
+
+def _reason(error: Exception) -> str:
+    text = first_line(error)
+    return text if isinstance(error, CandidateError) else f"{type(error).__name__}: {text}".removesuffix(": ")

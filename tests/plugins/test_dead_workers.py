@@ -1,0 +1,56 @@
+"""`make test` ends, with a failure, where a worker dies; the options are the Makefile's."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DIES = "import os, signal\ndef test_dies(): os.kill(os.getpid(), signal.SIGSEGV)\n"
+IN_ONE = (
+    "import os, signal, threading\nif os.environ['PYTEST_XDIST_WORKER'] == 'gw1':\n    {}\ndef test_of_its(): pass\n"
+)
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.mark.parametrize(
+    ("planted", "said"),
+    [
+        ({"test_a.py": DIES}, ["crashed while running 'test_a.py::test_dies'"]),
+        ({"test_a.py": DIES, "test_b.py": DIES}, ["running 'test_a.py::test_dies'", "running 'test_b.py::test_dies'"]),
+        ({"test_a.py": IN_ONE.format(KILL)}, ["worker gw1 died"]),
+        (
+            {
+                "test_a.py": IN_ONE.format(f"threading.Timer(1, lambda: {KILL}).start()"),
+                "test_b.py": "import time\ndef test_long(): time.sleep(3)\n",
+            },
+            ["worker gw1 died"],
+        ),
+    ],
+    ids=["in a test", "all of them", "while collecting", "while it has nothing to do"],
+)
+def test_a_worker_that_dies_ends_the_run_with_a_failure(
+    planted: dict[str, str], said: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "conftest.py").write_text("from dead_workers import *\n")
+    for name, text in planted.items():
+        (tmp_path / name).write_text(text)
+    (options,) = re.findall(r"-m pytest (-n .*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        *options.replace("-n logical", "-n 2").split(),
+        "--rootdir=.",
+        "-c",
+        os.devnull,
+    ]
+    command += ["-o", f"pythonpath={ROOT / 'tests' / 'plugins'}", "."]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    ended = subprocess.run(command, cwd=tmp_path, env=kept, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 1, ended.stdout
+    for words in said:
+        assert words in ended.stdout
