@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 we failed, 2 the user's mistake, 130 interrupted. Errors a
 """
 
 import errno
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -54,7 +55,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="One plain line a sta
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override one key, such as search.budget.max_params=50000; repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override one key, such as search.budget.max_params=50000; repeatable, and of one key the last counts.",
     ),
 ]
 Preset = Annotated[str | None, typer.Option("--preset", help="Start from a built-in configuration; see `presets`.")]
@@ -281,7 +284,7 @@ def _guarded(arguments: list[str], debug: bool) -> int:
     from pipeline.errors import EdgestillError
 
     try:
-        result = app(arguments, standalone_mode=False)
+        result = app([_at_home(argument) for argument in arguments], standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except typer.Exit as stop:
         code = stop.exit_code
@@ -298,6 +301,12 @@ def _guarded(arguments: list[str], debug: bool) -> int:
     if code == _INTERRUPTED:  # typer makes it of Ctrl-C too
         print("interrupted", file=sys.stderr)
     return code
+
+
+def _at_home(argument: str) -> str:
+    """With the home folder for `~`, which a shell does not put into `--out=~/runs`."""
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return option + equals + os.path.expanduser(value)  # noqa: PTH111 - a word, which need not be a path
 
 
 def _is_of_a_path(error: Exception) -> bool:

@@ -3,9 +3,9 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
 
 class Frozen(BaseModel):
@@ -17,6 +17,17 @@ class Frozen(BaseModel):
 def by_name(value: Any) -> Any:
     """Lets a name stand for a configuration with nothing but a name: `kd` for `{name: kd}`."""
     return {"name": value} if isinstance(value, str) else value
+
+
+def _at_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path.parts[0]} is nobody's home here; write ./{path} for a folder of that name") from None
+
+
+GivenPath = Annotated[Path, AfterValidator(_at_home)]
+"""A path as a person gives it: `~/data.npz` is in the home folder."""
 
 
 def existing_file(path: Path, info: ValidationInfo) -> Path:

@@ -23,14 +23,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-import yaml
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from pipeline.checkpoint import fsync_directory, write_atomic
-from pipeline.errors import RunDirError, nearest
+from pipeline.errors import ConfigError, RunDirError, nearest
 from pipeline.frozen import digest
 from pipeline.run_manifest import MANIFEST, Manifest, StageRecord, origin_here, read_run_manifest
+from pipeline.yaml_text import read_yaml, write_yaml
 
 Result = TypeVar("Result", bound=BaseModel)
 
@@ -58,8 +58,7 @@ class RunDir:
             config_digest=config_digest,
             **dict(origin_here()),
         )
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        write_atomic(root / "config.yaml", text.encode())
+        write_atomic(root / "config.yaml", write_yaml(config.model_dump(mode="json")).encode())
         run._save(manifest)
         return run
 
@@ -107,9 +106,9 @@ class RunDir:
             RunDirError: it was edited since, or the run is held to go on and another version of edgestill wrote it.
         """
         try:
-            written = yaml.safe_load((self.root / "config.yaml").read_text(encoding="utf-8"))
+            written = read_yaml((self.root / "config.yaml").read_text(encoding="utf-8"), "it")
             config = kind.model_validate(written)
-        except (OSError, yaml.YAMLError, ValidationError) as error:
+        except (OSError, UnicodeDecodeError, ConfigError, ValidationError) as error:
             first = str(error).splitlines()[0]
             raise RunDirError(f"{self.root}/config.yaml cannot be read ({first}); start a new run") from error
         started_with = self.manifest.config_digest
