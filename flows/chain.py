@@ -207,7 +207,7 @@ class _Steps:
         self, name: str, kind: type[Result], inputs: tuple[Any, ...], work: Callable[[Stage], Result]
     ) -> Result:
         inputs_digest = digest(name, *inputs)
-        stage = Stage(self.run, self.config, self.progress.tick)
+        stage = Stage(self.run, self.config, self.progress.tick, self.progress.say, inputs_digest)
         names = stage_names(self.config)
         self.progress.begin(name, names.index(name) + 1, len(names))
         self.reused = reused = self.run.is_done(name, inputs_digest)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 class Progress(Protocol):
     def begin(self, stage: str, index: int, count: int) -> None: ...
     def tick(self, done: int, total: int, note: str) -> None: ...
+    def say(self, line: str) -> None: ...
     def end(self, stage: str, seconds: float, sentence: str, reused: bool) -> None: ...
     def close(self) -> None: ...
 
@@ -23,6 +24,9 @@ class Silent:
         pass
 
     def tick(self, done: int, total: int, note: str) -> None:
+        pass
+
+    def say(self, line: str) -> None:
         pass
 
     def end(self, stage: str, seconds: float, sentence: str, reused: bool) -> None:
@@ -50,6 +54,9 @@ class PlainLines:
         if not self._quiet and time.monotonic() - self._last >= 30:
             self._last = time.monotonic()
             self._say(f"{self._label} {done}/{total} {note}".rstrip())
+
+    def say(self, line: str) -> None:
+        self._say(f"{self._label} {line}")
 
     def end(self, stage: str, seconds: float, sentence: str, reused: bool) -> None:
         took = "was done" if reused else f"{seconds:.1f} s"
@@ -90,6 +97,9 @@ class Terminal:
     def tick(self, done: int, total: int, note: str) -> None:
         if self._task is not None:
             self._bar.update(self._task, completed=done, total=total, note=note)
+
+    def say(self, line: str) -> None:
+        self._console.print(f"{self._place} {line}", markup=False)
 
     def end(self, stage: str, seconds: float, sentence: str, reused: bool) -> None:
         from rich.markup import escape

@@ -13,7 +13,7 @@ from distill.narrow import Widths, narrow
 from distill.recipe import make_recipe
 from distill.result import PruneResult
 from flows.config import RunConfig
-from pipeline.checkpoint import load_weights, read_state, state_bytes
+from pipeline.checkpoint import load_weights
 from pipeline.data import Splits, load_splits
 from pipeline.device import Compute, select_device
 from pipeline.errors import DataError
@@ -42,6 +42,8 @@ class Stage:
     run: RunDir
     config: RunConfig
     tick: Callable[[int, int, str], None]
+    say: Callable[[str], None] = lambda line: None
+    inputs: str = ""  # digest of what the stage is made from, which its journals and checkpoints are bound to
 
     @property
     def device(self) -> torch.device:
@@ -132,13 +134,9 @@ def drawn_from(seed: int) -> Iterator[None]:
 def saver(stage: Stage, name: str, file: str = CHECKPOINT) -> Callable[[dict[str, Any]], None]:
     """Keeps a training's state after each epoch, for `saved` to find."""
 
-    def save(state: dict[str, Any]) -> None:
-        stage.run.write(name, file, state_bytes(state))
-
-    return save
+    return lambda state: stage.run.save(name, file, state, stage.inputs)
 
 
 def saved(stage: Stage, name: str, file: str = CHECKPOINT) -> dict[str, Any] | None:
     """The state that a training which was interrupted goes on from."""
-    path = stage.run.path(name, file)
-    return read_state(path) if path.exists() else None
+    return stage.run.saved(name, file, stage.inputs)

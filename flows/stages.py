@@ -7,7 +7,6 @@ comes next; `flows/chain.py` does.
 import copy
 import csv
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
@@ -103,6 +102,7 @@ def search_student(stage: Stage) -> SearchResult:
     config = stage.config.search
     splits = stage.splits()
     trained = config.teacher_weights == "trained"
+    journal = stage.run.journal("search", "history.jsonl", stage.inputs)
     teacher = trained_teacher(stage, splits.task) if trained else build_teacher(stage.config.teacher, splits.task)
     with telling_of_heads(stage.config.distill):
         return find_student(
@@ -113,8 +113,8 @@ def search_student(stage: Stage) -> SearchResult:
             seed=stage.seed("search"),
             latency=latency_of(stage, splits.task),
             shipped=what_ships(stage.config.distill),
-            known=stage.run.journal("search", "history.jsonl"),
-            record=lambda entry: stage.run.append("search", "history.jsonl", json.dumps(entry)),
+            known=journal.entries,
+            record=journal.append,
             tick=stage.tick,
             calibrated=kept_calibration,
         )
@@ -127,6 +127,9 @@ def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
         return TuneResult(enabled=False, best={}, best_value=None, best_trial=None, trials=())
     splits = stage.splits()
     teacher = frozen(trained_teacher(stage, splits.task))
+    storage = stage.run.path("tune", "study.db")
+    if not storage.exists():
+        stage.run.forget("tune")  # trials of a study that was deleted
 
     def train(trial_config: DistillConfig, trial: int, observe: Callable[[EpochRecord], None]) -> float:
         scratch = f".trial_{trial}.pt"
@@ -148,9 +151,11 @@ def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
         config,
         stage.config.distill,
         train,
-        stage.run.path("tune", "study.db"),
+        storage,
         seed=stage.seed("tune"),
+        owner=stage.run.owner("tune", storage.name, stage.inputs),
         tick=stage.tick,
+        say=stage.say,
     )
 
 

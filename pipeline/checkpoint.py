@@ -57,12 +57,12 @@ def state_bytes(state: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """A training state of our own; nothing in the file is executed."""
+def read_state(data: bytes) -> dict[str, Any]:
+    """A training state of our own; nothing in it is executed."""
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged byte leads torch's unpickler into errors of any kind
-        raise CheckpointError(f"{path} is not a readable training state ({_first_line(error)})") from error
+        raise CheckpointError(f"not a readable training state ({_first_line(error)})") from error
     return state
 
 

@@ -14,11 +14,10 @@ holds a run at a time, by a lock that the system releases when the process dies.
 
 import datetime
 import hashlib
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -26,10 +25,11 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
-from pipeline.checkpoint import fsync_directory, write_atomic
+from pipeline.checkpoint import fsync_directory, read_state, state_bytes, write_atomic
 from pipeline.errors import ConfigError, RunDirError, nearest
 from pipeline.frozen import digest
 from pipeline.run_manifest import MANIFEST, Manifest, StageRecord, origin_here, read_run_manifest
+from pipeline.sealed import Journal, read_sealed, write_sealed
 from pipeline.yaml_text import read_yaml, write_yaml
 
 Result = TypeVar("Result", bound=BaseModel)
@@ -157,30 +157,36 @@ class RunDir:
         fsync_directory(self.root)
         return target
 
-    def append(self, stage: str, name: str, line: str) -> None:
-        """One line more in a stage's journal; a reader must bear a torn last line."""
-        with self.path(stage, name).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+    def journal(self, stage: str, name: str, inputs: str = "") -> Journal:
+        """A stage's journal for these inputs.
 
-    def journal(self, stage: str, name: str) -> list[Any]:
-        """The whole JSON lines of a journal; a last line that a kill tore is dropped, from the file too."""
-        path = self.path(stage, name)
-        if not path.exists():
-            return []
-        data = path.read_bytes()
-        entries, whole = [], 0
-        for line in data.splitlines(keepends=True):
-            try:
-                entries.append(json.loads(line))
-            except ValueError:
-                break
-            if not line.endswith(b"\n"):  # `12` may be torn from `123`
-                entries.pop()
-                break
-            whole += len(line)
-        if whole != len(data):
-            write_atomic(path, data[:whole])
-        return entries
+        Raises:
+            RunDirError: a line of it is damaged or another's.
+        """
+        return Journal(self.path(stage, name), self.owner(stage, name, inputs))
+
+    def save(self, stage: str, name: str, state: Mapping[str, Any], inputs: str = "") -> None:
+        """A state that the stage goes on from after a kill, for these inputs alone."""
+        write_sealed(self.path(stage, name), state_bytes(state), self.owner(stage, name, inputs))
+
+    def saved(self, stage: str, name: str, inputs: str = "") -> dict[str, Any] | None:
+        """The state that `save` was given last; None where there is none.
+
+        Raises:
+            RunDirError: it is damaged, or another's.
+        """
+        data = read_sealed(self.path(stage, name), self.owner(stage, name, inputs))
+        return None if data is None else read_state(data)
+
+    def owner(self, stage: str, name: str, inputs: str) -> str:
+        """What a file that a later process goes on from belongs to."""
+        return digest(self.manifest.config_digest, stage, name, inputs)
+
+    def forget(self, stage: str) -> None:
+        """Remove the stage's hidden files, which it goes on from after a kill."""
+        for path in _files(self.root, stage):
+            if path.name.startswith("."):
+                path.unlink()
 
     def is_done(self, stage: str, inputs: str) -> bool:
         """Whether the stage was finished for these inputs."""
@@ -200,9 +206,7 @@ class RunDir:
             status="done", seconds=round(seconds, 3), inputs=inputs, files=self._digests(stage, *beside)
         )
         self._enter(stage, record)
-        for path in _files(self.root, stage, *beside):
-            if path.name.startswith("."):
-                path.unlink()
+        self.forget(stage)
 
     def add(self, stage: str, *names: str) -> None:
         """Enter files and folders that a finished stage was given later."""

@@ -230,35 +230,68 @@ def test_a_folder_is_there_whole_or_not_at_all(run):
     assert {path.name for path in run.root.iterdir()} - {".lock"} == {"bundle", "config.yaml", "manifest.json"}
 
 
-# Journals
+# What a stage goes on from after a kill
 
 
-def test_a_journal_gives_back_its_lines(run):
+def journal(run, inputs="inputs"):
+    return run.journal("search", "history.jsonl", inputs)
+
+
+def test_a_journal_gives_back_its_entries(run):
     entries = [{"scorer": "nwot", "scores": {"nwot": 0.1 + 0.2}}, {"failure": "größer"}]
     for entry in entries:
-        run.append("search", "history.jsonl", json.dumps(entry))
-    assert run.journal("search", "history.jsonl") == entries
-    assert run.journal("search", "other.jsonl") == []
+        journal(run).append(entry)
+    assert journal(run).entries == entries
+    assert run.journal("search", "other.jsonl").entries == []
 
 
 def test_a_line_that_a_kill_tore_is_dropped_and_the_next_one_stands_by_itself(run):
     """Torn at every byte of the second line, and gone on with."""
     first, second, third = ({"candidate": n, "note": "größer"} for n in (1, 12, 3))
-    whole = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in (first, second)]
+    journal(run).append(first)
     path = run.path("search", "history.jsonl")
-    for cut in range(len(whole[1].encode())):
-        path.write_bytes(whole[0].encode() + whole[1].encode()[:cut])
-        assert run.journal("search", "history.jsonl") == [first]
-        run.append("search", "history.jsonl", json.dumps(third))
-        assert run.journal("search", "history.jsonl") == [first, third]
-        assert run.journal("search", "history.jsonl") == [first, third]
+    before = path.read_bytes()
+    journal(run).append(second)
+    whole = path.read_bytes()
+    for cut in range(len(before), len(whole)):
+        path.write_bytes(whole[:cut])
+        assert journal(run).entries == [first]
+        journal(run).append(third)
+        assert journal(run).entries == [first, third]
 
 
 def test_a_journal_of_one_torn_line_is_empty(run):
     run.path("search", "history.jsonl").write_text('{"a": ')
-    assert run.journal("search", "history.jsonl") == []
-    run.append("search", "history.jsonl", "1")
-    assert run.journal("search", "history.jsonl") == [1]
+    assert journal(run).entries == []
+    journal(run).append({"a": 1})
+    assert journal(run).entries == [{"a": 1}]
+
+
+@pytest.mark.parametrize("kind", ["state", "journal"])
+def test_what_a_stage_goes_on_from_is_refused_elsewhere(run, tmp_path, kind):
+    """In a run of another configuration, in another stage, under another name, and for other inputs."""
+    with RunDir.create(tmp_path / "other", "digits", 7, Config(learning_rate=0.2)) as other:
+
+        def read(where, stage, name, inputs):
+            if kind == "state":
+                return where.saved(stage, name, inputs)
+            return where.journal(stage, name, inputs).entries
+
+        if kind == "state":
+            run.save("distill", ".a.pt", {"epoch": 3}, "inputs")
+        else:
+            run.journal("distill", ".a.pt", "inputs").append({"epoch": 3})
+        written = run.path("distill", ".a.pt").read_bytes()
+        assert read(run, "distill", ".a.pt", "inputs") in ({"epoch": 3}, [{"epoch": 3}])
+        for where, stage, name, inputs in (
+            (run, "distill", ".a.pt", "other data"),
+            (run, "distill", ".b.pt", "inputs"),
+            (run, "teacher", ".a.pt", "inputs"),
+            (other, "distill", ".a.pt", "inputs"),
+        ):
+            where.path(stage, name).write_bytes(written)
+            with pytest.raises(RunDirError, match=rf"{stage}/{name} belongs to another run, or to other data"):
+                read(where, stage, name, inputs)
 
 
 def test_a_file_digest_is_that_of_the_system(tmp_path):
