@@ -21,7 +21,7 @@ from pipeline.data import DataConfig
 from pipeline.datasets import DigitsConfig, TextConfig
 from pipeline.datasets.base import DatasetConfig
 from pipeline.device import DeviceConfig
-from pipeline.errors import ConfigError, nearest
+from pipeline.errors import ConfigError, command, nearest
 from pipeline.frozen import Frozen
 from pipeline.teacher import TeacherConfig
 from pipeline.tokens import TokenizerConfig
@@ -202,7 +202,7 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            [f"no configuration file at {path}; `edgestill init {path}` writes one, `--preset digits` needs none"]
+            [f"no configuration file at {path}; {command('init', path)} writes one, `--preset digits` needs none"]
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path} cannot be read: {error}"]) from None

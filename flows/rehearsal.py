@@ -54,6 +54,8 @@ def rehearse_export(stage: Stage, splits: Splits) -> None:
 
     stage.tick(0, len(ends) + 1, "trying the export of the teacher")
     problems = _lines(once("rehearsal", (content, config.teacher), teacher), "the teacher")
+    if problems:  # what keeps a teacher from its file would keep its students
+        raise ConfigError(problems)
     found: dict[str, Problems] = {}
     for done, text in enumerate(ends, 1):
         stage.tick(done, len(ends) + 1, f"trying the export of student {text}")
@@ -64,9 +66,9 @@ def rehearse_export(stage: Stage, splits: Splits) -> None:
         who = f"student {text} of space {space.name!r}"
         for line in _lines({n: why for n, why in settings.items() if n not in everywhere}, who):
             stage.say(f"caution: {line}")
-    problems += _lines({n: found[ends[0]][n] for n in sorted(everywhere)}, f"student {ends[0]} of space {space.name!r}")
-    if problems:
-        raise ConfigError(problems)
+    if everywhere:
+        first = {name: found[ends[0]][name] for name in sorted(everywhere)}
+        raise ConfigError(_lines(first, f"student {ends[0]} of space {space.name!r}"))
 
 
 def _lines(problems: Problems, who: str) -> list[str]:
