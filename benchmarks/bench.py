@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import scipy.stats
-import yaml
 from torch import nn
 
 from distill.config import StudentTrainingConfig
 from pipeline.data import ImageSplit, Splits
+from pipeline.yaml_text import read_yaml
 
 TASKS = Path(__file__).with_name("tasks")
 
@@ -53,7 +53,7 @@ def parse_recipe(label: str) -> list[dict[str, Any]]:
             raise SystemExit(f"{part!r} is no method; expected name or name(key=value, …)")
         settings = (item.partition("=") for item in (found[2] or "").split(",") if item.strip())
         given: dict[str, Any] = {"name": found[1]}
-        methods.append(given | {key.strip(): yaml.safe_load(value) for key, _, value in settings})
+        methods.append(given | {key.strip(): read_yaml(value, key.strip()) for key, _, value in settings})
     return methods
 
 

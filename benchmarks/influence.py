@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from bench import Bench, shown_command, shown_difference, spread
 from influence_controls import Oracle, SmallLoss
 from sklearn.metrics import roc_auc_score
@@ -41,6 +40,7 @@ from pipeline.metrics import evaluate
 from pipeline.provenance import describe_machine
 from pipeline.teacher import frozen
 from pipeline.training import EpochRecord, fit
+from pipeline.yaml_text import read_yaml
 
 _CPU = torch.device("cpu")
 _REGIMES = {  # teacher, share of flipped labels, what is weighed
@@ -236,7 +236,7 @@ def _label(kind: str, b: float, temperature: float) -> str:
 
 def _setting(text: str) -> tuple[str, Any]:
     key, _, value = text.partition("=")
-    return key, yaml.safe_load(value)
+    return key, read_yaml(value, key)
 
 
 def _arguments() -> argparse.Namespace:

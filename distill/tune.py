@@ -3,12 +3,10 @@
 A run repeats for a seed: each trial's sampler is seeded by the seed and the trial's number. It also survives a
 kill: the trial that was running keeps its number and its parameters and goes on from its last epoch, so that the
 study ends as an undisturbed one does. (One decision can be lost: a kill in the milliseconds between Hyperband's
-verdict on a trial and its entry in the study.) The process that holds the run directory holds the study; should others
-be let in, through the study's file, trials whose heartbeat stopped are failed and retried by Optuna itself.
+verdict on a trial and its entry in the study.)
 """
 
 import logging
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 
 STUDY = "edgestill"  # Hyperband assigns brackets by study name and trial number: it must not vary between runs
 _FAILURES = (TrainingError, CandidateError)  # a trial's own
-_HEARTBEAT_S, _GRACE_S, _RETRIES = 30, 90, 3
-
 
 # (configuration, trial's number, observe) -> best validation accuracy; what `observe` raises must pass through.
 Train = Callable[[DistillConfig, int, Callable[[EpochRecord], None]], float]
@@ -40,24 +36,47 @@ def tune(
     storage: Path,
     *,
     seed: int,
+    owner: str = "",
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> TuneResult:
     """Maximise validation accuracy over the declared ranges; the first trial is the configuration itself.
 
     Args:
         train: distills a fresh student with the given configuration.
         storage: the study's SQLite file, `optuna-dashboard sqlite:///FILE` opens it.
+        owner: names what the study belongs to; another's is refused.
+        say: is told at once why nothing happens, where another process keeps the file locked.
 
     Raises:
         FailedError: no trial completed.
+        RunDirError: the file is another's, damaged, or was locked for too long.
     """
     import optuna
 
+    from distill.study import opened
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    pruner = optuna.pruners.HyperbandPruner(
+        min_resource=min(config.min_epochs, config.epochs), max_resource=config.epochs, reduction_factor=3
+    )
+    with opened(storage, STUDY, owner, pruner, say) as study:
+        return _finished(study, config, distill, train, seed, tick)
+
+
+def _finished(
+    study: "optuna.Study",
+    config: TuneConfig,
+    distill: DistillConfig,
+    train: Train,
+    seed: int,
+    tick: Callable[[int, int, str], None],
+) -> TuneResult:
+    import optuna
+
     ranges = search_ranges(distill)
     short = distill.model_copy(update={"training": _short(distill.training, config.epochs)})
-    study = _open_study(storage, config, seed)
 
     def objective(trial: "optuna.Trial") -> float:
         suggested = {}
@@ -148,30 +167,6 @@ class _Interrupted(BaseException):
     def __init__(self, reason: BaseException) -> None:
         super().__init__(str(reason))
         self.reason = reason
-
-
-def _open_study(storage: Path, config: TuneConfig, seed: int) -> "optuna.Study":
-    import optuna
-
-    with warnings.catch_warnings():  # heartbeats are "experimental" since 2021
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        backend = optuna.storages.RDBStorage(
-            f"sqlite:///{storage}",
-            engine_kwargs={"connect_args": {"timeout": 60}},
-            heartbeat_interval=_HEARTBEAT_S,
-            grace_period=_GRACE_S,
-            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=_RETRIES),
-        )
-    return optuna.create_study(
-        storage=backend,
-        study_name=STUDY,
-        direction="maximize",
-        sampler=_sampler(config, seed, 0),
-        pruner=optuna.pruners.HyperbandPruner(
-            min_resource=min(config.min_epochs, config.epochs), max_resource=config.epochs, reduction_factor=3
-        ),
-        load_if_exists=True,
-    )
 
 
 def _sampler(config: TuneConfig, seed: int, trial: int, name: str = "") -> "optuna.samplers.BaseSampler":

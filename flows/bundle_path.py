@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.errors import ConfigError, RunDirError
+from pipeline.errors import ConfigError, RunDirError, command
 from pipeline.run_manifest import require_own_files
 from pipeline.rundir import find_run
 
@@ -25,7 +25,7 @@ def find_bundle(given: Path) -> Path:
     require_own_files(run, held=False)
     bundle = run / "bundle"
     if not (bundle / "bundle.json").is_file():
-        raise RunDirError(f"{run} has no bundle: it is not finished (`edgestill resume {run}`), or it was moved away")
+        raise RunDirError(f"{run} has no bundle: it is not finished ({command('resume', run)}), or it was moved away")
     return bundle
 
 

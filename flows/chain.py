@@ -5,7 +5,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ from flows.stage import DataResult, Stage
 from flows.supervise import note_progress, note_stage
 from flows.tournament import play_tournament
 from pipeline.device import select_device
+from pipeline.errors import RunDirError
 from pipeline.frozen import digest
 from pipeline.nicety import nicety
 from pipeline.rundir import RunDir, file_digest
@@ -62,8 +63,9 @@ def new_run(config: RunConfig, out: Path) -> Iterator[RunDir]:
         try:
             yield run
         except BaseException:
-            if not run.manifest.stages:
-                run.discard()
+            with suppress(RunDirError, OSError):  # what went wrong first is what is told
+                if not run.manifest.stages:
+                    run.discard()
             raise
 
 
@@ -212,7 +214,7 @@ class _Steps:
         self, name: str, kind: type[Result], inputs: tuple[Any, ...], work: Callable[[Stage], Result]
     ) -> Result:
         inputs_digest = digest(name, *inputs)
-        stage = Stage(self.run, self.config, self._tick)
+        stage = Stage(self.run, self.config, self._tick, self.progress.say, inputs_digest)
         names = stage_names(self.config)
         self.progress.begin(name, names.index(name) + 1, len(names))
         self.reused = reused = self.run.is_done(name, inputs_digest)

@@ -8,6 +8,7 @@ from flows.safe_path import leave_out_the_current_folder
 
 leave_out_the_current_folder()  # before anything is imported that could lie in it
 
+import contextlib
 import errno
 import io
 import os
@@ -66,7 +67,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="One plain line a sta
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override one key, such as search.budget.max_params=50000; repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override one key, such as search.budget.max_params=50000; repeatable, and of one key the last counts.",
     ),
 ]
 Preset = Annotated[str | None, typer.Option("--preset", help="Start from a built-in configuration; see `presets`.")]
@@ -142,12 +145,12 @@ def init(
     """Write a complete, commented configuration to start from."""
     from flows.config import commented_yaml, load_config
     from pipeline.checkpoint import write_atomic
-    from pipeline.errors import ConfigError
+    from pipeline.errors import ConfigError, command
 
     if file.exists():
         raise ConfigError([f"{file} exists already; name another file, or remove it first"])
     write_atomic(file, commented_yaml(load_config(None, preset, settings or [], check_files=False)).encode())
-    say(f"wrote {file}; `edgestill run {file}` runs it")
+    say(f"wrote {file}; {command('run', file)} runs it")
 
 
 @app.command()
@@ -334,7 +337,7 @@ def _guarded(arguments: Sequence[str], debug: bool) -> int:
 
 def _call(arguments: Sequence[str]) -> Any:
     try:
-        return app(list(arguments), standalone_mode=False)
+        return app([_at_home(argument) for argument in arguments], standalone_mode=False)
     except SystemExit as stop:
         if isinstance(stop.__context__, OSError):  # typer takes any broken pipe for that of its output
             raise stop.__context__ from None
@@ -346,6 +349,12 @@ def _is_of_help(error: OSError) -> bool:
     return any(frame.f_code.co_name == "echo" for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
+def _at_home(argument: str) -> str:
+    """With the home folder for `~`, which a shell does not put into `--out=~/runs`."""
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return option + equals + os.path.expanduser(value)  # noqa: PTH111 - a word, which need not be a path
+
+
 def _is_of_a_path(error: Exception) -> bool:
     """Whether a path that cannot be read or written was named, rather than a disk that failed."""
     kinds = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -355,14 +364,13 @@ def _is_of_a_path(error: Exception) -> bool:
 
 
 def _sentence(error: Exception) -> str:
+    from pipeline.environment import environments_fault
     from pipeline.errors import EdgestillError, first_line
 
     if isinstance(error, EdgestillError):
         return str(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return (
-            f"the disk is full{f' ({error.filename})' if error.filename else ''}; free some space, then resume the run"
-        )
+    if (told := environments_fault(error)) is not None:
+        return told
     if isinstance(error, OSError):
         way_out = "; name another path" if _is_of_a_path(error) else ""
         return f"{error.strerror or error} ({error.filename}){way_out}" if error.filename else str(error)
@@ -382,14 +390,25 @@ def _start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None) ->
 def _run_here(directory: "RunDir", quiet: bool) -> None:
     from flows.chain import run_configured
     from flows.progress import choose_progress
+    from pipeline.errors import EdgestillError
 
     try:
         outcome = run_configured(directory, choose_progress(quiet))
-    except BaseException:
-        if directory.manifest.stages:
-            say(f"the run is kept: `edgestill resume {directory.root}` goes on with it", err=True)
+    except BaseException as error:
+        with contextlib.suppress(EdgestillError, OSError):  # a manifest that cannot be read is no worse than the error
+            if directory.manifest.stages:
+                say(_how_it_goes_on(directory.root, error), err=True)
         raise
     _summarise(outcome)
+
+
+def _how_it_goes_on(root: Path, error: BaseException) -> str:
+    from pipeline.errors import ConfigError, ExportError, command
+
+    line = f"the run is kept: {command('resume', root)} goes on with it"
+    if isinstance(error, ConfigError | ExportError):
+        line += f"; a setting takes a new run: {command('run', root / 'config.yaml')} --set key=value"
+    return line
 
 
 def _summarise(outcome: "Outcome | RankCheckResult") -> None:

@@ -11,20 +11,21 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from distill.config import DistillConfig, PruneConfig, QatConfig, TuneConfig
 from export.card_config import CardConfig
 from export.config import ExportConfig, ProfileConfig
+from export.formats import FORMATS
 from pipeline.data import DataConfig
 from pipeline.datasets import DigitsConfig, TextConfig
 from pipeline.datasets.base import DatasetConfig
 from pipeline.device import DeviceConfig
-from pipeline.errors import ConfigError, nearest
+from pipeline.errors import ConfigError, command, nearest
 from pipeline.frozen import Frozen
 from pipeline.teacher import TeacherConfig
 from pipeline.tokens import TokenizerConfig
+from pipeline.yaml_text import comment_in, read_yaml, write_yaml
 from search.config import RankCheckConfig, SearchConfig
 
 
@@ -61,6 +62,15 @@ class RunConfig(Frozen):
             raise ValueError(
                 f"prune.method {self.prune.method!r} removes channels of convolutions, and students of {space!r} have "
                 "none; leave prune out, or search resnet or mobile"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_int8_to_fine_tune(self) -> "RunConfig":
+        if self.qat.mode == "always" and not any(FORMATS[name].precision == "int8" for name in self.export.formats):
+            raise ValueError(
+                "qat.mode 'always' fine-tunes for INT8, and export.formats has no INT8 format; add int8 there, or set "
+                "qat.mode to auto"
             )
         return self
 
@@ -189,10 +199,7 @@ def _commented(model: BaseModel, values: Mapping[str, Any], depth: int) -> Itera
                 yield f"{indent}  - {lines[0].lstrip()}"
                 yield from lines[1:]
         else:
-            text = (
-                yaml.safe_dump(values[name], default_flow_style=True, width=10_000).strip().removesuffix("...").strip()
-            )
-            yield f"{indent}{name}: {text}{note}"
+            yield f"{indent}{name}: {write_yaml(values[name], in_one_line=True)}{note}"
 
 
 def _preset_folder() -> Any:
@@ -204,19 +211,14 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            [f"no configuration file at {path}; `edgestill init {path}` writes one, `--preset digits` needs none"]
+            [f"no configuration file at {path}; {command('init', path)} writes one, `--preset digits` needs none"]
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path} cannot be read: {error}"]) from None
 
 
 def _yaml_mapping(text: str, source: str) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(text)
-    except RecursionError:
-        raise ConfigError([f"{source} is not YAML that is read here: it nests too deep"]) from None
-    except yaml.YAMLError as error:
-        raise ConfigError([f"{source} is not YAML: {' '.join(str(error).split())}"]) from None
+    found = read_yaml(text, source)
     if found is None:
         return {}
     if not isinstance(found, dict):
@@ -229,12 +231,11 @@ def _parse_setting(setting: str) -> dict[str, Any]:
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError([f"--set {setting}: expected dotted.key=value, such as search.budget.max_params=50000"])
-    try:
-        value: Any = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError):
-        raise ConfigError([f"--set {setting[:200]}: the value is not YAML"]) from None
-    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value):
-        value = float(value)  # YAML 1.1 reads 1e-3 as a string
+    value = read_yaml(text, f"the value of --set {dotted}")
+    if comment := comment_in(text):
+        raise ConfigError(
+            [f"--set {dotted}: YAML takes {comment[:80]!r} for a comment, which would be lost; put the value in quotes"]
+        )
     for key in reversed(keys):
         value = {key: value}
     return dict(value)

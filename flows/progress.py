@@ -12,6 +12,7 @@ from pipeline.nicety import nicety
 class Progress(Protocol):
     def begin(self, stage: str, index: int, count: int) -> None: ...
     def tick(self, done: int, total: int, note: str) -> None: ...
+    def say(self, line: str) -> None: ...
     def end(self, stage: str, seconds: float, sentence: str, reused: bool) -> None: ...
     def close(self) -> None: ...
 
@@ -23,6 +24,9 @@ class Silent:
         pass
 
     def tick(self, done: int, total: int, note: str) -> None:
+        pass
+
+    def say(self, line: str) -> None:
         pass
 
     def end(self, stage: str, seconds: float, sentence: str, reused: bool) -> None:
@@ -51,6 +55,9 @@ class PlainLines:
             self._last = time.monotonic()
             self._tell(inert(f"{self._label} {done}/{total} {note}".rstrip()))
 
+    def say(self, line: str) -> None:
+        self._tell(inert(f"{self._label} {line}"))
+
     def end(self, stage: str, seconds: float, sentence: str, reused: bool) -> None:
         took = "was done" if reused else f"{seconds:.1f} s"
         self._tell(inert(f"{self._label} {took}: {sentence}"))
@@ -71,6 +78,9 @@ class Forgiving:
 
     def tick(self, done: int, total: int, note: str) -> None:
         self._show(lambda: self._progress.tick(done, total, note))
+
+    def say(self, line: str) -> None:
+        self._show(lambda: self._progress.say(line))
 
     def end(self, stage: str, seconds: float, sentence: str, reused: bool) -> None:
         self._show(lambda: self._progress.end(stage, seconds, sentence, reused))

@@ -5,7 +5,6 @@ result is overwritten: `prune/` has its own weights and its own curve.
 """
 
 import copy
-import json
 from typing import Any
 
 import torch
@@ -17,9 +16,9 @@ from distill.prune import PruningError, prune
 from distill.recipe import make_recipe
 from distill.result import DistillResult, PruneResult, TuneResult
 from distill.tune import with_hyperparameters
-from flows.stage import WEIGHTS, Stage, unpruned_student
+from flows.stage import WEIGHTS, Stage, saved, saver, unpruned_student
 from flows.stages import curve_csv, taught
-from pipeline.checkpoint import read_weights, weights_bytes
+from pipeline.checkpoint import weights_bytes
 from pipeline.cost import Cost, measure_cost
 from pipeline.data import Batch, Splits
 from pipeline.metrics import evaluate
@@ -100,18 +99,19 @@ def _cut(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Which channels are left after a round, and the weights of what would ship before fine-tuning; once a run."""
     config = stage.config.prune
-    record, weights = f".cut{number}.json", f".cut{number}.safetensors"
-    if not stage.run.path("prune", record).exists():
+    file = f".cut{number}.pt"
+    if saved(stage, "prune", file) is None:
         stage.tick(0, config.epochs, f"{config.method}: choosing channels, round {number} of {config.rounds}")
         batches, seed = scoring_batches(stage, splits, config), stage.seed("prune", "speed-up")
         found = prune(student, _classifier(shipped), config, batches, seed, params)
         narrowed = narrow(copy.deepcopy(student).cpu(), found.widths)
         narrowed.load_state_dict(found.state)
-        stage.run.write("prune", weights, weights_bytes(with_classifier_of(stage, narrowed, shipped)))
         about = {n: getattr(found, n) for n in ("widths", "channels_removed", "sums_pruned")}
-        stage.run.write("prune", record, json.dumps(about))  # last: where it is, the weights are
-    path = stage.run.path("prune", weights)
-    return json.loads(stage.run.path("prune", record).read_text(encoding="utf-8")), read_weights(path)
+        weights = with_classifier_of(stage, narrowed, shipped).state_dict()
+        saver(stage, "prune", file)({"about": about, "weights": weights})
+    cut = saved(stage, "prune", file)
+    assert cut is not None, "it was saved"
+    return cut["about"], cut["weights"]
 
 
 def scoring_batches(stage: Stage, splits: Splits, config: PruneConfig) -> list[Batch]:

@@ -3,7 +3,6 @@
 A handful of feasible students is scored as the search scores, then each is trained briefly under equal conditions.
 """
 
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -53,14 +52,15 @@ def _checked(stage: Stage, trainings: ShortTrainings, workshop: Workshop) -> Ran
     costs = CostTable(space, task, apart=workshop.apart)
     rng = random.Random(stage.seed("rank_check", "students"))
     chosen = spread_students(space, costs, search.budget, config.students, rng)
-    entries = {(entry["what"], entry["architecture"]): entry for entry in stage.run.journal("rank_check", _JOURNAL)}
+    journal = stage.run.journal("rank_check", _JOURNAL, stage.inputs)
+    entries = {(entry["what"], entry["architecture"]): entry for entry in journal.entries}
 
     def once(what: str, architecture: Architecture, compute: Callable[[], dict[str, Any]]) -> Mapping[str, Any]:
         text = space.format(architecture)
         entry: dict[str, Any] | None = entries.get((what, text))
         if entry is None:
             entry = {"what": what, "architecture": text} | compute()
-            stage.run.append("rank_check", _JOURNAL, json.dumps(entry))
+            journal.append(entry)
         return entry
 
     score, notes = _all_scorers(stage, search, trainings.whole, space, costs, workshop)

@@ -17,7 +17,7 @@ from flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows, v
 from flows.stage import DataResult
 from flows.terminal import joined, table
 from flows.verdicts import conditions, rank_cells, verdict
-from pipeline.errors import EdgestillError, first_line
+from pipeline.errors import EdgestillError, command, first_line
 from pipeline.rundir import RunDir, list_runs
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
@@ -71,7 +71,7 @@ def _cautions(cautions: Iterable[str]) -> list[str]:
 
 
 def _page(run: Path, page: Path) -> str:
-    return f"report  {page}" + ("" if page.exists() else f"  (missing; `edgestill report {run}` writes it again)")
+    return f"report  {page}" + ("" if page.exists() else f"  (missing; {command('report', run)} writes it again)")
 
 
 def show_run(run: RunDir) -> str:
@@ -92,7 +92,7 @@ def show_run(run: RunDir) -> str:
         said = sentence(run.read(stage, _RESULTS[stage], movable=BUNDLE))
         lines.append(f"✓ {index:>{width}}/{len(names)} {stage:<10} {record.seconds:7.1f} s  {said}")
     if len(manifest.stages) < len(names):
-        where = [f"unfinished: `edgestill resume {run.root}`"]
+        where = [f"unfinished: {command('resume', run.root)}"]
     elif config.rank_check.only:
         where = rank_check_summary(run.read("rank_check", RankCheckResult)).split("\n")
     else:

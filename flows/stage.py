@@ -13,7 +13,7 @@ from distill.narrow import Widths, narrow
 from distill.recipe import make_recipe
 from distill.result import PruneResult
 from flows.config import RunConfig
-from pipeline.checkpoint import load_weights, read_state, state_bytes
+from pipeline.checkpoint import load_weights
 from pipeline.data import Splits, load_splits
 from pipeline.device import Compute, select_device
 from pipeline.errors import DataError
@@ -42,6 +42,8 @@ class Stage:
     run: RunDir
     config: RunConfig
     tick: Callable[[int, int, str], None]
+    say: Callable[[str], None] = lambda line: None
+    inputs: str = ""  # digest of what the stage is made from, which its journals and checkpoints are bound to
     cautions: list[str] = field(default_factory=list)  # what it did without, a sentence each
 
     @property
@@ -57,10 +59,13 @@ class Stage:
 
         Raises:
             DataError: they are no longer what the data stage found.
+            RunDirError: a file of the data stage is not what it wrote.
         """
+        # Read first: it is what finds a tokenizer damaged.
+        found = self.run.read("data", DataResult) if "data" in self.run.manifest.stages else None
         splits = load_splits(self.config.read_data, self.config.seed, self.tokenizer())
-        if "data" in self.run.manifest.stages:
-            _require_same(self.run.read("data", DataResult).digests, splits.digests, self.config.data)
+        if found is not None:
+            _require_same(found.digests, splits.digests, self.config.data)
         return splits
 
     def tokenizer(self) -> str | None:
@@ -133,13 +138,9 @@ def drawn_from(seed: int) -> Iterator[None]:
 def saver(stage: Stage, name: str, file: str = CHECKPOINT) -> Callable[[dict[str, Any]], None]:
     """Keeps a training's state after each epoch, for `saved` to find."""
 
-    def save(state: dict[str, Any]) -> None:
-        stage.run.write(name, file, state_bytes(state))
-
-    return save
+    return lambda state: stage.run.save(name, file, state, stage.inputs)
 
 
 def saved(stage: Stage, name: str, file: str = CHECKPOINT) -> dict[str, Any] | None:
     """The state that a training which was interrupted goes on from."""
-    path = stage.run.path(name, file)
-    return read_state(path) if path.exists() else None
+    return stage.run.saved(name, file, stage.inputs)

@@ -7,7 +7,6 @@ comes next; `flows/chain.py` does.
 import copy
 import csv
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -21,6 +20,7 @@ from distill.tune import tune, with_hyperparameters
 from flows.cache import kept_calibration
 from flows.heads import telling_of_heads, what_ships
 from flows.latency import keep_latency_model, latency_of
+from flows.rehearsal import rehearse_export
 from flows.stage import (
     CHECKPOINT,
     TOKENIZER,
@@ -50,7 +50,7 @@ from search.search import find_student, require_feasible
 
 
 def prepare_data(stage: Stage) -> DataResult:
-    """Read the data, split it, record what each split holds; refuse a hopeless budget before anything is trained."""
+    """Read the data, split it, record what each split holds; refuse a hopeless budget or export before training."""
     config = stage.config
     splits = load_splits(config.read_data, config.seed)
     make_recipe(config.distill.methods).check(splits.task, splits.train)
@@ -62,6 +62,7 @@ def prepare_data(stage: Stage) -> DataResult:
     latency = latency_of(stage, splits.task)
     with telling_of_heads(config.distill):
         require_feasible(config.search, splits.task, stage.seed("search"), latency, what_ships(config.distill))
+    rehearse_export(stage, splits)
     return DataResult(task=splits.task, sizes=splits.sizes, digests=splits.digests)
 
 
@@ -106,6 +107,7 @@ def search_student(stage: Stage) -> SearchResult:
     config = stage.config.search
     splits = stage.splits()
     trained = config.teacher_weights == "trained"
+    journal = stage.run.journal("search", "history.jsonl", stage.inputs)
     teacher = trained_teacher(stage, splits.task) if trained else build_teacher(stage.config.teacher, splits.task)
     with telling_of_heads(stage.config.distill):
         return find_student(
@@ -116,8 +118,8 @@ def search_student(stage: Stage) -> SearchResult:
             seed=stage.seed("search"),
             latency=latency_of(stage, splits.task),
             shipped=what_ships(stage.config.distill),
-            known=stage.run.journal("search", "history.jsonl"),
-            record=lambda entry: stage.run.append("search", "history.jsonl", json.dumps(entry)),
+            known=journal.entries,
+            record=journal.append,
             tick=stage.tick,
             calibrated=kept_calibration,
         )
@@ -140,6 +142,9 @@ def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
         return TuneResult(enabled=False, best={}, best_value=None, best_trial=None, trials=())
     splits = stage.splits()
     teacher = frozen(trained_teacher(stage, splits.task))
+    storage = stage.run.path("tune", "study.db")
+    if not storage.exists():
+        stage.run.forget("tune")  # trials of a study that was deleted
 
     def train(trial_config: DistillConfig, trial: int, observe: Callable[[EpochRecord], None]) -> float:
         scratch = f".trial_{trial}.pt"
@@ -162,9 +167,11 @@ def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
         config,
         stage.config.distill,
         train,
-        stage.run.path("tune", "study.db"),
+        storage,
         seed=stage.seed("tune"),
+        owner=stage.run.owner("tune", storage.name, stage.inputs),
         tick=stage.tick,
+        say=stage.say,
     )
 
 

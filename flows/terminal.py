@@ -176,6 +176,9 @@ class Terminal:
         if self._task is not None:
             self._bar.update(self._task, completed=done, total=total, note=inert(note, _CELL))
 
+    def say(self, line: str) -> None:
+        self._console.print(f"{self._place} {inert(line)}", markup=False)
+
     def end(self, stage: str, seconds: float, sentence: str, reused: bool) -> None:
         from rich.text import Text
 

@@ -1,6 +1,5 @@
 """The stage that lets short trainings decide between the students that scored best."""
 
-import json
 from collections.abc import Callable
 
 from flows.latency import latency_of
@@ -27,13 +26,14 @@ def play_tournament(stage: Stage, found: SearchResult) -> TournamentResult:
             require_latency(architecture)
         return trainings(architecture, rung, epochs)
 
+    journal = stage.run.journal("tournament", _JOURNAL, stage.inputs)
     result = play(
         found,
         config.shortlist,
         config.tournament,
         train,
-        known=stage.run.journal("tournament", _JOURNAL),
-        record=lambda entry: stage.run.append("tournament", _JOURNAL, json.dumps(entry)),
+        known=journal.entries,
+        record=journal.append,
         tick=stage.tick,
     )
     sizes = {"validation_images": len(trainings.splits.validation), "train_images": len(trainings.splits.train)}

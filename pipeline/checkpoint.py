@@ -28,7 +28,9 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # noqa: PTH101 - mkstemp's 0600 would keep a colleague from reading a run
         os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # the system's calls on an open file do not say which
         Path(temporary).unlink(missing_ok=True)
         raise
     fsync_directory(path.parent)
@@ -57,12 +59,12 @@ def state_bytes(state: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """A training state of our own; nothing in the file is executed."""
+def read_state(data: bytes) -> dict[str, Any]:
+    """A training state of our own; nothing in it is executed."""
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged byte leads torch's unpickler into errors of any kind
-        raise CheckpointError(f"{path} is not a readable training state ({_first_line(error)})") from error
+        raise CheckpointError(f"not a readable training state ({_first_line(error)})") from error
     return state
 
 

@@ -3,9 +3,9 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo
 
 
 class Frozen(BaseModel):
@@ -17,6 +17,28 @@ class Frozen(BaseModel):
 def by_name(value: Any) -> Any:
     """Lets a name stand for a configuration with nothing but a name: `kd` for `{name: kd}`."""
     return {"name": value} if isinstance(value, str) else value
+
+
+def require_utf8(path: Path) -> None:
+    """Raises:
+    ValueError: the path cannot stand in a JSON file, nor be given to the runtimes.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{str(path)!a} is not UTF-8, which results are written in; rename it") from None
+
+
+def _at_home(path: Path) -> Path:
+    require_utf8(path)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path.parts[0]} is nobody's home here; write ./{path} for a folder of that name") from None
+
+
+GivenPath = Annotated[Path, AfterValidator(_at_home)]
+"""A path as a person gives it: `~/data.npz` is in the home folder."""
 
 
 def existing_file(path: Path, info: ValidationInfo) -> Path:

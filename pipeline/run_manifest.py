@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from pipeline.errors import RunDirError
+from pipeline.errors import RunDirError, command
 from pipeline.frozen import Frozen, first_problem
 from pipeline.provenance import describe_machine, git_commit, installed_versions
 
@@ -131,7 +131,7 @@ def read_run_manifest(root: Path) -> Manifest:
     except ValidationError as error:
         if (root / "bundle.json").is_file():
             raise RunDirError(
-                f"{root} is a bundle, not a run; `edgestill verify {root}` checks it, and what takes a run wants "
+                f"{root} is a bundle, not a run; {command('verify', root)} checks it, and what takes a run wants "
                 "the folder that the bundle was made in"
             ) from None
         raise RunDirError(

@@ -14,22 +14,20 @@ holds a run at a time, by a lock that the system releases when the process dies.
 
 import datetime
 import hashlib
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-import yaml
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
-from pipeline.checkpoint import fsync_directory, write_atomic
-from pipeline.errors import RunDirError, nearest
-from pipeline.frozen import digest, first_problem
+from pipeline.checkpoint import fsync_directory, read_state, state_bytes, write_atomic
+from pipeline.errors import ConfigError, RunDirError, command, nearest
+from pipeline.frozen import digest, first_problem, require_utf8
 from pipeline.run_manifest import (
     MANIFEST,
     Manifest,
@@ -38,6 +36,8 @@ from pipeline.run_manifest import (
     read_run_manifest,
     require_own_files,
 )
+from pipeline.sealed import Journal, read_sealed, write_sealed
+from pipeline.yaml_text import read_yaml, write_yaml
 
 Result = TypeVar("Result", bound=BaseModel)
 
@@ -51,22 +51,37 @@ class RunDir:
 
     @classmethod
     def create(cls, parent: Path, name: str, seed: int, config: BaseModel) -> "RunDir":
-        """A new run below `parent`, held by this process."""
+        """A new run below `parent`, held by this process.
+
+        Raises:
+            RunDirError: no run can be made there.
+        """
+        try:
+            require_utf8(parent.absolute())
+        except ValueError as error:
+            raise RunDirError(f"--out: {error}") from None
         config_digest = digest(config)
         created = datetime.datetime.now(datetime.UTC)
         folder = f"{created:%Y%m%d_%H%M%S}_{name}_{config_digest[:6]}"
         root = _unused(parent, folder)
+        try:
+            return cls._begun(root, name, seed, config, created)
+        except BaseException:
+            shutil.rmtree(root, ignore_errors=True)
+            raise
+
+    @classmethod
+    def _begun(cls, root: Path, name: str, seed: int, config: BaseModel, created: datetime.datetime) -> "RunDir":
         run = cls(root, _acquire(root))
         manifest = Manifest(
             schema=1,
             name=name,
             created=created.isoformat(timespec="seconds"),
             seed=seed,
-            config_digest=config_digest,
+            config_digest=digest(config),
             **dict(origin_here()),
         )
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        write_atomic(root / "config.yaml", text.encode())
+        write_atomic(root / "config.yaml", write_yaml(config.model_dump(mode="json")).encode())
         run._save(manifest)
         return run
 
@@ -117,9 +132,9 @@ class RunDir:
             RunDirError: it was edited since, or the run is held to go on and another version of edgestill wrote it.
         """
         try:
-            written = yaml.safe_load((self.root / "config.yaml").read_text(encoding="utf-8"))
+            written = read_yaml((self.root / "config.yaml").read_text(encoding="utf-8"), "it")
             config = kind.model_validate(written)
-        except (OSError, yaml.YAMLError, ValidationError) as error:
+        except (OSError, UnicodeDecodeError, ConfigError, ValidationError) as error:
             first = str(error).splitlines()[0]
             raise RunDirError(f"{self.root}/config.yaml cannot be read ({first}); start a new run") from error
         started_with = self.manifest.config_digest
@@ -168,30 +183,36 @@ class RunDir:
         fsync_directory(self.root)
         return target
 
-    def append(self, stage: str, name: str, line: str) -> None:
-        """One line more in a stage's journal; a reader must bear a torn last line."""
-        with self.path(stage, name).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+    def journal(self, stage: str, name: str, inputs: str = "") -> Journal:
+        """A stage's journal for these inputs.
 
-    def journal(self, stage: str, name: str) -> list[Any]:
-        """The whole JSON lines of a journal; a last line that a kill tore is dropped, from the file too."""
-        path = self.path(stage, name)
-        if not path.exists():
-            return []
-        data = path.read_bytes()
-        entries, whole = [], 0
-        for line in data.splitlines(keepends=True):
-            try:
-                entries.append(json.loads(line))
-            except ValueError:
-                break
-            if not line.endswith(b"\n"):  # `12` may be torn from `123`
-                entries.pop()
-                break
-            whole += len(line)
-        if whole != len(data):
-            write_atomic(path, data[:whole])
-        return entries
+        Raises:
+            RunDirError: a line of it is damaged or another's.
+        """
+        return Journal(self.path(stage, name), self.owner(stage, name, inputs))
+
+    def save(self, stage: str, name: str, state: Mapping[str, Any], inputs: str = "") -> None:
+        """A state that the stage goes on from after a kill, for these inputs alone."""
+        write_sealed(self.path(stage, name), state_bytes(state), self.owner(stage, name, inputs))
+
+    def saved(self, stage: str, name: str, inputs: str = "") -> dict[str, Any] | None:
+        """The state that `save` was given last; None where there is none.
+
+        Raises:
+            RunDirError: it is damaged, or another's.
+        """
+        data = read_sealed(self.path(stage, name), self.owner(stage, name, inputs))
+        return None if data is None else read_state(data)
+
+    def owner(self, stage: str, name: str, inputs: str) -> str:
+        """What a file that a later process goes on from belongs to."""
+        return digest(self.manifest.config_digest, stage, name, inputs)
+
+    def forget(self, stage: str) -> None:
+        """Remove the stage's hidden files, which it goes on from after a kill."""
+        for path in _files(self.root, stage):
+            if path.name.startswith("."):
+                path.unlink()
 
     def is_done(self, stage: str, inputs: str) -> bool:
         """Whether the stage was finished for these inputs."""
@@ -224,9 +245,7 @@ class RunDir:
             cautions=tuple(cautions),
         )
         self._enter(stage, record)
-        for path in _files(self.root, stage, *beside):
-            if path.name.startswith("."):
-                path.unlink()
+        self.forget(stage)
 
     def add(self, stage: str, *names: str) -> None:
         """Enter files and folders that a finished stage was given later."""
@@ -251,7 +270,7 @@ class RunDir:
         """
         record = self.manifest.stages.get(stage)
         if record is None:
-            raise RunDirError(f"{self.root} has not finished its {stage} stage; `edgestill resume {self.root}`")
+            raise RunDirError(f"{self.root} has not finished its {stage} stage; {command('resume', self.root)}")
         is_moved = movable is not None and not (self.root / movable).exists()
         for name, expected in record.files.items():
             path = self.root / name
@@ -337,7 +356,7 @@ def _acquire(root: Path) -> FileLock:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise RunDirError(
-            f"{root} is held by another edgestill process; wait for it, or stop it and run `edgestill resume {root}`"
+            f"{root} is held by another edgestill process; wait for it, or stop it and run {command('resume', root)}"
         ) from error
     return lock
 

@@ -10,7 +10,7 @@ from pipeline.blocks import CifarResNet, Shortcut
 from pipeline.checkpoint import load_weights, read_metadata
 from pipeline.cost import Cost
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.frozen import Frozen, existing_file
+from pipeline.frozen import Frozen, GivenPath, existing_file
 from pipeline.hf_teacher import TOKENIZER, build_from_folder, load_from_folder, weights_file
 from pipeline.metrics import Metrics
 from pipeline.task import Task
@@ -39,8 +39,10 @@ class TeacherConfig(Frozen):
     architecture: TeacherName = Field("resnet56", description="built in: CIFAR-style ResNets, text transformers")
     shortcut: Shortcut = Field("A", description="of ResNets: A pads with zeros, B projects with a 1x1 convolution")
     dropout: float = Field(0.1, ge=0, lt=1, description="of text transformers, in training")
-    weights: Path | None = Field(None, description=".safetensors or torch checkpoint; null trains the teacher here")
-    folder: Path | None = Field(
+    weights: GivenPath | None = Field(
+        None, description=".safetensors or torch checkpoint; null trains the teacher here"
+    )
+    folder: GivenPath | None = Field(
         None, description="of text: a local Hugging Face folder, in the place of architecture and weights"
     )
     mean: tuple[float, ...] | None = Field(None, description="input normalisation; null takes the training pixels'")

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.errors import DataError, first_line
-from pipeline.frozen import Frozen, digest, existing_file
+from pipeline.frozen import Frozen, GivenPath, digest, existing_file
 from pipeline.task import PADDING
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ class TokenizerConfig(Frozen):
     )
     vocab_size: int = Field(4000, ge=4, le=1_000_000, description="token ids at most, padding included")
     lowercase: bool = Field(True, description="before anything else, in use as in training")
-    file: Path | None = Field(None, description="a tokenizer.json to take as it is, padding at id 0; null trains one")
+    file: GivenPath | None = Field(
+        None, description="a tokenizer.json to take as it is, padding at id 0; null trains one"
+    )
 
     @field_validator("file")
     @classmethod

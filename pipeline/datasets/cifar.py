@@ -13,6 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pipeline.datasets.base import DatasetConfig, LabelledImages, RawData
 from pipeline.datasets.npz import NpzConfig, load_npz
 from pipeline.errors import DataError
+from pipeline.frozen import GivenPath
 from pipeline.task import Labels
 
 _PIXELS = 3 * 32 * 32
@@ -24,7 +25,9 @@ class CifarConfig(DatasetConfig):
     """CIFAR-10 or CIFAR-100: the binary version's folder, or an .npz file."""
 
     name: Literal["cifar"] = "cifar"
-    path: Path = Field(description="a folder with data_batch_1.bin … (or train.bin …), or an .npz file as npz takes")
+    path: GivenPath = Field(
+        description="a folder with data_batch_1.bin … (or train.bin …), or an .npz file as npz takes"
+    )
     labels: Labels | None = Field(None, description="class names in order; null takes the folder's")
 
     @field_validator("path")

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.datasets.base import DatasetConfig, LabelledImages, RawData
 from pipeline.errors import DataError, first_line
-from pipeline.frozen import existing_file
+from pipeline.frozen import GivenPath, existing_file
 from pipeline.task import Labels
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -21,7 +21,7 @@ class NpzConfig(DatasetConfig):
     """An .npz file with x_train, y_train, x_test and y_test; x_unlabelled, if there, joins the training images."""
 
     name: Literal["npz"] = "npz"
-    path: Path = Field(description="x_* uint8 [N, H, W, C] or [N, H, W]; y_* integers; other keys are ignored")
+    path: GivenPath = Field(description="x_* uint8 [N, H, W, C] or [N, H, W]; y_* integers; other keys are ignored")
     labels: Labels | None = Field(None, description="class names in order; null names them 0, 1, 2, …")
 
     @field_validator("path")

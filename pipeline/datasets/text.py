@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pipeline.datasets.base import AugmentConfig, DatasetConfig, LabelledTexts, RawData
 from pipeline.datasets.table import Format, read_columns
 from pipeline.errors import DataError
+from pipeline.frozen import GivenPath
 from pipeline.task import Labels
 from pipeline.tokens import TokenizerConfig
 
@@ -22,7 +23,9 @@ class TextConfig(DatasetConfig):
     """Sentences or documents in tsv or csv files."""
 
     name: Literal["text"] = "text"
-    path: Path = Field(description="a folder of train, validation and test files, or one file that all are carved from")
+    path: GivenPath = Field(
+        description="a folder of train, validation and test files, or one file that all are carved from"
+    )
     text_column: str = Field("sentence", description="the column that is classified")
     label_column: str = Field("label", description="the column of classes")
     columns: tuple[str, ...] | None = Field(

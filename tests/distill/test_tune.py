@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+import threading
 from types import SimpleNamespace
 
 import optuna
@@ -10,7 +11,7 @@ import pytest
 from distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
 from distill.methods.kd import KDConfig
 from distill.tune import STUDY, configured_values, search_ranges, tune, with_hyperparameters
-from pipeline.errors import CandidateError, FailedError, TrainingError
+from pipeline.errors import CandidateError, FailedError, RunDirError, TrainingError
 from pipeline.training_state import EpochRecord
 
 DISTILL = DistillConfig(
@@ -43,8 +44,8 @@ class Training:
             if (trial, epoch) == self.kill_at:
                 self.kill_at = None
                 raise self.killer
-            self.reached[trial] = epoch + 1
             observe(record(epoch + 1, values[epoch]))
+            self.reached[trial] = epoch + 1
         return max(values)
 
 
@@ -182,6 +183,106 @@ def test_the_study_opens_with_optuna(whole):
     assert opened.direction == optuna.study.StudyDirection.MAXIMIZE
     assert [t.params for t in opened.trials] == [t.params for t in whole.result.trials]
     assert opened.best_value == whole.result.best_value
+
+
+ONE = TuneConfig(trials=1, epochs=3)
+
+
+@pytest.mark.parametrize("folder", ["x?y", "a#b %20 é", "{0}'[*]\\", ":memory:", "caf\udce9\n"])
+def test_the_study_lies_where_it_was_asked_for_whatever_the_folder_is_called(folder, tmp_path):
+    place = tmp_path / folder
+    place.mkdir()
+    tune(ONE, DISTILL, Training(), place / "study.db", seed=0)
+    assert [path.name for path in place.iterdir()] == ["study.db"]
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_study_of_another_run_or_of_none_is_refused(study, whole, tmp_path):
+    path = tmp_path / "study.db"
+    path.write_bytes((whole.folder / "study.db").read_bytes())
+    training = Training()
+    with pytest.raises(RunDirError, match=r"study.db belongs to another run, or to other data .* or delete it"):
+        study(training, owner="another run")
+    path.unlink()
+    optuna.create_study(storage=f"sqlite:///{path}", study_name=STUDY).ask()
+    with pytest.raises(RunDirError, match="belongs to another run"):
+        study(training)
+    assert training.calls == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda data: data[:5000], "study.db is damaged.*malformed.*delete it"),
+        (lambda data: data[:20000] + b"\xff" * 30000 + data[50000:], "study.db is damaged.*malformed.*delete it"),
+        (lambda data: b"hello" * 999, "study.db is damaged.*not a database.*delete it"),
+        (None, r"study.db cannot be opened for writing \(unable to open database file\)"),
+    ],
+)
+def test_a_study_that_cannot_be_read_is_named_with_the_cause_and_the_way_out(study, whole, tmp_path, damage, said):
+    path = tmp_path / "study.db"
+    if damage is None:
+        path.mkdir()
+    else:
+        path.write_bytes(damage((whole.folder / "study.db").read_bytes()))
+    with pytest.raises(RunDirError, match=said):
+        study(Training())
+
+
+@pytest.fixture
+def locked(whole, tmp_path, monkeypatch):
+    """A study that goes on, whose file another connection locks; gives the way to let go of it."""
+    path = tmp_path / "study.db"
+    path.write_bytes((whole.folder / "study.db").read_bytes())
+    holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr("distill.study.NOTE_S", 0.0)
+    yield holder
+    holder.close()
+
+
+def test_a_locked_study_is_waited_for_and_a_person_told_why(study, locked):
+    said = []
+
+    def tell(line):
+        said.append(line)
+        threading.Timer(0.1, locked.execute, ["ROLLBACK"]).start()
+
+    found = study(Training(), config=TUNE.model_copy(update={"trials": 7}), say=tell)
+    assert len(found.trials) == 7
+    (line,) = said
+    assert line.startswith("waiting up to 120 s: another process has locked")
+
+
+def test_a_study_that_stays_locked_ends_the_wait_with_its_cause(study, locked, monkeypatch):
+    monkeypatch.setattr("distill.study.PATIENCE_S", 0.0)
+    with pytest.raises(RunDirError, match=r"study.db was locked by another process for 0 s \(a backup, .* resume"):
+        study(Training())
+    locked.execute("ROLLBACK")
+    assert len(study(Training()).trials) == 6
+
+
+def test_a_lock_in_the_middle_of_a_trial_ends_it_in_one_sentence_and_loses_nothing(study, whole, tmp_path, monkeypatch):
+    """The heartbeat's thread meets the lock too, and says nothing of its own."""
+    monkeypatch.setattr("distill.study.PATIENCE_S", 0.0)
+    monkeypatch.setattr("distill.study.HEARTBEAT_S", 1)
+    errors = []
+    monkeypatch.setattr(threading, "excepthook", lambda found: errors.append(found))
+    holder = sqlite3.connect(tmp_path / "study.db", isolation_level=None)
+
+    class Locking(Training):
+        def __call__(self, config, trial, observe):
+            if trial == 2 and holder.in_transaction is False and not self.reached.get("locked"):
+                self.reached["locked"] = True
+                holder.execute("BEGIN EXCLUSIVE")
+            return super().__call__(config, trial, observe)
+
+    training = Locking()
+    with pytest.raises(RunDirError, match="was locked by another process"):
+        study(training)
+    holder.execute("ROLLBACK")
+    assert study(training) == whole.result
+    assert errors == []
 
 
 def test_a_finished_study_is_not_trained_again(whole):

@@ -61,6 +61,14 @@ def problems_of(*settings: str, preset: str | None = "digits", path: Path | None
             ["search.batch_augmented=true", "data.augment.pad=0"],
             "the configuration: search.batch_augmented crops and flips as data.augment says, which does neither; set ",
         ),
+        (
+            ["search={budget: {max_params: 1, max_params: 2}}"],
+            "the value of --set search, line 1: budget.max_params stan",
+        ),
+        (["card.limits=see #12"], "--set card.limits: YAML takes '#12' for a comment"),
+        (["name=a: b: c"], "the value of --set name is not YAML"),
+        (["data={name: npz, path: ~/not-there.npz}"], f"data.path: no file at {Path.home()}/not-there.npz"),
+        (["teacher.weights=~nobody-of-this-name/x.pt"], "teacher.weights: ~nobody-of-this-name is nobody's home here"),
     ],
 )
 def test_a_mistake_names_its_place_what_was_found_and_the_way_out(settings: list[str], expected: str) -> None:
@@ -85,6 +93,43 @@ def test_a_file_that_is_no_mapping_is_refused_and_never_executed(text: str, tmp_
     (problem,) = problems_of(preset=None, path=path)
     assert problem.startswith("c.yaml")
     assert not Path("hacked").exists()
+
+
+def test_a_file_whose_keys_stand_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("name: a\nsearch: {budget: {max_params: 9}}\nsearch:\n  draws: 1\n  draws: 2\n")
+    assert sorted(problems_of(preset=None, path=path)) == [
+        f"{path}, lines 2 and 3: search stands twice, and all but one would be lost; join them",
+        f"{path}, lines 4 and 5: search.draws stands twice, and all but one would be lost; join them",
+    ]
+
+
+def test_values_are_what_a_person_means_in_files_as_in_settings(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("seed: 007\ndevice: {threads: 010}\ntune: {enabled: off}\nsearch: {evaluations: 1_000}\n")
+    settings = ["seed=007", "device.threads=010", "tune.enabled=off", "search.evaluations=1_000"]
+    for config in (load_config(path), load_config(settings=settings)):
+        found = (config.seed, config.device.threads, config.tune.enabled, config.search.evaluations)
+        assert found == (7, 10, False, 1000)
+    assert load_config(settings=["device.threads=2", "device.threads=1"]).device.threads == 1
+
+
+def test_the_home_folder_is_put_in_for_a_tilde_in_every_path(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = [
+        "data={name: text, path: ~/t, tokenizer: {file: ~/k}}", "teacher={weights: ~/w}",
+        "search={space: text_transformer, latency: {source: model, model: ~/m}}",
+    ]  # fmt: skip
+    config = load_config(settings=given, check_files=False)
+    found = [config.data.path, config.data.tokenizer.file, config.teacher.weights, config.search.latency.model]
+    assert found == [tmp_path / name for name in "tkwm"]
+    assert load_config(settings=["teacher.folder=~/f"], check_files=False).teacher.folder == tmp_path / "f"
+    for name in ("cifar", "npz"):
+        config = load_config(settings=[f"data={{name: {name}, path: ~/d}}"], check_files=False)
+        assert config.data.path == tmp_path / "d"
+    for arguments in (["runs", "--out=~/there"], ["runs", "--out", "~/there"]):
+        assert _guarded(arguments, debug=False) == 0
+        assert f"no runs in {tmp_path}/there" in capsys.readouterr().out
 
 
 def test_settings_may_come_in_any_order() -> None:

@@ -28,6 +28,15 @@ def test_a_file_that_is_no_calibration_is_replaced(monkeypatch, tmp_path):
         assert kept_calibration("key", never) == CALIBRATION
 
 
+def test_a_calibration_of_other_content_is_not_taken(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGESTILL_CACHE", str(tmp_path))
+    other = CALIBRATION.model_copy(update={"architectures": 4})
+    kept_calibration("key", lambda: CALIBRATION)
+    (tmp_path / "calibration" / "key.json").rename(tmp_path / "calibration" / "another.json")
+    assert kept_calibration("another", lambda: other) == other
+    assert kept_calibration("another", never) == other
+
+
 def test_a_folder_that_cannot_be_written_costs_time_only(monkeypatch, tmp_path):
     file = tmp_path / "file"
     file.write_text("")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -55,6 +56,38 @@ def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path):
         run.close()
     assert len({run.root for run in runs}) == 4
     assert set(list_runs(tmp_path)) == {run.root for run in runs}
+
+
+@pytest.mark.parametrize("folder", ["x?y", "a#b %20 é", "{0}'[*]\\", "two\nlines", '"'])
+def test_a_run_may_lie_in_a_folder_of_any_name(folder, tmp_path):
+    with RunDir.create(tmp_path / folder, "digits", 0, Config()) as run:
+        finish(run)
+        run.journal("tune", "j", "").append({"a": 1})
+    assert list_runs(tmp_path / folder) == [run.root]
+    assert find_run("latest", tmp_path / folder) == run.root
+    assert RunDir.view(run.root).read("search", Result) == Result(accuracy=0.5)
+    assert list(tmp_path.iterdir()) == [tmp_path / folder]
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(RunDirError, match=r"^--out: '.*caf\\udce9' is not UTF-8, .* rename it"):
+        RunDir.create(tmp_path / os.fsdecode(b"caf\xe9"), "digits", 0, Config())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_could_not_be_begun_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(RunDir, "_save", lambda *_: (_ for _ in ()).throw(OSError("No space left")))
+    with pytest.raises(OSError, match="No space left"):
+        RunDir.create(tmp_path, "digits", 0, Config())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_way_to_go_on_can_be_pasted_into_a_shell(tmp_path):
+    run = RunDir.create(tmp_path / "it's a folder", "digits", 0, Config())
+    with run, pytest.raises(RunDirError) as caught:
+        run.read("search", Result)
+    pasted = str(caught.value).split("`")[1]
+    assert shlex.split(pasted) == ["edgestill", "resume", str(run.root)]
 
 
 def test_a_run_is_found_by_path_by_name_and_as_the_latest(tmp_path, monkeypatch):
@@ -230,35 +263,68 @@ def test_a_folder_is_there_whole_or_not_at_all(run):
     assert {path.name for path in run.root.iterdir()} - {".lock"} == {"bundle", "config.yaml", "manifest.json"}
 
 
-# Journals
+# What a stage goes on from after a kill
 
 
-def test_a_journal_gives_back_its_lines(run):
+def journal(run, inputs="inputs"):
+    return run.journal("search", "history.jsonl", inputs)
+
+
+def test_a_journal_gives_back_its_entries(run):
     entries = [{"scorer": "nwot", "scores": {"nwot": 0.1 + 0.2}}, {"failure": "größer"}]
     for entry in entries:
-        run.append("search", "history.jsonl", json.dumps(entry))
-    assert run.journal("search", "history.jsonl") == entries
-    assert run.journal("search", "other.jsonl") == []
+        journal(run).append(entry)
+    assert journal(run).entries == entries
+    assert run.journal("search", "other.jsonl").entries == []
 
 
 def test_a_line_that_a_kill_tore_is_dropped_and_the_next_one_stands_by_itself(run):
     """Torn at every byte of the second line, and gone on with."""
     first, second, third = ({"candidate": n, "note": "größer"} for n in (1, 12, 3))
-    whole = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in (first, second)]
+    journal(run).append(first)
     path = run.path("search", "history.jsonl")
-    for cut in range(len(whole[1].encode())):
-        path.write_bytes(whole[0].encode() + whole[1].encode()[:cut])
-        assert run.journal("search", "history.jsonl") == [first]
-        run.append("search", "history.jsonl", json.dumps(third))
-        assert run.journal("search", "history.jsonl") == [first, third]
-        assert run.journal("search", "history.jsonl") == [first, third]
+    before = path.read_bytes()
+    journal(run).append(second)
+    whole = path.read_bytes()
+    for cut in range(len(before), len(whole)):
+        path.write_bytes(whole[:cut])
+        assert journal(run).entries == [first]
+        journal(run).append(third)
+        assert journal(run).entries == [first, third]
 
 
 def test_a_journal_of_one_torn_line_is_empty(run):
     run.path("search", "history.jsonl").write_text('{"a": ')
-    assert run.journal("search", "history.jsonl") == []
-    run.append("search", "history.jsonl", "1")
-    assert run.journal("search", "history.jsonl") == [1]
+    assert journal(run).entries == []
+    journal(run).append({"a": 1})
+    assert journal(run).entries == [{"a": 1}]
+
+
+@pytest.mark.parametrize("kind", ["state", "journal"])
+def test_what_a_stage_goes_on_from_is_refused_elsewhere(run, tmp_path, kind):
+    """In a run of another configuration, in another stage, under another name, and for other inputs."""
+    with RunDir.create(tmp_path / "other", "digits", 7, Config(learning_rate=0.2)) as other:
+
+        def read(where, stage, name, inputs):
+            if kind == "state":
+                return where.saved(stage, name, inputs)
+            return where.journal(stage, name, inputs).entries
+
+        if kind == "state":
+            run.save("distill", ".a.pt", {"epoch": 3}, "inputs")
+        else:
+            run.journal("distill", ".a.pt", "inputs").append({"epoch": 3})
+        written = run.path("distill", ".a.pt").read_bytes()
+        assert read(run, "distill", ".a.pt", "inputs") in ({"epoch": 3}, [{"epoch": 3}])
+        for where, stage, name, inputs in (
+            (run, "distill", ".a.pt", "other data"),
+            (run, "distill", ".b.pt", "inputs"),
+            (run, "teacher", ".a.pt", "inputs"),
+            (other, "distill", ".a.pt", "inputs"),
+        ):
+            where.path(stage, name).write_bytes(written)
+            with pytest.raises(RunDirError, match=rf"{stage}/{name} belongs to another run, or to other data"):
+                read(where, stage, name, inputs)
 
 
 def test_a_file_digest_is_that_of_the_system(tmp_path):

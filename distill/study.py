@@ -1,0 +1,141 @@
+"""An Optuna study in a file of its own: whose it is, and what to do where the file is locked or damaged.
+
+The process that holds the run directory holds the study. Should others be let in, through the study's file, trials
+whose heartbeat stopped are failed and retried by Optuna itself.
+"""
+
+import contextlib
+import errno
+import os
+import sqlite3
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+import sqlalchemy
+
+from pipeline.errors import RunDirError
+from pipeline.sealed import damaged, foreign
+
+HEARTBEAT_S, GRACE_S, RETRIES = 30, 90, 3
+NOTE_S, PATIENCE_S = 5.0, 120.0  # of waiting for a lock, until a person is told, and until it is given up
+_OWNER = "belongs_to"
+_STORAGE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
+
+Value = TypeVar("Value")
+
+
+@contextlib.contextmanager
+def opened(
+    path: Path, name: str, owner: str, pruner: optuna.pruners.BasePruner, say: Callable[[str], None]
+) -> Iterator[optuna.Study]:
+    """The study, made where there is none; what is wrong with its file ends the block as one sentence.
+
+    Raises:
+        RunDirError: it is another's, damaged, or was locked for too long.
+    """
+    try:
+        study = optuna.create_study(
+            storage=_storage(path, _Patience(path, say)), study_name=name, direction="maximize", pruner=pruner,
+            load_if_exists=True,
+        )  # fmt: skip
+        if not study.trials and _OWNER not in study.user_attrs:
+            study.set_user_attr(_OWNER, owner)
+        if study.user_attrs.get(_OWNER) != owner:
+            raise foreign(path)
+        yield study
+    except _STORAGE_ERRORS as error:
+        raise _told(path, error) from error
+
+
+class _Patience:
+    """Waits while another process keeps the file locked: says so, and gives up after a while."""
+
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+        self._path, self._say, self._told = path, say, threading.Lock()
+
+    def __call__(self, ask: Callable[[], Value]) -> Value:
+        begun, told = time.monotonic(), False
+        try:
+            while True:
+                try:
+                    return ask()
+                except sqlite3.OperationalError as error:
+                    if _primary(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                        raise
+                waited = time.monotonic() - begun
+                if waited > PATIENCE_S:
+                    raise RunDirError(
+                        f"{self._path} was locked by another process for {PATIENCE_S:.0f} s (a backup, a database "
+                        "browser, a stopped run?); end that, then resume the run: no trial is lost"
+                    )
+                if waited >= NOTE_S and not told and self._told.acquire(blocking=False):  # one thread of ours says it
+                    told = True
+                    self._say(f"waiting up to {PATIENCE_S:.0f} s: another process has locked {self._path}")
+                time.sleep(0.05)  # a lock that would be a deadlock is refused at once
+        finally:
+            if told:
+                self._told.release()
+
+
+def _storage(path: Path, patience: _Patience) -> optuna.storages.RDBStorage:
+    """The path is opened as such and never becomes a part of an address, where `?`, `#` and `%` mean something."""
+
+    class Cursor(sqlite3.Cursor):
+        def execute(self, *arguments: Any) -> sqlite3.Cursor:
+            return patience(lambda: sqlite3.Cursor.execute(self, *arguments))
+
+        def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+            return patience(lambda: sqlite3.Cursor.executemany(self, *arguments))
+
+    class Connection(sqlite3.Connection):
+        def cursor(self, *_: Any) -> sqlite3.Cursor:
+            return super().cursor(Cursor)
+
+        def commit(self) -> None:
+            patience(super().commit)
+
+    class Storage(optuna.storages.RDBStorage):
+        def record_heartbeat(self, trial_id: int) -> None:
+            """A beat that cannot be entered is missed: the trial's own entries say what is wrong."""
+            with contextlib.suppress(*_STORAGE_ERRORS, RunDirError):
+                super().record_heartbeat(trial_id)
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(path, timeout=1, check_same_thread=False, factory=Connection)
+
+    with warnings.catch_warnings():  # heartbeats are "experimental" since 2021
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return Storage(
+            "sqlite://",
+            engine_kwargs={"creator": connect, "poolclass": sqlalchemy.pool.QueuePool},
+            heartbeat_interval=HEARTBEAT_S,
+            grace_period=GRACE_S,
+            heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
+        )
+
+
+def _told(path: Path, error: BaseException) -> Exception:
+    """What SQLite found, as a sentence; Optuna says of all of it that something may exceed its length."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, sqlite3.Error):
+        found = getattr(found, "orig", None) or found.__cause__
+    if found is None:
+        return damaged(path, cause=str(error).splitlines()[0])
+    match _primary(found):
+        case sqlite3.SQLITE_FULL:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        case sqlite3.SQLITE_IOERR:
+            return OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_READONLY:
+            return RunDirError(f"{path} cannot be opened for writing ({found}); mend that, then resume the run")
+    return damaged(path, cause=str(found))
+
+
+def _primary(error: sqlite3.Error) -> int:
+    """SQLite's result code without its extension; -1 where it gave none."""
+    return getattr(error, "sqlite_errorcode", -1) & 0xFF
