@@ -87,9 +87,9 @@ def answer(
     if code == _BROKEN:
         raise ChildError(f"cannot be read here ({told})")
     if code == _NO_MEMORY or "bad_alloc" in told or "memory allocation of" in told or code == -signal.SIGKILL:
-        raise ChildError(f"needs more than {memory_bytes / 2**20:,.0f} MiB of memory to be read")
+        raise ChildError(f"needs more than {memory_bytes / 2**20:,.0f} MiB of memory")
     if code == -getattr(signal, "SIGALRM", 0):
-        raise ChildError(f"needs more than {seconds:g} s to be read")
+        raise ChildError(f"needs more than {seconds:g} s")
     raise ChildError(f"ends the process that reads it ({ended(code)})")
 
 
@@ -135,7 +135,7 @@ class _Server:
                         process.stdin.write(blob)
                     process.stdin.flush()
                 if not select.select([process.stdout], [], [], seconds + _STARTING)[0]:
-                    raise ChildError(f"needs more than {seconds:g} s to be read")
+                    raise ChildError(f"needs more than {seconds:g} s")
                 line = process.stdout.readline()
                 if not line:
                     raise ChildError(f"ends the process that reads it ({ended(process.wait())})")
@@ -237,6 +237,8 @@ def _called(function: Callable[..., bytes], parts: list[Any], found: IO[bytes], 
     except MemoryError:
         return _NO_MEMORY
     except Exception as error:
+        if "bad_alloc" in str(error):  # a library's words for it
+            return _NO_MEMORY
         told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         said.write(printable((told.strip().splitlines() or [type(error).__name__])[0])[:_MOST_SAID].encode())
         said.flush()
