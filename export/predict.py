@@ -1,5 +1,6 @@
 """Labels and probabilities from a bundle, by the same reading of images and texts as its run.py."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,12 +8,18 @@ from typing import NamedTuple
 import numpy as np
 
 from export.bundle import TOKENIZER
-from export.probes import open_model, run_checked
+from export.foreign_run import open_foreign
+from export.image_child import MAX_BYTES
+from export.probes import run_checked
 from export.quality import softmax
 from export.reading import OpenedBundle
-from pipeline.errors import BundleError, DataError, first_line
+from pipeline.child import ChildError, answer
+from pipeline.errors import BundleError, DataError, printable
+from pipeline.foreign import read_bounded
 from pipeline.task import Task
 from pipeline.tokens import Coder
+
+_MEMORY = 2**31  # some copies of the largest image that is read
 
 
 class Answer(NamedTuple):
@@ -35,26 +42,31 @@ def predict(opened: OpenedBundle, given: Sequence[str], model: str | None = None
     """
     task = opened.bundle.task
     chosen = opened.model(model)
-    run = open_model(opened.folder, chosen, opened.trusted)
+    run = open_foreign(opened, chosen, singly=True)
     inputs = _images(given, task.input_shape) if task.kind == "image" else _tokens(given, opened.files[TOKENIZER], task)
+    logits = run_checked(run, chosen, np.stack(inputs), task.num_classes)
     answers = []
-    for name, single in zip(given, inputs, strict=True):
-        shares = softmax(run_checked(run, chosen, single[None], task.num_classes).astype(np.float64))[0]
+    for name, shares in zip(given, softmax(logits.astype(np.float64)), strict=True):
         best = int(shares.argmax())
         answers.append(Answer(name, task.labels[best], float(shares[best]), tuple(map(float, shares))))
     return answers
 
 
 def _images(paths: Sequence[str], shape: tuple[int, ...]) -> list[np.ndarray]:
-    from export._run import UNREADABLE, fit_to, read_image
-
+    """Read in children: what decodes them is other people's code, and what they hold is anybody's."""
     channels, height, width = shape
     images = []
     for path in paths:
         try:
-            images.append(fit_to(read_image(Path(path)), channels, height, width, path))
-        except UNREADABLE as error:
-            raise DataError(f"{path}: not an image that is read here ({error})") from None
+            data = read_bounded(Path(path), MAX_BYTES)
+            answered = answer("export.image_child:fitted", data, f"{channels} {height} {width}", memory_bytes=_MEMORY)
+        except (DataError, ChildError) as error:
+            reason = str(error).removeprefix(f"{path} ")
+            raise DataError(f"{path}: not an image that is read here ({reason[:200]})") from None
+        given = tuple(int.from_bytes(answered[place : place + 4], "little") for place in (0, 4))
+        if given != (height, width):
+            print(f"{printable(path)}: resized from {given[1]}x{given[0]} to {width}x{height}", file=sys.stderr)
+        images.append(np.frombuffer(answered, np.float32, offset=8).reshape(shape))
     return images
 
 
@@ -63,9 +75,11 @@ def _tokens(texts: Sequence[str], tokenizer: bytes, task: Task) -> list[np.ndarr
     if blank is not None:
         raise DataError(f"{blank!r}: there is nothing in this text")
     try:
-        ids = Coder(tokenizer.decode()).encode(texts)
-    except Exception as error:  # the library's own kinds
-        raise BundleError([f"{TOKENIZER} does not code the text: {first_line(error, type(error).__name__)}"]) from None
+        ids = Coder(tokenizer.decode(), TOKENIZER).encode(texts)
+    except DataError as error:
+        raise BundleError(
+            [f"{TOKENIZER} does not code the text: {str(error).removeprefix('the tokenizer ')}"]
+        ) from None
     if ids.max() >= (task.vocab_size or 0):
         raise BundleError([f"{TOKENIZER} gives the id {ids.max()}; the model has ids below {task.vocab_size}"])
     return list(ids)

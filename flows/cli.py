@@ -311,6 +311,10 @@ def _sentence(error: Exception) -> str:
 
     if isinstance(error, EdgestillError):
         return str(error)
+    if isinstance(error, MemoryError):
+        return (
+            f"there is too little memory here for this ({first_line(error, 'none left')}); free some, or use less data"
+        )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
             f"the disk is full{f' ({error.filename})' if error.filename else ''}; free some space, then resume the run"

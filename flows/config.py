@@ -22,9 +22,11 @@ from pipeline.datasets import DigitsConfig, TextConfig
 from pipeline.datasets.base import DatasetConfig
 from pipeline.device import DeviceConfig
 from pipeline.errors import ConfigError, nearest
+from pipeline.foreign import MAX_CONFIG_BYTES, read_text_bounded
 from pipeline.frozen import Frozen
 from pipeline.teacher import TeacherConfig
 from pipeline.tokens import TokenizerConfig
+from pipeline.yaml_bounds import require_bounded_yaml
 from search.config import RankCheckConfig, SearchConfig
 
 
@@ -98,6 +100,7 @@ def load_config(
     settled: dict[str, Any] = {}
     for setting in settings:
         try:
+            require_bounded_yaml(setting.partition("=")[2], f"--set {setting[:80]}")
             settled = _merged(settled, _parse_setting(setting))
         except ConfigError as error:
             problems.extend(error.problems)
@@ -191,14 +194,13 @@ def _preset_folder() -> Any:
 
 
 def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         raise ConfigError(
             [f"no configuration file at {path}; `edgestill init {path}` writes one, `--preset digits` needs none"]
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path} cannot be read: {error}"]) from None
+        )
+    text = read_text_bounded(path, MAX_CONFIG_BYTES, lambda problem: ConfigError([problem]))
+    require_bounded_yaml(text, str(path))
+    return text
 
 
 def _yaml_mapping(text: str, source: str) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from pipeline.checkpoint import fsync_directory, write_atomic
-from pipeline.errors import RunDirError, nearest
+from pipeline.errors import RunDirError, nearest, printable
+from pipeline.foreign import MAX_JSON_BYTES, read_bounded
 from pipeline.frozen import digest
 from pipeline.run_manifest import MANIFEST, Manifest, StageRecord, origin_here, read_run_manifest
 
@@ -237,7 +238,13 @@ class RunDir:
             if not path.is_file() or file_digest(path) != expected:
                 what = "was altered" if path.is_file() else "is missing"
                 raise RunDirError(f"{path} {what} since the {stage} stage wrote it; start a new run, or put it back")
-        return kind.model_validate_json((self.root / stage / "result.json").read_bytes())
+        path = self.root / stage / "result.json"
+        try:
+            return kind.model_validate_json(read_bounded(path, MAX_JSON_BYTES, RunDirError))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            reason = printable(f"{'.'.join(map(str, first['loc']))[:80]}: {first['msg'][:120]}")
+            raise RunDirError(f"{path} is no result of a {stage} stage ({reason}); start a new run") from None
 
     def _digests(self, *names: str) -> dict[str, str]:
         files = [path for path in _files(self.root, *names) if not path.name.startswith(".")]
