@@ -8,13 +8,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 from fuzz_mutate import mutate
 
 from export.manifest import MANIFEST, SIGNATURE, manifest_bytes
-from flows.cli import _guarded, _is_of_a_path, _sentence
-from pipeline.errors import EdgestillError
+from flows import cli
 
 
 class Outcome(NamedTuple):
@@ -37,18 +37,18 @@ def command(*arguments: object) -> Outcome:
     """What a command of edgestill prints and its exit code; as `main`, in this process."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        code = _guarded([str(argument) for argument in arguments], debug=False)
+        code = cli._guarded([str(argument) for argument in arguments], debug=False)
     return Outcome(code, out.getvalue())
 
 
 def call(read: Callable[[], object]) -> Outcome:
-    """As `command`, of a function: what the command line would make of its error."""
-    try:
+    """As `command`, of a function in the place of edgestill's own commands."""
+
+    def instead(*_: object, **__: object) -> None:
         read()
-    except Exception as error:
-        known = error.exit_code if isinstance(error, EdgestillError) else 2 if _is_of_a_path(error) else 1
-        return Outcome(known, f"error: {_sentence(error)}")
-    return Outcome(0, "")
+
+    with mock.patch.object(cli, "app", instead):
+        return command()
 
 
 def bundle(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:

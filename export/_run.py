@@ -120,6 +120,8 @@ def read_with_pillow(data: bytes) -> np.ndarray:
     """uint8 [H, W, 3]. Of Pillow's formats only those that are pictures: it runs another program for PostScript."""
     try:
         from PIL import Image
+
+        Image.MAX_IMAGE_PIXELS = None  # whose warning comes before the error here
     except ImportError:
         raise ValueError("install Pillow for this format, or convert it to an 8-bit PNG") from None
     try:

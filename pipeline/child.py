@@ -154,7 +154,7 @@ class _Server:
 
     def _started(self) -> "subprocess.Popen[bytes]":
         single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        wanted = environment(single | {"TOKENIZERS_PARALLELISM": "false"})
+        wanted = environment(single | {"TOKENIZERS_PARALLELISM": "false", "RUST_BACKTRACE": "0"})
         if self._process is not None and (self._process.poll() is not None or self._path != wanted.get("PYTHONPATH")):
             self._stop()
         if self._process is None:

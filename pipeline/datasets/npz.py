@@ -66,7 +66,11 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DataError(f"no data file at {path}; give an .npz file with {', '.join(_KEYS)}")
     try:
-        if path.open("rb").read(6) == b"\x93NUMPY":
+        with path.open("rb") as file:
+            magic = file.read(6)
+        if magic[:2] != b"PK" and magic != b"\x93NUMPY":
+            raise ValueError("a pickle, or another kind of file")
+        if magic == b"\x93NUMPY":
             raise DataError(f"{path} is a single .npy array; an .npz file with {', '.join(_KEYS)} is needed")
         require_plausible(path, (*_KEYS, _UNLABELLED))
         with np.load(path, allow_pickle=False) as archive:
