@@ -208,6 +208,7 @@ def _fit(folder: Path) -> None:
     """The card's bytes of the model, and the manifest, as somebody who knows the format would make them."""
     with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
         card = json.loads((folder / "bundle.json").read_text())
+        card["task"].pop("tokenizer_sha256", None)
         card["models"]["fp32"]["bytes"] = (folder / "model.onnx").stat().st_size
         (folder / "bundle.json").write_text(json.dumps(card))
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in (MANIFEST, SIGNATURE)}

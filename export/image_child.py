@@ -1,9 +1,9 @@
 """What a child does with an image from elsewhere: reads it as a bundle's run.py does."""
 
 import contextlib
+import json
 
 from export._run import MAX_BYTES, UNREADABLE, decode, fit_to, reason_of
-from pipeline.errors import DataError
 
 with contextlib.suppress(ImportError):  # once, before a child's forks
     from PIL import Image
@@ -13,18 +13,24 @@ with contextlib.suppress(ImportError):  # once, before a child's forks
 __all__ = ["MAX_BYTES", "fitted"]
 
 
-def fitted(data: bytes, shape: str) -> bytes:
-    """Height and width as they were, four bytes each, then the float32 pixels [C, H, W] of the wanted shape.
+def fitted(data: bytes, asked: str) -> bytes:
+    """Of files one after the other: a line of JSON, then the float32 pixels [N, C, H, W] of the wanted shape.
 
-    Raises:
-        DataError: it is no image that is read here.
+    The line has height and width of each image as they were; up to the first that is none, of which it has the reason.
     """
-    channels, height, width = map(int, shape.split())
-    try:
-        pixels = decode(data)
-        image = fit_to(pixels, channels, height, width, "image")
-    except MemoryError:
-        raise
-    except UNREADABLE as error:
-        raise DataError(reason_of(error)) from None
-    return b"".join(side.to_bytes(4, "little") for side in pixels.shape[:2]) + image.tobytes()
+    given, place = json.loads(asked), 0
+    told: list[list[int] | str] = []
+    images = []
+    for size in given["sizes"]:
+        try:
+            pixels = decode(data[place : place + size])
+            images.append(fit_to(pixels, *given["shape"], "image").tobytes())
+        except MemoryError:
+            raise
+        except UNREADABLE as error:
+            told.append(reason_of(error))
+            break
+        told.append(list(pixels.shape[:2]))
+        place += size
+    told += ["not read"] * (len(given["sizes"]) - len(told))
+    return json.dumps(told).encode() + b"\n" + b"".join(images)

@@ -1,5 +1,6 @@
 """Labels and probabilities from a bundle, by the same reading of images and texts as its run.py."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipeline.task import Task
 from pipeline.tokens import Coder
 
 _MEMORY = 2**31  # some copies of the largest image that is read
+_AT_ONCE, _AT_ONCE_BYTES = 64, 2**24  # images, and bytes of their files, that a child is given
 
 
 class Answer(NamedTuple):
@@ -54,20 +56,41 @@ def predict(opened: OpenedBundle, given: Sequence[str], model: str | None = None
 
 def _images(paths: Sequence[str], shape: tuple[int, ...]) -> list[np.ndarray]:
     """Read in children: what decodes them is other people's code, and what they hold is anybody's."""
-    channels, height, width = shape
-    images = []
-    for path in paths:
+    images: list[np.ndarray] = []
+    waiting: list[tuple[str, bytes]] = []
+    for number, path in enumerate(paths, start=1):
         try:
-            data = read_bounded(Path(path), MAX_BYTES)
-            answered = answer("export.image_child:fitted", data, f"{channels} {height} {width}", memory_bytes=_MEMORY)
-        except (DataError, ChildError) as error:
-            reason = str(error).removeprefix(f"{path} ")
-            raise DataError(f"{path}: not an image that is read here ({reason[:200]})") from None
-        given = tuple(int.from_bytes(answered[place : place + 4], "little") for place in (0, 4))
-        if given != (height, width):
-            print(f"{printable(path)}: resized from {given[1]}x{given[0]} to {width}x{height}", file=sys.stderr)
-        images.append(np.frombuffer(answered, np.float32, offset=8).reshape(shape))
+            waiting.append((path, read_bounded(Path(path), MAX_BYTES)))
+        except DataError as error:
+            raise _unreadable(path, str(error).removeprefix(f"{path} ")) from None
+        size = sum(len(data) for _, data in waiting)
+        if size > _AT_ONCE_BYTES or len(waiting) == _AT_ONCE or number == len(paths):
+            images += _fitted(waiting, shape)
+            waiting = []
     return images
+
+
+def _fitted(files: Sequence[tuple[str, bytes]], shape: tuple[int, ...]) -> list[np.ndarray]:
+    """The images of some files; each by itself where they are too much for a child together."""
+    asked = json.dumps({"shape": shape, "sizes": [len(data) for _, data in files]})
+    try:
+        found = answer("export.image_child:fitted", b"".join(data for _, data in files), asked, memory_bytes=_MEMORY)
+    except ChildError as error:
+        if len(files) == 1:
+            raise _unreadable(files[0][0], str(error)) from None
+        return [image for file in files for image in _fitted([file], shape)]
+    said, _, pixels = found.partition(b"\n")
+    for (path, _), told in zip(files, json.loads(said), strict=True):
+        if isinstance(told, str):
+            raise _unreadable(path, told)
+        if told != list(shape[1:]):
+            old, new = (f"{width}x{height}" for height, width in (told, shape[1:]))
+            print(f"{printable(path)}: resized from {old} to {new}", file=sys.stderr)
+    return list(np.frombuffer(pixels, np.float32).reshape(-1, *shape))
+
+
+def _unreadable(path: str, reason: str) -> DataError:
+    return DataError(f"{path}: not an image that is read here ({reason[:200]})")
 
 
 def _tokens(texts: Sequence[str], tokenizer: bytes, task: Task) -> list[np.ndarray]:
