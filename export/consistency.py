@@ -9,8 +9,8 @@ from export.formats import FORMATS
 from export.interface import describe_input, describe_output
 from export.onnx_sizes import MAX_ELEMENTS
 from export.probes import COUNT
-from export.strict_json import parse_json
-from pipeline.errors import BundleError, first_line, nearest
+from pipeline.child import ChildError, ChildRefused, answer
+from pipeline.errors import DataError, nearest
 from pipeline.task import Task
 from pipeline.tokens import Coder
 
@@ -65,17 +65,17 @@ def _wrong_sides(bundle: Bundle) -> Iterator[str]:
 
 def _wrong_tokenizer(task: Task, data: bytes) -> Iterator[str]:
     try:
-        parse_json(data, TOKENIZER)
-        coder = Coder(data.decode())
-    except BundleError as error:
-        yield from error.problems
+        answer("export.strict_json:checked", data, TOKENIZER, memory_bytes=2**29 + 60 * len(data))
+        coder = Coder(data.decode(), TOKENIZER)
+    except ChildError as error:
+        yield str(error).removeprefix("BundleError: ") if isinstance(error, ChildRefused) else f"{TOKENIZER} {error}"
         return
-    except Exception as error:  # the library's own kinds, and what a hostile vocabulary leads to
-        yield f"{TOKENIZER} is no tokenizer: {first_line(error, type(error).__name__)[:200]}"
+    except (DataError, UnicodeDecodeError) as error:
+        yield f"{str(error)[:300]}"
         return
     if coder.length != task.input_shape[0]:
         yield f"{TOKENIZER} cuts at {coder.length} tokens; {BUNDLE} says {task.input_shape[0]}"
-    elif coder.vocab_size > (task.vocab_size or 0):
+    elif not coder.vocab_size <= (task.vocab_size or 0) <= 2 * coder.vocab_size + 1000:
         yield f"{TOKENIZER} gives {coder.vocab_size:,} ids; {BUNDLE} says {task.vocab_size}"
     elif task.tokenizer_sha256 not in (None, coder.sha256):
         yield f"{TOKENIZER} is another one than {BUNDLE} says: its ids mean other pieces of text"

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import BundleError, first_line
+from pipeline.foreign import read_bounded
 
 MAX_FILES = 100
 MAX_TOTAL_BYTES = 2**30  # of all files together
@@ -42,20 +43,7 @@ def read_regular(path: Path, limit: int, follow: bool = True) -> bytes:
     Raises:
         BundleError: missing, a device, a pipe, larger; a link, where links are not followed.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    try:
-        descriptor = os.open(path, flags)  # not blocking: a pipe would wait for its writer
-    except OSError as error:
-        raise BundleError([f"{path} cannot be read: {error.strerror}"]) from None
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        raise BundleError([f"{path} is not a plain file"])
-    with os.fdopen(descriptor, "rb") as file:
-        data = file.read(limit + 1) if status.st_size <= limit else b""
-    if status.st_size > limit or len(data) > limit:
-        raise BundleError([f"{path} has {max(status.st_size, len(data)):,} bytes; at most {limit:,} are read"])
-    return data
+    return read_bounded(path, limit, lambda problem: BundleError([problem]), follow)
 
 
 def zip_bytes(files: Mapping[str, bytes]) -> bytes:

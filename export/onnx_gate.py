@@ -1,20 +1,24 @@
 """What an ONNX file must be before a runtime sees it: whole, alone, made of standard operators, of bounded size.
 
 Parsing is protobuf's and runs nothing. What is refused here is refused before any session, loader or external file.
+It is parsed in a child of bounded memory and time; this process sees its bytes alone.
 """
 
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from export.files import read_regular
-from export.onnx_sizes import MAX_RANK, MAX_SIDE, Ends, refused_for_size, wrong_ends
-from pipeline.errors import BundleError, first_line
+from export.onnx_sizes import MAX_RANK, MAX_SIDE, Ends, reason_of, refused_for_size, wrong_ends
+from pipeline.child import ChildError, answer
+from pipeline.errors import BundleError
 
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_NODES = 50_000
 MAX_SUBGRAPHS = 4  # one in the other
+_MEMORY, _TIMES, _SECONDS = 2**30, 12, 60  # of the child that parses: MiB beside some copies of the file
 BATCHES = (1, 16)  # of a prediction, and of the probes: what the files of a bundle are given here
 
 # Built into ONNX Runtime, and what its quantizer writes; everything else of a domain that is not ONNX's is refused.
@@ -36,45 +40,60 @@ _OTHERS = {
 }
 
 
-def check_onnx(path: Path) -> bytes:
+def check_onnx(path: Path, batches: Sequence[int] = (1,), length: int = 1) -> bytes:
     """The bytes of an ONNX file that can be given to a runtime; open a session from them, not from the path.
+
+    Args:
+        batches: what the first side of its inputs will be, where it leaves that open.
+        length: what the other sides will be that it leaves open.
 
     Raises:
         BundleError: it is not one, or holds what no classifier needs; one sentence a problem.
     """
     data = read_regular(path, MAX_MODEL_BYTES)
-    check_onnx_bytes(data, path.name)
+    check_onnx_bytes(data, path.name, batches=batches, length=length)
     return data
 
 
-def check_onnx_bytes(data: bytes, name: str, ends: Ends | None = None) -> None:
+def check_onnx_bytes(
+    data: bytes, name: str, ends: Ends | None = None, batches: Sequence[int] = BATCHES, length: int = 1
+) -> None:
     """As `check_onnx`.
 
     Args:
-        ends: what the file must take and give; the size of all that it computes must then follow from it.
+        ends: what the file must take and give; None: what it takes is its own to say.
     """
-    import onnx
-    from google.protobuf.message import DecodeError
-
     guess = next((what for magic, what in _OTHERS.items() if data.startswith(magic)), None)
     if data[4:8] == b"ORTM":
         guess = "an ORT-format model"
     if guess is not None:
         raise BundleError([f"{name} is no ONNX model but looks like {guess}; it was not opened"])
+    asked = json.dumps({"ends": ends, "batches": sorted({1, *batches}), "length": length})
+    memory = _MEMORY + _TIMES * len(data)
+    try:
+        problem = answer("export.onnx_child:refusal", data, asked, memory_bytes=memory, seconds=_SECONDS).decode()
+    except ChildError as error:
+        problem = f"{error}, so that it cannot be checked"
+    if problem:
+        raise BundleError([f"{name} {problem}"])
+
+
+def refusal(data: bytes, ends: Ends | None, batches: Sequence[int], length: int) -> str | None:
+    """What is wrong with a model, if anything, behind its name; for `export/onnx_child.py`, in a child."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError:
-        raise BundleError([f"{name} is no ONNX model, or is truncated"]) from None
+        return "is no ONNX model, or is truncated"
     if not model.graph.node:
-        raise BundleError([f"{name} is no ONNX model: there is no operator in it"])
+        return "is no ONNX model: there is no operator in it"
     problem = next(_problems(model), None) or _refused_by_onnx(model)
-    if ends is None:
-        problem = problem or refused_for_size(model, None)
-    else:
+    if ends is not None:
         problem = problem or wrong_ends(model.graph, ends)
-        problem = next(filter(None, (problem or refused_for_size(model, ends, batch) for batch in BATCHES)), None)
-    if problem is not None:
-        raise BundleError([f"{name} {problem}"])
+    sizes = (refused_for_size(model, ends, batch, length) for batch in batches)
+    return problem or next(filter(None, sizes), None)
 
 
 def _problems(model: Any) -> Iterator[str]:
@@ -100,6 +119,9 @@ def _graph_problems(graph: Any, depth: int) -> Iterator[str]:
     if len(graph.node) > MAX_NODES:
         yield f"has {len(graph.node):,} operators; at most {MAX_NODES:,} are read"
         return
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if len(value.type.tensor_type.shape.dim) > MAX_RANK:
+            yield f"has the tensor {value.name[:80]!r} with more than {MAX_RANK} sides"
     for tensor in graph.initializer:
         yield from _tensor_problems(tensor)
     for sparse in graph.sparse_initializer:
@@ -181,5 +203,5 @@ def _refused_by_onnx(model: Any) -> str | None:
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # the checker's kinds share no base
-        return f"is refused by ONNX's own checker: {first_line(error, 'no reason')[:200]}"
+        return f"is refused by ONNX's own checker: {reason_of(error)}"
     return None

@@ -1,4 +1,8 @@
-"""How large the tensors that an ONNX graph computes become, told before any of it is computed."""
+"""How large the tensors that an ONNX graph computes become, told before any of it is computed.
+
+What becomes of the values of a hostile file's vectors is followed too, element by element, so all of this belongs in a
+child of bounded memory and time (`export/onnx_gate.py`).
+"""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -6,16 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.child import ChildError, ChildRefused, answer
+from export.onnx_contributed import as_standard
 from pipeline.errors import first_line
 
 MAX_ELEMENTS = 2**28  # of any tensor that the graph computes; 1 GiB in fp32
 MAX_RANK, MAX_SIDE = 16, 2**31
-_MEMORY, _SECONDS = 2**30, 60  # for following values, the memory beside what the model itself takes
 _REFUSED = "is refused by ONNX's own shape inference"
 _NUMBERS = (1, 6, 7, 10)  # FLOAT, INT32, INT64, FLOAT16
-# What makes much of little: the size of its result must be known in every file.
-_GROWING = ("ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample")
 
 
 class Ends(NamedTuple):
@@ -46,70 +47,47 @@ def wrong_ends(graph: Any, ends: Ends, batch: int | None = None) -> str | None:
     return None
 
 
-def refused_for_size(model: Any, ends: Ends | None, batch: int = 1) -> str | None:
-    """A tensor that would not fit in memory, or whose size cannot be told.
+def refused_for_size(model: Any, ends: Ends | None, batch: int = 1, length: int = 1) -> str | None:
+    """A tensor that would not fit in memory, or whose size cannot be told: the size of every one must follow.
 
     Args:
-        ends: what the model takes and gives, which it was found to. The size of every tensor must then follow from it
-            and from the batch. None: sides that inputs leave open are counted as 1, and only what makes much of little
-            must have a known size.
+        ends: what the model takes and gives, which it was found to. None: what it says itself of its inputs.
+        batch: the first side of inputs that leave it open.
+        length: the other sides that they leave open.
     """
     import onnx
 
     told = onnx.ModelProto()
     told.CopyFrom(model)
-    _close(told.graph, ends, batch)
-    all_known = ends is not None
+    _close(told.graph, ends, batch, length)
+    as_standard(told.graph)
+    strict = ends is not None
     try:
-        inferred = onnx.shape_inference.infer_shapes(told, strict_mode=all_known).graph
-        if next(_too_large(inferred), None) is None and any(_unknown(inferred, all_known=True)):
-            inferred = _followed(told, all_known)
-    except _NotTold as error:
-        return str(error)
+        inferred = onnx.shape_inference.infer_shapes(told, strict_mode=strict).graph
+        if next(_too_large(inferred, batch), None) is None and any(_unknown(inferred)):
+            inferred = onnx.shape_inference.infer_shapes(told, strict_mode=strict, data_prop=True).graph
     except Exception as error:  # the inference's kinds share no base
-        return f"{_REFUSED}: {first_line(error, 'no reason')[:200]}"
-    problem = _problem(inferred, all_known)
+        return f"{_REFUSED}: {reason_of(error)}"
+    problem = next(_too_large(inferred, batch), None) or next(_unknown(inferred), None)
     return wrong_ends(inferred, ends, batch) if problem is None and ends is not None else problem
 
 
-class _NotTold(Exception):
-    """Why the inference that follows values came to no end."""
+def reason_of(error: Exception) -> str:
+    """What ONNX says.
 
-
-def _followed(model: Any, strict: bool) -> Any:
-    """The graph with the sizes that follow from values, such as a token count's.
-
-    The inference follows the values of vectors element by element, and a hostile file has one of 10^9 made, so it runs
-    in a process whose memory and time are bounded. (A bound on this process could end it.)
+    Raises:
+        MemoryError: it says that there was no memory.
     """
-    import onnx
-
-    memory = _MEMORY + 4 * model.ByteSize()
-    asked = "export.onnx_sizes:inferred", model.SerializeToString(), str(int(strict))
-    try:
-        told = answer(*asked, memory_bytes=memory, seconds=_SECONDS)
-    except ChildRefused as error:
-        raise _NotTold(f"{_REFUSED}: {str(error)[:200]}") from None
-    except ChildError as error:
-        raise _NotTold(f"{error}: the sizes of its tensors cannot be told") from None
-    return onnx.load_model_from_string(told).graph
+    if "bad_alloc" in str(error):
+        raise MemoryError from error
+    return first_line(error, "no reason")[:200]
 
 
-def inferred(model: bytes, strict: str) -> bytes:
-    """The model with the sizes that ONNX's inference, following values, finds; `_followed` calls it in a child."""
-    import onnx
-
-    loaded = onnx.load_model_from_string(model)
-    found = onnx.shape_inference.infer_shapes(loaded, strict_mode=bool(int(strict)), data_prop=True)
-    told: bytes = found.SerializeToString()
-    return told
-
-
-def _close(graph: Any, ends: Ends | None, batch: int) -> None:
+def _close(graph: Any, ends: Ends | None, batch: int, length: int) -> None:
     """Write the inputs' sides into the graph, and forget what it says itself of all other sizes."""
     for value in _given(graph):
         sides = value.type.tensor_type.shape.dim
-        shape = (1,) * len(sides) if ends is None else (batch, *ends.inputs[value.name][1])
+        shape = (batch, *([length] * (len(sides) - 1) if ends is None else ends.inputs[value.name][1]))[: len(sides)]
         for side, length in zip(sides, shape, strict=True):
             if not side.HasField("dim_value"):
                 side.dim_value = length
@@ -164,32 +142,29 @@ def _value(node: Any, sides: Mapping[str, list[int]], known: Mapping[str, np.nda
     return None
 
 
-def _problem(graph: Any, all_known: bool) -> str | None:
-    return next(_too_large(graph), None) or next(_unknown(graph, all_known), None)
-
-
-def _too_large(graph: Any) -> Iterator[str]:
+def _too_large(graph: Any, batch: int) -> Iterator[str]:
+    most = MAX_ELEMENTS * batch
     for value in _values(graph):
         sides = [side.dim_value for side in value.type.tensor_type.shape.dim]
         if len(sides) > MAX_RANK or max(sides, default=0) > MAX_SIDE:
             yield f"has the tensor {value.name[:80]!r} with more than {MAX_RANK} sides or one above {MAX_SIDE:,}"
             return
         size = math.prod(max(1, side) for side in sides)
-        if size > MAX_ELEMENTS:
-            yield f"computes the tensor {value.name[:80]!r} of {size:,} elements; at most {MAX_ELEMENTS:,} are allowed"
+        if size > most:
+            yield f"computes the tensor {value.name[:80]!r} of {size:,} elements; at most {most:,} are allowed"
     for inner in (inner for node in graph.node for inner in _subgraphs(node)):
-        yield from _too_large(inner)
+        yield from _too_large(inner, batch)
 
 
-def _unknown(graph: Any, all_known: bool) -> Iterator[str]:
-    """What has no known size: of everything, or of what makes much of little."""
+def _unknown(graph: Any) -> Iterator[str]:
+    """What has no known size."""
     known = {value.name for value in _values(graph) if _is_known(value.type.tensor_type)}
     for node in graph.node:
         name = next((name for name in node.output if name and name not in known), None)
-        if name is not None and (all_known or node.op_type in _GROWING):
+        if name is not None:
             yield f"computes {name[:80]!r} by {node.op_type[:80]}, and how large it becomes cannot be told"
         for inner in _subgraphs(node):
-            yield from _unknown(inner, all_known)
+            yield from _unknown(inner)
 
 
 def _values(graph: Any) -> Iterator[Any]:
@@ -197,6 +172,11 @@ def _values(graph: Any) -> Iterator[Any]:
 
 
 def _is_known(kind: Any) -> bool:
+    """Whether it is a tensor of numbers with known sides; how long a text becomes has no bound."""
+    from onnx import TensorProto
+
+    if kind.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+        return False
     return kind.HasField("shape") and all(side.HasField("dim_value") and side.dim_value >= 0 for side in kind.shape.dim)
 
 

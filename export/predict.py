@@ -1,5 +1,7 @@
 """Labels and probabilities from a bundle, by the same reading of images and texts as its run.py."""
 
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,12 +9,19 @@ from typing import NamedTuple
 import numpy as np
 
 from export.bundle import TOKENIZER
-from export.probes import open_model, run_checked
+from export.foreign_run import open_foreign
+from export.image_child import MAX_BYTES
+from export.probes import run_checked
 from export.quality import softmax
 from export.reading import OpenedBundle
-from pipeline.errors import BundleError, DataError, first_line
+from pipeline.child import ChildError, answer
+from pipeline.errors import BundleError, DataError, printable
+from pipeline.foreign import read_bounded
 from pipeline.task import Task
 from pipeline.tokens import Coder
+
+_MEMORY = 2**31  # some copies of the largest image that is read
+_AT_ONCE, _AT_ONCE_BYTES = 64, 2**24  # images, and bytes of their files, that a child is given
 
 
 class Answer(NamedTuple):
@@ -35,27 +44,53 @@ def predict(opened: OpenedBundle, given: Sequence[str], model: str | None = None
     """
     task = opened.bundle.task
     chosen = opened.model(model)
-    run = open_model(opened.folder, chosen, opened.trusted)
+    run = open_foreign(opened, chosen, singly=True)
     inputs = _images(given, task.input_shape) if task.kind == "image" else _tokens(given, opened.files[TOKENIZER], task)
+    logits = run_checked(run, chosen, np.stack(inputs), task.num_classes)
     answers = []
-    for name, single in zip(given, inputs, strict=True):
-        shares = softmax(run_checked(run, chosen, single[None], task.num_classes).astype(np.float64))[0]
+    for name, shares in zip(given, softmax(logits.astype(np.float64)), strict=True):
         best = int(shares.argmax())
         answers.append(Answer(name, task.labels[best], float(shares[best]), tuple(map(float, shares))))
     return answers
 
 
 def _images(paths: Sequence[str], shape: tuple[int, ...]) -> list[np.ndarray]:
-    from export._run import UNREADABLE, fit_to, read_image
-
-    channels, height, width = shape
-    images = []
-    for path in paths:
+    """Read in children: what decodes them is other people's code, and what they hold is anybody's."""
+    images: list[np.ndarray] = []
+    waiting: list[tuple[str, bytes]] = []
+    for number, path in enumerate(paths, start=1):
         try:
-            images.append(fit_to(read_image(Path(path)), channels, height, width, path))
-        except UNREADABLE as error:
-            raise DataError(f"{path}: not an image that is read here ({error})") from None
+            waiting.append((path, read_bounded(Path(path), MAX_BYTES)))
+        except DataError as error:
+            raise _unreadable(path, str(error).removeprefix(f"{path} ")) from None
+        size = sum(len(data) for _, data in waiting)
+        if size > _AT_ONCE_BYTES or len(waiting) == _AT_ONCE or number == len(paths):
+            images += _fitted(waiting, shape)
+            waiting = []
     return images
+
+
+def _fitted(files: Sequence[tuple[str, bytes]], shape: tuple[int, ...]) -> list[np.ndarray]:
+    """The images of some files; each by itself where they are too much for a child together."""
+    asked = json.dumps({"shape": shape, "sizes": [len(data) for _, data in files]})
+    try:
+        found = answer("export.image_child:fitted", b"".join(data for _, data in files), asked, memory_bytes=_MEMORY)
+    except ChildError as error:
+        if len(files) == 1:
+            raise _unreadable(files[0][0], str(error)) from None
+        return [image for file in files for image in _fitted([file], shape)]
+    said, _, pixels = found.partition(b"\n")
+    for (path, _), told in zip(files, json.loads(said), strict=True):
+        if isinstance(told, str):
+            raise _unreadable(path, told)
+        if told != list(shape[1:]):
+            old, new = (f"{width}x{height}" for height, width in (told, shape[1:]))
+            print(f"{printable(path)}: resized from {old} to {new}", file=sys.stderr)
+    return list(np.frombuffer(pixels, np.float32).reshape(-1, *shape))
+
+
+def _unreadable(path: str, reason: str) -> DataError:
+    return DataError(f"{path}: not an image that is read here ({reason[:200]})")
 
 
 def _tokens(texts: Sequence[str], tokenizer: bytes, task: Task) -> list[np.ndarray]:
@@ -63,9 +98,11 @@ def _tokens(texts: Sequence[str], tokenizer: bytes, task: Task) -> list[np.ndarr
     if blank is not None:
         raise DataError(f"{blank!r}: there is nothing in this text")
     try:
-        ids = Coder(tokenizer.decode()).encode(texts)
-    except Exception as error:  # the library's own kinds
-        raise BundleError([f"{TOKENIZER} does not code the text: {first_line(error, type(error).__name__)}"]) from None
+        ids = Coder(tokenizer.decode(), TOKENIZER).encode(texts)
+    except DataError as error:
+        raise BundleError(
+            [f"{TOKENIZER} does not code the text: {str(error).removeprefix('the tokenizer ')}"]
+        ) from None
     if ids.max() >= (task.vocab_size or 0):
         raise BundleError([f"{TOKENIZER} gives the id {ids.max()}; the model has ids below {task.vocab_size}"])
     return list(ids)

@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from export.files import read_regular
-from pipeline.errors import BundleError, DataError
+from pipeline.child import ChildError, ChildRefused, answer
+from pipeline.errors import DataError, printable
+from pipeline.foreign import read_bounded
 from pipeline.frozen import Frozen
 from pipeline.latency_statistics import describe_samples
 
 SCHEMA = "edgestill.profile/1"
-_MOST_BYTES = 1 << 26
+_MOST_BYTES = 1 << 26  # 5 million samples
 
 # A profile may come from anybody's device: every number is within what a page can show, every text short.
 Milliseconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
@@ -202,15 +203,30 @@ def read_profile(path: Path) -> ProfileDocument:
     Raises:
         DataError: it cannot be read, is of another schema, or its summaries are not of its samples; one sentence.
     """
+    data = read_bounded(path, _MOST_BYTES)
     try:
-        return ProfileDocument.model_validate_json(read_regular(path, _MOST_BYTES))
-    except BundleError as error:
-        raise DataError(str(error)) from None
+        answer("export.profile_document:checked", data, memory_bytes=2**30 + 20 * len(data))
+        return ProfileDocument.model_validate_json(data)
+    except ChildRefused as error:
+        raise DataError(f"{path} {error}") from None
+    except ChildError as error:
+        raise DataError(f"{path} {error}: it is no profile of {SCHEMA}") from None
+
+
+def checked(data: bytes) -> bytes:
+    """Nothing, of a profile; for a child, which may complain of each of millions of wrong values.
+
+    Raises:
+        DataError: it is none.
+    """
+    try:
+        ProfileDocument.model_validate_json(data)
     except ArithmeticError as error:
-        raise DataError(f"{path} is no profile of {SCHEMA}: its samples cannot be summed ({error})") from None
+        raise DataError(f"is no profile of {SCHEMA}: its samples cannot be summed ({error})") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         message = first["msg"].removeprefix("Value error, ")
         found = "" if isinstance(first["input"], dict | list) else f" (found {str(first['input'])[:60]!r})"
-        raise DataError(f"{path} is no profile of {SCHEMA}: {where[:80]}: {message[:200]}{found}") from None
+        raise DataError(f"is no profile of {SCHEMA}: {printable(f'{where[:80]}: {message[:200]}{found}')}") from None
+    return b""

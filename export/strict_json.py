@@ -6,13 +6,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.errors import BundleError
+from pipeline.foreign import MAX_VALUES, has_many_values
 
 MAX_DEPTH = 32
 MAX_BYTES = 64 * 2**20
 
 
-def parse_json(data: bytes, name: str) -> Any:
+def checked(data: bytes, name: str) -> bytes:
+    """Nothing, of JSON that `parse_json` takes, of any number of values; for a child."""
+    parse_json(data, name, most=len(data))
+    return b""
+
+
+def parse_json(data: bytes, name: str, most: int = MAX_VALUES) -> Any:
     """The value in `data`.
+
+    Args:
+        most: values in it.
 
     Raises:
         BundleError: not JSON in UTF-8, too large or too deep, a key twice, a number that is not finite, half of a
@@ -20,6 +30,8 @@ def parse_json(data: bytes, name: str) -> Any:
     """
     if len(data) > MAX_BYTES:
         raise BundleError([f"{name} has {len(data):,} bytes; a JSON file here has {MAX_BYTES:,} at most"])
+    if has_many_values(data, most):
+        raise BundleError([f"{name} holds more than {most:,} values; it is not one that edgestill writes"])
     try:
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite

@@ -8,11 +8,13 @@ import numpy as np
 
 from export.bundle import BundleModel
 from export.device.answers import OTHERWISE
+from export.foreign_run import open_foreign, run_bounded
 from export.interface import MAX_DIFFERENCE
-from export.probes import INPUTS, PROBES, TOLERANCE, open_model, read_probes, run_checked, why_not_run
+from export.probes import INPUTS, PROBES, TOLERANCE, read_probes, run_checked, why_not_run
 from export.quality import softmax
 from export.reading import OpenedBundle, open_bundle
-from export.sessions import IMAGE, OUTPUT, PROBABILITIES, open_session, to_pixels
+from export.sessions import OUTPUT, PROBABILITIES
+from pipeline.child import ChildError
 from pipeline.errors import BundleError, ExportError, told
 
 
@@ -79,7 +81,7 @@ def _rerun(opened: OpenedBundle) -> Iterator[tuple[str | None, str | None]]:
             yield None, f"not run here: {model.file}: {reason}"
             continue
         try:
-            run = open_model(opened.folder, model, opened.trusted)
+            run = open_foreign(opened, model)
             found = run_checked(run, model, probes[INPUTS], bundle.task.num_classes)
         except ExportError as error:
             yield str(error), None
@@ -91,8 +93,13 @@ def _rerun(opened: OpenedBundle) -> Iterator[tuple[str | None, str | None]]:
 
 def _wrong_probabilities(opened: OpenedBundle, model: BundleModel, inputs: np.ndarray) -> str | None:
     """What a file with the interface for images gives beside its logits must be their softmax."""
-    session = open_session(opened.model_bytes(model.format))
-    logits, shares = session.run([OUTPUT, PROBABILITIES], {IMAGE: to_pixels(inputs)})
+    try:
+        found = run_bounded(opened.model_bytes(model.format), inputs, (OUTPUT, PROBABILITIES))
+    except ChildError as error:
+        return f"{model.file} does not run on its inputs: {error}"
+    logits, shares = found[OUTPUT], found[PROBABILITIES]
+    if shares.shape != logits.shape:
+        return f"{model.file} gives probabilities {list(shares.shape)} beside logits {list(logits.shape)}"
     difference = float(np.abs(shares - softmax(logits)).max())
     if difference <= MAX_DIFFERENCE:  # NaN is not
         return None

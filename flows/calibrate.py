@@ -22,6 +22,7 @@ from pipeline.data import load_whole_train
 from pipeline.datasets import NpzConfig
 from pipeline.device import DeviceConfig, select_device
 from pipeline.errors import ConfigError, DataError
+from pipeline.foreign import MAX_TABLE_BYTES, read_text_bounded
 from pipeline.frozen import derive_seed
 from pipeline.provenance import describe_machine
 from pipeline.task import Task
@@ -171,8 +172,8 @@ def read_latencies(path: Path, space: SearchSpace, column: str | None = None) ->
         DataError: the file cannot be read, or has wrong lines; all of them, with their numbers.
     """
     try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv.reader(io.StringIO(read_text_bounded(path, MAX_TABLE_BYTES), newline="")))
+    except csv.Error as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from None
     lines = [(number, row) for number, row in enumerate(rows, start=1) if any(cell.strip() for cell in row)]
     place, lines = _column(path, lines, column)
@@ -180,7 +181,7 @@ def read_latencies(path: Path, space: SearchSpace, column: str | None = None) ->
     found: defaultdict[str, list[float]] = defaultdict(list)
     for number, row in lines:
         try:
-            found[space.format(space.parse(row[0]))].append(_milliseconds(row, place))
+            found[space.format(space.read(row[0]))].append(_milliseconds(row, place))
         except ValueError as error:
             problems.append(f"{path}, line {number}: {error}")
     if problems:

@@ -371,6 +371,10 @@ def _sentence(error: Exception) -> str:
         return str(error)
     if (told := environments_fault(error)) is not None:
         return told
+    if isinstance(error, MemoryError):
+        return (
+            f"there is too little memory here for this ({first_line(error, 'none left')}); free some, or use less data"
+        )
     if isinstance(error, OSError):
         way_out = "; name another path" if _is_of_a_path(error) else ""
         return f"{error.strerror or error} ({error.filename}){way_out}" if error.filename else str(error)

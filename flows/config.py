@@ -22,6 +22,7 @@ from pipeline.datasets import DigitsConfig, TextConfig
 from pipeline.datasets.base import DatasetConfig
 from pipeline.device import DeviceConfig
 from pipeline.errors import ConfigError, command, nearest
+from pipeline.foreign import MAX_CONFIG_BYTES, read_text_bounded
 from pipeline.frozen import Frozen
 from pipeline.teacher import TeacherConfig
 from pipeline.tokens import TokenizerConfig
@@ -207,14 +208,11 @@ def _preset_folder() -> Any:
 
 
 def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         raise ConfigError(
             [f"no configuration file at {path}; {command('init', path)} writes one, `--preset digits` needs none"]
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{path} cannot be read: {error}"]) from None
+        )
+    return read_text_bounded(path, MAX_CONFIG_BYTES, lambda problem: ConfigError([problem]))
 
 
 def _yaml_mapping(text: str, source: str) -> dict[str, Any]:

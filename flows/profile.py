@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,10 @@ def profile(
         raise ConfigError([f"no folder {out.parent} to write {out.name} to"])
     page = out.with_suffix(".html")
     with tempfile.TemporaryDirectory(prefix="edgestill-") as private, contextlib.ExitStack() as stack:
-        subject = stack.enter_context(_open(path, chosen, Path(private), "student"))
+        subject = stack.enter_context(_open(path, chosen, Path(private), "student", settings))
         models, other = dict(subject.models), FP32 if len(subject.models) > 1 and FP32 in subject.models else None
         if against is not None:
-            (teacher,) = stack.enter_context(_open(against, None, Path(private), TEACHER)).models.values()
+            (teacher,) = stack.enter_context(_open(against, None, Path(private), TEACHER, settings)).models.values()
             other = TEACHER
             models[other] = teacher
         for one, runtime in subject.left_out.items():
@@ -113,7 +114,7 @@ def _counts(text: str, least: int) -> tuple[int, ...]:
 def _problems_of_examples(path: Path) -> list[str]:
     try:
         examples = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, RecursionError, MemoryError, TokenError) as error:
         return [f"--inputs {path} is no .npy file of numbers: {first_line(error)}"]
     shape = getattr(examples, "shape", ())
     if len(shape) < 2 or 0 in shape:
@@ -122,7 +123,7 @@ def _problems_of_examples(path: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def _open(path: Path, chosen: str | None, private: Path, name: str) -> Iterator[Subject]:
+def _open(path: Path, chosen: str | None, private: Path, name: str, settings: Settings) -> Iterator[Subject]:
     """A bundle or one ONNX file; what is measured is a private copy of the very bytes that were checked."""
     from export.reading import check_onnx, open_bundle
 
@@ -132,7 +133,7 @@ def _open(path: Path, chosen: str | None, private: Path, name: str) -> Iterator[
         if chosen is not None:
             raise ConfigError([f"--model {chosen} chooses a model of a bundle, and {path} is a single one"])
         copy = private / f"{name}.onnx"
-        copy.write_bytes(check_onnx(path))
+        copy.write_bytes(check_onnx(path, settings.batches, settings.length or 1))
         yield Subject({name: Model(str(copy), path.name, {})})
         return
     with open_bundle(find_bundle(path)) as opened:

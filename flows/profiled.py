@@ -69,7 +69,7 @@ def _student(profile: ProfileDocument, space: SearchSpace, space_name: str) -> s
         raise DataError("it names no architecture; profile the bundle rather than its file")
     if not name.startswith(f"{space_name}:"):
         raise DataError(f"it is of {name[:80]!r}, not of space {space_name!r}")
-    return space.format(space.parse(name.removeprefix(f"{space_name}:")))
+    return space.format(space.read(name.removeprefix(f"{space_name}:")))
 
 
 def _median(profile: ProfileDocument, batch: int, threads: int) -> float:

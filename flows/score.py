@@ -13,6 +13,7 @@ from pipeline.data import draw_batch, load_whole_train
 from pipeline.datasets import NpzConfig
 from pipeline.device import DeviceConfig, select_device
 from pipeline.errors import ArchitectureError, CandidateError, ConfigError, nearest
+from pipeline.foreign import MAX_TABLE_BYTES, read_text_bounded
 from pipeline.teacher import TEACHERS, TeacherConfig, build_teacher
 from search.evaluate import CostTable, Evaluator, Scores
 from search.outcome import Outcome, value
@@ -88,12 +89,12 @@ def score_file(
 def _read(space: SearchSpace, path: Path) -> list[tuple[str, Architecture]]:
     """The lines that are not blank; all wrong ones are reported together."""
     found, problems = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text_bounded(path, MAX_TABLE_BYTES, _wrong).splitlines(), start=1):
         text = line.strip()
         if not text:
             continue
         try:
-            found.append((text, space.parse(text)))
+            found.append((text, space.read(text)))
         except ArchitectureError as error:
             problems.append(f"{path}, line {number}: {error}")
     if not found and not problems:
@@ -101,6 +102,10 @@ def _read(space: SearchSpace, path: Path) -> list[tuple[str, Architecture]]:
     if problems:
         raise ConfigError(problems)
     return found
+
+
+def _wrong(problem: str) -> ConfigError:
+    return ConfigError([problem])
 
 
 def _row(text: str, outcome: Outcome, scorers: Sequence[str], say: Callable[[str], None]) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from safetensors.torch import save as safetensors_save
 from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, first_line
+
+_MOST_HEADER = 2**24  # bytes of a safetensors file's; 100,000 tensors
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -80,6 +83,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"no weights file at {path}; give a .safetensors file or a torch checkpoint")
     try:
         loaded: Any
+        _require_stored(path)
         if path.suffix == ".safetensors":
             loaded = safetensors_load(path.read_bytes())
         else:
@@ -102,17 +106,27 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def _require_stored(path: Path) -> None:
+    """Refuse a checkpoint that unpacks to more than it has: torch compresses nothing."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+    if unpacked > size:
+        raise ValueError(f"it has {size:,} bytes and says that it unpacks to {unpacked:,}")
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """What `weights_bytes` was given as metadata; empty for a file that is not ours."""
     if path.suffix != ".safetensors" or not path.is_file():
         return {}
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        if size > 100_000_000:  # safetensors' own limit on a header
+        if size > _MOST_HEADER:
             return {}
         try:
             metadata = json.loads(json.loads(file.read(size))["__metadata__"]["edgestill"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return {}
     return {str(name): str(value) for name, value in metadata.items()} if isinstance(metadata, dict) else {}
 

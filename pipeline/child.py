@@ -7,23 +7,31 @@ module (`onnx.py`) would run. Every interpreter that edgestill starts is started
 hostile one may have its reader take any amount of either, and a bound on this process could end it.
 """
 
+import atexit
 import contextlib
 import importlib
-import math
+import json
 import os
+import select
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import IO, Any
 
 from pipeline.errors import UserError, printable
 
 MEMORY_BYTES, SECONDS = 2**30, 60
 _ROOT = str(Path(__file__).resolve().parents[1])
-_REFUSED, _NO_MEMORY = 3, 4  # exit codes of a child that said why
+_REFUSED, _NO_MEMORY, _BROKEN = 3, 4, 5  # exit codes of a child that said why
 _START = f"import sys; sys.path.append({_ROOT!r}); from pipeline.child import serve; serve()"
+_STARTING = 60  # seconds for the interpreter and the imports
 _MOST_SAID = 2000  # bytes of a child's own words
+_FORKS = sys.platform == "linux"  # elsewhere a process that has threads cannot safely go on after a fork
 
 
 class ChildError(Exception):
@@ -68,41 +76,37 @@ def inherited() -> Iterator[None]:
 def answer(
     function: str,
     data: bytes,
-    *arguments: str,
+    *arguments: str | bytes,
     memory_bytes: int = MEMORY_BYTES,
     seconds: float = SECONDS,
-    extra: Mapping[str, str] | None = None,
 ) -> bytes:
     """What a function says of foreign bytes, called in a child of bounded memory and time.
+
+    Each call has a process of its own, forked (on Linux) from one that has the function's module imported already, so
+    that only the first call waits for an interpreter.
 
     Args:
         function: `module:name` of ours; called with the data and the arguments, it returns bytes.
         memory_bytes: of addresses, beside what the child has taken once its module is imported. No bound where the
             system has none (Windows, macOS).
-        extra: of the child's environment.
 
     Raises:
         ChildRefused: the function raised an error of its own.
         ChildError: it needed more memory or time, or its process died.
     """
-    command = interpreter("-c", _START, function, str(memory_bytes), str(math.ceil(seconds)), *arguments)
-    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    try:
-        done = subprocess.run(
-            command, input=data, capture_output=True, timeout=seconds, env=environment({**single, **(extra or {})})
-        )
-    except subprocess.TimeoutExpired:
-        raise ChildError(f"needs more than {seconds:g} s to be read") from None
-    said = printable(done.stderr[-_MOST_SAID:].decode("utf-8", "replace").strip())
-    if done.returncode == 0:
-        return done.stdout
-    if done.returncode == _REFUSED:
-        raise ChildRefused(said)
-    if done.returncode == _NO_MEMORY or "bad_alloc" in said or done.returncode == -signal.SIGKILL:
-        raise ChildError(f"needs more than {memory_bytes / 2**20:,.0f} MiB of memory to be read")
-    if done.returncode == -getattr(signal, "SIGXCPU", 0):
-        raise ChildError(f"needs more than {seconds:g} s to be read")
-    raise ChildError(f"ends the process that reads it ({ended(done.returncode)})")
+    code, found, said = _SERVER.ask(function, [data, *arguments], memory_bytes, seconds)
+    if code == 0:
+        return found
+    told = printable(said.decode("utf-8", "replace").strip())
+    if code == _REFUSED:
+        raise ChildRefused(told)
+    if code == _BROKEN:
+        raise ChildError(f"cannot be read here ({told})")
+    if code == _NO_MEMORY or "bad_alloc" in told or "memory allocation of" in told or code == -signal.SIGKILL:
+        raise ChildError(f"needs more than {memory_bytes / 2**20:,.0f} MiB of memory")
+    if code == -getattr(signal, "SIGALRM", 0):
+        raise ChildError(f"needs more than {seconds:g} s")
+    raise ChildError(f"ends the process that reads it ({ended(code)})")
 
 
 def ended(code: int | None) -> str:
@@ -114,40 +118,156 @@ def ended(code: int | None) -> str:
     return f"ended with exit code {code}"
 
 
+class _Server:
+    """This process's child that answers, started when it is first asked and again after it was stopped.
+
+    A request and a reply are a line of JSON with the sizes of the bytes that follow it.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Of a forked process: the server is its parent's."""
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._path: str | None = None
+
+    def ask(self, function: str, parts: list[Any], memory_bytes: int, seconds: float) -> tuple[int, bytes, bytes]:
+        """(exit code, answer, what it said)."""
+        blobs = [part if isinstance(part, bytes) else str(part).encode() for part in parts]
+        head = {
+            "function": function, "memory": memory_bytes, "seconds": seconds,
+            "sizes": [len(blob) for blob in blobs], "text": [isinstance(part, str) for part in parts],
+        }  # fmt: skip
+        with self._lock:
+            process = self._started()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                with contextlib.suppress(BrokenPipeError):  # it died meanwhile, which its silence tells
+                    process.stdin.write(json.dumps(head).encode() + b"\n")
+                    for blob in blobs:
+                        process.stdin.write(blob)
+                    process.stdin.flush()
+                if not select.select([process.stdout], [], [], seconds + _STARTING)[0]:
+                    raise ChildError(f"needs more than {seconds:g} s")
+                line = process.stdout.readline()
+                if not line:
+                    raise ChildError(f"ends the process that reads it ({ended(process.wait())})")
+                reply = json.loads(line)
+                return reply["code"], process.stdout.read(reply["found"]), process.stdout.read(reply["said"])
+            except BaseException:  # an interrupt leaves it in the midst of an answer
+                self._stop()
+                raise
+            finally:
+                if not _FORKS:
+                    self._stop()
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stop()
+
+    def _started(self) -> "subprocess.Popen[bytes]":
+        single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        wanted = environment(single | {"TOKENIZERS_PARALLELISM": "false", "RUST_BACKTRACE": "0"})
+        if self._process is not None and (self._process.poll() is not None or self._path != wanted.get("PYTHONPATH")):
+            self._stop()
+        if self._process is None:
+            self._path = wanted.get("PYTHONPATH")
+            self._process = subprocess.Popen(
+                interpreter("-c", _START), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                env=wanted, start_new_session=True,
+            )  # fmt: skip
+        return self._process
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(OSError):  # with the fork that answers, if one does
+            os.killpg(process.pid, signal.SIGKILL) if _FORKS else process.kill()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
+        process.wait()
+
+
+_SERVER = _Server()
+atexit.register(_SERVER.stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_SERVER.forget)
+
+
 def serve() -> None:
-    """The child's side of `answer`."""
-    target, memory, seconds, *arguments = sys.argv[1:]
-    module, name = target.split(":")
-    answering = sys.stdout.buffer
-    sys.stdout = sys.stderr  # what a library prints is no answer
-    function = getattr(importlib.import_module(module), name)
-    data = sys.stdin.buffer.read()
-    _bound(int(memory), int(seconds))
+    """The child's side of `answer`: a request after the other, until its parent closes the pipe."""
+    asking, answering = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    while line := asking.readline():
+        head = json.loads(line)
+        blobs = [asking.read(size) for size in head["sizes"]]
+        parts = [blob.decode() if is_text else blob for blob, is_text in zip(blobs, head["text"], strict=True)]
+        del blobs
+        with tempfile.TemporaryFile() as found, tempfile.TemporaryFile() as said:
+            code = _served(head, parts, found, said)
+            del parts
+            told = {
+                "code": code,
+                "found": found.seek(0, os.SEEK_END),
+                "said": min(said.seek(0, os.SEEK_END), _MOST_SAID),
+            }
+            answering.write(json.dumps(told).encode() + b"\n")
+            found.seek(0)
+            shutil.copyfileobj(found, answering)
+            said.seek(-told["said"], os.SEEK_END)
+            shutil.copyfileobj(said, answering)
+            answering.flush()
+
+
+def _served(head: Mapping[str, Any], parts: list[Any], found: IO[bytes], said: IO[bytes]) -> int:
+    """Call the function, in a fork where there are forks; gives the exit code."""
+    module, name = head["function"].split(":")
     try:
-        found = function(data, *arguments)
+        function = getattr(importlib.import_module(module), name)
+    except Exception as error:  # of this installation, not of what is read
+        said.write(f"{type(error).__name__}: {error}".encode())
+        return _BROKEN
+    if not _FORKS:
+        return _called(function, parts, found, said)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(said.fileno(), 1)
+            os.dup2(said.fileno(), 2)
+            _bound(head["memory"], head["seconds"])
+            os._exit(_called(function, parts, found, said))
+        finally:  # no interpreter's tidying, which may fail for memory
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _called(function: Callable[..., bytes], parts: list[Any], found: IO[bytes], said: IO[bytes]) -> int:
+    try:
+        found.write(function(*parts))
+        found.flush()
     except MemoryError:
-        os._exit(_NO_MEMORY)
+        return _NO_MEMORY
     except Exception as error:
-        said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        print(
-            printable((said.strip().splitlines() or [type(error).__name__])[0])[:_MOST_SAID],
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(_REFUSED)
-    answering.write(found)
-    answering.flush()
-    os._exit(0)  # no interpreter's tidying, which may fail for memory
+        if "bad_alloc" in str(error):  # a library's words for it
+            return _NO_MEMORY
+        told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        said.write(printable((told.strip().splitlines() or [type(error).__name__])[0])[:_MOST_SAID].encode())
+        said.flush()
+        return _REFUSED
+    return 0
 
 
-def _bound(memory: int, seconds: int) -> None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
+def _bound(memory: int, seconds: float) -> None:
+    import resource
+
+    signal.setitimer(signal.ITIMER_REAL, seconds)  # whose signal ends the process
     with contextlib.suppress(OSError, ValueError):  # a tighter bound is there already
         taken = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + memory,) * 2)
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds + 1, seconds + 2))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

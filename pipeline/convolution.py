@@ -18,6 +18,7 @@ import contextlib
 import functools
 import os
 import platform
+import subprocess
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,13 +30,14 @@ from torch import Tensor
 
 from pipeline.cache import cache_folder
 from pipeline.checkpoint import write_atomic
-from pipeline.child import ChildError, answer
+from pipeline.child import environment, interpreter
 from pipeline.frozen import digest
 
 NARROW = 16  # input channels of the widest block: fewer may be concerned
 _OPERATOR = "convolution_backward"
 _TOLERANCE = 1e-3  # of the largest gradient; float32 rounding is below 1e-5, the fault above 1e-2
 _CHECK_SECONDS = 60
+_RIGHT, _WRONG = 10, 11  # exit codes that no interpreter ends with by itself
 # glibc then looks at the heap at each free, and ends the process where something wrote past its buffer.
 _HEAP_CHECKS = {"MALLOC_CHECK_": "3", "LD_PRELOAD": "libc_malloc_debug.so.0"}
 _library: torch.library.Library | None = None
@@ -97,11 +99,6 @@ def wrong_gradients(threads: Sequence[int] = (1, 2)) -> list[tuple[int, int, int
     return found
 
 
-def check(_: bytes) -> bytes:
-    """What the child process of `is_faulty` does; it has no guard."""
-    return b"wrong" if wrong_gradients() else b"right"
-
-
 def _over_what_is_left(
     computed: Any, keys: Any, gradient: Tensor, inputs: Tensor, weight: Tensor, rest: Sequence[Any]
 ) -> tuple[Tensor | None, ...]:
@@ -119,10 +116,19 @@ def _over_what_is_left(
 
 
 def _found_faulty() -> bool:
+    """Whether a child process, which has no guard, computes a wrong gradient, dies of it, or hangs."""
+    check = "import sys; sys.path.append(sys.argv[1]); from pipeline import convolution as c; sys.exit(c.exit_code())"
+    command = interpreter("-c", check, str(Path(__file__).resolve().parents[1]))
     try:
-        return answer("pipeline.convolution:check", b"", seconds=_CHECK_SECONDS, extra=_HEAP_CHECKS) != b"right"
-    except ChildError:  # it died of it, or hangs
+        done = subprocess.run(command, env=environment(_HEAP_CHECKS), capture_output=True, timeout=_CHECK_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
         return True
+    return done.returncode != _RIGHT
+
+
+def exit_code() -> int:
+    """What the child process of `is_faulty` ends with."""
+    return _WRONG if wrong_gradients() else _RIGHT
 
 
 def _weight_gradient(weight: Tensor, inputs: Tensor, gradient: Tensor, layout: torch.memory_format) -> Tensor:

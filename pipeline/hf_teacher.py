@@ -11,19 +11,28 @@ family, so the families are listed.
 import contextlib
 import io
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from pipeline.checkpoint import read_weights
 from pipeline.errors import CheckpointError, MissingDependencyError, first_line
+from pipeline.foreign import read_json_bounded
 from pipeline.task import PADDING, Task, distinct_names
 
 WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
+
+
+# Sizes of a network, by each family's names: what they are multiplied with in its weights.
+_NARROW = ("vocab_size", "max_position_embeddings", "type_vocab_size")  # by the embedding's width
+_WIDE = ("hidden_size", "dim", "embedding_size", "intermediate_size", "hidden_dim", "num_labels")  # by the width
+_DEEP = ("num_hidden_layers", "n_layers")  # by its square
 
 
 class _Family(NamedTuple):
@@ -136,6 +145,7 @@ def load_from_folder(folder: Path, task: Task) -> HuggingFaceTeacher:
 def _prepared(folder: Path, task: Task) -> tuple[Any, Any, _Family]:
     """transformers' class of classifiers, its configuration and its family; they fit the task."""
     described = _description(folder)
+    _require_fitting_sizes(folder, described)
     family = _FAMILIES.get(str(described.get("model_type")))
     if family is None:
         raise CheckpointError(
@@ -177,15 +187,52 @@ def weights_file(folder: Path) -> Path:
 
 
 def _description(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.exists():
+        raise CheckpointError(f"no config.json in {folder}; give a folder that save_pretrained(folder) wrote")
     try:
-        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"no config.json in {folder}; give a folder that save_pretrained(folder) wrote") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} cannot be read: {first_line(error)}") from None
+        described = json.loads(read_json_bounded(path, CheckpointError))
+    except CheckpointError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {first_line(error)[:200]}") from None
     if not isinstance(described, dict):
         raise CheckpointError(f"{folder / 'config.json'} is no mapping")
     return described
+
+
+def _require_fitting_sizes(folder: Path, described: dict[str, Any]) -> None:
+    """Refuse sizes that the weights do not have, before a network of them is built.
+
+    Raises:
+        CheckpointError: a size is no whole number, or asks for more weights than the file holds.
+    """
+    held = _count_weights(weights_file(folder))
+    width = _whole(folder, described, "dim", _whole(folder, described, "hidden_size", 1))
+    narrow = _whole(folder, described, "embedding_size", width)
+    factors = dict.fromkeys(_NARROW, narrow) | dict.fromkeys(_WIDE, width) | dict.fromkeys(_DEEP, width * width)
+    for name, factor in factors.items():
+        value = _whole(folder, described, name, 1)
+        if not 0 < value * factor <= max(held, factor):
+            raise CheckpointError(
+                f"{folder / 'config.json'} has {name} {str(value)[:40]}, which asks for more weights than the "
+                f"{held:,} that {WEIGHTS} holds; put the folder's own files back"
+            )
+
+
+def _count_weights(path: Path) -> int:
+    try:
+        with safe_open(path, framework="np") as file:
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    except Exception as error:  # the library's own kinds
+        raise CheckpointError(f"{path} does not fit: {first_line(error, 'damaged')[:200]}") from None
+
+
+def _whole(folder: Path, described: dict[str, Any], name: str, otherwise: int) -> int:
+    value = otherwise if described.get(name) is None else described[name]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise CheckpointError(f"{folder / 'config.json'} has {name} {str(value)[:40]!r}, which is no whole number")
+    return value
 
 
 def _require_same_task(folder: Path, described: dict[str, Any], task: Task) -> None:

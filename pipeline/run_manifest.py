@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, ValidationError
 
 from pipeline.errors import RunDirError, command
+from pipeline.foreign import read_json_bounded
 from pipeline.frozen import Frozen, first_problem
 from pipeline.provenance import describe_machine, git_commit, installed_versions
 
@@ -127,7 +128,7 @@ def read_run_manifest(root: Path) -> Manifest:
     if not path.is_file():
         raise RunDirError(f"{root} is not a run directory (no {MANIFEST} in it); `edgestill runs` lists them")
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(read_json_bounded(path, RunDirError))
     except ValidationError as error:
         if (root / "bundle.json").is_file():
             raise RunDirError(

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.checkpoint import fsync_directory, read_state, state_bytes, write_atomic
 from pipeline.errors import ConfigError, RunDirError, command, nearest
+from pipeline.foreign import MAX_JSON_BYTES, read_bounded
 from pipeline.frozen import digest, first_problem, require_utf8
 from pipeline.run_manifest import (
     MANIFEST,
@@ -281,7 +282,7 @@ class RunDir:
                 raise RunDirError(f"{path} {what} since the {stage} stage wrote it; start a new run, or put it back")
         path = self.root / stage / "result.json"
         try:
-            return kind.model_validate_json(path.read_bytes())
+            return kind.model_validate_json(read_bounded(path, MAX_JSON_BYTES, RunDirError))
         except ValidationError as error:
             raise RunDirError(
                 f"{path} is not what this edgestill writes ({first_problem(error)}); start a new run"

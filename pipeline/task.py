@@ -1,12 +1,14 @@
 """What a classifier is asked to do: what goes in and the classes that come out."""
 
 import unicodedata
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from pipeline.frozen import Frozen
+
+if TYPE_CHECKING:
+    import torch
 
 PADDING = 0  # the token id that stands for nothing
 
@@ -56,7 +58,9 @@ class Task(Frozen):
         return len(self.labels)
 
     @property
-    def input_dtype(self) -> torch.dtype:
+    def input_dtype(self) -> "torch.dtype":
+        import torch
+
         return torch.float32 if self.kind == "image" else torch.int64
 
     @model_validator(mode="after")

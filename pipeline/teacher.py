@@ -140,7 +140,7 @@ def load_teacher(config: TeacherConfig, task: Task, path: Path) -> nn.Module:
         _require_tokenizer(metadata, task, path)
         return network
     trained_at = metadata.get("input_shape", str(config.image_size or ""))
-    sizes = [int(n) for n in trained_at.split("x") if n]
+    sizes = [int(n) for n in trained_at.split("x") if n.isdecimal() and len(n) < 10]
     if sizes and sizes[-1] != task.input_shape[-1]:
         raise CheckpointError(
             f"{path} was trained on images of {sizes[-1]} x {sizes[-1]} pixels, and the data's are "

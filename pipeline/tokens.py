@@ -1,6 +1,6 @@
 """Text to token ids and back: by a tokenizer trained on the training texts, or by a given tokenizer.json.
 
-The only file that knows the `tokenizers` library. Id 0 is padding, whatever the tokenizer.
+This file and the child that it asks alone know the `tokenizers` library. Id 0 is padding, whatever the tokenizer.
 """
 
 # N texts, T tokens
@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.errors import DataError, first_line
-from pipeline.frozen import Frozen, GivenPath, digest, existing_file
+from pipeline.child import MEMORY_BYTES, SECONDS, ChildError, answer
+from pipeline.errors import DataError
+from pipeline.foreign import read_text_bounded
+from pipeline.frozen import Frozen, GivenPath, existing_file
 from pipeline.task import PADDING
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from tokenizers.normalizers import Normalizer
 
+MAX_TOKENIZER_BYTES = 2**26  # the largest known ones have half of it
 _PAD, _UNKNOWN = "[PAD]", "[UNK]"
+_LONG, _SLOW = 300, 100_000  # bytes that the coding of a character takes; characters a second, some tenth of the usual
 
 
 class TokenizerConfig(Frozen):
@@ -43,34 +47,35 @@ class TokenizerConfig(Frozen):
 
 
 class Coder:
-    """A tokenizer and the length that its sequences are cut and padded to; both are in its JSON."""
+    """A tokenizer and the length that its sequences are cut and padded to; both are in its JSON.
 
-    def __init__(self, text: str) -> None:
+    Every question is answered by a child of bounded memory and time, for the JSON may be anybody's.
+    """
+
+    def __init__(self, text: str, name: str = "the tokenizer") -> None:
         """Raises: DataError: no tokenizer.json that says how long a sequence may be."""
-        self._tokenizer = _parsed(text, "the tokenizer")
-        if self._tokenizer.truncation is None:
-            raise DataError("the tokenizer does not say at which length it cuts")
+        facts = json.loads(_asked("facts", text, name))
         self.json = text
-        self.length: int = self._tokenizer.truncation["max_length"]
-        self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-
-    @property
-    def sha256(self) -> str:
-        """Of what gives a piece of text its id; where a sequence is cut is left out."""
-        content = {key: value for key, value in json.loads(self.json).items() if key not in ("truncation", "padding")}
-        return digest(content)
+        self.length: int = facts["length"]
+        self.vocab_size: int = facts["vocab_size"]
+        self.sha256: str = facts["sha256"]  # of what gives a piece of text its id; where a sequence is cut is left out
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """[N, T] int64, each cut to T tokens and padded behind."""
-        ids = np.full((len(texts), self.length), PADDING, np.int64)
-        for row, encoding in zip(ids, self._tokenizer.encode_batch_fast(list(texts)), strict=True):
-            row[: len(encoding.ids)] = encoding.ids
-        return ids
+        """[N, T] int64, each cut to T tokens and padded behind.
+
+        Raises:
+            DataError: it gives ids that it does not have, or takes more memory or time than the texts are worth.
+        """
+        ids = _asked("encoded", self.json, "the tokenizer", texts, more_bytes=8 * len(texts) * self.length)
+        return np.frombuffer(ids, np.int64).reshape(len(texts), self.length).copy()
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of one sequence as far as its ids tell, padding left out."""
-        text: str = self._tokenizer.decode([int(i) for i in ids if i != PADDING])
-        return text.strip()
+        kept = json.dumps([int(i) for i in ids if i != PADDING])
+        try:
+            return answer("pipeline.token_child:decoded", self.json.encode(), kept).decode().strip()
+        except ChildError as error:
+            raise DataError(f"the tokenizer {error}") from None
 
 
 def make_coder(texts: Sequence[str], config: TokenizerConfig, max_length: int) -> Coder:
@@ -81,38 +86,28 @@ def make_coder(texts: Sequence[str], config: TokenizerConfig, max_length: int) -
     Raises:
         DataError: the file is no tokenizer.json, or does not pad with id 0; the alphabet is above `vocab_size`.
     """
-    tokenizer = _given(config.file) if config.file is not None else _trained(texts, config)
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    longest = max(len(encoding.ids) for encoding in tokenizer.encode_batch_fast(list(texts)))
-    tokenizer.enable_truncation(max(1, min(max_length, longest)))
-    return Coder(tokenizer.to_str())
+    if config.file is None:
+        from pipeline.token_child import fitted
+
+        return Coder(fitted(_trained(texts, config), list(texts), max_length))
+    given = read_text_bounded(config.file, MAX_TOKENIZER_BYTES)
+    return Coder(_asked("prepared", given, str(config.file), texts, str(max_length)).decode(), str(config.file))
 
 
-def _given(path: Path) -> "Tokenizer":
+def _asked(
+    question: str, tokenizer: str, name: str, texts: Sequence[str] | None = None, *more: str, more_bytes: int = 0
+) -> bytes:
+    """What a child says of a tokenizer, and of texts."""
+    given = () if texts is None else (json.dumps(list(texts)), *more)
+    longest, total = (max(map(len, texts), default=0), sum(map(len, texts))) if texts is not None else (0, 0)
+    memory = MEMORY_BYTES + 20 * len(tokenizer) + _LONG * longest + 16 * total + more_bytes
+    seconds = SECONDS + total / _SLOW
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a tokenizer.json: {error}") from None
-    tokenizer = _parsed(text, str(path))
-    token = tokenizer.id_to_token(PADDING)
-    padding = tokenizer.padding
-    if "pad" not in str(token).lower() or (padding is not None and padding["pad_id"] != PADDING):
-        raise DataError(
-            f"{path}: id {PADDING} is {token!r}, and edgestill keeps it for padding; take a tokenizer that pads with "
-            "it, as BERT's does, or let one be trained by leaving the file out"
+        return answer(
+            f"pipeline.token_child:{question}", tokenizer.encode(), *given, memory_bytes=memory, seconds=seconds
         )
-    return tokenizer
-
-
-def _parsed(text: str, name: str) -> "Tokenizer":
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_str(text)
-    except Exception as error:  # the library raises nothing narrower
-        reason = first_line(error, "nothing in it")
-        raise DataError(f"{name} is no tokenizer.json ({reason})") from None
+    except ChildError as error:
+        raise DataError(f"{name} {error}") from None
 
 
 def _trained(texts: Sequence[str], config: TokenizerConfig) -> "Tokenizer":

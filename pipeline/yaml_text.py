@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from pipeline.errors import ConfigError, printable
+from pipeline.yaml_bounds import require_bounded_yaml
 
 _TAG = "tag:yaml.org,2002:"
 _WORDS = {  # core schema, chapter 10.3.2 of YAML 1.2.2
@@ -65,8 +66,10 @@ def read_yaml(text: str, source: str) -> Any:
         source: where it is from, for the error.
 
     Raises:
-        ConfigError: it is not YAML, nests too deep, or keys stand twice: all of them, each with its lines.
+        ConfigError: it is not YAML, nests too deep, stands for too much, or keys stand twice: all of them, each
+            with its lines.
     """
+    require_bounded_yaml(text, source)
     try:
         loader = _Loader(text)
         node = loader.get_single_node()

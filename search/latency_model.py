@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.errors import DataError
+from pipeline.foreign import read_json_bounded
 from pipeline.frozen import Frozen
 from pipeline.task import Task
 from pipeline.trace import Trace, trace_network
@@ -189,16 +190,16 @@ def read_latency_model(path: Path) -> LatencyModel:
         DataError: it is not there, not JSON, of another version, or not whole.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"the latency model {path} cannot be read: {error.strerror or error}") from None
+        found = json.loads(read_json_bounded(path, lambda problem: DataError(f"the latency model {problem}")))
+    except DataError:
+        raise
     except (ValueError, RecursionError):
         raise DataError(f"{path} is no latency model: it is not JSON; `edgestill calibrate` makes one") from None
     schema = found.get("schema") if isinstance(found, dict) else None
     if schema != SCHEMA:
         raise DataError(
-            f"{path} is no latency model that this version reads: its schema is {schema!r} and not {SCHEMA!r}; "
-            "`edgestill calibrate` makes one"
+            f"{path} is no latency model that this version reads: its schema is {str(schema)[:80]!r} and not {SCHEMA!r}"
+            "; `edgestill calibrate` makes one"
         )
     try:
         return LatencyModel.model_validate(found)

@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
-from pipeline.errors import ArchitectureError, ConfigError
+from pipeline.errors import ArchitectureError, ConfigError, first_line
 from pipeline.frozen import Frozen, digest
 from pipeline.network import BlockClassifier
 from pipeline.task import InputKind, Task
 
+MAX_TEXT = 4000  # characters of an architecture, several times the longest
 _DRAWS = 100  # for each member that is to be different from those before
 
 
@@ -114,5 +115,21 @@ class SearchSpace(ABC):
                 [f"search.space: {self.name} is for {self.inputs} inputs, and the data's are {task.kind}"]
             )
 
+    def read(self, text: str) -> Architecture:
+        """As `parse`, of a text that may be anybody's.
+
+        Raises:
+            ArchitectureError: also of one that is too long to be any, or whose numbers are.
+        """
+        if len(text) > MAX_TEXT:
+            raise ArchitectureError(f"a text of {len(text):,} characters is no architecture; {MAX_TEXT:,} are allowed")
+        try:
+            return self.parse(text)
+        except ArchitectureError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise self.error(text, first_line(error)[:200]) from None
+
     def error(self, text: str, expected: str) -> ArchitectureError:
-        return ArchitectureError(f"{text!r} is no architecture of space {self.name!r}; {expected}")
+        text = text if len(text) <= 100 else f"{text[:99]}…"
+        return ArchitectureError(f"{text!r} is no architecture of space {self.name!r}; {expected[:300]}")

@@ -24,7 +24,7 @@ def describe_device(root: Path = _ROOT) -> dict[str, Any]:
     """
     cpu = root / "sys/devices/system/cpu"
     release = dict(line.partition("=")[::2] for line in _read(root / "etc/os-release").splitlines())
-    memory = _fields(root / "proc/meminfo").get("MemTotal")
+    memory = fields_of(root / "proc/meminfo").get("MemTotal")
     return {
         "name": _read(root / "proc/device-tree/model").strip("\0 \n") or None,  # of a board
         "cpu": _cpu_model(root),
@@ -126,7 +126,7 @@ def load_between(before: Load, after: Load) -> dict[str, float | None]:
 
 def memory_bytes(root: Path = _ROOT) -> tuple[int | None, int | None]:
     """This process's resident memory: now, and at its peak."""
-    fields = _fields(root / "proc/self/status")
+    fields = fields_of(root / "proc/self/status")
     if "VmHWM" in fields:
         now, peak = (int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
         return now, peak
@@ -188,7 +188,7 @@ def _mhz(path: Path) -> float | None:
     return int(text) / 1000 if text.isdigit() else None
 
 
-def _fields(path: Path) -> dict[str, str]:
+def fields_of(path: Path) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in _read(path).splitlines())}
 
 

@@ -6,15 +6,17 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from export.device.facts import energy_counter, load_between, memory_bytes, read_load, time_core
+from export.device.facts import energy_counter, fields_of, load_between, memory_bytes, read_load, time_core
 from pipeline.stopwatch import take_turns
 
 PROVIDER = "CPUExecutionProvider"
 _EXAMPLES, _MOST_BYTES = 16, 1 << 28  # different batches, cycled through; fewer where they are large
+_MEMORY, _ADDRESSES = 1 << 32, 1 << 28  # of a model; reserved by a thread, and by libraries, and not taken
 _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -33,10 +35,32 @@ def work(text: str) -> str:
     if task["cpus"] and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, task["cpus"])
     try:
+        bound_memory(task)
         found = cold_start(task) if task["kind"] == "cold" else timed(task)
     except Exception as error:  # the runtime's own kinds, which share no base
         found = {"error": (str(error).splitlines() or [type(error).__name__])[0]}
     return json.dumps(found)
+
+
+def bound_memory(task: Mapping[str, Any]) -> None:
+    """Let a model take some GiB an input and copies of its file, and never all that the device has; where Linux runs.
+
+    A hostile file is measured by whoever was sent it, and its memory shows when it runs.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    free = fields_of(Path("/proc/meminfo")).get("MemAvailable")
+    if free is None:
+        return
+    files = sum(Path(path).stat().st_size for path in task["models"].values())
+    wanted = (_MEMORY + 16 * files) * task["batch"] + 2 * _MOST_BYTES
+    mapped = Path(task["examples"]).stat().st_size if task["examples"] else 0
+    most = min(wanted, int(free.split()[0]) * 1024) + mapped + _ADDRESSES * (os.cpu_count() or 1)
+    old = resource.getrlimit(resource.RLIMIT_AS)
+    if old[0] == resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_AS, (most, old[1]))
 
 
 def cold_start(task: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from pydantic import Field, ValidationInfo, field_validator
 from pipeline.datasets.base import DatasetConfig, LabelledImages, RawData
 from pipeline.datasets.npz import NpzConfig, load_npz
 from pipeline.errors import DataError
+from pipeline.foreign import MAX_CONFIG_BYTES, read_bounded
+from pipeline.free_memory import require_memory
 from pipeline.frozen import GivenPath
 from pipeline.task import Labels
 
@@ -65,7 +67,8 @@ def load_cifar(config: CifarConfig) -> RawData:
 def _names(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         raise DataError(f"no {path.name} in {path.parent}; name the classes in data.labels")
-    labels = tuple(line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+    text = read_bounded(path, MAX_CONFIG_BYTES).decode("utf-8", "replace")
+    labels = tuple(line.strip() for line in text.splitlines())
     return tuple(label for label in labels if label)
 
 
@@ -74,9 +77,11 @@ def _records(paths: list[Path], label_bytes: int, classes: int) -> LabelledImage
     for path in paths:
         if not path.is_file():
             raise DataError(f"no {path.name} in {path.parent}; the binary version has it: fetch it again")
+        length = path.stat().st_size
+        if length == 0 or length % size:
+            raise DataError(f"{path} has {length:,} bytes, which is no whole number of records of {size:,}")
+        require_memory(4 * length, f"{path}, of {length:,} bytes,")
         data = np.fromfile(path, dtype=np.uint8)
-        if len(data) == 0 or len(data) % size:
-            raise DataError(f"{path} has {len(data):,} bytes, which is no whole number of records of {size:,}")
         tables.append(data.reshape(-1, size))
         highest = int(tables[-1][:, label_bytes - 1].max())
         if highest >= classes:

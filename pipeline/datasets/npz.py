@@ -1,7 +1,5 @@
 """Images in one .npz file, in the form of Keras' mnist.npz, so that MNIST and CIFAR-10 use the same door."""
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +7,7 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.datasets.base import DatasetConfig, LabelledImages, RawData
+from pipeline.datasets.npz_sizes import ZIP_ERRORS, require_plausible
 from pipeline.errors import DataError, first_line
 from pipeline.frozen import GivenPath, existing_file
 from pipeline.task import Labels
@@ -68,10 +67,14 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DataError(f"no data file at {path}; give an .npz file with {', '.join(_KEYS)}")
     try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
+        with path.open("rb") as file:
+            magic = file.read(6)
+        if magic[:2] != b"PK" and magic != b"\x93NUMPY":
+            raise ValueError("a pickle, or another kind of file")
+        if magic == b"\x93NUMPY":
             raise DataError(f"{path} is a single .npy array; an .npz file with {', '.join(_KEYS)} is needed")
-        with archive:
+        require_plausible(path, (*_KEYS, _UNLABELLED))
+        with np.load(path, allow_pickle=False) as archive:
             missing = [key for key in _KEYS if key not in archive.files]
             if missing:
                 raise DataError(
@@ -83,9 +86,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 if not isinstance(array, np.ndarray):  # numpy gives the bytes of a member that is no .npy file
                     raise ValueError(f"{key} is no array")
             return arrays
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except ZIP_ERRORS as error:
         reason = first_line(error, "no data")
         if "pickle" in reason:  # numpy's advice would run the code in it
             reason = "arrays of numbers alone are read here, and it holds something else"

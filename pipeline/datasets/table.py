@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import DataError, nearest
+from pipeline.foreign import read_bounded
+from pipeline.free_memory import require_memory
+
+_MOST_BYTES, _COPIES = 2**36, 8  # what a reader makes of a byte: text, rows, cells
 
 
 class Format(NamedTuple):
@@ -71,10 +75,8 @@ def _rows(path: Path, form: Format) -> Iterator[Row]:
 
 
 def _text(path: Path, encoding: str) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
+    data = read_bounded(path, _MOST_BYTES)
+    require_memory(_COPIES * len(data), f"{path}, a table of {len(data):,} bytes,")
     try:
         return data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:

@@ -1,5 +1,6 @@
 """Gradients of narrow strided 1x1 convolutions are right on any processor, and no call that spoils the heap is made."""
 
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline import convolution
-from pipeline.child import ChildError
 
 
 @pytest.fixture
@@ -96,17 +96,17 @@ def test_narrow_strided_pointwise_convolutions_alone_are_concerned(weight, strid
 
 
 @pytest.mark.usefixtures("unasked")
-@pytest.mark.parametrize(("said", "expected"), [(b"wrong", True), (b"right", False), (None, True)])
-def test_a_child_is_asked_once_and_its_death_counts_as_a_fault(monkeypatch, said, expected):
+@pytest.mark.parametrize(("code", "expected"), [(10, False), (11, True), (-6, True), (0, True), (None, True)])
+def test_a_child_is_asked_once_and_its_death_counts_as_a_fault(monkeypatch, code, expected):
     asked = []
 
-    def answer(*_: object, **__: object) -> bytes:
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess:
         asked.append(1)
-        if said is None:
-            raise ChildError("ends the process that reads it (was killed by SIGABRT)")
-        return said
+        if code is None:
+            raise subprocess.TimeoutExpired(command, 60)
+        return subprocess.CompletedProcess(command, code)
 
-    monkeypatch.setattr(convolution, "answer", answer)
+    monkeypatch.setattr(subprocess, "run", run)
     assert convolution.is_faulty() is expected
     convolution.is_faulty.cache_clear()  # as another process begins
     assert convolution.is_faulty() is expected
@@ -115,8 +115,8 @@ def test_a_child_is_asked_once_and_its_death_counts_as_a_fault(monkeypatch, said
 
 @pytest.mark.usefixtures("unasked")
 def test_another_limit_of_instructions_is_asked_again(monkeypatch):
-    said = iter([b"wrong", b"right"])
-    monkeypatch.setattr(convolution, "answer", lambda *_, **__: next(said))
+    said = iter([True, False])
+    monkeypatch.setattr(convolution, "_found_faulty", lambda: next(said))
     assert convolution.is_faulty()
     convolution.is_faulty.cache_clear()
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
@@ -125,7 +125,7 @@ def test_another_limit_of_instructions_is_asked_again(monkeypatch):
 
 @pytest.mark.usefixtures("unasked")
 def test_a_damaged_record_is_made_again(monkeypatch):
-    monkeypatch.setattr(convolution, "answer", lambda *_, **__: b"right")
+    monkeypatch.setattr(convolution, "_found_faulty", lambda: False)
     assert not convolution.is_faulty()
     convolution._record().write_text("Tru")
     convolution.is_faulty.cache_clear()
@@ -135,7 +135,7 @@ def test_a_damaged_record_is_made_again(monkeypatch):
 
 @pytest.mark.usefixtures("unasked")
 def test_where_nothing_was_found_torchs_own_kernel_stays(monkeypatch):
-    monkeypatch.setattr(convolution, "answer", lambda *_, **__: b"right")
+    monkeypatch.setattr(convolution, "_found_faulty", lambda: False)
     convolution.is_faulty()
     monkeypatch.setattr(convolution, "_library", None)
     convolution.guard()

@@ -201,3 +201,29 @@ def test_nested_json_is_refused_too(saved):
     (config.folder / "config.json").write_text('{"a":' * 100_000)
     with pytest.raises(CheckpointError, match=r"config\.json cannot be read"):
         build_teacher(config, TASK)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vocab_size": 10**8},
+        {"max_position_embeddings": 10**9},
+        {"hidden_size": 10**6, "num_attention_heads": 1},
+        {"num_hidden_layers": 10**7},
+        {"intermediate_size": 2**62},
+        {"vocab_size": -1},
+        {"vocab_size": "30"},
+        {"hidden_size": 1e9},
+        {"num_hidden_layers": True},
+        {"id2label": {"x": "bad"}},
+        {"id2label": [1, 2]},
+    ],
+)
+def test_sizes_that_the_weights_do_not_have_are_refused_before_anything_is_built(change, saved):
+    """10^8 token ids of 16 numbers are 6.4 GB."""
+    _, config = saved()
+    path = config.folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    for build in (build_teacher, lambda *given: load_teacher(*given, config.source)):
+        with pytest.raises(CheckpointError, match=r"asks for more weights than|no whole number|number its classes"):
+            build(config, TASK)

@@ -1,0 +1,36 @@
+"""What a child does with an image from elsewhere: reads it as a bundle's run.py does."""
+
+import contextlib
+import json
+
+from export._run import MAX_BYTES, UNREADABLE, decode, fit_to, reason_of
+
+with contextlib.suppress(ImportError):  # once, before a child's forks
+    from PIL import Image
+
+    Image.preinit()
+
+__all__ = ["MAX_BYTES", "fitted"]
+
+
+def fitted(data: bytes, asked: str) -> bytes:
+    """Of files one after the other: a line of JSON, then the float32 pixels [N, C, H, W] of the wanted shape.
+
+    The line has height and width of each image as they were; up to the first that is none, of which it has the reason.
+    """
+    given, place = json.loads(asked), 0
+    told: list[list[int] | str] = []
+    images = []
+    for size in given["sizes"]:
+        try:
+            pixels = decode(data[place : place + size])
+            images.append(fit_to(pixels, *given["shape"], "image").tobytes())
+        except MemoryError:
+            raise
+        except UNREADABLE as error:
+            told.append(reason_of(error))
+            break
+        told.append(list(pixels.shape[:2]))
+        place += size
+    told += ["not read"] * (len(given["sizes"]) - len(told))
+    return json.dumps(told).encode() + b"\n" + b"".join(images)
