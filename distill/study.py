@@ -86,14 +86,14 @@ def _storage(path: Path, patience: _Patience) -> optuna.storages.RDBStorage:
     """The path is opened as such and never becomes a part of an address, where `?`, `#` and `%` mean something."""
 
     class Cursor(sqlite3.Cursor):
-        def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        def execute(self, *arguments: Any) -> sqlite3.Cursor:  # type: ignore[override]
             return patience(lambda: sqlite3.Cursor.execute(self, *arguments))
 
-        def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+        def executemany(self, *arguments: Any) -> sqlite3.Cursor:  # type: ignore[override]
             return patience(lambda: sqlite3.Cursor.executemany(self, *arguments))
 
     class Connection(sqlite3.Connection):
-        def cursor(self, *_: Any) -> sqlite3.Cursor:
+        def cursor(self, *_: Any) -> sqlite3.Cursor:  # type: ignore[override]
             return super().cursor(Cursor)
 
         def commit(self) -> None:

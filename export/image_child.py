@@ -19,12 +19,13 @@ def fitted(data: bytes, asked: str) -> bytes:
     The line has height and width of each image as they were; up to the first that is none, of which it has the reason.
     """
     given, place = json.loads(asked), 0
+    channels, height, width = given["shape"]
     told: list[list[int] | str] = []
     images = []
     for size in given["sizes"]:
         try:
             pixels = decode(data[place : place + size])
-            images.append(fit_to(pixels, *given["shape"], "image").tobytes())
+            images.append(fit_to(pixels, channels, height, width, "image").tobytes())
         except MemoryError:
             raise
         except UNREADABLE as error:

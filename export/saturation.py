@@ -89,7 +89,8 @@ def int8_values(name: str, graph: Graph) -> np.ndarray | None:
     axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
     sides = [-1 if side == axis % values.ndim else 1 for side in range(values.ndim)] if scale.size > 1 else []
     shifted = np.round(values / scale.reshape(sides)) + zero[0].reshape(sides)
-    return np.clip(shifted, -128, 127).astype(np.int8)
+    clipped: np.ndarray = np.clip(shifted, -128, 127).astype(np.int8)
+    return clipped
 
 
 def _graphs(graph: Any, outer: Graph | None = None) -> Iterator[Graph]:
@@ -109,8 +110,7 @@ def _weights(node: Any, graph: Graph) -> Iterator[np.ndarray | None]:
     for name, zero_point, axis, is_weight in _operands(node, graph):
         values = int8_values(name, graph)
         if values is not None:
-            whole = axis is None or values.ndim < 2
-            yield values.reshape(1, -1) if whole else np.moveaxis(values, axis, 0)
+            yield values.reshape(1, -1) if axis is None or values.ndim < 2 else np.moveaxis(values, axis, 0)
         elif is_weight and name not in graph.constants and _is_signed(zero_point, graph):
             yield None
 

@@ -46,7 +46,7 @@ def _serve(parameters: dict[str, Any], name: str, cron: str | None, limit: int) 
     _require_password(url)
     require_server(url)
     _check_cron(cron)
-    from prefect.flows import EntrypointType
+    from prefect.types.entrypoint import EntrypointType
 
     from flows.compress import compress
 

@@ -228,13 +228,6 @@ def _count_weights(path: Path) -> int:
         raise CheckpointError(f"{path} does not fit: {first_line(error, 'damaged')[:200]}") from None
 
 
-def _whole(folder: Path, described: dict[str, Any], name: str, otherwise: int) -> int:
-    value = otherwise if described.get(name) is None else described[name]
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise CheckpointError(f"{folder / 'config.json'} has {name} {str(value)[:40]!r}, which is no whole number")
-    return value
-
-
 def _require_same_task(folder: Path, described: dict[str, Any], task: Task) -> None:
     (length,) = task.input_shape
     longest = _whole(folder, described, "max_position_embeddings", length)
@@ -256,7 +249,7 @@ def _require_same_task(folder: Path, described: dict[str, Any], task: Task) -> N
 
 
 def _whole(folder: Path, described: dict[str, Any], key: str, otherwise: int) -> int:
-    value = described.get(key, otherwise)
+    value = otherwise if described.get(key) is None else described[key]
     if type(value) is not int or value < 1:
         raise CheckpointError(
             f"{folder / 'config.json'} has {key}: {str(value)[:40]!r}; a whole number is needed there"

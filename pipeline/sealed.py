@@ -6,6 +6,7 @@ hand or by a mistake in an address, is refused, and so is one that changed since
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Journal:
         if torn:
             write_atomic(path, whole + newline)
 
-    def append(self, entry: dict[str, Any]) -> None:
+    def append(self, entry: Mapping[str, Any]) -> None:
         """Add an entry; it is on the disk when this returns, but for a crash of the system."""
         sealed = {**entry, _SEAL: self._seal(entry)}
         with self._path.open("a", encoding="utf-8") as file:

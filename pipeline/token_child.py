@@ -64,7 +64,9 @@ def encoded(data: bytes, texts: str) -> bytes:
         DataError: it gives ids that it does not have.
     """
     tokenizer, given = _parsed(data), json.loads(texts)
-    known, length = _ids(tokenizer), tokenizer.truncation["max_length"]
+    cut = tokenizer.truncation
+    assert cut is not None, "`prepared` sets it"
+    known, length = _ids(tokenizer), cut["max_length"]
     table = np.full((len(given), length), PADDING, np.int64)
     for row, ids in zip(table, _encoded(tokenizer, given), strict=True):
         row[: len(ids)] = ids[:length]

@@ -27,7 +27,7 @@ _BASES = {"0o": 8, "0x": 16}
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str | None, list[Any]] = {}
-    yaml_constructors: dict[Any, Any] = {
+    yaml_constructors: dict[Any, Any] = {  # type: ignore[misc]
         tag: yaml.SafeLoader.yaml_constructors[tag]
         for tag in (None, *(_TAG + name for name in ("null", "bool", "str", "seq", "map")))
     }

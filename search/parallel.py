@@ -216,7 +216,7 @@ def _script_hidden() -> Iterator[None]:
 
 def can_fork() -> bool:
     """Whether a fork of this process can compute: the system's libraries survive one, and no GPU is in use."""
-    return sys.platform == "linux" and not torch.cuda.is_initialized()
+    return sys.platform == "linux" and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
 
 
 def _serve(connection: Connection, threads: int, forked: Function | None, parent: int) -> None:

@@ -225,5 +225,5 @@ def test_sizes_that_the_weights_do_not_have_are_refused_before_anything_is_built
     path = config.folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     for build in (build_teacher, lambda *given: load_teacher(*given, config.source)):
-        with pytest.raises(CheckpointError, match=r"asks for more weights than|no whole number|number its classes"):
+        with pytest.raises(CheckpointError, match=r"asks for more weights than|a whole number|does not name classes"):
             build(config, TASK)
