@@ -28,7 +28,8 @@ from flows.sentences import sentence
 from flows.stage import DataResult, Stage
 from flows.tournament import play_tournament
 from pipeline.device import select_device
-from pipeline.frozen import digest
+from pipeline.frozen import derive_seed, digest
+from pipeline.randomness import drawn_from
 from pipeline.rundir import RunDir, file_digest
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
@@ -217,7 +218,8 @@ class _Steps:
             if reused:
                 return self.run.read(name, kind)
             self.run.note_origin()
-            result = work(stage)
+            with drawn_from(derive_seed(self.config.seed, "stage", name)):
+                result = work(stage)
             self.run.finish(name, result, inputs_digest, time.perf_counter() - start, _BESIDE.get(name, ()))
             return result
 

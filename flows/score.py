@@ -11,6 +11,7 @@ from pipeline.data import draw_batch, load_whole_train
 from pipeline.datasets import NpzConfig
 from pipeline.device import DeviceConfig, select_device
 from pipeline.errors import ArchitectureError, CandidateError, ConfigError, nearest
+from pipeline.randomness import drawn_from
 from pipeline.teacher import TEACHERS, TeacherConfig, build_teacher
 from search.evaluate import Evaluator
 from search.scorers import SCORERS
@@ -58,12 +59,14 @@ def score_file(
     listed = _read(space, architectures)
     select_device(DeviceConfig(accelerator="cpu", threads=threads))
     task, train = load_whole_train(NpzConfig(path=data))
+    with drawn_from(seed):
+        network = build_teacher(TeacherConfig(architecture=teacher), task)
     evaluator = Evaluator(
         space,
         task,
         draw_batch(train, batch_size, seed),
         list(dict.fromkeys(scorers)),
-        teacher=build_teacher(TeacherConfig(architecture=teacher), task),
+        teacher=network,
         seed=seed,
         draws=draws,
         calibrated=kept_calibration,

@@ -1,7 +1,6 @@
 """What every stage is given, and the networks that stages share by way of the run directory."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from pipeline.data import Splits, load_splits
 from pipeline.device import Compute, select_device
 from pipeline.errors import DataError
 from pipeline.frozen import Frozen, derive_seed
+from pipeline.randomness import drawn_from
 from pipeline.rundir import RunDir
 from pipeline.task import Task
 from pipeline.teacher import load_teacher
@@ -83,7 +83,8 @@ def _require_same(recorded: Mapping[str, str], found: Mapping[str, str], data: A
 
 
 def trained_teacher(stage: Stage, task: Task) -> nn.Module:
-    return load_teacher(stage.config.teacher, task, stage.run.root / "teacher" / WEIGHTS)
+    with drawn_from(stage.seed("teacher", "weights")):
+        return load_teacher(stage.config.teacher, task, stage.run.root / "teacher" / WEIGHTS)
 
 
 def fresh_student(stage: Stage, architecture: str, task: Task) -> nn.Module:
@@ -119,14 +120,6 @@ def narrowed_student(
     shipped = make_recipe(stage.config.distill.methods).deployable(student)
     load_weights(shipped, weights)
     return student, shipped
-
-
-@contextlib.contextmanager
-def drawn_from(seed: int) -> Iterator[None]:
-    """Draw what PyTorch draws inside from this seed, and leave the global generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def saver(stage: Stage, name: str, file: str = CHECKPOINT) -> Callable[[dict[str, Any]], None]:

@@ -26,7 +26,6 @@ from flows.stage import (
     WEIGHTS,
     DataResult,
     Stage,
-    drawn_from,
     fresh_student,
     saved,
     saver,
@@ -38,6 +37,7 @@ from pipeline.cost import Cost, measure_cost
 from pipeline.data import Splits, draw_batch, load_splits
 from pipeline.metrics import evaluate
 from pipeline.network import uninitialised
+from pipeline.randomness import drawn_from
 from pipeline.task import Task
 from pipeline.teacher import TeacherResult, build_teacher, frozen, load_teacher, teacher_metadata
 from pipeline.training import Supervised, fit
