@@ -12,6 +12,8 @@ from distill.recipe import Recipe, make_recipe
 from pipeline.augmentation import Augmentation
 from pipeline.data import Splits
 from pipeline.device import FP32, Compute
+from pipeline.frozen import derive_seed
+from pipeline.randomness import drawn_from
 from pipeline.teacher import frozen
 from pipeline.training import FitResult, fit
 from pipeline.training_state import EpochRecord
@@ -22,6 +24,7 @@ class Distilled(NamedTuple):
     fitted: FitResult
     measures: dict[str, float]  # the methods' own figures
     exhibits: tuple[Exhibit, ...]
+    state: dict[str, Any]  # of the recipe at the best epoch; a later training of this student goes on from it
 
 
 def distill(
@@ -37,6 +40,7 @@ def distill(
     resume: dict[str, Any] | None = None,
     compute: Compute = FP32,
     start: Mapping[str, Tensor] | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> Distilled:
     """Train the student in place.
 
@@ -44,6 +48,8 @@ def distill(
 
     Args:
         start: weights to begin from, of the student as it ships: a method's head goes on from its own.
+        state: of the recipe, from an earlier training of this student; None where it has had none. What its methods
+            prepared then holds on: the student's weights were trained with it.
     """
     recipe = make_recipe(config.methods)
     student.to(device)
@@ -58,10 +64,13 @@ def distill(
         deployable=lambda: recipe.deployable(student),
         teacher_view=recipe.look_at_teacher,
         decode=splits.coder.decode if splits.coder is not None else None,
+        is_taught=state is not None,
     )
     views = config.training.views
     augmentation = Augmentation(splits.augment, views=views, images=len(splits.train), seed=seed)
-    recipe.prepare(context, augmentation if caches_teacher(recipe, splits, views) else None)
+    known = resume["objective"] if resume is not None else state
+    with drawn_from(derive_seed(seed, "prepare")):
+        recipe.prepare(context, augmentation if caches_teacher(recipe, splits, views) else None, known)
     if start is not None:
         recipe.deployable(student).load_state_dict(start)  # which shares its tensors with student and head
     result = fit(
@@ -78,7 +87,9 @@ def distill(
         resume=resume,
         compute=compute,
     )
-    return Distilled(recipe.deployable(student), result, recipe.measures(), recipe.exhibits())
+    with drawn_from(derive_seed(seed, "told")):
+        told = recipe.measures(), recipe.exhibits()
+    return Distilled(recipe.deployable(student), result, *told, recipe.state_dict())
 
 
 def caches_teacher(recipe: Recipe, splits: Splits, views: int) -> bool:

@@ -15,7 +15,7 @@ from flows.config import RunConfig
 from pipeline.checkpoint import load_weights, read_state, state_bytes
 from pipeline.data import Splits, load_splits
 from pipeline.device import Compute, select_device
-from pipeline.errors import DataError
+from pipeline.errors import DataError, RunDirError
 from pipeline.frozen import Frozen, derive_seed
 from pipeline.randomness import drawn_from
 from pipeline.rundir import RunDir
@@ -24,6 +24,7 @@ from pipeline.teacher import load_teacher
 from search.spaces import make_space
 
 WEIGHTS, TOKENIZER = "weights.safetensors", "tokenizer.json"
+METHODS = "methods.pt"  # what the recipe's methods had learnt when the student was at its best
 CHECKPOINT = ".checkpoint.pt"  # hidden files are no part of a stage's result
 
 
@@ -101,8 +102,8 @@ def distilled_student(stage: Stage, architecture: str, task: Task) -> nn.Module:
 
 def shipped_student(stage: Stage, architecture: str, task: Task) -> tuple[nn.Module, nn.Module]:
     """The student that methods train, and the same as it ships, which shares its layers but for a method's head."""
-    pruned = stage.run.read("prune", PruneResult) if stage.config.prune.enabled else None
-    if pruned is None or pruned.refused is not None:
+    pruned = _pruned(stage)
+    if pruned is None:
         return unpruned_student(stage, architecture, task)
     return narrowed_student(stage, architecture, task, pruned.widths, stage.run.root / "prune" / WEIGHTS)
 
@@ -110,6 +111,35 @@ def shipped_student(stage: Stage, architecture: str, task: Task) -> tuple[nn.Mod
 def unpruned_student(stage: Stage, architecture: str, task: Task) -> tuple[nn.Module, nn.Module]:
     """The distilled student, and as it would ship without pruning."""
     return narrowed_student(stage, architecture, task, {}, stage.run.root / "distill" / WEIGHTS)
+
+
+def state_that_shipped(stage: Stage) -> dict[str, Any]:
+    """Of the recipe's methods, from the training that `shipped_student` comes from."""
+    return method_state(stage, "distill" if _pruned(stage) is None else "prune")
+
+
+def method_state(stage: Stage, name: str) -> dict[str, Any]:
+    """Of the recipe's methods, as the stage `name` left them.
+
+    Raises:
+        RunDirError: an earlier version made the stage, and threw away what a method had prepared.
+    """
+    path = stage.run.path(name, METHODS)
+    if path.exists():
+        return read_state(path)
+    recipe = make_recipe(stage.config.distill.methods)
+    if recipe.keeps_state:
+        raise RunDirError(
+            f"{path} is missing: an earlier version of edgestill made the {name} stage and did not keep what "
+            f"{' and '.join(recipe.keeps_state)} had prepared for the student; start a new run"
+        )
+    return recipe.state_dict()
+
+
+def _pruned(stage: Stage) -> PruneResult | None:
+    """None: nothing was to be pruned, or nothing could be."""
+    pruned = stage.run.read("prune", PruneResult) if stage.config.prune.enabled else None
+    return None if pruned is None or pruned.refused is not None else pruned
 
 
 def narrowed_student(

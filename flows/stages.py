@@ -9,6 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from flows.heads import telling_of_heads, what_ships
 from flows.latency import keep_latency_model, latency_of
 from flows.stage import (
     CHECKPOINT,
+    METHODS,
     TOKENIZER,
     WEIGHTS,
     DataResult,
@@ -32,7 +34,7 @@ from flows.stage import (
     trained_teacher,
 )
 from pipeline.augmentation import Augmentation
-from pipeline.checkpoint import weights_bytes
+from pipeline.checkpoint import state_bytes, weights_bytes
 from pipeline.cost import Cost, measure_cost
 from pipeline.data import Splits, draw_batch, load_splits
 from pipeline.metrics import evaluate
@@ -160,6 +162,7 @@ def distill_student(stage: Stage, winner: Candidate, tuned: TuneResult) -> Disti
     splits = stage.splits()
     distilled = taught(stage, "distill", fresh_student(stage, winner.architecture, splits.task), splits, config)
     stage.run.write("distill", WEIGHTS, weights_bytes(distilled.student))
+    stage.run.write("distill", METHODS, state_bytes(distilled.state))
     fitted = distilled.fitted
     stage.run.write("distill", "curve.csv", curve_csv(fitted.curve))
     return DistillResult(
@@ -192,12 +195,14 @@ def taught(
     config: DistillConfig,
     start: Mapping[str, Tensor] | None = None,
     file: str = CHECKPOINT,
+    state: Mapping[str, Any] | None = None,
 ) -> Distilled:
     """The student after a training by the run's teacher, which goes on from what the stage `name` saved of it.
 
     Args:
         start: weights of what would ship, to begin from.
         file: of the stage, in which the training's state is saved.
+        state: of the methods, from the student's training before this one.
     """
     return distill(
         student,
@@ -211,6 +216,7 @@ def taught(
         resume=saved(stage, name, file),
         compute=stage.compute,
         start=start,
+        state=state,
     )
 
 

@@ -117,11 +117,14 @@ class KDAIF(Method):
             require_kronfluence()
 
     def prepare(self, context: Context) -> None:
-        """Trains the teacher's copy, where the mechanism does that before the student."""
         self._context = context
         self._student = self._unweighted()
         self._teacher = self._unweighted()
         self._network = copy.deepcopy(context.teacher) if self.replaces_teacher else context.teacher
+        self._epochs = 0
+
+    def study(self, context: Context) -> None:
+        """Trains the teacher's copy, where the mechanism does that before the student."""
         if self.config.mechanism in ("teacher_only", "both_sequential"):
             self._update(self._teacher, self._network, self._network)
             self._train_teacher(self.config.teacher_epochs, "teacher")
@@ -135,15 +138,17 @@ class KDAIF(Method):
         return (1 - share) * w, share * w if self.config.apply_to == "both" else share
 
     def end_epoch(self, epoch: int, student: nn.Module) -> None:
-        if self.config.mechanism == "teacher_only":
+        """The schedule is of all epochs of a student's distillation; the fine-tuning of a taught one has none."""
+        self._epochs += 1
+        if self.config.mechanism == "teacher_only" or self._context.is_taught:
             return
-        since, rounds = epoch + 1 - self.config.warmup_epochs, self.config.updates
+        since, rounds = self._epochs - self.config.warmup_epochs, self.config.updates
         if since >= 0 and since % self.config.every == 0 and (rounds == 0 or since // self.config.every < rounds):
             self._update(self._student, student, self._context.deployable())
             if self.config.mechanism == "simultaneous":
                 self._update(self._teacher, self._network, self._network)
         if self.config.mechanism == "simultaneous" and since >= 0:
-            self._train_teacher(1, "teacher", epoch)
+            self._train_teacher(1, "teacher", self._epochs - 1)
 
     def measures(self) -> dict[str, float]:
         return measures_of(self._told(), self._context)
@@ -153,13 +158,15 @@ class KDAIF(Method):
         return exhibits_of(told.influence, told.weight, self._context) if told.updates else ()
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"student": dict(vars(self._student)), "teacher": dict(vars(self._teacher))}
+        weighings = {"student": dict(vars(self._student)), "teacher": dict(vars(self._teacher))}
+        state: dict[str, Any] = weighings | {"epochs": self._epochs}
         if self.replaces_teacher:
             state["network"] = {name: value.clone() for name, value in self._network.state_dict().items()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._student, self._teacher = (self._read(state[who]) for who in ("student", "teacher"))
+        self._epochs = state.get("epochs", 0)  # a state that an earlier version saved has none
         if self.replaces_teacher:
             self._network.load_state_dict(state["network"])
 
