@@ -22,7 +22,7 @@ from distill.methods.random_affine import refuse_text
 from distill.tunable import tunable
 from pipeline.data import Batch, ImageSplit
 from pipeline.device import full_precision
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TrainingError
 from pipeline.frozen import derive_seed
 from pipeline.network import evaluating
 from pipeline.task import Task
@@ -125,6 +125,8 @@ class Hard(Method):
                 loss = loss - for_student * disagreed
                 self._disagreement = float(disagreed.detach())
             gradients = torch.autograd.grad(loss, self._phi())
+        if not all(bool(gradient.isfinite().all()) for gradient in gradients):  # a NaN in phi would crash grid_sample
+            raise TrainingError("the gradient of hard's augmentor became NaN or infinite; try a lower learning_rate")
         self._optimizer.step(gradients)
         self._augmentor.project()
         self._turns += 1

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from distill.influence import BACKENDS, Question, ReferenceLoss, WeightMap, to_weights
+from distill.influence import BACKENDS, Question, ReferenceLoss, WeightMap, influence_range, to_weights
 from distill.influence.ekfac import require_kronfluence
 from distill.influence.teacher import train_weighted
 from distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
@@ -39,7 +39,7 @@ class KDAIFConfig(MethodConfig):
         description="of the reference examples; with ce the sign can reverse where the teacher memorised wrong labels",
     )
     training_loss: Literal["ce", "kd"] = Field(
-        "ce", description="of a training example: to its label or to the teacher"
+        "ce", description="of the student's training examples: to the label or to the teacher; a teacher has labels"
     )
     training_temperature: float = Field(4.0, gt=0, le=100, description="T of training_loss kd")
     damping: float = tunable(
@@ -185,15 +185,20 @@ class KDAIF(Method):
     def _update(self, weighing: Weighing, network: nn.Module, deployable: nn.Module) -> None:
         """New influences and weights, from the network as it is now.
 
-        Sparing raises weights below 1 to 1 where teacher and label agree, and then divides all by their mean. It is
-        left out of the teacher's own weighing, where it would spare whatever the teacher memorised.
+        Influences that do not differ by more than rounding say nothing, and leave the weights as they are. Sparing
+        raises weights below 1 to 1 where teacher and label agree, and then divides all by their mean. It is left out of
+        the teacher's own weighing, where it would spare whatever the teacher memorised.
         """
-        config, context = self.config, self._context
+        config, context, of_teacher = self.config, self._context, weighing is self._teacher
         with evaluating(network, deployable):
-            weighing.influence = BACKENDS[config.backend](self._question(network, deployable)).float()
+            question = self._question(network, deployable, of_teacher)
+            influence = BACKENDS[config.backend](question).float()
         counted = torch.ones_like(context.train.targets, dtype=torch.bool)
-        if config.apply_to == "ce":  # the others have no cross-entropy that a weight could change
+        if config.apply_to == "ce" or of_teacher:  # the others have no cross-entropy that a weight could change
             counted = context.train.targets != UNLABELLED
+        if influence_range(influence[counted], config.clip) is None:
+            return
+        weighing.influence = influence
         fresh = torch.ones_like(weighing.weight)
         fresh[counted] = to_weights(
             weighing.influence[counted],
@@ -202,7 +207,7 @@ class KDAIF(Method):
             clip=config.clip,
             bounds=(config.min_weight, config.max_weight),
         ).to(fresh)
-        if config.apply_to == "ce" and config.spare_agreed and weighing is not self._teacher:
+        if config.apply_to == "ce" and config.spare_agreed and not of_teacher:
             fresh = torch.where(self._agreed(), fresh.clamp(min=1), fresh)
             fresh[counted] /= fresh[counted].mean()
         if config.control == "shuffled":
@@ -222,14 +227,16 @@ class KDAIF(Method):
         context = self._context
         return (context.teacher_view(batch).logits for batch in context.train.batches(512, context.device))
 
-    def _question(self, network: nn.Module, deployable: nn.Module) -> Question:
+    def _question(self, network: nn.Module, deployable: nn.Module, of_teacher: bool) -> Question:
+        """A teacher learns from labels: by its own answers it has nothing to learn, whatever the student is taught."""
         config, context = self.config, self._context
-        temperature = config.training_temperature if config.training_loss == "kd" else 1.0
+        by_labels = of_teacher or config.training_loss == "ce"
+        temperature = 1.0 if by_labels else config.training_temperature
         return Question(
             network=network,
             deployable=deployable,
             train=context.train,
-            answers=self._answers(temperature),
+            answers=self._answers(temperature, by_labels),
             reference=context.reference,
             reference_loss=config.reference_loss,
             damping=config.damping,
@@ -238,11 +245,11 @@ class KDAIF(Method):
             device=context.device,
         )
 
-    def _answers(self, temperature: float) -> Tensor:
+    def _answers(self, temperature: float, by_labels: bool) -> Tensor:
         """What each training example is taught, [N, K]: its label, or the teacher's answer where it has none."""
         context = self._context
         targets, classes = context.train.targets.to(context.device), context.task.num_classes
-        labelled = (targets != UNLABELLED) if self.config.training_loss == "ce" else torch.zeros_like(targets).bool()
+        labelled = (targets != UNLABELLED) & by_labels
         answers = torch.nn.functional.one_hot(targets.clamp(min=0), classes).float()
         if not bool(labelled.all()):
             soft = torch.cat([torch.softmax(logits.float() / temperature, dim=1) for logits in self._teacher_logits()])
