@@ -36,13 +36,13 @@ from torch import Tensor, nn
 
 from distill.config import DistillConfig
 from distill.train import distill
-from flows.stage import drawn_from
 from pipeline.data import ImageSplit, Splits, draw_batch
 from pipeline.device import DeviceConfig, select_device
 from pipeline.errors import CandidateError
 from pipeline.frozen import derive_seed, digest
 from pipeline.network import PooledClassifier
 from pipeline.provenance import describe_machine
+from pipeline.randomness import drawn_from
 from search.evaluate import CostTable, Evaluator
 from search.scorers import SCORERS
 from search.space import Architecture, SearchSpace

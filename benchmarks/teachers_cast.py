@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flows.stage import drawn_from
 from pipeline.augmentation import Augmentation
 from pipeline.blocks import CifarResNet
 from pipeline.checkpoint import load_weights, weights_bytes, write_atomic
@@ -16,6 +15,7 @@ from pipeline.data import Splits, draw_batch
 from pipeline.errors import CandidateError
 from pipeline.frozen import derive_seed
 from pipeline.network import PooledClassifier
+from pipeline.randomness import drawn_from
 from pipeline.task import Task
 from pipeline.teacher import frozen
 from pipeline.training import Supervised, TrainingConfig, fit

@@ -27,13 +27,13 @@ from torch import nn
 
 from distill.train import distill
 from flows.config import RunConfig, load_config
-from flows.stage import drawn_from
 from pipeline.augmentation import Augmentation
 from pipeline.data import ImageSplit, Splits, draw_batch
 from pipeline.device import DeviceConfig, select_device
 from pipeline.frozen import derive_seed
 from pipeline.metrics import Metrics, evaluate
 from pipeline.provenance import describe_machine
+from pipeline.randomness import drawn_from
 from pipeline.teacher import build_teacher
 from pipeline.training import Supervised, TrainingConfig, fit
 from search.evaluate import CostTable

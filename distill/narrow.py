@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
+from pipeline.randomness import drawn_from
+
 Widths = Mapping[str, tuple[int, int]]  # layer's name -> channels in, channels out
 
 
@@ -55,7 +57,7 @@ def _width(module: nn.Module) -> tuple[int, int]:
 def _replica(name: str, module: nn.Module, into: int, out: int) -> nn.Module:
     """A layer of the same kind and settings, in the mode and on the device of the given one."""
     given = next(iter(module.parameters()))
-    with torch.random.fork_rng(devices=[]), torch.device(given.device):
+    with drawn_from(0), torch.device(given.device):
         made: nn.Module
         if isinstance(module, nn.Conv2d):
             depthwise = module.groups > 1 and module.groups == module.in_channels

@@ -31,6 +31,7 @@ from pipeline import nni_compat
 from pipeline.data import Batch
 from pipeline.errors import FailedError
 from pipeline.network import Classifier, look
+from pipeline.randomness import drawn_from
 
 TOLERANCE = 0.05  # of the wanted number of parameters
 _CLOSE, _TRIALS = 0.005, 16
@@ -77,11 +78,11 @@ def prune(
         return _count(candidate) + fixed
 
     wanted, met = config.keep * size(original) if params is None else params, []
-    with nni_compat.contexts(), torch.random.fork_rng(devices=[]):
+    with nni_compat.contexts():
         for sums, layers in enumerate(_prunable(original, example)):
-            torch.manual_seed(seed)
-            masks = _scored(original, classifier, layers, config, batches, example)
-            found, removed = _nearest(functools.partial(_speed_up, original, example, masks), size, wanted)
+            with drawn_from(seed):
+                masks = _scored(original, classifier, layers, config, batches, example)
+                found, removed = _nearest(functools.partial(_speed_up, original, example, masks), size, wanted)
             if abs(size(found) - wanted) <= TOLERANCE * wanted:
                 return _checked(original, found, example, removed, bool(sums))
             met.append(size(found))

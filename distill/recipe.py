@@ -23,7 +23,9 @@ from pipeline.augmentation import Augmentation
 from pipeline.data import Batch, ImageSplit
 from pipeline.device import full_precision
 from pipeline.errors import ConfigError
+from pipeline.frozen import derive_seed
 from pipeline.network import View, look
+from pipeline.randomness import drawn_from
 from pipeline.task import Task
 
 
@@ -101,16 +103,23 @@ class Recipe:
                 )
             method.check(task, train)
 
-    def prepare(self, context: Context, cache: Augmentation | None = None) -> None:
+    def prepare(
+        self, context: Context, cache: Augmentation | None = None, state: Mapping[str, Any] | None = None
+    ) -> None:
         """Look at the data once. A method that fills the head is prepared first: others may ask what would ship.
 
         Args:
             cache: the teacher's outputs on all training images are kept, in each view that this makes of them.
+            state: of an earlier training of the same student, which the methods go on from instead of looking.
         """
         self._teacher = context.teacher
         self.check(context.task, context.train)
         for method in sorted(self.methods, key=lambda method: "head" not in method.fills):
             method.prepare(context)
+            if state is None:
+                method.study(context)
+            else:
+                method.load_state_dict(state[method.name])
         if cache is not None and not self.varies_teacher:
             self._keeps = context, cache
 
@@ -161,6 +170,11 @@ class Recipe:
     def exhibits(self) -> tuple[Exhibit, ...]:
         return tuple(exhibit for method in self.methods for exhibit in method.exhibits())
 
+    @property
+    def keeps_state(self) -> tuple[str, ...]:
+        """The methods that have a state."""
+        return tuple(m.name for m in self.methods if type(m).state_dict is not Method.state_dict)
+
     def state_dict(self) -> dict[str, Any]:
         return {method.name: method.state_dict() for method in self.methods}
 
@@ -209,8 +223,9 @@ class Recipe:
         assert self._keeps is not None
         context, augmentation = self._keeps
         parts: list[View] = []
+        seed = derive_seed(context.seed, "teacher", number)  # when the batch comes that asks first must not show
         # of what comes in every epoch exactly; of one crop among many as the step around it computes
-        with torch.no_grad(), nullcontext() if number else full_precision(context.device):
+        with drawn_from(seed), torch.no_grad(), nullcontext() if number else full_precision(context.device):
             for batch in context.train.batches(512, context.device):
                 view = self._look_at_inputs(augmentation.view(batch, number).inputs)
                 parts.append(view if self.reads_features else view._replace(features=view.features[:0]))

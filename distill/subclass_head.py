@@ -5,11 +5,11 @@
 import copy
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
 from pipeline.network import Classifier
+from pipeline.randomness import drawn_from
 
 
 class FoldedHead(nn.Module):
@@ -29,11 +29,11 @@ def fold(logits: Tensor, subclasses: int) -> Tensor:
     return logits.reshape(-1, logits.shape[1] // subclasses, subclasses).logsumexp(2)
 
 
-def subclass_linear(student: nn.Module, subclasses: int, seed: int | None = None) -> nn.Linear:
+def subclass_linear(student: nn.Module, subclasses: int, seed: int = 0) -> nn.Linear:
     """A Linear from the student's embedding to all subclasses, on the student's device.
 
     Args:
-        seed: of the weights; None leaves PyTorch's drawing, for weights that will be overwritten.
+        seed: of the weights, which matters where no others will be loaded.
 
     Raises:
         ConfigError: the student does not end in a Linear.
@@ -43,9 +43,7 @@ def subclass_linear(student: nn.Module, subclasses: int, seed: int | None = None
         raise ConfigError(
             [f"a head of subclasses replaces a student's last Linear, and this one ends in a {type(own).__name__}"]
         )
-    with torch.random.fork_rng(devices=[]):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with drawn_from(seed):
         linear = nn.Linear(own.in_features, own.out_features * subclasses)
     return linear.to(own.weight.device)
 

@@ -12,7 +12,9 @@ from distill.recipe import Recipe, make_recipe
 from pipeline.augmentation import Augmentation
 from pipeline.data import Splits
 from pipeline.device import FP32, Compute
+from pipeline.frozen import derive_seed
 from pipeline.nicety import nicety
+from pipeline.randomness import drawn_from
 from pipeline.teacher import frozen
 from pipeline.training import FitResult, fit
 from pipeline.training_state import EpochRecord
@@ -23,6 +25,7 @@ class Distilled(NamedTuple):
     fitted: FitResult
     measures: dict[str, float]  # the methods' own figures
     exhibits: tuple[Exhibit, ...]
+    state: dict[str, Any]  # of the recipe at the best epoch; a later training of this student goes on from it
     cautions: tuple[str, ...] = ()  # what the methods could not show
 
 
@@ -39,6 +42,7 @@ def distill(
     resume: dict[str, Any] | None = None,
     compute: Compute = FP32,
     start: Mapping[str, Tensor] | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> Distilled:
     """Train the student in place.
 
@@ -46,6 +50,8 @@ def distill(
 
     Args:
         start: weights to begin from, of the student as it ships: a method's head goes on from its own.
+        state: of the recipe, from an earlier training of this student; None where it has had none. What its methods
+            prepared then holds on: the student's weights were trained with it.
     """
     recipe = make_recipe(config.methods)
     student.to(device)
@@ -60,10 +66,13 @@ def distill(
         deployable=lambda: recipe.deployable(student),
         teacher_view=recipe.look_at_teacher,
         decode=splits.coder.decode if splits.coder is not None else None,
+        is_taught=state is not None,
     )
     views = config.training.views
     augmentation = Augmentation(splits.augment, views=views, images=len(splits.train), seed=seed)
-    recipe.prepare(context, augmentation if caches_teacher(recipe, splits, views) else None)
+    known = resume["objective"] if resume is not None else state
+    with drawn_from(derive_seed(seed, "prepare")):
+        recipe.prepare(context, augmentation if caches_teacher(recipe, splits, views) else None, known)
     if start is not None:
         recipe.deployable(student).load_state_dict(start)  # which shares its tensors with student and head
     result = fit(
@@ -83,11 +92,12 @@ def distill(
     measures: dict[str, float] = {}
     exhibits: tuple[Exhibit, ...] = ()
     cautions: list[str] = []
-    with nicety("the figures of the distillation's methods were not taken", cautions):
-        measures = recipe.measures()
-    with nicety("the examples that the distillation's methods show were not made", cautions):
-        exhibits = recipe.exhibits()
-    return Distilled(recipe.deployable(student), result, measures, exhibits, tuple(cautions))
+    with drawn_from(derive_seed(seed, "told")):
+        with nicety("the figures of the distillation's methods were not taken", cautions):
+            measures = recipe.measures()
+        with nicety("the examples that the distillation's methods show were not made", cautions):
+            exhibits = recipe.exhibits()
+    return Distilled(recipe.deployable(student), result, measures, exhibits, recipe.state_dict(), tuple(cautions))
 
 
 def caches_teacher(recipe: Recipe, splits: Splits, views: int) -> bool:

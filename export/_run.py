@@ -150,7 +150,8 @@ def read_png(data: bytes) -> np.ndarray:
         raise ValueError("PNG is truncated")
     pixels = unfilter(np.frombuffer(raw, np.uint8).reshape(height, width * step + 1), step)
     if colour == 3:
-        return np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3)[pixels[..., 0]]
+        coloured: np.ndarray = np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3)[pixels[..., 0]]
+        return coloured
     return pixels[..., : {4: 1, 6: 3}.get(colour, step)]  # alpha is dropped
 
 

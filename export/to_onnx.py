@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from export.sessions import INPUT, MASK, OUTPUT, TOKENS
 from pipeline.errors import ExportError, first_line
+from pipeline.randomness import drawn_from
 from pipeline.task import PADDING
 
 
@@ -30,7 +31,7 @@ def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_
     _require_evaluation_mode(network)
     names, network, example, dynamic = signature(network, input_shape, vocab_size)
     try:
-        with warnings.catch_warnings(), _quiet():
+        with warnings.catch_warnings(), _quiet(), drawn_from(0):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,
@@ -71,7 +72,8 @@ def signature(
     """Names, the network that takes them, an example of each, and which of their sides may differ."""
     batch = torch.export.Dim("batch")
     if vocab_size is None:
-        return [INPUT], network, (torch.rand(2, *input_shape),), ({0: batch},)
+        example = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0))
+        return [INPUT], network, (example,), ({0: batch},)
     sides = {0: batch, 1: torch.export.Dim("length", max=max(2, *input_shape))}
     # A side of 1 would be taken for a constant, and one tensor given twice for one input.
     ids, mask = (torch.ones(2, max(2, *input_shape), dtype=torch.int64) for _ in range(2))

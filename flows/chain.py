@@ -30,8 +30,9 @@ from flows.supervise import note_progress, note_stage
 from flows.tournament import play_tournament
 from pipeline.device import select_device
 from pipeline.errors import RunDirError
-from pipeline.frozen import digest
+from pipeline.frozen import derive_seed, digest
 from pipeline.nicety import nicety
+from pipeline.randomness import drawn_from
 from pipeline.rundir import RunDir, file_digest
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
@@ -226,7 +227,8 @@ class _Steps:
             if reused:
                 return self.run.read(name, kind)
             self.run.note_origin()
-            result = work(stage)
+            with drawn_from(derive_seed(self.config.seed, "stage", name)):
+                result = work(stage)
             seconds = time.perf_counter() - start
             self.run.finish(name, result, inputs_digest, seconds, _BESIDE.get(name, ()), stage.cautions)
             return result

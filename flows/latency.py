@@ -4,10 +4,11 @@ from pathlib import Path
 
 from export.file_timing import ProbeSettings, time_files
 from export.to_onnx import to_onnx
-from flows.stage import Stage, drawn_from
+from flows.stage import Stage
 from flows.supervise import attempting
 from pipeline.errors import ConfigError
 from pipeline.provenance import describe_machine
+from pipeline.randomness import drawn_from
 from pipeline.rundir import RunDir
 from pipeline.task import Task
 from pipeline.timing import Timing

@@ -16,9 +16,9 @@ from distill.prune import PruningError, prune
 from distill.recipe import make_recipe
 from distill.result import DistillResult, PruneResult, TuneResult
 from distill.tune import with_hyperparameters
-from flows.stage import WEIGHTS, Stage, saved, saver, unpruned_student
+from flows.stage import METHODS, WEIGHTS, Stage, method_state, saved, saver, unpruned_student
 from flows.stages import curve_csv, taught
-from pipeline.checkpoint import weights_bytes
+from pipeline.checkpoint import state_bytes, weights_bytes
 from pipeline.cost import Cost, measure_cost
 from pipeline.data import Batch, Splits
 from pipeline.metrics import evaluate
@@ -41,15 +41,16 @@ def prune_student(stage: Stage, distilled: DistillResult, tuned: TuneResult) -> 
     }
     recipe = with_hyperparameters(stage.config.distill, tuned.best)
     try:
-        narrowed, start, taken = _rounds(stage, recipe, splits, student, shipped)
+        narrowed, start, state, taken = _rounds(stage, recipe, splits, student, shipped)
     except PruningError as error:
         return PruneResult(**about, refused=str(error))
     recipe = fine_tuning(recipe, config.epochs, config.learning_rate_factor)
     before = make_recipe(recipe.methods).deployable(copy.deepcopy(narrowed))
     before.load_state_dict(start)
     pruned = evaluate(before.to(stage.device), splits.validation, stage.device)
-    result = taught(stage, "prune", narrowed, splits, recipe, start)
+    result = taught(stage, "prune", narrowed, splits, recipe, start, state=state)
     stage.run.write("prune", WEIGHTS, weights_bytes(result.student))
+    stage.run.write("prune", METHODS, state_bytes(result.state))
     stage.run.write("prune", "curve.csv", curve_csv(result.fitted.curve))
     return PruneResult(
         **about,
@@ -67,14 +68,16 @@ def prune_student(stage: Stage, distilled: DistillResult, tuned: TuneResult) -> 
 
 def _rounds(
     stage: Stage, recipe: DistillConfig, splits: Splits, student: nn.Module, shipped: nn.Module
-) -> tuple[nn.Module, dict[str, Tensor], dict[str, Any]]:
-    """The narrowed student, the weights of what would ship before the last fine-tuning, and what went in all rounds.
+) -> tuple[nn.Module, dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    """The narrowed student, the weights of what would ship and the methods' state, and what went in all rounds.
 
-    A kill leaves each round's cut and the state of the training behind it, from which the next process goes on.
+    Weights and state are those before the last fine-tuning. A kill leaves each round's cut and the state of the
+    training behind it, from which the next process goes on.
     """
     config, whole = stage.config.prune, sum(parameter.numel() for parameter in shipped.parameters())
     widths: dict[str, tuple[int, int]] = {}
     start: dict[str, Tensor] = {}
+    state = method_state(stage, "distill")
     stays, sums = 1.0, False
     for number, share in enumerate(config.shares, 1):
         cut, start = _cut(stage, number, splits, student, shipped, share * whole)
@@ -83,8 +86,8 @@ def _rounds(
         stays, sums = stays * (1 - cut["channels_removed"]), sums or cut["sums_pruned"]
         if number < config.rounds:
             short = fine_tuning(recipe, config.round_epochs, config.learning_rate_factor)
-            shipped = taught(stage, "prune", student, splits, short, start, f".round{number}.pt").student
-    return student, start, {"widths": widths, "channels_removed": 1 - stays, "sums_pruned": sums}
+            shipped, *_, state = taught(stage, "prune", student, splits, short, start, f".round{number}.pt", state)
+    return student, start, state, {"widths": widths, "channels_removed": 1 - stays, "sums_pruned": sums}
 
 
 def fine_tuning(config: DistillConfig, epochs: int, learning_rate_factor: float) -> DistillConfig:

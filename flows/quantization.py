@@ -22,7 +22,7 @@ from export.to_onnx import to_onnx
 from flows.formats import answers_of, try_format
 from flows.heads import heads
 from flows.pruning import fine_tuning, with_classifier_of
-from flows.stage import Stage, shipped_student
+from flows.stage import Stage, shipped_student, state_that_shipped
 from flows.stages import curve_csv, taught
 from pipeline.data import Splits
 from pipeline.errors import TrainingError
@@ -108,7 +108,7 @@ def _fine_tuned(stage: Stage, distilled: DistillResult, recipe: DistillConfig, s
     bits = stage.config.export.weight_bits
     quantized = fake_quantized(student, begun_on, classifier=not has_head, weight_bits=bits)
     start = with_classifier_of(stage, quantized, shipped).state_dict() if has_head else None
-    return taught(stage, "qat", quantized, splits, recipe, start)
+    return taught(stage, "qat", quantized, splits, recipe, start, state=state_that_shipped(stage))
 
 
 def _made_again(

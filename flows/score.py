@@ -14,6 +14,7 @@ from pipeline.datasets import NpzConfig
 from pipeline.device import DeviceConfig, select_device
 from pipeline.errors import ArchitectureError, CandidateError, ConfigError, nearest
 from pipeline.foreign import MAX_TABLE_BYTES, read_text_bounded
+from pipeline.randomness import drawn_from
 from pipeline.teacher import TEACHERS, TeacherConfig, build_teacher
 from search.evaluate import CostTable, Evaluator, Scores
 from search.outcome import Outcome, value
@@ -64,13 +65,15 @@ def score_file(
     listed = _read(space, architectures)
     select_device(DeviceConfig(accelerator="cpu", threads=threads))
     task, train = load_whole_train(NpzConfig(path=data))
+    with drawn_from(seed):
+        network = build_teacher(TeacherConfig(architecture=teacher), task)
     with Workshop(1, torch.get_num_threads()) as workshop:
         evaluator = Evaluator(
             space,
             task,
             draw_batch(train, batch_size, seed),
             list(dict.fromkeys(scorers)),
-            teacher=build_teacher(TeacherConfig(architecture=teacher), task),
+            teacher=network,
             seed=seed,
             draws=draws,
             costs=CostTable(space, task, apart=workshop.apart),

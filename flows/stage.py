@@ -1,7 +1,6 @@
 """What every stage is given, and the networks that stages share by way of the run directory."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,19 @@ from distill.narrow import Widths, narrow
 from distill.recipe import make_recipe
 from distill.result import PruneResult
 from flows.config import RunConfig
-from pipeline.checkpoint import load_weights
+from pipeline.checkpoint import load_weights, read_state
 from pipeline.data import Splits, load_splits
 from pipeline.device import Compute, select_device
-from pipeline.errors import DataError
+from pipeline.errors import DataError, RunDirError
 from pipeline.frozen import Frozen, derive_seed
+from pipeline.randomness import drawn_from
 from pipeline.rundir import RunDir
 from pipeline.task import Task
 from pipeline.teacher import load_teacher
 from search.spaces import make_space
 
 WEIGHTS, TOKENIZER = "weights.safetensors", "tokenizer.json"
+METHODS = "methods.pt"  # what the recipe's methods had learnt when the student was at its best
 CHECKPOINT = ".checkpoint.pt"  # hidden files are no part of a stage's result
 
 
@@ -89,7 +90,8 @@ def _require_same(recorded: Mapping[str, str], found: Mapping[str, str], data: A
 
 
 def trained_teacher(stage: Stage, task: Task) -> nn.Module:
-    return load_teacher(stage.config.teacher, task, stage.run.root / "teacher" / WEIGHTS)
+    with drawn_from(stage.seed("teacher", "weights")):
+        return load_teacher(stage.config.teacher, task, stage.run.root / "teacher" / WEIGHTS)
 
 
 def fresh_student(stage: Stage, architecture: str, task: Task) -> nn.Module:
@@ -106,8 +108,8 @@ def distilled_student(stage: Stage, architecture: str, task: Task) -> nn.Module:
 
 def shipped_student(stage: Stage, architecture: str, task: Task) -> tuple[nn.Module, nn.Module]:
     """The student that methods train, and the same as it ships, which shares its layers but for a method's head."""
-    pruned = stage.run.read("prune", PruneResult) if stage.config.prune.enabled else None
-    if pruned is None or pruned.refused is not None:
+    pruned = _pruned(stage)
+    if pruned is None:
         return unpruned_student(stage, architecture, task)
     return narrowed_student(stage, architecture, task, pruned.widths, stage.run.root / "prune" / WEIGHTS)
 
@@ -115,6 +117,35 @@ def shipped_student(stage: Stage, architecture: str, task: Task) -> tuple[nn.Mod
 def unpruned_student(stage: Stage, architecture: str, task: Task) -> tuple[nn.Module, nn.Module]:
     """The distilled student, and as it would ship without pruning."""
     return narrowed_student(stage, architecture, task, {}, stage.run.root / "distill" / WEIGHTS)
+
+
+def state_that_shipped(stage: Stage) -> dict[str, Any]:
+    """Of the recipe's methods, from the training that `shipped_student` comes from."""
+    return method_state(stage, "distill" if _pruned(stage) is None else "prune")
+
+
+def method_state(stage: Stage, name: str) -> dict[str, Any]:
+    """Of the recipe's methods, as the stage `name` left them.
+
+    Raises:
+        RunDirError: an earlier version made the stage, and threw away what a method had prepared.
+    """
+    path = stage.run.path(name, METHODS)
+    if path.exists():
+        return read_state(path.read_bytes())
+    recipe = make_recipe(stage.config.distill.methods)
+    if recipe.keeps_state:
+        raise RunDirError(
+            f"{path} is missing: an earlier version of edgestill made the {name} stage and did not keep what "
+            f"{' and '.join(recipe.keeps_state)} had prepared for the student; start a new run"
+        )
+    return recipe.state_dict()
+
+
+def _pruned(stage: Stage) -> PruneResult | None:
+    """None: nothing was to be pruned, or nothing could be."""
+    pruned = stage.run.read("prune", PruneResult) if stage.config.prune.enabled else None
+    return None if pruned is None or pruned.refused is not None else pruned
 
 
 def narrowed_student(
@@ -125,14 +156,6 @@ def narrowed_student(
     shipped = make_recipe(stage.config.distill.methods).deployable(student)
     load_weights(shipped, weights)
     return student, shipped
-
-
-@contextlib.contextmanager
-def drawn_from(seed: int) -> Iterator[None]:
-    """Draw what PyTorch draws inside from this seed, and leave the global generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def saver(stage: Stage, name: str, file: str = CHECKPOINT) -> Callable[[dict[str, Any]], None]:

@@ -8,6 +8,7 @@ import copy
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +24,11 @@ from flows.latency import keep_latency_model, latency_of
 from flows.rehearsal import rehearse_export
 from flows.stage import (
     CHECKPOINT,
+    METHODS,
     TOKENIZER,
     WEIGHTS,
     DataResult,
     Stage,
-    drawn_from,
     fresh_student,
     saved,
     saver,
@@ -35,12 +36,13 @@ from flows.stage import (
 )
 from flows.supervise import attempting
 from pipeline.augmentation import Augmentation
-from pipeline.checkpoint import weights_bytes
+from pipeline.checkpoint import state_bytes, weights_bytes
 from pipeline.cost import Cost, measure_cost
 from pipeline.data import Batch, Splits, draw_batch, load_splits
 from pipeline.frozen import derive_seed
 from pipeline.metrics import evaluate
 from pipeline.network import uninitialised
+from pipeline.randomness import drawn_from
 from pipeline.task import Task
 from pipeline.teacher import TeacherResult, build_teacher, frozen, load_teacher, teacher_metadata
 from pipeline.training import Supervised, fit
@@ -181,6 +183,7 @@ def distill_student(stage: Stage, winner: Candidate, tuned: TuneResult) -> Disti
     splits = stage.splits()
     distilled = taught(stage, "distill", fresh_student(stage, winner.architecture, splits.task), splits, config)
     stage.run.write("distill", WEIGHTS, weights_bytes(distilled.student))
+    stage.run.write("distill", METHODS, state_bytes(distilled.state))
     fitted = distilled.fitted
     stage.run.write("distill", "curve.csv", curve_csv(fitted.curve))
     return DistillResult(
@@ -213,12 +216,14 @@ def taught(
     config: DistillConfig,
     start: Mapping[str, Tensor] | None = None,
     file: str = CHECKPOINT,
+    state: Mapping[str, Any] | None = None,
 ) -> Distilled:
     """The student after a training by the run's teacher, which goes on from what the stage `name` saved of it.
 
     Args:
         start: weights of what would ship, to begin from.
         file: of the stage, in which the training's state is saved.
+        state: of the methods, from the student's training before this one.
     """
     distilled = distill(
         student,
@@ -232,6 +237,7 @@ def taught(
         resume=saved(stage, name, file),
         compute=stage.compute,
         start=start,
+        state=state,
     )
     stage.cautions.extend(distilled.cautions)
     return distilled

@@ -33,19 +33,19 @@ def measure_cost(
     (NAS-Bench-201's table counts some of those, so its FLOPs are 2 to 10 % higher on
     most cells; its parameters are the same to the last one.)
     """
+    counter = _Counter()
     with uninitialised():
         network = build().eval()
-    counter = _Counter()
-    for module in network.modules():
-        # The network is thrown away. Ten times faster than a pass on the meta device, whose kernels are Python.
-        if isinstance(module, nn.Conv2d):
-            module.forward = counter.convolution(module)  # type: ignore[method-assign, assignment]
-        elif isinstance(module, nn.BatchNorm2d):
-            module.forward = _identity  # type: ignore[method-assign, assignment]
-        elif isinstance(module, nn.Linear):
-            module.register_forward_hook(counter.linear)
-    with torch.no_grad(), _MatrixProducts(counter):
-        network(torch.zeros(1, *input_shape, dtype=dtype))
+        for module in network.modules():
+            # The network is thrown away. Ten times faster than a pass on the meta device, whose kernels are Python.
+            if isinstance(module, nn.Conv2d):
+                module.forward = counter.convolution(module)  # type: ignore[method-assign, assignment]
+            elif isinstance(module, nn.BatchNorm2d):
+                module.forward = _identity  # type: ignore[method-assign, assignment]
+            elif isinstance(module, nn.Linear):
+                module.register_forward_hook(counter.linear)
+        with torch.no_grad(), _MatrixProducts(counter):
+            network(torch.zeros(1, *input_shape, dtype=dtype))
     return Cost(params=sum(p.numel() for p in network.parameters()), flops=counter.macs)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import convolution
+from pipeline.randomness import drawn_from
 
 convolution.guard()  # before any network computes
 
@@ -161,11 +162,11 @@ def _kaiming_std(module: nn.Module, name: str, parameter: Tensor) -> float:
 
 
 @contextmanager
-def uninitialised() -> Iterator[None]:
+def uninitialised(seed: int = 0) -> Iterator[None]:
     """Build networks without PyTorch's own drawing of weights, for when `initialise` overwrites it anyway.
 
-    It also keeps such networks from using up the global generator, whatever they draw themselves, and the garbage
-    collector from looking at all that importing torch has made while thousands of small objects are.
+    What such networks draw all the same comes from the seed. It also keeps the garbage collector from looking at all
+    that importing torch has made while thousands of small objects are.
     """
     kinds: tuple[tuple[Any, str], ...] = (
         (nn.Conv2d, "reset_parameters"),
@@ -175,7 +176,7 @@ def uninitialised() -> Iterator[None]:
     )
     originals = [(kind, name, getattr(kind, name)) for kind, name in kinds]
     was_collecting = gc.isenabled()
-    with torch.random.fork_rng(devices=[]):
+    with drawn_from(seed):
         try:
             gc.disable()
             for kind, name in kinds:

@@ -66,11 +66,11 @@ def trace_network(build: Callable[[], nn.Module], example: Tensor) -> Trace:
 
     Convolutions answer with an output of the right shape and are not computed.
     """
+    recorder = _Recorder(example)
     with uninitialised():
         network = build().eval()
-    recorder = _Recorder(example)
-    with torch.no_grad(), recorder:
-        output = network(example)
+        with torch.no_grad(), recorder:
+            output = network(example)
     return recorder.finish(output)
 
 

@@ -22,6 +22,7 @@ from pipeline.device import FP32, Compute
 from pipeline.errors import TrainingError
 from pipeline.frozen import Frozen, derive_seed
 from pipeline.metrics import Metrics, evaluate
+from pipeline.randomness import drawn_from
 from pipeline.training_state import EpochRecord, TrainingState
 
 _ADVICE = "try a lower learning_rate"
@@ -123,9 +124,10 @@ def fit(
     while len(state.curve) < config.epochs and not state.out_of_patience(config.patience):
         epoch, start = len(state.curve), time.perf_counter()
         step = _Step(network, objective, optimizer, scaler, compute, device)
-        terms = _train_epoch(step, train, config, steps, epoch, seed, augmentation)
-        objective.end_epoch(epoch, network)
-        metrics = evaluate(objective.deployable(network), validation, device)
+        with drawn_from(derive_seed(seed, "dropout", epoch)):
+            terms = _train_epoch(step, train, config, steps, epoch, seed, augmentation)
+            objective.end_epoch(epoch, network)
+            metrics = evaluate(objective.deployable(network), validation, device)
         if not math.isfinite(metrics.cross_entropy):
             raise TrainingError(f"the validation loss became {metrics.cross_entropy} in epoch {epoch + 1}; {_ADVICE}")
         record = EpochRecord(
@@ -185,7 +187,6 @@ def _train_epoch(
     """One pass over the training images; the mean of each loss term."""
     step.network.train()
     generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
-    torch.manual_seed(derive_seed(seed, "dropout", epoch))
     order = torch.randperm(len(train), generator=generator)
     totals: dict[str, Tensor] = {}
     for number in range(steps):

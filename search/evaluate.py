@@ -17,6 +17,7 @@ from pipeline.data import Batch, channels_last
 from pipeline.errors import CandidateError, first_line
 from pipeline.frozen import Frozen, derive_seed
 from pipeline.network import Initialisation, initialise, uninitialised
+from pipeline.randomness import drawn_from
 from pipeline.task import Task
 from search.calibrate import Calibrated, Each, calibrate, content_of, each_here
 from search.observe import Observation, observe
@@ -118,7 +119,9 @@ class Evaluator:
                 teacher = copy.deepcopy(teacher)  # looking in training mode moves its running statistics
             else:
                 initialise(teacher, "gaussian", derive_seed(seed, "teacher"))
-            seen = observe(teacher, batch.inputs, blocks=any(kind.needs_blocks for kind in kinds if kind.needs_teacher))
+            blocks = any(kind.needs_blocks for kind in kinds if kind.needs_teacher)
+            with drawn_from(derive_seed(seed, "teacher", "look")):  # its dropout, for one
+                seen = observe(teacher, batch.inputs, blocks=blocks)
         dims = space.embedding_dims() if comparable else frozenset()
         context = ScoringContext(
             batch=batch,
@@ -179,7 +182,8 @@ class Evaluator:
                     student = self._student(architecture, how, draw)
                     for scorer in self._scorers:
                         if scorer.initialisation == how:
-                            drawn[scorer.name].append(scorer(student))
+                            with drawn_from(derive_seed(self._seed, architecture.key, how, draw, scorer.name)):
+                                drawn[scorer.name].append(scorer(student))
         except (RuntimeError, ArithmeticError, MemoryError) as error:
             if isinstance(error, CandidateError):
                 raise
@@ -205,11 +209,12 @@ class Evaluator:
     def _student(self, architecture: Architecture, how: Initialisation | None, draw: int) -> Student:
         if how is None:
             return self._without_network(architecture)
-        with uninitialised():
-            network = self._space.build(architecture, self._task)
         seed = derive_seed(self._seed, architecture.key, how, draw)
+        with uninitialised(seed):
+            network = self._space.build(architecture, self._task)
         initialise(network, how, seed)
-        seen = self._observe(network, how)
+        with drawn_from(derive_seed(seed, "look")):
+            seen = self._observe(network, how)
         if self._guard and _is_dead(seen.view.features):
             raise CandidateError("dead: its last features are the same for every input", "dead")
         return dataclasses.replace(

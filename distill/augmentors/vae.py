@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from distill.augmentors.base import Augmentor
 from pipeline.data import ImageSplit
+from pipeline.randomness import drawn_from
 
 LATENTS = 32
 _WIDTH, _BATCH, _LEARNING_RATE, _KL_WEIGHT = 32, 64, 2e-3, 0.5
@@ -84,15 +85,16 @@ class VaeAugmentor(Augmentor):
         return {"step_in_deviations": float(self.get_buffer("size"))}
 
 
-def trained_vae_augmentor(
-    shape: Sequence[int], train: ImageSplit, device: torch.device, *, epochs: int, trust: float, seed: int
-) -> VaeAugmentor:
-    """A VAE trained on a split; the global generator stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        augmentor = VaeAugmentor(Vae(shape), trust).to(device)
-        _train(augmentor.vae, train, device, epochs)
-    return augmentor
+def vae_augmentor(shape: Sequence[int], trust: float, seed: int) -> VaeAugmentor:
+    """An augmentor whose VAE is still to be trained; its weights come from the seed."""
+    with drawn_from(seed):
+        return VaeAugmentor(Vae(shape), trust)
+
+
+def train_vae(vae: Vae, train: ImageSplit, device: torch.device, *, epochs: int, seed: int) -> None:
+    """Train in place on a split."""
+    with drawn_from(seed):
+        _train(vae, train, device, epochs)
 
 
 @torch.no_grad()

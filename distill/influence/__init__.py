@@ -4,7 +4,7 @@ from distill.influence.base import Backend, Question, ReferenceLoss
 from distill.influence.ekfac import ekfac
 from distill.influence.last_layer import last_layer
 from distill.influence.network import cg, identity, lissa_backend
-from distill.influence.weights import WeightMap, effective_share, to_weights
+from distill.influence.weights import WeightMap, effective_share, influence_range, to_weights
 
 BACKENDS: dict[str, Backend] = {
     "last_layer": last_layer,
@@ -14,4 +14,13 @@ BACKENDS: dict[str, Backend] = {
     "identity": identity,
 }
 
-__all__ = ["BACKENDS", "Backend", "Question", "ReferenceLoss", "WeightMap", "effective_share", "to_weights"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Question",
+    "ReferenceLoss",
+    "WeightMap",
+    "effective_share",
+    "influence_range",
+    "to_weights",
+]

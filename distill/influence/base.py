@@ -57,9 +57,29 @@ class Question:
 Backend = Callable[[Question], Tensor]  # to the influence [N], positive is harmful
 
 
+def influence_along(logits: Tensor, answers: Tensor, change: Tensor, temperature: float) -> Tensor:
+    """I_i, [N], from the derivative of the logits along (H + lambda 1)^-1 g_ref, which is `change` [N, K].
+
+    0 where the sum over classes is no more than the rounding of its terms.
+    """
+    terms = training_residual(logits, answers, temperature) * change
+    influence, sizes = -terms.sum(1), terms.abs().sum(1)
+    return influence.masked_fill(influence.abs() <= _rounding(logits) * sizes, 0.0)
+
+
 def training_residual(logits: Tensor, answers: Tensor, temperature: float) -> Tensor:
-    """Gradient of T^2 KL(answer || softmax(logits / T)) with respect to the logits, [N, K]."""
-    return temperature * (F.softmax(logits / temperature, dim=1) - answers)
+    """Gradient of T^2 KL(answer || softmax(logits / T)) with respect to the logits, [N, K].
+
+    0 for an example whose answer is met up to the rounding of the logits, which moves p by |z| / T p (1 - p), and of
+    the answer where it is no label: what is left is noise, and a network that has nothing to learn has little curvature
+    by which the noise would be divided. Between those, a label that is almost met keeps its small residual.
+    """
+    p = F.softmax(logits.double() / temperature, dim=1)
+    residual = p - answers
+    moved = (p * (1 - p)).sum(1) * logits.abs().amax(1) / temperature
+    is_soft = ((answers != 0) & (answers != 1)).any(1)
+    is_met = residual.abs().sum(1) <= _rounding(logits) * (moved + is_soft)
+    return temperature * residual.masked_fill(is_met[:, None], 0.0).to(logits.dtype)
 
 
 def reference_residual(logits: Tensor, targets: Tensor, loss: ReferenceLoss) -> Tensor:
@@ -70,10 +90,15 @@ def reference_residual(logits: Tensor, targets: Tensor, loss: ReferenceLoss) -> 
     """
     right = F.one_hot(targets, logits.shape[1])
     others = logits.masked_fill(right.bool(), -torch.inf) if loss == "margin" else logits
-    return F.softmax(others, dim=1) - right.to(logits.dtype)
+    return (F.softmax(others.double(), dim=1) - right).to(logits.dtype)
 
 
 def curvature_residual(logits: Tensor, change: Tensor, temperature: float) -> Tensor:
     """(diag(p) - p p^T) change, p = softmax(logits / T): the training loss's Hessian in the logits; [N, K]."""
     p = F.softmax(logits / temperature, dim=1)
     return p * (change - (p * change).sum(1, keepdim=True))
+
+
+def _rounding(logits: Tensor) -> float:
+    """Relative error of what a network computes: some units in the last place, from layer to layer."""
+    return 16 * torch.finfo(logits.dtype).eps

@@ -19,6 +19,7 @@ from torch.utils.data import TensorDataset
 from distill.influence.base import Question
 from pipeline.data import ImageSplit
 from pipeline.errors import MissingDependencyError
+from pipeline.randomness import drawn_from
 
 _BATCH = 256
 
@@ -38,8 +39,8 @@ def ekfac(question: Question, strategy: str = "ekfac") -> Tensor:
     train = TensorDataset(_inputs(question.train), question.answers.cpu())
     reference = TensorDataset(_inputs(question.reference), question.reference.targets.cpu())
     scoring = ScoreArguments(damping_factor=None, aggregate_query_gradients=True)
-    with tempfile.TemporaryDirectory() as folder, torch.enable_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(question.seed)  # for the labels that the Fisher matrix is sampled with
+    # the seed is for the labels that the Fisher matrix is sampled with
+    with tempfile.TemporaryDirectory() as folder, torch.enable_grad(), drawn_from(question.seed):
         analyzer = Analyzer(
             "influence", network, task, cpu=question.device.type == "cpu", disable_tqdm=True, output_dir=folder
         )

@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.influence.base import Question, curvature_residual, reference_residual, training_residual
+from distill.influence.base import Question, curvature_residual, influence_along, reference_residual
 from distill.influence.solvers import conjugate_gradient
 from pipeline.data import ImageSplit
 from pipeline.network import look
 
 _BATCH = 128  # at 512, a CPU's caches overflow and a forward pass takes 1.7 times as long
 _DIRECT = 2048  # weights up to which the system is solved by Cholesky
+_LEAST = 1e-300  # of a mean diagonal: the influence on a network without any curvature is infinite
 
 
 def last_layer(question: Question) -> Tensor:
@@ -30,20 +31,19 @@ def last_layer(question: Question) -> Tensor:
     seen, answered = _outputs(question, question.reference)
     gradient = reference_residual(answered, question.reference.targets, question.reference_loss).T @ seen / len(seen)
     direction = solve_head(embedding, logits, gradient, question.damping, question.temperature)
-    residual = training_residual(logits, question.answers.to(logits.dtype), question.temperature)
-    return -((residual @ direction) * embedding).sum(1)
+    return influence_along(logits, question.answers, embedding @ direction.T, question.temperature)
 
 
 def solve_head(embedding: Tensor, logits: Tensor, gradient: Tensor, damping: float, temperature: float) -> Tensor:
     """(H + damping mean-diagonal(H) 1)^-1 gradient, both [K, D]; embedding [N, D], logits [N, K]."""
-    p = F.softmax(logits / temperature, dim=1)
-    trace = ((p - p * p).sum(1) * (embedding**2).sum(1)).mean()
-    damp = damping * float(trace) / gradient.numel()
+    p = F.softmax(logits.double() / temperature, dim=1)
     if gradient.numel() <= _DIRECT:
-        system = head_hessian(embedding, p).double()
-        system.diagonal().add_(damp)
+        system = head_hessian(embedding.double(), p)
+        system.diagonal().add_(damping * system.diagonal().mean().clamp_min(_LEAST))
         factor = torch.linalg.cholesky(system)
         return torch.cholesky_solve(gradient.double().reshape(-1, 1), factor).reshape(gradient.shape).to(gradient)
+    trace = ((p - p * p).sum(1) * (embedding**2).sum(1)).mean()
+    damp = damping * float(trace) / gradient.numel()
 
     def product(vector: Tensor) -> Tensor:
         change = curvature_residual(logits, embedding @ vector.view_as(gradient).T, temperature)
@@ -54,14 +54,19 @@ def solve_head(embedding: Tensor, logits: Tensor, gradient: Tensor, damping: flo
 
 
 def head_hessian(embedding: Tensor, p: Tensor) -> Tensor:
-    """mean_i (diag(p_i) - p_i p_i^T) (x) f_i f_i^T, [K D, K D]; classes are the outer index."""
+    """mean_i (diag(p_i) - p_i p_i^T) (x) f_i f_i^T, [K D, K D]; classes are the outer index.
+
+    p (1 - p) is summed from p's products with the others: of a sure network 1 - p is rounding, and the sum indefinite.
+    """
     (count, width), classes = embedding.shape, p.shape[1]
-    hessian = embedding.new_empty(classes, width, classes, width)
+    hessian = embedding.new_zeros(classes, width, classes, width)
     for k in range(classes):
-        for other in range(k, classes):
-            weight = p[:, k] * (float(k == other) - p[:, other])
-            block = (embedding * weight[:, None]).T @ embedding / count
-            hessian[k, :, other], hessian[other, :, k] = block, block.T
+        for other in range(k + 1, classes):
+            weight = p[:, k] * p[:, other]
+            block = (embedding * weight[:, None]).T @ embedding / count  # symmetric
+            hessian[k, :, other] = hessian[other, :, k] = -block
+            hessian[k, :, k] += block
+            hessian[other, :, other] += block
     return hessian.view(classes * width, classes * width)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import functional_call, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from distill.influence.base import Question, curvature_residual, reference_residual, training_residual
+from distill.influence.base import Question, curvature_residual, influence_along, reference_residual
 from distill.influence.solvers import conjugate_gradient, largest_eigenvalue, lissa
 from pipeline.data import Batch
 from pipeline.frozen import derive_seed
@@ -29,7 +29,7 @@ _PROBES = 4  # random vectors for the mean diagonal
 def identity(question: Question) -> Tensor:
     """No curvature: products of gradients, as TracIn at one checkpoint (Pruthi et al. 2020, arXiv:2002.08484)."""
     around = Neighbourhood(question)
-    return -around.along(around.reference_gradient())
+    return around.along(around.reference_gradient())
 
 
 def cg(question: Question, iterations: int = 50, tolerance: float = 1e-3) -> Tensor:
@@ -42,7 +42,7 @@ def cg(question: Question, iterations: int = 50, tolerance: float = 1e-3) -> Ten
         iterations=iterations,
         tolerance=tolerance,
     )
-    return -around.along(solution)
+    return around.along(solution)
 
 
 def lissa_backend(question: Question, depth: int = 300, repeats: int = 2) -> Tensor:
@@ -66,7 +66,7 @@ def lissa_backend(question: Question, depth: int = 300, repeats: int = 2) -> Ten
             RuntimeWarning,
             stacklevel=2,
         )
-    return -around.along(solution)
+    return around.along(solution)
 
 
 class Neighbourhood:
@@ -92,13 +92,12 @@ class Neighbourhood:
         return total
 
     def along(self, vector: Tensor) -> Tensor:
-        """g_i . v for every training example, [N]."""
+        """-g_i . v for every training example, [N]."""
         question, parts = self._question, []
         for batch in question.train.batches(_BATCH, question.device):
             logits, change = self._moved(batch, vector)
-            answers = question.answers[batch.index].to(logits.dtype)
-            residual = training_residual(logits, answers, question.temperature)
-            parts.append((residual * change).sum(1).detach())
+            answers = question.answers[batch.index]
+            parts.append(influence_along(logits, answers, change, question.temperature).detach())
         return torch.cat(parts)
 
     def product(self, vector: Tensor) -> Tensor:

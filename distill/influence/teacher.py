@@ -45,8 +45,7 @@ def train_weighted(
     That split only tells whether the training diverged.
     """
     objective = WeightedLabels(weight)
-    with torch.random.fork_rng(devices=[]):
-        teacher.requires_grad_(True)
-        fit(teacher, objective, train, reference, config, seed=seed, device=device)
+    teacher.requires_grad_(True)
+    fit(teacher, objective, train, reference, config, seed=seed, device=device)
     teacher.load_state_dict(objective.last)
     frozen(teacher)

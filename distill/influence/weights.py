@@ -10,6 +10,7 @@ from torch import Tensor
 from pipeline.errors import TrainingError
 
 WeightMap = Literal["sigmoid", "exp", "drop"]
+_EPS = torch.finfo(torch.float32).eps
 
 
 def to_weights(
@@ -18,7 +19,7 @@ def to_weights(
     """Weights [N] of mean 1 that decrease in the influence: harmful (positive) examples weigh less.
 
     x is the influence divided by its range between the quantiles `clip` and 1 - clip, and clipped to them, because a
-    few outliers would otherwise make all weights alike.
+    few outliers would otherwise make all weights alike. Where that range is rounding, all weights are 1.
 
     - sigmoid: 1 / (1 + exp(sharpness x)), Wang et al. 2020's form; 0 influence gets half of the most.
     - exp: exp(-sharpness x); 2 is the range of KD-AIF's published code, whose sign is the opposite one.
@@ -30,12 +31,10 @@ def to_weights(
     Raises:
         TrainingError: an influence is not finite, or `drop` has nothing left.
     """
-    if not bool(influence.isfinite().all()):
-        raise TrainingError("an influence became NaN or infinite; raise kd_aif's damping, or lower learning_rate")
-    influence = influence.double()
-    low, high = (float(torch.quantile(influence, q)) for q in (clip, 1 - clip))
-    if high <= low:
+    found = influence_range(influence, clip)
+    if found is None:
         return torch.ones_like(influence).float()
+    (low, high), influence = found, influence.double()
     x = influence.clamp(low, high) / (high - low)
     if how == "sigmoid":
         raw = torch.sigmoid(-sharpness * x)
@@ -46,6 +45,23 @@ def to_weights(
         if not bool(raw.any()):
             raise TrainingError("every training example came out harmful, so `drop` has none left; use sigmoid")
     return _with_mean_one(raw, *bounds).float()
+
+
+def influence_range(influence: Tensor, clip: float) -> tuple[float, float] | None:
+    """The quantiles `clip` and 1 - clip of influences [N]; None where they lie no farther apart than rounding.
+
+    To first order weights of mean 1 change the reference loss by their distance at most. Where that is below float32's
+    resolution of a loss of about 1 nat, or of the influences themselves, dividing by it would make weights of noise.
+
+    Raises:
+        TrainingError: an influence is not finite.
+    """
+    if not bool(influence.isfinite().all()):
+        raise TrainingError("an influence became NaN or infinite; raise kd_aif's damping, or lower learning_rate")
+    if not len(influence):
+        return None
+    low, high = (float(torch.quantile(influence.double(), q)) for q in (clip, 1 - clip))
+    return (low, high) if high - low > _EPS * max(1.0, 16 * abs(low), 16 * abs(high)) else None
 
 
 def effective_share(weight: Tensor) -> float:

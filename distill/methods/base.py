@@ -49,6 +49,7 @@ class Context:
     deployable: Callable[[], nn.Module]  # the student as it would ship now: inputs to logits [N, K], whatever the head
     teacher_view: Callable[[Batch], View]  # a batch to what the recipe knows of the teacher, cached or not
     decode: Callable[[Sequence[int]], str] | None = None  # of text: token ids back to words
+    is_taught: bool = False  # the student comes from another training by this recipe, whose state methods go on from
 
     def show(self, example: Tensor, caption: str) -> "ExhibitItem":
         """One input [C, H, W] or [T] as it can be shown in the report: pixels, or words as far as ids tell."""
@@ -108,7 +109,13 @@ class Method(ABC):
         """
 
     def prepare(self, context: Context) -> None:
-        """Before the first epoch: statistics, modules of the method's own."""
+        """Before the first epoch of any training: modules of the method's own, into which a state can be loaded."""
+
+    def study(self, context: Context) -> None:
+        """Behind `prepare`: what is learnt of teacher and data, once for a student.
+
+        Left out where `load_state_dict` gives it: it belongs to the student, whose weights were trained with it.
+        """
 
     def data(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Slot `data`; default: the batch as it is.
@@ -173,7 +180,7 @@ class Method(ABC):
         return ()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs so that it does not differ."""
+        """All that a resumed run needs so that it does not differ, and a later stage so that it goes on."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

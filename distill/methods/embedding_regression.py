@@ -19,6 +19,7 @@ from distill.tunable import tunable
 from pipeline.data import Batch
 from pipeline.frozen import derive_seed
 from pipeline.network import View
+from pipeline.randomness import drawn_from
 
 
 class EmbeddingRegressionConfig(MethodConfig):
@@ -53,14 +54,17 @@ class EmbeddingRegression(Method):
         self._mean, self._scale = torch.zeros(()), torch.ones(())
 
     def prepare(self, context: Context) -> None:
-        everything = ClassMoments(1, embedding_width(context.teacher, context))
+        widths = [embedding_width(network, context) for network in (context.student, context.teacher)]
+        with drawn_from(derive_seed(context.seed, self.name)):
+            self._projection = nn.Linear(*widths).to(context.device)
+
+    def study(self, context: Context) -> None:
+        assert self._projection is not None, "prepare() comes before study()"
+        everything = ClassMoments(1, self._projection.out_features)
         for embedding, classes in class_embeddings(context.teacher, context.train, context.device):
             everything.add(embedding, torch.zeros_like(classes))
         variance = everything.covariance(0).diagonal().mean().clamp_min(1e-12)
         self._mean, self._scale = (part.float().to(context.device) for part in (everything.mean[0], variance.sqrt()))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(context.seed, self.name))
-            self._projection = nn.Linear(embedding_width(context.student, context), len(self._mean)).to(context.device)
 
     def feature(self, teacher: View, student: View, batch: Batch) -> Mapping[str, Tensor]:
         assert self._projection is not None, "prepare() comes before feature()"

@@ -15,14 +15,14 @@ from distill.augmentors.ascent import CommonAdam
 from distill.augmentors.base import Augmentor, with_augmented
 from distill.augmentors.mix import Mix
 from distill.augmentors.policies import Hysteresis, Lagrangian, Penalty, Policy, PolicyName
-from distill.augmentors.vae import agreement, trained_vae_augmentor
+from distill.augmentors.vae import Vae, VaeAugmentor, agreement, train_vae, vae_augmentor
 from distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
 from distill.methods.hard_sheet import sheet
 from distill.methods.random_affine import refuse_text
 from distill.tunable import tunable
 from pipeline.data import Batch, ImageSplit
 from pipeline.device import full_precision
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TrainingError
 from pipeline.frozen import derive_seed
 from pipeline.network import evaluating
 from pipeline.task import Task
@@ -89,8 +89,13 @@ class Hard(Method):
         if config.family == "mix":
             return Mix(config.initial_share, config.min_entropy)
         if config.family == "vae":
-            return _vae_augmentor(config, context)
+            return vae_augmentor(context.task.input_shape, config.trust, derive_seed(context.seed, "hard", "vae"))
         return Affine(context.task.input_shape, config.initial_share, config.padding)
+
+    def study(self, context: Context) -> None:
+        """Trains the VAE on the training split; refused where the teacher does not recognise what it reconstructs."""
+        if isinstance(self._augmentor, VaeAugmentor):
+            _train_vae(self._augmentor.vae, self.config, context)
 
     def data(self, batch: Batch, generator: torch.Generator) -> Batch:
         """The batch and its augmented copy; every k_s steps the augmentor learns first."""
@@ -120,6 +125,8 @@ class Hard(Method):
                 loss = loss - for_student * disagreed
                 self._disagreement = float(disagreed.detach())
             gradients = torch.autograd.grad(loss, self._phi())
+        if not all(bool(gradient.isfinite().all()) for gradient in gradients):  # a NaN in phi would crash grid_sample
+            raise TrainingError("the gradient of hard's augmentor became NaN or infinite; try a lower learning_rate")
         self._optimizer.step(gradients)
         self._augmentor.project()
         self._turns += 1
@@ -186,13 +193,10 @@ def _policy(config: Any) -> Policy:
     return Hysteresis(config.ema, config.l_max, config.l_min_share * config.l_max)
 
 
-def _vae_augmentor(config: Any, context: Context) -> Augmentor:
-    """Trained on the train split; refused where the teacher does not recognise what it reconstructs."""
-    shape, seed = context.task.input_shape, derive_seed(context.seed, "hard", "vae")
-    augmentor = trained_vae_augmentor(
-        shape, context.train, context.device, epochs=config.vae_epochs, trust=config.trust, seed=seed
-    )
-    agreed = agreement(augmentor.vae, context.teacher, context.reference, context.device)
+def _train_vae(vae: Vae, config: Any, context: Context) -> None:
+    seed = derive_seed(context.seed, "hard", "vae", "training")
+    train_vae(vae, context.train, context.device, epochs=config.vae_epochs, seed=seed)
+    agreed = agreement(vae, context.teacher, context.reference, context.device)
     if agreed < MIN_AGREEMENT:
         raise ConfigError(
             [
@@ -201,4 +205,3 @@ def _vae_augmentor(config: Any, context: Context) -> Augmentor:
                 f"(now {config.vae_epochs}) or choose the family affine or mix"
             ]
         )
-    return augmentor

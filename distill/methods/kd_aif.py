@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from distill.influence import BACKENDS, Question, ReferenceLoss, WeightMap, to_weights
+from distill.influence import BACKENDS, Question, ReferenceLoss, WeightMap, influence_range, to_weights
 from distill.influence.ekfac import require_kronfluence
 from distill.influence.teacher import train_weighted
 from distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
@@ -39,7 +39,7 @@ class KDAIFConfig(MethodConfig):
         description="of the reference examples; with ce the sign can reverse where the teacher memorised wrong labels",
     )
     training_loss: Literal["ce", "kd"] = Field(
-        "ce", description="of a training example: to its label or to the teacher"
+        "ce", description="of the student's training examples: to the label or to the teacher; a teacher has labels"
     )
     training_temperature: float = Field(4.0, gt=0, le=100, description="T of training_loss kd")
     damping: float = tunable(
@@ -117,11 +117,14 @@ class KDAIF(Method):
             require_kronfluence()
 
     def prepare(self, context: Context) -> None:
-        """Trains the teacher's copy, where the mechanism does that before the student."""
         self._context = context
         self._student = self._unweighted()
         self._teacher = self._unweighted()
         self._network = copy.deepcopy(context.teacher) if self.replaces_teacher else context.teacher
+        self._epochs = 0
+
+    def study(self, context: Context) -> None:
+        """Trains the teacher's copy, where the mechanism does that before the student."""
         if self.config.mechanism in ("teacher_only", "both_sequential"):
             self._update(self._teacher, self._network, self._network)
             self._train_teacher(self.config.teacher_epochs, "teacher")
@@ -135,15 +138,17 @@ class KDAIF(Method):
         return (1 - share) * w, share * w if self.config.apply_to == "both" else share
 
     def end_epoch(self, epoch: int, student: nn.Module) -> None:
-        if self.config.mechanism == "teacher_only":
+        """The schedule is of all epochs of a student's distillation; the fine-tuning of a taught one has none."""
+        self._epochs += 1
+        if self.config.mechanism == "teacher_only" or self._context.is_taught:
             return
-        since, rounds = epoch + 1 - self.config.warmup_epochs, self.config.updates
+        since, rounds = self._epochs - self.config.warmup_epochs, self.config.updates
         if since >= 0 and since % self.config.every == 0 and (rounds == 0 or since // self.config.every < rounds):
             self._update(self._student, student, self._context.deployable())
             if self.config.mechanism == "simultaneous":
                 self._update(self._teacher, self._network, self._network)
         if self.config.mechanism == "simultaneous" and since >= 0:
-            self._train_teacher(1, "teacher", epoch)
+            self._train_teacher(1, "teacher", self._epochs - 1)
 
     def measures(self) -> dict[str, float]:
         return measures_of(self._told(), self._context)
@@ -153,13 +158,15 @@ class KDAIF(Method):
         return exhibits_of(told.influence, told.weight, self._context) if told.updates else ()
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"student": dict(vars(self._student)), "teacher": dict(vars(self._teacher))}
+        weighings = {"student": dict(vars(self._student)), "teacher": dict(vars(self._teacher))}
+        state: dict[str, Any] = weighings | {"epochs": self._epochs}
         if self.replaces_teacher:
             state["network"] = {name: value.clone() for name, value in self._network.state_dict().items()}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._student, self._teacher = (self._read(state[who]) for who in ("student", "teacher"))
+        self._epochs = state.get("epochs", 0)  # a state that an earlier version saved has none
         if self.replaces_teacher:
             self._network.load_state_dict(state["network"])
 
@@ -178,15 +185,20 @@ class KDAIF(Method):
     def _update(self, weighing: Weighing, network: nn.Module, deployable: nn.Module) -> None:
         """New influences and weights, from the network as it is now.
 
-        Sparing raises weights below 1 to 1 where teacher and label agree, and then divides all by their mean. It is
-        left out of the teacher's own weighing, where it would spare whatever the teacher memorised.
+        Influences that do not differ by more than rounding say nothing, and leave the weights as they are. Sparing
+        raises weights below 1 to 1 where teacher and label agree, and then divides all by their mean. It is left out of
+        the teacher's own weighing, where it would spare whatever the teacher memorised.
         """
-        config, context = self.config, self._context
+        config, context, of_teacher = self.config, self._context, weighing is self._teacher
         with evaluating(network, deployable):
-            weighing.influence = BACKENDS[config.backend](self._question(network, deployable)).float()
+            question = self._question(network, deployable, of_teacher)
+            influence = BACKENDS[config.backend](question).float()
         counted = torch.ones_like(context.train.targets, dtype=torch.bool)
-        if config.apply_to == "ce":  # the others have no cross-entropy that a weight could change
+        if config.apply_to == "ce" or of_teacher:  # the others have no cross-entropy that a weight could change
             counted = context.train.targets != UNLABELLED
+        if influence_range(influence[counted], config.clip) is None:
+            return
+        weighing.influence = influence
         fresh = torch.ones_like(weighing.weight)
         fresh[counted] = to_weights(
             weighing.influence[counted],
@@ -195,7 +207,7 @@ class KDAIF(Method):
             clip=config.clip,
             bounds=(config.min_weight, config.max_weight),
         ).to(fresh)
-        if config.apply_to == "ce" and config.spare_agreed and weighing is not self._teacher:
+        if config.apply_to == "ce" and config.spare_agreed and not of_teacher:
             fresh = torch.where(self._agreed(), fresh.clamp(min=1), fresh)
             fresh[counted] /= fresh[counted].mean()
         if config.control == "shuffled":
@@ -215,14 +227,16 @@ class KDAIF(Method):
         context = self._context
         return (context.teacher_view(batch).logits for batch in context.train.batches(512, context.device))
 
-    def _question(self, network: nn.Module, deployable: nn.Module) -> Question:
+    def _question(self, network: nn.Module, deployable: nn.Module, of_teacher: bool) -> Question:
+        """A teacher learns from labels: by its own answers it has nothing to learn, whatever the student is taught."""
         config, context = self.config, self._context
-        temperature = config.training_temperature if config.training_loss == "kd" else 1.0
+        by_labels = of_teacher or config.training_loss == "ce"
+        temperature = 1.0 if by_labels else config.training_temperature
         return Question(
             network=network,
             deployable=deployable,
             train=context.train,
-            answers=self._answers(temperature),
+            answers=self._answers(temperature, by_labels),
             reference=context.reference,
             reference_loss=config.reference_loss,
             damping=config.damping,
@@ -231,11 +245,11 @@ class KDAIF(Method):
             device=context.device,
         )
 
-    def _answers(self, temperature: float) -> Tensor:
+    def _answers(self, temperature: float, by_labels: bool) -> Tensor:
         """What each training example is taught, [N, K]: its label, or the teacher's answer where it has none."""
         context = self._context
         targets, classes = context.train.targets.to(context.device), context.task.num_classes
-        labelled = (targets != UNLABELLED) if self.config.training_loss == "ce" else torch.zeros_like(targets).bool()
+        labelled = (targets != UNLABELLED) & by_labels
         answers = torch.nn.functional.one_hot(targets.clamp(min=0), classes).float()
         if not bool(labelled.all()):
             soft = torch.cat([torch.softmax(logits.float() / temperature, dim=1) for logits in self._teacher_logits()])

@@ -93,6 +93,11 @@ class LELP(Method):
             require_examples(torch.bincount(train.targets.cpu(), minlength=task.num_classes), self.config.subclasses)
 
     def prepare(self, context: Context) -> None:
+        self._linear = subclass_linear(
+            context.student, self.config.subclasses, derive_seed(context.seed, "lelp", "head")
+        )
+
+    def study(self, context: Context) -> None:
         config = self.config
         settings = ProjectionSettings(
             config.subclasses, config.directions, config.null_space, config.rotate, config.standardise
@@ -106,7 +111,6 @@ class LELP(Method):
             device=context.device,
         )
         self._table = None if config.control == "none" else self._control(context)
-        self._linear = subclass_linear(context.student, config.subclasses, derive_seed(context.seed, self.name, "head"))
 
     def target(self, teacher: View, batch: Batch) -> Tensor:
         """[N, C, 1 + S]: p_c first, then q(s | c); p at T, but for `tempered_product` at 1."""
@@ -151,7 +155,7 @@ class LELP(Method):
         return () if self._linear is None else self._linear.parameters()
 
     def state_dict(self) -> dict[str, Any]:
-        """The projections too: signs and rotations are not found again on another machine."""
+        """The projections too: signs and rotations are not found again, and the head is taught these subclasses."""
         assert self._linear is not None, "prepare() comes before state_dict()"
         assert self._projections is not None
         state = {f"linear.{name}": value for name, value in self._linear.state_dict().items()}

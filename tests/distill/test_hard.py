@@ -24,7 +24,7 @@ from pipeline.checkpoint import state_bytes
 from pipeline.data import UNLABELLED, ImageSplit, Splits
 from pipeline.datasets.base import AugmentConfig
 from pipeline.device import Compute
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TrainingError
 from pipeline.network import PooledClassifier, View, initialise
 from pipeline.task import Task
 from pipeline.teacher import frozen
@@ -468,6 +468,16 @@ def test_hard_finds_on_the_toy_what_the_teacher_does_not_mind(monkeypatch, toy):
     assert kl <= plain_kl / 10
     assert judged(hard.student, toy[1], centred)[0] < 0.02
     assert hard.measures["hard.shift_std"] > 5
+
+
+def test_a_student_that_diverges_ends_the_training_before_the_augmentor_warps_by_nan(prepared):
+    """Warping by NaN crashes the process."""
+    recipe, student, _, splits = prepared(EAGER)
+    batch = splits.train.batch(torch.arange(16))
+    with torch.no_grad():
+        student.linear.weight.fill_(torch.nan)
+    with pytest.raises(TrainingError, match="augmentor became NaN or infinite; try a lower learning_rate"):
+        recipe.prepare_batch(batch, generator())
 
 
 def turned(monkeypatch, toy, config, turns):

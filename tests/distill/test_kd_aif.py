@@ -129,6 +129,55 @@ def test_a_mistake_that_the_teacher_memorised_loses_weight_in_the_teachers_own_t
         assert weight[wrong].mean() < 0.8 * weight[~wrong].mean()
 
 
+@pytest.mark.parametrize("mechanism", MECHANISMS[1:])
+def test_a_teacher_is_weighed_by_its_labels_whatever_the_student_is_taught(prepared, mechanism):
+    """By its own answers, which `training_loss: kd` teaches the student, its influence would be 0."""
+    weights = []
+    for loss in ("ce", "kd"):
+        method, _, student, _ = prepared(
+            mechanism=mechanism, training_loss=loss, training_temperature=2.0, teacher_epochs=1, warmup_epochs=1
+        )
+        method.end_epoch(0, student)
+        weights.append(method._teacher.weight)
+        assert method._teacher.updates == 1
+    assert torch.equal(*weights)
+    assert weights[0].std() > 0.1
+
+
+def test_examples_without_labels_have_no_part_in_the_teachers_weights(prepared, splits):
+    targets = splits.train.targets.clone()
+    targets[::2] = UNLABELLED
+    partly = dataclasses.replace(splits, train=ImageSplit(splits.train.images, targets))
+    method, *_ = prepared(partly, mechanism="teacher_only", apply_to="both", teacher_epochs=1)
+    weight = method._teacher.weight
+    assert torch.equal(weight[::2], torch.ones(len(weight[::2])))
+    assert weight[1::2].mean().item() == pytest.approx(1, abs=1e-5)
+    nothing = dataclasses.replace(splits, train=ImageSplit(splits.train.images, torch.full_like(targets, UNLABELLED)))
+    method, *_ = prepared(nothing, mechanism="teacher_only", teacher_epochs=1)
+    assert method._teacher.updates == 0
+
+
+@pytest.mark.parametrize("backend", ["last_layer", "identity"])
+def test_influences_that_are_rounding_change_no_weight_and_are_not_reported(prepared, make_network, backend):
+    """The student is the teacher: by the teacher's answers it has nothing to learn."""
+    method, _, student, _ = prepared(teacher=make_network(2), training_loss="kd", warmup_epochs=1, backend=backend)
+    method.end_epoch(0, student)
+    assert torch.equal(method._student.weight, torch.ones(90))
+    assert method.measures() == {"updates": 0, "effective_sample_size": 1}
+    assert method.exhibits() == ()
+    before = torch.rand(90)
+    told(method, before)
+    method.end_epoch(2, student)
+    assert torch.equal(method._student.weight, before)
+    with torch.no_grad():
+        student.linear.weight.add_(1e-3 * torch.randn_like(student.linear.weight))
+    method, _, _, context = prepared(teacher=make_network(2), training_loss="kd", warmup_epochs=1, backend=backend)
+    context.student.load_state_dict(student.state_dict())
+    method.end_epoch(0, context.student)
+    assert method._student.updates == 1
+    assert method._student.weight.std() > 1e-3
+
+
 def test_weights_respect_their_bounds_where_none_is_spared(prepared):
     for settings in ({"spare_agreed": False}, {"apply_to": "both"}):
         method, _, student, _ = prepared(warmup_epochs=1, min_weight=0.4, max_weight=1.3, **settings)

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from distill.result import DistillResult, PruneResult, TuneResult
@@ -18,13 +19,21 @@ from flows.pruning import prune_student
 from flows.quantization import QatResult, fine_tune_int8
 from flows.report.pruning import int8_fine_tuning, pruning
 from flows.sentences import sentence
-from flows.stage import Stage, distilled_student
+from flows.stage import Stage, distilled_student, method_state
+from pipeline.checkpoint import read_state
 from pipeline.data import load_splits
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RunDirError, TrainingError
 from pipeline.rundir import RunDir
 
+METHODS = (
+    "{name: hard, warmup_steps: 1, every: 4, images: 4}",
+    "{name: lelp, subclasses: 2}",
+    "{name: kd_aif, warmup_epochs: 1, every: 1}",
+    "embedding_regression",
+)
 SETTINGS = (
     "device.threads=1",
+    f"distill.methods=[{', '.join(METHODS)}]",
     "teacher.architecture=resnet20",
     "teacher.training.epochs=2",
     "search.space.widths=[[8],[8],[16]]",
@@ -35,6 +44,7 @@ SETTINGS = (
     "tune.enabled=false",
     "distill.training.epochs=3",
     "prune.method=l1",
+    "prune.keep=0.45",
     "prune.epochs=3",
     "prune.rounds=2",
     "prune.round_epochs=2",
@@ -123,13 +133,50 @@ def test_a_pruning_that_was_killed_goes_on_as_if_nothing_had_happened(finished, 
     assert not list((finished / "prune").glob(".*")), "what the kill left was removed"
 
 
+def test_what_methods_prepared_and_learnt_goes_from_stage_to_stage(finished) -> None:
+    before, after = (read_state(finished / stage / "methods.pt") for stage in ("distill", "prune"))
+    for part in ("weights", "offsets"):
+        assert torch.equal(before["lelp"][part], after["lelp"][part])
+    assert torch.equal(before["embedding_regression"]["mean"], after["embedding_regression"]["mean"])
+    assert torch.equal(before["kd_aif"]["student"]["weight"], after["kd_aif"]["student"]["weight"])
+    assert after["hard"]["counts"][0] > before["hard"]["counts"][0], "the warm-up began again"
+    files = RunDir.view(finished).manifest.stages
+    assert all(f"{stage}/methods.pt" in files[stage].files for stage in ("distill", "prune"))
+
+
+def test_fine_tuning_for_int8_goes_on_from_the_methods_of_what_ships(finished, tmp_path, monkeypatch) -> None:
+    seen = []
+
+    def taught(*given, state):
+        seen.append(state)
+        raise TrainingError("enough was seen")
+
+    monkeypatch.setattr("flows.quantization.taught", taught)
+    for prune, stage in (("l1", "prune"), ("none", "distill")):
+        given = with_settings(finished, tmp_path / stage, f"prune.method={prune}")
+        fine_tune_int8(given, *results(finished), given.run.read("export", ConvertResult))
+        expected = read_state(finished / stage / "methods.pt")
+        assert seen[-1]["hard"]["counts"] == expected["hard"]["counts"]
+        assert torch.equal(seen[-1]["lelp"]["weights"], expected["lelp"]["weights"])
+
+
+def test_a_distillation_that_kept_nothing_of_its_methods_is_not_gone_on_from(killed, tmp_path) -> None:
+    """An earlier version's; a recipe whose methods have no state needs none."""
+    stage = with_settings(killed, tmp_path)
+    (stage.run.root / "distill" / "methods.pt").unlink()
+    with pytest.raises(RunDirError, match="did not keep what hard and lelp and kd_aif and embedding_regression had"):
+        method_state(stage, "distill")
+    plain = load_config(preset="digits", settings=(*SETTINGS, "distill.methods=[kd, rkd]"))
+    assert method_state(Stage(stage.run, plain, stage.tick), "distill") == {"kd": {}, "rkd": {}}
+
+
 def test_what_ships_is_the_pruned_student(finished) -> None:
     run = RunDir.view(finished)
     found, config = run.read("prune", PruneResult), run.config(RunConfig)
     splits = load_splits(config.read_data, config.seed)
     network = distilled_student(Stage(run, config, lambda *_: None), results(finished)[0].architecture, splits.task)
     params = sum(parameter.numel() for parameter in network.parameters())
-    assert params == found.cost.params == pytest.approx(0.5 * found.cost_before.params, rel=0.05)
+    assert params == found.cost.params == pytest.approx(0.45 * found.cost_before.params, rel=0.05)
     bundle = json.loads((finished / "bundle" / "bundle.json").read_text())
     assert bundle["cost"]["student"]["params"] == params
     assert bundle["methods"][-1] == {"name": "prune", "method": "l1", "params": params}

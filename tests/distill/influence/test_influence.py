@@ -1,6 +1,7 @@
 """Influence against exact leave-one-out, autograd, and each backend against the others."""
 
 import builtins
+import copy
 import dataclasses
 import sys
 
@@ -347,3 +348,55 @@ def test_it_cannot_be_computed_on_another_split_than_reference(convolutional):
             ):
                 dataclasses.replace(convolutional, reference=given)
     assert dataclasses.replace(convolutional, reference=splits.reference).reference.role == "reference"
+
+
+# Rounding
+
+
+def in_float32(made, scale):
+    """The question's network with logits `scale` times as large, its splits, and the same in double precision."""
+    exact = copy.deepcopy(made.network)
+    with torch.no_grad():
+        exact.linear.weight.mul_(scale)
+        exact.linear.bias.mul_(scale)
+    splits = {
+        name: dataclasses.replace(split, images=split.images.float())
+        for name, split in (("train", made.train), ("reference", made.reference))
+    }
+    return copy.deepcopy(exact).float(), exact, splits
+
+
+@pytest.mark.parametrize("backend", ["last_layer", "cg", "identity"])
+@pytest.mark.parametrize(("scale", "temperature"), [(1, 1.0), (1, 4.0), (10, 1.0), (30, 4.0)])
+def test_what_a_network_answers_already_has_no_influence(logistic, backend, scale, temperature):
+    """Left in, rounding comes out at up to 1e-2 of a nat where a sure network has little curvature to divide it by."""
+    made = logistic()
+    network, _, splits = in_float32(made, scale)
+    answers = F.softmax(
+        torch.cat([network(part) for part in splits["train"].images.split(7)]) / temperature, 1
+    ).detach()
+    asked = {"network": network, "deployable": network, "answers": answers, "temperature": temperature, **splits}
+    influence = BACKENDS[backend](made.ask(damping=1.0, **asked))
+    assert torch.equal(influence, torch.zeros(200))
+
+
+@pytest.mark.parametrize("backend", ["last_layer", "identity"])
+def test_labels_that_are_almost_met_keep_their_influence(logistic, backend):
+    made = logistic()
+    network, exact, splits = in_float32(made, 30)
+    answers = F.one_hot(exact(made.train.images).argmax(1), CLASSES)
+    found = BACKENDS[backend](
+        made.ask(damping=1.0, network=network, deployable=network, answers=answers.float(), **splits)
+    )
+    expected = BACKENDS[backend](made.ask(damping=1.0, network=exact, deployable=exact, answers=answers.double()))
+    assert float(expected.abs().median()) < 1e-4 * float(expected.abs().max())
+    assert torch.allclose(found.double(), expected.detach(), rtol=1e-3, atol=1e-30)
+
+
+def test_the_curvature_of_a_sure_network_has_no_negative_direction(logistic):
+    made = logistic()
+    for scale in (100, 1000):
+        p = F.softmax(made.network(made.train.images).detach() * scale, 1)
+        hessian = head_hessian(F.pad(made.train.images.flatten(1), (0, 1), value=1.0), p)
+        smallest = float(torch.linalg.eigvalsh(hessian).min())
+        assert smallest > -1e-12 * float(hessian.diagonal().mean())

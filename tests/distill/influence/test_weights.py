@@ -54,9 +54,27 @@ def test_one_huge_outlier_does_not_make_the_others_alike():
     assert effective_share(weights(influence, clip=0.0)) > 0.99
 
 
+@pytest.mark.parametrize("how", MAPS)
+def test_influences_that_differ_by_rounding_alone_give_equal_weights(how):
+    noise = torch.randn(500)
+    one_ulp = 1000 * torch.finfo(torch.float32).eps
+    for influence in (1e-9 * noise, 0.3 + 1e-8 * noise, -1000 + one_ulp * noise, torch.zeros(0)):
+        assert torch.equal(weights(influence, how), torch.ones(len(influence)))
+    assert torch.equal(weights(torch.cat([1e-9 * noise, torch.tensor([1e6])]), how), torch.ones(501))
+
+
+@pytest.mark.parametrize("how", MAPS)
+def test_a_small_signal_is_weighed_as_a_large_one(how):
+    influence = torch.randn(500, dtype=torch.float64)
+    for scale in (1e-6, 1e6):
+        assert torch.allclose(weights(scale * influence, how), weights(influence, how), atol=1e-5)
+
+
 def test_what_cannot_be_weighed_is_an_error():
     with pytest.raises(TrainingError, match="NaN or infinite"):
         weights(torch.tensor([0.0, torch.nan, 1.0]))
+    with pytest.raises(TrainingError, match="NaN or infinite"):
+        weights(torch.tensor([1e-9, torch.inf, -1e-9]))
     with pytest.raises(TrainingError, match="every training example came out harmful"):
         weights(torch.tensor([1.0, 2.0, 3.0]), "drop")
 
