@@ -86,7 +86,8 @@ def _rounds(
         stays, sums = stays * (1 - cut["channels_removed"]), sums or cut["sums_pruned"]
         if number < config.rounds:
             short = fine_tuning(recipe, config.round_epochs, config.learning_rate_factor)
-            shipped, *_, state = taught(stage, "prune", student, splits, short, start, f".round{number}.pt", state)
+            trained = taught(stage, "prune", student, splits, short, start, f".round{number}.pt", state)
+            shipped, state = trained.student, trained.state
     return student, start, state, {"widths": widths, "channels_removed": 1 - stays, "sums_pruned": sums}
 
 

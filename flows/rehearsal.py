@@ -20,9 +20,10 @@ from export.sessions import runner
 from export.to_onnx import to_onnx
 from flows.cache import once
 from flows.heads import heads, what_ships
-from flows.stage import Stage, drawn_from, fresh_student
+from flows.stage import Stage, fresh_student
 from pipeline.data import ImageSplit, Splits
 from pipeline.errors import ConfigError, ExportError, first_line
+from pipeline.randomness import drawn_from
 from pipeline.teacher import build_teacher
 from search.ends import ends_within_budget
 from search.spaces import make_space

@@ -19,7 +19,7 @@ def drawn_from(seed: int) -> Iterator[None]:
     Of GPUs, those of a process that computes on one already. `torch.manual_seed` is not used: it takes longer than the
     rest together, and where there is no GPU yet it keeps every seed for the day that there is one.
     """
-    on_gpu = torch.cuda.is_initialized()
+    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - the generator of others
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_gpu else ()):
         try:

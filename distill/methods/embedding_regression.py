@@ -54,9 +54,9 @@ class EmbeddingRegression(Method):
         self._mean, self._scale = torch.zeros(()), torch.ones(())
 
     def prepare(self, context: Context) -> None:
-        widths = [embedding_width(network, context) for network in (context.student, context.teacher)]
+        own, given = (embedding_width(network, context) for network in (context.student, context.teacher))
         with drawn_from(derive_seed(context.seed, self.name)):
-            self._projection = nn.Linear(*widths).to(context.device)
+            self._projection = nn.Linear(own, given).to(context.device)
 
     def study(self, context: Context) -> None:
         assert self._projection is not None, "prepare() comes before study()"
