@@ -137,9 +137,8 @@ class RunDir:
             config = kind.model_validate(written)
         except (OSError, UnicodeDecodeError, ConfigError, ValidationError) as error:
             first = str(error).splitlines()[0]
-            raise RunDirError(
-                f"{self.root}/config.yaml cannot be read ({first}); put it back, or start a new run"
-            ) from error
+            path = self.root / "config.yaml"
+            raise RunDirError(f"{path} cannot be read ({first}); put it back, or start a new run") from error
         started_with = self.manifest.config_digest
         if started_with not in (digest(written), digest(config)):
             raise RunDirError(
