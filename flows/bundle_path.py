@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.errors import ConfigError, RunDirError
+from pipeline.errors import ConfigError, RunDirError, command
 from pipeline.rundir import find_run
 
 RUNS = Path("runs")  # where `run` puts runs by default
@@ -23,7 +23,7 @@ def find_bundle(given: Path) -> Path:
         raise ConfigError([f"there is no bundle at {given}, and {error}"]) from None
     bundle = run / "bundle"
     if not (bundle / "bundle.json").is_file():
-        raise RunDirError(f"{run} has no bundle: it is not finished (`edgestill resume {run}`), or it was moved away")
+        raise RunDirError(f"{run} has no bundle: it is not finished ({command('resume', run)}), or it was moved away")
     return bundle
 
 

@@ -5,7 +5,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from flows.sentences import sentence
 from flows.stage import DataResult, Stage
 from flows.tournament import play_tournament
 from pipeline.device import select_device
+from pipeline.errors import RunDirError
 from pipeline.frozen import digest
 from pipeline.rundir import RunDir, file_digest
 from pipeline.teacher import TeacherResult
@@ -60,8 +61,9 @@ def new_run(config: RunConfig, out: Path) -> Iterator[RunDir]:
         try:
             yield run
         except BaseException:
-            if not run.manifest.stages:
-                run.discard()
+            with suppress(RunDirError, OSError):  # what went wrong first is what is told
+                if not run.manifest.stages:
+                    run.discard()
             raise
 
 

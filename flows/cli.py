@@ -3,7 +3,7 @@
 Exit codes: 0 done, 1 we failed, 2 the user's mistake, 130 interrupted. Errors are one sentence on stderr.
 """
 
-import errno
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -133,12 +133,12 @@ def init(
     """Write a complete, commented configuration to start from."""
     from flows.config import commented_yaml, load_config
     from pipeline.checkpoint import write_atomic
-    from pipeline.errors import ConfigError
+    from pipeline.errors import ConfigError, command
 
     if file.exists():
         raise ConfigError([f"{file} exists already; name another file, or remove it first"])
     write_atomic(file, commented_yaml(load_config(None, preset, settings or [], check_files=False)).encode())
-    typer.echo(f"wrote {file}; `edgestill run {file}` runs it")
+    typer.echo(f"wrote {file}; {command('run', file)} runs it")
 
 
 @app.command()
@@ -316,14 +316,13 @@ def _is_of_a_path(error: Exception) -> bool:
 
 
 def _sentence(error: Exception) -> str:
+    from pipeline.environment import environments_fault
     from pipeline.errors import EdgestillError, first_line
 
     if isinstance(error, EdgestillError):
         return str(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return (
-            f"the disk is full{f' ({error.filename})' if error.filename else ''}; free some space, then resume the run"
-        )
+    if (told := environments_fault(error)) is not None:
+        return told
     if isinstance(error, OSError):
         way_out = "; name another path" if _is_of_a_path(error) else ""
         return f"{error.strerror or error} ({error.filename}){way_out}" if error.filename else str(error)
@@ -343,14 +342,25 @@ def _start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None) ->
 def _run_here(directory: "RunDir", quiet: bool) -> None:
     from flows.chain import run_configured
     from flows.progress import choose_progress
+    from pipeline.errors import EdgestillError
 
     try:
         outcome = run_configured(directory, choose_progress(quiet))
-    except BaseException:
-        if directory.manifest.stages:
-            print(f"the run is kept: `edgestill resume {directory.root}` goes on with it", file=sys.stderr)
+    except BaseException as error:
+        with contextlib.suppress(EdgestillError, OSError):  # a manifest that cannot be read is no worse than the error
+            if directory.manifest.stages:
+                print(_how_it_goes_on(directory.root, error), file=sys.stderr)
         raise
     _summarise(outcome, quiet)
+
+
+def _how_it_goes_on(root: Path, error: BaseException) -> str:
+    from pipeline.errors import ConfigError, ExportError, command
+
+    line = f"the run is kept: {command('resume', root)} goes on with it"
+    if isinstance(error, ConfigError | ExportError):
+        line += f"; a setting takes a new run: {command('run', root / 'config.yaml')} --set key=value"
+    return line
 
 
 def _summarise(outcome: "Outcome | RankCheckResult", quiet: bool) -> None:

@@ -18,7 +18,7 @@ from flows.rank_check import RankCheckResult
 from flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows, verdict_lines
 from flows.stage import DataResult
 from flows.verdicts import conditions, rank_cells, verdict
-from pipeline.errors import EdgestillError, first_line
+from pipeline.errors import EdgestillError, command, first_line
 from pipeline.rundir import RunDir, list_runs
 from pipeline.teacher import TeacherResult
 from search.result import SearchResult
@@ -78,7 +78,7 @@ def show_run(run: RunDir) -> str:
         said = sentence(run.read(stage, _RESULTS[stage], movable=BUNDLE))
         lines.append(f"✓ {index:>{width}}/{len(names)} {stage:<10} {record.seconds:7.1f} s  {said}")
     if len(manifest.stages) < len(names):
-        where = [f"unfinished: `edgestill resume {run.root}`"]
+        where = [f"unfinished: {command('resume', run.root)}"]
     elif config.rank_check.only:
         where = [rank_check_summary(run.read("rank_check", RankCheckResult), plain=True)]
     else:
@@ -86,7 +86,7 @@ def show_run(run: RunDir) -> str:
         tested = run.read("report", ReportResult, movable=BUNDLE)
         bundle, page = run.root / tested.bundle, run.root / tested.report
         moved = "" if bundle.exists() else "  (moved away)"
-        missing = "" if page.exists() else f"  (missing; `edgestill report {run.root}` writes it again)"
+        missing = "" if page.exists() else f"  (missing; {command('report', run.root)} writes it again)"
         where = [*verdicts, f"bundle  {bundle}{moved}", f"digest  {tested.digest}", f"report  {page}{missing}"]
     return "\n".join([*lines, "", *where])
 

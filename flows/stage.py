@@ -58,10 +58,13 @@ class Stage:
 
         Raises:
             DataError: they are no longer what the data stage found.
+            RunDirError: a file of the data stage is not what it wrote.
         """
+        # Read first: it is what finds a tokenizer damaged.
+        found = self.run.read("data", DataResult) if "data" in self.run.manifest.stages else None
         splits = load_splits(self.config.read_data, self.config.seed, self.tokenizer())
-        if "data" in self.run.manifest.stages:
-            _require_same(self.run.read("data", DataResult).digests, splits.digests, self.config.data)
+        if found is not None:
+            _require_same(found.digests, splits.digests, self.config.data)
         return splits
 
     def tokenizer(self) -> str | None:

@@ -28,7 +28,9 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # noqa: PTH101 - mkstemp's 0600 would keep a colleague from reading a run
         os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # the system's calls on an open file do not say which
         Path(temporary).unlink(missing_ok=True)
         raise
     fsync_directory(path.parent)

@@ -17,6 +17,7 @@ EdgestillError                 one clear sentence for a person; `exit_code` is t
 """
 
 import difflib
+import shlex
 from collections.abc import Iterable
 
 
@@ -99,6 +100,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
     return f"{hint}known: {', '.join(known)}"
+
+
+def command(*words: object) -> str:
+    """An edgestill command as a person can paste it into a shell."""
+    return f"`{shlex.join(['edgestill', *map(str, words)])}`"
 
 
 def first_line(error: BaseException, otherwise: str = "") -> str:

@@ -19,7 +19,18 @@ def by_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def require_utf8(path: Path) -> None:
+    """Raises:
+    ValueError: the path cannot stand in a JSON file, nor be given to the runtimes.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{str(path)!a} is not UTF-8, which results are written in; rename it") from None
+
+
 def _at_home(path: Path) -> Path:
+    require_utf8(path)
     try:
         return path.expanduser()
     except RuntimeError:

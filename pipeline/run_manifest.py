@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from pipeline.errors import RunDirError
+from pipeline.errors import RunDirError, command
 from pipeline.frozen import Frozen
 from pipeline.provenance import describe_machine, git_commit, installed_versions
 
@@ -74,7 +74,7 @@ def read_run_manifest(root: Path) -> Manifest:
     except ValidationError as error:
         if (root / "bundle.json").is_file():
             raise RunDirError(
-                f"{root} is a bundle, not a run; `edgestill verify {root}` checks it, and what takes a run wants "
+                f"{root} is a bundle, not a run; {command('verify', root)} checks it, and what takes a run wants "
                 "the folder that the bundle was made in"
             ) from None
         first = error.errors()[0]

@@ -26,8 +26,8 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from pipeline.checkpoint import fsync_directory, read_state, state_bytes, write_atomic
-from pipeline.errors import ConfigError, RunDirError, nearest
-from pipeline.frozen import digest
+from pipeline.errors import ConfigError, RunDirError, command, nearest
+from pipeline.frozen import digest, require_utf8
 from pipeline.run_manifest import MANIFEST, Manifest, StageRecord, origin_here, read_run_manifest
 from pipeline.sealed import Journal, read_sealed, write_sealed
 from pipeline.yaml_text import read_yaml, write_yaml
@@ -44,18 +44,34 @@ class RunDir:
 
     @classmethod
     def create(cls, parent: Path, name: str, seed: int, config: BaseModel) -> "RunDir":
-        """A new run below `parent`, held by this process."""
+        """A new run below `parent`, held by this process.
+
+        Raises:
+            RunDirError: no run can be made there.
+        """
+        try:
+            require_utf8(parent.absolute())
+        except ValueError as error:
+            raise RunDirError(f"--out: {error}") from None
         config_digest = digest(config)
         created = datetime.datetime.now(datetime.UTC)
         folder = f"{created:%Y%m%d_%H%M%S}_{name}_{config_digest[:6]}"
         root = _unused(parent, folder)
+        try:
+            return cls._begun(root, name, seed, config, created)
+        except BaseException:
+            shutil.rmtree(root, ignore_errors=True)
+            raise
+
+    @classmethod
+    def _begun(cls, root: Path, name: str, seed: int, config: BaseModel, created: datetime.datetime) -> "RunDir":
         run = cls(root, _acquire(root))
         manifest = Manifest(
             schema=1,
             name=name,
             created=created.isoformat(timespec="seconds"),
             seed=seed,
-            config_digest=config_digest,
+            config_digest=digest(config),
             **dict(origin_here()),
         )
         write_atomic(root / "config.yaml", write_yaml(config.model_dump(mode="json")).encode())
@@ -110,7 +126,8 @@ class RunDir:
             config = kind.model_validate(written)
         except (OSError, UnicodeDecodeError, ConfigError, ValidationError) as error:
             first = str(error).splitlines()[0]
-            raise RunDirError(f"{self.root}/config.yaml cannot be read ({first}); start a new run") from error
+            path = self.root / "config.yaml"
+            raise RunDirError(f"{path} cannot be read ({first}); put it back, or start a new run") from error
         started_with = self.manifest.config_digest
         if started_with not in (digest(written), digest(config)):
             raise RunDirError(
@@ -231,7 +248,7 @@ class RunDir:
         """
         record = self.manifest.stages.get(stage)
         if record is None:
-            raise RunDirError(f"{self.root} has not finished its {stage} stage; `edgestill resume {self.root}`")
+            raise RunDirError(f"{self.root} has not finished its {stage} stage; {command('resume', self.root)}")
         is_moved = movable is not None and not (self.root / movable).exists()
         for name, expected in record.files.items():
             path = self.root / name
@@ -303,7 +320,7 @@ def _acquire(root: Path) -> FileLock:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise RunDirError(
-            f"{root} is held by another edgestill process; wait for it, or stop it and run `edgestill resume {root}`"
+            f"{root} is held by another edgestill process; wait for it, or stop it and run {command('resume', root)}"
         ) from error
     return lock
 

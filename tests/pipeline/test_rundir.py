@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -55,6 +56,38 @@ def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path):
         run.close()
     assert len({run.root for run in runs}) == 4
     assert set(list_runs(tmp_path)) == {run.root for run in runs}
+
+
+@pytest.mark.parametrize("folder", ["x?y", "a#b %20 é", "{0}'[*]\\", "two\nlines", '"'])
+def test_a_run_may_lie_in_a_folder_of_any_name(folder, tmp_path):
+    with RunDir.create(tmp_path / folder, "digits", 0, Config()) as run:
+        finish(run)
+        run.journal("tune", "j", "").append({"a": 1})
+    assert list_runs(tmp_path / folder) == [run.root]
+    assert find_run("latest", tmp_path / folder) == run.root
+    assert RunDir.view(run.root).read("search", Result) == Result(accuracy=0.5)
+    assert list(tmp_path.iterdir()) == [tmp_path / folder]
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(RunDirError, match=r"^--out: '.*caf\\udce9' is not UTF-8, .* rename it"):
+        RunDir.create(tmp_path / os.fsdecode(b"caf\xe9"), "digits", 0, Config())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_could_not_be_begun_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(RunDir, "_save", lambda *_: (_ for _ in ()).throw(OSError("No space left")))
+    with pytest.raises(OSError, match="No space left"):
+        RunDir.create(tmp_path, "digits", 0, Config())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_way_to_go_on_can_be_pasted_into_a_shell(tmp_path):
+    run = RunDir.create(tmp_path / "it's a folder", "digits", 0, Config())
+    with run, pytest.raises(RunDirError) as caught:
+        run.read("search", Result)
+    pasted = str(caught.value).split("`")[1]
+    assert shlex.split(pasted) == ["edgestill", "resume", str(run.root)]
 
 
 def test_a_run_is_found_by_path_by_name_and_as_the_latest(tmp_path, monkeypatch):

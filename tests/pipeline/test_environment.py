@@ -1,0 +1,53 @@
+"""The machine's faults are told as the machine's, with the path and the way out."""
+
+import errno
+import os
+
+import pytest
+
+from flows.cli import _sentence
+from pipeline.checkpoint import write_atomic
+from pipeline.environment import environments_fault
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "the disk is full (a.pt); free some space, then resume"),
+        (errno.EDQUOT, "your share of the disk is used up (a.pt); free"),
+        (errno.EROFS, "the file system is read-only (a.pt); mount it"),
+        (errno.EMFILE, "this process may open no more files (a.pt); raise the limit (`ulimit -n 4096`)"),
+        (errno.ENFILE, "the system can open no more files (a.pt)"),
+        (errno.EIO, "the disk failed (a.pt)"),
+        (errno.ENOMEM, "there is too little memory (a.pt)"),
+    ],
+)
+def test_a_fault_of_the_machine_is_told_with_its_path_and_the_way_out(number: int, said: str) -> None:
+    assert _sentence(OSError(number, os.strerror(number), "a.pt")).startswith(said)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 TB"),
+     RuntimeError("CUDA out of memory. Tried to allocate")],
+    ids=["python", "cpu", "gpu"],
+)  # fmt: skip
+def test_too_little_memory_is_no_mistake_of_ours(error: Exception) -> None:
+    assert _sentence(error).startswith("there is too little memory")
+
+
+def test_what_is_a_mistake_stays_one() -> None:
+    assert environments_fault(RuntimeError("shape mismatch")) is None
+    assert environments_fault(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
+    assert "this is our mistake" in _sentence(RuntimeError("shape mismatch"))
+
+
+def test_a_write_that_fails_says_which_file_it_was(tmp_path, monkeypatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pipeline.checkpoint.os.fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomic(tmp_path / "weights", b"data")
+    assert _sentence(caught.value).startswith(f"the disk is full ({tmp_path}/weights)")
+    assert list(tmp_path.iterdir()) == []
