@@ -8,7 +8,7 @@ from export.calibration import MIN_EXAMPLES
 from export.formats import FORMATS
 from pipeline.errors import nearest
 from pipeline.frozen import Frozen
-from pipeline.timing import TimingConfig, samples_needed
+from pipeline.timing import MedianTimingConfig, TimingConfig
 
 
 class CalibrationConfig(Frozen):
@@ -74,12 +74,4 @@ class ExportConfig(Frozen):
 
 class ProfileConfig(Frozen):
     threads: int = Field(1, ge=1, le=1024, description="of ONNX Runtime")
-    timing: TimingConfig = TimingConfig()
-
-    @field_validator("timing")
-    @classmethod
-    def _supports_a_median(cls, timing: TimingConfig) -> TimingConfig:
-        needed = samples_needed(50)
-        if min(timing.min_samples, timing.max_samples) < needed:
-            raise ValueError(f"min_samples and max_samples must be {needed} or more, or there is no median to report")
-        return timing
+    timing: MedianTimingConfig = TimingConfig()

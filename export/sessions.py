@@ -27,7 +27,7 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised
     options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever the bytes look like
     return onnxruntime.InferenceSession(
         model if isinstance(model, bytes) else str(model), options, providers=list(providers)

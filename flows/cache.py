@@ -1,27 +1,52 @@
-"""What is worth keeping between runs, in the user's cache folder: a search's calibration, named by content."""
+"""What is worth keeping between runs, in the user's cache folder, named by content.
+
+A file that is another's, or cannot be read or written, costs time only.
+"""
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from pipeline.cache import cache_folder
 from pipeline.errors import RunDirError
+from pipeline.frozen import digest
+from pipeline.provenance import git_commit, installed_versions
 from pipeline.sealed import read_sealed, write_sealed
 from search.scorers import Calibration
 
 
 def kept_calibration(key: str, compute: Callable[[], Calibration]) -> Calibration:
-    """A calibration that an earlier search computed from the same content, or a new one, which is kept.
-
-    A file that is another's, or cannot be read or written, costs time only.
-    """
+    """A calibration that an earlier search computed from the same content, or a new one, which is kept."""
     path = cache_folder() / "calibration" / f"{key}.json"
-    with contextlib.suppress(OSError, ValidationError, RunDirError):
-        kept = read_sealed(path, key)
-        if kept is not None:
+    kept = _kept(path, key)
+    if kept is not None:
+        with contextlib.suppress(ValidationError):
             return Calibration.model_validate_json(kept)
     found = compute()
-    with contextlib.suppress(OSError):
-        write_sealed(path, found.model_dump_json().encode(), key)
+    _keep(path, found.model_dump_json().encode(), key)
     return found
+
+
+def once(kind: str, content: object, check: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """The problems that a check finds; none where the same code found none with the same content before."""
+    key = digest(kind, installed_versions(), git_commit(), content)
+    path = cache_folder() / kind / key
+    if _kept(path, key) is not None:
+        return {}
+    problems = check()
+    if not problems:
+        _keep(path, b"", key)
+    return problems
+
+
+def _kept(path: Path, key: str) -> bytes | None:
+    with contextlib.suppress(RunDirError):
+        return read_sealed(path, key)
+    return None
+
+
+def _keep(path: Path, data: bytes, key: str) -> None:
+    with contextlib.suppress(OSError):
+        write_sealed(path, data, key)

@@ -16,11 +16,12 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from distill.config import DistillConfig, PruneConfig, QatConfig, TuneConfig
 from export.card_config import CardConfig
 from export.config import ExportConfig, ProfileConfig
+from export.formats import FORMATS
 from pipeline.data import DataConfig
 from pipeline.datasets import DigitsConfig, TextConfig
 from pipeline.datasets.base import DatasetConfig
 from pipeline.device import DeviceConfig
-from pipeline.errors import ConfigError, nearest
+from pipeline.errors import ConfigError, command, nearest
 from pipeline.frozen import Frozen
 from pipeline.teacher import TeacherConfig
 from pipeline.tokens import TokenizerConfig
@@ -61,6 +62,15 @@ class RunConfig(Frozen):
             raise ValueError(
                 f"prune.method {self.prune.method!r} removes channels of convolutions, and students of {space!r} have "
                 "none; leave prune out, or search resnet or mobile"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_int8_to_fine_tune(self) -> "RunConfig":
+        if self.qat.mode == "always" and not any(FORMATS[name].precision == "int8" for name in self.export.formats):
+            raise ValueError(
+                "qat.mode 'always' fine-tunes for INT8, and export.formats has no INT8 format; add int8 there, or set "
+                "qat.mode to auto"
             )
         return self
 
@@ -192,7 +202,7 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
-            [f"no configuration file at {path}; `edgestill init {path}` writes one, `--preset digits` needs none"]
+            [f"no configuration file at {path}; {command('init', path)} writes one, `--preset digits` needs none"]
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path} cannot be read: {error}"]) from None

@@ -19,6 +19,7 @@ from distill.tune import tune, with_hyperparameters
 from flows.cache import kept_calibration
 from flows.heads import telling_of_heads, what_ships
 from flows.latency import keep_latency_model, latency_of
+from flows.rehearsal import rehearse_export
 from flows.stage import (
     CHECKPOINT,
     TOKENIZER,
@@ -46,7 +47,7 @@ from search.search import find_student, require_feasible
 
 
 def prepare_data(stage: Stage) -> DataResult:
-    """Read the data, split it, record what each split holds; refuse a hopeless budget before anything is trained."""
+    """Read the data, split it, record what each split holds; refuse a hopeless budget or export before training."""
     config = stage.config
     splits = load_splits(config.read_data, config.seed)
     make_recipe(config.distill.methods).check(splits.task, splits.train)
@@ -58,6 +59,7 @@ def prepare_data(stage: Stage) -> DataResult:
     latency = latency_of(stage, splits.task)
     with telling_of_heads(config.distill):
         require_feasible(config.search, splits.task, stage.seed("search"), latency, what_ships(config.distill))
+    rehearse_export(stage, splits)
     return DataResult(task=splits.task, sizes=splits.sizes, digests=splits.digests)
 
 

@@ -6,14 +6,15 @@ neither edgestill nor pydantic runs their text in a bundle's profile.py.
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pipeline.frozen import Frozen
 from pipeline.latency_statistics import percentile, samples_needed, supported_percentiles
 from pipeline.stopwatch import take_turns
 
-__all__ = ["Timing", "TimingConfig", "samples_needed", "time_interleaved"]
+__all__ = ["MedianTimingConfig", "Timing", "TimingConfig", "samples_needed", "time_interleaved"]
 
 
 class TimingConfig(Frozen):
@@ -21,6 +22,16 @@ class TimingConfig(Frozen):
     duration_s: float = Field(2.0, gt=0, le=3600, description="seconds of calls of each model, about")
     min_samples: int = Field(130, ge=1, description="timed calls at least; 130 supports a p95")
     max_samples: int = Field(20_000, ge=1, description="timed calls at most, about")
+
+
+def _supports_a_median(timing: TimingConfig) -> TimingConfig:
+    needed = samples_needed(50)
+    if min(timing.min_samples, timing.max_samples) < needed:
+        raise ValueError(f"min_samples and max_samples must be {needed} or more, or there is no median to report")
+    return timing
+
+
+MedianTimingConfig = Annotated[TimingConfig, AfterValidator(_supports_a_median)]
 
 
 class Timing(Frozen):

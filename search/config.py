@@ -17,7 +17,7 @@ from pydantic import (
 
 from pipeline.cost import Cost
 from pipeline.frozen import Frozen, GivenPath, by_name, existing_file
-from pipeline.timing import TimingConfig
+from pipeline.timing import MedianTimingConfig, TimingConfig
 from search.latency_model import read_latency_model
 from search.scorers import SCORERS
 from search.spaces import SPACES, ResNetConfig, by_space_name, make_space
@@ -103,7 +103,7 @@ class LatencyConfig(Frozen):
     model: GivenPath | None = Field(None, description="a file of `edgestill calibrate`")
     threads: int = Field(1, ge=1, le=1024, description="of ONNX Runtime, measured")
     batch: int = Field(1, ge=1, le=4096, description="images a call, measured")
-    timing: TimingConfig = TimingConfig(warmup_s=0.1, duration_s=0.5, min_samples=70)
+    timing: MedianTimingConfig = TimingConfig(warmup_s=0.1, duration_s=0.5, min_samples=70)
 
     @field_validator("model")
     @classmethod

@@ -17,7 +17,10 @@ from search.latency_model import fit_latency_model, trace_student
 from search.spaces import ResNetConfig, make_space
 
 SPACE = make_space(ResNetConfig(blocks=((1, 2),) * 3, widths=((4, 6), (6,), (8,))))
-SETTINGS = ["search.space={name: resnet, blocks: [[1, 2], [1, 2], [1, 2]], widths: [[4, 6], [6], [8]]}"]
+SETTINGS = [
+    "teacher.architecture=resnet20",
+    "search.space={name: resnet, blocks: [[1, 2], [1, 2], [1, 2]], widths: [[4, 6], [6], [8]]}",
+]
 
 
 def save_data(path: Path, seed: int = 0) -> Path:

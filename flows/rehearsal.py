@@ -1,0 +1,163 @@
+"""The export, tried on untrained networks before anything is trained, so that a setting which cannot work is refused.
+
+What went well once, with the same code, versions and settings, is not tried again.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distill.fake_quant import fake_quantized
+from export.calibration import MIN_EXAMPLES, calibration_examples, require_sound
+from export.config import ExportConfig
+from export.formats import FORMATS, Format, Source
+from export.interface import with_interface
+from export.sessions import runner
+from export.to_onnx import to_onnx
+from flows.cache import once
+from flows.heads import heads, what_ships
+from flows.stage import Stage, drawn_from, fresh_student
+from pipeline.data import ImageSplit, Splits
+from pipeline.errors import ConfigError, first_line
+from pipeline.teacher import build_teacher
+from search.ends import ends_within_budget
+from search.spaces import make_space
+
+_DEFAULT = ExportConfig()
+
+Problems = dict[str, str]  # setting -> why it cannot work
+
+
+def rehearse_export(stage: Stage, splits: Splits) -> None:
+    """Make, open and run every configured format of the smallest and the largest student, and the teacher's file.
+
+    A format that is not to be had here is left out, as the export leaves it out. What fails for one of the students
+    alone is told and may yet be avoided by the search.
+
+    Raises:
+        ConfigError: the teacher has no file, or neither student has one in some format; names the setting.
+    """
+    config, task = stage.config, splits.task
+    if config.rank_check.only:
+        return
+    seed, space = stage.seed("search"), make_space(config.search.space)
+    ends = [space.format(end) for end in ends_within_budget(config.search, task, seed, what_ships(config.distill))]
+    sides = (
+        task.kind,
+        task.input_shape,
+        task.num_classes,
+        task.vocab_size,
+    )  # what the examples hold changes no operator
+    content = (config.export, sides, len(splits.reference) < MIN_EXAMPLES)
+
+    def teacher() -> Problems:
+        with drawn_from(seed), tempfile.TemporaryDirectory() as folder:
+            return _of_fp32(build_teacher(config.teacher, task), config.export, splits, Path(folder) / "teacher.onnx")
+
+    stage.tick(0, len(ends) + 1, "trying the export of the teacher")
+    problems = _lines(once("rehearsal", (content, config.teacher), teacher), "the teacher")
+    if problems:  # what keeps a teacher from its file would keep its students
+        raise ConfigError(problems)
+    found: dict[str, Problems] = {}
+    for done, text in enumerate(ends, 1):
+        stage.tick(done, len(ends) + 1, f"trying the export of student {text}")
+        about = (content, config.search.space, text, heads(config.distill), config.qat.mode)
+        found[text] = once("rehearsal", about, lambda t=text: _of_student(stage, t, splits))  # type: ignore[misc]
+    everywhere = set.intersection(*(set(settings) for settings in found.values()))
+    for text, settings in found.items():
+        who = f"student {text} of space {space.name!r}"
+        for line in _lines({n: why for n, why in settings.items() if n not in everywhere}, who):
+            stage.say(f"caution: {line}")
+    if everywhere:
+        first = {name: found[ends[0]][name] for name in sorted(everywhere)}
+        raise ConfigError(_lines(first, f"student {ends[0]} of space {space.name!r}"))
+
+
+def _lines(problems: Problems, who: str) -> list[str]:
+    return [f"{setting} cannot work for {who}: {why}" for setting, why in problems.items()]
+
+
+def _of_student(stage: Stage, text: str, splits: Splits) -> Problems:
+    """What cannot be done with this student, by the setting that asks for it."""
+    config, ships = stage.config.export, what_ships(stage.config.distill)
+    student = fresh_student(stage, text, splits.task)
+    network = (student if ships is None else ships(student)).cpu().eval()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "student.onnx"
+        problems = _of_fp32(network, config, splits, path)
+        if problems:
+            return problems
+        # One way to calibrate stands for all: they differ in the ranges that they find, not in the files' operators.
+        brief = config.calibration.model_copy(update={"method": "minmax"})
+        examples = calibration_examples(splits.reference, MIN_EXAMPLES)
+        source = Source(onnx=path, network=network, task=splits.task, calibration=examples)
+        for name in config.formats:
+            form = FORMATS[name](config.model_copy(update={"calibration": brief}))
+            if name == "fp32" or form.missing() is not None or (form.precision == "int8" and not _is_sound(source)):
+                continue
+            why = _why(lambda f=form: _try(f, source, Path(folder)))  # type: ignore[misc]
+            if why is not None:
+                problems[f"export.formats: {name}"] = f"{why}; leave {name} out of export.formats"
+    if stage.config.qat.mode == "always":
+        begun_on = [splits.reference.batch(_first(splits.reference))]
+        has_head = bool(heads(stage.config.distill))
+        why = _why(lambda: fake_quantized(student, begun_on, classifier=not has_head))
+        if why is not None:
+            problems["qat.mode: always"] = f"{why}; set qat.mode=auto or never"
+    return problems
+
+
+def _of_fp32(network: nn.Module, export: ExportConfig, splits: Splits, path: Path) -> Problems:
+    """Write the network's fp32 file; where that fails, the setting with whose default it does not."""
+
+    def write(config: ExportConfig) -> None:
+        task, examples = splits.task, splits.validation.batch(_first(splits.validation)).inputs.numpy()
+        data = to_onnx(network, task.input_shape, config.opset, task.vocab_size)
+        path.write_bytes(data)
+        runner(path)(np.ascontiguousarray(examples))
+        with_interface(data, config.interface, np.ascontiguousarray(examples))
+
+    why = _why(lambda: write(export))
+    if why is None:
+        return {}
+    for name in ("opset", "interface"):
+        default = getattr(_DEFAULT, name)
+        if getattr(export, name) != default and _why(lambda n=name: write(_with_default(export, n))) is None:  # type: ignore[misc]
+            return {f"export.{name}: {getattr(export, name)}": f"{why}; export.{name}={default} works"}
+    return {"the export": why}
+
+
+def _with_default(export: ExportConfig, name: str) -> ExportConfig:
+    return export.model_copy(update={name: getattr(_DEFAULT, name)})
+
+
+def _try(form: Format, source: Source, folder: Path) -> None:
+    """Make the format's file, open and run it; what its logits are worth is for a trained student to say."""
+    for _, files in form.variants(source):
+        for suffix, data in files.items():
+            (folder / f"tried{suffix}").write_bytes(data)
+        form.open(folder / f"tried{next(iter(files))}", 1)(source.calibration[:2])
+
+
+def _is_sound(source: Source) -> bool:
+    """Whether INT8 can be calibrated on the examples at all: they are the data's, and no setting of the export."""
+    return _why(lambda: require_sound(source.calibration, source.task)) is None
+
+
+def _why(work: Callable[[], object]) -> str | None:
+    """What keeps this from working; None where it works. A full disk or memory is no fault of a setting."""
+    try:
+        work()
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # an exporter and a runtime have kinds of their own
+        return first_line(error, type(error).__name__)[:300]
+    return None
+
+
+def _first(split: ImageSplit) -> Tensor:
+    return torch.arange(min(2, len(split)))

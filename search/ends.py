@@ -1,0 +1,43 @@
+"""The smallest and the largest student that a search may find, for what is to be tried before it begins."""
+
+import random
+
+from pipeline.cost import Cost
+from pipeline.frozen import derive_seed
+from pipeline.task import Task
+from search.attempt import guarded
+from search.config import SearchConfig
+from search.evaluate import CostTable, Shipped
+from search.space import Architecture
+from search.spaces import make_space
+from search.strategies.feasible import Bounds, find_feasible
+
+_DRAWN = 16  # beside the ends of every gene, which a budget may rule out
+
+
+def ends_within_budget(
+    config: SearchConfig, task: Task, seed: int, shipped: Shipped | None = None
+) -> tuple[Architecture, ...]:
+    """Of the ends of every gene and a few random members, the ones of fewest and most parameters; one if all agree.
+
+    The budget's parameters and FLOPs are held, which are counted at once; what is dearer is the search's.
+
+    Raises:
+        BudgetError: nothing was found within budget.
+    """
+    space, rng = make_space(config.space), random.Random(derive_seed(seed, "ends"))
+    budget = config.budget.model_copy(
+        update={"max_size_bytes": None, "max_peak_activation_bytes": None, "max_latency_ms": None}
+    )
+    bounds = Bounds(space, guarded(CostTable(space, task, shipped), lambda architecture, outcome: None), budget)
+    tried = [space.make({gene.name: end(gene.choices) for gene in space.genes}) for end in (min, max)]
+    tried += space.sample_different(_DRAWN, rng)
+    found = [architecture for architecture in tried if bounds.is_feasible(architecture)]
+    found = found or [find_feasible(bounds, rng)]
+
+    def params(architecture: Architecture) -> int:
+        cost: Cost = bounds.cost(architecture)
+        return cost.params
+
+    chosen = (min(found, key=params), max(found, key=params))
+    return chosen if chosen[0] != chosen[1] else chosen[:1]
