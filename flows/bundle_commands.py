@@ -63,9 +63,8 @@ def predict(
         answer_whole(json.dumps(shown, indent=1))
         return
     starts = [f"{inert(found.input, 500)}: " if len(answers) > 1 else "" for found in answers]
-    labels = [inert(found.label, 500) for found in answers]
-    lines = zip(starts, labels, answers, strict=True)
-    answer(joined(f"{start}{label} {found.probability:.4f}" for start, label, found in lines))
+    lines = zip(starts, answers, strict=True)
+    answer(joined(f"{start}{inert(found.label, 500)} {found.probability:.4f}" for start, found in lines))
 
 
 def sign(
