@@ -1,8 +1,7 @@
 """Labels and probabilities from a bundle, by the same reading of images and texts as its run.py."""
 
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,11 +30,17 @@ class Answer(NamedTuple):
     probabilities: tuple[float, ...]  # of each class, in the order of the labels
 
 
-def predict(opened: OpenedBundle, given: Sequence[str], model: str | None = None) -> list[Answer]:
+def predict(
+    opened: OpenedBundle,
+    given: Sequence[str],
+    model: str | None = None,
+    note: Callable[[str], None] = lambda line: None,
+) -> list[Answer]:
     """The answers to image files, or to texts.
 
     Args:
         model: by its format's name; None: the bundle's default.
+        note: is told of each image that is resized.
 
     Raises:
         BundleError: there is no such model; the tokenizer gives ids that the model does not have.
@@ -45,7 +50,11 @@ def predict(opened: OpenedBundle, given: Sequence[str], model: str | None = None
     task = opened.bundle.task
     chosen = opened.model(model)
     run = open_foreign(opened, chosen, singly=True)
-    inputs = _images(given, task.input_shape) if task.kind == "image" else _tokens(given, opened.files[TOKENIZER], task)
+    inputs = (
+        _images(given, task.input_shape, note)
+        if task.kind == "image"
+        else _tokens(given, opened.files[TOKENIZER], task)
+    )
     logits = run_checked(run, chosen, np.stack(inputs), task.num_classes)
     answers = []
     for name, shares in zip(given, softmax(logits.astype(np.float64)), strict=True):
@@ -54,7 +63,7 @@ def predict(opened: OpenedBundle, given: Sequence[str], model: str | None = None
     return answers
 
 
-def _images(paths: Sequence[str], shape: tuple[int, ...]) -> list[np.ndarray]:
+def _images(paths: Sequence[str], shape: tuple[int, ...], note: Callable[[str], None]) -> list[np.ndarray]:
     """Read in children: what decodes them is other people's code, and what they hold is anybody's."""
     images: list[np.ndarray] = []
     waiting: list[tuple[str, bytes]] = []
@@ -65,12 +74,14 @@ def _images(paths: Sequence[str], shape: tuple[int, ...]) -> list[np.ndarray]:
             raise _unreadable(path, str(error).removeprefix(f"{path} ")) from None
         size = sum(len(data) for _, data in waiting)
         if size > _AT_ONCE_BYTES or len(waiting) == _AT_ONCE or number == len(paths):
-            images += _fitted(waiting, shape)
+            images += _fitted(waiting, shape, note)
             waiting = []
     return images
 
 
-def _fitted(files: Sequence[tuple[str, bytes]], shape: tuple[int, ...]) -> list[np.ndarray]:
+def _fitted(
+    files: Sequence[tuple[str, bytes]], shape: tuple[int, ...], note: Callable[[str], None]
+) -> list[np.ndarray]:
     """The images of some files; each by itself where they are too much for a child together."""
     asked = json.dumps({"shape": shape, "sizes": [len(data) for _, data in files]})
     try:
@@ -78,14 +89,14 @@ def _fitted(files: Sequence[tuple[str, bytes]], shape: tuple[int, ...]) -> list[
     except ChildError as error:
         if len(files) == 1:
             raise _unreadable(files[0][0], str(error)) from None
-        return [image for file in files for image in _fitted([file], shape)]
+        return [image for file in files for image in _fitted([file], shape, note)]
     said, _, pixels = found.partition(b"\n")
     for (path, _), told in zip(files, json.loads(said), strict=True):
         if isinstance(told, str):
             raise _unreadable(path, told)
         if told != list(shape[1:]):
             old, new = (f"{width}x{height}" for height, width in (told, shape[1:]))
-            print(f"{printable(path)}: resized from {old} to {new}", file=sys.stderr)
+            note(f"{printable(path)}: resized from {old} to {new}")
     return list(np.frombuffer(pixels, np.float32).reshape(-1, *shape))
 
 

@@ -50,11 +50,14 @@ def probe_inputs(task: Task, seed: int = 0) -> np.ndarray:
 
 
 def make_probes(folder: Path, bundle: "Bundle") -> bytes:
-    """The probes of a bundle whose models lie in `folder`, as safetensors."""
+    """The probes of a bundle whose models lie in `folder`, as safetensors.
+
+    INT8 answers exactly, whatever this processor does: it is not the measure of others.
+    """
     from safetensors.numpy import save
 
     inputs = probe_inputs(bundle.task)
-    runs = {name: open_model(folder, model, trusted=True) for name, model in bundle.models.items()}
+    runs = {name: open_model(folder, model, trusted=True, exact=True) for name, model in bundle.models.items()}
     return save({INPUTS: inputs} | {name: run(inputs) for name, run in runs.items()})
 
 
@@ -92,11 +95,14 @@ def why_not_run(model: "BundleModel", trusted: bool) -> str | None:
     return opener.missing()
 
 
-def open_model(folder: Path, model: "BundleModel", trusted: bool = False, threads: int = 1) -> Run:
+def open_model(
+    folder: Path, model: "BundleModel", trusted: bool = False, threads: int = 1, *, exact: bool = False
+) -> Run:
     """A model of a bundle, ready to run.
 
     Args:
         trusted: whoever signed the bundle is known: formats that are programs are opened too.
+        exact: as `Format.open_exact`, for answers that other processors are held to.
 
     Raises:
         ExportError: its runtime is not here or refuses it, or it must not be trusted.
@@ -105,7 +111,8 @@ def open_model(folder: Path, model: "BundleModel", trusted: bool = False, thread
     if reason is not None:
         raise ExportError(f"{model.file}: {reason}")
     try:
-        return FORMATS[model.format](ExportConfig()).open(folder / model.file, threads)
+        form = FORMATS[model.format](ExportConfig())
+        return (form.open_exact if exact else form.open)(folder / model.file, threads)
     except Exception as error:  # the runtimes' own kinds, which share no base
         raise ExportError(f"{model.file} is refused by {model.runtime}: {_line(error)}") from None
 

@@ -102,7 +102,9 @@ def _product(node: Any, graph: Graph, sides: dict[str, list[int]]) -> _Product |
     zero, scale, by = (numpy_helper.to_array(graph.constants[name]) for name in (given[2], given[1], held[1]))
     size: tuple[int, ...] | None = None
     if node.op_type == "Conv":
-        size = tuple(sides[node.output[0]][2:])
+        size = tuple(sides.get(node.output[0], ())[2:])
+        if len(size) != 2 or 0 in size:
+            raise ExportError(f"the size of {node.output[0]} does not follow from the file, which imitating it needs")
     else:
         weights = (weights if attributes.get("transB") else weights.T)[:, :, None, None]
     groups = attributes.get("group", 1)
@@ -142,7 +144,7 @@ def _write(product: _Product, node: Any, written: _Written) -> None:
     value = written.add(
         "Mul", written.add("Sub", total, extra, name=f"{name}/true"), product.scale, name=f"{name}/value"
     )
-    if len(node.input) > 2:
+    if len(node.input) > 2 and node.input[2]:
         bias = written.add("Unsqueeze", node.input[2], np.array([1, 2]), name=f"{name}/bias")
         value = written.add("Add", value, bias, name=f"{name}/biased")
     if product.size is not None:

@@ -52,7 +52,7 @@ def predict(
     from flows.bundle_path import find_bundle
 
     with open_bundle(find_bundle(bundle), _key(public_key)) as opened:
-        answers = ask(opened, inputs, model)
+        answers = ask(opened, inputs, model, lambda line: say(line, err=True))
         labels = opened.bundle.task.labels
     if as_json:
         shown = [

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from flows.terminal import say
+from flows.terminal import say, show_cursor
 from pipeline.child import ended
 from pipeline.errors import CandidateError
 
@@ -104,8 +104,7 @@ def supervised(arguments: Sequence[str], work: Callable[[Sequence[str]], int]) -
             return code
         place = _NOTES.read()
         _NOTES.file.close()
-        if sys.stderr.isatty():
-            sys.stderr.write("\x1b[?25h")  # a progress bar hides the cursor
+        show_cursor()  # which a progress bar hid
         how = ended(code) + (", as the system does where memory runs out" if code == -signal.SIGKILL else "")
         if not place.get("candidate"):
             say(f"error: {_sentence(arguments[0], place, how)}", err=True)

@@ -57,6 +57,12 @@ def say(text: str, *, err: bool = False) -> None:
         say(f"warning: standard output cannot be written ({problem})", err=True)
 
 
+def show_cursor() -> None:
+    """Bring back the cursor of a terminal whose process ended while a progress bar hid it."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h")
+
+
 def answer(text: str) -> None:
     """Print lines that the command is there to give.
 

@@ -79,6 +79,10 @@ class Format(ABC):
             ExportError: the runtime refuses the file; says why.
         """
 
+    def open_exact(self, path: Path, threads: int) -> Run:
+        """As `open`, but 8-bit products do not saturate on any processor: what the file means, to be stored."""
+        return self.open(path, threads)
+
     def saturable(self, path: Path) -> int | None:
         """How many products of an INT8 file may saturate on processors without VNNI; None: it is not for such ones."""
         return None

@@ -36,11 +36,14 @@ class CpuInt8(Format):
     def open(self, path: Path, threads: int) -> Run:
         return runner(path, threads)
 
+    def open_exact(self, path: Path, threads: int) -> Run:
+        return runner(path, threads, exact=True)
+
     def saturable(self, path: Path) -> int:
         return len(saturable(path.read_bytes()))
 
     def elsewhere(self, path: Path, threads: int) -> Run:
-        return runner(path, threads, exact=True) if saturates_here() else saturating_runner(path.read_bytes(), threads)
+        return self.open_exact(path, threads) if saturates_here() else saturating_runner(path.read_bytes(), threads)
 
 
 def calibrated(source: Source, config: "ExportConfig", scheme: Scheme) -> Iterator[tuple[str, Files]]:

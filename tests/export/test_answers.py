@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from export.bundle import describe_input, describe_output, write_bundle
+from export.config import CalibrationConfig, ExportConfig
 from export.device.answers import OTHERWISE, int8_note, off_by, open_default, probe_feed, read_probe_file
 from export.device.facts import byte_products
+from export.formats import FORMATS
 from export.manifest import MANIFEST, manifest_bytes
-from export.profile_script import run_script
+from export.profile_script import PROFILE, run_script
+from export.saturation import saturates_here
 from export.sessions import open_session
 from export.verify import verify
 
@@ -26,6 +30,34 @@ def elsewhere(bundle_of_formats, copy_of):
     files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
     (folder / MANIFEST).write_bytes(manifest_bytes(files))
     return folder
+
+
+@pytest.fixture(scope="module")
+def of_8_bits(bundle_of_formats, image_student, tmp_path_factory):
+    """A bundle whose INT8 file saturates where there is no VNNI."""
+    folder = tmp_path_factory.mktemp("eight")
+    config = ExportConfig(calibration=CalibrationConfig(method="minmax"), weight_bits=8)
+    data = FORMATS["int8"](config).build(image_student.source)[".onnx"]
+    files = {"model.onnx": image_student.path.read_bytes(), "model.int8.onnx": data}
+    models = {
+        name: bundle_of_formats.bundle.models[name].model_copy(update={"bytes": len(files[file]), "interface": "raw"})
+        for name, file in (("fp32", "model.onnx"), ("int8", "model.int8.onnx"))
+    }
+    task = bundle_of_formats.bundle.task
+    about = {"interface": "raw", "input": describe_input(task), "output": describe_output(task), "models": models}
+    for name, contents in files.items():
+        (folder / name).write_bytes(contents)
+    (folder / "bundle").mkdir()
+    paths = {name: folder / name for name in files}
+    write_bundle(folder / "bundle", bundle_of_formats.bundle.model_copy(update=about), paths)
+    return folder / "bundle"
+
+
+def test_a_file_that_saturates_is_found_where_it_does(of_8_bits, tmp_path):
+    """Whatever processor made the bundle, this one among them: stored are the exact answers."""
+    problems, said = verify(of_8_bits).problems, answer(of_8_bits, tmp_path).stderr
+    assert [problem.endswith(OTHERWISE) for problem in problems] == [True] * saturates_here()
+    assert (OTHERWISE in said) == saturates_here()
 
 
 def entry(folder, name):
@@ -71,7 +103,7 @@ def test_a_profile_warns_of_it(elsewhere, tmp_path):
     printed = profile(elsewhere, "int8", None, settings, tmp_path / "p.json", lambda line: None, "again")
     assert OTHERWISE in " ".join(printed.split())
     assert OTHERWISE in json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))["warnings"][-1]
-    command = [sys.executable, str(elsewhere / "profile.py"), "--model", "int8", "--duration", "0.05", "--repeats", "1"]
+    command = [sys.executable, str(elsewhere / PROFILE), "--model", "int8", "--duration", "0.05", "--repeats", "1"]
     out = tmp_path / "q.json"
     subprocess.run([*command, "--out", str(out)], capture_output=True, timeout=60, check=True)
     assert OTHERWISE in json.loads(out.read_text(encoding="utf-8"))["warnings"][-1]

@@ -247,7 +247,7 @@ def change(document, *keys, value):
         (["results", 0, "summary", "max_ms"], 1e-9, "the summary is not that of the samples"),
         (["results", 0, "summary", "mean_ms"], 1e-3, "the summary is not that of the samples"),
         (["results", 0, "summary", "bounds", "p50_ms"], [0, 1e9], "the summary is not that of the samples"),
-        (["device", "cores"], "many", "the device's cores are 'many', not a number"),
+        (["device", "cores"], "many", r"device.cores: Input should be a valid integer.*found 'many'"),
         (["results", 0, "model"], "\x1b[2J", r"not described: \\x1b"),
         (["results", 0, "summary", "n"], 3, "the summary is not that of the samples"),
         (["results", 0, "processes", 0, "samples_ms", 0], float("nan"), "finite"),

@@ -356,8 +356,9 @@ def test_a_profile_holds_the_copies_apart_for_a_device_and_for_no_other(images, 
     monkeypatch.setattr(form, "missing", lambda: None)
     monkeypatch.setitem(FORMATS, "tensorrt_fp16", lambda config: form)
     parity = Parity(max_abs_difference=1e-3, top1_agreement=1, n=40, checked=())
+    (tmp_path / "student.onnx").write_bytes(images.onnx.read_bytes())
     fp32 = ConvertedModel(
-        path=str(images.onnx), sha256="a", size_bytes=9, precision="fp32", opset=20, parity=parity,
+        path="student.onnx", sha256="a", size_bytes=9, precision="fp32", opset=20, parity=parity,
         validation=Metrics(accuracy=1, cross_entropy=0, n=40),
     )  # fmt: skip
     changes = {"path": str(path), "sha256": "b", "precision": "fp16", "runtime": "tensorrt", "format": "tensorrt_fp16"}

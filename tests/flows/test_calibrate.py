@@ -66,7 +66,7 @@ def test_a_thousand_bad_lines_are_cut_short(tmp_path):
     ("content", "reason"),
     [
         (b"", "latencies of 0 architectures; 12 is the least"),
-        (b"\xff\xfe\x00", "cannot be read as CSV"),
+        (b"\xff\xfe\x00", "cannot be read: byte 0 is not UTF-8"),
         (b"1-1-1/4-6-8,1.0\n", "latencies of 1 architectures"),
         (b"architecture,pi,fpga\n1-1-1/4-6-8,1.0,2.0\n", "several columns.*--column: pi, fpga"),
     ],

@@ -114,8 +114,6 @@ def finished(killed, undisturbed) -> Path:
 
 
 def torch_epochs(root: Path) -> list[object]:
-    from pipeline.checkpoint import read_state
-
     _, _, state = (root / "prune" / ".checkpoint.pt").read_bytes().partition(b"\n")  # behind its seal
     return list(read_state(state)["curve"])
 
@@ -134,7 +132,7 @@ def test_a_pruning_that_was_killed_goes_on_as_if_nothing_had_happened(finished, 
 
 
 def test_what_methods_prepared_and_learnt_goes_from_stage_to_stage(finished) -> None:
-    before, after = (read_state(finished / stage / "methods.pt") for stage in ("distill", "prune"))
+    before, after = (read_state((finished / stage / "methods.pt").read_bytes()) for stage in ("distill", "prune"))
     for part in ("weights", "offsets"):
         assert torch.equal(before["lelp"][part], after["lelp"][part])
     assert torch.equal(before["embedding_regression"]["mean"], after["embedding_regression"]["mean"])
@@ -155,7 +153,7 @@ def test_fine_tuning_for_int8_goes_on_from_the_methods_of_what_ships(finished, t
     for prune, stage in (("l1", "prune"), ("none", "distill")):
         given = with_settings(finished, tmp_path / stage, f"prune.method={prune}")
         fine_tune_int8(given, *results(finished), given.run.read("export", ConvertResult))
-        expected = read_state(finished / stage / "methods.pt")
+        expected = read_state((finished / stage / "methods.pt").read_bytes())
         assert seen[-1]["hard"]["counts"] == expected["hard"]["counts"]
         assert torch.equal(seen[-1]["lelp"]["weights"], expected["lelp"]["weights"])
 

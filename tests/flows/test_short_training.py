@@ -52,17 +52,16 @@ def test_rungs_killed_after_any_epoch_end_with_the_same_bits(make_stage, monkeyp
     expected, undisturbed = played(make_stage("whole"))
     for kill_at in range(1, 5):
         stage, written = make_stage(f"killed-{kill_at}"), []
-        whole = RunDir.write
+        whole = RunDir.save
 
-        def write(run, name, file, data, kill_at=kill_at, written=written, whole=whole):
-            path = whole(run, name, file, data)
+        def save(run, name, file, state, inputs="", kill_at=kill_at, written=written, whole=whole):
+            whole(run, name, file, state, inputs)
             written.append(file)
             if len(written) == kill_at:
                 raise KeyboardInterrupt
-            return path
 
         with monkeypatch.context() as patched:
-            patched.setattr(RunDir, "write", write)
+            patched.setattr(RunDir, "save", save)
             with pytest.raises(KeyboardInterrupt):
                 played(stage)
             accuracies, state = played(stage)

@@ -77,7 +77,7 @@ def test_weights_that_are_missing_are_an_error_and_not_drawn_at_random(saved):
     with pytest.raises(CheckpointError, match=r"model\.safetensors lacks classifier.bias.*no fine-tuned classifier"):
         load_teacher(config, TASK, config.source)
     (config.folder / "model.safetensors").write_bytes(b"\x00" * 100)
-    with pytest.raises(CheckpointError, match="truncated or not a weights file"):
+    with pytest.raises(CheckpointError, match="does not fit: "):
         load_teacher(config, TASK, config.source)
     (config.folder / "model.safetensors").rename(config.folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="which is a pickle"):
@@ -184,7 +184,7 @@ def test_only_the_checked_weights_are_opened_whatever_else_the_folder_holds(save
         ({"id2label": {"0": "a", "1": "a", "2": "d"}}, "id2label: two classes have the same name"),
         ({"vocab_size": "many"}, "vocab_size: 'many'; a whole number"),
         ({"max_position_embeddings": -1}, "max_position_embeddings: '-1'; a whole number"),
-        ({"hidden_size": "wide"}, "describes no Bert"),
+        ({"hidden_size": "wide"}, "hidden_size: 'wide'; a whole number"),
         ({"hidden_act": "../../code"}, "describes no Bert"),
     ],
 )

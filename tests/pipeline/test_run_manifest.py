@@ -23,7 +23,7 @@ class Result(Frozen):
 def root(tmp_path: Path) -> Path:
     """A run with a finished stage, held by nobody."""
     with RunDir.create(tmp_path, "digits", 0, Config()) as run:
-        run.append("search", "history.jsonl", "1")
+        run.journal("search", "history.jsonl").append({"score": 1})
         run.write("report", "result.json", "{}")
         run.finish("search", Result(accuracy=0.5), "inputs", 1.0)
     return run.root

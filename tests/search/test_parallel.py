@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from search.attempt import attempt
 from search.config import SearchConfig
 from search.evaluate import Evaluator
-from search.parallel import _start
+from search.parallel import Pool
 from search.scorers import SCORERS
 from search.search import find_student
 from search.spaces import SPACES, ResNetConfig, ResNetSpace
@@ -324,7 +324,7 @@ def test_a_process_imports_nothing_from_the_current_folder(tmp_path, monkeypatch
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
-    worker = _start()
+    worker = Pool(1)._start()
     assert worker.connection.recv() == "ready"
     worker.connection.close()
     worker.process.join()
