@@ -29,7 +29,7 @@ from distill.narrow import changed_widths, narrow
 from distill.tracing import traceable, traced
 from pipeline import nni_compat
 from pipeline.data import Batch
-from pipeline.errors import FailedError
+from pipeline.errors import FailedError, first_line
 from pipeline.network import Classifier, look
 from pipeline.randomness import drawn_from
 
@@ -78,18 +78,25 @@ def prune(
         return _count(candidate) + fixed
 
     wanted, met = config.keep * size(original) if params is None else params, []
+    refused = ""
     with nni_compat.contexts():
         for sums, layers in enumerate(_prunable(original, example)):
-            with drawn_from(seed):
-                masks = _scored(original, classifier, layers, config, batches, example)
-                found, removed = _nearest(functools.partial(_speed_up, original, example, masks), size, wanted)
+            try:
+                with drawn_from(seed):
+                    masks = _scored(original, classifier, layers, config, batches, example)
+                    found, removed = _nearest(functools.partial(_speed_up, original, example, masks), size, wanted)
+            except PruningError:
+                raise
+            except Exception as error:  # NNI's own, which share no base: it takes some sums of layers for others
+                refused = f"; NNI fails on it ({first_line(error, type(error).__name__)[:120]})"
+                continue
             if abs(size(found) - wanted) <= TOLERANCE * wanted:
                 return _checked(original, found, example, removed, bool(sums))
             met.append(size(found))
     nearest = min(met, key=lambda params: abs(params - wanted), default=size(original))
     raise PruningError(
         f"{config.method} cannot take the student from {size(original):,} to {wanted:,.0f} parameters; the nearest is "
-        f"{nearest:,}: its embedding stays as wide as it is, and every layer keeps a tenth of its channels"
+        f"{nearest:,}: its embedding stays as wide as it is, and every layer keeps a tenth of its channels{refused}"
     )
 
 

@@ -361,7 +361,7 @@ def test_a_profile_holds_the_copies_apart_for_a_device_and_for_no_other(images, 
         path="student.onnx", sha256="a", size_bytes=9, precision="fp32", opset=20, parity=parity,
         validation=Metrics(accuracy=1, cross_entropy=0, n=40),
     )  # fmt: skip
-    changes = {"path": str(path), "sha256": "b", "precision": "fp16", "runtime": "tensorrt", "format": "tensorrt_fp16"}
+    changes = {"path": path.name, "sha256": "b", "precision": "fp16", "runtime": "tensorrt", "format": "tensorrt_fp16"}
     others = {"tensorrt_fp16": fp32.model_copy(update=changes)}
     config = ProfileConfig(timing=TimingConfig(warmup_s=0, duration_s=0.01, min_samples=70, max_samples=70))
     converted = ConvertResult(teacher=fp32, student=fp32, others=others)
