@@ -11,7 +11,6 @@ import torch
 
 from flows.chain import new_run, run_chain
 from flows.config import load_config
-from flows.progress import Silent
 from pipeline.blocks import CifarResNet
 from pipeline.rundir import file_digest
 
@@ -42,10 +41,10 @@ class _OverError(Exception):
     pass
 
 
-class _UntilExported(Silent):
-    def begin(self, stage: str, index: int, count: int) -> None:
-        if stage == "qat":
-            raise _OverError
+def _until_exported(stage, work):
+    if stage == "qat":
+        raise _OverError
+    return work()
 
 
 class Drawing(torch.nn.Module):
@@ -68,7 +67,7 @@ def run(out: Path, state: int) -> tuple[list[dict[str, object]], list[str]]:
     before = torch.get_rng_state(), copy.deepcopy(np.random.get_state()[1]), random.getstate()  # noqa: NPY002
     config = load_config(preset="digits", settings=SETTINGS)
     with new_run(config, out) as held, pytest.raises(_OverError):
-        run_chain(held, _UntilExported())
+        run_chain(held, call=_until_exported)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
     assert random.getstate() == before[2]
