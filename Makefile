@@ -12,16 +12,24 @@ NETWORKS := $(filter-out tests/distill/test_tune.py,$(wildcard tests/distill/tes
 	tests/search/test_spaces.py tests/search/test_mobile.py tests/search/test_vit.py \
 	tests/search/test_scorers.py tests/search/test_scorers_on_spaces.py tests/search/test_proxies.py
 
-.PHONY: demo test test-avx2 check format clean
+.PHONY: demo test test-engines test-avx2 scan check format clean
 
 demo: .venv/.installed  ## the whole chain on scikit-learn's digits, in a few minutes
 	$(BIN)/edgestill run --preset digits
 
-test: .venv/.installed  ## the tests
+test: .venv/.installed  ## the tests, but for those of test-engines
 	$(PYTEST) $(ARGS)
 
+test-engines: .venv/.installed  ## those of whole runs, servers, environments and many processes
+	$(PYTEST) -m engines $(ARGS)
+
 test-avx2: .venv/.installed  ## the networks' tests, computed as on a processor without AVX-512
-	ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) $(NETWORKS) $(ARGS)
+	@if $(BIN)/python -c "import sys, torch; sys.exit(torch.backends.cpu.get_cpu_capability() != 'AVX2')"; \
+	then echo "This processor has AVX2 and no more: make test has computed so"; \
+	else ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) $(NETWORKS) $(ARGS); fi
+
+scan: .venv/.installed  ## convolutions of every shape that the spaces build, as this processor and as AVX2 computes them
+	$(BIN)/python benchmarks/convolutions.py --threads 1 2 $(ARGS)
 
 check: .venv/.installed  ## what CI checks besides the tests
 	$(BIN)/ruff check .

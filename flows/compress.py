@@ -52,8 +52,9 @@ def compress(
         resume: a run directory to go on with instead; its own configuration counts then.
     """
     logger = get_run_logger()
-    require_inside({"config": config, "out": Path(out), "resume": Path(resume) if resume else None})
-    with reticent(), RunDir.open(Path(resume)) if resume else new_run(config, Path(out)) as run:
+    below, begun = Path(out).expanduser(), Path(resume).expanduser() if resume else None
+    require_inside({"config": config, "out": below, "resume": begun})
+    with reticent(), RunDir.open(begun) if begun else new_run(config, below) as run:
         logger.info("run directory %s", inert(str(run.root.resolve())))
         require_inside({"config": run.config(RunConfig)})
         outcome = run_configured(run, PlainLines(logger.info), _as_task)

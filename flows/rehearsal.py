@@ -25,6 +25,7 @@ from pipeline.data import ImageSplit, Splits
 from pipeline.errors import ConfigError, first_line
 from pipeline.randomness import drawn_from
 from pipeline.teacher import build_teacher
+from pipeline.training import TrainingConfig
 from search.ends import ends_within_budget
 from search.spaces import make_space
 
@@ -60,7 +61,8 @@ def rehearse_export(stage: Stage, splits: Splits) -> None:
             return _of_fp32(build_teacher(config.teacher, task), config.export, splits, Path(folder) / "teacher.onnx")
 
     stage.tick(0, len(ends) + 1, "trying the export of the teacher")
-    problems = _lines(once("rehearsal", (content, config.teacher), teacher), "the teacher")
+    untrained = config.teacher.model_copy(update={"training": TrainingConfig()})
+    problems = _lines(once("rehearsal", (content, untrained), teacher), "the teacher")
     if problems:  # what keeps a teacher from its file would keep its students
         raise ConfigError(problems)
     found: dict[str, Problems] = {}

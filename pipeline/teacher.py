@@ -19,7 +19,7 @@ from pipeline.training import TrainingConfig
 from pipeline.training_state import EpochRecord
 
 TEACHERS: dict[str, tuple[int, int, int]] = {  # blocks a stage; He et al. 2015, section 4.2, depth 6n + 2
-    f"resnet{6 * n + 2}": (n, n, n) for n in (3, 5, 7, 9, 18)
+    f"resnet{6 * n + 2}": (n, n, n) for n in (1, 2, 3, 5, 7, 9, 18)
 }
 _WIDTHS = (16, 32, 64)
 TEXT_TEACHERS: dict[str, tuple[int, int, int]] = {  # depth, heads, head width

@@ -51,8 +51,10 @@ def _one_thread() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is kept between runs is neither read from the user's folder nor written to it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own  # by all processes of this run of the tests
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGESTILL_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("EDGESTILL_CACHE", str(shared / "cache"))
         yield
 
 

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ import pytest
 TINY = {
     "name": "tiny",
     "device.threads": "1",
-    "teacher.architecture": "resnet20",
+    "teacher.architecture": "resnet8",
     "teacher.training.epochs": "5",
     "search.space.widths": "[[8],[8,12],[16]]",
     "search.space.blocks": "[[1,2],[1],[1]]",
@@ -38,6 +38,14 @@ PLANTED = (
     "export", "pipeline", "search",
 )  # fmt: skip
 Edgestill = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_rehearsal() -> Iterator[None]:
+    """Three exports that a run in this process need not wait for; test_rehearsal.py and every subprocess have them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.stages.rehearse_export", lambda *given: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -195,6 +195,7 @@ def test_a_budget_that_nothing_meets_is_refused_before_anything_is_trained(edges
     assert not list((tmp_path / "runs").glob("*"))
 
 
+@pytest.mark.engines
 def test_a_teacher_of_another_architecture_or_size_is_refused(edgestill, tiny_arguments, tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(16, 3, 3, 3)}, tmp_path / "other.pt")
     failed = edgestill(
@@ -204,6 +205,7 @@ def test_a_teacher_of_another_architecture_or_size_is_refused(edgestill, tiny_ar
     assert "checkpoint of another architecture" in failed.stderr.splitlines()[-1]
 
 
+@pytest.mark.engines
 def test_teacher_weights_of_another_image_size_are_refused(
     finished_run: Path, edgestill, tiny_arguments, tmp_path: Path
 ) -> None:

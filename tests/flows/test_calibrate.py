@@ -88,6 +88,7 @@ def test_a_column_is_chosen_by_name_and_repeats_count_with_their_median(tmp_path
         read_latencies(path, SPACE, "tpu")
 
 
+@pytest.mark.engines
 def test_calibrating_measures_here_and_the_model_is_used_and_confirmed_here(edgestill, tmp_path, make_task):
     out, kept = tmp_path / "here.json", tmp_path / "here.csv"
     options = [part for option in OPTIONS for part in ("--set", option)]

@@ -25,6 +25,8 @@ from pipeline.data import load_splits
 from pipeline.errors import ConfigError, RunDirError, TrainingError
 from pipeline.rundir import RunDir
 
+pytestmark = pytest.mark.engines
+
 METHODS = (
     "{name: hard, warmup_steps: 1, every: 4, images: 4}",
     "{name: lelp, subclasses: 2}",
@@ -34,7 +36,7 @@ METHODS = (
 SETTINGS = (
     "device.threads=1",
     f"distill.methods=[{', '.join(METHODS)}]",
-    "teacher.architecture=resnet20",
+    "teacher.architecture=resnet8",
     "teacher.training.epochs=2",
     "search.space.widths=[[8],[8],[16]]",
     "search.space.blocks=[[1],[1],[1]]",

@@ -17,6 +17,8 @@ from onnx import helper, numpy_helper
 
 from flows.safe_path import leave_out_the_current_folder
 
+pytestmark = pytest.mark.engines
+
 COMMANDS = (
     "init mine.yaml",
     "presets",

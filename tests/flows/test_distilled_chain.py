@@ -9,6 +9,8 @@ from flows.config import load_config
 from flows.outcome import Outcome
 from pipeline.rundir import RunDir
 
+pytestmark = pytest.mark.engines
+
 METHODS = (
     "{name: hard, warmup_steps: 1, every: 4, images: 4}",
     "{name: lelp, subclasses: 2}",
@@ -16,7 +18,7 @@ METHODS = (
 )
 SETTINGS = (
     "device.threads=1",
-    "teacher.architecture=resnet20",
+    "teacher.architecture=resnet8",
     "teacher.training.epochs=1",
     "teacher.training.batch_size=256",
     "search.space.widths=[[4],[4],[8]]",

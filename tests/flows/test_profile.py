@@ -303,6 +303,7 @@ def test_one_table_or_profiles_but_not_both(profiles, tmp_path):
 # A bundle, and the run's report
 
 
+@pytest.mark.engines
 def test_a_bundle_is_profiled_and_the_run_s_report_shows_it(edgestill, finished_run, tmp_path):
     run = tmp_path / finished_run.name
     shutil.copytree(finished_run, run)

@@ -14,6 +14,8 @@ from flows.rank_check import RankCheckResult
 from pipeline.rundir import RunDir
 from search.scorers import SCORERS
 
+pytestmark = pytest.mark.engines
+
 SMALL = {
     "search__space__blocks": "[[1,2],[1,2],[1]]",
     "search__budget__max_params": "null",

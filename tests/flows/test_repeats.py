@@ -14,9 +14,11 @@ from flows.config import load_config
 from pipeline.blocks import CifarResNet
 from pipeline.rundir import file_digest
 
+pytestmark = pytest.mark.engines
+
 SETTINGS = (
     "device.threads=1",
-    "teacher.architecture=resnet20",
+    "teacher.architecture=resnet8",
     "teacher.training.epochs=1",
     "teacher.training.batch_size=256",
     "search.space.widths=[[4],[4,6],[8]]",
@@ -60,7 +62,7 @@ class Drawing(torch.nn.Module):
 
 
 def run(out: Path, state: int) -> tuple[list[dict[str, object]], list[str]]:
-    """The search's journal but for its seconds, and the digests of what came of it."""
+    """The search's journal but for its seconds, which its seals cover, and the digests of what came of it."""
     torch.manual_seed(state)
     np.random.seed(state)  # noqa: NPY002
     random.seed(state)
@@ -72,7 +74,9 @@ def run(out: Path, state: int) -> tuple[list[dict[str, object]], list[str]]:
     assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
     assert random.getstate() == before[2]
     lines = (held.root / "search" / "history.jsonl").read_text().splitlines()
-    journal = [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in lines]
+    journal = [
+        {name: value for name, value in json.loads(line).items() if name not in ("seconds", "seal")} for line in lines
+    ]
     return journal, [file_digest(held.root / name) for name in FILES]
 
 

@@ -155,6 +155,7 @@ KILL_POINTS: list[tuple[str, Callable[[Path], bool]]] = [
 
 
 @pytest.mark.timeout(280)
+@pytest.mark.engines
 def test_a_run_killed_in_every_stage_ends_with_the_same_bits(
     finished_run: Path, edgestill, tiny_arguments, command_environment: dict[str, str], tmp_path: Path
 ) -> None:

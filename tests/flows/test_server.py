@@ -16,7 +16,7 @@ import yaml
 
 from flows.chain import STAGES
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(280)]
 
 
 def wait_for(ready: Callable[[], Any], seconds: float, what: str) -> Any:

@@ -17,7 +17,7 @@ from pipeline.metrics import packed, right_alone
 from pipeline.rundir import RunDir
 from pipeline.teacher import build_teacher, teacher_metadata
 
-SETTINGS = ["teacher.architecture=resnet20", "distill.training.batch_size=16", "distill.training.patience=1"]
+SETTINGS = ["teacher.architecture=resnet8", "distill.training.batch_size=16", "distill.training.patience=1"]
 STUDENT, OTHER = "1-1-1/4-4-8", "1-1-1/4-4-16"
 
 

@@ -19,7 +19,7 @@ from search.spaces import ResNetConfig, make_space
 
 SPACE = make_space(ResNetConfig(blocks=((1, 2),) * 3, widths=((4, 6), (6,), (8,))))
 SETTINGS = [
-    "teacher.architecture=resnet20",
+    "teacher.architecture=resnet8",
     "search.space={name: resnet, blocks: [[1, 2], [1, 2], [1, 2]], widths: [[4, 6], [6], [8]]}",
 ]
 

@@ -23,6 +23,8 @@ from pipeline.rundir import RunDir
 from pipeline.task import Task
 from pipeline.teacher import TeacherConfig, build_teacher, load_teacher
 
+pytestmark = pytest.mark.engines
+
 WORDS = {"praise": ("lovely", "moving", "fine"), "blame": ("dull", "empty", "poor")}
 TINY = {
     "data.columns": "null",

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.engines
 ROOT = Path(__file__).resolve().parents[2]
 DIES = "import os, signal\ndef test_dies(): os.kill(os.getpid(), signal.SIGSEGV)\n"
-IN_ONE = (
-    "import os, signal, threading\nif os.environ['PYTEST_XDIST_WORKER'] == 'gw1':\n    {}\ndef test_of_its(): pass\n"
-)
+IN_ONE = "import os, signal\nif os.environ['PYTEST_XDIST_WORKER'] == 'gw1':\n    {}\ndef test_of_its(): pass\n"
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+AT_THE_END = (
+    "def pytest_sessionfinish():\n    import os, signal\n"
+    f"    if os.environ.get('PYTEST_XDIST_WORKER') == 'gw1': {KILL}\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -24,8 +27,9 @@ KILL = "os.kill(os.getpid(), signal.SIGKILL)"
         ({"test_a.py": IN_ONE.format(KILL)}, ["worker gw1 died"]),
         (
             {
-                "test_a.py": IN_ONE.format(f"threading.Timer(1, lambda: {KILL}).start()"),
-                "test_b.py": "import time\ndef test_long(): time.sleep(3)\n",
+                "conftest.py": "from dead_workers import *\npytest_plugins = ['dying']\n",
+                "dying.py": f"import pytest\n@pytest.hookimpl(tryfirst=True)\n{AT_THE_END}",
+                "test_a.py": "def test_of_both(): pass\n",
             },
             ["worker gw1 died"],
         ),
@@ -35,8 +39,7 @@ KILL = "os.kill(os.getpid(), signal.SIGKILL)"
 def test_a_worker_that_dies_ends_the_run_with_a_failure(
     planted: dict[str, str], said: list[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "conftest.py").write_text("from dead_workers import *\n")
-    for name, text in planted.items():
+    for name, text in {"conftest.py": "from dead_workers import *\n", **planted}.items():
         (tmp_path / name).write_text(text)
     (options,) = re.findall(r"-m pytest (-n .*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
     command = [

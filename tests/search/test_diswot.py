@@ -238,6 +238,7 @@ def test_on_s0_published_parameters_rank_the_plain_accuracies(development_data, 
 
 
 @pytest.mark.data
+@pytest.mark.engines
 def test_on_s0_the_semantic_metric_ranks_as_far_above_chance_as_was_measured(development_data, s0_evaluator):
     """Mean tau of three seeds in [0.40, 0.65], with plain accuracies for distilled ones.
 
@@ -253,6 +254,7 @@ def test_on_s0_the_semantic_metric_ranks_as_far_above_chance_as_was_measured(dev
 
 
 @pytest.mark.data
+@pytest.mark.engines
 def test_on_s0_picks_under_a_budget_beat_a_random_choice_by_a_point(development_data, s0_evaluator, make_task):
     """Ten seeds' picks among the 22 networks no larger than ResNet-20, against their mean."""
     accuracy = s0_plain_accuracy(development_data)

@@ -200,6 +200,7 @@ def test_kendalls_tau_agrees_with_scipy() -> None:
 
 
 @pytest.mark.data
+@pytest.mark.engines
 def test_sixty_measured_cells_predict_others_on_two_real_devices(development_data) -> None:
     """One draw, and fewer cells to predict than benchmarks/latency.py takes."""
     lines = (development_data / "nb201" / "latency_ms.csv").read_text(encoding="utf-8").splitlines()[1:]

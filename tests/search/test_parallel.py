@@ -21,6 +21,8 @@ from search.scorers import SCORERS
 from search.search import find_student
 from search.spaces import SPACES, ResNetConfig, ResNetSpace
 
+pytestmark = pytest.mark.engines
+
 SPACE = ResNetConfig(blocks=((1, 2), (1, 2), (1,)), widths=((4, 6), (6, 8), (16,)))
 
 # A module that a spawned process can import, as it can every installed plug-in.
