@@ -60,6 +60,18 @@ def test_the_semantic_score_is_left_out_where_widths_differ(edgestill, data: Pat
         assert float(row["diswot"]) == pytest.approx(total, rel=1e-12)
 
 
+def test_narrow_students_have_the_same_scores_twice_on_two_threads(edgestill, data: Path, tmp_path: Path) -> None:
+    """Of 3 to 15 channels, whose shortcuts of stride 2 are what pipeline/convolution.py is for."""
+    lines = [f"1-1-1/{width}-{width + 1}-16" for width in range(3, 16)]
+    once, twice = (
+        score(edgestill, data, lines, tmp_path / name, "--scorers", "diswot,zico", "--threads", "2")
+        for name in ("once.csv", "twice.csv")
+    )
+    for row, again in zip(once, twice, strict=True):
+        assert (row["diswot"], row["zico"]) == (again["diswot"], again["zico"])
+        assert row["diswot"] and row["zico"]
+
+
 def test_another_seed_gives_other_scores(edgestill, data: Path, tmp_path: Path) -> None:
     zero = score(edgestill, data, ARCHITECTURES[:1], tmp_path / "z.csv", "--scorers", "diswot")
     one = score(edgestill, data, ARCHITECTURES[:1], tmp_path / "o.csv", "--scorers", "diswot", "--seed", "1")
