@@ -1,4 +1,4 @@
-"""What the stages share; the order of the stages is in `flows/chain.py`, not here.
+"""Code shared by all stages: tasks, networks, data, the one training loop, the one stopwatch, the run directory.
 
-Tasks, networks, data, the one training loop, the one stopwatch and the run directory.
+The order of the stages is in `flows/chain.py`, not here.
 """

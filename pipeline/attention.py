@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class EncoderBlock(nn.Module):
-    """Attention and a GELU feed-forward, each on normalised tokens and added to what came in.
+    """Attention and a GELU feed-forward, each on normalised tokens and added to its input.
 
     Args:
         heads, head_width: the width D is their product, so that it always divides into heads.
@@ -26,14 +26,14 @@ class EncoderBlock(nn.Module):
         )
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """[B, T, D] to the same; `mask` [B, 1, 1, T] is added to the attention's logits."""
+        """Map tokens [B, T, D] to the same shape; `mask` [B, 1, 1, T] is added to the attention's logits."""
         tokens = tokens + self.attention(self.norm1(tokens), mask)
         hidden: Tensor = self.feed_forward(self.norm2(tokens))
         return tokens + hidden
 
 
 class SelfAttention(nn.Module):
-    """softmax(q k^T / sqrt(head width) + mask) v by head, between four Linear layers."""
+    """Multi-head attention, softmax(q k^T / sqrt(head width) + mask) v, with Linear layers for q, k, v and output."""
 
     def __init__(self, heads: int, head_width: int) -> None:
         super().__init__()
@@ -49,5 +49,5 @@ class SelfAttention(nn.Module):
         return output
 
     def _by_head(self, projected: Tensor) -> Tensor:
-        """[B, T, D] to [B, heads, T, head width]."""
+        """Split [B, T, D] into [B, heads, T, head width]."""
         return torch.unflatten(projected, 2, (self.heads, self.head_width)).transpose(1, 2)

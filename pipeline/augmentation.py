@@ -1,6 +1,6 @@
-"""Random crops and flips of training images: drawn afresh for every batch, or a few of each image that come again.
+"""Random crops and flips of training images: drawn afresh for every batch, or a few per image that recur.
 
-With `views` crops of an image that take turns, epoch by epoch, a teacher need not look at any of them twice.
+With `views`, each image has that many crops, which take turns epoch by epoch; the teacher needs to see each only once.
 """
 
 # B batch, N images of the split, C channels, H W height and width
@@ -26,12 +26,12 @@ class Crops(NamedTuple):
 
 
 class Augmentation:
-    """What an epoch does to its images.
+    """Augmentation of an epoch's images.
 
     Args:
-        views: how many crops of each image take turns; 0 draws them afresh for every batch.
-        images: N; of the split that the batches' indices are positions in. Only read with views.
-        seed: the views'.
+        views: number of crops of each image that take turns; 0 draws them afresh for every batch.
+        images: N, the size of the split that the batches come from. Only read with views.
+        seed: of the views.
     """
 
     def __init__(self, config: AugmentConfig = _NONE, *, views: int = 0, images: int = 0, seed: int = 0) -> None:
@@ -40,7 +40,7 @@ class Augmentation:
         self._crops: dict[int, Crops] = {}
 
     def __call__(self, batch: Batch, epoch: int, generator: torch.Generator) -> Batch:
-        """The batch as the epoch, from 0, shows it."""
+        """Return the batch as an epoch shows it; epochs count from 0."""
         if not self._config.is_random:
             return batch
         if self._views:
@@ -49,7 +49,7 @@ class Augmentation:
         return batch._replace(inputs=crop(batch.inputs, self._config, drawn), view=None)
 
     def view(self, batch: Batch, number: int) -> Batch:
-        """The split's own images in a view; 0 leaves them as they are."""
+        """Return a batch of the split's own images in a numbered view; 0 leaves them as they are."""
         if number == 0:
             return batch
         if number not in self._crops:
@@ -60,7 +60,7 @@ class Augmentation:
 
 
 def draw_crops(count: int, config: AugmentConfig, generator: torch.Generator) -> Crops:
-    """Where each of `count` images is cropped, and whether it is flipped."""
+    """Draw the crop corner of each of `count` images, and its flip."""
     corners, flipped = torch.zeros(2, count, dtype=torch.int64), torch.zeros(count, dtype=torch.bool)
     if config.pad:
         corners = torch.randint(0, 2 * config.pad + 1, (2, count), generator=generator)
@@ -70,7 +70,7 @@ def draw_crops(count: int, config: AugmentConfig, generator: torch.Generator) ->
 
 
 def crop(images: Tensor, config: AugmentConfig, crops: Crops) -> Tensor:
-    """Each image cropped after zero padding, and flipped where it says so. [B, C, H, W] to the same."""
+    """Crop each image after zero padding, and flip it where `crops` says so. [B, C, H, W] to the same."""
     count, _, height, width = images.shape
     if config.pad:
         padded = torch.nn.functional.pad(images, (config.pad,) * 4)

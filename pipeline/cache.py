@@ -1,10 +1,10 @@
-"""Where what is worth keeping between runs lies."""
+"""The folder for files worth keeping between runs."""
 
 import os
 from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """EDGESTILL_CACHE, or edgestill below XDG_CACHE_HOME (~/.cache); nothing in it is missed when it is deleted."""
+    """Return EDGESTILL_CACHE, or `edgestill` below XDG_CACHE_HOME (~/.cache). Its contents can be deleted safely."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("EDGESTILL_CACHE") or Path(home) / "edgestill")

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and weights that are read without running anything in them."""
+"""Atomic writes of files, and reading of weights without running code in them."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import CheckpointError, first_line
 
-_MOST_HEADER = 2**24  # bytes of a safetensors file's; 100,000 tensors
+_MOST_HEADER = 2**24  # bytes of a safetensors header; enough for 100,000 tensors
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -33,7 +33,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.replace(temporary, path)  # noqa: PTH105
     except BaseException as error:
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # the system's calls on an open file do not say which
+            error.filename = str(path)  # errors on an open file do not name it
         Path(temporary).unlink(missing_ok=True)
         raise
     fsync_directory(path.parent)
@@ -56,14 +56,14 @@ def weights_bytes(network: nn.Module, metadata: Mapping[str, str] | None = None)
 
 
 def state_bytes(state: Mapping[str, Any]) -> bytes:
-    """A training state (nested dicts of tensors and plain values) that `read_state` reads back."""
+    """Serialise a training state (nested dicts of tensors and plain values) for `read_state`."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     return buffer.getvalue()
 
 
 def read_state(data: bytes) -> dict[str, Any]:
-    """A training state of our own; nothing in it is executed."""
+    """Read a training state of our own; no code in it is run."""
     try:
         state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged byte leads torch's unpickler into errors of any kind
@@ -72,12 +72,12 @@ def read_state(data: bytes) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a safetensors file or a torch file, without executing anything in it.
+    """Read tensors by name from a safetensors file or a torch file, without running code in it.
 
     A torch file may hold the tensors at its top level or under `state_dict`, `model` or `net`.
 
     Raises:
-        CheckpointError: missing, unreadable, a pickle that wants to run code, or no tensors in it.
+        CheckpointError: the file is missing, unreadable, a pickle that would run code, or without tensors.
     """
     if not path.is_file():
         raise CheckpointError(f"no weights file at {path}; give a .safetensors file or a torch checkpoint")
@@ -107,7 +107,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _require_stored(path: Path) -> None:
-    """Refuse a checkpoint that unpacks to more than it has: torch compresses nothing."""
+    """Refuse (ValueError) a checkpoint that unpacks to more than its own size: torch compresses nothing."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -117,7 +117,7 @@ def _require_stored(path: Path) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What `weights_bytes` was given as metadata; empty for a file that is not ours."""
+    """Return the metadata that `weights_bytes` was given; empty for a file that is not ours."""
     if path.suffix != ".safetensors" or not path.is_file():
         return {}
     with path.open("rb") as file:
@@ -132,14 +132,14 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Fill the network from a file, which must fit exactly but for wrapper prefixes and known spellings.
+    """Load a file's weights into the network. They must fit exactly, but for wrapper prefixes and known spellings.
 
-    Prefixes that wrappers add (`module.`, `model.`, `_orig_mod.`, …) are stripped, `fc` and `downsample`
-    are read as `linear` and `shortcut`, and a file that does not hold the input normalisation (any file
-    that is not our own) leaves the network's as it was built.
+    Prefixes of wrappers (`module.`, `model.`, `_orig_mod.`, …) are stripped; `fc` and `classifier` are read as
+    `linear`, `downsample` as `shortcut`. A file without the input normalisation (any file that is not our own) leaves
+    the network's own as it was built.
 
     Raises:
-        CheckpointError: names that are missing or left over, or shapes that differ, with the first few.
+        CheckpointError: names are missing or left over, or shapes differ, with the first few.
     """
     own = network.state_dict()
     given = {_our_name(name, own): tensor for name, tensor in _strip_prefixes(read_weights(path), own).items()}

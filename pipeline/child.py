@@ -1,10 +1,10 @@
-"""Child processes: interpreters that import nothing from the current folder, bounded readers of foreign files.
+"""Child processes: interpreters that import nothing from the current folder, and bounded readers of foreign files.
 
-`python -c` and `python -m` put the current folder first on the path of imports, so a file there that is called as a
-module (`onnx.py`) would run. Every interpreter that edgestill starts is started by `interpreter` and `environment`.
+`python -c` and `python -m` put the current folder first on the import path, so a file there with a module's name
+(`onnx.py`) would run. Every interpreter that edgestill starts uses `interpreter` and `environment` against this.
 
 `answer` calls a function in such a child with a bound on its memory and its time. It is for files from elsewhere: a
-hostile one may have its reader take any amount of either, and a bound on this process could end it.
+hostile one can make its reader take any amount of either, and a bound on this process itself could end it.
 """
 
 import atexit
@@ -30,25 +30,25 @@ _ROOT = str(Path(__file__).resolve().parents[1])
 _REFUSED, _NO_MEMORY, _BROKEN = 3, 4, 5  # exit codes of a child that said why
 _START = f"import sys; sys.path.append({_ROOT!r}); from pipeline.child import serve; serve()"
 _STARTING = 60  # seconds for the interpreter and the imports
-_MOST_SAID = 2000  # bytes of a child's own words
+_MOST_SAID = 2000  # bytes of a child's output that are kept
 _FORKS = sys.platform == "linux"  # elsewhere a process that has threads cannot safely go on after a fork
 
 
 class ChildError(Exception):
-    """A child gave no answer; `str()` says why, as the end of a sentence about what it was given: "needs more …"."""
+    """Failure of a child to answer; `str()` is the reason, as the end of a sentence about its data: "needs more …"."""
 
 
 class ChildRefused(ChildError):
-    """The function itself raised: what it was given is not what it takes."""
+    """Error raised by the function itself: it does not accept the data."""
 
 
 def interpreter(*arguments: str) -> list[str]:
-    """The command of a Python like this one with the arguments, whose imports do not begin in the current folder."""
+    """Return the command of this Python with the arguments; its imports do not begin in the current folder."""
     return [sys.executable, "-P", *arguments]
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment for a child: its own children have a safe path too, PYTHONPATH names no "here"."""
+    """Copy this process's environment for a child: safe imports, also for its children, and an absolute PYTHONPATH."""
     own = dict(os.environ) | {"PYTHONSAFEPATH": "1"} | dict(extra or {})
     if "PYTHONPATH" in own:
         named = own["PYTHONPATH"].split(os.pathsep)
@@ -59,7 +59,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 @contextlib.contextmanager
 def inherited() -> Iterator[None]:
-    """Makes this process's own environment that of `environment`, for children that a library starts."""
+    """Set this process's own environment to that of `environment` within, for children that a library starts."""
     own = environment()
     changed = {name: os.environ.get(name) for name in ("PYTHONSAFEPATH", "PYTHONPATH") if name in own}
     os.environ.update({name: own[name] for name in changed})
@@ -80,15 +80,15 @@ def answer(
     memory_bytes: int = MEMORY_BYTES,
     seconds: float = SECONDS,
 ) -> bytes:
-    """What a function says of foreign bytes, called in a child of bounded memory and time.
+    """Call a function on foreign bytes in a child of bounded memory and time, and return its answer.
 
     Each call has a process of its own, forked (on Linux) from one that has the function's module imported already, so
     that only the first call waits for an interpreter.
 
     Args:
         function: `module:name` of ours; called with the data and the arguments, it returns bytes.
-        memory_bytes: of addresses, beside what the child has taken once its module is imported. No bound where the
-            system has none (Windows, macOS).
+        memory_bytes: bound on the child's address space, beyond its size once the module is imported. Only on Linux;
+            Windows and macOS have no such bound.
 
     Raises:
         ChildRefused: the function raised an error of its own.
@@ -110,7 +110,7 @@ def answer(
 
 
 def ended(code: int | None) -> str:
-    """How a process ended, in words: `was killed by SIGSEGV`, `ended with exit code 1`."""
+    """Describe the end of a process in words: `was killed by SIGSEGV`, `ended with exit code 1`."""
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
             return f"was killed by {signal.Signals(-code).name}"
@@ -119,22 +119,22 @@ def ended(code: int | None) -> str:
 
 
 class _Server:
-    """This process's child that answers, started when it is first asked and again after it was stopped.
+    """The answering child of this process, started when it is first asked and again after it was stopped.
 
-    A request and a reply are a line of JSON with the sizes of the bytes that follow it.
+    Requests and replies are each a line of JSON, with the sizes of the bytes that follow it.
     """
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Of a forked process: the server is its parent's."""
+        """Drop the child without stopping it; a forked process does so, as the child is its parent's."""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._path: str | None = None
 
     def ask(self, function: str, parts: list[Any], memory_bytes: int, seconds: float) -> tuple[int, bytes, bytes]:
-        """(exit code, answer, what it said)."""
+        """Call the function in the child; return (exit code, answer, other output)."""
         blobs = [part if isinstance(part, bytes) else str(part).encode() for part in parts]
         head = {
             "function": function, "memory": memory_bytes, "seconds": seconds,
@@ -145,7 +145,7 @@ class _Server:
             assert process.stdin is not None
             assert process.stdout is not None
             try:
-                with contextlib.suppress(BrokenPipeError):  # it died meanwhile, which its silence tells
+                with contextlib.suppress(BrokenPipeError):  # it died meanwhile; its missing reply shows that
                     process.stdin.write(json.dumps(head).encode() + b"\n")
                     for blob in blobs:
                         process.stdin.write(blob)
@@ -157,7 +157,7 @@ class _Server:
                     raise ChildError(f"ends the process that reads it ({ended(process.wait())})")
                 reply = json.loads(line)
                 return reply["code"], process.stdout.read(reply["found"]), process.stdout.read(reply["said"])
-            except BaseException:  # an interrupt leaves it in the midst of an answer
+            except BaseException:  # after an interrupt its answer is half read
                 self._stop()
                 raise
             finally:
@@ -185,7 +185,7 @@ class _Server:
         process, self._process = self._process, None
         if process is None:
             return
-        with contextlib.suppress(OSError):  # with the fork that answers, if one does
+        with contextlib.suppress(OSError):  # with its fork, if one is answering
             os.killpg(process.pid, signal.SIGKILL) if _FORKS else process.kill()
         for pipe in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):
@@ -200,9 +200,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def serve() -> None:
-    """The child's side of `answer`: a request after the other, until its parent closes the pipe."""
+    """Run the child's side of `answer`: one request after the other, until the parent closes the pipe."""
     asking, answering = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # a library's prints must not mix with answers
     while line := asking.readline():
         head = json.loads(line)
         blobs = [asking.read(size) for size in head["sizes"]]
@@ -225,11 +225,11 @@ def serve() -> None:
 
 
 def _served(head: Mapping[str, Any], parts: list[Any], found: IO[bytes], said: IO[bytes]) -> int:
-    """Call the function, in a fork where there are forks; gives the exit code."""
+    """Call the function, in a fork where the system allows; return the exit code."""
     module, name = head["function"].split(":")
     try:
         function = getattr(importlib.import_module(module), name)
-    except Exception as error:  # of this installation, not of what is read
+    except Exception as error:  # a fault of this installation, not of the data
         said.write(f"{type(error).__name__}: {error}".encode())
         return _BROKEN
     if not _FORKS:
@@ -241,7 +241,7 @@ def _served(head: Mapping[str, Any], parts: list[Any], found: IO[bytes], said: I
             os.dup2(said.fileno(), 2)
             _bound(head["memory"], head["seconds"])
             os._exit(_called(function, parts, found, said))
-        finally:  # no interpreter's tidying, which may fail for memory
+        finally:  # skips the interpreter's cleanup, which may lack memory
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
@@ -265,7 +265,7 @@ def _called(function: Callable[..., bytes], parts: list[Any], found: IO[bytes], 
 def _bound(memory: int, seconds: float) -> None:
     import resource
 
-    signal.setitimer(signal.ITIMER_REAL, seconds)  # whose signal ends the process
+    signal.setitimer(signal.ITIMER_REAL, seconds)  # its signal ends the process
     with contextlib.suppress(OSError, ValueError):  # a tighter bound is there already
         taken = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + memory,) * 2)

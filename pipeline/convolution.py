@@ -1,15 +1,15 @@
-"""Keeps one call of oneDNN from happening: the weight gradient of a strided 1x1 convolution of few channels.
+"""Guard against a fault of oneDNN: the weight gradient of a strided 1x1 convolution of few channels.
 
-On its way to that gradient oneDNN copies the pixels that the strides leave into a workspace of `pixels x channels` per
-thread, and begins at `pixel x block`, where a block is 8 channels with AVX2 and 16 with AVX-512. Of fewer channels than
-a block it writes past the workspace: one thread corrupts the heap, several spoil each other's gradients. Inputs that
-are channels last alone are concerned. (https://github.com/uxlfoundation/oneDNN/issues/6035, open; seen in 3.12 and
-3.13.3, of torch 2.13 and 2.15.)
+For that gradient oneDNN copies the pixels that the strides keep into a workspace of `pixels x channels` per thread. It
+writes each pixel at `pixel x block`, where a block is 8 channels with AVX2 and 16 with AVX-512. With fewer channels
+than a block it writes past the workspace: one thread corrupts the heap, several spoil each other's gradients. Only
+inputs in channels-last layout are affected. (https://github.com/uxlfoundation/oneDNN/issues/6035, open; seen in 3.12
+and 3.13.3, of torch 2.13 and 2.15.)
 
-A convolution of stride 1 over the pixels that the strides leave is the same function, so `guard` computes its gradient
+A convolution of stride 1 over the pixels that the strides keep is the same function, so `guard` computes its gradient
 instead, wherever in a network the convolution is. That costs at most 2 % of a step of a small ResNet; contiguous inputs
-would cost 23 to 26 % (benchmarks/convolutions.py). A check in a child process finds out once for each
-torch and processor whether this one needs it, and `guard` lets go where it does not.
+would cost 23 to 26 % (benchmarks/convolutions.py). A check in a child process, once for each pair of torch and
+processor, finds out if the guard is needed; if not, oneDNN computes the gradient as usual.
 """
 
 # N batch, C channels, H W height and width, O output channels
@@ -33,18 +33,18 @@ from pipeline.checkpoint import write_atomic
 from pipeline.child import environment, interpreter
 from pipeline.frozen import digest
 
-NARROW = 16  # input channels of the widest block: fewer may be concerned
+NARROW = 16  # channels of the widest block; fewer input channels may be affected
 _OPERATOR = "convolution_backward"
 _TOLERANCE = 1e-3  # of the largest gradient; float32 rounding is below 1e-5, the fault above 1e-2
 _CHECK_SECONDS = 60
 _RIGHT, _WRONG = 10, 11  # exit codes that no interpreter ends with by itself
-# glibc then looks at the heap at each free, and ends the process where something wrote past its buffer.
+# With these, glibc checks the heap at each free, and ends the process if something wrote past its buffer.
 _HEAP_CHECKS = {"MALLOC_CHECK_": "3", "LD_PRELOAD": "libc_malloc_debug.so.0"}
 _library: torch.library.Library | None = None
 
 
 def guard() -> None:
-    """Compute gradients of narrow strided 1x1 convolutions on a CPU another way, in this process and from now on."""
+    """Replace the CPU gradient of narrow strided 1x1 convolutions, in this process from now on, where it is faulty."""
     global _library
     if _library is not None or _recorded() is False:
         return
@@ -57,13 +57,13 @@ def guard() -> None:
         return computed.call_boxed(keys, gradient, inputs, weight, *rest)
 
     _library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
-    with warnings.catch_warnings():  # that the operator has a kernel already, which `computed` is
+    with warnings.catch_warnings():  # torch warns that the operator has a kernel already: `computed`
         warnings.simplefilter("ignore")
         _library.impl(_OPERATOR, backward, "CPU", with_keyset=True)  # type: ignore[no-untyped-call]
 
 
 def is_concerned(weight: Sequence[int], stride: Sequence[int], padding: Sequence[int], transposed: bool) -> bool:
-    """Whether a convolution with weights [O, C, 1, 1] is a narrow and strided one."""
+    """True if a convolution with weights of shape `weight` [O, C, ...] is 1x1, narrow, strided and without padding."""
     if transposed or weight[1] >= NARROW or not any(step > 1 for step in stride):
         return False
     return all(side == 1 for side in weight[2:]) and not any(padding)
@@ -71,7 +71,7 @@ def is_concerned(weight: Sequence[int], stride: Sequence[int], padding: Sequence
 
 @functools.cache
 def is_faulty() -> bool:
-    """Whether this processor with this torch needs the guard; a child process finds out, once for both."""
+    """True if this processor with this torch needs the guard; a child process finds out, once for each such pair."""
     known = _recorded()
     if known is None:
         known = _found_faulty()
@@ -81,7 +81,7 @@ def is_faulty() -> bool:
 
 
 def wrong_gradients(threads: Sequence[int] = (1, 2)) -> list[tuple[int, int, int, float]]:
-    """(threads, C, O, relative error) of each weight gradient that depends on the layout, as torch computes it here."""
+    """List (threads, C, O, relative error) of each weight gradient by torch that differs with the inputs' layout."""
     found = []
     generator = torch.Generator().manual_seed(0)
     for count in threads:
@@ -116,7 +116,7 @@ def _over_what_is_left(
 
 
 def _found_faulty() -> bool:
-    """Whether a child process, which has no guard, computes a wrong gradient, dies of it, or hangs."""
+    """True if a child process, which has no guard, computes a wrong gradient, dies of it, or hangs."""
     check = "import sys; sys.path.append(sys.argv[1]); from pipeline import convolution as c; sys.exit(c.exit_code())"
     command = interpreter("-c", check, str(Path(__file__).resolve().parents[1]))
     try:
@@ -127,7 +127,7 @@ def _found_faulty() -> bool:
 
 
 def exit_code() -> int:
-    """What the child process of `is_faulty` ends with."""
+    """Exit code of the child process of `is_faulty`."""
     return _WRONG if wrong_gradients() else _RIGHT
 
 
@@ -139,7 +139,7 @@ def _weight_gradient(weight: Tensor, inputs: Tensor, gradient: Tensor, layout: t
 
 
 def _recorded() -> bool | None:
-    """The check's outcome here, where there was one."""
+    """Recorded outcome of the check for this torch and processor; None where there is none."""
     with contextlib.suppress(OSError):
         return {"True": True, "False": False}.get(_record().read_text(encoding="utf-8"))
     return None
@@ -152,7 +152,7 @@ def _record() -> Path:
 
 
 def _processor() -> str:
-    """Its name and what it can do, as Linux tells; elsewhere its architecture."""
+    """Name and features of the processor, as Linux reports them; elsewhere its name or architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a network costs, counted and not measured: parameters and multiply-accumulates."""
+"""The cost of a network, counted and not measured: parameters and multiply-accumulates."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from pipeline.network import uninitialised
 
 class Cost(Frozen):
     params: int  # trainable parameters
-    flops: int  # multiply-accumulates of one input; what NAS and ResNet papers call FLOPs
+    flops: int  # multiply-accumulates of one input, called FLOPs in NAS and ResNet papers
     # Counted or measured only where a budget asks for them:
     size_bytes: int | None = None  # of the fp32 ONNX file, an upper bound
     peak_activation_bytes: int | None = None  # of one image; pipeline/memory.py
@@ -26,18 +26,19 @@ class Cost(Frozen):
 def measure_cost(
     build: Callable[[], nn.Module], input_shape: tuple[int, ...], dtype: torch.dtype = torch.float32
 ) -> Cost:
-    """Count with one input and without computing: layers with weights only answer with an output's shape.
+    """Count the cost of one input. Convolutions and attention are not computed but give zeros of the right shape.
 
-    Convolutions, linear layers and the two matrix products of attention are counted, one multiply-accumulate as one;
+    Convolutions, linear layers and the two matrix products of attention are counted, a multiply-accumulate as one;
     normalisation, activations, softmax, look-ups, pooling and sums are not. A sequence counts at its full length.
-    (NAS-Bench-201's table counts some of those, so its FLOPs are 2 to 10 % higher on
-    most cells; its parameters are the same to the last one.)
+    (NAS-Bench-201's table counts some of those, so its FLOPs are 2 to 10 % higher on most cells; its numbers of
+    parameters are exactly the same.)
     """
     counter = _Counter()
     with uninitialised():
         network = build().eval()
         for module in network.modules():
-            # The network is thrown away. Ten times faster than a pass on the meta device, whose kernels are Python.
+            # The network is thrown away, so patching is safe. It is ten times faster than a pass on the meta device,
+            # where kernels are Python.
             if isinstance(module, nn.Conv2d):
                 module.forward = counter.convolution(module)  # type: ignore[method-assign, assignment]
             elif isinstance(module, nn.BatchNorm2d):
@@ -66,7 +67,7 @@ class _Counter:
 
 
 class _MatrixProducts(TorchFunctionMode):
-    """Counts products of activations, which no layer with weights stands for."""
+    """Counter of the products of two activations, which belong to no layer with weights."""
 
     def __init__(self, counter: _Counter) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Every stage's one way to the data: the same four splits, by name, chosen by seed and recorded by digest.
+"""The stages' only access to data: the same four splits, by name, drawn by seed and recorded by digest.
 
-`train` teaches, `reference` weighs and calibrates, `validation` chooses. `test` is not part of what the
-stages are handed: only `load_test` opens it, and only the report calls that.
+`train` is for training, `reference` for influence weights and calibration, `validation` for every choice. `test` is
+not given to the stages: only `load_test` opens it, and only the report calls that.
 """
 
 # N examples, C channels, H W height and width, T tokens, B batch
@@ -40,12 +40,12 @@ class Batch(NamedTuple):
     inputs: Tensor  # [B, C, H, W] float32 in [0, 1], or token ids [B, T] int64
     targets: Tensor  # [B] int64, or UNLABELLED
     index: Tensor  # type: ignore[assignment]  # shadows tuple.index; [B] int64, position in the split
-    altered: Tensor | None = None  # [B] bool: inputs that are no longer the split's own; None: none is
+    altered: Tensor | None = None  # [B] bool: inputs that are no longer the split's own; None: no input is
     weight: Tensor | None = None  # [B] of each example in the loss; None: 1 for all
-    view: int | None = 0  # of the split's images: 0 as they are, above 0 cropped alike whenever it comes; None: afresh
+    view: int | None = 0  # crop of the split's images: 0 none, above 0 a fixed one; None: drawn afresh
 
     def first(self, count: int) -> "Batch":
-        """The first of its examples."""
+        """Return its first `count` examples."""
         altered, weight = (part if part is None else part[:count] for part in (self.altered, self.weight))
         return Batch(self.inputs[:count], self.targets[:count], self.index[:count], altered, weight, self.view)
 
@@ -62,18 +62,18 @@ class ImageSplit:
         return len(self.targets)
 
     def batch(self, index: Tensor, device: torch.device | None = None) -> Batch:
-        """The chosen images as float32 in [0, 1], channels last in memory, or the chosen token ids."""
+        """Return the chosen images as float32 in [0, 1], channels last in memory, or the chosen token ids."""
         inputs = self.images[index].to(device)
         inputs = inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs
         return Batch(channels_last(inputs), self.targets[index].to(device), index.to(device))
 
     def batches(self, size: int, device: torch.device | None = None) -> Iterator[Batch]:
-        """The whole split once, in order."""
+        """Yield the whole split once, in order."""
         for start in range(0, len(self), size):
             yield self.batch(torch.arange(start, min(start + size, len(self))), device)
 
     def labelled(self) -> "ImageSplit":
-        """The examples that have a label."""
+        """Keep only the examples with a label."""
         kept = self.targets != UNLABELLED
         return self if bool(kept.all()) else replace(self, images=self.images[kept], targets=self.targets[kept])
 
@@ -94,18 +94,18 @@ class Splits:
 
 
 def channels_last(inputs: Tensor) -> Tensor:
-    """Images laid out channels last in memory, in which convolutions take less time on a CPU; other inputs as is.
+    """Lay images out channels last in memory, where convolutions are faster on a CPU; leave other inputs as they are.
 
-    A network's activations follow the layout of its inputs, so this is all that it takes (benchmarks/score.py).
+    A network's activations follow the layout of its inputs, so nothing else is needed (benchmarks/score.py).
     """
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
 
 
 def load_splits(config: Any, seed: int, tokenizer: str | None = None) -> Splits:
-    """The data set of a configuration, split by seed.
+    """Load the data set of a configuration, split by seed.
 
     Args:
-        tokenizer: of text, the `json` of an earlier `Coder`; None makes the configured one, from the training texts.
+        tokenizer: for text, the `json` of an earlier `Coder`; None makes the configured one, from the training texts.
 
     Raises:
         DataError: the data cannot be read, or a class is too small to appear in every split.
@@ -133,13 +133,13 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None) -> Splits:
 
 
 def load_test(config: Any, seed: int, tokenizer: str | None = None) -> ImageSplit:
-    """The test split; to be opened once a run, by its report."""
+    """Load the test split; to be opened once a run, by its report."""
     raw, parts = _load(config, seed)
     return _take(raw.test or raw.train, parts["test"], _coder(config, raw, parts["train"], tokenizer), "test")
 
 
 def load_whole_train(config: Any) -> tuple[Task, ImageSplit]:
-    """All labelled training examples, for scores of untrained networks, which choose nothing on other splits."""
+    """Load all labelled training examples, for scores of untrained networks: those choose nothing on other splits."""
     raw = _read(config)
     index = np.arange(len(raw.train.targets))
     coder = _coder(config, raw, index, None)
@@ -148,10 +148,10 @@ def load_whole_train(config: Any) -> tuple[Task, ImageSplit]:
 
 
 def draw_batch(split: ImageSplit, size: int, seed: int) -> Batch:
-    """`size` labelled images drawn by seed without replacement.
+    """Draw `size` labelled images by seed, without replacement.
 
     Raises:
-        DataError: fewer images than `size`.
+        DataError: there are fewer images than `size`.
     """
     split = split.labelled()
     if size > len(split):
@@ -166,7 +166,7 @@ def _load(config: DatasetConfig, seed: int) -> tuple[RawData, dict[str, np.ndarr
 
 
 def _read(config: Any) -> RawData:
-    """The data set, its classes' names checked as configured ones are."""
+    """Read the data set, and check its class names as configured ones are checked."""
     raw: RawData = DATASETS[config.name][1](config)
     try:
         distinct_names(raw.labels)
@@ -176,7 +176,7 @@ def _read(config: Any) -> RawData:
 
 
 def _split_indices(config: DatasetConfig, raw: RawData, seed: int) -> dict[str, np.ndarray]:
-    """Indices of each split, stratified by class, into the part of its name where the data set has one."""
+    """Indices of each split, stratified by class: into the data set's own part of that name, or else into its train."""
     targets = raw.train.targets
     remaining = np.arange(len(targets))
     parts: dict[str, np.ndarray] = {}
@@ -218,7 +218,7 @@ def _stratified(
 
 
 def _coder(config: Any, raw: RawData, train: np.ndarray, tokenizer: str | None) -> Coder | None:
-    """The tokenizer of a text task, made from the training part alone."""
+    """Make the tokenizer of a text task from the training part alone; None for images."""
     if not isinstance(raw.train, LabelledTexts):
         return None
     if tokenizer is not None:
@@ -227,7 +227,7 @@ def _coder(config: Any, raw: RawData, train: np.ndarray, tokenizer: str | None) 
 
 
 def _joined(train: ImageSplit, unlabelled: np.ndarray) -> ImageSplit:
-    """The training images with those behind that have no label."""
+    """Append the images without labels to the training images."""
     targets = torch.full((len(unlabelled),), UNLABELLED)
     images = torch.cat([train.images, torch.from_numpy(unlabelled)])
     return replace(train, images=images, targets=torch.cat([train.targets, targets]))
@@ -257,7 +257,7 @@ def _task(raw: RawData, train: ImageSplit, coder: Coder | None) -> Task:
 
 
 def _pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation a channel of pixels in [0, 1]; a constant channel gets std 1."""
+    """Mean and standard deviation per channel of pixels in [0, 1]; a constant channel gets std 1."""
     scale = 255.0 if images.dtype == torch.uint8 else 1.0
     means, stds = [], []
     for channel in range(images.shape[1]):
@@ -269,10 +269,10 @@ def _pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, .
 
 
 def _digest(index: np.ndarray, examples: LabelledImages | LabelledTexts, taken: Tensor | None = None) -> str:
-    """SHA-256 of the indices, the targets and the examples; of text, of what its tokens are made from.
+    """SHA-256 of the indices, the targets and the examples; for text, of the texts and not of their tokens.
 
     Args:
-        taken: the chosen images, where they were copied already: that takes longer than to hash them.
+        taken: the chosen images, if they were copied already: copying takes longer than hashing.
     """
     found = hashlib.sha256(index.astype("<i8").tobytes())
     found.update(examples.targets[index].astype("<i8").tobytes())

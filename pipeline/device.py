@@ -1,4 +1,4 @@
-"""Where tensors live, how many threads and GPUs compute, and in what precision."""
+"""The device, the number of threads and GPUs, and the precision of computations."""
 
 import ctypes
 import sys
@@ -33,9 +33,8 @@ _KEPT_BYTES = 1 << 30
 def keep_freed_memory() -> None:
     """Have glibc keep up to 1 GiB of what torch frees, as torch frees and allocates tensors of the same few sizes.
 
-    By default memory of such sizes goes back to the system and is faulted in again page by page, in which the processes
-    of a machine wait for each other (benchmarks/score.py times two). Where the C library is not
-    glibc nothing happens.
+    By default memory of such sizes goes back to the system and is faulted in again page by page. Processes of a machine
+    wait for each other meanwhile (benchmarks/score.py times two). With another C library nothing happens.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -45,10 +44,10 @@ def keep_freed_memory() -> None:
 
 
 def select_device(config: DeviceConfig) -> torch.device:
-    """The device to compute on; sets torch's thread count, and what the allocator keeps, as a side effect.
+    """Return the device to compute on; as side effects, set torch's thread count and call `keep_freed_memory`.
 
     Raises:
-        UserError: CUDA was asked for and there is none.
+        UserError: the configuration asks for CUDA or for more GPUs than there are, or for fp16 without CUDA.
     """
     keep_freed_memory()
     if config.threads:
@@ -66,23 +65,23 @@ def select_device(config: DeviceConfig) -> torch.device:
 
 @dataclass(frozen=True)
 class Compute:
-    """How a training step computes; the weights and the optimizer stay fp32 on one device whatever it says."""
+    """Precision and GPUs of a training step; the weights and the optimizer always stay fp32 on one device."""
 
     precision: Precision = "fp32"
     gpus: int = 1  # 0: all there are
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        """For the forward pass and the loss; losses compute their softmaxes in fp32 by themselves."""
+        """Context for the forward pass and the loss; losses compute their softmaxes in fp32 by themselves."""
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
 
     def scaler(self, device: torch.device) -> torch.amp.GradScaler:
-        """Keeps fp16 gradients from vanishing; does nothing in other precisions."""
+        """Return a scaler that keeps fp16 gradients from vanishing, and does nothing in other precisions."""
         return torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
 
     def spread(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """The network itself, or on several GPUs one whose features each of them computes for its share of a batch."""
+        """Return the network itself, or one that computes features on several GPUs, each for its share of a batch."""
         count = self.gpus or torch.cuda.device_count()
         return network if device.type != "cuda" or count < 2 else _Spread(network, count)
 
@@ -91,15 +90,15 @@ FP32 = Compute()
 
 
 def full_precision(device: torch.device) -> torch.autocast:
-    """Without mixed precision within: where half of it would lose what matters, or is no hurry."""
+    """Turn mixed precision off within, where half precision would lose too much or speed does not matter."""
     return torch.autocast(device.type, enabled=False)
 
 
 class _Spread(nn.Module):
     """A classifier whose features are computed on several GPUs; pooling, logits and losses see the whole batch.
 
-    So whatever a loss compares within a batch, and whatever a method keeps, is as on one GPU. Batch norm sees the share
-    of its GPU, and the first one's running statistics are kept, as with torch's DataParallel.
+    So comparisons within a batch, and anything that a method keeps, are as on one GPU. Batch norm sees the share of its
+    GPU alone. The first GPU's running statistics are kept, as with torch's DataParallel.
     """
 
     def __init__(self, network: nn.Module, count: int) -> None:
@@ -121,9 +120,9 @@ class _Spread(nn.Module):
 
 
 class _Features(nn.Module):
-    """A network's features in the precision of whoever makes it.
+    """Features of a network, in the precision that was active when this was made.
 
-    torch's data_parallel enters autocast in its threads too, but in the type that autocast has by default, fp16.
+    torch's data_parallel enters autocast in its threads too, but in autocast's default type, fp16.
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:

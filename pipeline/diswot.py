@@ -2,7 +2,7 @@
 
 Dong, Li and Wei 2023, arXiv:2303.15678. The search turns them into scores of untrained networks
 (`search/scorers/diswot.py`), distillation into losses against the trained teacher (`distill/methods/diswot_plus.py`).
-All is differentiable with respect to the student's view, and computed in the dtype of what is given.
+Both are differentiable with respect to the student's view, and computed in the dtype of their inputs.
 """
 
 # B batch, C channels, H W height and width, K classes
@@ -24,7 +24,7 @@ def relation(features: Tensor) -> Tensor:
 
 
 def last_relation(view: View) -> Tensor:
-    """Of the last feature maps, or of the embedding where features are tokens [B, T, D].
+    """Relation of the last feature maps, or of the embedding where features are tokens [B, T, D].
 
     The embedding is the tokens' mean (or the class token, in networks that have one), without padding. Position t of
     one sentence has nothing to do with position t of another, so tokens are not compared one by one. Embeddings may

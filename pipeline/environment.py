@@ -1,4 +1,4 @@
-"""What a machine lacks or refuses, told as the machine's own: a disk, a quota, memory, open files."""
+"""Errors that are the machine's fault, in plain words: a full disk, a quota, memory, open files."""
 
 import errno
 
@@ -13,11 +13,11 @@ _WAYS_OUT = {
     errno.EIO: "the disk failed{where}: its device reports an error; copy the run to another disk, then resume it",
     errno.ENOMEM: "there is too little memory{where}; end what takes it, or set fewer workers or smaller batches",
 }
-_NO_MEMORY = ("can't allocate memory", "out of memory")  # PyTorch's words, of a CPU and of a GPU
+_NO_MEMORY = ("can't allocate memory", "out of memory")  # PyTorch's messages, on a CPU and on a GPU
 
 
 def environments_fault(error: BaseException) -> str | None:
-    """One sentence with the way out, where the machine is at fault; None where it is not, or a path was wrong."""
+    """Explain an error of the machine in one sentence with the way out; None for other errors, wrong paths included."""
     if isinstance(error, OSError) and error.errno in _WAYS_OUT:
         where = f" ({error.filename})" if error.filename else ""
         return _WAYS_OUT[error.errno].format(where=where)

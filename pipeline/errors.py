@@ -10,7 +10,7 @@ EdgestillError                 one clear sentence for a person; `exit_code` is t
 │   ├── RunDirError            a run that is missing, held by another process, or altered
 │   ├── BundleError            a bundle or a model file that is damaged, altered or hostile; carries all its problems
 │   └── MissingDependencyError an optional library; says how to get it
-└── FailedError (RuntimeError) 1: we could not do what was rightly asked
+└── FailedError (RuntimeError) 1: a valid request that could not be fulfilled
     ├── TrainingError          the loss became NaN or infinite
     ├── CandidateError         one student could not be scored; never ends a search
     └── ExportError            the exported file is not the network
@@ -27,8 +27,8 @@ _LONGEST = 2000  # characters of one problem; lists of all known names are long
 class EdgestillError(Exception):
     """Base of the tree above; `str()` is one sentence, or one problem a line.
 
-    Sentences quote files, names and libraries, and are logged by others too: what would steer a terminal or break a
-    line is spelt out, and what is too long is cut.
+    Sentences quote files, names and libraries, and other programs log them. So characters that would steer a terminal
+    or break a line are escaped, and long sentences are cut.
     """
 
     exit_code = 1
@@ -39,7 +39,7 @@ class EdgestillError(Exception):
     def __str__(self) -> str:
         return "\n".join(self.args)
 
-    def __reduce__(self) -> tuple[Any, ...]:  # an error of another process keeps its sentence and all that it carries
+    def __reduce__(self) -> tuple[Any, ...]:  # from another process, it keeps its sentence and attributes
         return _restored, (type(self), self.args, self.__dict__)
 
 
@@ -76,9 +76,9 @@ class RunDirError(UserError):
 
 
 class BundleError(UserError):
-    """What was found with one bundle or one model file; nothing in it was run.
+    """All problems of one bundle or one model file; nothing in it was run.
 
-    The sentences quote the file, so what would steer a terminal is spelt out, and they are few and short.
+    The sentences quote the file, so they are escaped, few and short.
     """
 
     def __init__(self, problems: Iterable[str]) -> None:
@@ -102,7 +102,7 @@ class TrainingError(FailedError):
 
 
 class CandidateError(FailedError):
-    """`type` sorts failures for people: out_of_memory, not_finite, dead, export; empty leaves it to the cause."""
+    """Failure of one student's score. Its `type` is out_of_memory, not_finite, dead or export; empty: the cause's."""
 
     def __init__(self, message: str, type: str = "") -> None:
         super().__init__(message)
@@ -120,7 +120,7 @@ def _restored(kind: type[EdgestillError], args: tuple[Any, ...], carried: Mappin
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """What to say after an unknown name: the closest known ones, then all of them."""
+    """Return the hint after an unknown name: the closest known ones, then all of them."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
@@ -128,17 +128,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def command(*words: object) -> str:
-    """An edgestill command as a person can paste it into a shell."""
+    """Quote an edgestill command so that a person can paste it into a shell."""
     return f"`{shlex.join(['edgestill', *map(str, words)])}`"
 
 
 def first_line(error: BaseException, otherwise: str = "") -> str:
-    """What a library's error says first, printable; the rest is for its own developers."""
+    """First line of a library's error, printable; the rest is for its own developers."""
     return printable((str(error).strip().splitlines() or [otherwise])[0])
 
 
 def told(problems: Iterable[str], most: int = 10, longest: int = 450) -> tuple[str, ...]:
-    """Sentences that may quote a hostile file, as a person is told them: printable, cut, `most` of them."""
+    """Make sentences that may quote a hostile file fit to show: printable, cut, and `most` of them at most."""
     found = list(problems)
     cut = [problem if len(problem) <= longest else f"{problem[: longest - 1]}…" for problem in found[:most]]
     shown = [printable(problem)[: longest + 30] for problem in cut]
@@ -146,5 +146,5 @@ def told(problems: Iterable[str], most: int = 10, longest: int = 450) -> tuple[s
 
 
 def printable(text: str) -> str:
-    """Without what would steer a terminal."""
+    """Escape characters that would steer a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

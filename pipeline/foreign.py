@@ -1,6 +1,6 @@
-"""The one place where a file that may come from anybody is read: a plain one, and no more of it than is allowed.
+"""Bounded reading of files that may come from anybody: plain files alone, and no larger than a limit.
 
-What reads such a file names its limit, beyond what anybody's own file of the kind has.
+All such files are read here. The caller sets the limit, above the size of any honest file of that kind.
 """
 
 import os
@@ -18,14 +18,14 @@ Refused = Callable[[str], UserError]
 
 
 def read_bounded(path: Path, limit: int, refused: Refused = DataError, follow: bool = True) -> bytes:
-    """A plain file's bytes, `limit` at most.
+    """Return the bytes of a plain file of at most `limit` bytes.
 
     Args:
-        refused: makes the error out of its sentence.
-        follow: whether a link is read too.
+        refused: makes the error from its sentence.
+        follow: read links too.
 
     Raises:
-        UserError: `refused`, of what is missing, a device, a pipe, a folder, or larger.
+        UserError: from `refused`: the path is missing, unreadable, no plain file, too large, or grows.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
@@ -47,10 +47,12 @@ def read_bounded(path: Path, limit: int, refused: Refused = DataError, follow: b
 
 
 def read_json_bounded(path: Path, refused: Refused = DataError) -> bytes:
-    """As `read_bounded`, of a JSON file of no more values than a reader can be asked to hold and to complain of.
+    """Read a JSON file as `read_bounded` does, and refuse it if it holds more than MAX_VALUES values.
+
+    More would take too much memory to hold, and to report errors about.
 
     Raises:
-        UserError: also of more values.
+        UserError: also for too many values.
     """
     data = read_bounded(path, MAX_JSON_BYTES, refused)
     if has_many_values(data):
@@ -59,15 +61,15 @@ def read_json_bounded(path: Path, refused: Refused = DataError) -> bytes:
 
 
 def has_many_values(data: bytes, most: int = MAX_VALUES) -> bool:
-    """Whether JSON has more values than this, told by its commas and colons before it is parsed."""
+    """True if JSON has more values than `most`, by its commas and colons, before it is parsed."""
     return data.count(b",") + data.count(b":") > most
 
 
 def read_text_bounded(path: Path, limit: int, refused: Refused = DataError) -> str:
-    """As `read_bounded`, in UTF-8, without a byte-order mark.
+    """Read UTF-8 text as `read_bounded` does, and drop a byte-order mark.
 
     Raises:
-        UserError: also of other encodings.
+        UserError: also for other encodings.
     """
     data = read_bounded(path, limit, refused)
     try:

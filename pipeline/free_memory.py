@@ -1,15 +1,15 @@
-"""How much memory there is for what a file says that it holds."""
+"""The machine's free memory, compared with the declared size of a file before it is read."""
 
 import os
 from pathlib import Path
 
 from pipeline.errors import DataError
 
-_GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container
+_GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # a container's limit
 
 
 def available_bytes() -> int | None:
-    """Memory that this process may still take; None where the system does not say."""
+    """Bytes of memory that this process may still take; None where the system does not say."""
     try:
         fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
         found = int(fields["MemAvailable"].split()[0]) * 1024
@@ -24,14 +24,14 @@ def available_bytes() -> int | None:
 
 
 def require_memory(size: int, what: str) -> None:
-    """Refuse to read what would take more memory than there is.
+    """Refuse to read data that would take more memory than is free.
 
     Args:
-        size: that it takes, in bytes.
-        what: it is, with a verb to follow.
+        size: bytes of memory that reading takes.
+        what: name of the data, the subject of the error's sentence.
 
     Raises:
-        DataError: it would.
+        DataError: less memory is free.
     """
     available = available_bytes()
     if available is not None and size > available:

@@ -15,13 +15,15 @@ class Frozen(BaseModel):
 
 
 def by_name(value: Any) -> Any:
-    """Lets a name stand for a configuration with nothing but a name: `kd` for `{name: kd}`."""
+    """Let a name stand for a configuration with nothing but a name: `kd` for `{name: kd}`."""
     return {"name": value} if isinstance(value, str) else value
 
 
 def require_utf8(path: Path) -> None:
-    """Raises:
-    ValueError: the path cannot stand in a JSON file, nor be given to the runtimes.
+    """Refuse a path that is not UTF-8: JSON files cannot hold it, and the runtimes do not take it.
+
+    Raises:
+        ValueError: the path is not UTF-8.
     """
     try:
         str(path).encode()
@@ -42,9 +44,9 @@ GivenPath = Annotated[Path, AfterValidator(_at_home)]
 
 
 def existing_file(path: Path, info: ValidationInfo) -> Path:
-    """Check a path as a person gives it and make it absolute, so that a run can be resumed from any folder.
+    """Check that a given file exists and make its path absolute, so that a run can be resumed from any folder.
 
-    Only where the validation's context asks for it: a stored configuration may have been written elsewhere.
+    This is done only with `check_files` in the validation's context: a stored configuration may be from elsewhere.
     """
     if not (info.context or {}).get("check_files"):
         return path
@@ -54,14 +56,14 @@ def existing_file(path: Path, info: ValidationInfo) -> Path:
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first thing that a model's validation found, in a line: `stages.data.seconds: Field required`."""
+    """First problem that a model's validation found, in a line: `stages.data.seconds: Field required`."""
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(map(str, first["loc"]))[:120]
     return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 def canonical_json(value: Any) -> str:
-    """One spelling for equal values: sorted keys, no spaces, models by their fields."""
+    """Return JSON, with one spelling for equal values: sorted keys, no spaces, models by their fields."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
 
 

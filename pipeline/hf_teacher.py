@@ -1,9 +1,8 @@
-"""A teacher from a local Hugging Face folder: a sequence classifier with its own tokenizer, read without the network.
+"""A teacher from a local Hugging Face folder: a sequence classifier with its own tokenizer, read without internet.
 
 The library `transformers` builds the network from plain sizes of the folder's config.json, and is given the tensors of
-model.safetensors. It opens no file of the folder itself, so no key of the configuration can have it load other weights,
-code, adapters or kernels. Which part of a model is its encoder, its head and its last Linear differs by
-family, so the families are listed.
+model.safetensors. It opens no file of the folder itself, so no key of the configuration can make it load other weights,
+code, adapters or kernels. Encoder, head and last Linear have other names in each family, so the families are listed.
 """
 
 # B batch, T tokens, D width, K classes
@@ -29,7 +28,7 @@ from pipeline.task import PADDING, Task, distinct_names
 WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 
 
-# Sizes of a network, by each family's names: what they are multiplied with in its weights.
+# Sizes of a network, by the families' names, grouped by the factor that each is multiplied with in the weights.
 _NARROW = ("vocab_size", "max_position_embeddings", "type_vocab_size")  # by the embedding's width
 _WIDE = ("hidden_size", "dim", "embedding_size", "intermediate_size", "hidden_dim", "num_labels")  # by the width
 _DEEP = ("num_hidden_layers", "n_layers")  # by its square
@@ -37,7 +36,7 @@ _DEEP = ("num_hidden_layers", "n_layers")  # by its square
 
 class _Family(NamedTuple):
     name: str  # of transformers' classes: BertConfig, BertForSequenceClassification
-    keys: tuple[str, ...]  # of the configuration that make the network what it is
+    keys: tuple[str, ...]  # of the configuration that define the network
     encoder: Callable[[Any], nn.Module]
     embed: Callable[[Any, Tensor], Tensor]  # (model, features [B, T, D]) to the embedding that the last Linear reads
     classifier: Callable[[Any], nn.Module]
@@ -71,7 +70,7 @@ _FAMILIES = {  # by the folder's model_type
         lambda m: m.classifier.out_proj,
     ),
 }
-_ELSEWHERE = {  # keys that make another network of the same sizes, or of other weights: the values that do not
+_ELSEWHERE = {  # keys that can change the network or its weights without changing sizes: their harmless values
     "transformers_weights": (WEIGHTS,),
     "quantization_config": (),
     "pruned_heads": ({},),
@@ -82,7 +81,7 @@ _ELSEWHERE = {  # keys that make another network of the same sizes, or of other 
 
 
 class HuggingFaceTeacher(nn.Module):
-    """Token ids [B, T] to logits; the embedding is what the last Linear reads, without dropout."""
+    """Classifier of token ids [B, T]; its embedding is the input of the last Linear, without dropout."""
 
     def __init__(self, model: Any, family: _Family) -> None:
         super().__init__()
@@ -108,7 +107,7 @@ class HuggingFaceTeacher(nn.Module):
 
 
 def build_from_folder(folder: Path, task: Task) -> HuggingFaceTeacher:
-    """The folder's architecture with fresh weights.
+    """Build the folder's architecture with fresh weights.
 
     Raises:
         CheckpointError: no such folder, a family that is not known here, or another task than the data's.
@@ -123,10 +122,10 @@ def build_from_folder(folder: Path, task: Task) -> HuggingFaceTeacher:
 
 
 def load_from_folder(folder: Path, task: Task) -> HuggingFaceTeacher:
-    """The folder's network with its weights.
+    """Load the folder's network with its weights.
 
     Raises:
-        CheckpointError, MissingDependencyError: as `build_from_folder`; or weights that are missing or do not fit.
+        CheckpointError, MissingDependencyError: as `build_from_folder`; or weights are missing or do not fit.
     """
     model_class, config, family = _prepared(folder, task)
     tensors = read_weights(weights_file(folder))
@@ -137,13 +136,13 @@ def load_from_folder(folder: Path, task: Task) -> HuggingFaceTeacher:
     except Exception as error:  # a damaged file leads the libraries into errors of any kind
         raise CheckpointError(f"{folder / WEIGHTS} does not fit: {first_line(error)}") from error
     lacking = sorted(found["missing_keys"])
-    if lacking:  # which the library would draw at random
+    if lacking:  # the library would draw these at random
         raise CheckpointError(f"{folder / WEIGHTS} lacks {', '.join(lacking[:3])}; it is no fine-tuned classifier")
     return HuggingFaceTeacher(model, family)
 
 
 def _prepared(folder: Path, task: Task) -> tuple[Any, Any, _Family]:
-    """transformers' class of classifiers, its configuration and its family; they fit the task."""
+    """Return transformers' classifier class, its configuration and its family, checked to fit the task."""
     described = _description(folder)
     _require_fitting_sizes(folder, described)
     family = _FAMILIES.get(str(described.get("model_type")))
@@ -170,13 +169,17 @@ def _prepared(folder: Path, task: Task) -> tuple[Any, Any, _Family]:
     config_class = getattr(transformers, f"{family.name}Config")
     try:
         config = config_class(**sizes, num_labels=task.num_classes, attn_implementation="eager")
-    except Exception as error:  # its own kinds
+    except Exception as error:  # the library's own errors
         raise CheckpointError(f"{folder / 'config.json'} describes no {family.name}: {first_line(error)}") from None
     return getattr(transformers, f"{family.name}ForSequenceClassification"), config, family
 
 
 def weights_file(folder: Path) -> Path:
-    """Raises: CheckpointError: the folder has none, or only a pickle."""
+    """Return the path of the folder's weights.
+
+    Raises:
+        CheckpointError: the folder has none, or only a pickle.
+    """
     path = folder / WEIGHTS
     if not path.is_file():
         pickled = " but a pytorch_model.bin, which is a pickle" * (folder / "pytorch_model.bin").exists()
@@ -202,7 +205,7 @@ def _description(folder: Path) -> dict[str, Any]:
 
 
 def _require_fitting_sizes(folder: Path, described: dict[str, Any]) -> None:
-    """Refuse sizes that the weights do not have, before a network of them is built.
+    """Refuse sizes that need more weights than the file holds, before a network of these sizes is built.
 
     Raises:
         CheckpointError: a size is no whole number, or asks for more weights than the file holds.
@@ -224,7 +227,7 @@ def _count_weights(path: Path) -> int:
     try:
         with safe_open(path, framework="np") as file:
             return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    except Exception as error:  # the library's own kinds
+    except Exception as error:  # the library's own errors
         raise CheckpointError(f"{path} does not fit: {first_line(error, 'damaged')[:200]}") from None
 
 
@@ -258,7 +261,7 @@ def _whole(folder: Path, described: dict[str, Any], key: str, otherwise: int) ->
 
 
 def _labels(folder: Path, described: dict[str, Any]) -> tuple[str, ...]:
-    """The classes by number; empty where the folder does not name them."""
+    """Names of the classes in order; empty where the folder does not name them."""
     names = described.get("id2label") or {}
     try:
         labels = tuple(names[str(number)] for number in range(len(names)))

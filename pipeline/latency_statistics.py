@@ -1,4 +1,4 @@
-"""What samples of a latency say, and how surely: percentiles with bounds, drift, and the ratio of two models.
+"""Statistics of latency samples and their uncertainty: percentiles with bounds, drift, and the ratio of two models.
 
 Standard library and numpy only: a bundle's profile_device.py holds this file's text.
 
@@ -39,9 +39,9 @@ def supported_percentiles(samples: Sequence[float]) -> dict[str, float]:
 
 
 def bound_ranks(n: int, percent: float, confidence: float = 0.95) -> tuple[int, int] | None:
-    """Ranks, from 1, of the two samples that hold the true percentile between them; None where n is too small.
+    """Ranks, from 1, of the two samples that enclose the true percentile; None where n is too small.
 
-    The number of samples below the p-quantile is Binomial(n, p), whatever the distribution; each side is missed with
+    The number of samples below the p-quantile is Binomial(n, p) for every distribution; each bound fails with
     probability (1 - confidence) / 2 at most (David and Nagaraja, Order Statistics, 3rd edition, section 7.1).
     """
     p, k = percent / 100, np.arange(n + 1)
@@ -55,9 +55,9 @@ def bound_ranks(n: int, percent: float, confidence: float = 0.95) -> tuple[int, 
 
 
 def describe_samples(samples: Sequence[float]) -> dict[str, Any]:
-    """n, mean, extremes, CV and the supported percentiles, each with its 95 % bounds; no sample is left out.
+    """Return n, mean, extremes, CV and the supported percentiles with their 95 % bounds; no sample is left out.
 
-    The bounds take the calls for independent; the spread between processes says what that leaves out.
+    The bounds assume independent calls; the spread between processes shows the variation that they miss.
     """
     values, found = np.asarray(samples), supported_percentiles(samples)
     ordered, bounds = sorted(samples), {}
@@ -77,11 +77,12 @@ def describe_samples(samples: Sequence[float]) -> dict[str, Any]:
 
 
 def paired_ratio(slow: Sequence[float], fast: Sequence[float], turn: int = 10) -> tuple[float, tuple[float, float]]:
-    """How many times as long one model's call takes as the other's, and the 95 % interval.
+    """Ratio of the slow model's latency to the fast one's, and its 95 % interval.
 
-    The two took turns, so each pair of turns gives a ratio of medians in which a slow moment of the machine cancels;
-    the ratio is the median of these, and the interval their order statistics, as in `bound_ranks`. It holds what varied
-    within this measurement, not between processes or days. Below six turns it is their range, which holds less.
+    The two took turns, so each pair of turns gives a ratio of medians in which a slow moment of the machine cancels.
+    The result is the median of these ratios; the interval is between two of them, at the ranks of `bound_ranks`. It
+    covers variation within this measurement, not between processes or days. Below six turns it is the ratios' range,
+    which covers less than 95 %.
     """
     compared = min(len(slow), len(fast)) // turn * turn
     ratios = np.sort(_medians(slow[:compared], turn) / _medians(fast[:compared], turn))
@@ -90,9 +91,9 @@ def paired_ratio(slow: Sequence[float], fast: Sequence[float], turn: int = 10) -
 
 
 def drift(samples: Sequence[float], seed: int = 0, turn: int = 10) -> tuple[float, tuple[float, float]] | None:
-    """By how much the last third's median turn is slower than the first's, and the 95 % interval, by a bootstrap.
+    """Slowdown of the last third's median turn over the first third's, and its 95 % interval by a bootstrap.
 
-    None below three turns each.
+    0.05 is 5 % slower. None if a third has fewer than three turns.
     """
     third = len(samples) // 3 // turn * turn
     if third < 3 * turn:
@@ -109,12 +110,12 @@ def _medians(samples: Sequence[float], turn: int) -> np.ndarray:
 
 
 def _resampled_medians(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The medians of resamples of a turn's figures: whole turns are drawn, for neighbouring calls are alike."""
+    """Medians of bootstrap resamples of the turns' medians: whole turns are drawn, as neighbouring calls are alike."""
     n = len(values)
     drawn = [np.median(values[rng.integers(0, n, (_AT_ONCE, n))], axis=1) for _ in range(_RESAMPLES // _AT_ONCE)]
     return np.concatenate(drawn)
 
 
 def spread(values: Sequence[float]) -> float:
-    """The range of the processes' figures over their median."""
+    """Range of the processes' figures, divided by their median."""
     return float((max(values) - min(values)) / np.median(values))

@@ -4,13 +4,13 @@ from pipeline.trace import Trace
 
 
 def peak_activation_bytes(trace: Trace) -> int:
-    """The most memory that tensors computed from one image take at any moment.
+    """Peak memory in bytes of the tensors computed from one image.
 
     The operations that the output needs run one after the other in the order of the trace; nothing is fused. An
-    operation's inputs and outputs are there while it runs. A tensor is freed after the last operation that reads it,
-    the output is kept to the end; the network's input is a tensor like others, there from the start. Views share the
-    memory of what they view, and an operation in place that of what it overwrites. Weights are not counted, nor is
-    the scratch memory that an operation may take inside itself. A runtime that fuses layers stays below this.
+    operation's inputs and outputs exist while it runs. A tensor is freed after the last operation that reads it; the
+    output is kept to the end. The network's input counts like other tensors, from the start. A view shares the memory
+    of its base, and an in-place operation writes into that of its input. Weights are not counted, nor is the scratch
+    memory inside an operation. A runtime that fuses layers stays below this.
     """
     steps = [operation for operation, needed in zip(trace.operations, trace.needed(), strict=True) if needed]
     first: dict[int, int] = {trace.values[trace.input].memory: 0}

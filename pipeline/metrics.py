@@ -1,4 +1,4 @@
-"""What a classifier is judged by."""
+"""Metrics of classifiers, and comparisons of two classifiers on the same examples."""
 
 import base64
 import math
@@ -33,25 +33,25 @@ def metrics_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Metrics:
 
 
 def evaluate(network: nn.Module, split: ImageSplit, device: torch.device, batch_size: int = 512) -> Metrics:
-    """The network's metrics on a split, in evaluation mode; its mode is put back afterwards."""
+    """Metrics of a network on a split, in evaluation mode; its own mode is restored afterwards."""
     with evaluating(network), torch.inference_mode():
         return metrics_of((network(b.inputs), b.targets) for b in split.batches(batch_size, device))
 
 
 def right_answers(network: nn.Module, split: ImageSplit, device: torch.device, batch_size: int = 512) -> np.ndarray:
-    """Which examples of a split the network answers right, [N] bool; as `evaluate` counts them."""
+    """Mark the examples of a split that the network answers right, [N] bool, as `evaluate` counts them."""
     with evaluating(network), torch.inference_mode():
         parts = [network(b.inputs).argmax(1) == b.targets for b in split.batches(batch_size, device)]
     return torch.cat(parts).cpu().numpy()
 
 
 def packed(right: np.ndarray) -> str:
-    """[N] bool as text, a bit an example."""
+    """Pack [N] bool as text, a bit an example."""
     return base64.b64encode(np.packbits(right).tobytes()).decode()
 
 
 def right_alone(one: str, other: str) -> tuple[int, int]:
-    """How many examples only the first classifier answers right, and how many only the second, both `packed`."""
+    """Count the examples that only the first classifier answers right, and those of the second alone, both `packed`."""
     bits = [int.from_bytes(base64.b64decode(text)) for text in (one, other)]
     return (bits[0] & ~bits[1]).bit_count(), (bits[1] & ~bits[0]).bit_count()
 
@@ -65,10 +65,10 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def paired_difference(lost: int, gained: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a difference of two accuracies on the same n examples (Agresti and Min 2005).
+    """The 95 % interval of the second accuracy minus the first, on the same n examples (Agresti and Min 2005).
 
     Args:
-        lost: examples that only the first classifier gets right; gained: only the second. Second minus first.
+        lost: number of examples that only the first classifier gets right; gained: only the second.
     """
     lost_, gained_, n_ = lost + 0.5, gained + 0.5, n + 2
     difference = (gained_ - lost_) / n_
@@ -77,14 +77,15 @@ def paired_difference(lost: int, gained: int, n: int) -> tuple[float, float]:
 
 
 def tells_apart(lost: int, gained: int, comparisons: int = 1) -> bool:
-    """Whether two classifiers' accuracies on the same examples differ by more than chance, at a level of 5 %.
+    """True if two classifiers' accuracies on the same examples differ by more than chance, at a level of 5 %.
 
-    McNemar's test (1947) in its exact form: of the examples that one of the two alone gets right, each has any with
-    probability 1/2 if they are equally accurate.
+    McNemar's test (1947) in its exact form: if both are equally accurate, an example that one of them alone gets right
+    is the first's with probability 1/2.
 
     Args:
-        lost: examples that only the first classifier gets right; gained: only the second.
-        comparisons: of which this one was picked for its outcome; each has its share of the 5 % (Bonferroni).
+        lost: number of examples that only the first classifier gets right; gained: only the second.
+        comparisons: number of comparisons from which this one was picked for its outcome. They share the 5 %
+            (Bonferroni).
     """
     apart = lost + gained
     tail = range(max(lost, gained), apart + 1)

@@ -1,4 +1,4 @@
-"""The contract every classifier keeps, one forward pass seen at three depths, and initialisations."""
+"""The contract of every classifier, views of one forward pass at three depths, and initialisations."""
 
 # B batch, C channels, H W height and width, T tokens, D embedding width, K classes
 
@@ -35,7 +35,7 @@ class View(NamedTuple):
     """One forward pass, seen at three depths."""
 
     features: Tensor  # [B, C, H, W] or [B, T, D], after the last layer and before pooling
-    embedding: Tensor  # [B, D], what the classifier reads
+    embedding: Tensor  # [B, D], the input of the last layer
     logits: Tensor  # [B, K]
 
 
@@ -49,7 +49,7 @@ def look(network: nn.Module, inputs: Tensor) -> View:
 
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Evaluation mode within, and every module's own mode again behind."""
+    """Put networks in evaluation mode within, and restore every module's own mode afterwards."""
     modes = [(module, module.training) for network in networks for module in network.modules()]
     try:
         for network in networks:
@@ -61,7 +61,7 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std per channel; the first layer of every network, so that raw [0, 1] pixels go in."""
+    """Normalisation (x - mean) / std per channel; first layer of image networks, so that raw [0, 1] pixels go in."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Normalize(nn.Module):
 
 
 class BlockClassifier(nn.Module, ABC):
-    """A stem, blocks one after the other, the mean over positions, and one Linear: what every student is."""
+    """Base of every student: a stem, blocks one after the other, the mean over positions, and one Linear."""
 
     def __init__(self, num_classes: int, embedding_dim: int) -> None:
         super().__init__()
@@ -83,14 +83,14 @@ class BlockClassifier(nn.Module, ABC):
 
     @abstractmethod
     def forward_features(self, inputs: Tensor) -> Tensor:
-        """[B, D, H', W'] for feature maps, [B, T, D] for tokens."""
+        """Return features, [B, D, H', W'] for feature maps or [B, T, D] for tokens."""
 
     @abstractmethod
     def blocks(self) -> list[nn.Module]:
         """The blocks in order, without the stem: each reads the output of the one before."""
 
     def pool(self, features: Tensor) -> Tensor:
-        """Features to the embedding [B, D]."""
+        """Reduce features to the embedding [B, D]."""
         return features.mean(dim=(2, 3) if features.dim() == 4 else 1)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
@@ -105,7 +105,7 @@ class BlockClassifier(nn.Module, ABC):
 
 
 class PooledClassifier(BlockClassifier):
-    """A classifier of images: pixels are normalised before anything else; subclasses give the trunk."""
+    """Classifier of images. It normalises pixels before anything else; subclasses give the trunk."""
 
     def __init__(self, num_classes: int, embedding_dim: int, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__(num_classes, embedding_dim)
@@ -113,21 +113,21 @@ class PooledClassifier(BlockClassifier):
 
     @abstractmethod
     def trunk(self, inputs: Tensor) -> Tensor:
-        """Normalised images [B, C, H, W] to features, [B, D, H', W'] after the last activation or [B, T, D]."""
+        """Map normalised images [B, C, H, W] to features, [B, D, H', W'] after the last activation or [B, T, D]."""
 
     def forward_features(self, inputs: Tensor) -> Tensor:
         return self.trunk(self.normalize(inputs))
 
 
 def initialise(network: nn.Module, how: Initialisation, seed: int) -> None:
-    """Overwrite all parameters of a fresh network, from a generator of its own.
+    """Overwrite all parameters of a fresh network, with a generator seeded by `seed`.
 
-    `gaussian`: everything that is drawn ~ N(0, 1), as DisWOT's official code does with convolution and linear weights
-    before it scores (docs/scores.md). `kaiming`: convolution and linear weights ~ N(0, 2 / fan_out), where fan_out is
-    what one input unit feeds, so a depthwise 3x3 convolution has 9 (torch's own `kaiming_normal_` says 9 times the
-    channels: it leaves the groups out); token embeddings ~ N(0, 1); parameters of no layer, such as learnt positions,
-    ~ N(0, 0.02^2) (Dosovitskiy et al. 2021, arXiv:2010.11929). Biases are 0, norm scales 1 and shifts 0 in both, and
-    so is the embedding of padding.
+    `gaussian`: all weights ~ N(0, 1), as DisWOT's official code draws convolution and linear weights before it scores
+    (docs/scores.md). `kaiming`: convolution and linear weights ~ N(0, 2 / fan_out); token embeddings ~ N(0, 1);
+    parameters of other modules, such as learnt positions, ~ N(0, 0.02^2) (Dosovitskiy et al. 2021, arXiv:2010.11929).
+    fan_out is the number of products that one input unit enters, so a depthwise 3x3 convolution has 9 (torch's own
+    `kaiming_normal_` says 9 times the channels: it leaves the groups out). In both, norm scales are 1; biases, norm
+    shifts and the embedding of padding are 0.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -163,10 +163,10 @@ def _kaiming_std(module: nn.Module, name: str, parameter: Tensor) -> float:
 
 @contextmanager
 def uninitialised(seed: int = 0) -> Iterator[None]:
-    """Build networks without PyTorch's own drawing of weights, for when `initialise` overwrites it anyway.
+    """Build networks within without PyTorch's own drawing of weights, as `initialise` overwrites them anyway.
 
-    What such networks draw all the same comes from the seed. It also keeps the garbage collector from looking at all
-    that importing torch has made while thousands of small objects are.
+    All other random draws come from the seed. The garbage collector is off within: building a network makes thousands
+    of small objects, for which it would scan everything that importing torch made.
     """
     kinds: tuple[tuple[Any, str], ...] = (
         (nn.Conv2d, "reset_parameters"),

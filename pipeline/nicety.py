@@ -1,4 +1,4 @@
-"""What a run can do without: where it fails there is a caution, and the run goes on."""
+"""Optional work of a run: if it fails, the run gets a caution and goes on."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from pipeline.errors import first_line
 
 @contextlib.contextmanager
 def nicety(failed: str, cautions: list[str]) -> Iterator[None]:
-    """Go on after an error inside; one sentence more in `cautions` says what is missing and why.
+    """Go on after an error inside, and append a sentence to `cautions`: the missing thing and the reason.
 
-    It is for what describes or adorns a result: a card, a bill of materials, a chart, a page, examples that a method
-    shows. Models, figures that decide, and the manifest never stand in it.
+    Use it for things that describe or adorn a result: a card, a bill of materials, a chart, a page, examples of a
+    method. Models, deciding figures and the manifest are never written inside it.
 
     Args:
-        failed: the sentence's begin, such as "MODEL_CARD.md was not written".
+        failed: the beginning of the sentence, such as "MODEL_CARD.md was not written".
     """
     try:
         yield

@@ -1,15 +1,15 @@
-"""The one door to NNI 3.0: imports it without side effects, and lists what it no longer gets along with.
+"""The only importer of NNI 3.0: it undoes the import's side effects, and lists NNI's known problems.
 
-NNI is archived (its last release is of September 2023), hence the exact version in pyproject.toml. Known to us:
+NNI is archived (its last release is of September 2023), hence the exact version in pyproject.toml. Known problems:
 
 - `nni.nas` imports pytorch_lightning, which NNI does not declare; our own dependencies do.
 - Importing it writes INFO lines to stdout, and lightning's and torchmetrics' loggers to stderr; both add filters of
   warnings and a variable of the environment. `load` undoes all of that.
-- It warns on import that torch's newer `nn.Buffer` and loss options are no modules; it only fails to wrap them, and
+- It warns on import that torch's newer `nn.Buffer` and loss options are no modules. It only fails to wrap them, and
   nothing of the hub uses them.
 - Its contexts (labels, the architecture being built, the channel that a trial reports to) are global and not safe
-  between threads. Whatever touches the first two holds `CONTEXTS`, a search holds `CHANNEL`, so that threads take
-  turns; processes do not mind.
+  between threads. Code that uses the first two holds `CONTEXTS`, and a search holds `CHANNEL`, so that threads take
+  turns; processes are not affected.
 - A score function that raises ends NNI's search, and one that reports nothing is left out of the population.
 - AutoFormer cannot be built on the meta device (it calls `Tensor.item()`), and it is no convolutional network.
 - The tracer of its model speed-up fails on torch 2.13 and on branches in Python 3.11; a `torch.fx` graph that is
@@ -41,10 +41,10 @@ _NOT_FOR_COMPRESSION = ("transformers", "deepspeed")
 
 
 def load(module: str) -> Any:
-    """A module of NNI, such as `nni.nas.strategy`; logging, warnings and the environment stay as they were.
+    """Import a module of NNI, such as `nni.nas.strategy`; logging, warnings and the environment stay as they were.
 
     Raises:
-        MissingDependencyError: NNI, or what it needs, is not installed or does not work.
+        MissingDependencyError: NNI, or a library that it needs, is not installed or does not work.
     """
     if module in sys.modules:
         return sys.modules[module]
@@ -62,14 +62,14 @@ def load(module: str) -> Any:
 
 @contextlib.contextmanager
 def contexts() -> Iterator[None]:
-    """Alone with NNI's global contexts, and without its log and what it prints."""
+    """Hold NNI's global contexts, and silence its log and its prints, within."""
     with CONTEXTS, _silent(), contextlib.redirect_stdout(io.StringIO()):
         yield
 
 
 @contextlib.contextmanager
 def trial() -> Iterator[None]:
-    """Alone with the channel that NNI's trials report to; it and the last trial's parameters are put back after."""
+    """Hold the channel that NNI's trials report to; restore it and the last trial's parameters afterwards."""
     channels, trials = load("nni.runtime.trial_command_channel"), load("nni.trial")
     with CHANNEL, _silent():
         before = channels._channel, trials._params
@@ -81,7 +81,7 @@ def trial() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """It logs each sample, and each refused one; what matters is raised or returned."""
+    """Silence NNI's log, which has each sample and each refused one; anything important is raised or returned."""
     logger = logging.getLogger("nni")
     level = logger.level
     logger.setLevel(_SILENT)
@@ -113,7 +113,7 @@ def _undone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hidden(modules: tuple[str, ...]) -> Iterator[None]:
-    """Modules that were not imported yet look as if they were not installed."""
+    """Make modules that were not imported yet look as if they were not installed."""
     absent = [name for name in modules if name not in sys.modules]
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None makes an import fail
     try:

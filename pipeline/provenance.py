@@ -1,4 +1,4 @@
-"""What a figure must be quoted with: the machine, the versions, the commit."""
+"""Machine, versions and commit, which every figure must be quoted with."""
 
 import functools
 import os
@@ -16,7 +16,7 @@ _LIBRARIES = (
 
 
 def describe_machine() -> dict[str, str | int]:
-    """What a figure measured here must be quoted with."""
+    """Describe this machine, for every figure measured on it."""
     return {
         "platform": platform.platform(),
         "cpu": _cpu_model(),
@@ -44,7 +44,7 @@ def _cpu_model() -> str:
 
 
 def installed_versions() -> dict[str, str]:
-    """The versions of what a figure depends on, as installed; "unknown" where a package's own metadata are broken."""
+    """Versions of the installed libraries that figures depend on; "unknown" where a package's metadata are broken."""
     found = {}
     for name in _LIBRARIES:
         try:
@@ -58,19 +58,19 @@ def installed_versions() -> dict[str, str]:
 
 @functools.cache
 def git_commit() -> str | None:
-    """The commit of the checkout that this code runs from; None where it was installed otherwise."""
+    """Commit of the checkout that this code runs from; None where it was installed in another way."""
     here = Path(__file__)
-    if not (here.parents[1] / ".git").exists():  # one further up is another project's
+    if not (here.parents[1] / ".git").exists():  # a .git further up is another project's
         return None
     try:
-        _git(here.parent, "ls-files", "--error-unmatch", here.name)  # as one may be around site-packages
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)  # fails in a repository around site-packages
         return _git(here.parent, "rev-parse", "HEAD") or None
-    except (OSError, subprocess.SubprocessError):  # no git, none of ours, one that hangs or trusts nobody
+    except (OSError, subprocess.SubprocessError):  # no git, another repository, a hang, distrust of the folder
         return None
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-c", "core.fsmonitor=false", *arguments]  # a program that a repository's own settings name
+    command = ["git", "-c", "core.fsmonitor=false", *arguments]  # a repository's settings may name a program there
     done = subprocess.run(
         command,
         cwd=folder,

@@ -1,7 +1,7 @@
-"""Random numbers from a seed alone, also where a library or a network draws them from a generator of the process.
+"""Random numbers that depend on a seed alone, even where a library or a network draws from a global generator.
 
-What draws by itself is given a generator or a seed; this is for what cannot be: dropout, fresh layers, a third party's
-code. Seeds are derived from content (`pipeline.frozen.derive_seed`), so that neither order nor a kill shows.
+Our own code takes a generator or a seed. This is for code that takes neither: dropout, fresh layers, third parties.
+Seeds are derived from content (`pipeline.frozen.derive_seed`), so that neither order nor a kill changes results.
 """
 
 import random
@@ -14,13 +14,13 @@ import torch
 
 @contextmanager
 def drawn_from(seed: int) -> Iterator[None]:
-    """Seed the generators of torch, numpy and Python within, and leave them as they were.
+    """Seed the generators of torch, numpy and Python within, and restore their states afterwards.
 
-    Of GPUs, those of a process that computes on one already. `torch.manual_seed` is not used: it takes longer than the
-    rest together, and where there is no GPU yet it keeps every seed for the day that there is one.
+    GPU generators are seeded only if the process already uses a GPU. `torch.manual_seed` is not used: it takes longer
+    than the rest together, and before CUDA is initialised it queues every seed until then.
     """
     on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - the generator of others
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - libraries draw from it
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_gpu else ()):
         try:
             torch.default_generator.manual_seed(seed)

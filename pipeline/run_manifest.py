@@ -1,4 +1,4 @@
-"""A run's manifest.json: what the run was made with, and what each stage was made from and wrote."""
+"""A run's manifest.json: commit, versions and machine of the run, and each stage's inputs and files."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ _SCHEMA = 1
 
 
 def _inside(name: str) -> str:
-    """Raises: ValueError: a path that leads out of the folder that it is relative to."""
+    """Refuse (ValueError) a path that leads out of the folder that it is relative to."""
     parts = PurePosixPath(name).parts
     if not parts or parts[0] == "/" or ".." in parts or PureWindowsPath(name).anchor or "\0" in name:
         raise ValueError(f"{name[:100]!r} leads out of the run; its files are named relative to it")
@@ -33,11 +33,11 @@ class StageRecord(Frozen):
     seconds: float
     inputs: str  # digest
     files: dict[RunPath, str] = {}  # path inside the run -> SHA-256
-    cautions: tuple[str, ...] = ()  # what the stage did without, a sentence each
+    cautions: tuple[str, ...] = ()  # things that the stage did without, a sentence each
 
 
 class Origin(Frozen):
-    """What results come from, beside the configuration."""
+    """Origin of results, beside the configuration: commit, versions and machine."""
 
     git_commit: str | None
     versions: dict[str, str]
@@ -45,13 +45,13 @@ class Origin(Frozen):
 
 
 class EarlierOrigin(Origin):
-    """Of stages that were done before another version or machine went on with the run."""
+    """Origin of the stages done before another version or machine went on with the run."""
 
     stages: tuple[str, ...]
 
 
 class Manifest(Origin):
-    """The origin is that of the stages that no entry of `earlier` names."""
+    """Manifest of a run. Its own origin is that of all stages without an entry in `earlier`."""
 
     schema_version: int = Field(_SCHEMA, alias="schema")
     name: str
@@ -62,7 +62,7 @@ class Manifest(Origin):
     stages: dict[str, StageRecord] = {}
 
     def made_by(self, origin: Origin) -> "Manifest":
-        """The same run, whose stages from now on come from `origin`."""
+        """Return the manifest with `origin` for the stages from now on; `earlier` keeps that of the stages so far."""
         before = Origin.model_validate(self.model_dump(include=set(Origin.model_fields)))
         if before == origin:
             return self
@@ -73,18 +73,18 @@ class Manifest(Origin):
 
 
 def origin_here() -> Origin:
-    """Of what this process computes."""
+    """Origin of the results that this process computes."""
     return Origin(git_commit=git_commit(), versions=installed_versions(), machine=describe_machine())
 
 
 def require_own_files(root: Path, held: bool) -> None:
-    """Refuse a run in which a name leads elsewhere: it may be somebody else's, and its files are written.
+    """Refuse a run with links in it: it may be somebody else's, and writing through a link would reach other files.
 
     Args:
-        held: it is to be written, so that a second name of a file, which might lie anywhere, is refused too.
+        held: the run is to be written; hard links are refused too then, as the file's other name may be anywhere.
 
     Raises:
-        RunDirError: a link, a pipe or a device is in it.
+        RunDirError: the run holds a link, a pipe or a device.
     """
     for entry in _entries(root):
         if entry.is_symlink():
@@ -101,7 +101,7 @@ def require_own_files(root: Path, held: bool) -> None:
 
 
 def _entries(folder: Path) -> Iterator["os.DirEntry[str]"]:
-    """All that lies below, links not followed; a process that holds the run may take files away meanwhile."""
+    """Yield all entries below a folder, links not followed; a process that holds the run may remove files meanwhile."""
     waiting = [str(folder)]
     while waiting:
         with contextlib.suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
@@ -112,17 +112,17 @@ def _entries(folder: Path) -> Iterator["os.DirEntry[str]"]:
 
 
 def _names(entry: "os.DirEntry[str]") -> int:
-    """How many names a file has, in whatever folders."""
+    """Number of names (hard links) of a file, in all folders; 0 if it is gone."""
     with contextlib.suppress(FileNotFoundError):
         return entry.stat(follow_symlinks=False).st_nlink
     return 0
 
 
 def read_run_manifest(root: Path) -> Manifest:
-    """The manifest of the run in a folder.
+    """Read the manifest of the run in a folder.
 
     Raises:
-        RunDirError: there is none, or the one that is there is not a run's.
+        RunDirError: the folder has none, or it is damaged, not a run's, or of another schema.
     """
     path = root / MANIFEST
     if not path.is_file():

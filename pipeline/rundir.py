@@ -1,12 +1,12 @@
-"""The one object through which every file of a run passes.
+"""The run directory: the one object that reads and writes the files of a run.
 
     runs/<date>_<time>_<name>_<key>/
       config.yaml     the configuration, complete
       manifest.json   versions, machine, seed; per stage: status, seconds, inputs digest, SHA-256 of every file
-      <stage>/        what a stage wrote, its result.json among it
-      bundle/         what ships
-      report.html     the page
-      devices/        profiles from devices, which `edgestill report --device` shows
+      <stage>/        a stage's files, its result.json among them
+      bundle/         the files to ship
+      report.html     the report
+      devices/        profiles from devices, shown by `edgestill report --device`
 
 A stage is done when the manifest says so for the digest of its inputs. Every write is atomic; one process
 holds a run at a time, by a lock that the system releases when the process dies.
@@ -44,7 +44,7 @@ Result = TypeVar("Result", bound=BaseModel)
 
 
 class RunDir:
-    """A run's folder, held for writing (`create`, `open`) or looked at (`view`). Use it in a `with` block."""
+    """A run's folder, held for writing (`create`, `open`) or only read (`view`). Use it in a `with` block."""
 
     def __init__(self, root: Path, lock: FileLock | None) -> None:
         self.root = root
@@ -52,7 +52,7 @@ class RunDir:
 
     @classmethod
     def create(cls, parent: Path, name: str, seed: int, config: BaseModel) -> "RunDir":
-        """A new run below `parent`, held by this process.
+        """Create a run below `parent`, held by this process.
 
         Raises:
             RunDirError: no run can be made there.
@@ -88,16 +88,16 @@ class RunDir:
 
     @classmethod
     def open(cls, root: Path) -> "RunDir":
-        """An existing run, held by this process.
+        """Open an existing run, held by this process.
 
         Raises:
-            RunDirError: no run there, another process holds it, or a name in it leads elsewhere.
+            RunDirError: there is no run, another process holds it, or it holds a link, a pipe or a device.
         """
         return cls(_own(root, held=True), _acquire(root))
 
     @classmethod
     def view(cls, root: Path) -> "RunDir":
-        """An existing run to read from, whoever holds it."""
+        """Open an existing run to read from, even if another process holds it."""
         return cls(_own(root, held=False), None)
 
     def __enter__(self) -> "RunDir":
@@ -109,7 +109,7 @@ class RunDir:
         self.close()
 
     def close(self) -> None:
-        """Let go of the run."""
+        """Release the run, if it is held."""
         if self._lock is not None:
             self._lock.release()
 
@@ -123,14 +123,15 @@ class RunDir:
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What finished stages did without, a sentence each."""
+        """Things that finished stages did without, a sentence each."""
         return tuple(caution for record in self.manifest.stages.values() for caution in record.cautions)
 
     def config(self, kind: type[Result]) -> Result:
-        """The configuration that the run was created with; settings that are newer than it have their defaults.
+        """Read the configuration that the run was created with; settings newer than the run have their defaults.
 
         Raises:
-            RunDirError: it was edited since, or the run is held to go on and another version of edgestill wrote it.
+            RunDirError: the file is unreadable or was edited since; or the run is held for writing, and a version of
+                edgestill with other settings wrote it.
         """
         try:
             written = read_yaml((self.root / "config.yaml").read_text(encoding="utf-8"), "it")
@@ -153,13 +154,13 @@ class RunDir:
         return config
 
     def path(self, stage: str, name: str) -> Path:
-        """Where a stage's file lies; its folder is made."""
+        """Return the path of a stage's file, and make its folder."""
         folder = self.root / stage
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name
 
     def write(self, stage: str, name: str, data: bytes | str | BaseModel) -> Path:
-        """One whole file of a stage."""
+        """Write one file of a stage atomically, and return its path."""
         path = self.path(stage, name)
         if isinstance(data, BaseModel):
             data = data.model_dump_json(indent=1) + "\n"
@@ -167,7 +168,7 @@ class RunDir:
         return path
 
     def write_folder(self, name: str, fill: Callable[[Path], object]) -> Path:
-        """A folder that is there whole or not at all: filled aside, then renamed into place."""
+        """Write a folder whole or not at all: fill it aside, then rename it into place."""
         target = self.root / name
         temporary = Path(tempfile.mkdtemp(dir=self.root, prefix=f".{name}."))
         try:
@@ -186,38 +187,38 @@ class RunDir:
         return target
 
     def journal(self, stage: str, name: str, inputs: str = "") -> Journal:
-        """A stage's journal for these inputs.
+        """Open a stage's journal for these inputs.
 
         Raises:
-            RunDirError: a line of it is damaged or another's.
+            RunDirError: a line of it is damaged or another owner's.
         """
         return Journal(self.path(stage, name), self.owner(stage, name, inputs))
 
     def save(self, stage: str, name: str, state: Mapping[str, Any], inputs: str = "") -> None:
-        """A state that the stage goes on from after a kill, for these inputs alone."""
+        """Save a state from which the stage goes on after a kill, for these inputs alone."""
         write_sealed(self.path(stage, name), state_bytes(state), self.owner(stage, name, inputs))
 
     def saved(self, stage: str, name: str, inputs: str = "") -> dict[str, Any] | None:
-        """The state that `save` was given last; None where there is none.
+        """Return the state that `save` was given last; None where there is none.
 
         Raises:
-            RunDirError: it is damaged, or another's.
+            RunDirError: the file is damaged, or another owner's.
         """
         data = read_sealed(self.path(stage, name), self.owner(stage, name, inputs))
         return None if data is None else read_state(data)
 
     def owner(self, stage: str, name: str, inputs: str) -> str:
-        """What a file that a later process goes on from belongs to."""
+        """Owner in a sealed file: a digest of the run's configuration, the stage, the file's name and the inputs."""
         return digest(self.manifest.config_digest, stage, name, inputs)
 
     def forget(self, stage: str) -> None:
-        """Remove the stage's hidden files, which it goes on from after a kill."""
+        """Remove the stage's hidden files, from which it would go on after a kill."""
         for path in _files(self.root, stage):
             if path.name.startswith("."):
                 path.unlink()
 
     def is_done(self, stage: str, inputs: str) -> bool:
-        """Whether the stage was finished for these inputs."""
+        """True if the stage was finished for these inputs."""
         record = self.manifest.stages.get(stage)
         return record is not None and record.status == "done" and record.inputs == inputs
 
@@ -232,11 +233,11 @@ class RunDir:
     ) -> None:
         """Write the stage's result, then enter it and all of the stage's files in the manifest.
 
-        Hidden files, which a stage goes on from after a kill, are not entered but removed.
+        Hidden files, from which a stage goes on after a kill, are not entered but removed.
 
         Args:
             beside: files and folders of the stage outside its own folder.
-            cautions: what the stage did without, a sentence each.
+            cautions: things that the stage did without, a sentence each.
         """
         self.write(stage, "result.json", result)
         record = StageRecord(
@@ -250,25 +251,25 @@ class RunDir:
         self.forget(stage)
 
     def add(self, stage: str, *names: str) -> None:
-        """Enter files and folders that a finished stage was given later."""
+        """Enter files and folders that were added to a finished stage."""
         record = self.manifest.stages[stage]
         self._enter(stage, record.model_copy(update={"files": record.files | self._digests(*names)}))
 
     def note_origin(self) -> None:
-        """Enter what the next stage is made with, where it is not what those before it were made with."""
+        """Record commit, versions and machine of the next stages where they differ from those of the stages before."""
         manifest = self.manifest
         noted = manifest.made_by(origin_here())
         if noted is not manifest:
             self._save(noted)
 
     def read(self, stage: str, kind: type[Result], movable: str | None = None) -> Result:
-        """A finished stage's result.
+        """Read a finished stage's result.
 
         Args:
-            movable: a folder of the stage that may have been taken out of the run, as a whole.
+            movable: a folder of the stage that may have been moved out of the run, as a whole.
 
         Raises:
-            RunDirError: the stage is not done, or a file of it was altered or lost since.
+            RunDirError: the stage is not done, or one of its files was altered or lost since.
         """
         record = self.manifest.stages.get(stage)
         if record is None:
@@ -303,10 +304,10 @@ class RunDir:
 
 
 def find_run(name: str, parent: Path) -> Path:
-    """The run that a person means: a path, a folder's name below `parent`, or `latest`.
+    """Find a run by its path, its folder's name below `parent`, or `latest`.
 
     Raises:
-        RunDirError: there is none.
+        RunDirError: there is no such run.
     """
     known = list_runs(parent)
     if name == "latest" and known:
@@ -320,7 +321,7 @@ def find_run(name: str, parent: Path) -> Path:
 
 
 def list_runs(parent: Path) -> list[Path]:
-    """The runs below a folder, oldest first; a bundle that was moved there is none."""
+    """List the runs below a folder, oldest first; a bundle moved there is not one."""
     if not parent.is_dir():
         return []
     found = sorted(path.parent for path in parent.glob(f"*/{MANIFEST}"))
@@ -345,7 +346,7 @@ def _unused(parent: Path, folder: str) -> Path:
 
 
 def _own(root: Path, held: bool) -> Path:
-    """The folder of a run, which may have come from elsewhere."""
+    """Check a run's folder, which may have come from elsewhere, and return it."""
     if (root / MANIFEST).is_file():
         require_own_files(root, held)
     read_run_manifest(root)
@@ -364,6 +365,6 @@ def _acquire(root: Path) -> FileLock:
 
 
 def _files(root: Path, *names: str) -> list[Path]:
-    """All files of these files and folders."""
+    """List all files among these names, and in folders of these names."""
     paths = [path for name in names for path in (root / name, *sorted((root / name).rglob("*")))]
     return [path for path in paths if path.is_file()]

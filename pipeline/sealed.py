@@ -1,7 +1,7 @@
-"""What a later process goes on from: files and journals that carry whose they are and a digest of themselves.
+"""Sealed files and journals, from which a later process resumes: each holds its owner and a digest of its contents.
 
-`owner` names what a file belongs to: a run, its stage and the stage's inputs. A file of another owner, put there by
-hand or by a mistake in an address, is refused, and so is one that changed since; neither is silently used.
+The owner of a file is a run, its stage and the stage's inputs. A file of another owner, put there by hand or by a
+mistake in a path, is refused, and so is one that changed since; neither is silently used.
 """
 
 import hashlib
@@ -19,15 +19,15 @@ _HEAD = b"edgestill sealed "
 
 
 def write_sealed(path: Path, data: bytes, owner: str) -> None:
-    """Write the file whole, with its seal before it."""
+    """Write the file atomically, with its seal before the data."""
     write_atomic(path, _head(data, owner) + data)
 
 
 def read_sealed(path: Path, owner: str) -> bytes | None:
-    """The data that `write_sealed` was given; None where there is no file.
+    """Return the data that `write_sealed` was given; None where there is no file.
 
     Raises:
-        RunDirError: the file is another's, or damaged; says what to do.
+        RunDirError: the file is another owner's, or damaged; with the way out.
     """
     whole = _read(path)
     if whole is None:
@@ -40,10 +40,10 @@ def read_sealed(path: Path, owner: str) -> bytes | None:
 
 
 class Journal:
-    """The JSON objects of a file, one a line, each sealed; a last line that a kill tore is dropped, from the file too.
+    """The JSON objects of a file, one a line, each sealed; a last line torn by a kill is dropped, from the file too.
 
     Raises:
-        RunDirError: a line is another's, or damaged; says which and what to do.
+        RunDirError: a line is another owner's, or damaged; with its number and the way out.
     """
 
     def __init__(self, path: Path, owner: str) -> None:
@@ -55,7 +55,7 @@ class Journal:
             write_atomic(path, whole + newline)
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """Add an entry; it is on the disk when this returns, but for a crash of the system."""
+        """Add an entry. It outlives this process once this returns, but perhaps not a crash of the system."""
         sealed = {**entry, _SEAL: self._seal(entry)}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(sealed) + "\n")
@@ -75,7 +75,7 @@ class Journal:
 
 
 def foreign(path: Path, part: str = "") -> RunDirError:
-    """That what the path holds is not this run's."""
+    """Make the error for a file, or part of one, that is not this run's."""
     return RunDirError(
         f"{part}{path} belongs to another run, or to other data or settings than this stage's, or was altered; "
         "put this run's back, or delete it: `edgestill resume` then does again what it held"
@@ -83,7 +83,7 @@ def foreign(path: Path, part: str = "") -> RunDirError:
 
 
 def damaged(path: Path, part: str = "", cause: str = "") -> RunDirError:
-    """That what the path holds cannot be used."""
+    """Make the error for a file, or part of one, that cannot be used."""
     why = f" ({cause})" if cause else ""
     return RunDirError(
         f"{part}{path} is damaged, or another version wrote it{why}; delete it: `edgestill resume` then does again "

@@ -1,10 +1,10 @@
-"""The loop of the one stopwatch, in the standard library alone; `pipeline/timing.py` is its face in the package."""
+"""The loop of the one stopwatch, in the standard library alone; the package calls it through `pipeline/timing.py`."""
 
 import time
 from collections.abc import Callable, Mapping
 
-TURN = 10  # timed calls of one model before it is the next one's turn
-RELOAD, RELOAD_NS = 10, 20_000_000  # untimed calls at a change of models; fewer where they take 20 ms
+TURN = 10  # timed calls of one model before the next model's turn
+RELOAD, RELOAD_NS = 10, 20_000_000  # untimed calls after a change of models; fewer once 20 ms have passed
 
 
 def take_turns(
@@ -16,12 +16,13 @@ def take_turns(
     clock_ns: Callable[[], int] = time.perf_counter_ns,
     between: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Wall times in ms of each call, in the order they were made.
+    """Time calls of several models in turns, and return each model's wall times in ms, in order.
 
-    Each call is made untimed until `warmup_s` have passed. Then turns of TURN timed calls each until every call has
-    `min_samples` and `duration_s` a call have passed, or `max_samples` are there. Where several models take turns, each
-    turn begins untimed: the other model has taken the caches, and one call alone does not bring this one back. What
-    20 ms cannot bring back is too large for a cache, and slow every time. `between` is called when all had their turn.
+    Each model is first called untimed until `warmup_s` have passed. Then the models take turns of TURN timed calls,
+    until each has `min_samples` and `duration_s` times the number of models have passed, or each has `max_samples`.
+    With several models each turn begins with untimed calls: the other model has filled the caches, and one call alone
+    does not bring this one back. A model that is not back after 20 ms is too large for a cache, and slow every time.
+    `between` is called after each round of turns.
     """
     for call in calls.values():
         until = clock_ns() + warmup_s * 1e9

@@ -1,4 +1,4 @@
-"""What a classifier is asked to do: what goes in and the classes that come out."""
+"""The task of a classifier: its inputs and its classes."""
 
 import unicodedata
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,18 +10,18 @@ from pipeline.frozen import Frozen
 if TYPE_CHECKING:
     import torch
 
-PADDING = 0  # the token id that stands for nothing
+PADDING = 0  # the token id of padding
 
 InputKind = Literal["image", "text"]
 
 
 MAX_LABEL = 200  # characters
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories: control characters, halves of pairs, ends of lines
-_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"  # the order of what is shown; a mark
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"  # they reorder shown text; a byte-order mark
 
 
 def distinct_names(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Class names that stay apart on lines of their own, in a file as on a screen.
+    """Return the class names, checked to be distinct single lines of text, in a file as on a screen.
 
     Raises:
         ValueError: a name is blank, longer than MAX_LABEL or not one line of text; two are equal.
@@ -50,8 +50,8 @@ class Task(Frozen):
     input_shape: tuple[int, ...]  # channels, height, width; or the length of a sequence, padding included
     mean: tuple[float, ...] = ()  # of the training pixels in [0, 1], a value a channel
     std: tuple[float, ...] = ()
-    vocab_size: int | None = Field(None, ge=2)  # text: how many token ids there are, padding included
-    tokenizer_sha256: str | None = None  # text: which tokenizer gives the ids, where one is at hand
+    vocab_size: int | None = Field(None, ge=2)  # text: number of token ids, padding included
+    tokenizer_sha256: str | None = None  # text: of the tokenizer that gives the ids, if known
 
     @property
     def num_classes(self) -> int:
@@ -79,7 +79,7 @@ class Task(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_what_images_lack(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """An image task is written as it was before there was text, so that its digests stay the same."""
+        """Write an image task without the fields for text, so that digests from before those fields stay the same."""
         written: dict[str, Any] = handler(self)
         for name in ("vocab_size", "tokenizer_sha256"):
             if getattr(self, name) is None:

@@ -1,4 +1,4 @@
-"""The teacher: a CIFAR-style ResNet or a text transformer, trained here or loaded, or a Hugging Face folder's."""
+"""The teacher: a CIFAR-style ResNet or a text transformer, trained here or loaded, or a local Hugging Face model."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -77,12 +77,12 @@ class TeacherConfig(Frozen):
 
     @property
     def source(self) -> Path | None:
-        """The file that the weights come from; None trains them here."""
+        """The file with the weights; None trains them here."""
         return self.weights if self.folder is None else weights_file(self.folder)
 
     @property
     def tokenizer(self) -> Path | None:
-        """The tokenizer that the teacher cannot do without."""
+        """The tokenizer's file in the teacher's folder, which its weights need; None without a folder."""
         return None if self.folder is None else self.folder / TOKENIZER
 
 
@@ -95,12 +95,12 @@ class TeacherResult(Frozen):
 
 
 def build_teacher(config: TeacherConfig, task: Task) -> nn.Module:
-    """The teacher's network for a task, with fresh weights.
+    """Build the teacher's network for a task, with fresh weights.
 
     Raises:
-        ConfigError: it takes other inputs than the task's.
-        CheckpointError: the configured normalisation has another number of channels than the images; the folder does
-            not fit the task.
+        ConfigError: the teacher reads another kind of input than the task's.
+        CheckpointError: the configured normalisation has another number of channels than the images, or the folder
+            does not fit the task.
     """
     _require_inputs(config, task)
     if config.folder is not None:
@@ -126,10 +126,10 @@ def build_teacher(config: TeacherConfig, task: Task) -> nn.Module:
 
 
 def load_teacher(config: TeacherConfig, task: Task, path: Path) -> nn.Module:
-    """The teacher with the weights of a file.
+    """Build the teacher with the weights of a file.
 
     Raises:
-        CheckpointError: the file does not fit, or it was trained on images of another size or with another tokenizer.
+        CheckpointError: the file does not fit, or was trained on images of another size or with another tokenizer.
     """
     if config.folder is not None and path == config.source:
         return load_from_folder(config.folder, task)
@@ -151,7 +151,7 @@ def load_teacher(config: TeacherConfig, task: Task, path: Path) -> nn.Module:
 
 
 def teacher_metadata(config: TeacherConfig, task: Task) -> dict[str, str]:
-    """What is written beside the teacher's weights, so that a later load can be checked."""
+    """Metadata of the teacher's weights, by which a later load is checked."""
     written = {"architecture": config.title, "input_shape": "x".join(str(n) for n in task.input_shape)}
     if task.kind == "text":
         return written | {"tokenizer_sha256": task.tokenizer_sha256 or ""}
@@ -179,5 +179,5 @@ def _require_tokenizer(metadata: dict[str, str], task: Task, path: Path) -> None
 
 
 def frozen(network: nn.Module) -> nn.Module:
-    """In evaluation mode and without gradients, as a teacher is used."""
+    """Put a network in evaluation mode and turn its gradients off, as a teacher is used."""
     return network.eval().requires_grad_(False)

@@ -1,7 +1,7 @@
-"""A transformer encoder of token ids (Vaswani et al. 2017, arXiv:1706.03762): text students, and text teachers.
+"""A transformer encoder of token ids (Vaswani et al. 2017, arXiv:1706.03762), for text students and text teachers.
 
-Id 0 is padding. It is masked in attention and left out of the mean over tokens, so that logits do not depend on how far
-a sequence was padded. Positions are the paper's sinusoids: they cost a small student no parameters.
+Id 0 is padding. It is masked in attention and left out of the mean over tokens, so that logits do not depend on the
+amount of padding. Positions are the paper's sinusoids: they cost a small student no parameters.
 """
 
 # B batch, T tokens, D width
@@ -20,7 +20,7 @@ class TextTransformer(BlockClassifier):
     """Token ids [B, T] int64 to logits; T may differ from batch to batch.
 
     Args:
-        dropout: in training, of the embedded tokens and of every block's output.
+        dropout: rate in training, for the embedded tokens and every block's output.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class TextTransformer(BlockClassifier):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward_features(self, inputs: Tensor) -> Tensor:
-        """[B, T, D]; 0 where the token is padding."""
+        """Return features [B, T, D]; 0 where the token is padding."""
         is_token = inputs != PADDING
         embedded: Tensor = self.embedding(inputs)
         tokens = self.dropout(embedded + sinusoids(embedded))
@@ -46,7 +46,7 @@ class TextTransformer(BlockClassifier):
         return features * is_token.unsqueeze(2)
 
     def pool(self, features: Tensor) -> Tensor:
-        """The mean over tokens that are not padding: a normalised token is never 0 throughout."""
+        """Mean over tokens other than padding, [B, D]. Only padding is 0 throughout: a normalised token never is."""
         count = (features.detach().abs().amax(2) > 0).sum(1, keepdim=True)
         return features.sum(1) / count.clamp_min(1)
 

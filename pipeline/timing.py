@@ -1,7 +1,7 @@
 """The one stopwatch: eager torch, ONNX Runtime and TensorRT are all timed by `time_interleaved`.
 
-Its loop is `pipeline/stopwatch.py`, and what samples say is in `pipeline/latency_statistics.py`: a device that has
-neither edgestill nor pydantic runs their text in a bundle's profile_device.py.
+Its loop is in `pipeline/stopwatch.py`, its statistics in `pipeline/latency_statistics.py`. They are separate files
+because a bundle's profile_device.py holds their text, for devices that have neither edgestill nor pydantic.
 """
 
 import time
@@ -53,9 +53,9 @@ def time_interleaved(
     config: TimingConfig,
     clock_ns: Callable[[], int] = time.perf_counter_ns,
 ) -> dict[str, Timing]:
-    """Time each call, taking turns, so that a slow moment of the machine falls on all alike.
+    """Time all calls in turns, so that a slow moment of the machine falls on all alike.
 
-    `take_turns` has the rules of warm-up and of turns; the durations and numbers are the configuration's.
+    `take_turns` defines warm-up and turns; durations and numbers of samples come from the configuration.
     """
     found = take_turns(calls, config.warmup_s, config.duration_s, config.min_samples, config.max_samples, clock_ns)
     return {name: Timing(samples_ms=tuple(times)) for name, times in found.items()}

@@ -1,6 +1,7 @@
-"""What a child does with a tokenizer: whose file may be anybody's, and make of a text as much as it likes.
+"""Work on a tokenizer in a child process: its file may be anybody's, and can enlarge a text without limit.
 
-Only children of bounded memory and time import this; `pipeline/tokens.py` asks them.
+`pipeline/tokens.py` asks children of bounded memory and time for all of it. It calls `fitted` alone by itself, for a
+tokenizer trained here.
 """
 
 import json
@@ -17,10 +18,10 @@ _AT_ONCE = 512  # texts
 
 
 def facts(data: bytes) -> bytes:
-    """JSON: where it cuts, how many ids it has, and the SHA-256 of what gives a piece of text its id.
+    """Return JSON: the tokenizer's cut length, its number of ids, and its SHA-256 without truncation and padding.
 
     Raises:
-        DataError: no tokenizer.json that says how long a sequence may be; ids far above the number of its tokens.
+        DataError: no tokenizer.json, one without a cut length, or ids far above the number of its tokens.
     """
     tokenizer = _parsed(data)
     if tokenizer.truncation is None:
@@ -31,7 +32,7 @@ def facts(data: bytes) -> bytes:
 
 
 def prepared(data: bytes, texts: str, max_length: str) -> bytes:
-    """A given tokenizer's JSON that cuts where `fitted` says.
+    """Return a given tokenizer's JSON with the cut length of `fitted`.
 
     Raises:
         DataError: no tokenizer.json, or one that does not pad with id 0.
@@ -48,7 +49,7 @@ def prepared(data: bytes, texts: str, max_length: str) -> bytes:
 
 
 def fitted(tokenizer: Tokenizer, texts: list[str], max_length: int) -> str:
-    """The tokenizer's JSON, cutting at the longest of the texts, and at `max_length` at most."""
+    """Return the tokenizer's JSON, cutting at the length of the longest text, and at `max_length` at most."""
     tokenizer.no_padding()
     tokenizer.no_truncation()
     longest = max(len(ids) for ids in _encoded(tokenizer, texts))
@@ -58,10 +59,10 @@ def fitted(tokenizer: Tokenizer, texts: list[str], max_length: int) -> str:
 
 
 def encoded(data: bytes, texts: str) -> bytes:
-    """Ids [N, T] int64 of N texts, each cut and padded behind.
+    """Bytes of the ids [N, T] int64 of N texts, each cut, or padded at the end.
 
     Raises:
-        DataError: it gives ids that it does not have.
+        DataError: the tokenizer gives ids above those of its tokens.
     """
     tokenizer, given = _parsed(data), json.loads(texts)
     cut = tokenizer.truncation
@@ -76,7 +77,7 @@ def encoded(data: bytes, texts: str) -> bytes:
 
 
 def decoded(data: bytes, ids: str) -> bytes:
-    """The text of one sequence."""
+    """Return the text of one sequence of ids."""
     return str(_parsed(data).decode(json.loads(ids))).encode("utf-8", "replace")
 
 
@@ -94,7 +95,7 @@ def _parsed(data: bytes) -> Tokenizer:
 
 
 def _ids(tokenizer: Tokenizer) -> int:
-    """How many there are, the highest one more; a network has a row of weights for each."""
+    """Number of ids: the highest, plus one. A network has a row of weights for each."""
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     if not vocabulary:
         raise DataError("has no tokens")

@@ -1,6 +1,6 @@
-"""Text to token ids and back: by a tokenizer trained on the training texts, or by a given tokenizer.json.
+"""Text to token ids and back, by a tokenizer trained on the training texts or a given tokenizer.json.
 
-This file and the child that it asks alone know the `tokenizers` library. Id 0 is padding, whatever the tokenizer.
+Only this file and the child that it asks use the `tokenizers` library. Id 0 is padding in every tokenizer.
 """
 
 # N texts, T tokens
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MAX_TOKENIZER_BYTES = 2**26  # the largest known ones have half of it
 _PAD, _UNKNOWN = "[PAD]", "[UNK]"
-_LONG, _SLOW = 300, 100_000  # bytes that the coding of a character takes; characters a second, some tenth of the usual
+_LONG, _SLOW = 300, 100_000  # bytes of memory to encode a character; characters a second, a tenth of the usual
 
 
 class TokenizerConfig(Frozen):
@@ -49,28 +49,32 @@ class TokenizerConfig(Frozen):
 class Coder:
     """A tokenizer and the length that its sequences are cut and padded to; both are in its JSON.
 
-    Every question is answered by a child of bounded memory and time, for the JSON may be anybody's.
+    A child of bounded memory and time answers every question, because the JSON may be anybody's.
     """
 
     def __init__(self, text: str, name: str = "the tokenizer") -> None:
-        """Raises: DataError: no tokenizer.json that says how long a sequence may be."""
+        """Read the tokenizer's facts.
+
+        Raises:
+            DataError: the text is no tokenizer.json with a length to cut at.
+        """
         facts = json.loads(_asked("facts", text, name))
         self.json = text
         self.length: int = facts["length"]
         self.vocab_size: int = facts["vocab_size"]
-        self.sha256: str = facts["sha256"]  # of what gives a piece of text its id; where a sequence is cut is left out
+        self.sha256: str = facts["sha256"]  # of the tokenizer without truncation and padding
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """[N, T] int64, each cut to T tokens and padded behind.
+        """Return ids [N, T] int64, each text cut to T tokens, or padded at the end.
 
         Raises:
-            DataError: it gives ids that it does not have, or takes more memory or time than the texts are worth.
+            DataError: the tokenizer gives ids above those of its tokens, or takes too much memory or time.
         """
         ids = _asked("encoded", self.json, "the tokenizer", texts, more_bytes=8 * len(texts) * self.length)
         return np.frombuffer(ids, np.int64).reshape(len(texts), self.length).copy()
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of one sequence as far as its ids tell, padding left out."""
+        """Return the text of one sequence, as far as its ids determine it; padding is left out."""
         kept = json.dumps([int(i) for i in ids if i != PADDING])
         try:
             return answer("pipeline.token_child:decoded", self.json.encode(), kept).decode().strip()
@@ -79,12 +83,12 @@ class Coder:
 
 
 def make_coder(texts: Sequence[str], config: TokenizerConfig, max_length: int) -> Coder:
-    """The configured tokenizer; its sequences are as long as the longest of `texts`, and `max_length` at most.
+    """Make the configured tokenizer; its sequences are as long as the longest of `texts`, and `max_length` at most.
 
     Equal texts give equal bytes, in any process.
 
     Raises:
-        DataError: the file is no tokenizer.json, or does not pad with id 0; the alphabet is above `vocab_size`.
+        DataError: the file is no tokenizer.json, or does not pad with id 0; or the alphabet is above `vocab_size`.
     """
     if config.file is None:
         from pipeline.token_child import fitted
@@ -97,7 +101,7 @@ def make_coder(texts: Sequence[str], config: TokenizerConfig, max_length: int) -
 def _asked(
     question: str, tokenizer: str, name: str, texts: Sequence[str] | None = None, *more: str, more_bytes: int = 0
 ) -> bytes:
-    """What a child says of a tokenizer, and of texts."""
+    """Ask a child a question about a tokenizer, and about texts where given; return its answer."""
     given = () if texts is None else (json.dumps(list(texts)), *more)
     longest, total = (max(map(len, texts), default=0), sum(map(len, texts))) if texts is not None else (0, 0)
     memory = MEMORY_BYTES + 20 * len(tokenizer) + _LONG * longest + 16 * total + more_bytes
@@ -138,9 +142,11 @@ def _bpe(texts: Sequence[str], config: TokenizerConfig) -> "Tokenizer":
 
 
 def _wordpiece(texts: Sequence[str], config: TokenizerConfig) -> "Tokenizer":
-    """The trainer numbers the pieces inside words as a hash table lists them, and breaks ties between merges by number,
-    so its vocabulary differs from process to process. Here it is given the alphabet in order, as special tokens, which
-    are made ordinary ones again afterwards.
+    """Train WordPiece so that equal texts give an equal vocabulary in any process.
+
+    The library's trainer numbers the pieces inside words in the order of a hash table, and breaks ties between merges
+    by number, so its vocabulary differs from process to process. Here it is given the alphabet in order, as special
+    tokens, which are made ordinary ones again afterwards.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 

@@ -1,7 +1,7 @@
-"""One forward pass, written down: every operation with what it read, what it wrote and what it took.
+"""Trace of one forward pass: every operation with the tensors it read and wrote, and its multiply-accumulates.
 
-Recorded below autograd, where PyTorch dispatches its primitive operations, so that it does not matter whether a
-network is made of modules or of functions, nor which space it comes from.
+It is recorded below autograd, where PyTorch dispatches its primitive operations. So networks of modules and of
+functions are traced alike, from any search space.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ FLOAT_BYTES = 4
 
 
 class Value(NamedTuple):
-    """A tensor, or what an operation in place made of one; views of it are the same value."""
+    """A tensor, or its new contents after an operation in place; views of it are the same value."""
 
     bytes: int
     memory: int  # values with the same number lie in the same memory
@@ -27,21 +27,21 @@ class Value(NamedTuple):
 class Operation(NamedTuple):
     name: str  # PyTorch's, such as `convolution`
     kind: str  # conv, depthwise, linear, attention, pool, reduce, norm, activation, elementwise, move, fill or other
-    form: str  # what else its speed may depend on: kernel, stride, channels, sides
+    form: str  # the other things that its speed may depend on: kernel, stride, groups, shapes
     kernel: int  # the larger side; 0 where there is none
     macs: int  # multiply-accumulates of convolutions, linear layers and products of matrices
-    reads: tuple[int, ...]  # values
-    writes: tuple[int, ...]
+    reads: tuple[int, ...]  # indices into Trace.values
+    writes: tuple[int, ...]  # likewise
 
 
 class Trace(NamedTuple):
     operations: tuple[Operation, ...]  # in the order of execution, views left out
     values: tuple[Value, ...]
-    input: int  # a value
-    output: int
+    input: int  # index into values
+    output: int  # likewise
 
     def needed(self) -> list[bool]:
-        """For each operation, whether the output is computed from it."""
+        """Mark the operations that the output is computed from."""
         wanted = {self.output}
         needed = []
         for operation in reversed(self.operations):
@@ -51,7 +51,7 @@ class Trace(NamedTuple):
         return needed[::-1]
 
     def fed(self) -> list[bool]:
-        """For each operation, whether it depends on the network's input; the others compute constants."""
+        """Mark the operations that depend on the network's input; the others compute constants."""
         known = {self.input}
         fed = []
         for operation in self.operations:
@@ -64,7 +64,7 @@ class Trace(NamedTuple):
 def trace_network(build: Callable[[], nn.Module], example: Tensor) -> Trace:
     """Run a fresh network once, in evaluation mode, on one example [1, ...]. Weights do not matter and are not drawn.
 
-    Convolutions answer with an output of the right shape and are not computed.
+    Convolutions are not computed but give zeros of the right shape; only transposed ones are computed.
     """
     recorder = _Recorder(example)
     with uninitialised():
@@ -79,8 +79,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._operations: list[Operation] = []
         self._values: list[Value] = []
-        self._current: dict[int, int] = {}  # storage -> the value that lies in it now
-        self._kept: list[Any] = []  # storages, so that none is freed and its address met again
+        self._current: dict[int, int] = {}  # storage -> index of its current value
+        self._kept: list[Any] = []  # storages, kept so that no address is used twice
         self._input = self._value_of(example)
         self._values[self._input] = self._values[self._input]._replace(is_weight=False)
 
@@ -97,12 +97,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return result
         in_place = name.endswith("_") or any(_storage(new) in map(_storage, read) for new in written)
         if in_place and not func._schema.is_mutable:
-            return result  # an alias, such as what `contiguous` gives of a tensor that is
+            return result  # an alias, such as `contiguous` of a contiguous tensor
         if not any(tensor.numel() for tensor in written):
             return result
         writes = tuple(dict.fromkeys(self._new_value(tensor) for tensor in written))
         if _kind(name) == "fill":
-            reads = ()  # `zeros_like` looks at a shape, not at what is in it
+            reads = ()  # `zeros_like` reads a shape, not values
         self._operations.append(_describe(name, args, read, written, reads, writes))
         return result
 
@@ -142,7 +142,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _shape_only(inputs: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any,
                 transposed: bool, output_padding: Any, groups: int) -> Tensor:  # fmt: skip
-    """A convolution's output, not computed (PyTorch's formula for its shape)."""
+    """Zeros in the shape of a convolution's output (PyTorch's formula); a transposed convolution is computed."""
     if transposed:
         result: Tensor = torch.ops.aten.convolution.default(
             inputs, weight, bias, stride, padding, dilation, transposed, output_padding, groups
@@ -198,7 +198,7 @@ def _describe(
         kernel = max(weight.shape[2:])
         kind = "depthwise" if groups > 1 and weight.shape[1] == 1 else "conv"
         form = f"{_shape(weight[0, 0])} stride {max(stride)} groups {groups} {form}"
-        macs = (into if args[6] else out).numel() * weight[0].numel()  # of a transposed one, each input is spread
+        macs = (into if args[6] else out).numel() * weight[0].numel()  # transposed: each input meets the weights
     elif kind == "pool" and len(args) > 1 and isinstance(args[1], list | tuple):
         kernel = max(args[1])
         form = f"{kernel} {form}"

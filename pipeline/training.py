@@ -1,7 +1,7 @@
 """The training loop: the teacher and every distillation method run this one.
 
-What is random in an epoch (order, augmentation, dropout) comes from a seed derived from the run's seed and the
-epoch's number, so a run that goes on from its last epoch computes what an undisturbed one would have.
+All randomness in an epoch (order, augmentation, dropout) comes from a seed derived from the run's seed and the
+epoch's number. So a run resumed from its last epoch computes the same as an undisturbed one.
 """
 
 # B batch, K classes
@@ -48,19 +48,19 @@ class FitResult(Frozen):
 
 
 class Objective(Protocol):
-    """What a training run minimises, seen from the loop."""
+    """The objective of a training run, as the loop sees it."""
 
     def parameters(self) -> Iterable[nn.Parameter]: ...  # trained beside the network's
     def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch: ...
-    def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]: ...  # named terms; their sum is descended
+    def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]: ...  # named terms; their sum is minimised
     def end_epoch(self, epoch: int, network: nn.Module) -> None: ...
-    def deployable(self, network: nn.Module) -> nn.Module: ...  # what is evaluated and ships: images to logits [B, K]
+    def deployable(self, network: nn.Module) -> nn.Module: ...  # evaluated and shipped: inputs to logits [B, K]
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Supervised:
-    """Cross-entropy on the labels: how a teacher is trained."""
+    """Cross-entropy on the labels, the objective of a teacher."""
 
     def parameters(self) -> Iterable[nn.Parameter]:
         return ()
@@ -105,9 +105,10 @@ def fit(
     small validation split many epochs reach the same accuracy, and the early ones among them were lucky.
 
     Args:
-        observe: sees every epoch's record; what it raises ends the training (Optuna's pruning does).
+        observe: is given every epoch's record; an exception from it ends the training, as Optuna's pruning does.
+        save: is given the state after every epoch.
+        resume: a state that `save` was given, to go on from.
         compute: mixed precision and several GPUs, in training; validation is in fp32.
-        save: is given, after every epoch, the state from which `resume` goes on.
 
     Raises:
         TrainingError: the loss, in training or on validation, became NaN or infinite.
@@ -164,7 +165,7 @@ class _Step:
         self._spread = compute.spread(network, device)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Mapping[str, Tensor]:
-        """The terms of the loss that was descended."""
+        """Take the step, and return the terms of its loss."""
         with self._compute.autocast(self._device):
             terms = self.objective.loss(self._spread, self.objective.prepare_batch(batch, generator))
             loss = torch.stack([term.float() for term in terms.values()]).sum()
@@ -184,7 +185,7 @@ def _train_epoch(
     seed: int,
     augmentation: Augmentation | None,
 ) -> dict[str, float]:
-    """One pass over the training images; the mean of each loss term."""
+    """Train on all images once, and return the mean of each loss term over the steps."""
     step.network.train()
     generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
     order = torch.randperm(len(train), generator=generator)
@@ -207,20 +208,23 @@ def _train_epoch(
 
 
 def _steps_per_epoch(examples: int, batch_size: int) -> int:
-    """A last batch is used unless it is a single image, which batch norm cannot train on."""
+    """Number of steps an epoch. A last batch of a single image is left out: batch norm cannot train on it."""
     whole, rest = divmod(examples, batch_size)
     return whole + (1 if rest > 1 else 0)
 
 
 def _epochs_done(epoch: int, number: int, steps: int, config: TrainingConfig) -> float:
-    """The moment of a step's learning rate: its end, where the last one's is 0; an only step's is its middle."""
+    """Moment, in epochs, of a step's learning rate: the end of the step, where the last step's rate is 0.
+
+    A training of a single step uses its middle, or it would learn nothing.
+    """
     if steps * config.epochs == 1:
         return 0.5
     return (epoch * steps + number + 1) / steps
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainingConfig, epochs_done: float) -> None:
-    """Linear warm-up to the configured rate, then half a cosine down to 0 at the last step.
+    """Set the learning rate: linear warm-up to the configured rate, then half a cosine down to 0 at the last step.
 
     A warm-up that is as long as the training, or longer, is left out.
     """

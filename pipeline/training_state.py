@@ -1,4 +1,4 @@
-"""What a training knows after an epoch, and how one goes on from it."""
+"""The state of a training after an epoch, from which it can be resumed or restarted."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pipeline.frozen import Frozen
 from pipeline.metrics import Metrics
 
-_NO_METRICS = Metrics(accuracy=-1.0, cross_entropy=math.inf, n=0)  # below any that is measured
+_NO_METRICS = Metrics(accuracy=-1.0, cross_entropy=math.inf, n=0)  # worse than any measured
 
 
 class EpochRecord(Frozen):
@@ -31,7 +31,7 @@ class _Stateful(Protocol):
 
 
 class TrainingState:
-    """What a training run knows after an epoch, and its best so far."""
+    """State of a training after an epoch, with its best epoch so far."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class TrainingState:
 
 
 def restarted(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state to `resume` from that begins a new schedule at the best weights of a finished training's last state."""
+    """Turn a finished training's last state into one to `resume` from: a new schedule, begun at its best weights."""
     return {
         **state["best_weights"],
         "scaler": state["scaler"],
@@ -99,7 +99,7 @@ def restarted(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _copied(state: Any) -> Any:
-    """The state as it is now; a method's lies one level deeper than a network's."""
+    """Copy a state, so that later steps do not change it; a method's is nested one level deeper than a network's."""
     if isinstance(state, Tensor):
         return state.detach().clone()
     if isinstance(state, Mapping):

@@ -1,4 +1,4 @@
-"""How much a YAML text becomes, told from its events before anything is made of them.
+"""Bounds on the size and depth of YAML, checked on its parse events before any object is built.
 
 Aliases let a few lines stand for more than memory holds, and nesting lets them exhaust a reader's stack.
 """
@@ -8,22 +8,22 @@ import yaml
 from pipeline.errors import ConfigError
 from pipeline.foreign import MAX_CONFIG_BYTES
 
-MAX_DEPTH, MAX_NODES = 50, 100_000  # nodes with every alias written out
+MAX_DEPTH, MAX_NODES = 50, 100_000  # nodes with every alias expanded
 
 
 def require_bounded_yaml(text: str, source: str) -> None:
-    """Refuse a text that is too long, nests too deep, or stands for too much; what is no YAML is the reader's to tell.
+    """Refuse a text that is too long, nests too deep, or expands to too much. Invalid YAML is left to its reader.
 
     Args:
-        source: where it is from, for the error.
+        source: origin of the text, for the error.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: the text exceeds a bound.
     """
     if len(text) > MAX_CONFIG_BYTES:
         raise ConfigError([f"{source} has {len(text):,} characters; a configuration has {MAX_CONFIG_BYTES:,} at most"])
-    known: dict[str, int] = {}  # nodes below an anchor
-    stack: list[tuple[str | None, int]] = [(None, 0)]  # (anchor, nodes so far) of what is open
+    known: dict[str, int] = {}  # anchor -> nodes that it stands for
+    stack: list[tuple[str | None, int]] = [(None, 0)]  # (anchor, nodes so far) of each open collection
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.CollectionStartEvent):
@@ -33,7 +33,7 @@ def require_bounded_yaml(text: str, source: str) -> None:
             elif isinstance(event, yaml.ScalarEvent):
                 _count(stack, known, event.anchor, 1)
             elif isinstance(event, yaml.AliasEvent):
-                _count(stack, known, None, known.get(event.anchor or "", MAX_NODES))  # one within itself is endless
+                _count(stack, known, None, known.get(event.anchor or "", MAX_NODES))  # unknown: within itself, endless
             if len(stack) > MAX_DEPTH:
                 raise ConfigError([f"{source} is not YAML that is read here: it nests deeper than {MAX_DEPTH}"])
             if stack[-1][1] > MAX_NODES:
@@ -43,7 +43,7 @@ def require_bounded_yaml(text: str, source: str) -> None:
 
 
 def _count(stack: list[tuple[str | None, int]], known: dict[str, int], anchor: str | None, nodes: int) -> None:
-    """Add nodes to what is open, and remember how many an anchor stands for."""
+    """Add nodes to the innermost open collection, and remember how many an anchor stands for."""
     if anchor is not None:
         known[anchor] = nodes
     inside, so_far = stack[-1]

@@ -1,8 +1,8 @@
 """YAML as a person means it, the same in files, in `--set` and in a run's config.yaml.
 
 Plain words are read by the core schema of YAML 1.2: `010` is ten, `1e-3` a number, `off`, `1:30` and `2001-02-03` are
-words, which a field of the configuration may still read in its own way (`tune.enabled: off`). A key that stands twice
-is refused, because one of the two would be lost.
+words. A field of the configuration may still read a word in its own way (`tune.enabled: off`). A repeated key is
+refused, because one of its values would be lost.
 """
 
 import re
@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes a string that either version of YAML would take for something else."""
+    """Dumper that quotes every string that YAML 1.1 or 1.2 would read as another type."""
 
 
 for _name, _pattern in _WORDS.items():
@@ -60,13 +60,13 @@ _Loader.add_constructor(_TAG + "float", _float)
 
 
 def read_yaml(text: str, source: str) -> Any:
-    """The value of one document.
+    """Return the value of one document.
 
     Args:
-        source: where it is from, for the error.
+        source: origin of the text, for the error.
 
     Raises:
-        ConfigError: it is not YAML, nests too deep, stands for too much, or keys stand twice: all of them, each
+        ConfigError: the text is not YAML, nests too deep, expands to too much, or repeats keys: then all of them, each
             with its lines.
     """
     require_bounded_yaml(text, source)
@@ -85,7 +85,7 @@ def read_yaml(text: str, source: str) -> Any:
 
 
 def write_yaml(value: Any, *, in_one_line: bool = False) -> str:
-    """The value as YAML that `read_yaml` reads back, and readers of YAML 1.1 too."""
+    """Write the value as YAML that `read_yaml` and readers of YAML 1.1 read back."""
     if in_one_line:
         text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=float("inf"))
         return text.removesuffix("\n").removesuffix("\n...")
@@ -93,7 +93,7 @@ def write_yaml(value: Any, *, in_one_line: bool = False) -> str:
 
 
 def comment_in(text: str) -> str | None:
-    """What YAML takes for a comment behind the value, `#` and all."""
+    """Return the comment behind the value, with its `#`; None where there is none."""
     end = 0
     for token in yaml.scan(text, Loader=_Loader):
         if not isinstance(token, yaml.BlockEndToken | yaml.StreamEndToken):

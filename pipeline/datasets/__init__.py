@@ -1,4 +1,4 @@
-"""The table of data sets: a file and a line each."""
+"""The table of data sets: each has a file of its own and a line here."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What every data set's loader gives and what every data set's configuration holds."""
+"""Types that every data set's loader returns, and the settings that all data sets share."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from pipeline.frozen import Frozen
 
 
 class AugmentConfig(Frozen):
-    """The ordinary augmentation of training images; anything but the defaults forbids cached teacher outputs."""
+    """Ordinary augmentation of training images; without `views`, it forbids cached teacher outputs."""
 
     pad: int = Field(0, ge=0, le=64, description="random crop after padding by this many pixels")
     flip: bool = Field(False, description="random horizontal flip")
@@ -20,7 +20,7 @@ class AugmentConfig(Frozen):
 
 
 class DatasetConfig(Frozen):
-    """Fields that every data set has."""
+    """Settings that every data set has."""
 
     reference_fraction: float = Field(
         0.1, gt=0, lt=0.5, description="of the training part, set aside for influence weights and calibration"
@@ -46,4 +46,4 @@ class RawData(NamedTuple):
     test: LabelledImages | LabelledTexts | None
     labels: tuple[str, ...]
     validation: LabelledImages | LabelledTexts | None = None
-    unlabelled: np.ndarray | None = None  # [N, C, H, W] as train's images; more training images, without labels
+    unlabelled: np.ndarray | None = None  # [N, C, H, W] like train's images; more training images, without labels

@@ -43,10 +43,10 @@ class CifarConfig(DatasetConfig):
 
 
 def load_cifar(config: CifarConfig) -> RawData:
-    """Read the records of all batches.
+    """Read the records of all batches, or an .npz file.
 
     Raises:
-        DataError: no such folder, files missing or of a wrong size, labels outside the classes.
+        DataError: no CIFAR files in the folder, files missing or of a wrong size, labels outside the classes.
     """
     if not config.path.is_dir():
         return load_npz(NpzConfig.model_validate(config.model_dump() | {"name": "npz"}))

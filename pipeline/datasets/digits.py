@@ -16,7 +16,7 @@ class DigitsConfig(DatasetConfig):
 
 
 def load_digits(config: DigitsConfig) -> RawData:
-    """One channel, pixels 0..16 scaled to [0, 1]; the set has no test part of its own."""
+    """Return images of one channel, pixels 0..16 scaled to [0, 1]. The set has no test part of its own."""
     from sklearn.datasets import load_digits as load_bundled
 
     images, targets = load_bundled(return_X_y=True)

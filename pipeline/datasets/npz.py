@@ -1,4 +1,4 @@
-"""Images in one .npz file, in the form of Keras' mnist.npz, so that MNIST and CIFAR-10 use the same door."""
+"""Images in one .npz file, in the form of Keras' mnist.npz, so that MNIST and CIFAR-10 are read by the same code."""
 
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ _UNLABELLED = "x_unlabelled"  # optional
 
 
 class NpzConfig(DatasetConfig):
-    """An .npz file with x_train, y_train, x_test and y_test; x_unlabelled, if there, joins the training images."""
+    """An .npz file with x_train, y_train, x_test and y_test; x_unlabelled, if present, joins the training images."""
 
     name: Literal["npz"] = "npz"
     path: GivenPath = Field(description="x_* uint8 [N, H, W, C] or [N, H, W]; y_* integers; other keys are ignored")
@@ -30,11 +30,11 @@ class NpzConfig(DatasetConfig):
 
 
 def load_npz(config: NpzConfig) -> RawData:
-    """Read and check the four arrays.
+    """Read and check the four arrays, and the unlabelled images if present.
 
     Raises:
-        DataError: missing, truncated, a pickle inside, wrong types or shapes, labels outside the classes,
-            or a class without training images.
+        DataError: the file is missing, truncated or holds a pickle; types or shapes are wrong; labels are outside the
+            classes; or a class has no training images.
     """
     arrays = _read(config.path)
     train = _checked(config.path, "train", arrays["x_train"], arrays["y_train"])
@@ -90,13 +90,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise
     except ZIP_ERRORS as error:
         reason = first_line(error, "no data")
-        if "pickle" in reason:  # numpy's advice would run the code in it
+        if "pickle" in reason:  # numpy's advice, allow_pickle, would run its code
             reason = "arrays of numbers alone are read here, and it holds something else"
         raise DataError(f"{path} is truncated or not an .npz file ({reason}); fetch or save it again") from error
 
 
 def _unlabelled(path: Path, arrays: dict[str, np.ndarray], train: np.ndarray) -> np.ndarray | None:
-    """The images without labels, of the training images' shape."""
+    """Return the images without labels, of the training images' shape; None where there are none."""
     if _UNLABELLED not in arrays:
         return None
     images = arrays[_UNLABELLED]

@@ -1,4 +1,4 @@
-"""What the arrays of an .npz file will take, told from its directory and headers before any of it is unpacked."""
+"""Unpacked size of the arrays of an .npz file, read from its directory and headers before anything is unpacked."""
 
 import math
 import struct
@@ -14,7 +14,7 @@ from pipeline.errors import DataError
 from pipeline.free_memory import require_memory
 
 MAX_MEMBERS = 1000
-_SMALL, _MOST_TIMES = 2**28, 100  # bytes that may come of anything; digits on black are compressed 10 times
+_SMALL, _MOST_TIMES = 2**28, 100  # bytes always allowed; ratio beyond them (digits on black have 10)
 ZIP_ERRORS = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, struct.error, EOFError, OSError, ValueError,
               NotImplementedError, RuntimeError, OverflowError, KeyError, IndexError, SyntaxError,
               tokenize.TokenError)  # fmt: skip
@@ -22,11 +22,11 @@ _READ = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read
 
 
 def require_plausible(path: Path, keys: Sequence[str]) -> None:
-    """Refuse an archive whose arrays declare other sizes than they have, or more than there is memory.
+    """Refuse an archive with false sizes, too many members, an implausible ratio, or more data than free memory.
 
     Raises:
-        DataError: it is one.
-        ZIP_ERRORS, RecursionError, SyntaxError: it is no archive, or a header is none.
+        DataError: the archive is refused.
+        ZIP_ERRORS, RecursionError, SyntaxError: the file is no archive, or a header is invalid.
     """
     total = 0
     with zipfile.ZipFile(path) as archive:
@@ -54,13 +54,13 @@ def require_plausible(path: Path, keys: Sequence[str]) -> None:
 
 
 def _declared(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int | None:
-    """Bytes of a member by its own header, which is counted; None: no array of numbers, which its reader tells."""
+    """Bytes of a member, header included, as its header declares; None unless it is numbers (its reader refuses it)."""
     with archive.open(entry) as file:
         read = _READ.get(np.lib.format.read_magic(file))
         if read is None:
             return None
         try:
             shape, _, dtype = read(file)
-        except MemoryError:  # Python's parser says so of what nests
+        except MemoryError:  # Python's parser raises it for deep nesting
             raise ValueError("a header nests too deep") from None
         return None if dtype.hasobject else file.tell() + math.prod(shape) * dtype.itemsize

@@ -1,4 +1,4 @@
-"""Tab- and comma-separated tables, read whole, with the number of the line that every row ends on."""
+"""Tab- and comma-separated tables, read whole; each row has the number of its last line."""
 
 import csv
 import io
@@ -10,11 +10,11 @@ from pipeline.errors import DataError, nearest
 from pipeline.foreign import read_bounded
 from pipeline.free_memory import require_memory
 
-_MOST_BYTES, _COPIES = 2**36, 8  # what a reader makes of a byte: text, rows, cells
+_MOST_BYTES, _COPIES = 2**36, 8  # bytes of memory for each byte read: text, rows, cells
 
 
 class Format(NamedTuple):
-    """How a file is to be read; None is told from the file."""
+    """Format of a file; None takes it from the file itself."""
 
     encoding: str
     delimiter: str | None  # None: a comma in .csv, a tab in others
@@ -27,13 +27,13 @@ class Row(NamedTuple):
 
 
 def read_columns(path: Path, form: Format, wanted: Sequence[str]) -> list[Row]:
-    """The cells of the wanted columns, a row each; lines without anything in them are left out.
+    """Read the cells of the wanted columns, row by row; blank lines are left out.
 
-    Tab-separated files have no quotes, as they are usually written: a quotation mark is a character of its text. A
-    first line that repeats the given names of the columns is a header and left out.
+    Quotes have no meaning in tab-separated files, as these are usually written: a quotation mark belongs to its text.
+    A first line that repeats the given column names is a header and left out.
 
     Raises:
-        DataError: no text in this encoding, no such column, or a row with more or fewer cells than there are columns.
+        DataError: wrong encoding, no rows, a missing or repeated column, or a row with too many or too few cells.
     """
     rows = list(_rows(path, form))
     if form.columns is not None:

@@ -1,4 +1,4 @@
-"""Texts and their labels from tsv or csv files, columns by name: a folder of parts, or one file that is carved."""
+"""Texts and their labels from tsv or csv files, by names of columns: a folder of parts, or one file to be split."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,7 +80,7 @@ def load_text(config: TextConfig) -> RawData:
     """Read the files and check every row.
 
     Raises:
-        DataError: files, columns, texts or labels that are missing, with their lines; one class only.
+        DataError: files, columns, texts or labels are missing, with their lines; or there is one class only.
     """
     files = _files(config)
     tables = {part: (path, _examples(path, config)) for part, path in files.items()}
@@ -120,7 +120,7 @@ def _find(folder: Path, name: str, part: str) -> Path:
 
 
 def _examples(path: Path, config: TextConfig) -> list[tuple[int, str, str]]:
-    """(line, text, label) of every row; all that are missing are told together."""
+    """Return (line, text, label) of every row; missing cells are reported together."""
     wanted = (config.text_column, config.label_column)
     table = Format(config.encoding, config.delimiter, config.columns)
     found, problems = [], []
@@ -148,7 +148,7 @@ def _labelled(path: Path, table: Sequence[tuple[int, str, str]], labels: tuple[s
 
 
 def _in_order(label: str) -> tuple[bool, int, str]:
-    """Whole numbers by their value, before others by the alphabet."""
+    """Sort key: whole numbers by their value, before other labels by the alphabet."""
     is_number = label.isascii() and label.isdigit()
     return not is_number, int(label) if is_number else 0, label
 
