@@ -1,1 +1,1 @@
-"""Finds the student: spaces of architectures, scores that need no training, and search within a budget."""
+"""Student search: spaces of architectures, scores without training, and search within a budget."""

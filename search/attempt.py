@@ -1,4 +1,4 @@
-"""One candidate, one outcome: its scores, or the type and reason of its failure; never an exception of its own."""
+"""Outcome of one candidate: its scores, or the type and reason of its failure instead of an exception."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ def attempt(evaluator: Evaluator, scorer: str, architecture: Architecture) -> Ou
         {scores, std, seconds} or {failure, type}
 
     Raises:
-        UserError: something that is wrong for every candidate.
+        UserError: a fault common to all candidates.
     """
     try:
         with on_threads(1):
@@ -36,7 +36,7 @@ def attempt(evaluator: Evaluator, scorer: str, architecture: Architecture) -> Ou
 def guarded(
     cost: Callable[[Architecture], Cost], report: Callable[[Architecture, Outcome], None]
 ) -> Callable[[Architecture], Cost]:
-    """The same costs; whatever goes wrong with a candidate's is reported once and is a CandidateError every time."""
+    """Wrap a cost function: an error for a candidate is reported once, and raised as CandidateError every time."""
     failed: dict[str, Outcome] = {}
 
     def costs(architecture: Architecture) -> Cost:
@@ -56,7 +56,10 @@ def guarded(
 
 @contextmanager
 def on_threads(count: int) -> Iterator[None]:
-    """Compute on so many; on one, sums have one order whatever the machine, and processes make up for it."""
+    """Compute on `count` threads.
+
+    On one thread, sums have the same order on any machine. Parallel processes make up for the lost speed.
+    """
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(count)

@@ -1,4 +1,4 @@
-"""The ensemble's scales, from random architectures of the space: unlabelled, and nameable by content."""
+"""Calibration of the ensemble: scales from random, unlabelled architectures of the space, named by content."""
 
 import hashlib
 import random
@@ -16,11 +16,11 @@ from search.space import Architecture, SearchSpace
 ARCHITECTURES = 64
 
 Each = Callable[[Callable[[Architecture], Any], Sequence[Architecture]], Iterator[Outcome]]
-Calibrated = Callable[[str, Callable[[], Calibration]], Calibration]  # (name by content, how to compute it)
+Calibrated = Callable[[str, Callable[[], Calibration]], Calibration]  # (content name, function that computes it)
 
 
 class Drawing(Protocol):
-    """What an `Evaluator` of the parts is."""
+    """Interface of the parts' `Evaluator`."""
 
     @property
     def content(self) -> str: ...
@@ -31,28 +31,28 @@ class Drawing(Protocol):
 
 
 def each_here(function: Callable[[Architecture], Any], architectures: Sequence[Architecture]) -> Iterator[Outcome]:
-    """A function's outcome for each architecture, in this process."""
+    """Yield a function's outcome for each architecture, computed in this process."""
     return map(Caught(function), architectures)
 
 
 def calibrate(
     space: SearchSpace, parts: Drawing, seed: int, calibrated: Calibrated, each: Each = each_here
 ) -> Calibration:
-    """The parts' scales over 64 random members of the space, whatever the budget; over all members of a smaller one.
+    """Return the parts' scales over 64 random members of the space, whatever the budget; over all of a smaller one.
 
     Raises:
-        FailedError: not one of them could be scored.
+        FailedError: none of the members could be scored.
     """
     rng = random.Random(derive_seed(seed, "calibration"))
     architectures = space.sample_different(ARCHITECTURES, rng)
-    members = [(architecture.key, parts.cost(architecture)) for architecture in architectures]  # costs tell widths
+    members = [(architecture.key, parts.cost(architecture)) for architecture in architectures]  # costs reveal widths
     key = digest("edgestill.calibration/1", parts.content, members)
 
     def compute() -> Calibration:
         columns: dict[str, list[float]] = {}
         reasons = set()
         for outcome in each(parts.portable().drawn, architectures):
-            if "failure" in outcome:  # it would fail in the search too, and says nothing of scales
+            if "failure" in outcome:  # a failure has no scores, and would recur in the search
                 reasons.add(outcome["failure"])
                 continue
             for name, (score, *_) in outcome["value"].items():
@@ -68,7 +68,7 @@ def calibrate(
 
 
 def content_of(batch: Batch, *rest: object) -> str:
-    """Names what scores depend on besides the architecture."""
+    """Hash of all inputs to a score besides the architecture: the batch and `rest`."""
     tensors = hashlib.sha256()
     for tensor in batch[:3]:
         tensors.update(tensor.cpu().contiguous().numpy().tobytes())

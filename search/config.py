@@ -1,4 +1,4 @@
-"""What a search can be told."""
+"""Configuration of a search."""
 
 from functools import reduce
 from operator import or_
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     ScorerName = str
     SpaceConfig = Any
     StrategyConfig = Any
-else:  # spelled out from the tables, so that a form of the configuration can offer them
+else:  # spelled out from the tables, so that a form for the configuration can list the names
     ScorerName = Literal[*SCORERS]
     SpaceConfig = Annotated[
         reduce(or_, (config for config, _ in SPACES.values())), Discriminator("name"), BeforeValidator(by_space_name)
@@ -41,7 +41,7 @@ _UNCOUNTED = 1e9
 
 
 class Budget(Frozen):
-    """Hard limits; a student above one is never returned."""
+    """Hard limits on a student's cost; a student above one is never returned."""
 
     max_params: int | None = Field(None, ge=1, description="trainable parameters")
     max_flops: int | None = Field(None, ge=1, description="multiply-accumulates of one image")
@@ -54,11 +54,11 @@ class Budget(Frozen):
     )
 
     def violations(self, cost: Cost) -> list[str]:
-        """A clause for each limit that the cost exceeds, or that nothing says it keeps."""
+        """Return a clause for each exceeded limit; if there is none, for each limit with an unknown figure."""
         return self.exceeded(cost) or [f"its {name} is not known" for name in self._uncounted(cost)]
 
     def exceeded(self, cost: Cost) -> list[str]:
-        """A clause for each limit that a counted figure exceeds."""
+        """Return a clause for each limit exceeded by a counted figure."""
         return [
             f"{name} {_figure(value)} is above max_{name} {_figure(limit)}"
             for name, value, limit in self._limits(cost)
@@ -66,10 +66,10 @@ class Budget(Frozen):
         ]
 
     def excess(self, cost: Cost) -> float:
-        """By how much the limits are exceeded, relative and summed; 0 is feasible.
+        """Return the relative excess over the limits, summed; 0 is feasible.
 
-        A figure that was not counted, as dear ones are not where a cheaper limit is exceeded, weighs more than any
-        excess: a descent first reaches the cheap limits, then the dear ones.
+        A dear figure is not counted if a cheaper limit is exceeded. It then weighs more than any excess, so that a
+        descent first reaches the cheap limits, then the dear ones.
         """
         over = sum(max(0.0, value / limit - 1) for _, value, limit in self._limits(cost))
         return over + _UNCOUNTED * len(self._uncounted(cost))
@@ -95,7 +95,7 @@ class Budget(Frozen):
 
 
 class LatencyConfig(Frozen):
-    """Where candidates' latencies come from; used only where the budget has max_latency_ms."""
+    """Source of candidates' latencies; used only if the budget has max_latency_ms."""
 
     source: Literal["measured", "model"] = Field(
         "measured", description="measured: each candidate is exported and timed here; model: predicted"
@@ -120,14 +120,14 @@ class LatencyConfig(Frozen):
 
 
 class TournamentConfig(Frozen):
-    """Short trainings of the shortlist; one of `reduction` survives a rung, and the next is so much longer."""
+    """Short trainings of a shortlist: 1 in `reduction` survives a rung, and the next is `reduction` times as long."""
 
     epochs: int = Field(3, ge=1, le=10_000, description="of the first rung")
     reduction: int = Field(2, ge=2, le=100, description="keep 1 in so many, then train so many times as long")
     train_images: int | None = Field(None, ge=2, description="train on so many, drawn by seed; null is all")
 
 
-LEAST_STUDENTS = 4  # three have six orders, and a rank correlation of 1 comes by chance in one of them
+LEAST_STUDENTS = 4  # of the six orders of three students, one has a rank correlation of 1 by chance
 
 
 def _enough_students(count: int) -> int:
@@ -137,7 +137,7 @@ def _enough_students(count: int) -> int:
 
 
 class RankCheckConfig(Frozen):
-    """A handful of students, scored without training and then trained briefly, to see whether the scores rank them."""
+    """Check of the scores' ranking: a handful of students is scored without training, then trained briefly."""
 
     students: Annotated[int, AfterValidator(_enough_students)] = Field(
         0, ge=0, le=10_000, description="trained, spread over the budget; 0 is no rank check"

@@ -1,4 +1,4 @@
-"""The winner's latency, measured for real before it is anyone's winner."""
+"""Confirmation of the winner: its latency is measured before it is accepted."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ _ENTRY = "latency_confirmed"
 
 class Confirmed(NamedTuple):
     winner: Candidate
-    latency: WinnerLatency | None  # None: the budget has no latency
+    latency: WinnerLatency | None  # None: the budget does not limit latency
     notes: tuple[str, ...]
 
 
@@ -27,13 +27,13 @@ def confirm_winner(
     known: Sequence[Mapping[str, Any]] = (),
     record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
 ) -> Confirmed:
-    """The best candidate whose latency, measured here where that is the target, is within budget.
+    """Return the best candidate within the latency limit, measured here if this machine is the target.
 
     Args:
-        ranked: feasible by their predicted figures, the best first.
+        ranked: candidates feasible by their predicted figures, the best first.
 
     Raises:
-        BudgetError: none of them is.
+        BudgetError: no candidate is within the limit when measured.
     """
     limit = budget.max_latency_ms
     if limit is None or source is None:

@@ -1,4 +1,4 @@
-"""What a space's members cost: each figure counted once, and the dear ones only where the budget asks for them."""
+"""Costs of a space's members: each figure is counted once, the dear ones only if the budget limits them."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -22,29 +22,29 @@ from search.space import Architecture, SearchSpace
 
 class Latency(NamedTuple):
     latency_ms: float
-    error: float | None  # relative, of a prediction; None: measured
+    error: float | None  # relative error of a prediction; None: measured
 
 
 class LatencySource(NamedTuple):
-    """Where candidates' latencies come from; the flow makes one, since measuring needs an export."""
+    """Source of candidates' latencies; the flow makes it, since measuring needs an export."""
 
     find: Callable[[Architecture, Trace], Latency]
-    measure: Callable[[Architecture], float] | None  # for real, here; None if the target is another machine
+    measure: Callable[[Architecture], float] | None  # on this machine; None if the target is another
     is_measured: bool  # `find` measures too, and so takes seconds
 
 
 class HardwareCosts:
     """Costs of a space's members, each figure found once.
 
-    Parameters and FLOPs are always counted. Size, peak memory and latency are only where the budget limits them, the
-    cheap ones first, and not for a member that exceeds a cheaper limit already. A latency that cannot be found is a
-    failure of that member, which then counts as infeasible.
+    Parameters and FLOPs are always counted. Size, peak memory and latency are counted only if the budget limits them,
+    the cheap ones first, and not for a member above a cheaper limit. A member without a latency has failed and counts
+    as infeasible.
 
     Args:
-        counts: parameters and FLOPs.
-        shipped: from a student to what ships of it, whose size is bounded; None is the student itself.
-        apart: makes a function of an architecture one that runs it in a process of its own.
-        known, record: the journal of an interrupted search; latencies measured in it are not asked for again.
+        counts: returns parameters and FLOPs.
+        shipped: maps a student to its shipped network, subject to the size limit; None: the student itself.
+        apart: wraps a function of an architecture so that it runs in a process of its own.
+        known, record: the journal of an interrupted search; latencies in it are not measured again.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class HardwareCosts:
             except Exception as error:
                 entry = {**entry, **failure(error)}
             self._journal[text] = entry
-            if self._latency.is_measured:  # a prediction is as cheap to make again
+            if self._latency.is_measured:  # a prediction is cheap to make again
                 self._record(entry)
         if "failure" in entry:
             failed = Failure(scorer="latency", architecture=text, type=entry["type"], reason=entry["failure"])
@@ -115,7 +115,7 @@ class HardwareCosts:
 def _traced(
     space: SearchSpace, task: Task, shipped: Shipped | None, wants_figures: bool, architecture: Architecture
 ) -> tuple[dict[str, int], Trace]:
-    """A member's size and peak memory, where they are wanted, and its trace."""
+    """Return a member's size and peak memory, if wanted, and its trace."""
     trace = trace_student(space, architecture, task)
     if not wants_figures:
         return {}, trace
@@ -127,13 +127,14 @@ def _traced(
 
 _FILE_BYTES = 4096  # the graph's head, its inputs and outputs
 _OPERATION_BYTES = 256  # a node with its names, attributes and shapes; exports of the spaces take up to 135
-_ATTENTION_BYTES = 4096  # one operation here, and some twenty nodes of the file
+_ATTENTION_BYTES = 4096  # one operation in the trace is some twenty nodes in the file
 
 
 def size_bound(network: nn.Module, trace: Trace) -> int:
-    """No less than the size of the student's fp32 ONNX file, without exporting it.
+    """Upper bound on the size of the student's fp32 ONNX file, without exporting it.
 
-    Four bytes an element of every parameter and buffer, and an allowance for the graph that real exports stay below.
+    Four bytes for each element of the parameters and buffers, plus an allowance for the graph. Real exports stay
+    below it.
     """
     tensors: list[Tensor] = [*network.parameters(), *network.buffers()]
     attention = sum(operation.kind == "attention" for operation in trace.operations)

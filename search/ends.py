@@ -1,4 +1,4 @@
-"""The smallest and the largest student that a search may find, for what is to be tried before it begins."""
+"""The smallest and the largest student that a search may find, for trial exports before the search."""
 
 import random
 
@@ -12,15 +12,16 @@ from search.space import Architecture
 from search.spaces import make_space
 from search.strategies.feasible import Bounds, find_feasible
 
-_DRAWN = 16  # beside the ends of every gene, which a budget may rule out
+_DRAWN = 16  # random members, since a budget may rule out the ends of the genes
 
 
 def ends_within_budget(
     config: SearchConfig, task: Task, seed: int, shipped: Shipped | None = None
 ) -> tuple[Architecture, ...]:
-    """Of the ends of every gene and a few random members, the ones of fewest and most parameters; one if all agree.
+    """Return the members of fewest and most parameters among both ends of the genes and a few random members.
 
-    The budget's parameters and FLOPs are held, which are counted at once; what is dearer is the search's.
+    One member is returned if both are the same. Only the limits on parameters and FLOPs apply, as these are cheap to
+    count; the search checks the others.
 
     Raises:
         BudgetError: nothing was found within budget.

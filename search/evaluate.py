@@ -24,12 +24,12 @@ from search.observe import Observation, observe
 from search.scorers import SCORERS, Scorer, ScoringContext, Student
 from search.space import Architecture, SearchSpace
 
-Shipped = Callable[[nn.Module], nn.Module]  # a student to what ships of it
+Shipped = Callable[[nn.Module], nn.Module]  # maps a student to its shipped network
 Apart = Callable[[Callable[[Architecture], Any]], Callable[[Architecture], Any]]
 
 
 class Scores(Frozen):
-    """A candidate's scores; each is the mean over draws of the weights."""
+    """Scores of a candidate, each the mean over draws of the weights."""
 
     values: dict[str, float]  # scorer -> score; a scorer that had none (NaN, infinite) is left out
     std: dict[str, float]  # over draws; 0 for one draw
@@ -40,8 +40,8 @@ class CostTable:
     """Parameters and FLOPs of a space's members, counted once each.
 
     Args:
-        shipped: from a student to what ships of it, whose cost is counted; None is the student itself.
-        apart: makes a function of an architecture one that runs it in a process of its own.
+        shipped: maps a student to its shipped network, for counting; None: the student itself.
+        apart: wraps a function of an architecture so that it runs in a process of its own.
 
     Raises:
         ConfigError: the space's students take other inputs than the task's.
@@ -74,21 +74,19 @@ def _count(space: SearchSpace, task: Task, shipped: Shipped | None, architecture
 
 
 class Evaluator:
-    """Scores candidates of one space on one batch against one look at the teacher.
+    """Scorer of candidates of one space on one batch, against one forward pass of the teacher.
 
-    The result for an architecture depends on the seed and on that architecture, not on what else was scored,
-    nor on the order.
+    The result for an architecture depends on the seed and the architecture, not on other candidates or their order.
 
     Args:
-        teacher: randomly initialised here if `trained` is false (DisWOT's protocol), taken as it is otherwise.
-        comparable: decide once for the whole space whether DisWOT's semantic metric applies, as a search must;
-            otherwise for each candidate by its own width.
-        costs: to share what was counted between the searches of one space.
-        guard: refuse candidates whose last features are the same for every input.
-        calibrated: gives the ensemble's calibration, from its name by content and the way to compute it; for a
-            caller that keeps calibrations.
-        each: gives a function's outcome for each architecture, where those that the ensemble is calibrated on are
-            scored.
+        teacher: re-initialised in place if `trained` is false (DisWOT's protocol), used as it is otherwise.
+        comparable: decide on DisWOT's semantic metric once for the whole space, as a search must; otherwise for each
+            candidate by its own width.
+        costs: table of costs to share between the searches of one space.
+        guard: refuse candidates with the same last features for every input.
+        calibrated: returns the ensemble's calibration, given its content name and a function to compute it; lets a
+            caller keep calibrations.
+        each: yields a function's outcome for each architecture; scores the architectures of the calibration.
     """
 
     def __init__(
@@ -116,11 +114,11 @@ class Evaluator:
         seen = None
         if teacher is not None and any(kind.needs_teacher for kind in kinds):
             if trained:
-                teacher = copy.deepcopy(teacher)  # looking in training mode moves its running statistics
+                teacher = copy.deepcopy(teacher)  # a pass in training mode moves its running statistics
             else:
                 initialise(teacher, "gaussian", derive_seed(seed, "teacher"))
             blocks = any(kind.needs_blocks for kind in kinds if kind.needs_teacher)
-            with drawn_from(derive_seed(seed, "teacher", "look")):  # its dropout, for one
+            with drawn_from(derive_seed(seed, "teacher", "look")):  # for the teacher's dropout, for one
                 seen = observe(teacher, batch.inputs, blocks=blocks)
         dims = space.embedding_dims() if comparable else frozenset()
         context = ScoringContext(
@@ -133,7 +131,7 @@ class Evaluator:
         self._scorers = [kind(context) for kind in kinds]
         looks = [float(tensor.double().sum()) for tensor in seen.view] if seen else []
         self.content = content_of(batch, task, list(scorers), seed, looks)
-        self.missing: dict[str, tuple[str, ...]] = {}  # parts that a scorer has to do without in this space
+        self.missing: dict[str, tuple[str, ...]] = {}  # parts that a scorer lacks in this space
         self.wholes: list[tuple[Scorer, Evaluator]] = []
         for whole in (SCORERS[name] for name in scorers if SCORERS[name].parts):
             shown = batch if whole.images is None else batch.first(whole.images)
@@ -146,7 +144,7 @@ class Evaluator:
             self.missing[whole.name] = calibration.missing
 
     def __call__(self, architecture: Architecture) -> Scores:
-        """Every scorer's score, averaged over the draws.
+        """Return every scorer's score, averaged over the draws.
 
         Raises:
             CandidateError: the network failed, is dead (with `guard`), or no scorer has a finite score.
@@ -163,14 +161,14 @@ class Evaluator:
         )
 
     def portable(self) -> Self:
-        """The same with a table of costs that only counts, to be sent to another process."""
+        """Return a copy to send to another process, with an empty cost table to count there."""
         portable = copy.copy(self)
         portable.cost = CostTable(self._space, self._task)
         portable.wholes = [(whole, parts.portable()) for whole, parts in self.wholes]
         return portable
 
     def drawn(self, architecture: Architecture) -> dict[str, list[float]]:
-        """Every scorer's score of each draw, NaN or infinite where it had none.
+        """Return every scorer's score of each draw, NaN or infinite if there is none.
 
         Raises:
             CandidateError: the network failed, or is dead (with `guard`).

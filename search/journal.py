@@ -1,4 +1,4 @@
-"""Scores by scorer and architecture: looked up where an interrupted search left them, else computed and recorded."""
+"""Journal of scores by scorer and architecture: taken from an interrupted search, else computed and recorded."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from search.space import Architecture, SearchSpace
 
 
 class Journal:
-    """Entries are recorded in the order in which candidates were asked for, whatever order they finish in."""
+    """Journal of scores, recorded in the order in which candidates were asked for, not the order of finishing."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class Journal:
 
     @property
     def failures(self) -> list[Failure]:
-        """Each once, in the order met."""
+        """Failures, each once, in the order met."""
         return list(self._failed.values())
 
     def score(
@@ -32,7 +32,7 @@ class Journal:
         architectures: Sequence[Architecture],
         outcomes: Callable[[Sequence[Architecture]], Iterator[Outcome]],
     ) -> Iterator[tuple[Architecture, Mapping[str, Any] | None]]:
-        """Each architecture in order with its entry, None where it failed; `outcomes` scores those not known."""
+        """Yield each architecture in order with its entry, None if it failed; `outcomes` scores the unknown ones."""
         texts = [self._space.format(architecture) for architecture in architectures]
         pairs = list(zip(architectures, texts, strict=True))
         unknown = {text: architecture for architecture, text in pairs if (scorer, text) not in self._known}
@@ -47,7 +47,7 @@ class Journal:
             yield architecture, None if "failure" in entry else entry
 
     def fail(self, scorer: str, architecture: Architecture, outcome: Mapping[str, Any]) -> None:
-        """Note a failure for the result."""
+        """Add a failure to those listed in the search result."""
         text = self._space.format(architecture)
         failure = Failure(
             scorer=scorer, architecture=text, type=outcome.get("type", "error"), reason=outcome["failure"]

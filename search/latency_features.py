@@ -1,7 +1,7 @@
-"""What a latency is predicted from: the operations of one traced forward pass that run on the device.
+"""Features for latency prediction: the operations of one traced forward pass as run on the device.
 
-Nothing here knows a search space. Operations are described by what they are (kind and kernel), how often they come,
-how much they compute and how much memory they read and write; and so is the longest chain of them, since branches may
+Nothing here knows a search space. Operations are described by kind and kernel, by their number, by the amount they
+compute and by the memory they read and write. The longest chain of operations is described too, since branches may
 run side by side.
 """
 
@@ -10,8 +10,8 @@ from typing import Literal
 
 from pipeline.trace import Operation, Trace
 
-# Which of the operations that PyTorch executes the device executes. A converter drops what nothing reads, most fold
-# what does not depend on the input, and a device may have been measured layer by layer, dead ones included.
+# Subset of PyTorch's operations that the device executes. Converters drop operations without a reader, most fold those
+# independent of the input, and a device may have been measured layer by layer, dead layers included.
 Runs = Literal["input_fed", "needed", "needed_or_weighted", "executed"]
 RUNS: tuple[Runs, ...] = ("needed", "input_fed", "needed_or_weighted", "executed")
 
@@ -19,7 +19,7 @@ _WEIGHTED = ("conv", "depthwise", "linear")
 
 
 def operation_features(trace: Trace, runs: Runs) -> dict[str, float]:
-    """Feature -> value. Millions of multiply-accumulates, millions of bytes, and counts."""
+    """Return feature -> value: millions of multiply-accumulates, millions of bytes, and counts."""
     kept = [operation for operation, runs_ in zip(trace.operations, _running(trace, runs), strict=True) if runs_]
     features: defaultdict[str, float] = defaultdict(float)
     for operation in kept:
@@ -49,10 +49,10 @@ def _running(trace: Trace, runs: Runs) -> list[bool]:
 
 
 def _with_weighted(trace: Trace, alive: list[bool], fed: list[bool]) -> list[bool]:
-    """And the dead branches that end in a layer with weights, normalised or not.
+    """Add the dead branches ending in a layer with weights, normalised or not.
 
-    Where a space multiplies a branch by zero instead of leaving it out, a converter folds the zero into the last
-    layer's weights and runs the branch (seen on a Raspberry Pi); one that ends otherwise it drops.
+    If a space multiplies a branch by zero instead of leaving it out, a converter folds the zero into the last layer's
+    weights and runs the branch (seen on a Raspberry Pi). It drops a branch with another end.
     """
     alive = list(alive)
     made_by = {value: i for i, operation in enumerate(trace.operations) for value in operation.writes}

@@ -1,11 +1,11 @@
-"""Fits a latency model: counts of what runs, with costs that cannot be negative, and a smooth correction.
+"""Fit of a latency model: non-negative costs of the operations, and a smooth correction.
 
     latency = base · exp(correction),    base = Σ_j c_j · feature_j,  c_j >= 0
 
 The costs c_j minimise relative errors and are robust: a slow moment of a device must not bend them (Huber's weights,
 by iterated reweighting). The correction is the posterior mean of a Gaussian process with an RBF kernel over the log
-features, fitted to the logarithms of what base leaves; its length and noise are those that predict left-out samples
-best, in closed form. It is dropped where it does not.
+features, fitted to log(latency / base). Its length and noise predict left-out samples best, in closed form. It is
+dropped if it does not reduce the error on left-out samples.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,11 +28,11 @@ _WORTH_IT = 0.97  # a correction stays if it brings the left-out error down to t
 
 
 class Correction(NamedTuple):
-    """What the Gaussian process keeps."""
+    """State of the fitted Gaussian process."""
 
     scale: Array  # [P] features are divided by these before log(1 + x)
     centre: Array  # [P]
-    spread: Array  # [P]; 0 where a feature does not vary, which leaves it out
+    spread: Array  # [P]; 0 for a feature that does not vary, which is left out
     support: Array  # [N, P'] standardised, of the P' features that vary
     weights: Array  # [N]
     length: float
@@ -45,7 +45,7 @@ class Fit(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What cross-validation decides."""
+    """Form of a model, chosen by cross-validation."""
 
     runs: Runs
     moves: bool  # memory traffic and weights are features too, not only counts and multiply-accumulates
@@ -53,14 +53,14 @@ class Choice(NamedTuple):
 
 
 class CrossValidated(NamedTuple):
-    predicted: Array  # [N], each by a model that did not see it
+    predicted: Array  # [N], each by a model fitted without that sample
     fit: Fit
 
 
 def choose(tables: Mapping[Runs, FeatureTable], latency_ms: Array, seed: int = 0) -> Choice:
-    """Which operations run first, then with which features and whether with a correction, by cross-validation.
+    """Choose by cross-validation first the operations to count, then the features and the use of a correction.
 
-    Of choices that predict alike (within 1 %) the earlier and simpler is taken.
+    Among choices with errors within 1 % of the least, the earlier and simpler one is taken.
     """
     distinct = {runs: table for i, (runs, table) in enumerate(tables.items()) if table not in list(tables.values())[:i]}
     by_runs = [Choice(runs, True, False) for runs in RUNS if runs in distinct]
@@ -81,12 +81,12 @@ def _best(choices: Sequence[Choice], tables: Mapping[Runs, FeatureTable], latenc
 
 
 def _loss(predicted: Array, latency_ms: Array) -> float:
-    """The mean error in logarithms, of which one sample can add no more than a half."""
+    """Mean absolute error in logarithms, at most 0.5 for a sample, so that no single one decides."""
     return float(np.minimum(np.abs(np.log(predicted / latency_ms)), 0.5).mean())
 
 
 def cross_validate(table: FeatureTable, latency_ms: Array, choice: Choice, seed: int) -> Array:
-    """For each sample, the prediction of a model fitted without it and its fold."""
+    """Predict each sample by a model fitted without its fold."""
     order = np.random.default_rng(seed).permutation(len(latency_ms))
     predicted = np.empty(len(latency_ms))
     for fold in range(_FOLDS):
@@ -98,7 +98,7 @@ def cross_validate(table: FeatureTable, latency_ms: Array, choice: Choice, seed:
 
 
 def fit(table: FeatureTable, latency_ms: Array, choice: Choice) -> Fit:
-    """Fit to all given samples."""
+    """Fit a model to all given samples."""
     names = tuple(sorted({name for row in table for name in row if choice.moves or name.endswith((" count", " macs"))}))
     features = _matrix(table, names)
     costs = _costs(np.column_stack([np.ones(len(table)), features]), latency_ms)
@@ -110,7 +110,7 @@ def fit(table: FeatureTable, latency_ms: Array, choice: Choice) -> Fit:
 
 
 def predict(fitted: Fit, table: FeatureTable) -> Array:
-    """[N] milliseconds, rounded to six digits so that equal work is equal latency."""
+    """Predict latencies [N] in ms, rounded to six digits so that equal work has equal latency."""
     features = _matrix(table, fitted.names)
     predicted = _base(fitted, features)
     if fitted.correction is not None:
@@ -119,7 +119,7 @@ def predict(fitted: Fit, table: FeatureTable) -> Array:
 
 
 def kendall_tau(first: Array, second: Array) -> float:
-    """Kendall's tau-b; 0 where either is constant."""
+    """Kendall's tau-b; 0 if either input is constant."""
     a, b = (np.sign(x[:, None] - x[None, :]) for x in (first, second))
     pairs = np.sqrt((a * a).sum() * (b * b).sum())
     return float((a * b).sum() / pairs) if pairs else 0.0
@@ -135,7 +135,7 @@ def _base(fitted: Fit, features: Array) -> Array:
 
 
 def _costs(features: Array, latency_ms: Array) -> Array:
-    """Non-negative least squares of relative errors, reweighted so that large ones count in proportion, not squared."""
+    """Non-negative least squares of relative errors, reweighted so that large ones count linearly, not squared."""
     from sklearn.linear_model import LinearRegression
 
     unit = np.sqrt(((features / latency_ms[:, None]) ** 2).mean(axis=0)) + 1e-300
@@ -150,7 +150,7 @@ def _costs(features: Array, latency_ms: Array) -> Array:
 
 
 def _correction(features: Array, left: Array) -> Correction | None:
-    """The Gaussian process on what base leaves, or None where it does not help a sample that it has not seen."""
+    """Fit the Gaussian process to the log residuals `left`; None if it does not help with left-out samples."""
     typical = float(np.median(np.abs(left))) * 1.5
     if typical < 1e-6:
         return None

@@ -1,4 +1,4 @@
-"""A latency model as it travels: one JSON file of numbers, from which nothing is executed."""
+"""Latency model and its file: JSON data, never executed."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from search.space import Architecture, SearchSpace
 
 SCHEMA = "edgestill.latency/1"
 FEWEST_SAMPLES = 12
-LARGE_ERROR = 0.15  # of the median; above it a model is hardly one to choose by
+LARGE_ERROR = 0.15  # median error above which a model is hardly fit to choose students
 _REMEDY = "; `edgestill calibrate` makes one for this search"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -28,7 +28,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 class Prediction(NamedTuple):
     latency_ms: float
-    error: float  # relative; in cross-validation nine predictions in ten were as close or closer
+    error: float  # relative; in cross-validation nine predictions in ten were at least as close
 
     @property
     def interval_ms(self) -> tuple[float, float]:
@@ -36,7 +36,7 @@ class Prediction(NamedTuple):
 
 
 class CrossValidation(Frozen):
-    """How well samples were predicted by a model fitted without them."""
+    """Errors of predictions for samples left out of the fit."""
 
     median_error: Finite  # relative to the measured latency
     p90_error: Finite
@@ -44,7 +44,7 @@ class CrossValidation(Frozen):
 
 
 class SmoothCorrection(Frozen):
-    """A Gaussian process on what the costs leave; `search/latency_fit.py` has the formula."""
+    """Gaussian process on the residuals of the costs; `search/latency_fit.py` has the formula."""
 
     scale: tuple[Finite, ...]
     centre: tuple[Finite, ...]
@@ -55,15 +55,15 @@ class SmoothCorrection(Frozen):
 
 
 class LatencyModel(Frozen):
-    """Predicts the latency of a space's students on one device."""
+    """Model of the latency of a space's students on one device."""
 
     schema_name: str = Field(SCHEMA, alias="schema")
     space: str
     space_options: dict[str, Any]
     input_shape: tuple[int, ...]
     num_classes: int
-    device: str  # as a person calls it
-    machine: dict[str, str | int] | None  # that `edgestill calibrate` measured on; None: latencies from a file
+    device: str  # name for people
+    machine: dict[str, str | int] | None  # on which `edgestill calibrate` measured; None: latencies from a file
     runtime: str | None
     threads: int | None
     batch: int
@@ -72,7 +72,7 @@ class LatencyModel(Frozen):
     cross_validation: CrossValidation
     runs: Runs
     features: tuple[str, ...]
-    costs: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]  # a constant, then one a feature; ms
+    costs: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]  # a constant, then one for each feature; ms
     correction: SmoothCorrection | None = None
 
     @model_validator(mode="after")
@@ -92,7 +92,7 @@ class LatencyModel(Frozen):
         return self
 
     def predict(self, trace: Trace) -> Prediction:
-        """The latency of a traced network."""
+        """Predict the latency of a traced network."""
         found = predict(self._fit(), [operation_features(trace, self.runs)])
         return Prediction(float(found[0]), self.cross_validation.p90_error)
 
@@ -100,7 +100,7 @@ class LatencyModel(Frozen):
         """Refuse to predict for another space.
 
         Raises:
-            DataError: it was fitted for another; says what to do.
+            DataError: the model was fitted for another space; names the remedy.
         """
         if self.space != space.name:
             raise DataError(f"{name} predicts students of space {self.space!r}, not of {space.name!r}{_REMEDY}")
@@ -109,7 +109,7 @@ class LatencyModel(Frozen):
         """Refuse to predict for inputs of another shape.
 
         Raises:
-            DataError: it was fitted for another; says what to do.
+            DataError: the model was fitted for another shape; names the remedy.
         """
         if self.input_shape != tuple(task.input_shape):
             ours, theirs = ("x".join(map(str, shape)) for shape in (task.input_shape, self.input_shape))
@@ -148,7 +148,7 @@ def fit_latency_model(
     threads: int | None = None,
     batch: int = 1,
 ) -> LatencyModel:
-    """Fit a model to measured latencies in ms; what to count is chosen by cross-validation over these samples.
+    """Fit a model to measured latencies in ms; cross-validation over these samples chooses the form of the model.
 
     Raises:
         DataError: there are fewer than FEWEST_SAMPLES.
@@ -187,7 +187,7 @@ def read_latency_model(path: Path) -> LatencyModel:
     """Read a model's file.
 
     Raises:
-        DataError: it is not there, not JSON, of another version, or not whole.
+        DataError: the file is missing, not JSON, of another version, or incomplete.
     """
     try:
         found = json.loads(read_json_bounded(path, lambda problem: DataError(f"the latency model {problem}")))
@@ -210,13 +210,13 @@ def read_latency_model(path: Path) -> LatencyModel:
 
 
 def trace_student(space: SearchSpace, architecture: Architecture, task: Task) -> Trace:
-    """One forward pass of a fresh student on one input."""
+    """Trace one forward pass of a fresh student on one input."""
     inputs = torch.zeros(1, *task.input_shape, dtype=task.input_dtype)
     return trace_network(lambda: space.build(architecture, task), inputs)
 
 
 def _validation(table: Sequence[Mapping[str, float]], latency: np.ndarray, choice: Choice) -> CrossValidation:
-    """On other folds than those that the choice was made on."""
+    """Cross-validate on other folds than those used for the choice."""
     predicted = cross_validate(table, latency, choice, seed=1)
     errors = np.abs(predicted / latency - 1)
     return CrossValidation(

@@ -1,4 +1,4 @@
-"""One forward pass of a candidate, recorded as deeply as the scorers that asked for it need."""
+"""Recording of one forward pass of a candidate, as deep as its scorers need."""
 
 # B batch, C channels, H W height and width, T tokens, D width, K classes
 
@@ -25,9 +25,9 @@ _ACTIVATIONS = frozenset(
 
 @dataclass(frozen=True)
 class Graph:
-    """The pass with autograd's graph still in place; weights are constants in it.
+    """Forward pass with autograd's graph kept; weights are constants in it.
 
-    Several scorers share it, so differentiate through `gradient`, which keeps it.
+    Several scorers share the graph, so differentiate with `gradient`, as it does not free the graph.
     """
 
     inputs: Tensor  # [B, C, H, W], a leaf; for token ids, which have no gradient, their embedding [B, T, D]
@@ -38,18 +38,18 @@ class Graph:
 @dataclass(frozen=True)
 class Observation:
     view: View
-    codes: tuple[Tensor, ...] = ()  # which units of every activation are on, [B, units] bool
-    blocks: tuple[Tensor, ...] = ()  # what goes into the first block, then each block's output, as features
+    codes: tuple[Tensor, ...] = ()  # units of each activation that are on, [B, units] bool
+    blocks: tuple[Tensor, ...] = ()  # the first block's input, then each block's output, as features
     graph: Graph | None = None
 
 
 def observe(
     network: nn.Module, inputs: Tensor, *, codes: bool = False, blocks: bool = False, graph: bool = False
 ) -> Observation:
-    """Run once with batch statistics: running statistics of a fresh network mean nothing.
+    """Run the network once with batch statistics, as a fresh network's running statistics mean nothing.
 
-    Nothing is left on the network but moved running statistics. A network that is no `BlockClassifier` has no
-    blocks to record.
+    The network is left in training mode with moved running statistics, and otherwise unchanged. Blocks are recorded
+    only of a `BlockClassifier`.
     """
     network.train()
     activations, passed = _ActivationCodes(), list[Tensor]()
@@ -78,7 +78,7 @@ def observe(
 
 
 def gradient(outputs: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
-    """d <outputs, weights> / d inputs, 0 where there is no path; the graph stays for the next scorer."""
+    """Return d <outputs, weights> / d inputs, 0 if there is no path; the graph stays for the next scorer."""
     if not (outputs.requires_grad and inputs.requires_grad):
         return torch.zeros_like(inputs)
     found = torch.autograd.grad(outputs, inputs, weights, retain_graph=True, allow_unused=True)[0]
@@ -87,10 +87,10 @@ def gradient(outputs: Tensor, inputs: Tensor, weights: Tensor) -> Tensor:
 
 @contextmanager
 def replaced_embedding(network: nn.Module, replace: Callable[[Tensor], Tensor], given: list[Tensor]) -> Iterator[None]:
-    """Put something else in the place of what token ids are embedded as, detached, and keep it in `given`.
+    """Replace the embedding of token ids by `replace` of it, detached, and append the replacement to `given`.
 
     Raises:
-        RuntimeError: the network embeds its ids by no nn.Embedding; when the context is left.
+        RuntimeError: on leaving the context, if no nn.Embedding was used.
     """
 
     def hook(module: nn.Module, ids: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
@@ -122,7 +122,7 @@ def _recorded(blocks: list[nn.Module], passed: list[Tensor]) -> Iterator[None]:
 
 @contextmanager
 def _constant_weights(network: nn.Module) -> Iterator[None]:
-    """No gradient of a weight is ever asked of the graph, and not preparing for it saves memory."""
+    """Make weights constants, to save memory: no scorer asks this graph for a weight's gradient."""
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     try:
         for parameter in trainable:
@@ -134,9 +134,9 @@ def _constant_weights(network: nn.Module) -> Iterator[None]:
 
 
 class _ActivationCodes(TorchFunctionMode):
-    """Records which units of every activation are on (their input is positive), modules and functions alike.
+    """Recorder of the units switched on (input > 0) in each activation, be it a module or a function.
 
-    For ReLU that is the state of a linear region; for its smooth relatives, the half of their curve.
+    For ReLU this is the state of a linear region; for its smooth relatives, the half of the curve.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What came of one candidate: what was wanted of it, or the type and reason of its failure."""
+"""Outcome of one candidate: the values asked for, or the type and reason of its failure."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,14 +8,14 @@ import torch
 from pipeline.errors import CandidateError, ExportError, UserError, first_line
 from search.space import Architecture
 
-Outcome = dict[str, Any]  # {failure, type}, or what was wanted; what a journal keeps of a candidate
+Outcome = dict[str, Any]  # {failure, type}, or the values asked for; journals keep it
 
 
 class Caught:
-    """Answers an architecture with {"value": what the function gives}, or with its failure.
+    """Wrapper of a function of an architecture: returns {"value": its result}, or its failure.
 
     Raises:
-        UserError: something that is wrong for every candidate.
+        UserError: a fault common to all candidates.
     """
 
     def __init__(self, function: Callable[[Architecture], Any]) -> None:
@@ -31,10 +31,10 @@ class Caught:
 
 
 def value(outcome: Outcome) -> Any:
-    """What the function of a `Caught` gave.
+    """Return the result of a `Caught` function.
 
     Raises:
-        CandidateError: it failed.
+        CandidateError: the function failed.
     """
     if "failure" in outcome:
         raise CandidateError(outcome["failure"], outcome["type"])
@@ -42,12 +42,12 @@ def value(outcome: Outcome) -> Any:
 
 
 def failure(error: Exception) -> Outcome:
-    """The outcome that an exception stands for."""
+    """Return an exception as an outcome."""
     return {"failure": _reason(error), "type": failure_type(error)}
 
 
 def failure_type(error: BaseException) -> str:
-    """`out_of_memory`, what a CandidateError says of itself, or `error:` and the exception's name."""
+    """Return `out_of_memory`, `export`, the type of a CandidateError, or `error:` and the exception's name."""
     if isinstance(error, CandidateError):
         if error.type:
             return error.type

@@ -1,9 +1,9 @@
-"""Asks a function of candidates in processes of their own, in the order asked for, and outlives a process that dies.
+"""Pool of worker processes: runs a function on candidates, keeps their order and survives a process's death.
 
-A process is forked, which takes some hundredths of a second and needs nothing to be pickled or imported, or spawned,
-which works wherever the libraries of this process hold threads or a GPU. Each has the function once and computes on as
-many threads as it is told. An outcome depends on the candidate alone, so the number of processes, how they were started
-and the order in which they finish change nothing but the time.
+Processes are forked or spawned. A fork takes some hundredths of a second and needs nothing pickled or imported. A
+spawned process works even if the libraries of this process hold threads or a GPU. Each worker receives the function
+once and computes on the given number of threads. An outcome depends on the candidate alone, so the number of
+processes, their start method and their order of finishing change only the time.
 """
 
 import contextlib
@@ -31,19 +31,19 @@ from pipeline.errors import FailedError, UserError
 from search.outcome import Outcome
 from search.space import Architecture
 
-Function = Callable[[Architecture], Outcome]  # may raise a UserError: what is wrong for every candidate
+Function = Callable[[Architecture], Outcome]  # may raise a UserError: a fault of every candidate
 
-_UNTOUCHED_DEATHS = 3  # processes in a row that may die without a candidate before we give up
-_PATIENCE_S = 5  # for a process to end when asked
+_UNTOUCHED_DEATHS = 3  # processes in a row that may die before they have a candidate
+_PATIENCE_S = 5  # wait for a process to end when asked
 _WATCH_S = 0.5  # how long a forked process may outlive this one
 
 
 class UnloadableError(UserError):
-    """A spawned process cannot import what the function is made of."""
+    """Failure of a spawned process to load the function."""
 
 
 class UnstartableError(FailedError):
-    """Processes do not start here."""
+    """Failure to start processes on this machine."""
 
 
 @dataclass
@@ -51,18 +51,18 @@ class _Worker:
     process: Any
     connection: Connection
     is_ready: bool = False
-    holds: int = 0  # the number of the function that it has; 0 is none
+    holds: int = 0  # number of the function that it has; 0 is none
     job: int | None = None
 
 
 class Pool:
-    """Worker processes, no more than there are candidates; a context manager, at whose end none is left.
+    """Pool of worker processes, at most one for each candidate; a context manager, without processes left at its end.
 
     Args:
-        threads: that each computes on.
-        forks: whether processes are forked. Several threads hang in such a one where this process has used several.
-        has_script: whether spawned ones import this process's script, for what is pickled of it; one that is not
-            guarded by `if __name__ == "__main__"` would run again in each.
+        threads: number of threads of each process.
+        forks: True to fork processes. In a fork, several threads hang if this process has used several.
+        has_script: True if spawned processes import this process's script, for objects pickled from it. A script
+            without `if __name__ == "__main__"` would run again in each.
     """
 
     def __init__(self, size: int, *, threads: int = 1, forks: bool = False, has_script: bool = True) -> None:
@@ -79,7 +79,7 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End every process, at once where this one is being interrupted."""
+        """End every process, at once if the context is left by an exception."""
         self._end(at_once=kind is not None)
 
     def _end(self, *, at_once: bool) -> None:
@@ -95,16 +95,17 @@ class Pool:
         self._workers.clear()
 
     def outcomes(self, function: Function | bytes, architectures: Sequence[Architecture]) -> Iterator[Outcome]:
-        """Each candidate's outcome, in the order given.
+        """Yield each candidate's outcome, in the order given.
 
-        A candidate whose process dies is tried once more with no other beside it, then it has failed.
+        If its process dies, a candidate is tried once more, alone. If it dies again, the candidate has failed.
 
         Args:
-            function: itself for forked processes, pickled for spawned ones.
+            function: the function itself for forked processes, its pickle for spawned ones.
 
         Raises:
-            UserError: the function's.
-            UnloadableError, UnstartableError
+            UserError: raised by the function.
+            UnloadableError: a spawned process cannot load the function.
+            UnstartableError: processes cannot be started, or end before they have a candidate.
         """
         if function != self._function:
             self._function, self._function_number = function, self._function_number + 1
@@ -139,7 +140,10 @@ class Pool:
             yield done.pop(position)
 
     def _assign(self, architectures: Sequence[Architecture], waiting: deque[int], alone: deque[int]) -> None:
-        """Give each idle process a candidate; one to be tried alone waits until all are idle, and the others for it."""
+        """Give each idle process a candidate.
+
+        A candidate to be tried alone waits until all processes are idle, and the other candidates wait for it.
+        """
         wanted = len(waiting) + len(alone) + sum(worker.job is not None for worker in self._workers)
         while len(self._workers) < min(self._size, wanted):
             self._workers.append(self._start())
@@ -152,7 +156,7 @@ class Pool:
             queue = alone or waiting
             if queue:
                 worker.job = queue.popleft()
-                with contextlib.suppress(OSError):  # it died meanwhile, which `_heard` tells next
+                with contextlib.suppress(OSError):  # if it has died, `_heard` finds out next
                     self._send(worker, architectures[worker.job])
 
     def _send(self, worker: _Worker, architecture: Architecture) -> None:
@@ -163,12 +167,16 @@ class Pool:
         worker.connection.send_bytes(pickle.dumps(architecture))
 
     def _heard(self) -> list[_Worker]:
-        """Those that have something to say, or have died; waits for the first."""
+        """Wait until a worker has sent something or died; return all such workers."""
         heard = multiprocessing.connection.wait([worker.connection for worker in self._workers])
         return [worker for worker in self._workers if worker.connection in heard]
 
     def _bury(self, worker: _Worker) -> str:
-        """Take a dead process out of the pool; how it ended."""
+        """Take a dead process out of the pool and return how it ended.
+
+        Raises:
+            UnstartableError: several in a row ended without a candidate.
+        """
         self._workers.remove(worker)
         worker.connection.close()
         worker.process.join(_PATIENCE_S)
@@ -193,19 +201,19 @@ class Pool:
                 process.start()
         except OSError as error:
             raise UnstartableError(f"scoring processes cannot be started ({error})") from error
-        theirs.close()  # so that its end is heard when the process dies
+        theirs.close()  # so that ours is closed when the process dies
         return _Worker(process, ours, holds=self._function_number if self.forks else 0)
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Number of cores available to this process."""
     affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
 def _script_hidden() -> Iterator[None]:
-    """Keep multiprocessing from running this process's script again in the process that it starts."""
+    """Keep multiprocessing from running this process's script again in a child process."""
     script = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -215,18 +223,18 @@ def _script_hidden() -> Iterator[None]:
 
 
 def can_fork() -> bool:
-    """Whether a fork of this process can compute: the system's libraries survive one, and no GPU is in use."""
+    """True if a fork of this process can compute: the system's libraries survive a fork, and no GPU is in use."""
     return sys.platform == "linux" and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
 
 
 def _serve(connection: Connection, threads: int, forked: Function | None, parent: int) -> None:
-    """What a process does: take a function or a candidate; answer a candidate with its outcome."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; its end closes the connection
+    """Run a worker process: receive functions and candidates, answer each candidate with its outcome."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end closes the connection
     if forked is not None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     keep_freed_memory()
-    torch.set_num_threads(threads)  # one that was forked has none of its parent's threads
+    torch.set_num_threads(threads)  # a forked process has none of its parent's threads
     function: Function | UserError = forked or UnloadableError("no function was sent")
     with contextlib.suppress(EOFError, OSError):  # the parent is gone
         connection.send("ready")
@@ -244,7 +252,10 @@ def _serve(connection: Connection, threads: int, forked: Function | None, parent
 
 
 def _end_with(parent: int) -> None:
-    """End this forked process with its parent: its connection's other end, of which it has a copy, tells nothing."""
+    """End this forked process with its parent.
+
+    The connection does not close when the parent ends, since this process has a copy of the other end.
+    """
     while os.getppid() == parent:
         time.sleep(_WATCH_S)
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Which candidates no other is better than: fitness counts upwards, every known cost downwards."""
+"""Pareto fronts of candidates: fitness is maximised, every known cost minimised."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.cost import Cost
 
-_COSTS = tuple(name for name in Cost.model_fields if name != "latency_error")  # how sure a figure is, is no cost
+_COSTS = tuple(name for name in Cost.model_fields if name != "latency_error")  # the error of a figure is no cost
 
 Points = NDArray[np.float64]  # [N, M], every column to be minimised
 
@@ -19,7 +19,7 @@ class _Costly(Protocol):
 
 
 def objectives(candidates: Sequence[_Costly], fitness: Sequence[float]) -> Points:
-    """Fitness, negated, then each cost that is known of all candidates; [N, M]."""
+    """Return [N, M]: the negated fitness, then each cost known for all candidates."""
     costs = [[getattr(candidate.cost, name) for name in _COSTS] for candidate in candidates]
     known = [i for i in range(len(_COSTS)) if all(isinstance(row[i], int | float) for row in costs)]
     rows = [[-value, *(row[i] for i in known)] for value, row in zip(fitness, costs, strict=True)]
@@ -27,8 +27,8 @@ def objectives(candidates: Sequence[_Costly], fitness: Sequence[float]) -> Point
 
 
 def pareto_front(points: Points) -> list[int]:
-    """The rows that no row dominates, in order; of equal rows each is one."""
-    order = np.lexsort(points.T[::-1])  # nothing is dominated by what comes after it
+    """Return the indices of the non-dominated rows, in order; equal rows are all kept."""
+    order = np.lexsort(points.T[::-1])  # no row is dominated by a later one
     front: list[int] = []
     for i in order:
         if not _dominated(points[i], points[front]).any():
@@ -37,7 +37,7 @@ def pareto_front(points: Points) -> list[int]:
 
 
 def sort_by_dominance(points: Points) -> list[list[int]]:
-    """Deb's non-dominated sorting: the front, the front of what is left without it, and so on."""
+    """Deb's non-dominated sorting: the front, then the front of the rest, and so on."""
     left = list(range(len(points)))
     fronts = []
     while left:
@@ -48,9 +48,9 @@ def sort_by_dominance(points: Points) -> list[list[int]]:
 
 
 def crowding_distances(points: Points) -> list[float]:
-    """Deb's crowding distance within one front: the sides of the box that its neighbours span, relative, summed.
+    """Deb's crowding distance within one front: the summed relative sides of the box between a point's neighbours.
 
-    Infinite for the extremes of each objective.
+    It is infinite for the extremes of each objective.
     """
     distance = np.zeros(len(points))
     for column in points.T:
@@ -64,5 +64,5 @@ def crowding_distances(points: Points) -> list[float]:
 
 
 def _dominated(point: Points, others: Points) -> NDArray[np.bool_]:
-    """By which of the others: nowhere better and somewhere worse."""
+    """Mask of the others dominating the point: nowhere worse and somewhere better."""
     return np.asarray((others <= point).all(axis=1) & (others < point).any(axis=1))

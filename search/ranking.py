@@ -1,7 +1,7 @@
-"""How well training-free scores rank students that were trained: Kendall's tau with its interval.
+"""Rank correlation of training-free scores with trained accuracies: Kendall's tau with its interval.
 
-A handful of students says little, and the intervals say how little. They take ranks for those of a normal distribution
-in two dimensions, whose tau has a known variance; a bootstrap would know no other order than a perfect one.
+A handful of students says little, and the intervals say how little. They assume a bivariate normal distribution, with
+its known variance of tau. A bootstrap of a perfect order would contain only perfect orders.
 """
 
 import itertools
@@ -19,26 +19,26 @@ from search.space import Architecture, SearchSpace
 from search.strategies.feasible import Bounds, find_feasible
 
 _Z = 1.959964  # of a two-sided 95 % interval
-_TAUS = np.linspace(-1, 1, 20_001)  # that an interval may end at
-_POOL = 16  # feasible students looked at for each one that is trained
+_TAUS = np.linspace(-1, 1, 20_001)  # possible ends of an interval
+_POOL = 16  # feasible students in the pool for each trained one
 _TRIES = 20  # draws for each place in the pool before it counts as full
 
 Interval = tuple[float, float]
 
 
 class RankedStudent(Frozen):
-    """A student that was scored without training and then trained briefly."""
+    """Student scored without training, then trained briefly."""
 
     architecture: str
     cost: Cost
-    scores: dict[str, float]  # a scorer that had none is left out
+    scores: dict[str, float]  # a scorer without a score is left out
     accuracy: float | None  # on validation; None: the training failed
     seconds: float  # of training
     failure: str | None = None
 
 
 class ScorerRank(Frozen):
-    """How one scorer ranks the trained students."""
+    """Rank correlation of one scorer with the trained students' accuracies."""
 
     scorer: str
     tau: float | None  # Kendall's tau-b with accuracy; None: scores or accuracies all equal, or too few
@@ -48,7 +48,7 @@ class ScorerRank(Frozen):
 
 
 class Comparison(Frozen):
-    """One scorer's tau less params', on the students that both could score."""
+    """One scorer's tau minus the tau of params, on the students scored by both."""
 
     difference: float
     interval: Interval
@@ -56,7 +56,7 @@ class Comparison(Frozen):
 
 
 def rank_scorers(students: Sequence[RankedStudent], scorers: Sequence[str]) -> tuple[ScorerRank, ...]:
-    """A row a scorer, the highest tau first, those without one last."""
+    """Return a row for each scorer, the highest tau first, those without a tau last."""
     trained = [student for student in students if student.accuracy is not None]
     rows = []
     for scorer in scorers:
@@ -68,10 +68,10 @@ def rank_scorers(students: Sequence[RankedStudent], scorers: Sequence[str]) -> t
 
 
 def compare_with_params(students: Sequence[RankedStudent], scorer: str) -> Comparison | None:
-    """The scorer's tau less params'; None where either has none.
+    """Return the scorer's tau minus the tau of params; None if either has none.
 
-    The interval is made of the two taus' own (Zou 2007, doi:10.1037/1082-989X.12.4.399). Scores that agree with params
-    are taken for unrelated to them, which makes it wider than it need be; those that oppose them for what they are.
+    The interval combines those of the two taus (Zou 2007, doi:10.1037/1082-989X.12.4.399). A positive correlation of
+    the scores with params is taken as 0, so the interval is wider than need be; a negative one is used as it is.
     """
     (scores, params), accuracies = _columns([s for s in students if s.accuracy is not None], [scorer, "params"])
     own, rival, n = _tau(scores, accuracies), _tau(params, accuracies), len(accuracies)
@@ -89,11 +89,11 @@ def compare_with_params(students: Sequence[RankedStudent], scorer: str) -> Compa
 
 
 def tau_interval(tau: float, n: int) -> Interval:
-    """The 95 % interval of Kendall's tau over n students: the values that a test at 5 % does not refuse.
+    """Return the 95 % interval of Kendall's tau over n students: the values not rejected by a test at 5 %.
 
-    The variance is a normal population's (Esscher 1924; Kendall and Gibbons 1990, Rank Correlation Methods) at the
-    value in question and not at the sample's, so that a perfect order has an interval too, as it has in Wilson's of a
-    share. Half a step of tau is allowed for its being discrete. Ties make it approximate.
+    The variance is a normal population's (Esscher 1924; Kendall and Gibbons 1990, Rank Correlation Methods). It is
+    taken at the tested value, not at the sample's, so that a perfect order has an interval too, as with Wilson's
+    interval of a share. Half a step of tau is the continuity correction. Ties make the interval approximate.
     """
     halves = np.arcsin(np.sin(math.pi / 2 * _TAUS) / 2)
     variance = 2 / (n * (n - 1)) * (1 - _TAUS**2 + 2 * (n - 2) * (1 / 9 - (2 / math.pi * halves) ** 2))
@@ -103,7 +103,7 @@ def tau_interval(tau: float, n: int) -> Interval:
 
 
 def kendall_tau(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b over the last axis, [..., N] and [..., N] to [...]; NaN where one of them is constant."""
+    """Kendall's tau-b over the last axis, [..., N] and [..., N] to [...]; NaN if either is constant."""
     signs = [np.sign(values[..., :, None] - values[..., None, :]) for values in (one, other)]
     concordance = (signs[0] * signs[1]).sum((-2, -1))
     untied = (signs[0] ** 2).sum((-2, -1)) * (signs[1] ** 2).sum((-2, -1))
@@ -115,11 +115,11 @@ def kendall_tau(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def spread_students(
     space: SearchSpace, cost: Callable[[Architecture], Cost], budget: Budget, count: int, rng: random.Random
 ) -> list[Architecture]:
-    """Feasible students, one from each of `count` equally large groups of a random pool sorted by parameters.
+    """Draw feasible students, one from each of `count` equally large groups of a random pool sorted by parameters.
 
     Raises:
         BudgetError: nothing in the space meets the budget.
-        UserError: too few do for a rank correlation to mean anything.
+        UserError: too few students meet it for a meaningful rank correlation.
     """
     pool = _pool(space, cost, budget, count * _POOL, rng)
     if len(pool) < LEAST_STUDENTS:
@@ -154,13 +154,13 @@ def _pool(
 
 
 def _columns(trained: Sequence[RankedStudent], scorers: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Scores [scorers, N] and accuracies [N] of the students that all of the scorers could score."""
+    """Scores [scorers, N] and accuracies [N] of the students scored by all of the scorers."""
     kept = [student for student in trained if all(scorer in student.scores for scorer in scorers)]
     scores = np.array([[student.scores[scorer] for student in kept] for scorer in scorers])
     return scores, np.array([student.accuracy for student in kept], dtype=float)
 
 
 def _tau(scores: np.ndarray, accuracies: np.ndarray) -> float | None:
-    """None where there are too few, or either is constant."""
+    """Kendall's tau; None if there are too few students or either input is constant."""
     found = float(kendall_tau(scores, accuracies)) if len(accuracies) >= LEAST_STUDENTS else math.nan
     return None if math.isnan(found) else found

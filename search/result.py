@@ -1,4 +1,4 @@
-"""What a search hands on."""
+"""Result of a search."""
 
 from pydantic import Field
 
@@ -8,28 +8,28 @@ from search.config import Budget
 
 
 class Candidate(Frozen):
-    """A scored, feasible student."""
+    """Scored, feasible student."""
 
     architecture: str  # in the space's string form
     cost: Cost
     scores: dict[str, float]
-    std: dict[str, float]  # of the scores over draws
+    std: dict[str, float]  # of each score over draws of the weights
 
 
 class Failure(Frozen):
-    """A student that a scorer could not score, and why."""
+    """Student without a score, and the reason."""
 
-    scorer: str  # or "cost", where what it costs could not be had
+    scorer: str  # or "cost" or "latency", if that could not be found
     architecture: str
     type: str  # out_of_memory, not_finite, dead, export, process_died, or error: and the exception's name
     reason: str
 
 
 class WinnerLatency(Frozen):
-    """What the winner's latency was thought to be, and what it is on this machine."""
+    """Winner's latency as predicted, and as measured on this machine."""
 
     predicted_ms: float | None  # None: candidates were measured
-    predicted_error: float | None  # relative; nine predictions in ten were as close or closer
+    predicted_error: float | None  # relative; nine predictions in ten were at least as close
     measured_ms: float | None  # None: the target is another machine
 
 
@@ -43,9 +43,9 @@ class SearchResult(Frozen):
     strategy: str
     front: tuple[Candidate, ...] = Field(description="no candidate is fitter at no higher known cost; fittest first")
     picks: dict[str, Candidate] = Field(description="what each baseline would have picked, with the same effort")
-    evaluated: int  # by the winner's search, failures included
-    exhaustive: bool  # every member of the space that is within budget was looked at
+    evaluated: int  # candidates of the winner's search, failures included
+    exhaustive: bool  # True if every member within budget was evaluated
     failures: tuple[Failure, ...]  # of all searches
-    candidates: tuple[Candidate, ...]  # all that the winner's search scored, in the order met
+    candidates: tuple[Candidate, ...]  # all scored by the winner's search, in the order met
     notes: tuple[str, ...]
-    latency: WinnerLatency | None = None  # of the winner, where the budget limits it
+    latency: WinnerLatency | None = None  # of the winner, if the budget limits latency

@@ -1,4 +1,4 @@
-"""Where candidates are scored: in processes of their own, so that one that kills its process fails alone."""
+"""Scoring of candidates in processes of their own: one that kills its process fails alone."""
 
 import functools
 import pickle
@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 
 class Workshop:
-    """The processes of one search, started when first needed; a context manager, at whose end none is left.
+    """Processes of one search, started when first needed; a context manager, without processes left at its end.
 
-    With "auto" and with 1 they are forked, so that they have whatever this process has. Where they cannot be, they are
-    spawned; what those cannot be sent, such as a space of the script that searches, is scored in this process. With
-    another number they are spawned, and what they cannot be sent is refused.
+    With `workers` "auto" or 1 they are forked, and so have all objects of this process. If forking is impossible they
+    are spawned; a function impossible to send to them, such as one with a space of the searching script, then runs in
+    this process. With another number they are spawned, and a scorer impossible to send is refused.
 
     Args:
-        threads: on which each process computes; several need processes that are spawned.
+        threads: number of threads of each process; more than one needs spawned processes.
     """
 
     def __init__(self, workers: int | Literal["auto"], threads: int = 1) -> None:
@@ -44,8 +44,8 @@ class Workshop:
             pool.__exit__(kind, error, traceback)
 
     def scorer(self, evaluator: Evaluator, scorer: str) -> Callable[[Sequence[Architecture]], Iterator[Outcome]]:
-        """Gives what comes of an `attempt` of each candidate, in the order given."""
-        if not (self._is_strict or builds_networks(scorer)):  # it runs nothing of a candidate's
+        """Return a function yielding the outcome of an `attempt` of each candidate, in the order given."""
+        if not (self._is_strict or builds_networks(scorer)):  # such a scorer runs no network
             return functools.partial(map, functools.partial(attempt, evaluator, scorer))
         function = functools.partial(attempt, evaluator.portable(), scorer)
         if not self._is_strict:
@@ -57,11 +57,11 @@ class Workshop:
         return lambda architectures: self._scoring.outcomes(packed, architectures)
 
     def each(self, function: Callable[[Architecture], Any], architectures: Sequence[Architecture]) -> Iterator[Outcome]:
-        """What a `Caught` function gives for each, in the order given."""
+        """Yield the outcome of a `Caught` function for each architecture, in the order given."""
         return _Elsewhere(Caught(function), self._scoring, self._threads)(architectures)
 
     def apart(self, function: Callable[[Architecture], T]) -> Callable[[Architecture], T]:
-        """The same function, called in a process of its own; what goes wrong there is a CandidateError."""
+        """Wrap a function so that it runs in a process of its own; a failure there raises CandidateError."""
         self._asking.append(self._pool(1))
         elsewhere = _Elsewhere(Caught(function), self._asking[-1], self._threads)
 
@@ -78,7 +78,7 @@ class Workshop:
 
 
 class _Elsewhere:
-    """Asks a function in the processes of a pool, or here where they cannot have it."""
+    """Function run in the processes of a pool, or in this one if it cannot be sent to them."""
 
     def __init__(self, function: Function, pool: Pool, threads: int) -> None:
         self._function, self._pool, self._threads = function, pool, threads
@@ -100,7 +100,7 @@ class _Elsewhere:
 
 
 def _packed(function: Function) -> bytes | Exception:
-    """The function as bytes, or why it cannot be sent."""
+    """Return the pickled function, or the error if it cannot be pickled."""
     try:
         return pickle.dumps(function)
     except (pickle.PicklingError, AttributeError, TypeError) as error:

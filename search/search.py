@@ -1,4 +1,4 @@
-"""The search stage: the winner of the configured scorer, and what the baselines would have picked."""
+"""Search stage: the winner by the configured scorer, and the baselines' picks."""
 
 import random
 import statistics
@@ -48,11 +48,11 @@ def find_student(
     """Search with the configured scorer, and again with each baseline at the same effort and seed.
 
     Args:
-        latency: where latencies come from; needed where the budget has max_latency_ms.
-        shipped: from a student to what ships of it, which the budget is held against; None is the student itself.
+        latency: source of latencies; needed if the budget has max_latency_ms.
+        shipped: maps a student to its shipped network, subject to the budget; None: the student itself.
         teacher: re-initialised in place unless `config.teacher_weights` is "trained".
-        known: entries that an interrupted search gave to `record`; those candidates are not scored again.
-        calibrated: gives the ensemble's calibration, from its name by content and the way to compute it.
+        known: entries given to `record` by an interrupted search; those candidates are not scored again.
+        calibrated: returns the ensemble's calibration, given its content name and a function to compute it.
 
     Raises:
         BudgetError: nothing in the space meets the budget.
@@ -64,7 +64,7 @@ def find_student(
     dims = space.embedding_dims()
     teacher_dim = getattr(teacher, "embedding_dim", None)
     counts = CostTable(space, task, apart=workshop.apart)
-    held = CostTable(space, task, shipped, workshop.apart) if shipped else counts  # scores keep to the student
+    held = CostTable(space, task, shipped, workshop.apart) if shipped else counts  # scorers count the student itself
     measured = HardwareCosts(
         held, space, task, config.budget, latency, shipped=shipped, apart=workshop.apart, known=known, record=record
     )
@@ -162,9 +162,9 @@ def require_feasible(
     latency: LatencySource | None = None,
     shipped: Shipped | None = None,
 ) -> None:
-    """Find one member of the space within budget, before anything costly is begun.
+    """Find one member of the space within budget, before any costly work begins.
 
-    A latency that would have to be measured is left to the search itself.
+    The latency limit is left to the search if latencies are measured.
 
     Raises:
         BudgetError: none was found; names the limit and the nearest miss.
@@ -181,9 +181,9 @@ def require_feasible(
 
 
 def fitness(candidates: Sequence[Candidate], scorer: str, combine: str) -> list[float]:
-    """What selection compares; for `diswot`, its two metrics joined.
+    """Return the values for selection; for `diswot`, its two metrics joined.
 
-    `sum` is the paper's raw sum, in which the semantic metric is some hundred times the larger. `zscore` and
+    `sum` is the paper's raw sum, where the semantic metric is some hundred times the larger. `zscore` and
     `rank_sum` weigh both alike over the given candidates.
     """
     if scorer != "diswot" or combine == "sum" or any(_DISWOT_TERMS[0] not in c.scores for c in candidates):
@@ -194,7 +194,7 @@ def fitness(candidates: Sequence[Candidate], scorer: str, combine: str) -> list[
 
 
 def _missing(evaluator: Evaluator) -> list[str]:
-    """What a scorer has to do without in this space."""
+    """Return a note for each scorer with missing parts in this space."""
     return [
         f"{scorer} does without {', '.join(parts)}, which have no score on most of this space beside this teacher"
         for scorer, parts in evaluator.missing.items()
@@ -212,7 +212,7 @@ def _all_failed(failures: Sequence[Failure]) -> str:
 
 
 def _front(candidates: Sequence[Candidate], scorer: str, combine: str) -> tuple[Candidate, ...]:
-    """The candidates than which none is fitter at no higher cost, the fittest first."""
+    """Pareto front of fitness and known costs, the fittest first."""
     values = fitness(candidates, scorer, combine)
     front = pareto_front(objectives(candidates, values))
     return tuple(candidates[i] for i in sorted(front, key=lambda i: -values[i]))
@@ -223,7 +223,7 @@ def _winner(candidates: Sequence[Candidate], scorer: str, combine: str) -> Candi
 
 
 def _ranked(candidates: Sequence[Candidate], scorer: str, combine: str) -> list[Candidate]:
-    """The fittest first; ties to the one with fewer parameters, then to the first in the alphabet."""
+    """Sort the fittest first; ties go to fewer parameters, then to the alphabet."""
     pairs = zip(fitness(candidates, scorer, combine), candidates, strict=True)
     ordered = sorted(pairs, key=lambda pair: (-pair[0], pair[1].cost.params, pair[1].architecture))
     return [candidate for _, candidate in ordered]

@@ -1,4 +1,4 @@
-"""A search space is a table of genes and a way to build a network from a choice of each."""
+"""Search spaces: a table of genes, and a way to build a network from a choice for each gene."""
 
 import itertools
 import math
@@ -12,8 +12,8 @@ from pipeline.frozen import Frozen, digest
 from pipeline.network import BlockClassifier
 from pipeline.task import InputKind, Task
 
-MAX_TEXT = 4000  # characters of an architecture, several times the longest
-_DRAWS = 100  # for each member that is to be different from those before
+MAX_TEXT = 4000  # characters of an architecture's string, several times the longest
+_DRAWS = 100  # random draws for each different member asked for
 
 
 class Gene(NamedTuple):
@@ -22,19 +22,19 @@ class Gene(NamedTuple):
 
 
 class Architecture(Frozen):
-    """A student without weights."""
+    """Student without weights: its space and a choice for each gene."""
 
     space: str
     choices: dict[str, int]  # gene -> value
 
     @property
     def key(self) -> str:
-        """Names the architecture wherever it is met: seeds, caches and journals use it."""
+        """Name of the architecture by content, used in seeds, caches and journals."""
         return digest(self.space, self.choices)
 
 
 class SearchSpace(ABC):
-    """Subclasses give the genes, the network and the string form; the rest is derived from the genes."""
+    """Base of search spaces: subclasses give genes, network and string form; the rest follows from the genes."""
 
     name: ClassVar[str]
     inputs: ClassVar[InputKind] = "image"
@@ -42,23 +42,23 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def build(self, architecture: Architecture, task: Task) -> BlockClassifier:
-        """The student's network with fresh weights; the only place where a student is made."""
+        """Build the student's network with fresh weights; students are made nowhere else."""
 
     @abstractmethod
     def format(self, architecture: Architecture) -> str:
-        """The architecture in the space's string form, which `parse` reads back."""
+        """Return the architecture in the space's string form, as `parse` reads it."""
 
     @abstractmethod
     def parse(self, text: str) -> Architecture:
-        """The architecture that a string names; it need not be among the genes' configured choices.
+        """Return the architecture named by a string; its values need not be among the genes' configured choices.
 
         Raises:
-            ArchitectureError: the string names none.
+            ArchitectureError: the string names no architecture.
         """
 
     @abstractmethod
     def embedding_dims(self) -> frozenset[int]:
-        """Every width that a student's embedding can have."""
+        """Return every possible width of a student's embedding."""
 
     @property
     def size(self) -> int:
@@ -68,15 +68,15 @@ class SearchSpace(ABC):
         return Architecture(space=self.name, choices=choices)
 
     def sample(self, rng: random.Random) -> Architecture:
-        """Each gene uniformly."""
+        """Draw each gene uniformly."""
         return self.make({gene.name: rng.choice(gene.choices) for gene in self.genes})
 
     def sample_different(self, count: int, rng: random.Random) -> list[Architecture]:
-        """`count` members by chance, each once; all of a smaller space, or as many as chance finds."""
+        """Draw `count` different members: all of a smaller space, fewer if random draws find no more."""
         if self.size <= count:
             return list(self.all_architectures())
         found: dict[str, Architecture] = {}
-        for _ in range(_DRAWS * count):  # `size` may be more than there are
+        for _ in range(_DRAWS * count):  # `size` may exceed the number of different members
             architecture = self.sample(rng)
             found.setdefault(architecture.key, architecture)
             if len(found) == count:
@@ -84,7 +84,7 @@ class SearchSpace(ABC):
         return list(found.values())
 
     def mutate(self, parent: Architecture, rng: random.Random, rate: float | None = None) -> Architecture:
-        """Each gene changes with probability `rate` (default 1 / genes), and at least one does."""
+        """Change each gene that has a choice with probability `rate` (default 1 / such genes), and at least one."""
         free = [gene for gene in self.genes if len(gene.choices) > 1]
         if not free:
             return parent
@@ -94,21 +94,21 @@ class SearchSpace(ABC):
         return self.make(parent.choices | new)
 
     def crossover(self, mother: Architecture, father: Architecture, rng: random.Random) -> Architecture:
-        """Each gene from either parent."""
+        """Take each gene from either parent at random."""
         pairs = ((gene.name, rng.choice((mother, father))) for gene in self.genes)
         return self.make({name: parent.choices[name] for name, parent in pairs})
 
     def all_architectures(self) -> Iterator[Architecture]:
-        """Every member once, in the order of the gene table."""
+        """Yield every member once, in the order of the gene table."""
         names = [gene.name for gene in self.genes]
         for values in itertools.product(*(gene.choices for gene in self.genes)):
             yield self.make(dict(zip(names, values, strict=True)))
 
     def require(self, task: Task) -> None:
-        """Refuse a task whose inputs are of another kind than the students'.
+        """Refuse a task with inputs of another kind than the students'.
 
         Raises:
-            ConfigError: they are.
+            ConfigError: the kinds differ.
         """
         if task.kind != self.inputs:
             raise ConfigError(
@@ -116,10 +116,10 @@ class SearchSpace(ABC):
             )
 
     def read(self, text: str) -> Architecture:
-        """As `parse`, of a text that may be anybody's.
+        """Parse a string from an untrusted source.
 
         Raises:
-            ArchitectureError: also of one that is too long to be any, or whose numbers are.
+            ArchitectureError: the string names no architecture, or the string or a number in it is too long.
         """
         if len(text) > MAX_TEXT:
             raise ArchitectureError(f"a text of {len(text):,} characters is no architecture; {MAX_TEXT:,} are allowed")

@@ -1,18 +1,18 @@
-"""Short trainings decide between the students that scored best: successive halving over architectures.
+"""Tournament between the best-scored students: successive halving by short trainings.
 
 Every entrant trains for a rung's epochs, the best by validation accuracy go on, each from its own weights, and the
 next rung is longer (Jamieson and Talwalkar 2016, arXiv:1502.07943; Li et al. 2018, arXiv:1603.06560). A rung is a
 schedule of its own, down to a learning rate of zero at its end, and the next one is a warm restart (Loshchilov and
 Hutter 2017, arXiv:1608.03983). One long schedule cut short would compare students at a high learning rate, where
-accuracy is noise; a schedule begun anew for every rung would pay for the first epochs again. What counts is that all
+accuracy is noise; training anew for every rung would pay for the first epochs again. The comparison is fair, since all
 entrants of a rung have the same epochs, the same schedule and the same order of images.
 
-How a student is trained is the caller's business: `train` is passed in.
+The caller decides how a student is trained and passes in `train`.
 
-A lead is judged on the examples that one of the two students alone gets right. The winner's lead over the next one
-needs no allowance for having taken the best of many: with more students the gap between the first two only shrinks
-(Gutmann and Maymin 1987, Annals of Statistics 15, 456-461). Its lead over the search's pick does, for any of the
-others could have overtaken that.
+A lead is judged on the examples answered right by only one of the two students. The winner's lead over the runner-up
+needs no correction for picking the best of many: with more students the gap between the first two only shrinks
+(Gutmann and Maymin 1987, Annals of Statistics 15, 456-461). Its lead over the search's pick needs one, since any
+other entrant could have overtaken the pick.
 """
 
 import time
@@ -32,30 +32,30 @@ from search.search import fitness
 class Trained(NamedTuple):
     accuracy: float  # on validation, in [0, 1]
     seconds: float
-    right: str  # which validation examples it answers right, `packed`
+    right: str  # validation examples that it answers right, `packed`
 
 
-# (architecture, rung from 0, epochs) -> what came of it; goes on from the weights that the rung before left.
+# (architecture, rung from 0, epochs) -> result; training continues from the weights of the rung before.
 Train = Callable[[str, int, int], Trained]
 
 
 class Entrant(Frozen):
     candidate: Candidate
-    rank: int | None  # by the search's score, from 1; None: the search's winner did not meet it
-    most_params: bool  # the params pick
-    accuracies: tuple[float, ...] = ()  # on validation, after each rung that it finished
+    rank: int | None  # by the search's score, from 1; None: not met by the winner's search
+    most_params: bool  # True for the params pick
+    accuracies: tuple[float, ...] = ()  # on validation, after each finished rung
     seconds: float = 0.0
     failure: str | None = None
 
 
 class Lead(Frozen):
-    """By how much the winner is ahead of another entrant after the last rung that both finished."""
+    """Lead of the winner over another entrant after the last rung finished by both."""
 
-    over: str  # architecture
-    accuracy: float  # on validation, as a share
+    over: str  # the other's architecture
+    accuracy: float  # difference on validation, as a share
     won: int  # validation examples that only the winner gets right
-    lost: int  # that only the other does
-    comparisons: int  # of which this one was picked for its outcome
+    lost: int  # validation examples that only the other gets right
+    comparisons: int  # number of comparisons from which this one was picked by its outcome
 
     @property
     def is_noise(self) -> bool:
@@ -63,7 +63,7 @@ class Lead(Frozen):
 
 
 class Rung(Frozen):
-    epochs: int  # of each of its entrants, beyond those of the rungs before
+    epochs: int  # of each entrant, on top of the rungs before
     entrants: int
 
 
@@ -74,15 +74,15 @@ class TournamentResult(Frozen):
     entrants: tuple[Entrant, ...] = Field((), description="by rank, those without one last")
     rungs: tuple[Rung, ...] = ()
     leads: tuple[Lead, ...] = Field((), description="over the next one; then over the search's pick, if it is another")
-    epochs: int = 0  # trained in all, by the rungs that were finished
+    epochs: int = 0  # sum over all finished trainings
     seconds: float = 0.0
     validation_images: int = 0
-    train_images: int = 0  # that an epoch goes over
+    train_images: int = 0  # images in an epoch
     notes: tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:
-        """Whether another student than the search's winner goes on."""
+        """True if another student than the search's winner wins."""
         return self.winner.architecture != self.search_winner.architecture
 
     @property
@@ -92,7 +92,7 @@ class TournamentResult(Frozen):
 
 
 def shortlist(found: SearchResult, count: int) -> list[Entrant]:
-    """The search's winner, the best others by score up to `count` in all, and the feasible one with most parameters."""
+    """Return the search's winner, the next best by score up to `count` in all, and the student with most parameters."""
     values = fitness(found.candidates, found.scorer, found.combine)
     order = sorted(
         zip(values, found.candidates, strict=True), key=lambda p: (-p[0], p[1].cost.params, p[1].architecture)
@@ -118,14 +118,14 @@ def play(
     record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> TournamentResult:
-    """Successive halving over the shortlist; equal accuracies go to the better rank.
+    """Play successive halving over the shortlist; equal accuracies go to the better rank.
 
-    An entrant that fails is recorded with its reason and is out. The winner is the best of those that got furthest
-    without failing, and the search's own where none did.
+    A failed entrant is recorded with its reason and is out. The others are ordered by rungs finished, then accuracy;
+    the first is the winner. If all failed, the search's winner stays.
 
     Args:
-        count: of the shortlist by score, beside the params pick; fewer than 2 plays no tournament.
-        known: entries that an interrupted tournament gave to `record`; those trainings are not repeated.
+        count: size of the shortlist by score, beside the params pick; below 2 there is no tournament.
+        known: entries given to `record` by an interrupted tournament; those trainings are not repeated.
     """
     if count < 2:
         return TournamentResult(enabled=False, winner=found.winner, search_winner=found.winner)
@@ -162,9 +162,9 @@ def play(
 
 
 def rungs(entrants: int, config: TournamentConfig) -> list[Rung]:
-    """The plan: rung k trains entrants // reduction^k students for epochs x reduction^k more, until one is left.
+    """Plan the rungs: rung k trains entrants // reduction^k students for epochs x reduction^k more, until one is left.
 
-    So each rung costs about the same. A single entrant has nothing to decide.
+    Each rung thus costs about the same. A single entrant needs no rung.
     """
     plan, epochs = list[Rung](), config.epochs
     while entrants > 1:
@@ -174,7 +174,7 @@ def rungs(entrants: int, config: TournamentConfig) -> list[Rung]:
 
 
 def _winner(entrants: Sequence[Entrant]) -> Entrant | None:
-    """The furthest, then the most accurate, then the first by rank, of those that did not fail."""
+    """Return the best entrant without a failure: by rungs finished, then accuracy, then rank."""
     sound = [entrant for entrant in entrants if entrant.failure is None]
     return max(sound, key=lambda e: (len(e.accuracies), e.accuracies[-1:]), default=None)
 
@@ -199,7 +199,7 @@ def _leads(
 
 
 class _Trainings:
-    """Accuracies by (rung, architecture): as an interrupted tournament left them, else trained and recorded."""
+    """Trainings by (rung, architecture): taken from an interrupted tournament, else run and recorded."""
 
     def __init__(
         self, train: Train, known: Sequence[Mapping[str, Any]], record: Callable[[Mapping[str, Any]], None]
@@ -207,7 +207,7 @@ class _Trainings:
         told = (entry for entry in known if "failure" in entry or "right" in entry)
         self._known = {(entry["rung"], entry["architecture"]): entry for entry in told}
         self._train, self._record = train, record
-        self.right: dict[tuple[int, str], str] = {}  # validation examples, by rung and architecture
+        self.right: dict[tuple[int, str], str] = {}  # examples answered right, by rung and architecture
 
     def __call__(self, entrant: Entrant, rung: int, epochs: int) -> Entrant:
         architecture = entrant.candidate.architecture
@@ -227,7 +227,7 @@ class _Trainings:
         start = time.perf_counter()
         try:
             trained = self._train(architecture, rung, epochs)
-        except (RuntimeError, ArithmeticError, MemoryError) as error:  # NaN, out of memory: this entrant's alone
+        except (RuntimeError, ArithmeticError, MemoryError) as error:  # NaN or out of memory: only this entrant fails
             reason = first_line(error)
             reason = reason if isinstance(error, CandidateError) else f"{type(error).__name__}: {reason}"
             return {"failure": reason, "seconds": round(time.perf_counter() - start, 3)}

@@ -1,4 +1,4 @@
-"""The table of scorers: a file (or a few lines of one) and a line each. Higher is better, always."""
+"""Table of scorers: each is a file (or a few lines of one) and a line here. Higher is always better."""
 
 from search.scorers.az_trainability import AzTrainability
 from search.scorers.base import Scorer, ScoringContext, Student
@@ -35,7 +35,7 @@ SCORERS: dict[str, type[Scorer]] = {
 
 
 def builds_networks(name: str) -> bool:
-    """Whether a scorer looks at a network with weights; the rest count, or roll dice."""
+    """True if a scorer looks at a network with weights; the others count, or draw at random."""
     kind = SCORERS[name]
     return kind.initialisation is not None or any(builds_networks(part) for part in kind.parts)
 

@@ -1,4 +1,4 @@
-"""AZ-NAS's trainability: whether gradients keep their size from block to block."""
+"""AZ-NAS's trainability score: high if gradients keep their size from block to block."""
 
 # B batch, C channels, H W height and width, T tokens, D width
 
@@ -18,15 +18,15 @@ from search.observe import gradient
 from search.scorers.base import Scorer, Student
 
 EPS = 1e-6  # the official code's
-FLOOR = -1e4  # for a block that passes gradients on unchanged; the official code's -inf would end in the mean
+FLOOR = -1e4  # for a block that passes gradients on unchanged; the official code's -inf would make the mean infinite
 
 
 class AzTrainability(Scorer):
     """Mean over blocks of 2 - s - 1 / (s + eps), s the spectral norm of the block's gradient correlation; at most 0.
 
     Lee and Ham 2024, "AZ-NAS: Assembling Zero-Cost Proxies for Network Architecture Search", arXiv:2403.19232,
-    the trainability proxy of its section 3.2; one of the paper's four. A block whose gradients vanish gets the
-    floor too. Tokens [B, T, D] are T positions of D channels, padding among them: it is in the block's input alike.
+    the trainability proxy of its section 3.2; one of the paper's four. A block with vanishing gradients gets the
+    floor too. Tokens [B, T, D] are T positions of D channels, padding included, as the block's input has it too.
     """
 
     name: ClassVar[str] = "az_trainability"
@@ -43,7 +43,7 @@ class AzTrainability(Scorer):
 
 
 def random_signs(like: Tensor, rng: np.random.Generator) -> Tensor:
-    """-1 or +1 each; a bit a number, since drawing whole numbers takes as long as the backward pass."""
+    """Draw -1 or +1 for each element, from one random bit: drawing integers takes as long as the backward pass."""
     count = like.numel()
     bits = np.unpackbits(np.frombuffer(rng.bytes((count + 7) // 8), dtype=np.uint8), count=count)
     signs = torch.from_numpy(bits).to(like.device, like.dtype)
@@ -51,7 +51,7 @@ def random_signs(like: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def block_trainability(before: Tensor, after: Tensor, g_out: Tensor) -> float:
-    """2 - s - 1 / (s + eps) of one block; `before` and `after` are in one graph."""
+    """Return 2 - s - 1 / (s + eps) of one block; `before` and `after` are in one graph."""
     g_in = gradient(after, before, g_out)
     if g_in.shape == g_out.shape and torch.equal(g_in, g_out):
         return FLOOR
@@ -62,8 +62,8 @@ def block_trainability(before: Tensor, after: Tensor, g_out: Tensor) -> float:
 def gradient_correlation(g_in: Tensor, g_out: Tensor) -> Tensor:
     """Mean over batch and positions of g_in g_out^T, [C_in, C_out].
 
-    Where the block strides, the positions that it joins count as channels (pixel-unshuffle), as in the official
-    code; sides that its stride does not divide are padded with zeros, of which the benchmarks there have none.
+    If the block strides, the positions it joins count as channels (pixel-unshuffle), as in the official code.
+    Sides not divisible by the stride are padded with zeros; the benchmarks of the official code have none.
     """
     if g_out.dim() == 3:
         return torch.einsum("bti,btj->ij", g_in, g_out) / (g_out.shape[0] * g_out.shape[1])

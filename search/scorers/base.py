@@ -1,4 +1,4 @@
-"""What a scorer is given and what it gives."""
+"""Interface of scorers: their context, their input and their base class."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoringContext:
-    """What all candidates of a search share."""
+    """Inputs shared by all candidates of a search."""
 
     batch: Batch
-    teacher: View | None  # the randomly initialised (or trained) teacher's one look at the batch
+    teacher: View | None  # of the randomly initialised (or trained) teacher, run once on the batch
     teacher_dims: frozenset[int]  # embedding widths that every scored student has; empty: judge each by its own
     seed: int
-    teacher_blocks: tuple[Tensor, ...] = ()  # as a student's; where a scorer `needs_blocks`
-    calibration: "Calibration | None" = None  # of the ensemble's parts in the space at hand
+    teacher_blocks: tuple[Tensor, ...] = ()  # as `Student.blocks`; if a scorer `needs_blocks`
+    calibration: "Calibration | None" = None  # of the ensemble's parts in this space
 
 
 @dataclass(frozen=True)
 class Student:
-    """One candidate in one draw of its weights; a network is run once for all scorers of an initialisation."""
+    """One candidate with one draw of its weights; its network runs once for all scorers of an initialisation."""
 
     key: str
     count_cost: Callable[[], Cost]
     view: View | None = None  # None for scorers that need no network
     codes: tuple[
         Tensor, ...
-    ] = ()  # which units of every activation are on, [B, units] bool; where a scorer `needs_codes`
-    blocks: tuple[Tensor, ...] = ()  # into the first block, then out of each, as features; `needs_blocks`
-    graph: Graph | None = None  # the same pass to differentiate; where a scorer `needs_graph`
-    network: nn.Module | None = None  # to be left as it is, so that no scorer sees what another did to it
-    seed: int = 0  # of this draw of the weights; a scorer with chance of its own derives its seed from it
-    parts: Mapping[str, float] = field(default_factory=dict)  # what the scorers named in `parts` gave; NaN: none
+    ] = ()  # units of each activation that are on, one [B, units] bool each; if a scorer `needs_codes`
+    blocks: tuple[Tensor, ...] = ()  # input of the first block, then each output, as features; if `needs_blocks`
+    graph: Graph | None = None  # the same pass to differentiate; if a scorer `needs_graph`
+    network: nn.Module | None = None  # not to be changed, since the next scorer uses it too
+    seed: int = 0  # of this draw of the weights; a scorer that draws at random derives its seed from it
+    parts: Mapping[str, float] = field(default_factory=dict)  # scores of the scorers in `Scorer.parts`; NaN: none
 
     @property
     def cost(self) -> Cost:
@@ -51,7 +51,7 @@ class Student:
 
 
 class Scorer(ABC):
-    """Made once a search, so that the teacher's side is computed once; then called on each student."""
+    """Base of scorers: made once for a search, to compute the teacher's side once, then called on each student."""
 
     name: ClassVar[str]
     initialisation: ClassVar[Initialisation | None] = None  # None: no network is built for this scorer
@@ -59,12 +59,12 @@ class Scorer(ABC):
     needs_codes: ClassVar[bool] = False
     needs_blocks: ClassVar[bool] = False
     needs_graph: ClassVar[bool] = False
-    parts: ClassVar[tuple[str, ...]] = ()  # other scorers that are asked first; this one sees their scores alone
-    images: ClassVar[int | None] = None  # of the batch, that the parts are scored on; None: all
+    parts: ClassVar[tuple[str, ...]] = ()  # other scorers, run first; this one sees only their scores
+    images: ClassVar[int | None] = None  # number of the batch's images for scoring the parts; None: all
 
     def __init__(self, context: ScoringContext) -> None:
         self.context = context
 
     @abstractmethod
     def __call__(self, student: Student) -> float:
-        """A score that depends on the student and the context alone; NaN or infinite means: no score."""
+        """Score a student, from the student and the context alone; NaN or infinite means: no score."""

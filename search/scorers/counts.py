@@ -1,4 +1,4 @@
-"""Baselines that look at no activation: parameters, multiply-accumulates, and chance."""
+"""Baselines without activations: parameters, multiply-accumulates, and chance."""
 
 import random
 from typing import ClassVar
@@ -8,7 +8,7 @@ from search.scorers.base import Scorer, Student
 
 
 class Params(Scorer):
-    """The number of trainable parameters."""
+    """Number of trainable parameters."""
 
     name: ClassVar[str] = "params"
 
@@ -26,7 +26,7 @@ class Flops(Scorer):
 
 
 class Random(Scorer):
-    """Uniform in [0, 1), from the seed and the architecture alone."""
+    """Random score, uniform in [0, 1), from the seed and the architecture alone."""
 
     name: ClassVar[str] = "random"
 

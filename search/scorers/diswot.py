@@ -1,8 +1,8 @@
-"""DisWOT: a student is good if, untrained, it already relates to inputs as its untrained teacher does.
+"""DisWOT: a student is good if, untrained, its input relations and classifier gradients resemble its teacher's.
 
 Dong, Li and Wei, "DisWOT: Student Architecture Search for Distillation WithOut Training", CVPR 2023,
 arXiv:2303.15678. The paper's official code is followed where it is sound: N(0, 1) weights, training-mode batch
-norm, one batch, float32 gradients and an epsilon of 1e-12. Where it is not, this file departs (docs/scores.md):
+norm, one batch, float32 gradients and an epsilon of 1e-12. Elsewhere this file departs from it (docs/scores.md):
 the teacher's gradient is not accumulated over candidates, relations are between the inputs of the batch, and
 teacher and student see the same batch.
 
@@ -35,7 +35,7 @@ def semantic_similarity(teacher: Tensor, student: Tensor, eps: float = EPS) -> f
 
 
 def live_rows(gradient: Tensor, eps: float = EPS) -> float:
-    """The share of E's rows that eps leaves at norm 1; saturated logits under N(0, 1) weights kill the rest."""
+    """Share of E's rows that eps leaves at norm 1; saturated logits under N(0, 1) weights kill the rest."""
     gradient = gradient.double()
     return float((gradient.abs() * gradient.norm(dim=1, keepdim=True) >= eps).double().mean())
 
@@ -55,7 +55,7 @@ class _TeacherAware(Scorer):
         return relation_similarity(self._relation, last_relation(student.view))
 
     def _semantic_similarity(self, student: Student) -> float:
-        """NaN where the widths differ: the gradients of [K, C_T] and [K, C_S] are not comparable."""
+        """M_s; NaN if the widths differ, since gradients [K, C_T] and [K, C_S] are not comparable."""
         assert student.view is not None
         widths = self.context.teacher_dims or {student.view.embedding.shape[1]}
         if widths != {self._gradient.shape[1]}:
@@ -84,8 +84,8 @@ class DiswotSemantic(_TeacherAware):
 class Diswot(_TeacherAware):
     """M_s + M_r, the paper's score.
 
-    Where widths differ only M_r is left. Scores with and without M_s must not be compared, so a search decides
-    it once for its whole space: `ScoringContext.teacher_dims` holds every width that the space has.
+    If the widths differ, only M_r is left. Scores with and without M_s must not be compared, so a search decides
+    once for its whole space: `ScoringContext.teacher_dims` holds every width of the space.
     """
 
     name: ClassVar[str] = "diswot"
@@ -98,8 +98,8 @@ class Diswot(_TeacherAware):
 class DiswotStages(_TeacherAware):
     """M_r at the end of every stage, summed; ours: the paper takes the last stage only.
 
-    Teacher and student are matched by the stage's number; NaN where they have different numbers of stages, or
-    where one of them tells no blocks. A network of tokens is of one stage.
+    Teacher and student are matched by the stage's number; NaN if their numbers of stages differ, or if one of them
+    has no blocks. A network of tokens has one stage.
     """
 
     name: ClassVar[str] = "diswot_stages"
@@ -124,7 +124,7 @@ def _stage_relations(blocks: Sequence[Tensor], view: View) -> list[Tensor]:
 
 
 def stage_ends(blocks: Sequence[Tensor], features: Tensor) -> list[Tensor]:
-    """What is passed on before each change of resolution, and the last features."""
+    """Return the last map before each change of resolution, and the last features."""
     pairs = [(one, other) for one, other in itertools.pairwise(blocks) if one.dim() == 4]
     changes = [one for one, other in pairs if one.shape[2:] != other.shape[2:]]
     return [*changes, features]

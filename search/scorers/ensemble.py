@@ -1,4 +1,4 @@
-"""The default score: several scores, each on a scale in its own natural units, added up."""
+"""Default score: weighted sum of several scores, each standardised in its natural unit."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,16 +11,16 @@ from search.scorers.base import Scorer, ScoringContext, Student
 
 _CLIP = (-4.0, 6.0)
 _NORMAL_SPREAD = 2.563  # a normal distribution's 90th less its 10th percentile, in standard deviations
-_MIN_SHARE = 0.5  # of the calibration's architectures that must have a score, for a part to take part
+_MIN_SHARE = 0.5  # of the calibration's architectures; a part with a score on fewer is left out
 
 
 class Part(NamedTuple):
     weight: float
-    log: bool  # of a count
-    min_scale: float  # the part's spread over a wide space; a narrow one must not blow its noise up to this
+    log: bool  # True for a count, whose logarithm is used
+    min_scale: float  # the part's spread over a wide space, so that a narrow one does not amplify noise
 
 
-# The least scales are the spreads over half of NAS-Bench-201's 725 published cells at 32 pixels (docs/scores.md).
+# Each min_scale is the spread over half of NAS-Bench-201's 725 published cells at 32 pixels (docs/scores.md).
 PARTS: dict[str, Part] = {
     "params": Part(1.0, True, 0.81),
     "swap": Part(1.0, True, 0.81),
@@ -32,14 +32,14 @@ PARTS: dict[str, Part] = {
 
 
 class Scale(Frozen):
-    """Where a part's scores lie over a space: z = clip((t - median) / scale, -4, 6), t = ln for counts."""
+    """Centre and scale of a part's scores over a space: z = clip((t - median) / scale, -4, 6), t = ln for counts."""
 
     median: float
     scale: float
 
 
 class Calibration(Frozen):
-    """The scales of the parts that have a score in a space, from unlabelled random architectures of it."""
+    """Scales of the parts with a score in a space, from random architectures of it without labels."""
 
     scales: dict[str, Scale]
     missing: tuple[str, ...]  # parts without a score on most architectures: left out for the whole space
@@ -47,7 +47,7 @@ class Calibration(Frozen):
 
     @classmethod
     def of(cls, columns: Mapping[str, Sequence[float]]) -> "Calibration":
-        """From each part's scores of the same architectures, NaN where there is none."""
+        """Calibrate from each part's scores of the same architectures, NaN for no score."""
         scales, missing = {}, []
         for name, part in PARTS.items():
             given = [natural(value, part) for value in columns.get(name, ())]
@@ -62,9 +62,9 @@ class Calibration(Frozen):
 class Ensemble(Scorer):
     """sum_i w_i z_i over the parts, z_i on the calibration's fixed scale; scores one candidate alone.
 
-    Ours. The scales are fixed before the search, so that a score does not depend on the other candidates, and are
+    Ours. The scales are fixed before the search, so that a score does not depend on the other candidates. They are
     never finer than a wide space's: over a narrow space most scores hardly vary, and ranks or standard deviations
-    would blow their noise up. What each part is worth was measured (docs/scores.md).
+    would amplify their noise. The weights were measured (docs/scores.md).
     """
 
     name: ClassVar[str] = "ensemble"
@@ -80,19 +80,19 @@ class Ensemble(Scorer):
         return sum(PARTS[name].weight * z for name, z in self.standardised(student.parts).items())
 
     def standardised(self, parts: Mapping[str, float]) -> dict[str, float]:
-        """The z of every part that the space has; NaN where the candidate has no score of it."""
+        """Return z of every part with a score in this space; NaN if the candidate has none."""
         return {name: _z(natural(parts[name], PARTS[name]), scale) for name, scale in self._calibration.scales.items()}
 
 
 def natural(value: float, part: Part) -> float:
-    """A part's score in its natural unit, t; NaN where a count is 0."""
+    """Return a part's score t in its natural unit, the logarithm for a count; NaN for a count of 0."""
     if not part.log or math.isnan(value):
         return value
     return math.log(value) if value > 0 else math.nan
 
 
 def spread(values: Sequence[float]) -> float:
-    """(p90 - p10) / 2.563: a normal distribution's standard deviation, whatever the tails do."""
+    """Robust spread (p90 - p10) / 2.563: a normal distribution's standard deviation, unmoved by the tails."""
     low, high = np.quantile(values, (0.1, 0.9))
     return float(high - low) / _NORMAL_SPREAD
 

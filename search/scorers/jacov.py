@@ -1,4 +1,4 @@
-"""NAS-WOT's first version: how little a random network's input gradients resemble each other over a batch."""
+"""NAS-WOT's first version: high if a random network's input gradients differ between the inputs of a batch."""
 
 # B batch, C channels, H W height and width, K classes
 
@@ -19,8 +19,8 @@ class Jacov(Scorer):
 
     Mellor, Turner, Storkey and Crowley 2020, "Neural Architecture Search without Training", arXiv:2006.04647v1,
     the score of its section 3; later versions of the paper replace it by `nwot`. Here x is in raw pixels, so that
-    each channel's gradients are 1 / std of what they are with respect to normalised ones. For token ids x is what they
-    are embedded as, where padding has gradient 0.
+    each channel's gradients are 1 / std of those with respect to normalised pixels. For token ids x is their
+    embedding, where padding has gradient 0.
     """
 
     name: ClassVar[str] = "jacov"
@@ -32,7 +32,7 @@ class Jacov(Scorer):
         assert graph is not None
         rows = gradient(graph.logits, graph.inputs, torch.ones_like(graph.logits)).flatten(1).double()
         correlation = torch.corrcoef(rows)
-        if not correlation.isfinite().all():  # an input that nothing depends on correlates with nothing
+        if not correlation.isfinite().all():  # an input without influence has no correlation
             return math.nan
         eigenvalues = torch.linalg.eigvalsh(correlation).clamp_min(0) + K
         return -float((eigenvalues.log() + 1 / eigenvalues).sum())

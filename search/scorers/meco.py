@@ -1,4 +1,4 @@
-"""MeCo: whether some channel of a random network's feature maps is a mixture of the others, for one image."""
+"""MeCo score: low if a channel of a random network's feature maps is a mixture of the others, for one image."""
 
 # C channels, P positions, T tokens, D width
 
@@ -14,21 +14,21 @@ from pipeline.network import Initialisation, Normalize, look
 from pipeline.task import PADDING
 from search.scorers.base import Scorer, Student
 
-INPUTS = 8  # that MecoBlocks takes the positions of
-LEAST = 1e-4  # its e: smallest eigenvalues below differ by rounding
+INPUTS = 8  # number of inputs of MecoBlocks
+LEAST = 1e-4  # e of MecoBlocks: smallest eigenvalues below it differ by rounding
 
 
 class Meco(Scorer):
-    """Sum over modules of the smallest eigenvalue of the correlation of the channels of what the module gives out.
+    """Sum over modules of the smallest eigenvalue of the correlation of the channels of the module's output.
 
     Jiang, Wang and Bie 2023, "MeCo: Zero-Shot NAS with One Data and Single Forward Pass via Minimum Eigenvalue of
     Correlation", NeurIPS 2023. As in the official code every module of the tree counts, containers too, and
     undefined correlations (a constant channel) are 0. It runs the network on the first image of the batch alone,
-    as the title says; the official code draws noise where it is told to.
+    as the title says; the official code can draw noise instead.
 
-    Tokens [T, D] are T positions of D channels; token ids are cut behind the last that is not padding. With C >= P
-    the correlation is singular and its smallest eigenvalue 0 whatever the network does, so the score is NaN where
-    that is so of every module: a transformer wider than its sequences are long.
+    Tokens [T, D] are T positions of D channels; padding at the end of token ids is cut off. With C >= P the
+    correlation is singular and its smallest eigenvalue 0 for any network. If this holds for every module, as in a
+    transformer wider than its sequences are long, the score is NaN.
     """
 
     name: ClassVar[str] = "meco"
@@ -53,7 +53,7 @@ def _without_padding(inputs: Tensor) -> Tensor:
 
 
 def smallest_eigenvalue(features: Tensor) -> float:
-    """Of the Pearson correlation of the rows of [C, P]; features are [C, H, W]."""
+    """Smallest eigenvalue of the Pearson correlation of the rows of [C, P]; features are [C, H, W]."""
     rows = features.flatten(1).double()
     if rows.shape[0] == 1 or rows.shape[1] == 1:  # one channel correlates with itself, one position with nothing
         return float(rows.shape[1] > 1)
@@ -65,8 +65,8 @@ class MecoBlocks(Scorer):
 
     Ours, after MeCo: over blocks rather than all modules, so that it does not depend on how a network is cut into
     modules; their mean, so that it does not count them; over the positions of 8 inputs, which is less noisy than
-    one. What goes into the first block is no block's output. Of an identity among blocks it says what the block
-    before it did.
+    one. The first block's input does not count. An identity among the blocks repeats the value of the block before
+    it.
     """
 
     name: ClassVar[str] = "meco_blocks"
@@ -81,7 +81,7 @@ class MecoBlocks(Scorer):
 
 @contextmanager
 def _recorded(network: nn.Module, outputs: list[Tensor]) -> Iterator[None]:
-    """`Normalize` stands for the data's preparation, which is no part of the networks of the paper."""
+    """Record the output of every module but `Normalize`: the paper's networks do not prepare the data."""
     modules = [module for module in network.modules() if not isinstance(module, Normalize)]
     handles = [module.register_forward_hook(lambda module, given, output: outputs.append(output)) for module in modules]
     try:

@@ -1,4 +1,4 @@
-"""NASWOT: how well a random network's ReLU patterns tell the inputs of a batch apart."""
+"""NASWOT score: high if a random network's ReLU patterns tell the inputs of a batch apart."""
 
 import math
 from typing import ClassVar
@@ -10,10 +10,10 @@ from search.scorers.base import Scorer, Student
 
 
 class Nwot(Scorer):
-    """log |K|, K_ij = units in which inputs i and j have the same ReLU state.
+    """log |K|, K_ij = number of units with the same ReLU state for inputs i and j.
 
     Mellor, Turner, Storkey and Crowley 2021, "Neural Architecture Search without Training", arXiv:2006.04647.
-    Two inputs with the same pattern make K singular and the score minus infinity, which is no score.
+    Two inputs with the same pattern make K singular and the score minus infinity, counted as no score.
     """
 
     name: ClassVar[str] = "nwot"

@@ -1,4 +1,4 @@
-"""SWAP-Score: how many different patterns over a few inputs the ReLU units of a random network show."""
+"""SWAP-Score: number of different patterns of a random network's ReLU units over a few inputs."""
 
 # S samples, U units
 
@@ -14,11 +14,11 @@ SAMPLES = 24  # a pattern is then a number that float32 holds exactly, below 2^2
 
 
 class Swap(Scorer):
-    """The number of distinct sample-wise activation patterns: columns of the [S, U] matrix of ReLU states.
+    """Number of distinct sample-wise activation patterns, the columns of the [S, U] matrix of ReLU states.
 
     Peng, Song, Fayek, Ciesielski and Chang 2024, "SWAP-NAS: Sample-Wise Activation Patterns for Ultra-Fast NAS",
     arXiv:2403.04161, the SWAP-Score without its regularisation by size. U are all units, channel by position, of
-    all layers together. The paper's S is the batch; it is fixed here, for the count grows with it. NaN for a network
+    all layers together. The paper's S is the batch; it is fixed here, as the count grows with it. NaN for a network
     without such units.
     """
 

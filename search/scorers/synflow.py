@@ -1,4 +1,4 @@
-"""SynFlow: how much of a network's output flows through its weights, when all of them are made positive."""
+"""SynFlow score: flow of a network's output through its weights, after all of them are made positive."""
 
 import copy
 import math
@@ -20,10 +20,10 @@ class Synflow(Scorer):
     Tanaka, Kunin, Yamins and Ganguli 2020, arXiv:2006.05467, equation 1, as a score of networks by Abdelfattah,
     Mehrotra, Dudziak and Lane 2021, "Zero-Cost Proxies for Lightweight NAS", arXiv:2101.08134, whose convention
     (`synflow`, not `synflow_bn`) it follows: batch norm is the identity, weights are their absolute values, float64.
-    The image does not go through `Normalize`, which would make it negative. Weights are drawn as for the other
-    scores here, where that convention keeps PyTorch's default. The logarithm keeps the order and a readable range.
-    Layer norm is the identity as batch norm is, and what token ids are embedded as is all ones. Softmax and gates are
-    not homogeneous, so that with them the sum is no longer the same for every layer; it is taken as it is.
+    The image does not go through `Normalize`, as it would become negative. Weights are drawn as for the other scores
+    here; the cited convention keeps PyTorch's default. The logarithm keeps the order and a readable range.
+    Layer norm is the identity too, and the embedding of token ids is all ones. Softmax and gates are not homogeneous,
+    so with them the sum is no longer the same for every layer; it is used as it is.
     """
 
     name: ClassVar[str] = "synflow"
@@ -37,7 +37,7 @@ class Synflow(Scorer):
 
 
 def synaptic_flow(network: nn.Module, input_shape: torch.Size, *, are_ids: bool = False) -> float:
-    """The sum itself, on a copy of the network."""
+    """Return the sum of |theta dR / dtheta|, computed on a copy of the network."""
     positive = copy.deepcopy(network).double().requires_grad_(True)
     with torch.no_grad():
         for parameter in positive.parameters():

@@ -1,4 +1,4 @@
-"""Zen-score: how far a random network's features move when its input moves a little."""
+"""Zen-score: distance moved by a random network's features when its input moves a little."""
 
 # B batch, C channels, H W height and width
 
@@ -14,7 +14,7 @@ from pipeline.frozen import derive_seed
 from pipeline.network import Initialisation, PooledClassifier
 from search.scorers.base import Scorer, Student
 
-ALPHA = 1e-2  # of the perturbation; the official code's
+ALPHA = 1e-2  # size of the perturbation; the official code's
 
 
 class Zen(Scorer):
@@ -23,8 +23,8 @@ class Zen(Scorer):
     Lin et al. 2021, "Zen-NAS: A Zero-Shot NAS for High-Performance Deep Image Recognition", arXiv:2102.01063,
     Algorithm 1: f gives the features before pooling, x and e are N(0, 1), weights too. The variances are those of
     the pass itself, where the official code reads running averages of two passes; its norm is the sum of absolute
-    values. Residual links stay: the paper takes them out, which not every space can. NaN for a network without
-    batch norm, of whose size the score would say nothing, and for one that reads no images.
+    values. Residual links stay: the paper takes them out, but not every space can. NaN for a network without batch
+    norm, since the score would say nothing about its size, and for one without image inputs.
     """
 
     name: ClassVar[str] = "zen"
@@ -49,7 +49,7 @@ class Zen(Scorer):
 
 @contextmanager
 def _recorded(network: nn.Module, variances: list[Tensor]) -> Iterator[None]:
-    """The variance [C] of what goes into each batch norm."""
+    """Record the variance [C] of each batch norm's input."""
 
     def record(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         variances.append(given[0].double().var((0, 2, 3), correction=0))

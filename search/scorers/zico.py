@@ -1,4 +1,4 @@
-"""ZiCo: how steady a random network's weight gradients are from batch to batch."""
+"""ZiCo score: steadiness of a random network's weight gradients from batch to batch."""
 
 import math
 from typing import ClassVar
@@ -17,8 +17,8 @@ class Zico(Scorer):
     """Sum over layers of log sum_w E|g_w| / std(g_w), g the gradient of the cross-entropy by a weight, over batches.
 
     Li, Yang, Bhardwaj and Marculescu 2023, "ZiCo: Zero-shot NAS via Inverse Coefficient of Variation on Gradients",
-    arXiv:2301.11300. Layers are convolutions and linear layers; weights whose gradients do not vary are left out,
-    as in the official code. The two batches are the halves of the search's one batch.
+    arXiv:2301.11300. Layers are convolutions and linear layers; weights with constant gradients are left out, as in
+    the official code. The two batches are the halves of the search's one batch.
     """
 
     name: ClassVar[str] = "zico"
@@ -37,7 +37,7 @@ class Zico(Scorer):
 
 
 def _steadiness(gradients: tuple[Tensor | None, ...]) -> float:
-    """sum_w E|g_w| / std(g_w) of one layer; 0 for one on an edge that leads nowhere."""
+    """sum_w E|g_w| / std(g_w) of one layer; 0 for a layer on an edge that leads nowhere."""
     found = [gradient.flatten() for gradient in gradients if gradient is not None]
     if not found:
         return 0.0

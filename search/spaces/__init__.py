@@ -1,4 +1,4 @@
-"""The table of search spaces: a file and a line each."""
+"""Table of search spaces: each is a file and a line here."""
 
 from typing import Any
 
@@ -24,24 +24,24 @@ SPACES: dict[str, tuple[type[Any], type[SearchSpace]]] = {
 
 
 def make_space(config: Any) -> SearchSpace:
-    """The space of a configuration."""
+    """Make the space of a configuration."""
     kind: Any = SPACES[config.name][1]
     space: SearchSpace = kind(config)
     return space
 
 
 def by_space_name(value: Any) -> Any:
-    """`resnet` stands for `{name: resnet}`, and `nni:DARTS`, there or alone, for NNI's space of that name."""
+    """Expand a short name: `resnet` to `{name: resnet}`, `nni:DARTS`, alone or as `name`, to NNI's space DARTS."""
     value = by_name(value)
     name, colon, space = str(value.get("name", "")).partition(":") if isinstance(value, dict) else ("", "", "")
     return {**value, "name": name, "space": space} if colon and name == "nni" else value
 
 
 def named_space(name: str) -> SearchSpace:
-    """A space with its own choices, by the name that `by_space_name` reads.
+    """Make a space with its default choices from a name as read by `by_space_name`.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is no space of this name.
     """
     kind, _, hub = name.partition(":")
     if kind == "nni" and hub and hub not in FAMILIES:

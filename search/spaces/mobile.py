@@ -3,7 +3,7 @@
 The block is MobileNetV2's (Sandler et al. 2018, arXiv:1801.04381), squeeze-excite MobileNetV3's (Howard et al. 2019,
 arXiv:1905.02244). Activations are ReLU throughout, where those papers have ReLU6 and hard-swish: ReLU6 saturates
 under the weights that training-free scores draw (synflow's positive ones drive every unit to 6, where no gradient is
-left), and features that are not negative keep DisWOT's relation metric in its range.
+left), and non-negative features keep DisWOT's relation metric in its range.
 
 How often a network halves its input follows from the image's shorter side, so that the last map is 5 to 8 pixels a
 side (4 for 8 x 8 images): nothing is lost on digits, and 224 pixels are not computed at full size.
@@ -29,7 +29,7 @@ _FORM = (
     f"DEPTHxWIDTHkKERNELeEXPANSION, then se for squeeze-excite"
 )
 
-# Which strides become 2 first, as halvings are needed: stages 3, 2, 4, then the stem, then stage 1.
+# Order in which strides become 2 as halvings are needed: stages 3, 2, 4, then the stem, then stage 1.
 _HALVING_ORDER = (3, 2, 4, 0, 1)
 
 Depths = Annotated[tuple[Annotated[int, Field(ge=1, le=_LIMITS["depth"])], ...], Field(min_length=1)]
@@ -121,14 +121,14 @@ def _stages(architecture: Architecture) -> list[Stage]:
 
 
 def strides(height: int, width: int) -> list[int]:
-    """Of the stem and of each stage's first block."""
+    """Return the strides of the stem and of each stage's first block."""
     side = min(height, width)
     halvings = min(max(math.ceil(math.log2(side / 8)), int(side >= 8)), len(_HALVING_ORDER))
     return [2 if place in _HALVING_ORDER[:halvings] else 1 for place in range(_STAGES + 1)]
 
 
 class MobileNetwork(PooledClassifier):
-    """A 3x3 stem as wide as the first stage, four stages of inverted residuals, and a 1x1 convolution."""
+    """Network of a 3x3 stem as wide as the first stage, four stages of inverted residuals, and a 1x1 convolution."""
 
     def __init__(self, stages: list[Stage], last_width: int, task: Task) -> None:
         super().__init__(task.num_classes, last_width, task.mean, task.std)
@@ -151,7 +151,7 @@ class MobileNetwork(PooledClassifier):
 
 
 class InvertedResidual(nn.Module):
-    """Widen by a 1x1 convolution, filter each channel, weigh the channels, narrow again without an activation."""
+    """Block: widen by a 1x1 convolution, filter each channel, weigh the channels, narrow without an activation."""
 
     def __init__(self, in_channels: int, stage: Stage, stride: int) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class InvertedResidual(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Each channel times a hard-sigmoid gate that reads the means of all; a quarter of the channels in between."""
+    """Squeeze-excite: multiplies each channel by a hard-sigmoid gate of all channels' means, via channels / 4 units."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 The network is the benchmark's own: 3x3 stem, three stages of N cells at C, 2C, 4C channels with a residual block
 between them, and BN-ReLU before pooling. Architectures are read and written in the benchmark's string form,
-`|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`, in which node j lists its edges from nodes 0 … j-1.
+`|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`; there node j lists its edges from nodes 0 … j-1.
 """
 
 import re
@@ -24,7 +24,7 @@ EDGES = tuple((source, target) for target in (1, 2, 3) for source in range(targe
 
 
 class Nb201Config(Frozen):
-    """All 15,625 cells of NAS-Bench-201."""
+    """Space of all 15,625 cells of NAS-Bench-201."""
 
     name: Literal["nb201"] = "nb201"
     channels: int = Field(16, ge=1, le=1024, description="of the first stage")
@@ -68,7 +68,7 @@ class Nb201Space(SearchSpace):
 
 
 class Nb201Network(PooledClassifier):
-    """The benchmark's network around one cell, given as operations by edge (source, target)."""
+    """Benchmark's network around one cell, given as operations by edge (source, target)."""
 
     def __init__(self, operations: dict[tuple[int, int], str], channels: int, cells: int, task: Task) -> None:
         super().__init__(task.num_classes, 4 * channels, task.mean, task.std)
@@ -91,7 +91,7 @@ class Nb201Network(PooledClassifier):
 
 
 class _Cell(nn.Module):
-    """Node j is the sum over earlier nodes i of operation (i, j); the last node is the output."""
+    """Cell: node j is the sum over earlier nodes i of operation (i, j); the last node is the output."""
 
     def __init__(self, operations: dict[tuple[int, int], str], channels: int) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class _ReluConvBN(nn.Module):
 
 
 class _Reduction(nn.Module):
-    """The benchmark's ResNetBasicblock at stride 2; sides that are odd are halved upwards, as the convolution does."""
+    """Benchmark's ResNetBasicblock at stride 2; odd sides are halved upwards, as by the convolution."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The table of NNI's hub: what is particular to each of its convolutional spaces. Nothing here imports NNI."""
+"""Table of NNI's hub: the particulars of each of its convolutional spaces. Nothing here imports NNI."""
 
 import re
 from collections.abc import Callable
@@ -11,18 +11,18 @@ Sample = dict[str, Any]  # NNI's name of a choice -> the candidate chosen
 
 
 class Family(NamedTuple):
-    """What is particular to a space of the hub."""
+    """Particulars of a space of the hub."""
 
     take_apart: Callable[[Any], networks.Parts]
-    widths: Callable[[Any], Any]  # of NNI's space, to what the embedding's width can be: numbers, or NNI's expression
+    widths: Callable[[Any], Any]  # NNI's space -> possible widths of the embedding: numbers, or NNI's expression
     for_224: bool = False
-    settle: Callable[[Any, Sample], Sample] | None = None  # NNI's space and a sample, to the choices that matter
-    mend: Callable[[Any, Sample], Sample] | None = None  # a sample that `settle` refused, to a near one that it takes
+    settle: Callable[[Any, Sample], Sample] | None = None  # NNI's space and a sample -> the choices that matter
+    mend: Callable[[Any, Sample], Sample] | None = None  # a sample that `settle` refused -> a near valid one
     defaults: dict[str, Any] = {}
 
 
 def _within_depth(space: Any, sample: Sample) -> Sample:
-    """Without the choices of blocks that the depth of their stage leaves out."""
+    """Drop the choices of blocks beyond the depth of their stage."""
     block = re.compile(r"(s\d+)_i(\d+)")
     found = {label: block.match(label) for label in sample}
     return {
@@ -33,10 +33,10 @@ def _within_depth(space: Any, sample: Sample) -> Sample:
 
 
 def _cell_101(space: Any, sample: Sample) -> Sample:
-    """The cell without what is not between input and output, as NNI prunes it.
+    """Return the cell with only the vertices and edges between input and output, as NNI prunes it.
 
     Raises:
-        ArchitectureError: too many edges, or no way from the input to the output.
+        ArchitectureError: the cell has too many edges, or no path from the input to the output.
     """
     sample = dict(sample)
     error = space.check_contains(sample)
@@ -48,7 +48,7 @@ def _cell_101(space: Any, sample: Sample) -> Sample:
 
 
 def _mended_101(space: Any, sample: Sample) -> Sample:
-    """The cell with its input wired to its output; the fullest vertices lose edges until they are few enough."""
+    """Wire the cell's input to its output, and take edges from the fullest vertices until they are few enough."""
     edges = next(cell.max_num_edges for cell in space.features if hasattr(cell, "max_num_edges"))
     last = sample["cell/num_nodes"] - 1
     inputs = {i: list(sample[f"cell/input{i}"]) for i in range(1, last + 1)}
@@ -59,7 +59,7 @@ def _mended_101(space: Any, sample: Sample) -> Sample:
 
 
 def _cells(joins_all: bool) -> Family:
-    """The NASNet family; a cell's output joins all its nodes, or the loose ends only."""
+    """Make a family like NASNet; a cell's output joins all its nodes, or the loose ends only."""
 
     def widths(space: Any) -> list[int]:
         choices = [space.width] if isinstance(space.width, int) else space.width

@@ -1,8 +1,8 @@
-"""Any convolutional space of NNI's hub by name, such as `nni:MobileNetV3Space` (docs/nni.md).
+"""Convolutional spaces of NNI's hub by name, such as `nni:MobileNetV3Space` (docs/nni.md).
 
-A gene is one of NNI's choices, its values are indices into that choice's candidates. Choices that the others switch
-off (blocks beyond the depth, vertices of a NAS-Bench-101 cell that lead nowhere) are held at their first candidate
-and left out of the string form, `name=value;name=value`, so that a network has one name.
+A gene is one of NNI's choices, its values are indices into that choice's candidates. Choices switched off by others
+(blocks beyond the depth, vertices of a NAS-Bench-101 cell that lead nowhere) are held at their first candidate and
+left out of the string form, `name=value;name=value`, so that a network has one name.
 """
 
 import functools
@@ -25,7 +25,7 @@ from search.spaces.nni_families import FAMILIES, Sample
 from search.spaces.nni_networks import HubNetwork, assemble
 
 _TRIES = 100
-_SMALL = 2_000  # combinations up to which the members are counted, where choices switch others off
+_SMALL = 2_000  # up to so many combinations, members are counted, if choices switch others off
 _NOT_OPTIONS = {
     "num_labels": "the task says it",
     "dropout_rate": "the student has no dropout",
@@ -40,7 +40,7 @@ else:
 
 
 class NniHubConfig(Frozen):
-    """A space of NNI's hub; `nni:MobileNetV3Space` is short for one with its own options."""
+    """Space of NNI's hub; `nni:MobileNetV3Space` is short for one with its default options."""
 
     name: Literal["nni"] = "nni"
     space: HubName = Field("NasBench201", description="class of nni.nas.hub.pytorch")
@@ -56,7 +56,8 @@ class _Hub(NamedTuple):
 
 
 class NniHubSpace(SearchSpace):
-    """
+    """Space of NNI's hub.
+
     Raises:
         ConfigError: NNI's space refuses the options.
         MissingDependencyError: NNI cannot be imported.
@@ -81,9 +82,9 @@ class NniHubSpace(SearchSpace):
         return assemble(made, self._family.take_apart, task, for_224=self._family.for_224)
 
     def make(self, choices: dict[str, int]) -> Architecture:
-        """The member that these choices mean: what they switch off is at its first candidate.
+        """Return the member of these choices; switched-off choices are set to their first candidate.
 
-        Combinations that NAS-Bench-101 refuses become a near one that it takes.
+        A combination refused by NAS-Bench-101 becomes a near valid one.
         """
         sample = self._sample(choices)
         try:
@@ -121,7 +122,7 @@ class NniHubSpace(SearchSpace):
 
     @property
     def size(self) -> int:
-        """All combinations; where choices switch others off that is too many, and only small spaces are counted."""
+        """Number of members; with switched-off choices, an upper bound (all combinations) unless the space is small."""
         combinations = super().size
         if self._family.settle is None or combinations > _SMALL:
             return combinations
@@ -135,7 +136,10 @@ class NniHubSpace(SearchSpace):
                 yield architecture
 
     def mutate(self, parent: Architecture, rng: random.Random, rate: float | None = None) -> Architecture:
-        """As every space, but a change of what is switched off is none; a cell that is but a wire becomes any."""
+        """Mutate until the member differs, as a change of a switched-off choice has no effect.
+
+        After 100 tries any other member is returned. A NAS-Bench-101 cell with a mere wire needs this.
+        """
         if self.size == 1:
             return parent
         children = (super(NniHubSpace, self).mutate(parent, rng, rate) for _ in range(_TRIES))
@@ -164,7 +168,7 @@ class NniHubSpace(SearchSpace):
 
 @functools.lru_cache(maxsize=8)
 def _describe(name: str, options: str) -> _Hub:
-    """NNI's space with its choices; made once, as the larger ones take seconds."""
+    """Make NNI's space with its choices; cached, as the larger ones take seconds."""
     config = NniHubConfig(space=name, options=json.loads(options))
     kind = _kind(name)
     try:
@@ -196,12 +200,12 @@ def _options(config: NniHubConfig) -> dict[str, Any]:
 
 
 def _tupled(value: JsonValue) -> Any:
-    """NNI tells a range by its being a tuple, which JSON and YAML do not know."""
+    """Turn lists into tuples: NNI expects a tuple for a range, and JSON and YAML have none."""
     return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
 
 
 def _candidates(mutable: Any) -> tuple[Any, ...]:
-    """Values of a choice of one; subsets in the order of their values for a choice of several."""
+    """Return the values of a choice of one, or the subsets, in the order of their values, of a choice of several."""
     return tuple(list(value) if isinstance(value, list | tuple) else value for value in mutable.grid())
 
 

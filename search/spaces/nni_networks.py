@@ -1,7 +1,7 @@
-"""The networks of NNI's hub as ours: taken apart into a stem, a chain of blocks and what follows, with our two ends.
+"""Networks of NNI's hub as ours: a stem, a chain of blocks and a tail, between our first and our last layer.
 
-Our normalisation is the first layer and one Linear with bias the last; dropout before it is left out, as distillation
-has its own regularisation. Nothing here imports NNI.
+The first layer is our normalisation, the last one Linear with bias. Dropout before it is left out, as distillation has
+its own regularisation. Nothing here imports NNI.
 """
 
 # B batch, C channels, D embedding width, H W height and width
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from pipeline.network import PooledClassifier
 from pipeline.task import Task
 
-_LEAST_SIDE = 4  # of the last map, where a network made for 224 pixels is given small images
+_LEAST_SIDE = 4  # of the last map, if a network made for 224 pixels is given small images
 
 
 class Parts(NamedTuple):
-    """A hub network without its classifier."""
+    """Hub network without its classifier."""
 
     stem: nn.Module
     blocks: list[nn.Module]  # each reads the output of the one before; a `TwoInputCell` also of the one before that
@@ -28,7 +28,7 @@ class Parts(NamedTuple):
 
 
 class HubNetwork(PooledClassifier):
-    """A stem, blocks, a tail, global average pooling, in one space a head, and one Linear."""
+    """Network of a stem, blocks, a tail, global average pooling, a head (in one space only) and one Linear."""
 
     def __init__(self, parts: Parts, embedding_dim: int, task: Task) -> None:
         super().__init__(task.num_classes, embedding_dim, task.mean, task.std)
@@ -56,7 +56,7 @@ class HubNetwork(PooledClassifier):
 
 
 class TwoInputCell(nn.Module):
-    """A cell of the NASNet family, which reads the last two maps; as a block it gives its own map only."""
+    """Cell of the NASNet family: reads the last two maps, returns only its own."""
 
     def __init__(self, cell: nn.Module) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class TwoInputCell(nn.Module):
 
 
 class _TwoStems(nn.Module):
-    """The ImageNet stem of the NASNet family: a map at a quarter, then one at an eighth of the side."""
+    """ImageNet stem of the NASNet family: a map at a quarter, then one at an eighth of the side."""
 
     def __init__(self, first: nn.Module, second: nn.Module) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ def nasnet(network: Any) -> Parts:
 
 
 def assemble(network: nn.Module, take_apart: Callable[[Any], Parts], task: Task, *, for_224: bool) -> HubNetwork:
-    """The hub's network, made on the meta device, as a student with PyTorch's own fresh weights.
+    """Turn a hub network on the meta device into a student with PyTorch's own fresh weights.
 
     Args:
         for_224: the network divides the side by 32; on small images its first halvings are left out.
@@ -130,7 +130,7 @@ def assemble(network: nn.Module, take_apart: Callable[[Any], Parts], task: Task,
 
 
 def _read_channels(stem: nn.Module, channels: int) -> None:
-    """The hub's networks read three channels."""
+    """Make the stem read `channels` channels; those of the hub read three."""
     first = next(module for module in stem.modules() if isinstance(module, nn.Conv2d))
     first.in_channels = channels
     first.weight = nn.Parameter(first.weight.new_empty(first.out_channels, channels, *first.kernel_size))
@@ -150,7 +150,7 @@ def _strided(part: nn.Module) -> list[nn.Conv2d]:
 
 
 def _flat(stages: Any) -> list[nn.Module]:
-    """The blocks of stages; a plain Sequential is a stage, a subclass of it a block."""
+    """Return the blocks of stages; a plain Sequential is a stage, a subclass of it a block."""
     blocks: list[nn.Module] = []
     for stage in stages:
         blocks.extend(stage if type(stage) is nn.Sequential else [stage])

@@ -1,9 +1,9 @@
 """Small vision transformers (Dosovitskiy et al. 2021, arXiv:2010.11929): depth, heads, feed-forward, grid of patches.
 
 A grid of g cuts the image into at most g x g patches: their side is the image's longer side over g, rounded up, so a
-member means the same at every resolution. Tokens are averaged, not summed up by a class token: the average needs no
-token of its own, it gives every position its say as in the convolutional spaces, and small ViTs lose nothing by it
-(Beyer, Zhai and Kolesnikov 2022, arXiv:2205.01580).
+member means the same at every resolution. The embedding is the mean of the tokens, not a class token: the mean needs no
+extra token, weighs every position alike as in the convolutional spaces, and costs small ViTs no accuracy (Beyer, Zhai
+and Kolesnikov 2022, arXiv:2205.01580).
 """
 
 import re
@@ -89,7 +89,7 @@ class VisionTransformer(PooledClassifier):
         self.norm = nn.LayerNorm(self.embedding_dim)
 
     def trunk(self, inputs: Tensor) -> Tensor:
-        """Normalised images [B, C, H, W] to normalised tokens [B, T, D]; of either sign."""
+        """Map normalised images [B, C, H, W] to layer-normalised tokens [B, T, D], of either sign."""
         if any(self.padding):
             inputs = F.pad(inputs, self.padding)
         tokens = self.patches(inputs).flatten(2).transpose(1, 2) + self.positions

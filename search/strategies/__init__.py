@@ -1,4 +1,4 @@
-"""The table of strategies, the ways through a space: a file and a line each."""
+"""Table of search strategies: each is a file and a line here."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from search.strategies.nni_regularized import NniRegularizedConfig, regularized_
 from search.strategies.nsga2 import Nsga2Config, nsga2
 from search.strategies.random import RandomConfig, draw_randomly
 
-# name -> (its configuration, whose `name` is that literal; the function of a Search and that configuration)
+# name -> (configuration class with that literal as its `name`, function of a Search and that configuration)
 STRATEGIES: dict[str, tuple[type[Frozen], Callable[[Search[Any], Any], list[Any]]]] = {
     "evolution": (EvolutionConfig, evolve),
     "exhaustive": (ExhaustiveConfig, enumerate_all),
@@ -22,7 +22,7 @@ STRATEGIES: dict[str, tuple[type[Frozen], Callable[[Search[Any], Any], list[Any]
 
 
 def run_strategy(search: Search[Any], config: Any) -> list[Any]:
-    """All candidates scored, in order; a space of at most `search.evaluations` members is enumerated instead.
+    """Run a strategy, or enumerate a space of at most `search.evaluations` members; return the scored candidates.
 
     Raises:
         BudgetError: no member within budget was found; names the limit and the nearest miss.
@@ -34,7 +34,7 @@ def run_strategy(search: Search[Any], config: Any) -> list[Any]:
 
 
 def is_exhaustive(size: int, evaluations: int, config: Any) -> bool:
-    """Whether every feasible member of a space of that size is looked at."""
+    """True if every feasible member of a space of this size is evaluated."""
     return bool(config.name == "exhaustive") or size <= evaluations
 
 

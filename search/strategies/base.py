@@ -1,4 +1,4 @@
-"""What every strategy is given, and the bookkeeping that strategies share."""
+"""Input of every strategy, and the bookkeeping shared by strategies."""
 
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +10,7 @@ from pipeline.errors import BudgetError
 from search.space import Architecture
 from search.strategies.feasible import Bounds, find_feasible
 
-_TRIES = 200  # draws looked at before what is drawn from counts as exhausted
+_TRIES = 200  # draws without a new member, after which a source counts as exhausted
 
 
 class Scored(Protocol):
@@ -23,15 +23,16 @@ S = TypeVar("S", bound=Scored)
 
 @dataclass(frozen=True)
 class Search(Bounds, Generic[S]):
-    """A strategy is a function of a `Search` and its own configuration that gives all candidates scored, in order.
+    """Input of a strategy.
 
-    It must score members within budget only (`is_feasible`), none twice and at most `evaluations` of them, draw from
-    `rng` alone, and not let what it does depend on how fast a score came: then a seed gives one result on any number
-    of processes. It raises BudgetError where it finds no member within budget.
+    A strategy is a function of a `Search` and its own configuration, and returns all scored candidates in order. It
+    must score members within budget only (`is_feasible`), none twice and at most `evaluations` of them. It must draw
+    from `rng` alone and not depend on the speed of scoring, so that a seed gives one result on any number of
+    processes. It raises BudgetError if it finds no member within budget.
     """
 
-    # In the order given, each as soon as it and those before it are done; None where a candidate failed, which uses
-    # up an evaluation. What is given at once is scored in parallel.
+    # Yields results in the order given, each as soon as it and those before it are done; None if a candidate failed,
+    # which uses up an evaluation. The candidates of one call are scored in parallel.
     score: Callable[[Sequence[Architecture]], Iterable[S | None]]
     rank: Callable[[Sequence[S]], Sequence[float]]  # fitness, higher is better; may depend on the whole list
     evaluations: int  # candidates that may be scored
@@ -40,7 +41,7 @@ class Search(Bounds, Generic[S]):
 
 
 class Progress(Generic[S]):
-    """What a strategy has met so far."""
+    """Members met and scored so far by a strategy."""
 
     def __init__(self, search: Search[S]) -> None:
         self._search = search
@@ -53,7 +54,7 @@ class Progress(Generic[S]):
         return self._search.evaluations - self.evaluations
 
     def score(self, architectures: Sequence[Architecture], total: int | None = None) -> list[tuple[Architecture, S]]:
-        """Those that did not fail, with their scores; all are added to what was met."""
+        """Score the architectures; keep and return the successful ones with their results."""
         found = []
         for architecture, result in zip(architectures, self._search.score(architectures), strict=True):
             self.evaluations += 1
@@ -64,9 +65,12 @@ class Progress(Generic[S]):
         return found
 
     def take(self, count: int, *draws: Callable[[], Architecture]) -> list[Architecture]:
-        """Up to so many feasible members not met before, by the first of `draws` that still gives one, else by chance.
+        """Take `count` new feasible members: each from the first of `draws` with one to give, else at random.
 
-        Fewer only where chance finds no further one either. They count as met from here on.
+        Fewer are returned only if random draws find no more. They count as met from now on.
+
+        Raises:
+            BudgetError: no member within budget is found, and none was met before.
         """
         taken: list[Architecture] = []
         while len(taken) < count:
@@ -79,7 +83,7 @@ class Progress(Generic[S]):
         return taken
 
     def admit(self, architectures: Sequence[Architecture]) -> list[Architecture]:
-        """Those that are feasible and not met before; they count as met from here on."""
+        """Return the feasible architectures not met before; they count as met from now on."""
         taken = []
         for architecture in architectures:
             if architecture.key not in self._seen and self._search.is_feasible(architecture):
@@ -88,7 +92,7 @@ class Progress(Generic[S]):
         return taken
 
     def release(self, architectures: Sequence[Architecture]) -> None:
-        """Those that were taken and will not be scored do not count as met."""
+        """Forget architectures taken but not to be scored."""
         self._seen -= {architecture.key for architecture in architectures}
 
     def _newcomer(self) -> Architecture | None:

@@ -1,9 +1,9 @@
-"""Evolution with truncation selection under hard budgets as DisWOT describes, bred in generations.
+"""Evolution with truncation selection under hard budgets, as DisWOT describes it, bred in generations.
 
 The published code differs: its NAS-Bench-201 search takes parents from the five worst of eight, starts from 36
 copies of one architecture, and never checks a child's FLOPs. A generation's children are bred before any of them is
-scored, so that they can be scored in parallel; how many they are is part of the configuration, so that the number of
-processes is not part of the result.
+scored, so that they can be scored in parallel. Their number is part of the configuration, so that the result does not
+depend on the number of processes.
 """
 
 import functools
@@ -30,7 +30,7 @@ class EvolutionConfig(Frozen):
 
 
 def evolve(search: Search[S], config: EvolutionConfig) -> list[S]:
-    """The population at first by chance, then children of its best, the whole population being all met so far."""
+    """Fill the population at random, then breed children of its best; it is the fittest of all scored so far."""
     progress = Progress(search)
     while progress.left:
         missing = config.population - len(progress.scored)
@@ -53,7 +53,7 @@ def breed_child(
     mutation: float | None,
     rng: random.Random,
 ) -> Architecture:
-    """A child of one or two of the parents, chosen uniformly."""
+    """Breed a child of one or two of the parents, chosen uniformly."""
     child = rng.choice(parents)
     if rng.random() < crossover:
         child = space.crossover(child, rng.choice(parents), rng)
@@ -61,7 +61,7 @@ def breed_child(
 
 
 def _best(search: Search[S], scored: Sequence[tuple[Architecture, S]], count: int) -> list[Architecture]:
-    """The population: the fittest so far, ties to the earlier."""
+    """Return the population: the fittest so far; ties go to the earlier."""
     fitness = search.rank([candidate for _, candidate in scored])
     order = sorted(range(len(scored)), key=lambda i: -fitness[i])
     return [scored[i][0] for i in order[:count]]

@@ -1,4 +1,4 @@
-"""Every member within budget; what a search falls back on where the space is small."""
+"""Enumeration of every member within budget; used for any small space."""
 
 from typing import Literal
 
@@ -11,16 +11,17 @@ from search.strategies.feasible import unreachable
 
 
 class ExhaustiveConfig(Frozen):
-    """Every member; `search.evaluations` does not bound it."""
+    """Enumeration of every member; `search.evaluations` does not bound it."""
 
     name: Literal["exhaustive"] = "exhaustive"
     limit: int = Field(10_000, ge=1, description="a space of more members is refused")
 
 
 def enumerate_all(search: Search[S], config: ExhaustiveConfig) -> list[S]:
-    """All feasible members in the order of the gene table.
+    """Score all feasible members in the order of the gene table.
 
     Raises:
+        BudgetError: no member is within budget.
         ConfigError: the space has more members than `config.limit`.
     """
     space = search.space

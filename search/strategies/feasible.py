@@ -1,4 +1,4 @@
-"""Finding members of a space that are within budget, and saying so where there are none."""
+"""Search for members of a space within budget, and the error if there are none."""
 
 import math
 import random
@@ -10,7 +10,7 @@ from pipeline.cost import Cost
 from pipeline.errors import BudgetError, CandidateError
 from search.space import Architecture, SearchSpace
 
-if TYPE_CHECKING:  # the configuration of a search is made from the table of strategies
+if TYPE_CHECKING:  # search.config imports the table of strategies
     from search.config import Budget
 
 _RANDOM_TRIES = 200  # random architectures looked at before a feasible one is sought by descent
@@ -19,21 +19,21 @@ _DESCENTS = 8
 
 @dataclass(frozen=True)
 class Bounds:
-    """A space, what its members cost, and the limits on that."""
+    """Space, the costs of its members, and the limits on them."""
 
     space: SearchSpace
-    cost: Callable[[Architecture], Cost]  # counted once each; raises CandidateError where it cannot be had
+    cost: Callable[[Architecture], Cost]  # counted once each; raises CandidateError if not found
     budget: "Budget"
 
     def is_feasible(self, architecture: Architecture) -> bool:
-        """Whether it is within budget; one whose cost cannot be had is not."""
+        """True if the architecture is within budget; False if its cost cannot be found."""
         try:
             return not self.budget.violations(self.cost(architecture))
         except CandidateError:
             return False
 
     def excess(self, architecture: Architecture) -> float:
-        """By how much it is above the budget, relative; 0 is feasible, infinite where its cost cannot be had."""
+        """Return the relative excess over the budget; 0 is feasible, infinite if the cost cannot be found."""
         try:
             return self.budget.excess(self.cost(architecture))
         except CandidateError:
@@ -41,7 +41,7 @@ class Bounds:
 
 
 def find_feasible(bounds: Bounds, rng: random.Random) -> Architecture:
-    """A random member within budget; where random draws find none, one reached by descent on the excess.
+    """Return a random member within budget; if random draws find none, one reached by descent on the excess.
 
     Raises:
         BudgetError: none was found; names the limit and the nearest miss.
@@ -60,7 +60,7 @@ def find_feasible(bounds: Bounds, rng: random.Random) -> Architecture:
 
 
 def _descend(bounds: Bounds, architecture: Architecture, rng: random.Random) -> Architecture:
-    """Set gene after gene to what exceeds the budget least, until none helps or the budget is met."""
+    """Set gene after gene to the choice of least excess, until none helps or the budget is met."""
     space = bounds.space
     improved = True
     while improved and not bounds.is_feasible(architecture):
@@ -76,7 +76,7 @@ def _descend(bounds: Bounds, architecture: Architecture, rng: random.Random) -> 
 
 
 def cheapest(bounds: Bounds, start: Architecture, name: str) -> Architecture:
-    """From a feasible member, gene after gene to the choice of the least such cost within budget, until none helps."""
+    """Set gene after gene of a feasible member to the choice of least cost `name` within budget, until none helps."""
 
     def price(architecture: Architecture) -> float:
         return float(getattr(bounds.cost(architecture), name)) if bounds.is_feasible(architecture) else math.inf
@@ -93,7 +93,7 @@ def cheapest(bounds: Bounds, start: Architecture, name: str) -> Architecture:
 
 
 def unreachable(bounds: Bounds, nearest_miss: Architecture) -> BudgetError:
-    """That nothing was found, and what came closest."""
+    """Return the error for a budget met by no member; it names the nearest miss."""
     try:
         found = bounds.cost(nearest_miss)
     except CandidateError as error:

@@ -2,16 +2,16 @@
 
 Real, Aggarwal, Huang and Le, "Regularized Evolution for Image Classifier Architecture Search", AAAI 2019,
 arXiv:1802.01548, algorithm 1: a tournament gives the parent, its mutated child joins the population, the oldest
-leaves. NNI's part is the population, the tournament, mutation and the engine. Ours is what a member is:
+leaves. NNI's part is the population, the tournament, mutation and the engine. Ours is the handling of members:
 
-- A combination above budget, or met before, is refused as NNI refuses what breaks a constraint: it draws again.
+- A combination above budget, or scored before, is refused like a broken constraint of NNI: NNI draws again.
 - The first population is drawn as `evolution` draws it, so that a rare feasible member is found by descent.
-- A candidate that fails uses up an evaluation and reports no metric; NNI then leaves it out of the population, so it
-  is no parent and nobody's score.
-- Where fitness depends on all candidates met (`combine`), the population's is renewed before each tournament.
+- A failed candidate uses up an evaluation and reports no metric; NNI then leaves it out of the population, so it is
+  never a parent.
+- Fitness may depend on all candidates met (`combine`), so the population's is renewed before each tournament.
 
-It scores one candidate at a time, in the order of breeding. It ends early where 500 mutations in a row give nothing
-that is new and within budget (NNI's limit), or where chance finds no further member for the first population.
+It scores one candidate at a time, in the order of breeding. It ends early if 500 mutations in a row give no new member
+within budget (NNI's limit), or if random draws find no further member for the first population.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ class NniRegularizedConfig(Frozen):
 
 
 def regularized_evolution(search: Search[S], config: NniRegularizedConfig) -> list[S]:
-    """All candidates scored, in order.
+    """Run NNI's regularized evolution; return all scored candidates in order.
 
     Raises:
         BudgetError: no member within budget was found; names the limit and the nearest miss.
@@ -70,11 +70,11 @@ def regularized_evolution(search: Search[S], config: NniRegularizedConfig) -> li
 
 
 class _ExhaustedError(Exception):
-    """Chance finds no further member."""
+    """End of the random draws: no further member is found."""
 
 
 class _Members(Generic[S]):
-    """Our space and budget as a space of NNI, which asks three things of one; and the score of a member."""
+    """Adapter of our space and budget to NNI's three methods of a space, and of scoring."""
 
     def __init__(self, search: Search[S]) -> None:
         self._search = search
@@ -89,7 +89,7 @@ class _Members(Generic[S]):
         yield from self._mutables
 
     def check_contains(self, sample: dict[str, int]) -> Exception | None:
-        """Why a sample may not be scored; None if it may."""
+        """Return the reason not to score a sample; None if it may be scored."""
         refusal: type[Exception] = nni_compat.load("nni.mutable").SampleValidationError
         architecture = self.freeze(sample)
         if architecture.key in self._scored:
@@ -103,14 +103,14 @@ class _Members(Generic[S]):
         return {label: architecture.choices[name] for name, label in self._labels.items()}
 
     def evaluate(self, architecture: Architecture) -> None:
-        """Score it and report its fitness so far; report nothing if it failed."""
+        """Score an architecture and report its fitness so far; report nothing if it failed."""
         self._scored.add(architecture.key)
         if self.progress.score([architecture]):
             self._keys.append(architecture.key)
             nni_compat.load("nni").report_final_result(self._fitness()[architecture.key])
 
     def renew(self, population: Iterable[Any]) -> None:
-        """Give the population the fitness that it has among all candidates met by now."""
+        """Update the population's fitness, as ranked among all candidates met so far."""
         fitness = self._fitness()
         for individual in population:
             individual.y = fitness[self.freeze(individual.x).key]
@@ -121,7 +121,7 @@ class _Members(Generic[S]):
 
 
 def _draw(members: _Members[S], space: Any, memo: dict[str, int], random_state: object) -> Any:
-    """A random feasible member, for NNI's first population."""
+    """Draw a random feasible member for NNI's first population."""
     found = members.progress.take(1)
     if not found:
         raise _ExhaustedError

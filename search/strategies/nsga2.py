@@ -3,10 +3,10 @@
 Deb, Pratap, Agarwal and Meyarivan, "A fast and elitist multiobjective genetic algorithm: NSGA-II", IEEE Transactions
 on Evolutionary Computation 6(2), 2002: non-dominated sorting, crowding distance, binary tournament, parents and
 children together compete for survival. Ours: genes are categories, so crossover and mutation are the space's; the
-budget is hard, so members above it are never bred rather than ranked last; none is scored twice. And costs are counted
-without scoring, which two options use: the cheapest members within budget are in the first population (`extremes`), and
-more children are bred than scored (`pool`), of which those count that a regression of scores on genes and costs
-expects to widen the front the most. `extremes: false, pool: 1` is the paper's algorithm.
+budget is hard, so members above it are never bred rather than ranked last; none is scored twice. Costs are known
+without scoring, and two options use this. `extremes` puts the cheapest members within budget into the first
+population. `pool` breeds more children than are scored, and picks those expected to widen the front the most by a
+regression of scores on genes and costs. `extremes: false, pool: 1` is the paper's algorithm.
 """
 
 import functools
@@ -24,7 +24,7 @@ from search.strategies.surrogate import pick_widening, predict
 
 
 class Nsga2Config(Frozen):
-    """The front of fitness and costs by non-dominated sorting and crowding."""
+    """NSGA-II: the front of fitness and costs by non-dominated sorting and crowding."""
 
     name: Literal["nsga2"] = "nsga2"
     population: int = Field(8, ge=2, le=100_000)
@@ -46,7 +46,7 @@ class _Priced(NamedTuple):
 
 
 def nsga2(search: Search[S], config: Nsga2Config) -> list[S]:
-    """A population by chance, then generation after generation the best of parents and children together."""
+    """Draw a random population, then keep the best of parents and children in each generation."""
     progress = Progress(search)
     first = min(config.population, (search.evaluations + 1) // 2)
     batch = progress.admit(_extremes(search)[:first]) if config.extremes else []
@@ -61,7 +61,7 @@ def nsga2(search: Search[S], config: Nsga2Config) -> list[S]:
 
 
 def _extremes(search: Search[S]) -> list[Architecture]:
-    """For each known cost, a member within budget of which no other choice of one gene costs less."""
+    """Return for each known cost a member within budget; no change of a single gene makes it cheaper."""
     start = find_feasible(search, search.rng)
     known = [name for name in Cost.model_fields if isinstance(getattr(search.cost(start), name), int | float)]
     return [cheapest(search, start, name) for name in known]
@@ -70,7 +70,7 @@ def _extremes(search: Search[S]) -> list[Architecture]:
 def _children(
     search: Search[S], progress: Progress[S], population: list[_Member[S]], config: Nsga2Config, count: int
 ) -> list[Architecture]:
-    """As many as asked for: of a pool, a fifth of it by chance, those that seem to widen the front most."""
+    """Return `count` children: those of a pool, a fifth of it random, predicted to widen the front most."""
     breed = functools.partial(_child, search, population, config)
     if config.pool == 1:
         return progress.take(count, breed)
@@ -91,7 +91,7 @@ def _children(
 
 
 def _survivors(search: Search[S], candidates: list[tuple[Architecture, S]], count: int) -> list[_Member[S]]:
-    """The first so many by front, then by crowding distance within it."""
+    """Return the first `count` members by front, then by crowding distance within the front."""
     if not candidates:
         return []
     results = [result for _, result in candidates]
@@ -114,6 +114,6 @@ def _child(search: Search[S], population: list[_Member[S]], config: Nsga2Config)
 
 
 def _tournament(search: Search[S], population: list[_Member[S]]) -> Architecture:
-    """The better of two drawn uniformly; of equals the one drawn first."""
+    """Return the better of two members drawn uniformly; of equals the one drawn first."""
     drawn = (search.rng.choice(population), search.rng.choice(population))
     return min(drawn, key=lambda member: member.standing).architecture

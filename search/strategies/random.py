@@ -1,4 +1,4 @@
-"""Uniformly drawn members within budget, none twice: what any cleverer strategy has to beat."""
+"""Random search: uniformly drawn members within budget, none twice; the baseline for any other strategy."""
 
 from typing import Literal
 
@@ -8,20 +8,19 @@ from search.strategies.base import Progress, S, Search
 from search.strategies.feasible import unreachable
 
 _SHUFFLED = 20_000  # a space of up to so many members is shuffled, a larger one drawn from
-_AT_ONCE = 64  # bounds what is drawn before the first is scored
+_AT_ONCE = 64  # members drawn before the first of them is scored
 
 
 class RandomConfig(Frozen):
-    """Uniform, without repetition."""
+    """Uniform draws without repetition."""
 
     name: Literal["random"] = "random"
 
 
 def draw_randomly(search: Search[S], config: RandomConfig) -> list[S]:
-    """As many feasible members as may be scored.
+    """Score as many random feasible members as `search.evaluations` allows.
 
-    In a space too large to shuffle, members within budget that 200 random draws do not meet are reached by descent,
-    which is not uniform.
+    In a space too large to shuffle, a member is reached by descent if 200 random draws find none. This is not uniform.
     """
     progress = Progress(search)
     if search.space.size > _SHUFFLED:

@@ -1,4 +1,4 @@
-"""A guess at scores from genes and costs, and the choice of candidates that it expects to widen a front the most."""
+"""Surrogate: predicts scores from genes and costs, and picks the candidates expected to widen a front the most."""
 
 import random
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from pipeline.cost import Cost
 from search.pareto import Points, pareto_front
 from search.space import Architecture, SearchSpace
 
-_RIDGE = 0.01  # on standardised fitness; its only work is to make the choices of one gene, which sum to 1, solvable
-_POINTS = 2_000  # of the box in which hypervolume is counted: a share is known to about 1 %
+_RIDGE = 0.01  # on standardised fitness; only to make the system solvable, as the choices of one gene sum to 1
+_POINTS = 2_000  # random points to estimate hypervolume: a share is known to about 1 %
 
 
 def predict(
@@ -19,7 +19,7 @@ def predict(
     known: Sequence[tuple[Architecture, Cost, float]],
     asked: Sequence[tuple[Architecture, Cost]],
 ) -> list[float]:
-    """The fitness of those asked for, by ridge regression on which choice each gene takes and on log costs."""
+    """Predict the fitness of `asked` by ridge regression on one-hot gene choices and log costs."""
     fitness = np.array([value for _, _, value in known])
     costs = _log_costs([cost for _, cost, _ in known] + [cost for _, cost in asked])
     costs = (costs - costs.mean(0)) / np.where(costs.std(0) > 0, costs.std(0), 1.0)
@@ -33,16 +33,16 @@ def predict(
 
 
 def pick_widening(points: Points, options: Points, count: int, rng: random.Random) -> list[int]:
-    """Up to so many options, each the one that adds most hypervolume to the points and to those picked before it.
+    """Pick up to `count` options, each with the largest gain in hypervolume over the points and the earlier picks.
 
-    Everything is minimised. The hypervolume is counted on random points of the box that all of them span, so what adds
-    less than can be counted is not picked.
+    Everything is minimised. Hypervolume is counted on random points in the box spanned by all of them. An option
+    without a countable gain is not picked.
     """
     everything = np.vstack([points, options])
     low, high = everything.min(0), everything.max(0)
     scaled = (everything - low) / np.where(high > low, high - low, 1.0)
     box = np.random.default_rng(rng.getrandbits(64)).random((_POINTS, scaled.shape[1]))
-    front = scaled[pareto_front(points)]  # what it dominates is all that the points dominate
+    front = scaled[pareto_front(points)]  # dominates all that the points dominate
     is_free = ~(front[:, None] <= box[None]).all(axis=2).any(axis=0)
     adds = (scaled[len(points) :, None] <= box[None]).all(axis=2)  # [options, _POINTS]
     picked: list[int] = []
