@@ -1,1 +1,1 @@
-"""Teaches the student: one equation with seven slots, the methods that fill them, and their tuning."""
+"""Distillation of the student: one equation with seven slots, the methods that fill them, and their tuning."""

@@ -1,4 +1,4 @@
-"""What distillation and its tuning can be told."""
+"""Settings of distillation, its tuning, fine-tuning for INT8 and pruning."""
 
 import math
 from functools import reduce
@@ -21,7 +21,7 @@ def _compatible(methods: tuple[Any, ...]) -> tuple[Any, ...]:
     problems = slot_conflicts([method.name for method in methods])
     if problems:
         raise ValueError("; ".join(problems))
-    make_recipe(methods)  # what only shows in their settings
+    make_recipe(methods)  # finds conflicts that depend on the methods' settings
     return methods
 
 
@@ -81,7 +81,7 @@ LARGEST_KEEP = 0.95
 
 
 class PruneConfig(Frozen):
-    """Channels that the distilled student can do without; then fine-tuning with the same recipe."""
+    """Removal of the distilled student's least useful channels, then fine-tuning with the same recipe."""
 
     method: Literal["none", "taylor", "l1", "fpgm"] = Field("none", description="none leaves the student as it is")
     keep: float = Field(0.5, ge=0.05, le=LARGEST_KEEP, description="share of the parameters that stays")
@@ -108,5 +108,5 @@ class PruneConfig(Frozen):
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Of the parameters, that are to be left after each round."""
+        """Shares of the parameters to be left after each round."""
         return tuple(self.keep ** (number / self.rounds) for number in range(1, self.rounds + 1))

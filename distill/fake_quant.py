@@ -1,20 +1,20 @@
-"""A network that computes as if it were quantised to 8 bits, to be trained so that quantising it costs less.
+"""Fake quantisation: a network computes as if quantised to 8 bits, and is trained so that quantising costs less.
 
-The scheme is that of the files: weights symmetric, of 7 or 8 bits, with a scale for each output channel, what goes in
-and out of layers asymmetric uint8 with one range for the whole tensor. Gradients pass the rounding as if it were not
-there (Jacob et al. 2018, arXiv:1712.05877, section 3). The quantisers and their observers are PyTorch's.
+The scheme is the exported file's. Weights are symmetric, of 7 or 8 bits, with a scale for each output channel. Inputs
+and outputs of layers are asymmetric uint8, with one range for the whole tensor. Gradients pass the rounding as if it
+were not there (Jacob et al. 2018, arXiv:1712.05877, section 3). The quantisers and their observers are PyTorch's.
 
-Batch norm: each one that follows a convolution is folded into it, with its running statistics, before fine-tuning, and
-is not there any more while it lasts. That is the network which the exported file holds, so that weights are rounded in
-training as they are in the file; the price is that nothing renormalises the activations as the weights move, which is
-why fine-tuning begins at a low learning rate. A batch norm that follows no convolution stays, in float.
+Batch norm: before fine-tuning, each one after a convolution is folded into it, with its running statistics, for good.
+The exported file holds this same network, so training rounds the weights as the file does. The price: nothing
+renormalises the activations as the weights move, so fine-tuning begins at a low learning rate. A batch norm after no
+convolution stays, in float.
 
-Before that, cross-layer equalisation (Nagel et al. 2019, arXiv:1906.04721, section 4.1): where a ReLU alone stands
-between two convolutions, a channel may be scaled on one side of it and back on the other. Ranges that differ wildly
-from channel to channel are what a single range for the tensor cannot hold, and what gradient descent diverges on.
+After folding comes cross-layer equalisation (Nagel et al. 2019, arXiv:1906.04721, section 4.1): if only a ReLU stands
+between two convolutions, a channel may be scaled on one side of it and back on the other. Without it, ranges may differ
+wildly from channel to channel: a single range for the tensor cannot hold them, and gradient descent diverges on them.
 
-Quantised are the inputs of convolutions and of the classifier, their weights, and what a sum reads. In float
-stay biases, pooling, and a head that a method puts in the classifier's place.
+Quantised: the inputs of convolutions and of the classifier, their weights, and the operands of sums. In float: biases,
+pooling, and a method's head in the classifier's place.
 """
 
 import copy
@@ -43,11 +43,11 @@ _RELU = (F.relu, F.relu_, torch.relu, "relu", "relu_")
 
 
 class FakeQuantError(FailedError):
-    """The network cannot be trained as if it were quantised; says why."""
+    """The network cannot be trained as if it were quantised; the message says why."""
 
 
 class _Activation(FakeQuantize):
-    """Follows the range of what it sees in training mode alone: validation must not move it."""
+    """Fake quantiser of activations; its range follows them in training mode only: validation must not move it."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         self.enable_observer(self.training)
@@ -58,14 +58,14 @@ class _Activation(FakeQuantize):
 def fake_quantized(
     network: nn.Module, batches: Iterable[Batch], *, classifier: bool, weight_bits: int = 7
 ) -> nn.Module:
-    """A copy with batch norms folded and fake quantisation in it, its ranges begun on these examples.
+    """Return a copy with batch norms folded and fake quantisers put in, their ranges initialised on these batches.
 
     Args:
-        classifier: also quantise the network's own; not where a method's head takes its place.
-        weight_bits: 7 (weights within ±64) or 8 (±127), as the file will have.
+        classifier: True quantises the network's own classifier too; False if a method's head takes its place.
+        weight_bits: 7 (weights within ±64) or 8 (±127), as in the exported file.
 
     Raises:
-        FakeQuantError: torch.fx cannot trace it, or it is not a network of feature maps.
+        FakeQuantError: torch.fx cannot trace the network, or it has no feature maps.
     """
     batches = list(batches)
     made = _folded(network, batches[0].inputs[:2].cpu())
@@ -80,7 +80,7 @@ def fake_quantized(
             output = layer is not last and _activated_by(node, modules) is None
             _replace(made, str(node.target), _quantised(layer, _WEIGHTS[weight_bits], output=output))
         elif isinstance(layer, nn.Identity) and not _follows_convolution(node, modules):
-            _replace(made, str(node.target), _ACTIVATION())  # a shortcut, which a sum reads
+            _replace(made, str(node.target), _ACTIVATION())  # a shortcut, an operand of a sum
     for module in made.modules():
         module.train(isinstance(module, _Activation))
     with torch.no_grad():
@@ -90,7 +90,7 @@ def fake_quantized(
 
 
 def without_fake_quant(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode with the trained weights in ordinary layers; batch norms stay folded."""
+    """Return a copy in evaluation mode with the trained weights in ordinary layers; batch norms stay folded."""
     made = copy.deepcopy(network).cpu().eval()
     for name, module in list(made.named_modules()):
         if isinstance(module, nn.Sequential) and len(module) and isinstance(module[0], _Activation):
@@ -101,7 +101,7 @@ def without_fake_quant(network: nn.Module) -> nn.Module:
 
 
 def _folded(network: nn.Module, inputs: Tensor) -> nn.Module:
-    """A copy on the CPU, in evaluation mode, without the batch norms that a convolution can take in."""
+    """Copy the network to the CPU, in evaluation mode, and fold batch norms into the convolutions before them."""
     made = traceable(network, inputs)
     if made is None:
         raise FakeQuantError("only networks of feature maps are fine-tuned for INT8, and this one is a transformer")
@@ -119,7 +119,7 @@ def _folded(network: nn.Module, inputs: Tensor) -> nn.Module:
 
 
 def _equalise(network: nn.Module) -> None:
-    """Balance the channels between each pair of convolutions that share them with nothing else, in place."""
+    """Equalise, in place, the channel ranges of each pair of ungrouped convolutions with only a ReLU between them."""
     modules = dict(network.named_modules())
     for node in traced(network, FakeQuantError).graph.nodes:
         first = modules.get(str(node.target)) if node.op == "call_module" else None
@@ -133,7 +133,7 @@ def _equalise(network: nn.Module) -> None:
 
 
 def _activated_by(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
-    """The ReLU that alone reads the output: the runtime fuses it, and quantises what comes after it."""
+    """Return the ReLU if it alone reads the output: the runtime then fuses it, and quantises behind it."""
     users = list(node.users)
     while len(users) == 1 and isinstance(modules.get(str(users[0].target)), nn.Identity):
         users = list(users[0].users)
@@ -141,14 +141,14 @@ def _activated_by(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | Non
 
 
 def _follows_convolution(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
-    """Whether an identity stands where a batch norm was folded away."""
+    """True if an identity stands in the place of a folded batch norm."""
     source = node.args[0] if node.args else None
     layer = modules.get(str(source.target)) if isinstance(source, fx.Node) else None
     return isinstance(layer, nn.Conv2d)
 
 
 def _quantised(layer: nn.Module, weight: Any, *, output: bool) -> nn.Sequential:
-    """Input, layer and, where it is asked for, output."""
+    """Wrap a layer in fake quantisers of its input, its weights and, if asked for, its output."""
     layer.qconfig = QConfig(activation=_ACTIVATION, weight=weight)  # type: ignore[assignment, no-untyped-call]
     kind: Any = qat.Conv2d if isinstance(layer, nn.Conv2d) else qat.Linear
     made = kind.from_float(layer.train())
@@ -162,7 +162,7 @@ _ACTIVATION: Any = _Activation.with_args(  # type: ignore[no-untyped-call]
     dtype=torch.quint8,
     qscheme=torch.per_tensor_affine,
 )
-# Its scales are those of the weights as they are now: with an averaging constant of 1 the observer has no memory.
+# The scales follow the present weights: with an averaging constant of 1 the observer has no memory.
 _WEIGHTS: dict[int, Any] = {
     bits: FakeQuantize.with_args(  # type: ignore[no-untyped-call]
         observer=MovingAveragePerChannelMinMaxObserver,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def softened(logits: Tensor, temperature: float) -> Tensor:
-    """softmax(logits / temperature) in float32; [N, K] to [N, K]."""
+    """Probabilities softmax(logits / temperature) in float32; [N, K] to [N, K]."""
     return F.softmax(logits.float() / temperature, dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Networks with fewer channels: how narrow each layer became, and how such a network is built again from that.
+"""Networks with fewer channels: the widths of their layers, and a network rebuilt from these widths.
 
 A pruned student is its architecture plus these widths; its weights are a safetensors file. No module is pickled.
 """
@@ -14,12 +14,12 @@ Widths = Mapping[str, tuple[int, int]]  # layer's name -> channels in, channels 
 
 
 def widths_of(network: nn.Module) -> dict[str, tuple[int, int]]:
-    """Of every convolution, batch norm and linear layer, by name."""
+    """Return channels in and out of every convolution, batch norm and linear layer, by name."""
     return {name: _width(module) for name, module in _layers(network)}
 
 
 def changed_widths(before: nn.Module, after: nn.Module) -> dict[str, tuple[int, int]]:
-    """The widths of `after` where they are not those of `before`, which has the same layers."""
+    """Return the widths in `after` that differ from those in `before`; both have the same layers."""
     old = widths_of(before)
     return {name: width for name, width in widths_of(after).items() if width != old[name]}
 
@@ -55,7 +55,7 @@ def _width(module: nn.Module) -> tuple[int, int]:
 
 
 def _replica(name: str, module: nn.Module, into: int, out: int) -> nn.Module:
-    """A layer of the same kind and settings, in the mode and on the device of the given one."""
+    """Make a fresh layer of these widths, with the kind, settings, mode and device of the given one."""
     given = next(iter(module.parameters()))
     with drawn_from(0), torch.device(given.device):
         made: nn.Module

@@ -6,9 +6,9 @@ its layer (He et al. 2019, arXiv:1811.00250); `taylor`, the squared product of w
 the channels of all layers together. NNI's pruners score the channels; its ModelSpeedup makes the smaller network
 for each share that is tried until the parameters come out as wanted.
 
-What may go: first the channels that no residual sum joins, as in the paper of `l1` (section 3.3); where those are not
-enough, those too, a sum's operands together. The embedding keeps its width: a method's head reads it, and methods
-compare it with the teacher's.
+Order of removal: first the channels outside residual sums, as in the paper of `l1` (section 3.3); if those are not
+enough, also channels of sums, from all operands of a sum together. The embedding keeps its width: a method's head
+reads it, and methods compare it with the teacher's.
 """
 
 # B batch, C channels, H W height and width
@@ -33,22 +33,22 @@ from pipeline.errors import FailedError, first_line
 from pipeline.network import Classifier, look
 from pipeline.randomness import drawn_from
 
-TOLERANCE = 0.05  # of the wanted number of parameters
+TOLERANCE = 0.05  # share of the wanted number of parameters
 _CLOSE, _TRIALS = 0.005, 16
-_MOST = 0.9  # of a layer's channels that may go
+_MOST = 0.9  # largest share of a layer's channels to remove
 
 Masks = dict[str, dict[str, Tensor]]
 
 
 class PruningError(FailedError):
-    """The network cannot be pruned as asked; says why."""
+    """The network cannot be pruned as asked; the message says why."""
 
 
 class Pruned(NamedTuple):
     widths: dict[str, tuple[int, int]]  # of the layers that changed, for `narrow`
     state: dict[str, Tensor]  # of the narrowed network
-    channels_removed: float  # share that was asked of each layer, or of all of them
-    sums_pruned: bool  # whether channels of residual sums had to go too
+    channels_removed: float  # share asked of every layer; of all layers together for taylor
+    sums_pruned: bool  # True if channels of residual sums had to go too
 
 
 def prune(
@@ -59,20 +59,20 @@ def prune(
     seed: int,
     params: float | None = None,
 ) -> Pruned:
-    """Find the narrower network whose number of parameters is nearest to the wanted; the given one stays as it is.
+    """Find the pruned network nearest to the wanted number of parameters; the given network stays as it is.
 
     Args:
-        classifier: from the network's embedding to class logits; its own, or a method's head. It is not pruned.
+        classifier: from embedding to class logits: the network's own, or a method's head. It is not pruned.
         batches: labelled examples; `taylor` takes the gradient of the cross-entropy on them, in evaluation mode.
-        params: wanted, the classifier's counted in. None: `config.keep` of the network's.
+        params: wanted number, the classifier's included. None: the share `config.keep` of the network's.
 
     Raises:
-        PruningError: it is not a network of feature maps, cannot be traced, or not made that small.
+        PruningError: the network has no feature maps, cannot be traced, or cannot be made so small.
     """
     batches = list(batches)
     example = batches[0].inputs[:2].cpu()
     original = _traceable(network, example)
-    fixed = _count(classifier) - _count(cast(Classifier, original).get_classifier())  # of a head over the own Linear
+    fixed = _count(classifier) - _count(cast(Classifier, original).get_classifier())  # a head's beyond the own Linear's
 
     def size(candidate: nn.Module) -> int:
         return _count(candidate) + fixed
@@ -87,7 +87,7 @@ def prune(
                     found, removed = _nearest(functools.partial(_speed_up, original, example, masks), size, wanted)
             except PruningError:
                 raise
-            except Exception as error:  # NNI's own, which share no base: it takes some sums of layers for others
+            except Exception as error:  # NNI's errors share no base; it mistakes some sums for others
                 refused = f"; NNI fails on it ({first_line(error, type(error).__name__)[:120]})"
                 continue
             if abs(size(found) - wanted) <= TOLERANCE * wanted:
@@ -116,13 +116,13 @@ def _trace(network: nn.Module, example: Tensor) -> fx.GraphModule:
 
 
 def _prunable(network: nn.Module, example: Tensor) -> Iterator[list[str]]:
-    """Names of convolutions: those that no residual sum joins, then all but the ones that make the embedding."""
+    """Yield names of convolutions to prune: first without those of residual sums, then with; never the embedding's."""
     dependency = nni_compat.load("nni.compression.speedup.dependency")
     graph = _trace(network, example)
     joined = [{node.target for node in nodes} for nodes in dependency.build_channel_dependency(graph)]
 
     def before(node: fx.Node) -> set[str]:
-        """The layers whose channels are the node's input, and those that must keep step with them."""
+        """Return the convolutions that make the node's input, and those tied to them in their number of channels."""
         found = {parent.target for parent in dependency.find_adjacent_layers(node, graph, [nn.Conv2d], "parent")}
         return found.union(*(names for names in joined if names & found))
 
@@ -148,7 +148,7 @@ def _scored(
     batches: list[Batch],
     example: Tensor,
 ) -> Callable[[float], Masks]:
-    """NNI's scores of the layers' channels; gives the masks that a share of them asks for."""
+    """Score the layers' channels with NNI; return a function from the share of channels to remove to the masks."""
     pruning = nni_compat.load("nni.compression.pruning")
     dependency = nni_compat.load("nni.compression.speedup.dependency")
     own = copy.deepcopy(network)
@@ -175,20 +175,20 @@ def _scored(
 
 
 def _with_the_best(mask: Tensor, scores: Tensor) -> Tensor:
-    """[C], with a tenth of a layer's channels kept, one at least; a ranking over all layers may empty one."""
+    """Keep a layer's best tenth of channels, one at least, in its mask [C]: a ranking over all layers may empty one."""
     channels, scores = mask.flatten(), scores.flatten()
     least = max(1, round((1 - _MOST) * len(channels)))
     return channels.index_fill(0, scores.topk(least).indices, 1.0)
 
 
 def _whole(channels: Tensor, layer: nn.Module) -> dict[str, Tensor]:
-    """A mask of each of the layer's parameters."""
+    """Expand the mask [C] of channels to the shape of each of the layer's parameters."""
     shapes = {name: parameter.shape for name, parameter in layer.named_parameters()}
     return {n: channels.view(-1, *[1] * (len(shape) - 1)).expand(shape).clone() for n, shape in shapes.items()}
 
 
 def _gradients(network: nn.Module, classifier: nn.Module, batches: list[Batch]) -> tuple[Any, int]:
-    """NNI's evaluator, which only looks: the optimizer's learning rate is 0; and the number of its steps."""
+    """Return NNI's evaluator, with learning rate 0 so that weights stay as they are, and the number of its steps."""
     utils, nni = nni_compat.load("nni.compression.utils.evaluator"), nni_compat.load("nni")
     classifier = copy.deepcopy(classifier).cpu().eval()
 
@@ -207,7 +207,7 @@ def _gradients(network: nn.Module, classifier: nn.Module, batches: list[Batch]) 
 
 
 def _watched(pruner: Any) -> dict[str, dict[str, Tensor]]:
-    """Filled with the scores as NNI computes them: its hooks forget them at the end of `compress`."""
+    """Return a dict that fills with NNI's scores as they come: its hooks lose them at the end of `compress`."""
     kept: dict[str, dict[str, Tensor]] = {}
     calculate = pruner._calculate_metrics
 
@@ -222,7 +222,7 @@ def _watched(pruner: Any) -> dict[str, dict[str, Tensor]]:
 def _nearest(
     attempt: Callable[[float], nn.Module], size: Callable[[nn.Module], int], wanted: float
 ) -> tuple[nn.Module, float]:
-    """The network of the nearest size that bisecting the share of removed channels meets."""
+    """Bisect the share of removed channels; return the network found nearest to the wanted size, and its share."""
     low, high = 0.0, _MOST
     best, share_of_best = attempt(high), high
     if size(best) > wanted:
@@ -248,7 +248,7 @@ def _speed_up(network: nn.Module, example: Tensor, masks: Callable[[float], Mask
 
 
 def _checked(original: nn.Module, found: nn.Module, example: Tensor, removed: float, sums: bool) -> Pruned:
-    """What is left of the original, rebuilt from its widths alone and compared with what NNI made."""
+    """Return the pruned widths and weights, after a check: a network rebuilt from them gives the logits of NNI's."""
     widths = changed_widths(original, found)
     state = {name: tensor.detach().clone() for name, tensor in found.state_dict().items()}
     rebuilt = narrow(copy.deepcopy(original), widths)

@@ -1,9 +1,9 @@
-"""The equation, assembled in one place; a recipe is the list of methods that fill its slots.
+"""Assembly of the distillation equation; a recipe is the list of methods that fill its slots.
 
     L = mean_n [ a_n CE(head(x_n), y_n) + b_n D(target_n, s_n) ] + sum_j lambda_j R_j(features)
 
-A slot that no method fills is plain KD's (target, divergence, weight) or does nothing (data, teacher, feature, head);
-a method that fills `divergence`, plain KD among them, may say which weights it is usually given.
+An unfilled slot takes plain KD's default (target, divergence, weight) or does nothing (data, teacher, feature, head).
+A method that fills `divergence`, such as plain KD, may give default weights, used if no method fills `weight`.
 """
 
 # N examples, K classes
@@ -30,7 +30,7 @@ from pipeline.task import Task
 
 
 def make_recipe(configs: Sequence[Any]) -> "Recipe":
-    """The recipe of a list of method configurations."""
+    """Make the recipe of a list of method configurations."""
     return Recipe([METHODS[config.name](config) for config in configs])
 
 
@@ -38,7 +38,7 @@ _FOR_THE_DIVERGENCE: frozenset[Slot] = frozenset({"data", "target", "divergence"
 
 
 def slot_conflicts(names: Sequence[str]) -> list[str]:
-    """A sentence for each slot that two of the named methods fill, each method named twice, each that is in vain."""
+    """Describe each conflict in a sentence: a method listed twice, two in one slot, or one without effect by `none`."""
     problems = [f"method {name!r} is listed twice" for name in dict.fromkeys(names) if names.count(name) > 1]
     for slot in SLOTS:
         rivals = [name for name in dict.fromkeys(names) if slot in METHODS[name].fills]
@@ -55,7 +55,7 @@ def slot_conflicts(names: Sequence[str]) -> list[str]:
 
 
 def _teacher_conflicts(methods: Sequence[Method]) -> list[str]:
-    """A sentence for each method that looks at the given teacher by itself while another puts one in its place."""
+    """Describe each pair of a method that studies the given teacher and another that replaces this teacher."""
     return [
         f"method {other.name!r} studies the given teacher, and {method.name!r} as configured trains another in its "
         "place; leave one out or let the teacher be"
@@ -67,7 +67,7 @@ def _teacher_conflicts(methods: Sequence[Method]) -> list[str]:
 
 
 class Recipe:
-    """The objective of a distillation: what `pipeline.training.fit` minimises."""
+    """Objective of a distillation, minimised by `pipeline.training.fit`."""
 
     def __init__(self, methods: Sequence[Method]) -> None:
         problems = slot_conflicts([method.name for method in methods])
@@ -77,24 +77,25 @@ class Recipe:
         self.methods = list(methods)
         self._fallback = KD()
         self._teacher: nn.Module | None = None
-        self._keeps: tuple[Context, Augmentation] | None = None  # the teacher's outputs, on these images
+        self._keeps: tuple[Context, Augmentation] | None = None  # set: cache the teacher's outputs on these images
         self._kept: dict[int, View] = {}  # by view of the training images
 
     @property
     def varies_teacher(self) -> bool:
-        """Whether a method changes the teacher as it trains, so that its outputs cannot be cached."""
+        """True if a method changes the teacher during training, so that the teacher's outputs cannot be cached."""
         return any(method.varies_teacher for method in self._owners("teacher"))
 
     @property
     def reads_features(self) -> bool:
-        """Whether a method reads the teacher's feature maps, which are large."""
+        """True if a method reads the teacher's feature maps, which are large."""
         return any(method.reads_features for method in self.methods)
 
     def check(self, task: Task, train: ImageSplit) -> None:
-        """Refuse what data and environment cannot serve, before anything is trained.
+        """Refuse methods unfit for the task, the data or the environment, before anything is trained.
 
         Raises:
-            ConfigError, MissingDependencyError: what a method's `check` found.
+            ConfigError: the task has too few classes for a method, or a method's `check` refuses task or data.
+            MissingDependencyError: an optional library is not installed.
         """
         for method in self.methods:
             if task.num_classes < method.min_classes:
@@ -106,11 +107,11 @@ class Recipe:
     def prepare(
         self, context: Context, cache: Augmentation | None = None, state: Mapping[str, Any] | None = None
     ) -> None:
-        """Look at the data once. A method that fills the head is prepared first: others may ask what would ship.
+        """Prepare all methods, the head's first: others may ask for the network that ships.
 
         Args:
-            cache: the teacher's outputs on all training images are kept, in each view that this makes of them.
-            state: of an earlier training of the same student, which the methods go on from instead of looking.
+            cache: if given, the teacher's outputs on all training images are kept, for each view made by it.
+            state: of an earlier training of the same student; methods load it instead of studying teacher and data.
         """
         self._teacher = context.teacher
         self.check(context.task, context.train)
@@ -129,7 +130,7 @@ class Recipe:
         return batch
 
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """The equation, term by term: `cross_entropy`, `distillation`, and each feature loss by name."""
+        """Return the equation's terms by name: `cross_entropy`, `distillation`, and each feature loss."""
         teacher = self.look_at_teacher(batch)
         student = look(network, batch.inputs)
         class_logits = student.logits
@@ -140,7 +141,7 @@ class Recipe:
             return self._terms(_in_float32(teacher), _in_float32(student), class_logits.float(), batch)
 
     def look_at_teacher(self, batch: Batch) -> View:
-        """What of the batch is in the cache comes from there."""
+        """Return the teacher's outputs on a batch, from the cache if possible; altered inputs are computed afresh."""
         if self._keeps is None or batch.view is None:
             return self._look_at_inputs(batch.inputs)
         if batch.view not in self._kept:
@@ -172,7 +173,7 @@ class Recipe:
 
     @property
     def keeps_state(self) -> tuple[str, ...]:
-        """The methods that have a state."""
+        """Names of the methods with a state."""
         return tuple(m.name for m in self.methods if type(m).state_dict is not Method.state_dict)
 
     def state_dict(self) -> dict[str, Any]:
@@ -182,10 +183,10 @@ class Recipe:
         for method in self.methods:
             method.load_state_dict(state[method.name])
         if any(method.replaces_teacher for method in self.methods):
-            self._kept = {}  # the teacher that the state holds says something else
+            self._kept = {}  # the loaded state may hold another teacher
 
     def _terms(self, teacher: View, student: View, class_logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        """In float32 whatever the networks computed in: losses take differences of products."""
+        """Compute the terms, in float32 whatever the networks' format: losses take differences of products."""
         aiming, diverging = self._owner("target"), self._owner("divergence")
         a, b = self._weights(batch)
         target = aiming.target(teacher, batch).detach()
@@ -219,12 +220,12 @@ class Recipe:
         return next(iter(self._owners(slot)), self._fallback)
 
     def _teacher_outputs(self, number: int) -> View:
-        """The teacher's outputs on every training image in a view, by index; features are kept only if read."""
+        """Return the teacher's outputs on every training image in a view, by index; features only if they are read."""
         assert self._keeps is not None
         context, augmentation = self._keeps
         parts: list[View] = []
-        seed = derive_seed(context.seed, "teacher", number)  # when the batch comes that asks first must not show
-        # of what comes in every epoch exactly; of one crop among many as the step around it computes
+        seed = derive_seed(context.seed, "teacher", number)  # the outputs are the same whichever batch asks first
+        # full precision for view 0, seen in every epoch; the step's own precision for one crop among many
         with drawn_from(seed), torch.no_grad(), nullcontext() if number else full_precision(context.device):
             for batch in context.train.batches(512, context.device):
                 view = self._look_at_inputs(augmentation.view(batch, number).inputs)

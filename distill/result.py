@@ -1,4 +1,4 @@
-"""What tuning and distillation hand on."""
+"""Results of tuning, distillation and pruning, for later stages."""
 
 from typing import Literal
 
@@ -37,22 +37,22 @@ class DistillResult(Frozen):
     best_epoch: int
     stopped_early: bool
     curve: tuple[EpochRecord, ...]
-    measures: dict[str, float] = {}  # what the methods say of their training, as `kd_aif.effective_sample_size`
+    measures: dict[str, float] = {}  # the methods' own figures, such as `kd_aif.effective_sample_size`
     exhibits: tuple[Exhibit, ...] = ()
 
 
 class PruneResult(Frozen):
-    """What pruning did to the distilled student, and fine-tuning to the pruned one; metrics are on validation."""
+    """Result of pruning the distilled student and fine-tuning the pruned one; metrics are on validation."""
 
     method: Literal["taylor", "l1", "fpgm"]
     keep: float  # wanted share of the parameters
-    refused: str | None  # why the student is as it was; None: it was pruned
+    refused: str | None  # why the student was not pruned; None: it was
     before: Metrics
     cost_before: Cost
-    rounds: int = 1  # in which channels went, with fine-tuning in between
+    rounds: int = 1  # of removing channels, with fine-tuning in between
     widths: dict[str, tuple[int, int]] = {}  # channels in and out of each layer that changed
     channels_removed: float | None = None  # share asked of every layer; of all layers together for taylor
-    sums_pruned: bool = False  # whether channels of residual sums went too
+    sums_pruned: bool = False  # True if channels of residual sums went too
     cost: Cost | None = None
     pruned: Metrics | None = None  # before fine-tuning
     tuned: Metrics | None = None
@@ -62,7 +62,7 @@ class PruneResult(Frozen):
     curve: tuple[EpochRecord, ...] = ()
 
     def applied_to(self, distilled: DistillResult) -> DistillResult:
-        """The result of the student that ships: cost and accuracy are the pruned one's."""
+        """Return the shipped student's result: with the pruned one's cost and accuracy, unless pruning was refused."""
         if self.refused is not None or self.cost is None or self.tuned is None:
             return distilled
         step: dict[str, object] = {"name": "prune", "method": self.method, "params": self.cost.params}

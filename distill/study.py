@@ -1,7 +1,7 @@
-"""An Optuna study in a file of its own: whose it is, and what to do where the file is locked or damaged.
+"""Optuna study in a file of its own: a check of its owner, patience with locks, and clear errors for damage.
 
-The process that holds the run directory holds the study. Should others be let in, through the study's file, trials
-whose heartbeat stopped are failed and retried by Optuna itself.
+The process that holds the run directory holds the study. Should others join through the study's file, Optuna itself
+fails and retries trials without a heartbeat.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from pipeline.errors import RunDirError
 from pipeline.sealed import damaged, foreign
 
 HEARTBEAT_S, GRACE_S, RETRIES = 30, 90, 3
-NOTE_S, PATIENCE_S = 5.0, 120.0  # of waiting for a lock, until a person is told, and until it is given up
+NOTE_S, PATIENCE_S = 5.0, 120.0  # of waiting for a lock: until a person is told, and until giving up
 _OWNER = "belongs_to"
 _STORAGE_ERRORS = (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError)
 
@@ -33,10 +33,11 @@ Value = TypeVar("Value")
 def opened(
     path: Path, name: str, owner: str, pruner: optuna.pruners.BasePruner, say: Callable[[str], None]
 ) -> Iterator[optuna.Study]:
-    """The study, made where there is none; what is wrong with its file ends the block as one sentence.
+    """Open the study, or make it if there is none; an error of its file leaves the block as one sentence.
 
     Raises:
-        RunDirError: it is another's, damaged, or was locked for too long.
+        RunDirError: the file has another owner, is damaged, or was locked for too long.
+        OSError: the disk is full or fails.
     """
     try:
         study = optuna.create_study(
@@ -53,7 +54,7 @@ def opened(
 
 
 class _Patience:
-    """Waits while another process keeps the file locked: says so, and gives up after a while."""
+    """Wait for a file locked by another process: say so after NOTE_S, and give up after PATIENCE_S."""
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:
         self._path, self._say, self._told = path, say, threading.Lock()
@@ -76,14 +77,14 @@ class _Patience:
                 if waited >= NOTE_S and not told and self._told.acquire(blocking=False):  # one thread of ours says it
                     told = True
                     self._say(f"waiting up to {PATIENCE_S:.0f} s: another process has locked {self._path}")
-                time.sleep(0.05)  # a lock that would be a deadlock is refused at once
+                time.sleep(0.05)  # SQLite itself does not wait for a lock in a deadlock
         finally:
             if told:
                 self._told.release()
 
 
 def _storage(path: Path, patience: _Patience) -> optuna.storages.RDBStorage:
-    """The path is opened as such and never becomes a part of an address, where `?`, `#` and `%` mean something."""
+    """Open the study's storage by its path, never as a part of a URL, where `?`, `#` and `%` mean something."""
 
     class Cursor(sqlite3.Cursor):
         def execute(self, *arguments: Any) -> sqlite3.Cursor:  # type: ignore[override]
@@ -101,7 +102,7 @@ def _storage(path: Path, patience: _Patience) -> optuna.storages.RDBStorage:
 
     class Storage(optuna.storages.RDBStorage):
         def record_heartbeat(self, trial_id: int) -> None:
-            """A beat that cannot be entered is missed: the trial's own entries say what is wrong."""
+            """Skip a beat that cannot be written: the trial's own entries raise the error."""
             with contextlib.suppress(*_STORAGE_ERRORS, RunDirError):
                 super().record_heartbeat(trial_id)
 
@@ -120,7 +121,7 @@ def _storage(path: Path, patience: _Patience) -> optuna.storages.RDBStorage:
 
 
 def _told(path: Path, error: BaseException) -> Exception:
-    """What SQLite found, as a sentence; Optuna says of all of it that something may exceed its length."""
+    """Turn SQLite's error into one sentence; Optuna's own message always suspects an excessive length."""
     found: BaseException | None = error
     while found is not None and not isinstance(found, sqlite3.Error):
         found = getattr(found, "orig", None) or found.__cause__
@@ -137,5 +138,5 @@ def _told(path: Path, error: BaseException) -> Exception:
 
 
 def _primary(error: sqlite3.Error) -> int:
-    """SQLite's result code without its extension; -1 where it gave none."""
+    """Return SQLite's result code without its extension; 255, which is no code, if it gave none."""
     return getattr(error, "sqlite_errorcode", -1) & 0xFF

@@ -1,4 +1,4 @@
-"""A classifier of subclasses that gives the classes' logits: what a student with C x S outputs ships as."""
+"""Classifier of subclasses that gives the classes' logits; a student with C x S outputs ships with it."""
 
 # N examples, D embedding width, C classes, S subclasses a class
 
@@ -13,7 +13,7 @@ from pipeline.randomness import drawn_from
 
 
 class FoldedHead(nn.Module):
-    """logit_c = log sum_s exp o_{c,s}: the log of the summed probabilities, but for the normaliser of all classes."""
+    """Head with logit_c = log sum_s exp o_{c,s}: the log of the summed probabilities, up to a common normaliser."""
 
     def __init__(self, linear: nn.Linear, subclasses: int) -> None:
         super().__init__()
@@ -25,15 +25,15 @@ class FoldedHead(nn.Module):
 
 
 def fold(logits: Tensor, subclasses: int) -> Tensor:
-    """[N, C * S] to [N, C]."""
+    """Fold subclass logits [N, C * S] to class logits [N, C]."""
     return logits.reshape(-1, logits.shape[1] // subclasses, subclasses).logsumexp(2)
 
 
 def subclass_linear(student: nn.Module, subclasses: int, seed: int = 0) -> nn.Linear:
-    """A Linear from the student's embedding to all subclasses, on the student's device.
+    """Make a Linear from the student's embedding to all subclasses, on the student's device.
 
     Args:
-        seed: of the weights, which matters where no others will be loaded.
+        seed: of the weights; it matters only if no others will be loaded.
 
     Raises:
         ConfigError: the student does not end in a Linear.
@@ -49,7 +49,7 @@ def subclass_linear(student: nn.Module, subclasses: int, seed: int = 0) -> nn.Li
 
 
 def with_classifier(student: nn.Module, classifier: nn.Module) -> nn.Module:
-    """The student with another classifier in the place of its own; all other modules are shared, none is copied."""
+    """Return the student with another classifier in place of its own; all other modules are shared, none is copied."""
     own = cast(Classifier, student).get_classifier()
     path = next(name for name, module in student.named_modules() if module is own).split(".")
     replica = holder = _shallow(student)

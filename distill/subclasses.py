@@ -1,7 +1,7 @@
 """Pseudo-subclasses of every class, read from the teacher's embedding by linear projections.
 
 Loo, Iliopoulos, Hu and Vee 2024, arXiv:2409.20449. The directions are found once, before training, in one pass over
-the training examples without augmentation; what is found is then applied to any embedding.
+the training examples without augmentation; they are then applied to any embedding.
 """
 
 # N examples, D embedding width, C classes, S subclasses a class
@@ -25,13 +25,13 @@ _FLAT = 1e-10  # share of a class's variance below which a direction is float32'
 
 @dataclass(frozen=True)
 class Projections:
-    """u(s | c, x) = weights[c, :, s] . h(x) + offsets[c, s]; null space, centring, rotation and scale are in them."""
+    """Projections u(s | c, x) = weights[c, :, s] . h(x) + offsets[c, s]; null space, rotation and scale are in them."""
 
     weights: Tensor  # [C, D, S]
     offsets: Tensor  # [C, S]
 
     def probabilities(self, embedding: Tensor, temperature: float) -> Tensor:
-        """q(s | c, x) = softmax_s(u / temperature) for every class c; [N, D] to [N, C, S]."""
+        """Return q(s | c, x) = softmax_s(u / temperature) for every class c; [N, D] to [N, C, S]."""
         classes, width, subclasses = self.weights.shape
         flat = self.weights.transpose(0, 1).reshape(width, classes * subclasses)
         u = (embedding.float() @ flat).reshape(-1, classes, subclasses) + self.offsets
@@ -48,9 +48,9 @@ class ProjectionSettings:
 
 
 class ClassMoments:
-    """Count, mean and scatter of each class's embeddings, from batches that need not be kept; in float64 on the CPU.
+    """Count, mean and scatter of each class's embeddings, in float64 on the CPU.
 
-    Batches are joined by the update of Chan, Golub and LeVeque 1983.
+    They are updated batch by batch (Chan, Golub and LeVeque 1983), so that no batch need be kept.
     """
 
     def __init__(self, num_classes: int, width: int) -> None:
@@ -59,7 +59,7 @@ class ClassMoments:
         self._scatter = torch.zeros(num_classes, width, width, dtype=torch.float64)
 
     def add(self, embedding: Tensor, classes: Tensor) -> None:
-        """Embeddings [N, D] float64 and their classes [N]."""
+        """Add embeddings [N, D] float64 of the classes [N]."""
         for c in torch.bincount(classes).nonzero().flatten().tolist():
             own = embedding[classes == c]
             before, added = int(self.count[c]), len(own)
@@ -71,7 +71,7 @@ class ClassMoments:
             self.count[c] += added
 
     def covariance(self, c: int) -> Tensor:
-        """[D, D]: the scatter divided by the count."""
+        """Covariance [D, D] of a class: its scatter divided by its count."""
         return self._scatter[c] / int(self.count[c])
 
 
@@ -84,17 +84,18 @@ def fit_projections(
     seed: int,
     device: torch.device,
 ) -> Projections:
-    """The projections of a trained teacher's embedding; random rotations and starts come from `seed`.
+    """Fit the projections of a trained teacher's embedding; all random draws come from `seed`.
 
     Raises:
-        ConfigError: a class has too few examples, or the embedding too few directions, for so many subclasses.
+        ConfigError: a class has too few examples, or the embedding too few directions, for so many subclasses; or
+            `null_space` is asked of a teacher that does not end in a Linear.
     """
     moments: ClassMoments | None = None
     kept: list[tuple[Tensor, Tensor]] = []
     for embedding, classes in class_embeddings(teacher, train, device):
         moments = moments or ClassMoments(num_classes, embedding.shape[1])
         moments.add(embedding, classes)
-        if settings.directions == "kmeans":  # which goes over its points many times
+        if settings.directions == "kmeans":  # it goes over its points many times
             kept.append((embedding, classes))
     assert moments is not None, "a training split is not empty"
     projector, seen = torch.eye(moments.mean.shape[1], dtype=torch.float64), 0
@@ -116,7 +117,7 @@ def fit_projections(
 
 
 def class_embeddings(teacher: nn.Module, train: ImageSplit, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """The teacher's embeddings [N, D], float64 on the CPU, and classes [N] of the training examples, in order.
+    """Yield the teacher's embeddings [N, D], float64 on the CPU, and classes [N] of the training examples, in order.
 
     An example's class is its label, or the teacher's answer where it has none.
     """
@@ -128,16 +129,16 @@ def class_embeddings(teacher: nn.Module, train: ImageSplit, device: torch.device
 
 
 def null_space_projector(weight: Tensor) -> tuple[Tensor, int]:
-    """P = I - W^+ W, onto what the logits do not see, [D, D], and the rank of the classifier's W [C, D]."""
+    """Return P = I - W^+ W, [D, D], onto directions unseen by the logits, and the rank of the classifier's W [C, D]."""
     _, singular, rows = torch.linalg.svd(weight, full_matrices=False)
     rows = rows[singular > 1e-6 * singular.max()]
     return torch.eye(weight.shape[1], dtype=weight.dtype) - rows.T @ rows, len(rows)
 
 
 def haar_rotation(size: int, generator: torch.Generator) -> Tensor:
-    """A uniformly random orthogonal matrix [S, S]: Q of a Gaussian matrix, with R's diagonal made positive.
+    """Draw a uniformly random orthogonal matrix [S, S]: Q of a Gaussian matrix, with R's diagonal made positive.
 
-    Without the signs it is not uniform (Mezzadri 2007, arXiv:math-ph/0609050).
+    Without this choice of signs it is not uniform (Mezzadri 2007, arXiv:math-ph/0609050).
     """
     q, r = torch.linalg.qr(_normal(size, size, generator))
     rotation: Tensor = q * r.diagonal().sign()
@@ -145,11 +146,14 @@ def haar_rotation(size: int, generator: torch.Generator) -> Tensor:
 
 
 def principal_axes(covariance: Tensor, count: int, total: float, c: int) -> Tensor:
-    """The `count` directions of most variance, [D, S], the first of most.
+    """Return the `count` directions of most variance, [D, S], in descending order.
 
     Args:
-        total: the class's variance before projecting, against which the last direction must not be rounding.
+        total: the class's variance before projecting; the last direction's must be more than its rounding.
         c: the class, for the error.
+
+    Raises:
+        ConfigError: the embeddings vary in fewer directions.
     """
     variances, axes = torch.linalg.eigh(covariance)  # ascending
     live = int((variances > _FLAT * total).sum())
@@ -168,16 +172,16 @@ def principal_axes(covariance: Tensor, count: int, total: float, c: int) -> Tens
 def _projections_of(
     c: int, moments: ClassMoments, projector: Tensor, settings: ProjectionSettings, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """(V Q / sd, -mu V Q / sd) of one class: [D, S] and [S]."""
+    """Return (V Q / sd, -mu V Q / sd) of one class: [D, S] and [S]."""
     total = moments.covariance(c)
     within = projector @ total @ projector
     if settings.directions == "pca":
         axes = principal_axes(within, settings.subclasses, float(total.trace()), c)
     else:
         axes = torch.linalg.qr(projector @ _normal(len(projector), settings.subclasses, generator)).Q
-    if settings.rotate:  # or the first subclasses would hold most of the variance
+    if settings.rotate:  # otherwise the first subclasses would hold most of the variance
         axes = axes @ haar_rotation(settings.subclasses, generator)
-    if settings.standardise:  # or the temperature would mean something else with every teacher
+    if settings.standardise:  # otherwise the temperature would mean something else with every teacher
         sd = (axes * (within @ axes)).sum(0).clamp_min(_FLAT * float(total.trace())).sqrt()
         axes = axes / sd
     return axes, -(projector @ moments.mean[c]) @ axes
@@ -186,18 +190,21 @@ def _projections_of(
 def _nearest_centre(
     points: Tensor, settings: ProjectionSettings, seed: int, total: float, c: int
 ) -> tuple[Tensor, Tensor]:
-    """The projections whose softmax is that over squared distances to k-means' centres: [D, S] and [S].
+    """Projections [D, S] and [S] of one class with the same softmax as -|x - m|^2 / 2 over the centres m of k-means.
 
-    -|x - m|^2 / 2 is m . x - |m|^2 / 2 but for a term that all centres share. Standardised, the unit is the mean
+    -|x - m|^2 / 2 is m . x - |m|^2 / 2 up to a term common to all centres. With `standardise`, the unit is the mean
     squared distance of an example to its own centre.
 
     Args:
-        total, c: as of `principal_axes`.
+        total, c: as in `principal_axes`.
+
+    Raises:
+        ConfigError: the class has no more different embeddings than subclasses.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    with warnings.catch_warnings():  # of fewer points than centres, which is refused below
+    with warnings.catch_warnings():  # on fewer different points than centres; refused below
         warnings.simplefilter("ignore", ConvergenceWarning)
         found = KMeans(settings.subclasses, n_init=4, random_state=seed % 2**32).fit(points.numpy())
     apart = found.inertia_ / len(points)
@@ -215,10 +222,10 @@ def _nearest_centre(
 
 
 def require_examples(count: Tensor, wanted: int) -> None:
-    """Refuse classes with too few examples for so many subclasses; `count` [C] is of the examples that are trained on.
+    """Refuse classes with too few examples for `wanted` subclasses; `count` [C] are the training examples of each.
 
     Raises:
-        ConfigError: a sentence for each class.
+        ConfigError: one sentence for each refused class.
     """
     problems = [
         f"lelp: class {c} has {n} of the {int(count.sum())} training examples, and {wanted} subclasses need "

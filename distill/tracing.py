@@ -1,4 +1,4 @@
-"""Networks of feature maps as torch.fx reads them, for what changes their layers."""
+"""Tracing of networks of feature maps with torch.fx, for pruning and fake quantisation."""
 
 import copy
 
@@ -10,13 +10,13 @@ from pipeline.network import look
 
 
 def traceable(network: nn.Module, inputs: Tensor) -> nn.Module | None:
-    """A copy on the CPU in evaluation mode whose pooling has no branch, which torch.fx cannot follow.
+    """Copy the network to the CPU, in evaluation mode, its pooling free of branches: torch.fx cannot follow them.
 
     Args:
         inputs: [B, C, H, W] examples.
 
     Returns:
-        None: the network has no feature maps [B, C, H, W], as a transformer has none.
+        The copy, or None if the network has no feature maps [B, C, H, W], such as a transformer.
     """
     made = copy.deepcopy(network).cpu().eval()
     with torch.no_grad():
@@ -28,14 +28,14 @@ def traceable(network: nn.Module, inputs: Tensor) -> nn.Module | None:
 
 
 def traced(network: nn.Module, failure: type[FailedError]) -> fx.GraphModule:
-    """The graph of the network's layers.
+    """Return the graph of the network's layers.
 
     Raises:
-        failure: torch.fx cannot follow it.
+        failure: torch.fx cannot follow the network.
     """
     try:
         return fx.symbolic_trace(network)
-    except Exception as error:  # whatever the network's own code does with a proxy
+    except Exception as error:  # the network's own code may raise anything on a proxy
         raise failure(f"the student cannot be traced: {first_line(error)}") from error
 
 

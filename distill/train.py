@@ -26,7 +26,7 @@ class Distilled(NamedTuple):
     measures: dict[str, float]  # the methods' own figures
     exhibits: tuple[Exhibit, ...]
     state: dict[str, Any]  # of the recipe at the best epoch; a later training of this student goes on from it
-    cautions: tuple[str, ...] = ()  # what the methods could not show
+    cautions: tuple[str, ...] = ()  # on figures and examples that the methods could not give
 
 
 def distill(
@@ -46,12 +46,12 @@ def distill(
 ) -> Distilled:
     """Train the student in place.
 
-    The teacher's outputs are computed once where nothing random touches the inputs.
+    The teacher's outputs are cached where `caches_teacher` allows it.
 
     Args:
-        start: weights to begin from, of the student as it ships: a method's head goes on from its own.
-        state: of the recipe, from an earlier training of this student; None where it has had none. What its methods
-            prepared then holds on: the student's weights were trained with it.
+        start: weights to begin from, of the student as it ships, a method's head included.
+        state: of the recipe, from an earlier training of this student; None if there was none. The methods keep their
+            preparations of that time: the student's weights were trained with them.
     """
     recipe = make_recipe(config.methods)
     student.to(device)
@@ -74,7 +74,7 @@ def distill(
     with drawn_from(derive_seed(seed, "prepare")):
         recipe.prepare(context, augmentation if caches_teacher(recipe, splits, views) else None, known)
     if start is not None:
-        recipe.deployable(student).load_state_dict(start)  # which shares its tensors with student and head
+        recipe.deployable(student).load_state_dict(start)  # shares its tensors with student and head
     result = fit(
         student,
         recipe,
@@ -101,7 +101,10 @@ def distill(
 
 
 def caches_teacher(recipe: Recipe, splits: Splits, views: int) -> bool:
-    """Whether the teacher stays as it is and meets what it has met; feature maps of several views are too large."""
+    """True if the teacher's outputs can be cached: it does not change, and it sees the same inputs again.
+
+    Feature maps of several views are too large for a cache.
+    """
     if recipe.varies_teacher:
         return False
     return not splits.augment.is_random or (views > 0 and not recipe.reads_features)

@@ -1,4 +1,4 @@
-"""A hyperparameter on one line: default, legal range, tuning range."""
+"""Declaration of a hyperparameter on one line: default, legal range, tuning range."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -22,13 +22,13 @@ def tunable(
     log: bool = False,
     description: str = "",
 ) -> Any:
-    """A pydantic field that the tuning stage may vary over `tune` (both ends included)."""
+    """Declare a pydantic field for the tuning stage to vary over `tune` (both ends included)."""
     extra: dict[str, Any] = {"tune": [*tune, "log" if log else "linear"]}
     return Field(default, ge=ge, gt=gt, le=le, description=description, json_schema_extra=extra)
 
 
 def tuning_ranges(model: type[BaseModel]) -> dict[str, TuningRange]:
-    """The ranges that a configuration declares, by field name."""
+    """Return the tuning ranges declared by a configuration, by field name."""
     return {name: TuningRange(*found) for name, field in model.model_fields.items() if (found := _declared(field))}
 
 

@@ -1,8 +1,8 @@
-"""Tunes what the chosen methods declare, plus learning rate and weight decay, with Optuna.
+"""Tuning of the methods' declared hyperparameters, the learning rate and the weight decay, with Optuna.
 
-A run repeats for a seed: each trial's sampler is seeded by the seed and the trial's number. It also survives a
-kill: the trial that was running keeps its number and its parameters and goes on from its last epoch, so that the
-study ends as an undisturbed one does. (One decision can be lost: a kill in the milliseconds between Hyperband's
+The same seed gives the same study: each trial's sampler is seeded by the seed and the trial's number. The study also
+survives a kill: the trial then running keeps its number and its parameters and goes on from its last epoch, so that
+the study ends as an undisturbed one does. (One decision can be lost: a kill in the milliseconds between Hyperband's
 verdict on a trial and its entry in the study.)
 """
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import optuna
 
 STUDY = "edgestill"  # Hyperband assigns brackets by study name and trial number: it must not vary between runs
-_FAILURES = (TrainingError, CandidateError)  # a trial's own
+_FAILURES = (TrainingError, CandidateError)  # of one trial; the study goes on
 
-# (configuration, trial's number, observe) -> best validation accuracy; what `observe` raises must pass through.
+# (configuration, trial's number, observe) -> best validation accuracy; errors raised by `observe` must pass through.
 Train = Callable[[DistillConfig, int, Callable[[EpochRecord], None]], float]
 
 
@@ -45,12 +45,12 @@ def tune(
     Args:
         train: distills a fresh student with the given configuration.
         storage: the study's SQLite file, `optuna-dashboard sqlite:///FILE` opens it.
-        owner: names what the study belongs to; another's is refused.
-        say: is told at once why nothing happens, where another process keeps the file locked.
+        owner: identifies the study; a file with another owner is refused.
+        say: is told why nothing happens while another process keeps the file locked.
 
     Raises:
         FailedError: no trial completed.
-        RunDirError: the file is another's, damaged, or was locked for too long.
+        RunDirError: the file has another owner, is damaged, or was locked for too long.
     """
     import optuna
 
@@ -84,13 +84,13 @@ def _finished(
             study.sampler = _sampler(config, seed, trial.number, name)
             suggested[name] = trial.suggest_float(name, found.low, found.high, log=found.scale == "log")
         reported = study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        best = max(reported.values(), default=-1.0)  # a trial that goes on has epochs behind it
+        best = max(reported.values(), default=-1.0)  # a resumed trial has epochs behind it
 
         def observe(record: EpochRecord) -> None:
             nonlocal best
             best = max(best, record.validation_accuracy)
             trial.report(best, record.epoch)
-            if record.epoch < short.training.epochs and trial.should_prune():  # after the last there is nothing to save
+            if record.epoch < short.training.epochs and trial.should_prune():  # after the last, pruning saves nothing
                 raise optuna.TrialPruned
 
         try:
@@ -103,7 +103,7 @@ def _finished(
         except BaseException as error:
             raise _Interrupted(error) from error
 
-    if not study.trials:  # an enqueued trial is one transaction: it is there or not
+    if not study.trials:  # enqueueing is one transaction: after a kill the trial is there or not
         study.enqueue_trial(configured_values(distill, ranges))
     try:
         _finish_interrupted(study, objective, config, seed)
@@ -129,7 +129,10 @@ def _finished(
 
 
 def search_ranges(distill: DistillConfig) -> dict[str, TuningRange]:
-    """The declared range of all that is read, by dotted name: `training.learning_rate`, `kd.temperature`, …"""
+    """Return the tuning ranges of all hyperparameters in use, by dotted name: `training.learning_rate`, …
+
+    If a method fills `weight`, the `distill_weight` of the other methods is not in use.
+    """
     found = {f"training.{n}": r for n, r in tuning_ranges(StudentTrainingConfig).items()}
     weighs = [method.name for method in distill.methods if "weight" in METHODS[method.name].fills]
     for method in distill.methods:
@@ -141,7 +144,7 @@ def search_ranges(distill: DistillConfig) -> dict[str, TuningRange]:
 
 
 def with_hyperparameters(distill: DistillConfig, values: Mapping[str, float]) -> DistillConfig:
-    """The configuration with values by dotted name put in."""
+    """Return the configuration with these values, given by dotted name, in place of its own."""
 
     def updated(section: Any, prefix: str) -> Any:
         own = {n.split(".", 1)[1]: v for n, v in values.items() if n.startswith(prefix + ".")}
@@ -152,7 +155,7 @@ def with_hyperparameters(distill: DistillConfig, values: Mapping[str, float]) ->
 
 
 def configured_values(distill: DistillConfig, ranges: Mapping[str, TuningRange]) -> dict[str, float]:
-    """The configuration's own values by dotted name, moved into the tuning range where they lie outside."""
+    """Return the configuration's own values by dotted name, clamped to their tuning ranges."""
     sections = {"training": distill.training} | {method.name: method for method in distill.methods}
     values = {}
     for name, found in ranges.items():
@@ -162,7 +165,7 @@ def configured_values(distill: DistillConfig, ranges: Mapping[str, TuningRange])
 
 
 class _Interrupted(BaseException):
-    """Carries a Ctrl-C or a full disk past Optuna, which would enter the trial as failed and never finish it."""
+    """Carrier of a Ctrl-C or a full disk past Optuna, which would record the trial as failed and never finish it."""
 
     def __init__(self, reason: BaseException) -> None:
         super().__init__(str(reason))
@@ -170,7 +173,7 @@ class _Interrupted(BaseException):
 
 
 def _sampler(config: TuneConfig, seed: int, trial: int, name: str = "") -> "optuna.samplers.BaseSampler":
-    """TPE, seeded by what it is asked rather than by how often it was asked, so that a kill changes nothing."""
+    """Make a TPE sampler, seeded by trial and parameter rather than by the count of calls: a kill changes nothing."""
     import optuna
 
     return optuna.samplers.TPESampler(
@@ -181,7 +184,7 @@ def _sampler(config: TuneConfig, seed: int, trial: int, name: str = "") -> "optu
 def _finish_interrupted(
     study: "optuna.Study", objective: "Callable[[optuna.Trial], float]", config: TuneConfig, seed: int
 ) -> None:
-    """Go on with the trial that a kill left running; this process holds the run, so nobody else works on it."""
+    """Finish the trial left running by a kill. This process holds the run, so no other works on that trial."""
     import optuna
 
     for left in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):

@@ -1,1 +1,1 @@
-"""What changes images on their way to teacher and student: a file a family, and the policies that steer them."""
+"""Augmentors of the images for teacher and student: a file a family, and the policies that steer them."""

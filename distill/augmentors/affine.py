@@ -1,4 +1,4 @@
-"""Spatial transforms: the warp itself, and a distribution of them whose width is learned."""
+"""Spatial transforms: the warp itself, and a distribution of warps with a learned width."""
 
 # B batch, C channels, H W height and width
 
@@ -16,7 +16,7 @@ Padding = Literal["reflection", "border", "zeros"]
 
 AXES = ("rotation", "shift_x", "shift_y", "scale", "shear_x", "shear_y")
 WIDEST = (math.pi, 0.5, 0.5, math.log(2.0), 0.5, 0.5)  # of the learned ranges: half a turn, half the image, a factor 2
-_NARROWEST = 0.01  # share of the widest range; from here gradients still lead back
+_NARROWEST = 0.01  # share of the widest range; small, but gradients still lead back from it
 
 
 def warp(images: Tensor, amounts: Tensor, padding: Padding) -> Tensor:
@@ -28,7 +28,7 @@ def warp(images: Tensor, amounts: Tensor, padding: Padding) -> Tensor:
             and the tangents of the two shears. All 0 is the identity.
     """
     rotation, shift_x, shift_y, scale, shear_x, shear_y = amounts.unbind(1)
-    # grid_sample asks where each output pixel comes from, so all of it is inverted: in = A (out - shift).
+    # grid_sample asks where each output pixel comes from, so the whole transform is inverted: in = A (out - shift).
     cos, sin, shrink = rotation.cos(), rotation.sin(), (-scale).exp()
     one = torch.ones_like(rotation)
     turn = torch.stack([cos, sin, -sin, cos], dim=1).view(-1, 2, 2)
@@ -42,15 +42,15 @@ def warp(images: Tensor, amounts: Tensor, padding: Padding) -> Tensor:
 
 
 def uniform(count: int, axes: int, generator: torch.Generator) -> Tensor:
-    """[count, axes] from U(-1, 1)."""
+    """Draw [count, axes] from U(-1, 1)."""
     return 2 * torch.rand(count, axes, generator=generator) - 1
 
 
 class Affine(Augmentor):
     """HARD-Affine: amount = widest * share * u with u ~ U(-1, 1), and phi the logarithms of the six shares.
 
-    The mean stays at the identity: one that is learned runs to a corner. Uniform rather than a squashed Gaussian:
-    its edge is where the teacher's consistency is decided.
+    The mean stays at the identity: a learned mean runs to a corner. The noise is uniform rather than a squashed
+    Gaussian: the teacher's consistency is decided at the edge of the range.
     """
 
     def __init__(self, shape: Sequence[int], initial_share: float, padding: Padding) -> None:
@@ -71,7 +71,7 @@ class Affine(Augmentor):
         self.log_share.clamp_(math.log(_NARROWEST), 0.0)
 
     def measures(self) -> dict[str, float]:
-        """The edges of the six ranges."""
+        """Upper edges of the six ranges, in the units of their names."""
         reach = self.get_buffer("widest") * self.log_share.detach().exp()
         rotation, shift_x, shift_y, scale, shear_x, shear_y = (float(value) for value in reach)
         return {

@@ -1,4 +1,4 @@
-"""How phi takes its steps."""
+"""Optimizer of phi, an augmentor's parameters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,8 +12,8 @@ _EPS = 1e-12
 class CommonAdam:
     """Adam (Kingma and Ba 2015, arXiv:1412.6980) with one second moment, and so one step size, for all of phi.
 
-    With a step size for each, every range widens at the same pace in exploring and narrows at the same pace in repair,
-    those that the teacher does not mind too. With a common one the range that is to blame narrows most.
+    With a step size for each parameter, all ranges widen at one pace in exploring and narrow at one pace in repair,
+    harmless ones too. With a common step size the range to blame narrows most.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], rate: float, betas: tuple[float, float] = (0.9, 0.999)):
@@ -24,7 +24,7 @@ class CommonAdam:
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor]) -> None:
-        """Descend."""
+        """Descend by one step, in place."""
         flat, (first, second) = torch.cat([gradient.flatten() for gradient in gradients]), self._betas
         self._count += 1
         self._mean = first * self._mean + (1 - first) * flat

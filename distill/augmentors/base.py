@@ -1,4 +1,4 @@
-"""What changes images on the way to teacher and student, and how its images join a batch."""
+"""Contract of an augmentor, and the join of its images with a batch."""
 
 # B batch, C channels, H W height and width
 
@@ -11,18 +11,21 @@ from pipeline.data import UNLABELLED, Batch, channels_last
 
 
 class Augmentor(nn.Module, ABC):
-    """a_phi(x, u): its parameters are phi, its randomness is all in the noise u, and u = 0 leaves the image alone."""
+    """Augmentation a_phi(x, u): phi are its parameters, the noise u is all its randomness, u = 0 is the identity.
+
+    `VaeAugmentor` is the exception: its u = 0 gives a reconstruction.
+    """
 
     @abstractmethod
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Noise for `count` images, [count, ...], from the generator alone."""
+        """Draw noise for `count` images, [count, ...], from the generator alone."""
 
     @abstractmethod
     def forward(self, images: Tensor, noise: Tensor) -> Tensor:
-        """[B, C, H, W] in [0, 1] to the same, differentiable in phi."""
+        """Augment images [B, C, H, W] in [0, 1]; shape and range stay, and the result is differentiable in phi."""
 
     def regulariser(self) -> Tensor | float:
-        """What the augmentor descends on beside the policy's objective."""
+        """Loss of the augmentor beside the policy's objective; default: none."""
         return 0.0
 
     @torch.no_grad()
@@ -31,14 +34,14 @@ class Augmentor(nn.Module, ABC):
 
     @abstractmethod
     def measures(self) -> dict[str, float]:
-        """What phi stands for, in units that a person knows."""
+        """Figures of phi by name, in familiar units."""
 
 
 def with_augmented(batch: Batch, augmented: Tensor, weight: float) -> Batch:
-    """The batch and, behind it, other versions of its inputs, such that the loss is D(clean) + weight * D(augmented).
+    """Append other versions of the batch's inputs, weighted so that the loss is D(clean) + weight * D(augmented).
 
-    The loss is a mean over all examples, so each half's weight is divided by its share of them. What was altered has
-    no label: its target is what the teacher says of it.
+    The loss is a mean over all examples, so each half's weight is divided by its share of them. Altered inputs have
+    no label: their target is the teacher's answer.
     """
     clean, count = len(batch.targets), len(augmented)
     total, of_whole = clean + count, torch.ones_like(batch.index, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Learned mixing: how much of which fixed operations an image is blended with."""
+"""Learned mixing: an image blended with fixed operations on it, by learned shares."""
 
 # B batch, J operations, C channels, H W height and width
 
@@ -44,7 +44,7 @@ def _without_the_middle(images: Tensor) -> Tensor:
 
 
 def _half_of_another(images: Tensor) -> Tensor:
-    """CutMix's rectangle: the left half is another image's."""
+    """Replace the left half by another image's: CutMix with a fixed rectangle."""
     half = images.shape[3] // 2
     return torch.cat([images.roll(1, 0)[:, :, :, :half], images[:, :, :, half:]], dim=3)
 
@@ -74,8 +74,8 @@ class Mix(Augmentor):
     """HARD-Mix: x~ = (1 - m) x + m sum_j w_j op_j(x), m = strength |u_0|, w = Gumbel-softmax(logits).
 
     phi is the strength and the logits. No source describes this family; the blend is AugMix's (Hendrycks et al. 2020,
-    arXiv:1912.02781) with what that draws at random learned. Only m and w are differentiated, so any operation will
-    do. The entropy of softmax(logits) is kept above a floor, lest it be one operation.
+    arXiv:1912.02781), learned where AugMix draws at random. Only m and w are differentiated, so any operation will
+    do. A penalty keeps the entropy of softmax(logits) above a floor, lest a single operation be left.
     """
 
     def __init__(self, initial_share: float, min_entropy: float) -> None:
@@ -85,7 +85,7 @@ class Mix(Augmentor):
         self.logits = nn.Parameter(torch.zeros(len(OPERATIONS)))
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """[count, 1 + J]: u_0 from U(0, 1), then Gumbel noise."""
+        """Draw [count, 1 + J]: u_0 from U(0, 1), then Gumbel noise."""
         drawn = torch.rand(count, 1 + len(OPERATIONS), generator=generator)
         gumbel = -(-drawn[:, 1:].clamp(_TINY, 1 - _TINY).log()).log()
         return torch.cat([drawn[:, :1], gumbel], dim=1)

@@ -1,4 +1,4 @@
-"""How the augmentor weighs the student's disagreement against the teacher's inconsistency.
+"""Policies: the augmentor's weights of the student's disagreement L_ts and the teacher's inconsistency L_tt.
 
 The augmentor ascends lam_s * L_ts - lam_t * L_tt; a policy gives (lam_s, lam_t) from L_tt, step by step.
 """
@@ -10,21 +10,21 @@ PolicyName = Literal["hysteresis", "penalty", "lagrangian"]
 
 
 class Policy(ABC):
-    """Smooths L_tt by a moving average, which `decide` answers."""
+    """Base of the policies: keeps a moving average of L_tt, from which `decide` gives the weights."""
 
     def __init__(self, decay: float) -> None:
         self._decay = decay
         self.average: float | None = None
 
     def weights(self, inconsistency: float) -> tuple[float, float]:
-        """(lam_s, lam_t) for this step, whose L_tt is `inconsistency`."""
+        """Return (lam_s, lam_t) for this step; `inconsistency` is its L_tt."""
         before = inconsistency if self.average is None else self.average
         self.average = self._decay * before + (1 - self._decay) * inconsistency
         return self.decide(self.average)
 
     @abstractmethod
     def decide(self, average: float) -> tuple[float, float]:
-        """(lam_s, lam_t) from the moving average of L_tt."""
+        """Return (lam_s, lam_t) from the moving average of L_tt."""
 
     def state_dict(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
@@ -34,7 +34,7 @@ class Policy(ABC):
 
 
 class Hysteresis(Policy):
-    """Explore, (1, 0), until L_tt passes l_max; repair, (0, 1), until it is below l_min."""
+    """Explore with (1, 0) until L_tt passes l_max; then repair with (0, 1) until it is below l_min."""
 
     def __init__(self, decay: float, l_max: float, l_min: float) -> None:
         super().__init__(decay)
@@ -50,7 +50,7 @@ class Hysteresis(Policy):
 
 
 class Penalty(Policy):
-    """(1, lam_t), whatever L_tt."""
+    """Fixed weights (1, lam_t), whatever L_tt."""
 
     def __init__(self, decay: float, consistency_weight: float) -> None:
         super().__init__(decay)
@@ -61,7 +61,7 @@ class Penalty(Policy):
 
 
 class Lagrangian(Policy):
-    """(1, lam_t), lam_t grown by the excess of L_tt over l_max: dual ascent, kept at 0 and above."""
+    """Weights (1, lam_t) by dual ascent: lam_t grows with the excess of L_tt over l_max and stays at 0 or above."""
 
     def __init__(self, decay: float, l_max: float, rate: float) -> None:
         super().__init__(decay)

@@ -1,4 +1,4 @@
-"""Perturbed latents of a small convolutional VAE that is trained on the same images."""
+"""Perturbation of the latents of a small convolutional VAE, trained on the same images."""
 
 # N images, B batch, Z latents, C channels, H W height and width
 
@@ -18,7 +18,7 @@ _WIDTH, _BATCH, _LEARNING_RATE, _KL_WEIGHT = 32, 64, 2e-3, 0.5
 
 
 class Vae(nn.Module):
-    """Two strided convolutions to the latents' Gaussian, and the way back by two upsamplings."""
+    """VAE of two strided convolutions to the latents' Gaussian, and two upsamplings back."""
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
@@ -37,12 +37,12 @@ class Vae(nn.Module):
         self.last = nn.Conv2d(_WIDTH, channels, 3, padding=1)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, H, W] to the posterior's mean and standard deviation, each [B, Z]."""
+        """Encode images [B, C, H, W] to the posterior's mean and standard deviation, each [B, Z]."""
         mean, log_variance = self.encoder(images).chunk(2, dim=1)
         return mean, (0.5 * log_variance.clamp(-10, 4)).exp()
 
     def decode_logits(self, latents: Tensor) -> Tensor:
-        """[B, Z] to [B, C, H, W], before the sigmoid."""
+        """Decode latents [B, Z] to images [B, C, H, W] before the sigmoid."""
         hidden = self.widen(latents).view(-1, *self._coarse).relu()
         half = (math.ceil(self._height / 2), math.ceil(self._width / 2))
         hidden = self.middle(F.interpolate(hidden, size=half)).relu()
@@ -56,8 +56,8 @@ class Vae(nn.Module):
 class VaeAugmentor(Augmentor):
     """HARD-VAE: x~ = Dec(z + delta_phi(z, u)), z = mean(x) + deviation(x) u, |delta| <= trust * deviation.
 
-    phi is delta's two layers; the VAE stays as it is. It departs from the paper, whose VAE is a fine-tuned Very Deep
-    VAE with pretrained weights. u = 0 gives the reconstruction, not the image.
+    phi is delta's two layers; the VAE stays as it is. Departure from the paper: its VAE is a fine-tuned Very Deep VAE
+    with pretrained weights. u = 0 gives the VAE's reconstruction, if delta is 0, not the image.
     """
 
     def __init__(self, vae: Vae, trust: float) -> None:
@@ -81,25 +81,25 @@ class VaeAugmentor(Augmentor):
         return self.vae.decode(latents + self._trust * deviation * step)
 
     def measures(self) -> dict[str, float]:
-        """The mean size of delta in the last batch."""
+        """Mean size of delta in the last batch, in deviations of the posterior."""
         return {"step_in_deviations": float(self.get_buffer("size"))}
 
 
 def vae_augmentor(shape: Sequence[int], trust: float, seed: int) -> VaeAugmentor:
-    """An augmentor whose VAE is still to be trained; its weights come from the seed."""
+    """Make an augmentor with an untrained VAE; all weights come from the seed."""
     with drawn_from(seed):
         return VaeAugmentor(Vae(shape), trust)
 
 
 def train_vae(vae: Vae, train: ImageSplit, device: torch.device, *, epochs: int, seed: int) -> None:
-    """Train in place on a split."""
+    """Train the VAE in place on a split."""
     with drawn_from(seed):
         _train(vae, train, device, epochs)
 
 
 @torch.no_grad()
 def agreement(vae: Vae, teacher: nn.Module, split: ImageSplit, device: torch.device) -> float:
-    """Share of a split's images that the teacher answers as it answers their reconstructions."""
+    """Share of a split's images that get the same answer from the teacher as their reconstructions."""
     same = 0
     for batch in split.batches(512, device):
         again = vae.decode(vae.encode(batch.inputs)[0])
@@ -108,7 +108,7 @@ def agreement(vae: Vae, teacher: nn.Module, split: ImageSplit, device: torch.dev
 
 
 def _train(vae: Vae, train: ImageSplit, device: torch.device, epochs: int) -> None:
-    """Adam on the evidence lower bound, with the divergence from the prior at half weight for sharper images."""
+    """Train with Adam on the evidence lower bound; the divergence from the prior has half weight for sharper images."""
     vae.requires_grad_(True)
     optimizer = torch.optim.Adam(vae.parameters(), lr=_LEARNING_RATE)
     for _ in range(epochs):

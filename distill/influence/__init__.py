@@ -1,4 +1,4 @@
-"""Influence of training examples on the reference loss: a backend and a line each."""
+"""Influence of training examples on the reference loss: the table of backends, a line each."""
 
 from distill.influence.base import Backend, Question, ReferenceLoss
 from distill.influence.ekfac import ekfac

@@ -1,8 +1,8 @@
 """Influence through all Linear and Conv2d layers, with EK-FAC (Grosse et al. 2023, arXiv:2308.03296).
 
-The library kronfluence does it. Its scores are g_ref . H^-1 g_i, positive for what lowers the reference loss: the
-opposite of I. It damps each layer by 0.1 of that layer's mean eigenvalue; `damping` is not used. The factors, which it
-passes from step to step as files, live in a temporary folder that is gone at the end.
+The library kronfluence computes it. Its scores are g_ref . H^-1 g_i, positive for examples that lower the reference
+loss: the opposite of I. It damps each layer by 0.1 of the layer's mean eigenvalue; `damping` is not used. It passes
+the factors from step to step as files, in a temporary folder deleted at the end.
 """
 
 # N training examples
@@ -25,7 +25,7 @@ _BATCH = 256
 
 
 def ekfac(question: Question, strategy: str = "ekfac") -> Tensor:
-    """Influence [N]; `strategy` is kronfluence's.
+    """Compute the influence [N]; `strategy` is kronfluence's option.
 
     Raises:
         MissingDependencyError: kronfluence is not installed.
@@ -39,7 +39,7 @@ def ekfac(question: Question, strategy: str = "ekfac") -> Tensor:
     train = TensorDataset(_inputs(question.train), question.answers.cpu())
     reference = TensorDataset(_inputs(question.reference), question.reference.targets.cpu())
     scoring = ScoreArguments(damping_factor=None, aggregate_query_gradients=True)
-    # the seed is for the labels that the Fisher matrix is sampled with
+    # the seed is for the labels sampled for the Fisher matrix
     with tempfile.TemporaryDirectory() as folder, torch.enable_grad(), drawn_from(question.seed):
         analyzer = Analyzer(
             "influence", network, task, cpu=question.device.type == "cpu", disable_tqdm=True, output_dir=folder
@@ -62,7 +62,11 @@ def ekfac(question: Question, strategy: str = "ekfac") -> Tensor:
 
 
 def require_kronfluence() -> None:
-    """Raises MissingDependencyError, which says how to get it, where it is not installed."""
+    """Refuse to go on without kronfluence.
+
+    Raises:
+        MissingDependencyError: it is not installed; the message says how to get it.
+    """
     try:
         import kronfluence  # noqa: F401
     except ImportError as error:
@@ -77,7 +81,7 @@ def _inputs(split: ImageSplit) -> Tensor:
 
 
 def _task(question: Question) -> Any:
-    """The losses in kronfluence's words; each is the sum over a batch."""
+    """Define training and reference loss as a kronfluence task; each is summed over a batch."""
     from kronfluence.task import Task
 
     temperature = question.temperature

@@ -2,11 +2,11 @@
 
 The gradients of a linear softmax head are outer products, g_i = (p_i - y_i) f_i^T, and the Hessian of its mean
 cross-entropy is mean_i (diag(p_i) - p_i p_i^T) (x) f_i f_i^T, exactly: the Gauss-Newton matrix and the Hessian are
-one. f is the embedding with a 1 for the bias.
+the same. f is the embedding with a 1 for the bias.
 
-A head that is not linear, such as LELP's K S subclass logits folded to K class logits, is asked about as if a linear
-map of the embedding were added to its class logits, at 0. For a linear head that is the head itself; for LELP's it is
-the directions that move all subclasses of a class alike.
+A head that is not linear, such as LELP's K S subclass logits folded to K class logits, is treated as if a linear map
+of the embedding, with weights 0, were added to its class logits. For a linear head this map stands for the head
+itself; for LELP's it stands for the directions that move all subclasses of a class alike.
 """
 
 # N training examples, M reference examples, K classes, D embedding width plus 1
@@ -21,12 +21,12 @@ from pipeline.data import ImageSplit
 from pipeline.network import look
 
 _BATCH = 128  # at 512, a CPU's caches overflow and a forward pass takes 1.7 times as long
-_DIRECT = 2048  # weights up to which the system is solved by Cholesky
-_LEAST = 1e-300  # of a mean diagonal: the influence on a network without any curvature is infinite
+_DIRECT = 2048  # largest number of weights for a solution by Cholesky
+_LEAST = 1e-300  # floor of a mean diagonal: without any curvature the influence would be infinite
 
 
 def last_layer(question: Question) -> Tensor:
-    """Influence [N] of the training examples through the last layer."""
+    """Compute the influence [N] of the training examples through the last layer."""
     embedding, logits = _outputs(question, question.train)
     seen, answered = _outputs(question, question.reference)
     gradient = reference_residual(answered, question.reference.targets, question.reference_loss).T @ seen / len(seen)
@@ -35,7 +35,7 @@ def last_layer(question: Question) -> Tensor:
 
 
 def solve_head(embedding: Tensor, logits: Tensor, gradient: Tensor, damping: float, temperature: float) -> Tensor:
-    """(H + damping mean-diagonal(H) 1)^-1 gradient, both [K, D]; embedding [N, D], logits [N, K]."""
+    """Solve (H + damping mean-diagonal(H) 1) x = gradient; both [K, D], embedding [N, D], logits [N, K]."""
     p = F.softmax(logits.double() / temperature, dim=1)
     if gradient.numel() <= _DIRECT:
         system = head_hessian(embedding.double(), p)
@@ -54,9 +54,10 @@ def solve_head(embedding: Tensor, logits: Tensor, gradient: Tensor, damping: flo
 
 
 def head_hessian(embedding: Tensor, p: Tensor) -> Tensor:
-    """mean_i (diag(p_i) - p_i p_i^T) (x) f_i f_i^T, [K D, K D]; classes are the outer index.
+    """Hessian mean_i (diag(p_i) - p_i p_i^T) (x) f_i f_i^T, [K D, K D]; classes are the outer index.
 
-    p (1 - p) is summed from p's products with the others: of a sure network 1 - p is rounding, and the sum indefinite.
+    p (1 - p) is summed from p's products with the other classes' probabilities: for a confident network 1 - p is mere
+    rounding, and the matrix would be indefinite.
     """
     (count, width), classes = embedding.shape, p.shape[1]
     hessian = embedding.new_zeros(classes, width, classes, width)
@@ -71,7 +72,7 @@ def head_hessian(embedding: Tensor, p: Tensor) -> Tensor:
 
 
 def _outputs(question: Question, split: ImageSplit) -> tuple[Tensor, Tensor]:
-    """Embeddings with a 1 behind [N, D], and class logits [N, K]."""
+    """Return embeddings with a 1 appended [N, D], and class logits [N, K]."""
     embeddings, logits = [], []
     with torch.no_grad():
         for batch in split.batches(_BATCH, question.device):

@@ -1,7 +1,7 @@
 """Influence through all weights of the network: conjugate gradient, LiSSA, or no curvature at all.
 
-No example's gradient is ever built: products with the Gauss-Newton matrix are a forward-mode and a reverse-mode pass,
-and all influences come from one forward-mode pass along the solution.
+No gradient of a single example is ever built: a product with the Gauss-Newton matrix is a forward-mode and a
+reverse-mode pass, and all influences come from one forward-mode pass along the solution.
 """
 
 # P weights, N training examples, K classes
@@ -19,21 +19,24 @@ from distill.influence.solvers import conjugate_gradient, largest_eigenvalue, li
 from pipeline.data import Batch
 from pipeline.frozen import derive_seed
 
-_EXAMPLES = 2048  # of the training split, that the curvature is averaged over
+_EXAMPLES = 2048  # of the training split, to average the curvature over
 _BATCH = 256
 _LISSA_BATCH = 64
-_UNSOLVED = 0.5  # residual of LiSSA, as a share of the gradient
+_UNSOLVED = 0.5  # largest residual of LiSSA without a warning, as a share of the gradient
 _PROBES = 4  # random vectors for the mean diagonal
 
 
 def identity(question: Question) -> Tensor:
-    """No curvature: products of gradients, as TracIn at one checkpoint (Pruthi et al. 2020, arXiv:2002.08484)."""
+    """Influence without curvature: products of gradients, as TracIn at one checkpoint.
+
+    Pruthi et al. 2020, arXiv:2002.08484.
+    """
     around = Neighbourhood(question)
     return around.along(around.reference_gradient())
 
 
 def cg(question: Question, iterations: int = 50, tolerance: float = 1e-3) -> Tensor:
-    """The damped system solved by conjugate gradient (Martens 2010)."""
+    """Influence with the damped system solved by conjugate gradient (Martens 2010)."""
     around = Neighbourhood(question)
     damping = question.damping * around.mean_diagonal()
     solution = conjugate_gradient(
@@ -46,11 +49,11 @@ def cg(question: Question, iterations: int = 50, tolerance: float = 1e-3) -> Ten
 
 
 def lissa_backend(question: Question, depth: int = 300, repeats: int = 2) -> Tensor:
-    """The damped system solved by LiSSA over mini-batches.
+    """Influence with the damped system solved by LiSSA over mini-batches.
 
-    A direction of eigenvalue e is resolved to 1 - (1 - (e + damping) / scale)^depth of what it should be: next to
-    nothing where the largest eigenvalue is much more than `depth` times the damping, as in wide networks. Warns where
-    the solution leaves more than `_UNSOLVED` of the gradient.
+    A direction of eigenvalue e reaches 1 - (1 - (e + damping) / scale)^depth of its exact solution: next to nothing
+    where the largest eigenvalue is much more than `depth` times the damping, as in wide networks. Warns if the
+    solution leaves more than `_UNSOLVED` of the gradient.
     """
     around = Neighbourhood(question)
     damping = question.damping * around.mean_diagonal()
@@ -81,7 +84,7 @@ class Neighbourhood:
         self._chosen = torch.randperm(count, generator=self._generator("examples"))[:_EXAMPLES].sort().values
 
     def reference_gradient(self) -> Tensor:
-        """Gradient of the mean reference loss, [P]."""
+        """Compute the gradient of the mean reference loss, [P]."""
         question, total = self._question, None
         for batch in question.reference.batches(_BATCH, question.device):
             logits, pull_back = _pulling_back(self._logits(batch), self._weights)
@@ -92,7 +95,7 @@ class Neighbourhood:
         return total
 
     def along(self, vector: Tensor) -> Tensor:
-        """-g_i . v for every training example, [N]."""
+        """Return -g_i . v for every training example, [N]."""
         question, parts = self._question, []
         for batch in question.train.batches(_BATCH, question.device):
             logits, change = self._moved(batch, vector)
@@ -101,18 +104,18 @@ class Neighbourhood:
         return torch.cat(parts)
 
     def product(self, vector: Tensor) -> Tensor:
-        """The Gauss-Newton matrix of the mean training loss times v, over the chosen examples."""
+        """Multiply v by the Gauss-Newton matrix of the mean training loss over the chosen examples."""
         parts = [self._sum_over(index, vector) for index in torch.split(self._chosen, _BATCH)]
         return torch.stack(parts).sum(0) / len(self._chosen)
 
     def product_of_a_few(self, vector: Tensor, step: int) -> Tensor:
-        """The same over a mini-batch that is drawn for the step."""
+        """Multiply v by the Gauss-Newton matrix over a mini-batch drawn for the step."""
         count = len(self._question.train)
         index = torch.randint(0, count, (_LISSA_BATCH,), generator=self._generator("step", step))
         return self._sum_over(index, vector) / _LISSA_BATCH
 
     def mean_diagonal(self) -> float:
-        """trace / P, from random signs (Hutchinson 1990)."""
+        """Estimate the mean diagonal, trace / P, from random signs (Hutchinson 1990)."""
         total, generator = 0.0, self._generator("probes")
         for _ in range(_PROBES):
             size = sum(weight.numel() for weight in self._weights.values())
@@ -129,7 +132,7 @@ class Neighbourhood:
         return _flat(pull_back(curvature_residual(logits, change, question.temperature))[0])
 
     def _moved(self, batch: Batch, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, K] and their derivative along v, both constants."""
+        """Return the logits [B, K] and their derivative along v, both as constants."""
         with sdpa_kernel(SDPBackend.MATH):  # the fused attention has no forward mode
             logits, change = jvp(self._logits(batch), (self._weights,), (self._shaped(vector),))  # type: ignore[misc]
         return logits.detach(), change.detach()
@@ -150,7 +153,7 @@ class Neighbourhood:
 def _pulling_back(
     function: Callable[[dict[str, Tensor]], Tensor], weights: dict[str, Tensor]
 ) -> tuple[Tensor, Callable[[Tensor], tuple[dict[str, Tensor]]]]:
-    """The function's value, as a constant, and its transposed derivative."""
+    """Return the function's value, as a constant, and its transposed derivative."""
     value, pull_back = vjp(function, weights)  # type: ignore[misc]
     return value.detach(), pull_back
 

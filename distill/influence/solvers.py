@@ -1,4 +1,4 @@
-"""Two ways to (A)^-1 v from products with A alone."""
+"""Solvers that need only products with A: A^-1 v by conjugate gradient or LiSSA, and the largest eigenvalue."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ Product = Callable[[Tensor], Tensor]
 
 
 def conjugate_gradient(product: Product, vector: Tensor, *, iterations: int, tolerance: float) -> Tensor:
-    """A^-1 v for a positive definite A; stops when the residual is `tolerance` of v's length."""
+    """Solve A x = v for a positive definite A; stop when the residual is `tolerance` of v's length."""
     solution = torch.zeros_like(vector)
     residual = vector.clone()
     direction = residual.clone()
@@ -30,13 +30,14 @@ def conjugate_gradient(product: Product, vector: Tensor, *, iterations: int, tol
 def lissa(
     product: Callable[[Tensor, int], Tensor], vector: Tensor, *, damping: float, scale: float, depth: int, repeats: int
 ) -> Tensor:
-    """(H + damping 1)^-1 v as the mean of `repeats` truncated Neumann series (Agarwal et al. 2017, arXiv:1602.03943).
+    """Estimate (H + damping 1)^-1 v as the mean of `repeats` truncated Neumann series.
 
-    h <- v + (1 - damping / scale) h - H_step h / scale, whose fixed point is scale (H + damping 1)^-1 v; the published
-    code of KD-AIF stops after one step and leaves out the division by scale, which is a gradient product.
+    Agarwal et al. 2017, arXiv:1602.03943. The step h <- v + (1 - damping / scale) h - H_step h / scale has the fixed
+    point scale (H + damping 1)^-1 v. The published code of KD-AIF stops after one step and leaves out the division by
+    scale: its result is a product of gradients.
 
     Args:
-        product: H_step h of a vector and the number of the step, from a mini-batch drawn for that step.
+        product: from a vector h and the number of the step to H_step h, over a mini-batch drawn for that step.
         scale: above the largest eigenvalue of H + damping 1, or the series diverges.
     """
     total = torch.zeros_like(vector)
@@ -49,7 +50,7 @@ def lissa(
 
 
 def largest_eigenvalue(product: Product, start: Tensor, *, iterations: int) -> float:
-    """By power iteration from `start`; a little below the true one."""
+    """Estimate A's largest eigenvalue by power iteration from `start`; a little below the true one."""
     vector, value = start / start.norm(), 0.0
     for _ in range(iterations):
         image = product(vector)

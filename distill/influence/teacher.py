@@ -1,4 +1,4 @@
-"""Training a teacher on with weighted labels."""
+"""Further training of a teacher, with weighted labels."""
 
 # N training examples
 
@@ -15,7 +15,7 @@ from pipeline.training import Supervised, TrainingConfig, fit
 
 
 class WeightedLabels(Supervised):
-    """sum_i w_i CE_i over the labelled examples of a batch, divided by their number."""
+    """Objective sum_i w_i CE_i over the labelled examples of a batch, divided by their number."""
 
     def __init__(self, weight: Tensor) -> None:
         self._weight = weight  # [N]
@@ -40,9 +40,9 @@ def train_weighted(
     seed: int,
     device: torch.device,
 ) -> None:
-    """Train in place and leave the teacher frozen, at its last epoch: the weights were fitted to the reference split.
+    """Train the teacher in place and leave it frozen, at its last epoch.
 
-    That split only tells whether the training diverged.
+    The reference split does not choose an epoch, as the weights were fitted to it. It only shows if training diverged.
     """
     objective = WeightedLabels(weight)
     teacher.requires_grad_(True)

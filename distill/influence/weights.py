@@ -1,4 +1,4 @@
-"""From influence to weight: decreasing maps with mean 1."""
+"""Maps from influence to weight: decreasing, with weights of mean 1."""
 
 # N training examples
 
@@ -16,17 +16,17 @@ _EPS = torch.finfo(torch.float32).eps
 def to_weights(
     influence: Tensor, how: WeightMap, *, sharpness: float, clip: float, bounds: tuple[float, float]
 ) -> Tensor:
-    """Weights [N] of mean 1 that decrease in the influence: harmful (positive) examples weigh less.
+    """Map influences [N] to weights [N] of mean 1: harmful (positive) examples weigh less.
 
     x is the influence divided by its range between the quantiles `clip` and 1 - clip, and clipped to them, because a
-    few outliers would otherwise make all weights alike. Where that range is rounding, all weights are 1.
+    few outliers would otherwise make all weights alike. If that range is mere rounding, all weights are 1.
 
-    - sigmoid: 1 / (1 + exp(sharpness x)), Wang et al. 2020's form; 0 influence gets half of the most.
-    - exp: exp(-sharpness x); 2 is the range of KD-AIF's published code, whose sign is the opposite one.
+    - sigmoid: 1 / (1 + exp(sharpness x)), Wang et al. 2020's form; 0 influence gets half of the largest weight.
+    - exp: exp(-sharpness x); sharpness 2 gives the range of KD-AIF's published code, with the opposite sign.
     - drop: 1 where x <= 0, and 0 elsewhere.
 
     Args:
-        bounds: of each weight, around 1; the others move so that the mean stays 1.
+        bounds: least and greatest weight, around 1; the weights within move so that the mean stays 1.
 
     Raises:
         TrainingError: an influence is not finite, or `drop` has nothing left.
@@ -48,10 +48,11 @@ def to_weights(
 
 
 def influence_range(influence: Tensor, clip: float) -> tuple[float, float] | None:
-    """The quantiles `clip` and 1 - clip of influences [N]; None where they lie no farther apart than rounding.
+    """Return the quantiles `clip` and 1 - clip of influences [N]; None if they are no farther apart than rounding.
 
-    To first order weights of mean 1 change the reference loss by their distance at most. Where that is below float32's
-    resolution of a loss of about 1 nat, or of the influences themselves, dividing by it would make weights of noise.
+    To first order, weights of mean 1 change the reference loss by the quantiles' distance at most. If it is below
+    float32's resolution of a loss of about 1 nat, or of the influences themselves, a division by it would make weights
+    of noise.
 
     Raises:
         TrainingError: an influence is not finite.
@@ -71,8 +72,8 @@ def effective_share(weight: Tensor) -> float:
 
 
 def _with_mean_one(raw: Tensor, lowest: float, highest: float) -> Tensor:
-    """clamp(c raw, lowest, highest) with the c, by bisection, at which the mean is 1."""
-    raw = raw.clamp(min=1e-12 * float(raw.max()))  # what is 0 can be lifted too, where the bounds leave no other way
+    """Return clamp(c raw, lowest, highest), with c found by bisection such that the mean is 1."""
+    raw = raw.clamp(min=1e-12 * float(raw.max()))  # a 0 can be lifted too, if the bounds leave no other way
     below, above = 0.0, 1.0
     while above < 1e300 and float((above * raw).clamp(lowest, highest).mean()) < 1:
         below, above = above, above * 2

@@ -1,4 +1,4 @@
-"""The table of methods: a file and a line each."""
+"""Table of methods: a file and a line each."""
 
 from distill.methods.base import Method, MethodConfig, Slot
 from distill.methods.diswot_plus import DiswotPlus

@@ -1,9 +1,9 @@
-"""The contract of a method: it fills one slot of the equation, or a few, and leaves the rest alone.
+"""Contract of a method: it fills one slot of the equation, or a few, and leaves the rest alone.
 
     L = mean_n [ a_n CE(head(x_n), y_n) + b_n D(target_n, s_n) ] + sum_j lambda_j R_j(features)
 
-A method overrides what the slots that it declares in `fills` stand for, and nothing else. The equation itself is
-assembled in `distill/recipe.py`, never in a method.
+A method overrides the hooks of the slots in its `fills`, and nothing else. The equation itself is assembled in
+`distill/recipe.py`, never in a method.
 """
 
 # N examples, K classes, D embedding width
@@ -31,13 +31,13 @@ class MethodConfig(Frozen):
     name: str
 
     def unread(self) -> frozenset[str]:
-        """The hyperparameters that nothing reads as the others are set: there is nothing in them to tune."""
+        """Names of hyperparameters without effect under the present settings of the others; they are not tuned."""
         return frozenset()
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a method may look at before the first epoch, and keep. There is no test split in it."""
+    """Networks and data for a method to read before the first epoch, and to keep. The test split is not among them."""
 
     task: Task
     teacher: nn.Module  # frozen
@@ -47,12 +47,15 @@ class Context:
     device: torch.device
     seed: int
     deployable: Callable[[], nn.Module]  # the student as it would ship now: inputs to logits [N, K], whatever the head
-    teacher_view: Callable[[Batch], View]  # a batch to what the recipe knows of the teacher, cached or not
+    teacher_view: Callable[[Batch], View]  # a batch to the teacher's outputs, cached or not
     decode: Callable[[Sequence[int]], str] | None = None  # of text: token ids back to words
-    is_taught: bool = False  # the student comes from another training by this recipe, whose state methods go on from
+    is_taught: bool = False  # this recipe trained the student before; methods go on from that state
 
     def show(self, example: Tensor, caption: str) -> "ExhibitItem":
-        """One input [C, H, W] or [T] as it can be shown in the report: pixels, or words as far as ids tell."""
+        """Make a report item of one input: pixels of an image [C, H, W], or text of token ids [T].
+
+        Without `decode`, the text is the ids themselves.
+        """
         if not example.is_floating_point():
             ids = [int(number) for number in example if number != PADDING]
             text = " ".join(map(str, ids)) if self.decode is None else self.decode(ids)
@@ -62,10 +65,10 @@ class Context:
 
 
 class Exhibit(Frozen):
-    """Examples that a method wants to show in the report."""
+    """Examples of a method for the report."""
 
     title: str
-    note: str  # what there is to see, in a sentence or two
+    note: str  # describes the examples in a sentence or two
     items: tuple["ExhibitItem", ...]
 
 
@@ -77,14 +80,14 @@ class ExhibitItem(Frozen):
 
 
 class Method(ABC):
-    """Override the hooks of the slots in `fills`; each docstring says what the slot's default is."""
+    """Base of the methods. Override the hooks of the slots in `fills`; each docstring names the slot's default."""
 
     name: ClassVar[str]
     paper: ClassVar[str]  # authors, year, arXiv id
     fills: ClassVar[frozenset[Slot]]
     min_classes: ClassVar[int] = 2
-    reads_features: ClassVar[bool] = False  # with slot `feature`: of the teacher, beyond embedding and logits
-    studies_teacher: ClassVar[bool] = False  # looks at the context's teacher by itself, beside what `teacher` answers
+    reads_features: ClassVar[bool] = False  # with slot `feature`: reads the teacher's feature maps too
+    studies_teacher: ClassVar[bool] = False  # reads the context's teacher itself, not only slot `teacher`
     Config: ClassVar[type[MethodConfig]]
 
     def __init__(self, config: Any) -> None:
@@ -92,16 +95,16 @@ class Method(ABC):
 
     @property
     def replaces_teacher(self) -> bool:
-        """Whether its teacher is another than the context's, which a method with `studies_teacher` looks at."""
+        """True if its teacher is not the context's. Methods with `studies_teacher` read the context's: a conflict."""
         return "teacher" in self.fills
 
     @property
     def varies_teacher(self) -> bool:
-        """With slot `teacher`: whether its answer to an input changes after `prepare`, so that none may be kept."""
+        """With slot `teacher`: True if its answer to an input changes after `prepare`, so that none can be cached."""
         return True
 
     def check(self, task: Task, train: ImageSplit) -> None:
-        """Before anything is trained, and again before `prepare`: refuse what cannot be.
+        """Refuse a task, data or environment unfit for the method. Runs before any training, and before `prepare`.
 
         Raises:
             ConfigError: the task or the training split does not fit the configuration.
@@ -109,24 +112,24 @@ class Method(ABC):
         """
 
     def prepare(self, context: Context) -> None:
-        """Before the first epoch of any training: modules of the method's own, into which a state can be loaded."""
+        """Make the method's own modules, for a state to be loaded into. Runs before the first epoch of any training."""
 
     def study(self, context: Context) -> None:
-        """Behind `prepare`: what is learnt of teacher and data, once for a student.
+        """Learn from teacher and data, once for a student. Runs after `prepare`.
 
-        Left out where `load_state_dict` gives it: it belongs to the student, whose weights were trained with it.
+        Left out if `load_state_dict` restores the result: the student's weights were trained with that.
         """
 
     def data(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Slot `data`; default: the batch as it is.
 
-        What is no longer the split's own input is marked in `altered`, and a target that no longer holds is
-        UNLABELLED; `weight` is of each example in the loss. Runs before every step, with the student in training mode.
+        Inputs no longer the split's own are marked in `altered`, and targets no longer true are UNLABELLED; `weight`
+        is each example's in the loss. Runs before every step, with the student in training mode.
         """
         raise NotImplementedError
 
     def teacher(self, inputs: Tensor) -> View:
-        """Slot `teacher`; default: one look of the frozen teacher."""
+        """Slot `teacher`; default: one forward pass of the frozen teacher."""
         raise NotImplementedError
 
     def target(self, teacher: View, batch: Batch) -> Tensor:
@@ -142,15 +145,15 @@ class Method(ABC):
         raise NotImplementedError
 
     def usual_weight(self) -> tuple[float, float] | None:
-        """Of a method that fills `divergence`: (a, b) where no method fills `weight`; None leaves plain KD's."""
+        """Weights (a, b) usual with this method's `divergence`, if no method fills `weight`; None: plain KD's."""
         return None
 
     def feature(self, teacher: View, student: View, batch: Batch) -> Mapping[str, Tensor]:
-        """Slot `feature`: named scalars, already times their lambda; default: none. Logits are the classes'."""
+        """Slot `feature`: named scalars, already times their lambda; default: none. `student` has class logits."""
         raise NotImplementedError
 
     def head(self, embedding: Tensor) -> Tensor:
-        """Slot `head`: embedding [N, D] to the logits that the divergence sees; default: the student's Linear."""
+        """Slot `head`: embedding [N, D] to the logits for the divergence; default: the student's Linear."""
         raise NotImplementedError
 
     def class_logits(self, logits: Tensor) -> Tensor:
@@ -160,35 +163,35 @@ class Method(ABC):
     def deployable(self, student: nn.Module) -> nn.Module:
         """With slot `head`: the network that ships, images to logits [N, K]; default: the student itself.
 
-        Also asked of a method never prepared, for a network of the right shape, whose weights come from a file.
+        Also called without `prepare`, for a network of the right shape, to be filled with weights from a file.
         """
         return student
 
     def trainable(self) -> Iterable[nn.Parameter]:
-        """Parameters that the loop descends on beside the student's."""
+        """Parameters for the loop to train beside the student's."""
         return ()
 
     def end_epoch(self, epoch: int, student: nn.Module) -> None:
-        """After an epoch, before its validation."""
+        """Run after an epoch, before its validation."""
 
     def measures(self) -> dict[str, float]:
-        """After training, at the best epoch: figures for the report, by name."""
+        """Figures for the report, by name. Asked for after training, at the best epoch."""
         return {}
 
     def exhibits(self) -> tuple[Exhibit, ...]:
-        """After training, at the best epoch: examples for the report."""
+        """Examples for the report. Asked for after training, at the best epoch."""
         return ()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs so that it does not differ, and a later stage so that it goes on."""
+        """State for a resumed run to end as an undisturbed one does, and for a later stage to go on from."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore a state given by `state_dict`."""
 
 
 def embedding_width(network: nn.Module, context: Context) -> int:
-    """D of a network's embedding, by a look at one training example; the network's mode is put back."""
+    """Width D of a network's embedding, from one training example; the network's mode is restored."""
     batch = context.train.batch(torch.zeros(1, dtype=torch.int64), context.device)
     with evaluating(network), torch.no_grad():
         return look(network, batch.inputs).embedding.shape[1]

@@ -1,4 +1,4 @@
-"""DisWOT+: the two metrics that DisWOT searches by, as losses against the trained teacher.
+"""DisWOT+: DisWOT's two search metrics as losses against the trained teacher.
 
 Dong, Li and Wei 2023, arXiv:2303.15678, section 3.4 ("new distillers"). The paper does not spell the losses out: these
 are its metrics' own equations (`pipeline/diswot.py`) on each training batch.
@@ -31,10 +31,10 @@ class DiswotPlusConfig(MethodConfig):
 
 
 class DiswotPlus(Method):
-    """w_r ||R_T - R_S||_F^2 / N^2 + w_s sum_k ||E_T[k] - E_S[k]||_F^2 / (K C), that is -w_r M_r - w_s M_s.
+    """Loss w_r ||R_T - R_S||_F^2 / N^2 + w_s sum_k ||E_T[k] - E_S[k]||_F^2 / (K C) = -w_r M_r - w_s M_s.
 
-    The semantic loss compares classifier gradients [K, C], so it applies only where the embeddings of teacher and
-    student are equally wide; elsewhere the relation is alone, and the measure `semantic_applies` is 0.
+    The semantic loss compares classifier gradients [K, C], so it applies only if the embeddings of teacher and student
+    are equally wide; otherwise only the relation loss is left, and the measure `semantic_applies` is 0.
     """
 
     name: ClassVar[str] = "diswot_plus"

@@ -37,9 +37,10 @@ class EmbeddingRegressionConfig(MethodConfig):
 
 
 class EmbeddingRegression(Method):
-    """w mean_n,d (A e_S + b - z_T)^2, z_T the teacher's embedding at mean 0 and mean variance 1 in training.
+    """Loss w mean_n,d (A e_S + b - z_T)^2, z_T the teacher's embedding at mean 0 and mean variance 1 in training.
 
-    A and b are thrown away after training. The standardisation is ours: the weight means the same with every teacher.
+    A and b are thrown away after training. The standardisation is ours, so that the weight means the same with every
+    teacher.
     """
 
     name: ClassVar[str] = "embedding_regression"

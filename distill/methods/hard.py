@@ -1,4 +1,4 @@
-"""HARD: an augmentor looks for inputs on which student and teacher disagree and of which the teacher is still sure."""
+"""HARD: an augmentor seeks inputs with disagreement of student and teacher, but a still consistent teacher."""
 
 # N examples, K classes
 
@@ -27,11 +27,11 @@ from pipeline.frozen import derive_seed
 from pipeline.network import evaluating
 from pipeline.task import Task
 
-MIN_AGREEMENT = 0.95  # of the teacher's answers on images and on the VAE's reconstructions of them
+MIN_AGREEMENT = 0.95  # share of images with the same teacher's answer as their VAE reconstructions
 
 
 class HardConfig(MethodConfig):
-    """L_tt and L_ts are KL divergences of the augmentor's own temperature, in nats at 1."""
+    """Settings of HARD; L_tt and L_ts are KL divergences at the augmentor's own temperature, in nats at 1."""
 
     name: Literal["hard"] = "hard"
     family: Literal["affine", "mix", "vae"] = Field("affine", description="what the augmentor can do to an image")
@@ -93,12 +93,12 @@ class Hard(Method):
         return Affine(context.task.input_shape, config.initial_share, config.padding)
 
     def study(self, context: Context) -> None:
-        """Trains the VAE on the training split; refused where the teacher does not recognise what it reconstructs."""
+        """Train a VAE on the training split, and refuse it if the teacher does not recognise its reconstructions."""
         if isinstance(self._augmentor, VaeAugmentor):
             _train_vae(self._augmentor.vae, self.config, context)
 
     def data(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """The batch and its augmented copy; every k_s steps the augmentor learns first."""
+        """Return the batch with an augmented copy, after warm-up; every k_s steps the augmentor learns first."""
         learning = self._steps - self.config.warmup_steps
         self._steps += 1
         if learning < 0:
@@ -106,12 +106,12 @@ class Hard(Method):
         if learning % self.config.every == 0:
             for _ in range(self.config.turns):
                 self._turn(batch, generator)
-        with torch.no_grad(), full_precision(self._context.device):  # half of it rounds a shift to whole pixels
+        with torch.no_grad(), full_precision(self._context.device):  # half precision rounds a shift to whole pixels
             augmented = self._augmentor(batch.inputs, self._noise(len(batch.targets), generator))
         return with_augmented(batch, augmented, self.config.augmented_weight)
 
     def _turn(self, batch: Batch, generator: torch.Generator) -> None:
-        """One step of phi; student and teacher are as they were, batch statistics included."""
+        """Take one step of phi; student and teacher stay as they were, batch statistics included."""
         few = batch.first(self.config.images)
         context, student = self._context, self._context.deployable()
         with evaluating(context.student, student), full_precision(context.device):
@@ -120,7 +120,7 @@ class Hard(Method):
             inconsistency = disagreement(context.teacher_view(few).logits, teacher, self.config.temperature)
             for_student, for_teacher = self._policy.weights(float(inconsistency.detach()))
             loss = for_teacher * inconsistency + self._augmentor.regulariser()
-            if for_student:  # in repair the student is not asked
+            if for_student:  # in repair the student does not count
                 disagreed = disagreement(teacher, student(images), self.config.temperature)
                 loss = loss - for_student * disagreed
                 self._disagreement = float(disagreed.detach())
@@ -139,7 +139,7 @@ class Hard(Method):
         return [parameter for parameter in self._augmentor.parameters() if parameter.requires_grad]
 
     def measures(self) -> dict[str, float]:
-        """phi in units, the last losses, and the share of the augmentor's steps spent in repair."""
+        """Figures of phi, the moving average of L_tt, the last L_ts, and the share of phi's steps spent in repair."""
         return {
             **self._augmentor.measures(),
             "L_tt": self._policy.average or 0.0,
@@ -148,7 +148,7 @@ class Hard(Method):
         }
 
     def exhibits(self) -> tuple[Exhibit, ...]:
-        """A sheet of reference images as the augmentor changes them."""
+        """Sheet of reference images, changed by the augmentor."""
         context, student = self._context, self._context.deployable()
         generator = torch.Generator().manual_seed(derive_seed(context.seed, "hard", "sheet"))
 
@@ -160,7 +160,7 @@ class Hard(Method):
             return (sheet(change, context, student, generator),)
 
     def state_dict(self) -> dict[str, Any]:
-        """Copies: the loop keeps the best epoch's while training goes on."""
+        """Return copies: the loop keeps the best epoch's state while training goes on."""
         return copy.deepcopy(
             {
                 "augmentor": dict(self._augmentor.state_dict()),

@@ -13,7 +13,7 @@ _IMAGES = 24
 def sheet(
     change: Callable[[Tensor], Tensor], context: Context, student: nn.Module, generator: torch.Generator
 ) -> Exhibit:
-    """Images of the reference split, drawn by the generator; both networks in evaluation mode."""
+    """Make the sheet from reference images, drawn by the generator; both networks must be in evaluation mode."""
     split, labels = context.reference, context.task.labels
     chosen = torch.randperm(len(split), generator=generator)[:_IMAGES].to(split.targets.device)
     batch = split.batch(chosen, context.device)

@@ -26,7 +26,7 @@ class KDConfig(MethodConfig):
 
 
 class KD(Method):
-    """L = (1 - b) CE + b T^2 KL(softmax(t / T) || softmax(s / T)), Hinton et al. 2015, section 2."""
+    """Loss L = (1 - b) CE + b T^2 KL(softmax(t / T) || softmax(s / T)), Hinton et al. 2015, section 2."""
 
     name: ClassVar[str] = "kd"
     paper: ClassVar[str] = "Hinton, Vinyals, Dean 2015, arXiv:1503.02531"

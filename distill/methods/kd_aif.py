@@ -27,7 +27,7 @@ Mechanism = Literal["student_only", "teacher_only", "both_sequential", "simultan
 
 
 class KDAIFConfig(MethodConfig):
-    """Weights from influence on the reference split, by which no epoch, trial or model is chosen."""
+    """Weights from influence on the reference split; no epoch, trial or model is chosen by that split."""
 
     name: Literal["kd_aif"] = "kd_aif"
     distill_weight: float = tunable(0.9, ge=0, le=1, tune=(0.1, 1.0), description="b; the labels weigh a = 1 - b")
@@ -80,7 +80,7 @@ class KDAIFConfig(MethodConfig):
 
 @dataclass
 class Weighing:
-    """What is known of the training examples' worth, for one network."""
+    """Influence and weight of each training example, for one network."""
 
     influence: Tensor  # [N], of the last update; positive is harmful
     weight: Tensor  # [N], mean 1
@@ -88,11 +88,11 @@ class Weighing:
 
 
 class KDAIF(Method):
-    """a_i = (1 - b) w_i and b_i = b (or b w_i), with w decreasing in the influence of example i on reference data.
+    """Weights a_i = (1 - b) w_i and b_i = b (or b w_i); w_i decreases in example i's influence on reference data.
 
     The paper's equations are not public. Its published code computes influence on the test set, with one step of LiSSA
-    and the sign that strengthens harmful examples; here it is computed on the reference split, by a true inverse, and
-    always positive for harm. Loss, map, damping and moment are docs/methods.md's measured defaults.
+    and a sign that strengthens harmful examples. Here influence is computed on the reference split, by a true inverse,
+    and always positive for harm. The defaults of loss, map, damping and schedule were measured (docs/methods.md).
     """
 
     name: ClassVar[str] = "kd_aif"
@@ -124,7 +124,7 @@ class KDAIF(Method):
         self._epochs = 0
 
     def study(self, context: Context) -> None:
-        """Trains the teacher's copy, where the mechanism does that before the student."""
+        """Train the teacher's copy, if the mechanism does so before the student."""
         if self.config.mechanism in ("teacher_only", "both_sequential"):
             self._update(self._teacher, self._network, self._network)
             self._train_teacher(self.config.teacher_epochs, "teacher")
@@ -138,7 +138,7 @@ class KDAIF(Method):
         return (1 - share) * w, share * w if self.config.apply_to == "both" else share
 
     def end_epoch(self, epoch: int, student: nn.Module) -> None:
-        """The schedule is of all epochs of a student's distillation; the fine-tuning of a taught one has none."""
+        """Update the weights on schedule, by epochs of distillation; never in the fine-tuning of a taught student."""
         self._epochs += 1
         if self.config.mechanism == "teacher_only" or self._context.is_taught:
             return
@@ -166,12 +166,12 @@ class KDAIF(Method):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._student, self._teacher = (self._read(state[who]) for who in ("student", "teacher"))
-        self._epochs = state.get("epochs", 0)  # a state that an earlier version saved has none
+        self._epochs = state.get("epochs", 0)  # states of earlier versions have none
         if self.replaces_teacher:
             self._network.load_state_dict(state["network"])
 
     def _told(self) -> Weighing:
-        """What the report is told of: the student's weights, or the teacher's where it has none."""
+        """Weighing for the report: the student's, or the teacher's if the student has none."""
         return self._teacher if self.config.mechanism == "teacher_only" else self._student
 
     def _unweighted(self) -> Weighing:
@@ -183,18 +183,18 @@ class KDAIF(Method):
         return Weighing(state["influence"].to(device), state["weight"].to(device), state["updates"])
 
     def _update(self, weighing: Weighing, network: nn.Module, deployable: nn.Module) -> None:
-        """New influences and weights, from the network as it is now.
+        """Compute new influences and weights, from the network as it is now.
 
-        Influences that do not differ by more than rounding say nothing, and leave the weights as they are. Sparing
-        raises weights below 1 to 1 where teacher and label agree, and then divides all by their mean. It is left out of
-        the teacher's own weighing, where it would spare whatever the teacher memorised.
+        Influences that differ by no more than rounding say nothing, and leave the weights as they are. Sparing raises
+        weights below 1 to 1 where teacher and label agree, and then divides all by their mean. The teacher's own
+        weighing has no sparing: it would spare everything that the teacher memorised.
         """
         config, context, of_teacher = self.config, self._context, weighing is self._teacher
         with evaluating(network, deployable):
             question = self._question(network, deployable, of_teacher)
             influence = BACKENDS[config.backend](question).float()
         counted = torch.ones_like(context.train.targets, dtype=torch.bool)
-        if config.apply_to == "ce" or of_teacher:  # the others have no cross-entropy that a weight could change
+        if config.apply_to == "ce" or of_teacher:  # the others have no cross-entropy to weigh
             counted = context.train.targets != UNLABELLED
         if influence_range(influence[counted], config.clip) is None:
             return
@@ -219,7 +219,7 @@ class KDAIF(Method):
         weighing.updates += 1
 
     def _agreed(self) -> Tensor:
-        """Where the teacher's answer is the label, [N]: hard examples that are right, of which influence is unsure."""
+        """Mask [N] of agreement between teacher and label: with hard, right examples, on which influence is unsure."""
         answers = torch.cat([logits.argmax(1) for logits in self._teacher_logits()])
         return answers == self._context.train.targets.to(answers)
 
@@ -228,7 +228,7 @@ class KDAIF(Method):
         return (context.teacher_view(batch).logits for batch in context.train.batches(512, context.device))
 
     def _question(self, network: nn.Module, deployable: nn.Module, of_teacher: bool) -> Question:
-        """A teacher learns from labels: by its own answers it has nothing to learn, whatever the student is taught."""
+        """Make the backend's question. A teacher is asked by labels: from its own answers it has nothing to learn."""
         config, context = self.config, self._context
         by_labels = of_teacher or config.training_loss == "ce"
         temperature = 1.0 if by_labels else config.training_temperature
@@ -246,7 +246,7 @@ class KDAIF(Method):
         )
 
     def _answers(self, temperature: float, by_labels: bool) -> Tensor:
-        """What each training example is taught, [N, K]: its label, or the teacher's answer where it has none."""
+        """Targets [N, K]: an example's label, if `by_labels` and it has one, else the teacher's softened answer."""
         context = self._context
         targets, classes = context.train.targets.to(context.device), context.task.num_classes
         labelled = (targets != UNLABELLED) & by_labels

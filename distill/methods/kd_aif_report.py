@@ -1,4 +1,4 @@
-"""What KD-AIF shows of its weights: figures, and the most harmful and most helpful examples."""
+"""Report of KD-AIF's weights: figures, and the most harmful and most helpful examples."""
 
 # N training examples
 
@@ -39,7 +39,7 @@ def measures_of(told: Told, context: Context) -> dict[str, float]:
 
 
 def exhibits_of(influence: Tensor, weight: Tensor, context: Context) -> tuple[Exhibit, ...]:
-    """The examples at both ends of the influence."""
+    """Show the examples at both ends of the influence."""
     order = influence.argsort(descending=True, stable=True).cpu()
     return (
         Exhibit(

@@ -1,8 +1,8 @@
-"""LELP: the student learns subclasses of every class that the teacher's embedding shows and its logits do not.
+"""LELP: the student learns subclasses of every class, seen in the teacher's embedding and not in its logits.
 
 Loo, Iliopoulos, Hu and Vee, "Linear Projections of Teacher Embeddings for Few-Class Distillation", 2024,
 arXiv:2409.20449. With p_c the teacher's class probabilities, q(s | c) those of c's subclasses (`distill/subclasses.py`)
-and o the student's C x S logits, the target is p_{c,s} = p_c q(s | c). What the paper leaves open is an option here.
+and o the student's C x S logits, the target is p_{c,s} = p_c q(s | c). Details left open by the paper are options here.
 """
 
 # N examples, C classes, S subclasses a class
@@ -70,9 +70,9 @@ class LELPConfig(MethodConfig):
 
 
 class LELP(Method):
-    """Decomposed: T^2 KL(p^T || softmax(lse_s(o) / T)) + lambda sum_c p^T_c KL(q_c || softmax_s(o_c)).
+    """Loss `decomposed`: T^2 KL(p^T || softmax(lse_s(o) / T)) + lambda sum_c p^T_c KL(q_c || softmax_s(o_c)).
 
-    That is the chain rule of the joint KL, with a temperature and a weight of their own for each part. At T = 1 and
+    It is the chain rule of the joint KL, with a temperature and a weight of their own for each part. At T = 1 and
     lambda = 1 it is the paper's loss, and at lambda = 0 plain KD.
     """
 
@@ -86,10 +86,10 @@ class LELP(Method):
         super().__init__(config or LELPConfig())
         self._linear: nn.Linear | None = None
         self._projections: Projections | None = None
-        self._table: Tensor | None = None  # of a control: q of each training example, [N, C, S]
+        self._table: Tensor | None = None  # with a control: q of each training example, [N, C, S]
 
     def check(self, task: Task, train: ImageSplit) -> None:
-        if bool((train.targets != UNLABELLED).all()):  # of the others the teacher will say the class
+        if bool((train.targets != UNLABELLED).all()):  # otherwise the teacher will give the missing classes
             require_examples(torch.bincount(train.targets.cpu(), minlength=task.num_classes), self.config.subclasses)
 
     def prepare(self, context: Context) -> None:
@@ -113,7 +113,7 @@ class LELP(Method):
         self._table = None if config.control == "none" else self._control(context)
 
     def target(self, teacher: View, batch: Batch) -> Tensor:
-        """[N, C, 1 + S]: p_c first, then q(s | c); p at T, but for `tempered_product` at 1."""
+        """Return [N, C, 1 + S]: p_c first, then q(s | c); p at T, but for `tempered_product` at 1."""
         assert self._projections is not None, "prepare() comes before target()"
         if self._table is None:
             q = self._projections.probabilities(teacher.embedding, self.config.subclass_temperature)
@@ -155,7 +155,7 @@ class LELP(Method):
         return () if self._linear is None else self._linear.parameters()
 
     def state_dict(self) -> dict[str, Any]:
-        """The projections too: signs and rotations are not found again, and the head is taught these subclasses."""
+        """Include the projections: a new fit may find other signs, and the head was taught these subclasses."""
         assert self._linear is not None, "prepare() comes before state_dict()"
         assert self._projections is not None
         state = {f"linear.{name}": value for name, value in self._linear.state_dict().items()}
@@ -170,7 +170,7 @@ class LELP(Method):
         self._table = state["table"].to(device) if "table" in state else None
 
     def _control(self, context: Context) -> Tensor:
-        """q of each training example as a comparison has it; it belongs to the example, however it is altered."""
+        """Return q of each training example under the control; it stays with the example, however that is altered."""
         assert self._projections is not None
         pairs = list(class_embeddings(context.teacher, context.train, context.device))
         embeddings, classes = (torch.cat(columns) for columns in zip(*pairs, strict=True))

@@ -7,13 +7,13 @@ from pipeline.data import Batch
 
 
 class NoneConfig(MethodConfig):
-    """The labels alone; the teacher is not listened to."""
+    """Training on the labels alone, without the teacher."""
 
     name: Literal["none"] = "none"
 
 
 class NoDistillation(Method):
-    """L = CE: a = 1 and b = 0."""
+    """Loss L = CE: a = 1 and b = 0."""
 
     name: ClassVar[str] = "none"
     paper: ClassVar[str] = "a baseline without a paper, 2026"

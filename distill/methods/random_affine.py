@@ -1,4 +1,4 @@
-"""Augmentation by random spatial transforms of a known range: what HARD is measured against."""
+"""Augmentation by random spatial transforms of a known range: the baseline of HARD."""
 
 import math
 from typing import ClassVar, Literal
@@ -17,7 +17,7 @@ from pipeline.task import Task
 
 
 class RandomAffineConfig(MethodConfig):
-    """Each amount is drawn evenly between minus and plus its bound."""
+    """Bounds of the transforms; each amount is drawn evenly between minus and plus its bound."""
 
     name: Literal["random_affine"] = "random_affine"
     max_shift: float = tunable(0.1, ge=0, le=0.5, tune=(0.0, 0.3), description="fraction of width and height")
@@ -29,7 +29,7 @@ class RandomAffineConfig(MethodConfig):
 
 
 class RandomAffine(Method):
-    """D(clean) + w D(augmented), each batch with a warped copy whose target is the teacher's answer to it."""
+    """Loss D(clean) + w D(augmented): each batch has a warped copy, with the teacher's answer to it as target."""
 
     name: ClassVar[str] = "random_affine"
     paper: ClassVar[str] = "Beyer et al. 2022 (function matching), arXiv:2106.05237"
@@ -47,7 +47,7 @@ class RandomAffine(Method):
         return with_augmented(batch, augmented, self.config.augmented_weight)
 
     def _bounds(self) -> torch.Tensor:
-        """In the order of AXES."""
+        """Bounds of the amounts, in the order of AXES."""
         config = self.config
         shear = math.tan(math.radians(config.max_shear_deg))
         shift, scale = config.max_shift, math.log(config.max_scale)

@@ -1,8 +1,7 @@
 """RKD: the student keeps the distances and angles between a batch's embeddings, whatever their width.
 
 Park, Kim, Lu and Cho, "Relational Knowledge Distillation", CVPR 2019, arXiv:1904.05068. Follows the authors' code where
-the paper leaves something open: relations are between all pairs and triplets, those with themselves included, which
-count as zeros.
+the paper leaves something open: all pairs and triplets count, those of an example with itself as zeros.
 """
 
 # N examples, D embedding width
@@ -33,9 +32,9 @@ class RKDConfig(MethodConfig):
 
 
 class RKD(Method):
-    """lambda_D Huber(psi_D(t), psi_D(s)) + lambda_A Huber(psi_A(t), psi_A(s)), equations 4 to 8.
+    """Loss lambda_D Huber(psi_D(t), psi_D(s)) + lambda_A Huber(psi_A(t), psi_A(s)), equations 4 to 8.
 
-    Angles take N^3 numbers of memory, for N a batch's examples.
+    Angles take N^3 numbers of memory, with N examples in a batch.
     """
 
     name: ClassVar[str] = "rkd"
@@ -57,7 +56,7 @@ class RKD(Method):
 
 
 def distances(embedding: Tensor) -> Tensor:
-    """psi_D: Euclidean distances [N, N] by the mean of those above 0 (equations 4 and 5)."""
+    """Return psi_D: Euclidean distances [N, N] divided by the mean of those above 0 (equations 4 and 5)."""
     _, squared = _products_and_squares(embedding)
     found = squared.clamp_min(1e-12).sqrt() * (1 - torch.eye(len(embedding), device=embedding.device))
     mean = found.sum() / (found > 0).sum().clamp_min(1)
@@ -65,10 +64,10 @@ def distances(embedding: Tensor) -> Tensor:
 
 
 def angles(embedding: Tensor) -> Tensor:
-    """psi_A: cosines [N, N, N] of the angle at the first example between the other two (equation 7).
+    """Return psi_A: cosines [N, N, N] of the angle at the first example between the other two (equation 7).
 
-    From the inner products alone, (e_j - e_i)(e_k - e_i) = e_j e_k - e_i e_j - e_i e_k + e_i e_i, which takes a tenth
-    of the differences' arithmetic. Two examples nearer to each other than a thousandth of their distance from the
+    Computed from inner products, (e_j - e_i)(e_k - e_i) = e_j e_k - e_i e_j - e_i e_k + e_i e_i, with a tenth of the
+    arithmetic of the differences. Two examples nearer to each other than a thousandth of their distance from the
     batch's mean count as one, as float32 no longer knows the direction between them.
     """
     products, squared = _products_and_squares(embedding)
@@ -80,7 +79,7 @@ def angles(embedding: Tensor) -> Tensor:
 
 
 def _products_and_squares(embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """Inner products and squared distances [N, N] of the embeddings around their mean, where they cancel least."""
+    """Inner products and squared distances [N, N] of the embeddings around their mean, where cancellation is least."""
     around = embedding - embedding.mean(0)
     products = around @ around.T
     norms = products.diagonal()
