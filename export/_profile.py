@@ -89,7 +89,7 @@ def _positive(text: str) -> float:
 
 
 def _models(card: dict[str, Any]) -> dict[str, Model]:
-    """The bundle's models that onnxruntime runs."""
+    """Return the bundle's ONNX models for onnxruntime, by name."""
     listed = card.get("models") or {"fp32": {"file": "model.onnx", "format": "fp32", "precision": "fp32"}}
     return {
         name: Model(str(HERE / model["file"]), model["file"], {k: model[k] for k in _FACTS if k in model})

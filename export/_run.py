@@ -27,9 +27,9 @@ from export.device.answers import open_default
 HERE = Path(__file__).resolve().parent
 UNREADABLE = (OSError, ValueError, IndexError, MemoryError, OverflowError, RecursionError, struct.error, zlib.error,
               tokenize.TokenError)  # fmt: skip
-MAX_BYTES, MAX_PIXELS, MAX_SIDE = 2**28, 2**26, 2**15  # of an image's file, and of the image
-MAX_PNG_PIXELS, MAX_CHUNKS = 2**24, 2**17  # of a PNG that is read without Pillow
-MAX_MEMORY = 2**31  # that reading an image may take
+MAX_BYTES, MAX_PIXELS, MAX_SIDE = 2**28, 2**26, 2**15  # limits on an image's file, and on the image
+MAX_PNG_PIXELS, MAX_CHUNKS = 2**24, 2**17  # limits on a PNG read without Pillow
+MAX_MEMORY = 2**31  # bytes to read an image in
 
 
 def main(paths: list[str]) -> int:
@@ -57,7 +57,7 @@ def main(paths: list[str]) -> int:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """float32 [H, W, C] in [0, 1]."""
+    """Return an image file's pixels, float32 [H, W, C] in [0, 1]."""
     pixels = decode(read_file(path))
     return pixels.astype(np.float32) / np.float32(255 if pixels.dtype == np.uint8 else 1)
 
@@ -71,12 +71,12 @@ def read_file(path: Path) -> bytes:
 
 
 def decode(data: bytes) -> np.ndarray:
-    """An image file's pixels, [H, W, C]: uint8, or float32 in [0, 1]."""
+    """Decode an image file's bytes to pixels [H, W, C]: uint8, or float32 in [0, 1]."""
     depth, interlace = data[24:25], data[28:29]
     area = int.from_bytes(data[16:20], "big") * int.from_bytes(data[20:24], "big")
     is_plain = depth == b"\x10" or (depth + interlace == b"\x08\x00" and area <= MAX_PNG_PIXELS)
     if data[:8] == b"\x89PNG\r\n\x1a\n" and is_plain:
-        pixels = read_png(data)  # which refuses 16 bits: Pillow would clip them
+        pixels = read_png(data)  # refuses 16 bits, which Pillow would clip
     elif data[:2] in (b"P5", b"P6"):
         pixels = read_netpbm(data)
     elif data[:6] == b"\x93NUMPY":
@@ -89,7 +89,7 @@ def decode(data: bytes) -> np.ndarray:
     require_size(pixels.shape[1], pixels.shape[0])
     if pixels.dtype == np.uint8:
         return pixels
-    if not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN is neither
+    if not (pixels.min() >= 0 and pixels.max() <= 1):  # refuses NaN too
         raise ValueError("floating-point pixels must lie in [0, 1]")
     return pixels.astype(np.float32)
 
@@ -100,7 +100,7 @@ def require_size(width: int, height: int) -> None:
 
 
 def read_npy(data: bytes) -> np.ndarray:
-    """Numbers alone, as many as the header says."""
+    """Return the array in a .npy file; refuse other contents than numbers, and another size than the header's."""
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
@@ -116,11 +116,11 @@ def read_npy(data: bytes) -> np.ndarray:
 
 
 def read_with_pillow(data: bytes) -> np.ndarray:
-    """uint8 [H, W, 3]. Of Pillow's formats only those that are pictures: it runs another program for PostScript."""
+    """Return uint8 [H, W, 3], from picture formats only: for PostScript, Pillow would run another program."""
     try:
         from PIL import Image
 
-        Image.MAX_IMAGE_PIXELS = None  # whose warning comes before the error here
+        Image.MAX_IMAGE_PIXELS = None  # Pillow would warn before `require_size` refuses
     except ImportError:
         raise ValueError("install Pillow for this format, or convert it to an 8-bit PNG") from None
     try:
@@ -128,16 +128,16 @@ def read_with_pillow(data: bytes) -> np.ndarray:
             require_size(image.width, image.height)
             image.load()
             pixels = np.empty((image.height, image.width, 3), np.uint8)
-            for top in range(0, image.height, 256):  # or a second copy of all of it would be in memory
+            for top in range(0, image.height, 256):  # in strips, to avoid a second copy of the whole
                 part = image.crop((0, top, image.width, min(top + 256, image.height)))
                 pixels[top : top + 256] = np.asarray(part.convert("RGB"))
             return pixels
-    except Exception as error:  # Pillow's readers raise what they meet, SyntaxError included
+    except Exception as error:  # Pillow's readers raise errors of any type, SyntaxError included
         raise ValueError(reason_of(error)) from None
 
 
 def read_png(data: bytes) -> np.ndarray:
-    """uint8 [H, W, C] of a PNG that is not interlaced."""
+    """Return uint8 [H, W, C] of a PNG without interlacing; alpha is dropped."""
     chunks = png_chunks(data)
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
     if depth != 8 or interlace or colour not in (0, 2, 3, 4, 6):
@@ -156,7 +156,7 @@ def read_png(data: bytes) -> np.ndarray:
 
 
 def png_chunks(data: bytes) -> dict[bytes, bytes]:
-    """The pieces of each kind that is needed, joined."""
+    """Return the joined data of the needed chunks, by kind: IHDR, PLTE and IDAT."""
     found: dict[bytes, list[bytes]] = {b"IHDR": [], b"PLTE": [], b"IDAT": []}
     position = 8
     for _ in range(MAX_CHUNKS):
@@ -170,9 +170,9 @@ def png_chunks(data: bytes) -> dict[bytes, bytes]:
 
 
 def unfilter(lines: np.ndarray, step: int) -> np.ndarray:
-    """uint8 [H, W, step] of filtered lines [H, 1 + W * step]; the PNG specification's section 9, modulo 256.
+    """Undo PNG filters: lines [H, 1 + W * step] to uint8 [H, W, step], by the specification's section 9, modulo 256.
 
-    A pixel needs those to its left, above it and between: what lies on a diagonal is known together.
+    A pixel depends on its left, upper and upper-left neighbours, so all pixels of an antidiagonal are computed at once.
     """
     kinds, height, width = lines[:, :1], len(lines), (lines.shape[1] - 1) // step
     if kinds.max() > 4:
@@ -194,7 +194,7 @@ def unfilter(lines: np.ndarray, step: int) -> np.ndarray:
 
 
 def read_netpbm(data: bytes) -> np.ndarray:
-    """uint8 [H, W, C] of a binary PGM or PPM with 255 as its maximum."""
+    """Return uint8 [H, W, C] of a binary PGM or PPM with 255 as its maximum."""
     found = re.match(rb"P[56]" + 3 * rb"(?:\s|#[^\n]*\n)+([0-9]{1,9})" + rb"\s", data[:4096])
     if found is None:
         raise ValueError("a netpbm header without width, height and maximum")
@@ -207,13 +207,13 @@ def read_netpbm(data: bytes) -> np.ndarray:
 
 
 def fit_to(pixels: np.ndarray, channels: int, height: int, width: int, path: str) -> np.ndarray:
-    """float32 [C, H, W] of the model's shape, in [0, 1], of pixels as `decode` gives them."""
+    """Fit pixels from `decode` to the model: resize them, match its channels; return float32 [C, H, W] in [0, 1]."""
     if pixels.shape[2] != channels:
         pixels = pixels[..., : 3 if pixels.shape[2] >= 3 else 1]  # alpha is dropped
     sizes, is_bytes = (height, width), pixels.dtype == np.uint8
     if pixels.shape[:2] != sizes:
         print(shown(f"{path}: resized from {pixels.shape[1]}x{pixels.shape[0]} to {width}x{height}"), file=sys.stderr)
-    for axis in sorted((0, 1), key=lambda axis: sizes[axis] / pixels.shape[axis]):  # what shrinks most is the first
+    for axis in sorted((0, 1), key=lambda axis: sizes[axis] / pixels.shape[axis]):  # first the one that shrinks most
         if pixels.shape[axis] != sizes[axis]:
             pixels = resize(pixels.swapaxes(0, axis), sizes[axis]).swapaxes(0, axis)
     pixels = pixels.astype(np.float32) / np.float32(255 if is_bytes else 1)
@@ -224,7 +224,7 @@ def fit_to(pixels: np.ndarray, channels: int, height: int, width: int, path: str
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Along the first axis: each new pixel is the mean of the old ones that it covers, or interpolated between two."""
+    """Resize along the first axis: a new pixel is the mean of the old ones it covers, or interpolated between two."""
     old = len(pixels)
     if size >= old:
         return interpolate(pixels, np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1))
@@ -248,18 +248,18 @@ def interpolate(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def shown(text: str) -> str:
-    """Without what would steer a terminal."""
+    """Escape unprintable characters, which could steer a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of an error, short."""
+    """Return an error's first line, at most 200 characters; its type's name if the line is empty."""
     return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
 
 
 @contextlib.contextmanager
 def bounded_memory() -> Iterator[None]:
-    """Meanwhile, MemoryError where more is taken than an image of the largest size needs; where Linux runs this."""
+    """Limit memory within the block, on Linux: taking more than the largest image needs raises MemoryError."""
     try:
         import resource
 

@@ -30,7 +30,7 @@ def main(texts: list[str]) -> int:
         return 2
     card = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
     session, labels = open_default(HERE, card), card["task"]["labels"]
-    tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))  # which cuts at the length trained with
+    tokenizer = Tokenizer.from_file(str(HERE / "tokenizer.json"))  # cuts texts at the training length
     for text in texts:
         ids = np.array([tokenizer.encode(text).ids or [0]], np.int64)
         logits = session.run(["logits"], {"input_ids": ids, "attention_mask": (ids != 0).astype(np.int64)})[0][0]
@@ -40,7 +40,7 @@ def main(texts: list[str]) -> int:
 
 
 def shown(text: str) -> str:
-    """Without what would steer a terminal."""
+    """Escape unprintable characters, which could steer a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

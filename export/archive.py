@@ -1,4 +1,4 @@
-"""A bundle as one file: a zip, or an OCI image layout that any registry holds. Equal bundles give equal bytes."""
+"""Packs a bundle into one file: a zip, or an OCI image layout for any registry. Equal bundles give equal bytes."""
 
 import hashlib
 import io
@@ -27,17 +27,18 @@ FORMATS = ("zip", "oci-layout")
 
 
 def archive(files: Mapping[str, bytes], kind: str, name: str, created: str) -> bytes:
-    """The files as one.
+    """Pack the files into one.
 
     Args:
         kind: of FORMATS.
-        name: of the bundle, in an OCI layout's annotations, beside `created`, an ISO 8601 time.
+        name: the bundle's, for an OCI layout's annotations.
+        created: ISO 8601 time, for the same annotations.
     """
     return zip_bytes(files) if kind == "zip" else oci_layout(files, name, created)
 
 
 def oci_layout(files: Mapping[str, bytes], name: str, created: str) -> bytes:
-    """A tar of an OCI image layout (image-spec 1.1): a manifest with an `artifactType` and a layer for each file."""
+    """Return a tar of an OCI image layout (image-spec 1.1): a manifest with an `artifactType` and a layer per file."""
     blobs: dict[str, bytes] = {}
 
     def blob(data: bytes, media_type: str) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def _tar(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name in sorted(files):
-            entry = tarfile.TarInfo(name)  # whose time, owner and group are 0 and nobody's
+            entry = tarfile.TarInfo(name)  # by default time, owner and group are 0, without names
             entry.size, entry.mode = len(files[name]), 0o644
             archive.addfile(entry, io.BytesIO(files[name]))
     return buffer.getvalue()

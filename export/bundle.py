@@ -1,4 +1,4 @@
-"""The folder that a person is handed: what is in it, and how it is written. Reading it is `export/reading.py`'s."""
+"""Bundle folder to hand to a person: its contents, and how it is written. `export/reading.py` reads it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -23,13 +23,13 @@ from pipeline.task import Task
 SCHEMA = "edgestill.bundle/2"
 BUNDLE, LABELS, CARD, RUN, TOKENIZER = "bundle.json", "labels.txt", "MODEL_CARD.md", "run.py", "tokenizer.json"
 _SCRIPTS = {"image": {RUN: "_run.py"}, "text": {RUN: "_run_text.py"}}  # name in the bundle -> file of this package
-_FORMER = ("run.py", "profile.py")  # what scripts are called in bundles that were made before
+_FORMER = ("run.py", "profile.py")  # names of scripts in older bundles
 
 __all__ = ["Bundle", "BundleModel", "TestMetrics", "describe_input", "describe_output", "write_bundle"]
 
 
 class TestMetrics(Frozen):
-    """Measured once, on the test split; `n` examples."""
+    """Accuracy on the test split, measured once, on `n` examples."""
 
     __test__ = False  # pytest: not a test class
     test_accuracy: float
@@ -39,11 +39,11 @@ class TestMetrics(Frozen):
 class BundleModel(Frozen):
     """One form of the student that passed the gate."""
 
-    file: str  # the one that is opened; others of the model lie beside it under the same stem
+    file: str  # the file to open; the model's others lie beside it under the same stem
     format: str  # a key of FORMATS
     precision: str
     runtime: str
-    interface: Interface = "raw"  # what this file takes
+    interface: Interface = "raw"  # of this file
     bytes: int  # of all its files
     parity: Parity
     validation_accuracy: float | None = None
@@ -62,7 +62,7 @@ class ClassQuality(Frozen):
 
 
 class Quality(Frozen):
-    """What the default model's file does on the test split beyond accuracy."""
+    """Quality of the default model's file on the test split, beyond accuracy."""
 
     classes: tuple[ClassQuality, ...]
     ece: float  # expected calibration error of the softmax
@@ -81,7 +81,7 @@ class Licences(Frozen):
 
 
 class Bundle(Frozen):
-    """`bundle.json`."""
+    """Content of `bundle.json`."""
 
     schema_name: Literal["edgestill.bundle/2"] = Field("edgestill.bundle/2", alias="schema")
     name: str
@@ -91,10 +91,10 @@ class Bundle(Frozen):
     input: dict[str, Any]
     output: dict[str, Any]
     models: dict[str, BundleModel]  # by format
-    default: str  # what the scripts and predict take: the fastest that passed the gate and onnxruntime runs
+    default: str  # model for the scripts and predict: the fastest for onnxruntime that passed the gate
     architecture: str
     methods: tuple[dict[str, Any], ...]
-    later: tuple[str, ...] = ()  # what was done to the weights after the distillation, a clause each
+    later: tuple[str, ...] = ()  # changes to the weights after distillation, a clause each
     data: dict[str, Any]
     metrics: dict[str, TestMetrics]  # teacher, student, shipped
     quality: Quality
@@ -108,7 +108,7 @@ class Bundle(Frozen):
     machine: dict[str, Any]
     git_commit: str | None
     config_digest: str
-    cautions: tuple[str, ...] = ()  # what the folder should hold and does not, and why, a sentence each
+    cautions: tuple[str, ...] = ()  # things missing from the folder, and why, a sentence each
 
     @model_validator(mode="after")
     def _one_default(self) -> "Bundle":
@@ -122,7 +122,7 @@ class Bundle(Frozen):
         return self
 
     def needs(self) -> Iterator[str]:
-        """The files that the bundle speaks of."""
+        """Yield the names of the files the bundle needs: models, labels, probes, a text task's tokenizer."""
         yield from (model.file for model in self.models.values())
         yield from (LABELS, PROBES, *([TOKENIZER] if self.task.kind == "text" else ()))
 
@@ -130,11 +130,11 @@ class Bundle(Frozen):
 def write_bundle(
     folder: Path, bundle: Bundle, models: Mapping[str, Path], tokenizer: str | None = None
 ) -> tuple[str, ...]:
-    """Fill an empty folder; gives what it should hold and does not, a sentence each.
+    """Write the bundle into an empty folder; return the cautions, a sentence for each thing missing from it.
 
     Args:
-        models: name in the bundle -> the file in the run; those of the bundle's models, and what they need beside them.
-        tokenizer: of a text task, the JSON of its tokenizer.
+        models: name in the bundle -> file in the run, for the models' files and those needed beside them.
+        tokenizer: a text task's tokenizer, as JSON.
     """
     files = {name: path.read_bytes() for name, path in models.items()}
     files[LABELS] = labels_text(bundle.task)
@@ -162,12 +162,12 @@ def write_bundle(
 
 
 def model_stem(format: str) -> str:
-    """The name, without an ending, of the files of a format: `model` of fp32, `model.int8`."""
+    """Return the name of a format's files without its suffix: `model` for fp32, else such as `model.int8`."""
     return "model" if format == "fp32" else f"model.{format}"
 
 
 def known_names() -> frozenset[str]:
-    """Every name that a bundle's file may have, of whatever task and in whatever formats."""
+    """Return all names allowed for a bundle's files, over all tasks and formats."""
     models = {model_stem(name) + suffix for name, kind in FORMATS.items() for suffix in (kind.suffix, *kind.beside)}
     scripts = {PROFILE, *_FORMER, *(name for of_kind in _SCRIPTS.values() for name in of_kind)}
     return frozenset({BUNDLE, LABELS, CARD, TOKENIZER, SBOM, PROBES, MANIFEST, SIGNATURE} | scripts | models)

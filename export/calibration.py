@@ -1,4 +1,4 @@
-"""The examples that INT8 ranges are found on, and what would make those ranges wrong."""
+"""Examples to find INT8 ranges on, and checks against examples with misleading ranges."""
 
 # N examples, C channels
 
@@ -9,16 +9,16 @@ from pipeline.data import ImageSplit
 from pipeline.errors import ExportError
 from pipeline.task import Task
 
-MIN_EXAMPLES = 32  # with fewer, the widest activation that a device will meet is not among them
-_FAR = 0.5  # of a channel's standard deviation, between means
+MIN_EXAMPLES = 32  # fewer would miss the widest activations of a device's inputs
+_FAR = 0.5  # largest distance between a channel's means, in standard deviations
 
 
 def calibration_examples(split: ImageSplit, count: int) -> np.ndarray:
-    """The first `count` examples of the reference split, or all of a smaller one.
+    """Return the first `count` examples of the reference split, or all of a smaller one.
 
     Raises:
-        ExportError: the split is not the reference split: validation chooses between the files that come out, and test
-            must not be opened.
+        ExportError: the split is not the reference split: validation chooses between the resulting files, and test must
+            not be opened.
     """
     if split.role != "reference":
         raise ExportError(f"calibration must see examples of the reference split alone, and was given {split.role!r}")
@@ -27,10 +27,10 @@ def calibration_examples(split: ImageSplit, count: int) -> np.ndarray:
 
 
 def require_sound(examples: np.ndarray, task: Task) -> None:
-    """Refuse examples that would give ranges which the device's inputs do not keep to.
+    """Refuse calibration examples whose ranges would not fit a device's inputs.
 
     Raises:
-        ExportError: says what is wrong with them.
+        ExportError: they are too few, alike, of another shape or dtype, out of range, or unlike the training data.
     """
     if len(examples) < MIN_EXAMPLES:
         raise ExportError(

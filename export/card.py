@@ -1,4 +1,4 @@
-"""`MODEL_CARD.md`: what a bundle is for, how good it is, where it fails, how it was made (Mitchell et al. 2019)."""
+"""`MODEL_CARD.md`: a bundle's use, quality, limits and making (Mitchell et al. 2019)."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,11 +9,11 @@ from pipeline.errors import printable
 if TYPE_CHECKING:
     from export.bundle import Bundle, BundleModel, Quality
 
-_WORST = 10  # classes in the table where there are more than twice as many
+_WORST = 10  # classes in the table if there are more than twice as many
 
 
 def model_card(bundle: "Bundle") -> str:
-    """The card, from what `bundle.json` holds and nothing else."""
+    """Return the model card, from the content of `bundle.json` alone."""
     sections = {
         "Use": _use(bundle),
         "Intended use and limits": _limits(bundle),
@@ -194,6 +194,6 @@ def _share(value: float | None) -> str:
 
 
 def _text(words: str) -> str:
-    """Words of somebody's own, without what would be markup in Markdown, break a line or steer a terminal."""
+    """Escape a person's words: no Markdown markup, line breaks or terminal controls remain."""
     plain = printable("".join(" " if c.isspace() else c for c in words)).strip()
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in plain)

@@ -1,4 +1,4 @@
-"""What only the maker of a model can say about it; the bundle's card and its licence fields take it from here."""
+"""Statements only a model's maker can give, for the bundle's card and its licence fields."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What export and its measurements can be told."""
+"""Settings of export and of its measurements."""
 
 from typing import Literal, Self
 
@@ -12,7 +12,7 @@ from pipeline.timing import MedianTimingConfig, TimingConfig
 
 
 class CalibrationConfig(Frozen):
-    """How the ranges of INT8 activations are found, on examples of the reference split (docs/export.md)."""
+    """Settings to find the ranges of INT8 activations, on examples of the reference split (docs/export.md)."""
 
     method: Literal["auto", "minmax", "entropy", "percentile"] = Field(
         "auto", description="auto makes all three and keeps the file that is best on validation"
@@ -22,7 +22,7 @@ class CalibrationConfig(Frozen):
 
 
 class GateConfig(Frozen):
-    """What a format must be worth to ship beside fp32."""
+    """Conditions for a format to ship beside fp32."""
 
     max_accuracy_drop: float = Field(0.005, ge=0, le=1, description="below fp32's on validation, as a share")
     min_speedup: float = Field(1.05, ge=1, description="over fp32, by the lower end of its 95% interval")
@@ -31,7 +31,7 @@ class GateConfig(Frozen):
 
 
 class TensorRTConfig(Frozen):
-    """The batches that an engine is built for: any up to the largest, and fastest at the optimal one."""
+    """Batch sizes of an engine: any up to the largest, fastest at the optimal one."""
 
     optimal_batch: int = Field(1, ge=1, description="the batch that its kernels are chosen for")
     max_batch: int = Field(64, ge=1, le=4096, description="the largest; a larger batch goes in parts")

@@ -1,4 +1,4 @@
-"""Is what `bundle.json` says of a bundle's other files so?"""
+"""Checks `bundle.json` against the bundle's other files."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,10 @@ from pipeline.tokens import Coder
 
 
 def inconsistencies(bundle: Bundle, files: Mapping[str, bytes]) -> Iterator[str]:
-    """Where it and the files beside it disagree, a sentence each; the models' insides are the ONNX gate's."""
+    """Yield a sentence for each disagreement between bundle.json and the files beside it.
+
+    Contents are compared only if names and shapes are right. The ONNX gate checks the inside of models.
+    """
     found = [*_misnamed(bundle), *_wrong_sides(bundle)]
     missing = [name for name in bundle.needs() if name not in files]
     found += [f"{BUNDLE} speaks of {name[:120]!r}, which is not there" for name in missing]
@@ -39,7 +42,7 @@ def _wrong_contents(bundle: Bundle, files: Mapping[str, bytes]) -> Iterator[str]
 
 
 def _misnamed(bundle: Bundle) -> Iterator[str]:
-    """Models that are not what their format's name says: how a file is checked and opened hangs on it."""
+    """Yield the models at odds with their format's name, which decides how a file is checked and opened."""
     for name, model in bundle.models.items():
         if name not in FORMATS:
             yield f"{BUNDLE} has a model of the format {name[:40]!r}; {nearest(name[:40], FORMATS)}"

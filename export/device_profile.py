@@ -1,4 +1,4 @@
-"""Measures model files in fresh processes of this machine, by the script that bundles hold."""
+"""Measures model files in fresh processes on this machine, by the script in each bundle."""
 
 import tempfile
 from collections.abc import Callable, Mapping
@@ -21,9 +21,10 @@ def profile_files(
     remeasure: str,
     architecture: str | None = None,
 ) -> ProfileDocument:
-    """Measure ONNX files, taking turns where there are several.
+    """Measure ONNX files, in turns if there are several.
 
-    A fresh process imports numpy and onnxruntime and nothing of edgestill, so its memory and its start are a device's.
+    A fresh process imports numpy and onnxruntime and nothing of edgestill, so its memory and start-up are as on a
+    device.
 
     Raises:
         ExportError: a model cannot be loaded or run.

@@ -1,4 +1,4 @@
-"""Why a file and a network disagree: the mistakes that exports are known for, each tried in turn."""
+"""Explains a disagreement between a file and its network: tries each known export mistake in turn."""
 
 import copy
 from collections.abc import Callable
@@ -15,18 +15,18 @@ _ENOUGH = 64  # inputs
 
 
 class Mistake(NamedTuple):
-    """One that amounts to a change of the inputs."""
+    """Export mistake with the same effect as a change of the inputs."""
 
     clause: str
-    made: Callable[[np.ndarray], np.ndarray]  # a file with the mistake gives for x what the network gives for made(x)
+    made: Callable[[np.ndarray], np.ndarray]  # a file with the mistake answers x as the network answers made(x)
     undone: Callable[[np.ndarray], np.ndarray]
 
 
 def why_logits_differ(network: nn.Module, run: Run, inputs: np.ndarray) -> str:
-    """What explains that the file's logits are not the network's, as a clause; empty where nothing known does.
+    """Explain in a clause why the file's logits differ from the network's; empty if no known mistake fits.
 
     Args:
-        inputs: [N, C, H, W] in [0, 1]; of token ids nothing is known.
+        inputs: [N, C, H, W] in [0, 1]; for token ids no mistakes are known.
     """
     if inputs.dtype == np.int64:
         return ""
@@ -44,7 +44,7 @@ def why_logits_differ(network: nn.Module, run: Run, inputs: np.ndarray) -> str:
 def why_accuracy_differs(
     run: Run, inputs: np.ndarray, targets: np.ndarray, expected: float, mean: np.ndarray, std: np.ndarray
 ) -> str:
-    """Which mistake, undone, gives the file the accuracy that was expected of it, as a clause; empty if none does.
+    """Name in a clause the mistake whose undoing gives the file its expected accuracy; empty if none does.
 
     Args:
         mean, std: [C, 1, 1], of the training data.
@@ -86,7 +86,7 @@ def _as_given(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarra
 
 
 def _normalisation_of(network: nn.Module) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mean and standard deviation of the network's first layer."""
+    """Return mean and standard deviation of the network's first `Normalize` layer; None without one."""
     for module in network.modules():
         if isinstance(module, Normalize):
             return module.get_buffer("mean").cpu().numpy(), module.get_buffer("std").cpu().numpy()

@@ -1,4 +1,4 @@
-"""Runs a TensorRT engine on device buffers, and says what of a call's time the copies to and from the device take."""
+"""Runs a TensorRT engine on device buffers; splits a call into copies and computation, to be timed one by one."""
 
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -14,7 +14,7 @@ from pipeline.errors import ExportError
 
 
 class Device(Protocol):
-    """Where an engine's buffers lie, and the stream that copies and the engine are queued on."""
+    """Device with an engine's buffers, and with the stream for copies and the engine."""
 
     @property
     def stream_handle(self) -> int: ...
@@ -29,7 +29,7 @@ class Device(Protocol):
 
 
 class CudaDevice:
-    """The current GPU, and a stream of our own: on the default one TensorRT would synchronise more than it needs."""
+    """Current GPU with a stream of its own: on the default stream TensorRT would synchronise more than needed."""
 
     def __init__(self) -> None:
         self._device = torch.device("cuda", torch.cuda.current_device())
@@ -49,7 +49,7 @@ class CudaDevice:
 
     def read(self, buffer: Tensor) -> np.ndarray:
         with torch.cuda.stream(self._stream):
-            found: np.ndarray = buffer.to("cpu", torch.float32).numpy()  # which waits for the copy
+            found: np.ndarray = buffer.to("cpu", torch.float32).numpy()  # waits for the copy
         return found
 
     def synchronize(self) -> None:
@@ -57,7 +57,7 @@ class CudaDevice:
 
 
 class EngineRun:
-    """Inputs to logits [B, K] float32 by an engine; a batch above the engine's largest goes in parts.
+    """Callable from inputs to logits [B, K] float32 by an engine; a batch above the engine's largest goes in parts.
 
     Raises:
         ExportError: TensorRT refuses the engine, or a call.
@@ -88,10 +88,10 @@ class EngineRun:
         return np.concatenate(found)
 
     def parts(self, inputs: np.ndarray) -> dict[str, Callable[[], object]]:
-        """What a call with these inputs consists of, each to be timed by itself, up to when the device is done.
+        """Return the parts of a call with these inputs, to be timed one by one; each waits until the device is done.
 
-        `copy_in`: inputs to the device; `execute`: the engine on what is there; `copy_out`: logits to the host;
-        `call`: all of it. They hold until a call with other shapes.
+        `copy_in`: inputs to the device; `execute`: the engine on the inputs there; `copy_out`: logits to the host;
+        `call`: all three. They are valid until a call with other shapes.
         """
         self._copy_in(inputs)
 

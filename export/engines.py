@@ -1,4 +1,4 @@
-"""Kept TensorRT engines: an engine runs on the GPU, driver and version that it was built with, and nowhere else."""
+"""Store of TensorRT engines: an engine runs only on the GPU, driver and version it was built with."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,7 @@ from pipeline.frozen import Frozen, digest
 
 
 class Gpu(Frozen):
-    """What an engine and a timing cache are tied to."""
+    """GPU, driver and TensorRT version: an engine and a timing cache are tied to them."""
 
     name: str
     compute_capability: str  # 8.6
@@ -24,7 +24,7 @@ class Gpu(Frozen):
 
 
 class EngineKey(Frozen):
-    """What an engine must have been built from and for, to be loaded."""
+    """Identity of a stored engine: GPU, ONNX file and input shapes. All must be equal for it to be loaded."""
 
     gpu: Gpu
     onnx_sha256: str
@@ -32,7 +32,7 @@ class EngineKey(Frozen):
 
     @property
     def stem(self) -> str:
-        """A file name that a person recognises and that differs where the key does."""
+        """File name without suffix: readable, and different for different keys."""
         return f"{_slug(self.gpu)}-{digest(self)[:16]}"
 
 
@@ -48,9 +48,9 @@ class EngineStore:
         self._folder = folder
 
     def kept(self, key: EngineKey, build: Callable[[bytes], Built]) -> bytes:
-        """The engine of exactly this key: an earlier one, or a new one by `build(timing_cache)`, which is kept.
+        """Return the engine of exactly this key: a stored one, or a new one by `build(timing_cache)`, then stored.
 
-        One whose sidecar names another key, or whose bytes are not those written, is built anew.
+        A stored engine is rebuilt if its sidecar names another key or its bytes have changed.
         """
         found = self._read(key)
         if found is not None:
@@ -85,7 +85,7 @@ class EngineStore:
 
 
 def this_gpu(tensorrt_version: str) -> Gpu:
-    """The GPU that torch computes on.
+    """Describe torch's current GPU, with its driver's version and the given version of TensorRT.
 
     Raises:
         ExportError: its driver's version cannot be read.

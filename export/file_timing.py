@@ -1,4 +1,4 @@
-"""How fast files are in ONNX Runtime: a search's candidates and a calibration's samples are timed here."""
+"""Times ONNX files in ONNX Runtime, for a search's candidates and a calibration's samples."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ def time_files(files: Mapping[str, bytes], settings: ProbeSettings, seed: int = 
 def _call(name: str, data: bytes, settings: ProbeSettings) -> Callable[[], object]:
     try:
         session = open_session(data, settings.threads)
-    except Exception as error:  # the runtime's own kinds, which share no base
+    except Exception as error:  # the runtime's error types share no base class
         raise ExportError(f"ONNX Runtime refuses {name}: {first_line(error)}") from error
     given = session.get_inputs()[0]
     if given.type == "tensor(int64)":

@@ -1,7 +1,7 @@
-"""The bytes of a bundle's files, from a folder or a zip, before anything in them is believed.
+"""Reads the bytes of a bundle's files from a folder or a zip, before any of their content is trusted.
 
-A bundle is flat. Its zip is exactly what `zip_bytes` makes of its files: no compression, no folders, one order, one
-time; anything else, such as a zip made by another tool, is refused rather than interpreted.
+A bundle is flat. Its zip must equal the output of `zip_bytes`: no compression, no folders, one order, one time. Any
+other zip, such as one made by another tool, is refused rather than interpreted.
 """
 
 import io
@@ -24,11 +24,11 @@ _ENTRY = 46 + 100  # bytes of a file's record in a zip's directory, at most
 
 
 def read_files(path: Path) -> dict[str, bytes]:
-    """Every file of a bundle by name, whole and in memory, so that what is checked is what is used.
+    """Return every file of a bundle by name, in memory: the bytes checked are the bytes used.
 
     Raises:
-        BundleError: nothing there; links, folders or devices in it; names that lead elsewhere; too much of anything;
-            a zip that `zip_bytes` does not write.
+        BundleError: nothing there; links, folders or devices in it; names leading elsewhere; too many files or bytes;
+            a zip unlike those of `zip_bytes`.
     """
     if path.is_dir():
         return _from_folder(path)
@@ -38,7 +38,7 @@ def read_files(path: Path) -> dict[str, bytes]:
 
 
 def read_regular(path: Path, limit: int, follow: bool = True) -> bytes:
-    """A plain file's bytes, `limit` at most.
+    """Return a plain file's bytes, `limit` at most.
 
     Raises:
         BundleError: missing, a device, a pipe, larger; a link, where links are not followed.
@@ -47,12 +47,12 @@ def read_regular(path: Path, limit: int, follow: bool = True) -> bytes:
 
 
 def zip_bytes(files: Mapping[str, bytes]) -> bytes:
-    """A zip of the files; equal files give equal bytes, on any machine (hence no compression)."""
+    """Return a zip of the files; equal files give equal bytes, on any machine (hence no compression)."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.create_system = 3  # Unix, whatever this is
+            entry.create_system = 3  # Unix, on any system
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
             archive.writestr(entry, files[name])
     return buffer.getvalue()
@@ -77,7 +77,7 @@ def _wrong_entry(entry: "os.DirEntry[str]") -> str | None:
 
 
 def wrong_name(name: str) -> str | None:
-    """What is wrong with a file's name, if anything."""
+    """Describe the problem with a file's name; None if the name is allowed."""
     parts = re.split(r"[/\\]", name)
     if len(parts) > 1 or ".." in parts:
         outside = name[:1] in "/\\" or ".." in parts or re.match(r"[A-Za-z]:", name)

@@ -1,4 +1,4 @@
-"""Runs a bundle's models in children of bounded memory and time, so that nothing they ask for ends this process."""
+"""Runs a bundle's models in child processes of bounded memory and time, so that no model can end this process."""
 
 import json
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from export.sessions import OUTPUT
 from pipeline.child import answer
 
 _MEMORY, _TIMES, _SECONDS = 2**32, 8, 120  # 4 GiB beside some copies of the file
-_CHUNK_BYTES = 2**26  # of inputs that are given to a child at a time, where they are run one by one
-_BOUNDED = "onnxruntime"  # a GPU's driver takes more addresses than there is memory: it has no such bound
+_CHUNK_BYTES = 2**26  # of inputs given to a child at once, if they are run one by one
+_BOUNDED = "onnxruntime"  # the one bounded runtime: a GPU's driver reserves more addresses than there is memory
 
 
 def open_foreign(opened: OpenedBundle, model: BundleModel, singly: bool = False) -> Run:
-    """A model of a bundle from elsewhere, ready to run.
+    """Open a model of a bundle from elsewhere, ready to run.
 
     Args:
-        singly: each input by itself, as somebody who has one of them would run it.
+        singly: run each input by itself, as a user with a single input would.
 
     Raises:
         ExportError: its runtime is not here or refuses it, or it must not be trusted.
@@ -36,7 +36,7 @@ def open_foreign(opened: OpenedBundle, model: BundleModel, singly: bool = False)
 def run_bounded(
     model: bytes, inputs: np.ndarray, names: Sequence[str] = (OUTPUT,), singly: bool = False
 ) -> dict[str, np.ndarray]:
-    """The outputs of an ONNX model that was checked, by name.
+    """Return the outputs of a checked ONNX model by name, run in a bounded child.
 
     Raises:
         ChildError: the runtime refuses it, or it needs more memory or time.

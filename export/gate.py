@@ -1,4 +1,4 @@
-"""Which formats ship: those that are worth it on this artefact, as measured here."""
+"""Decides on the formats to ship: those worth it for this artefact, as measured here."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,11 +8,11 @@ from pipeline.errors import ExportError
 from pipeline.frozen import Frozen
 from pipeline.metrics import paired_difference
 
-_KINDS = {"saturating": "there", "exact": "elsewhere"}  # of processors, as its own sentence calls them
+_KINDS = {"saturating": "there", "exact": "elsewhere"}  # kind of processor -> its name in the sentence of `_elsewhere`
 
 
 class Limits(Frozen):
-    """The budget's limits on what ships."""
+    """Limits of the budget on a shipped file."""
 
     max_size_bytes: int | None = None
     max_latency_ms: float | None = None
@@ -25,11 +25,11 @@ def judge(
     gate: GateConfig,
     limits: Limits,
 ) -> tuple[Verdict, ...]:
-    """A verdict for each format: fp32 first, then those with a file, then the others.
+    """Return a verdict for each format: fp32 first, then those with a file, then the others.
 
     Args:
         formats: the timed files, fp32 among them.
-        over_fp32: how many times fp32's speed each has, from the same interleaved measurement.
+        over_fp32: each format's speed over fp32's, from the same interleaved measurement.
 
     Raises:
         ExportError: nothing ships.
@@ -46,7 +46,9 @@ def judge(
 
 
 def choose_default(verdicts: Sequence[Verdict], formats: Mapping[str, ExportedModel], gate: GateConfig) -> str:
-    """The fastest that ships and that ONNX Runtime runs; fp32 where none is faster than it by the margin.
+    """Return the fastest format that ships and runs in ONNX Runtime; fp32, if it ships, where none beats it clearly.
+
+    A format beats fp32 clearly if the lower end of its speedup's interval reaches `gate.min_speedup`.
 
     Raises:
         ExportError: nothing that ships runs in ONNX Runtime.
@@ -61,7 +63,7 @@ def choose_default(verdicts: Sequence[Verdict], formats: Mapping[str, ExportedMo
 
 
 def beyond_limits(model: ExportedModel, limits: Limits) -> tuple[str, ...]:
-    """A clause for each limit that a file does not keep."""
+    """Return a clause for each limit exceeded by a file."""
     found = [_too_large(model, limits)] if _too_large(model, limits) else []
     limit = limits.max_latency_ms
     if limit is not None and model.latency.p50_ms > limit:
@@ -70,7 +72,7 @@ def beyond_limits(model: ExportedModel, limits: Limits) -> tuple[str, ...]:
 
 
 def require_a_size_within(formats: Mapping[str, ConvertedModel], limits: Limits) -> None:
-    """Refuse before anything is timed.
+    """Refuse a student without any file small enough, before anything is timed.
 
     Raises:
         ExportError: every file of the student is above max_size_bytes.
@@ -103,7 +105,7 @@ def _judge(model: ExportedModel, fp32: ExportedModel, over_fp32: Ratio, gate: Ga
 def _worth(
     model: ExportedModel, fp32: ExportedModel, over_fp32: Ratio, gate: GateConfig
 ) -> tuple[list[str], list[str]]:
-    """What speaks for it, and what against; the speed it is sure to have is the interval's lower end."""
+    """List the reasons for a format and those against, by speed and size; speed counts by its interval's lower end."""
     shrink = fp32.size_bytes / model.size_bytes
     speed, size = _speed(over_fp32), _size(shrink)
     if over_fp32.interval[0] >= gate.min_speedup:
@@ -111,14 +113,14 @@ def _worth(
     if shrink < gate.min_shrink:
         return [], [f"{speed} and {size}; {gate.min_speedup:g}× faster or {gate.min_shrink:g}× smaller is needed"]
     if over_fp32.interval[0] < 1 / gate.max_slowdown:
-        if f"{1 / over_fp32.value:.2f}" == f"{gate.max_slowdown:.2f}":  # where the difference is what matters
+        if f"{1 / over_fp32.value:.2f}" == f"{gate.max_slowdown:.2f}":  # two digits would hide the difference
             speed = _speed(over_fp32, digits=4)
         return [], [f"{speed}; a file that is {size} may be at most {gate.max_slowdown:g}× slower"]
     return [size, speed], []
 
 
 def _changed_nothing(model: ExportedModel, fp32: ExportedModel) -> str:
-    if model.sha256 == fp32.sha256 and model.runtime == fp32.runtime:  # by another runtime it may be worth something
+    if model.sha256 == fp32.sha256 and model.runtime == fp32.runtime:  # another runtime may make the same file worth it
         return "the compression changed nothing: its file is fp32's, byte for byte"
     if model.precision != "fp32" and model.parity.max_abs_difference == 0:
         return f"the compression changed nothing: its logits are fp32's to the last bit on {model.parity.n:,} inputs"
@@ -135,7 +137,10 @@ def _loses(model: ExportedModel, fp32: ExportedModel, gate: GateConfig) -> str:
 
 
 def _accuracy(model: ExportedModel, fp32: ExportedModel) -> str:
-    """`0.9 points below fp32 on 270 validation examples [−2.0, 0.2]`; the interval is of the paired difference."""
+    """Compare accuracy in words: `0.9 points below fp32 on 270 validation examples [−2.0, 0.2]`.
+
+    The interval is of the paired difference.
+    """
     assert fp32.validation is not None
     assert model.validation is not None
     n = model.validation.n
@@ -149,7 +154,10 @@ def _accuracy(model: ExportedModel, fp32: ExportedModel) -> str:
 
 
 def _elsewhere(model: ConvertedModel) -> str:
-    """How the answers depend on the processor, of an INT8 file of which some may; the gate counted the worse."""
+    """Describe how a saturable INT8 file's accuracy depends on the processor; empty for others.
+
+    The gate counted the worse accuracy.
+    """
     about = model.arithmetic
     if about is None or not about.saturable:
         return ""
@@ -169,7 +177,7 @@ def _too_large(model: ConvertedModel, limits: Limits) -> str:
 
 
 def _speed(ratio: Ratio, digits: int = 2) -> str:
-    """`1.51× slower than fp32 [1.48, 1.53]`; in words neither where the interval holds 1."""
+    """Compare speed in words: `1.51× slower than fp32 [1.48, 1.53]`; neither word if the interval holds 1."""
     low, high = ratio.interval
     if low <= 1 <= high or abs(ratio.value - 1) < 0.005:
         return f"{ratio.value:.{digits}f}× fp32's speed [{low:.{digits}f}, {high:.{digits}f}]"

@@ -1,4 +1,4 @@
-"""What a child does with an image from elsewhere: reads it as a bundle's run.py does."""
+"""Reads images from elsewhere in a child process, by the code of a bundle's run.py."""
 
 import contextlib
 import json
@@ -14,9 +14,10 @@ __all__ = ["MAX_BYTES", "fitted"]
 
 
 def fitted(data: bytes, asked: str) -> bytes:
-    """Of files one after the other: a line of JSON, then the float32 pixels [N, C, H, W] of the wanted shape.
+    """Read concatenated image files; return a line of JSON, then float32 pixels [N, C, H, W] in the asked shape.
 
-    The line has height and width of each image as they were; up to the first that is none, of which it has the reason.
+    The JSON lists each image's original height and width. The first unreadable file has the reason in their place, and
+    every later one `not read`.
     """
     given, place = json.loads(asked), 0
     channels, height, width = given["shape"]

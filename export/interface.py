@@ -2,7 +2,7 @@
 
 `raw` takes float32 [B, C, H, W] in [0, 1] (or token ids) and gives logits. `image` takes uint8 [B, H, W, C], as a
 camera or a decoder has it, and gives probabilities, with the logits beside them. The surgery is on the ONNX file, so it
-serves every precision; what was computed between stays as it was.
+serves every precision; the operators between stay as they were.
 """
 
 # B batch, C channels, H W height and width, K classes
@@ -22,15 +22,15 @@ MAX_DIFFERENCE = 1e-5  # between the two files' logits, relative to the largest;
 
 
 def interface_of(runtime: str, configured: Interface) -> Interface:
-    """What a format's file takes: the interface that is configured is one of ONNX files for ONNX Runtime."""
+    """Return the interface of a format's file: the configured one for ONNX Runtime, else `raw`."""
     return configured if runtime.startswith("onnxruntime") else "raw"
 
 
 def with_interface(data: bytes, interface: Interface, examples: np.ndarray) -> bytes:
-    """The ONNX model with the interface that is asked for, compared with the one without on examples.
+    """Return the ONNX model with the given interface, after comparing both models on examples.
 
     Raises:
-        ExportError: it cannot have it, or would not compute the same.
+        ExportError: the model cannot have the interface, or would not compute the same with it.
     """
     if interface == "raw":
         return data
@@ -40,7 +40,7 @@ def with_interface(data: bytes, interface: Interface, examples: np.ndarray) -> b
 
 
 def with_image_interface(data: bytes) -> bytes:
-    """The same ONNX model taking `image` uint8 [B, H, W, C], giving `probabilities` and `logits`, float32 [B, K].
+    """Change an ONNX model to take `image` uint8 [B, H, W, C] and give `probabilities` and `logits`, float32 [B, K].
 
     Raises:
         ExportError: the model does not take `images` [B, C, H, W] and give `logits`.
@@ -74,13 +74,13 @@ def with_image_interface(data: bytes) -> bytes:
     result.producer_name, result.producer_version = model.producer_name, model.producer_version
     try:
         onnx.checker.check_model(result, full_check=True)
-    except Exception as error:  # the checker's and the inference's kinds share no base
+    except Exception as error:  # the error types of checker and inference share no base class
         raise ExportError(f"onnx.checker refuses the file with its interface: {str(error).splitlines()[0]}") from error
     return bytes(result.SerializeToString())
 
 
 def check_image_interface(raw: bytes, wrapped: bytes, examples: np.ndarray) -> float:
-    """Compare the two files on examples (their nearest bytes), on black and on white; gives the largest difference.
+    """Compare the two files on examples rounded to bytes, on black and on white; return the largest logit difference.
 
     Args:
         examples: [N, C, H, W] float32 in [0, 1].
@@ -105,7 +105,7 @@ def check_image_interface(raw: bytes, wrapped: bytes, examples: np.ndarray) -> f
 
 
 def describe_input(task: Task, interface: Interface = "raw") -> dict[str, Any]:
-    """The file's inputs, as `bundle.json` has them."""
+    """Describe the file's inputs for `bundle.json`."""
     if task.kind == "text":
         sides = {"dtype": "int64", "shape": ["batch", "length"], "max_length": task.input_shape[0]}
         return {"names": [TOKENS, MASK], **sides, "padding": PADDING, "tokenizer": "tokenizer.json"}
@@ -116,13 +116,13 @@ def describe_input(task: Task, interface: Interface = "raw") -> dict[str, Any]:
 
 
 def describe_output(task: Task, interface: Interface = "raw") -> dict[str, Any]:
-    """The file's output, as `bundle.json` has it."""
+    """Describe the file's output for `bundle.json`."""
     name = PROBABILITIES if interface == "image" else OUTPUT
     return {"name": name, "dtype": "float32", "shape": ["batch", task.num_classes]}
 
 
 def ends_of(task: Task, interface: Interface = "raw") -> Ends:
-    """The inputs and outputs of an ONNX file of the task."""
+    """Return the inputs and outputs of the task's ONNX files."""
     logits = {OUTPUT: ("FLOAT", (task.num_classes,))}
     if task.kind == "text":
         return Ends(dict.fromkeys((TOKENS, MASK), ("INT64", task.input_shape)), logits)

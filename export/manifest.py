@@ -1,8 +1,8 @@
-"""`manifest.json`: the size and SHA-256 of every file of a bundle, in the one spelling that is accepted.
+"""`manifest.json`: the size and SHA-256 of every file of a bundle, in the one accepted spelling.
 
 The manifest covers itself: it ends in the digest of its other content, and any other spelling of the same content is
-refused, so that no byte of it can change unnoticed. That digest names the whole bundle. It finds damage; who may have
-rewritten file and manifest together is told by a signature, or by the digest kept elsewhere (docs/bundle.md).
+refused, so that no byte of it can change unnoticed. That digest names the whole bundle. The manifest finds damage. A
+rewrite of file and manifest together is found by a signature, or by the digest kept elsewhere (docs/bundle.md).
 """
 
 import hashlib
@@ -30,17 +30,21 @@ class FileEntry(Frozen):
 class Manifest(Frozen):
     schema_name: Literal["edgestill.manifest/1"] = Field("edgestill.manifest/1", alias="schema")
     files: dict[str, FileEntry]
-    digest: Sha256  # of the canonical bytes of all the rest
+    digest: Sha256  # of the canonical bytes of the other fields
 
 
 def manifest_bytes(files: Mapping[str, bytes]) -> bytes:
-    """The manifest of a bundle's other files; equal files give equal bytes."""
+    """Return the manifest of a bundle's other files; equal files give equal bytes."""
     entries = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
     return _sealed({"schema": MANIFEST_SCHEMA, "files": entries})
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """Raises: BundleError: not a manifest, of another version, or altered since it was written."""
+    """Parse and check a manifest.
+
+    Raises:
+        BundleError: not a manifest, of another version, or altered since it was written.
+    """
     content = parse_json(data, MANIFEST)
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != MANIFEST_SCHEMA:
@@ -60,5 +64,5 @@ def _sealed(content: dict[str, Any]) -> bytes:
 
 
 def canonical(content: dict[str, Any]) -> bytes:
-    """The one spelling: keys in order, one space of indentation, a last newline."""
+    """Return the one accepted spelling of JSON: keys in order, one space of indentation, a last newline."""
     return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode()

@@ -1,7 +1,7 @@
-"""What a child does with a foreign ONNX file: checks it, and runs it. Only children of bounded memory import this.
+"""Checks and runs a foreign ONNX file in a child process. Only children of bounded memory import this.
 
-Both libraries are imported here, once, before a child's forks; a session's making evaluates a file's constants, so
-that it belongs here as its calls do.
+Both libraries are imported here, once, before a child's forks. Opening a session already evaluates a file's constants,
+so it belongs here, like the calls.
 """
 
 import json
@@ -25,18 +25,18 @@ def _smallest() -> bytes:
     return bytes(model.SerializeToString())
 
 
-refused(_smallest(), None, (1,), 1)  # what the libraries do at a first call, some 0.3 s, is done before the forks
+refused(_smallest(), None, (1,), 1)  # does the libraries' first-call work, some 0.3 s, before the forks
 
 
 def refusal(model: bytes, asked: str) -> bytes:
-    """What is wrong with a model, behind its name; nothing where it may be opened."""
+    """Return the reason to refuse a model, to follow its name in a sentence; empty if it may be opened."""
     given = json.loads(asked)
     ends = given["ends"] and Ends(*given["ends"])
     return (refused(model, ends, given["batches"], given["length"]) or "").encode()
 
 
 def outputs(model: bytes, inputs: bytes, asked: str) -> bytes:
-    """The named outputs of a model that was checked, as safetensors; inputs are given together or one by one."""
+    """Return the named outputs of a checked model as safetensors; inputs run together or one by one."""
     given, how = load(inputs)["inputs"], json.loads(asked)
     session = open_session(model)
     batches = [single[None] for single in given] if how["singly"] else [given]

@@ -1,7 +1,7 @@
-"""The sizes of what ONNX Runtime's own operators give, for which ONNX's shape inference has no rule.
+"""Output sizes of ONNX Runtime's own operators, for which ONNX's shape inference has no rule.
 
-Each becomes the standard operator that gives tensors of the same sizes. The result is for inference alone: it computes
-something else.
+Each becomes a standard operator with outputs of the same sizes. The result is for shape inference alone: it computes
+other values.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ _MICROSOFT = "com.microsoft"
 
 class _Like(NamedTuple):
     operator: str
-    inputs: Callable[[list[str]], list[str]]  # of its own, those that decide on the size
-    attributes: tuple[str, ...] = ()  # that decide too; one beside these, if it is not 0, leaves the size untold
+    inputs: Callable[[list[str]], list[str]]  # those of the operator's inputs that decide the size
+    attributes: tuple[str, ...] = ()  # decide it too; any other but _NO_MATTER, if not 0, leaves it unknown
 
 
 def _first(given: list[str]) -> list[str]:
@@ -62,7 +62,7 @@ _AS: dict[str, _Like] = {
 
 
 def as_standard(graph: Any) -> None:
-    """Put standard operators in the place of those of ONNX Runtime that have one of the same sizes; the rest stay."""
+    """Replace ONNX Runtime's operators by standard ones with outputs of the same sizes; those without one stay."""
     for node in graph.node:
         like = _AS.get(node.op_type) if node.domain == _MICROSOFT else None
         if like is None or _is_other(node, like):
@@ -76,7 +76,7 @@ def as_standard(graph: Any) -> None:
 
 
 def _is_other(node: Any, like: _Like) -> bool:
-    """Whether an attribute says that the sizes are others: channels last, or factors that are transposed."""
+    """True if an attribute changes the sizes: channels last, or transposed factors."""
     silent = {"transA", "transB"} if like.operator == "MatMul" else set()
     ignored = {*like.attributes, *_NO_MATTER} - silent
     return any(attribute.i for attribute in node.attribute if attribute.name not in ignored)

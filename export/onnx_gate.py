@@ -1,7 +1,7 @@
-"""What an ONNX file must be before a runtime sees it: whole, alone, made of standard operators, of bounded size.
+"""Checks an ONNX file before a runtime sees it: whole, in one file, of known operators, of bounded size.
 
-Parsing is protobuf's and runs nothing. What is refused here is refused before any session, loader or external file.
-It is parsed in a child of bounded memory and time; this process sees its bytes alone.
+Protobuf parses it, which runs nothing. A refusal comes before any session, loader or external file. Parsing takes place
+in a child of bounded memory and time; this process sees the bytes alone.
 """
 
 import json
@@ -17,11 +17,11 @@ from pipeline.errors import BundleError
 
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_NODES = 50_000
-MAX_SUBGRAPHS = 4  # one in the other
-_MEMORY, _TIMES, _SECONDS = 2**30, 12, 60  # of the child that parses: MiB beside some copies of the file
-BATCHES = (1, 16)  # of a prediction, and of the probes: what the files of a bundle are given here
+MAX_SUBGRAPHS = 4  # nested in each other
+_MEMORY, _TIMES, _SECONDS = 2**30, 12, 60  # of the parsing child: bytes beside some copies of the file, seconds
+BATCHES = (1, 16)  # sizes given to a bundle's files: a prediction's, and the probes'
 
-# Built into ONNX Runtime, and what its quantizer writes; everything else of a domain that is not ONNX's is refused.
+# Operators of ONNX Runtime itself, or written by its quantizer; all others outside ONNX's domain are refused.
 _CONTRIBUTED = frozenset({
     "QuantizeLinear", "DequantizeLinear", "QLinearAdd", "QLinearMul", "QLinearGlobalAveragePool", "QLinearAveragePool",
     "QLinearConcat", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", "QLinearWhere", "QLinearReduceMean",
@@ -41,14 +41,14 @@ _OTHERS = {
 
 
 def check_onnx(path: Path, batches: Sequence[int] = (1,), length: int = 1) -> bytes:
-    """The bytes of an ONNX file that can be given to a runtime; open a session from them, not from the path.
+    """Check an ONNX file for a runtime and return its bytes; open a session from them, not from the path.
 
     Args:
-        batches: what the first side of its inputs will be, where it leaves that open.
-        length: what the other sides will be that it leaves open.
+        batches: sizes of the inputs' first side, if the file leaves it open.
+        length: size of the inputs' other sides, where the file leaves them open.
 
     Raises:
-        BundleError: it is not one, or holds what no classifier needs; one sentence a problem.
+        BundleError: it is no ONNX file, is too large, or holds something no classifier needs.
     """
     data = read_regular(path, MAX_MODEL_BYTES)
     check_onnx_bytes(data, path.name, batches=batches, length=length)
@@ -58,10 +58,10 @@ def check_onnx(path: Path, batches: Sequence[int] = (1,), length: int = 1) -> by
 def check_onnx_bytes(
     data: bytes, name: str, ends: Ends | None = None, batches: Sequence[int] = BATCHES, length: int = 1
 ) -> None:
-    """As `check_onnx`.
+    """Check the bytes of an ONNX file, as `check_onnx` does.
 
     Args:
-        ends: what the file must take and give; None: what it takes is its own to say.
+        ends: required inputs and outputs; None: any.
     """
     guess = next((what for magic, what in _OTHERS.items() if data.startswith(magic)), None)
     if data[4:8] == b"ORTM":
@@ -79,7 +79,7 @@ def check_onnx_bytes(
 
 
 def refusal(data: bytes, ends: Ends | None, batches: Sequence[int], length: int) -> str | None:
-    """What is wrong with a model, if anything, behind its name; for `export/onnx_child.py`, in a child."""
+    """Return the reason to refuse a model, to follow its name in a sentence, or None; for `export/onnx_child.py`."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -147,7 +147,7 @@ def _node_problems(node: Any) -> Iterator[str]:
 
 
 def _tensor_problems(tensor: Any) -> Iterator[str]:
-    """External data, and a size that is not the one of what the tensor holds."""
+    """Yield the problems of a tensor: external data, or a size at odds with its content."""
     from onnx import TensorProto
 
     name = tensor.name[:80]
@@ -197,11 +197,11 @@ _SMALL = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}
 
 
 def _refused_by_onnx(model: Any) -> str | None:
-    """What ONNX's own checker says."""
+    """Return the complaint of ONNX's own checker; None if it has none."""
     import onnx
 
     try:
         onnx.checker.check_model(model)
-    except Exception as error:  # the checker's kinds share no base
+    except Exception as error:  # the checker's error types share no base class
         return f"is refused by ONNX's own checker: {reason_of(error)}"
     return None

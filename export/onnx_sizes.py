@@ -1,7 +1,7 @@
-"""How large the tensors that an ONNX graph computes become, told before any of it is computed.
+"""Sizes of the tensors in an ONNX graph, inferred before any of it is computed.
 
-What becomes of the values of a hostile file's vectors is followed too, element by element, so all of this belongs in a
-child of bounded memory and time (`export/onnx_gate.py`).
+Inference also follows the values of a hostile file's vectors, element by element, so all of this belongs in a child of
+bounded memory and time (`export/onnx_gate.py`).
 """
 
 import math
@@ -20,17 +20,17 @@ _NUMBERS = (1, 6, 7, 10)  # FLOAT, INT32, INT64, FLOAT16
 
 
 class Ends(NamedTuple):
-    """What goes into a file and comes out of it, by name: ONNX's name of the dtype, and the sides behind the batch."""
+    """Inputs and outputs of a file by name: ONNX's name of the dtype, and the sides after the batch."""
 
     inputs: Mapping[str, tuple[str, tuple[int, ...]]]
     outputs: Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 def wrong_ends(graph: Any, ends: Ends, batch: int | None = None) -> str | None:
-    """What of a graph's inputs and outputs is not as it should be; open sides fit.
+    """Describe an input or output unlike the required one, or return None; open sides fit.
 
     Args:
-        batch: None: this side must be open.
+        batch: required first side, or left open by the graph; None: it must be open.
     """
     given, found = _given(graph), {value.name: value for value in graph.output}
     if sorted(value.name for value in given) != sorted(ends.inputs):
@@ -48,12 +48,12 @@ def wrong_ends(graph: Any, ends: Ends, batch: int | None = None) -> str | None:
 
 
 def refused_for_size(model: Any, ends: Ends | None, batch: int = 1, length: int = 1) -> str | None:
-    """A tensor that would not fit in memory, or whose size cannot be told: the size of every one must follow.
+    """Return the reason to refuse a model for a tensor too large or of unknown size; else None.
 
     Args:
-        ends: what the model takes and gives, which it was found to. None: what it says itself of its inputs.
-        batch: the first side of inputs that leave it open.
-        length: the other sides that they leave open.
+        ends: the model's inputs and outputs, already checked by `wrong_ends`; None: take the inputs it declares.
+        batch: size of the inputs' first side, where it is open.
+        length: size of their other sides, where they are open.
     """
     import onnx
 
@@ -66,17 +66,17 @@ def refused_for_size(model: Any, ends: Ends | None, batch: int = 1, length: int 
         inferred = onnx.shape_inference.infer_shapes(told, strict_mode=strict).graph
         if next(_too_large(inferred, batch), None) is None and any(_unknown(inferred)):
             inferred = onnx.shape_inference.infer_shapes(told, strict_mode=strict, data_prop=True).graph
-    except Exception as error:  # the inference's kinds share no base
+    except Exception as error:  # the inference's error types share no base class
         return f"{_REFUSED}: {reason_of(error)}"
     problem = next(_too_large(inferred, batch), None) or next(_unknown(inferred), None)
     return wrong_ends(inferred, ends, batch) if problem is None and ends is not None else problem
 
 
 def reason_of(error: Exception) -> str:
-    """What ONNX says.
+    """Return ONNX's message, shortened.
 
     Raises:
-        MemoryError: it says that there was no memory.
+        MemoryError: the message says that memory ran out.
     """
     if "bad_alloc" in str(error):
         raise MemoryError from error
@@ -84,7 +84,7 @@ def reason_of(error: Exception) -> str:
 
 
 def _close(graph: Any, ends: Ends | None, batch: int, length: int) -> None:
-    """Write the inputs' sides into the graph, and forget what it says itself of all other sizes."""
+    """Write the inputs' sides into the graph, drop all other sizes it declares, and fold values known from these."""
     for value in _given(graph):
         sides = value.type.tensor_type.shape.dim
         shape = (batch, *([length] * (len(sides) - 1) if ends is None else ends.inputs[value.name][1]))[: len(sides)]
@@ -105,9 +105,9 @@ def _forget(graph: Any) -> None:
 
 
 def _fold(graph: Any) -> None:
-    """Put values in the place of what follows from the inputs' sides alone; inference does not use all of it.
+    """Replace nodes by their values where the inputs' sides or small constants give them; inference does not fold all.
 
-    A text student counts its tokens by a `Range` to the length of its input, a Hugging Face model cuts its positions.
+    A text student counts its tokens by a `Range` to its input's length; a Hugging Face model cuts its positions.
     """
     from onnx import numpy_helper
 
@@ -157,7 +157,7 @@ def _too_large(graph: Any, batch: int) -> Iterator[str]:
 
 
 def _unknown(graph: Any) -> Iterator[str]:
-    """What has no known size."""
+    """Yield a sentence for each node with an output of unknown size."""
     known = {value.name for value in _values(graph) if _is_known(value.type.tensor_type)}
     for node in graph.node:
         name = next((name for name in node.output if name and name not in known), None)
@@ -172,7 +172,7 @@ def _values(graph: Any) -> Iterator[Any]:
 
 
 def _is_known(kind: Any) -> bool:
-    """Whether it is a tensor of numbers with known sides; how long a text becomes has no bound."""
+    """True for a tensor of numbers with known sides; strings have no bound on their length."""
     from onnx import TensorProto
 
     if kind.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):

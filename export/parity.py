@@ -1,4 +1,4 @@
-"""Does the file compute what the network computes? On real examples and on ones meant to break it."""
+"""Compares a file's answers with its network's, on real examples and on ones meant to break it."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ from pipeline.task import PADDING, Task
 MAX_ABS_DIFFERENCE = 1e-4  # of a logit, fp32
 MAX_RELATIVE_FP16, MIN_AGREEMENT_FP16 = 2e-2, 0.995
 _TIE = 1e-6  # of the largest logit; a few units in the last place of float32
-_DEPENDS_ON_BATCH = 1e-3  # of a logit; sums in another order stay two orders below
+_DEPENDS_ON_BATCH = 1e-3  # of a logit; another order of sums changes 100 times less
 _SAME_ACCURACY = 0.005  # or two examples, where that is more
 _BATCH = 256
 
@@ -33,12 +33,12 @@ def check_parity(
 ) -> Parity:
     """Compare the fp32 file and the network on whole splits, on zeros and extremes, and at batch sizes 1 and 7.
 
-    With a vocabulary, inputs are token ids; nothing but padding, no padding at all, and shorter sequences take the
-    extremes' place.
+    With a vocabulary, inputs are token ids. Padding alone, no padding at all, and shorter sequences then replace the
+    extremes.
 
     Raises:
-        ExportError: a logit differs by more than 1e-4, or an arg max beyond a tie; says where, and why if it can
-            tell. Or the answer to an input depends on the others in its batch.
+        ExportError: a logit differs by more than 1e-4, or an arg max beyond a tie; says where, and why if known. Or
+            the answer to an input depends on the others in its batch.
     """
     network = network.cpu().eval()
     run = runner(path)
@@ -64,7 +64,7 @@ def check_parity(
 
 
 def _answers_as(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """[B], whether the arg max is the same; of logits that rounding alone tells apart, either may be."""
+    """[B] bool: True if the arg max agrees, or the two classes' expected logits differ by rounding alone."""
     lead = expected.max(1) - expected[np.arange(len(expected)), found.argmax(1)]
     tied: np.ndarray = lead <= _TIE * np.maximum(1, np.abs(expected).max(1))
     return tied
@@ -77,7 +77,7 @@ def measure_parity(
     input_shape: tuple[int, ...],
     vocab_size: int | None = None,
 ) -> Parity:
-    """How far another precision's logits are from the fp32 file's, on whole splits and at batch sizes 1 and 7.
+    """Measure another precision's distance from the fp32 file's logits, on whole splits and at batch sizes 1 and 7.
 
     Raises:
         ExportError: on those, or on zeros and extremes, its logits have another shape or are not finite.
@@ -105,10 +105,11 @@ def measure_parity(
 
 
 def require_fp16_parity(parity: Parity) -> None:
-    """Rounding to 16 bits moves logits little; more is a mistake.
+    """Refuse an fp16 file with logits further from fp32's than rounding to 16 bits explains.
 
     Raises:
-        ExportError: a logit moved by more than 2 % of the largest one, or answers agree on surely less than 99.5 %.
+        ExportError: a logit moved by more than 2 % of the largest one, or answers agree on less than 99.5 %, by the
+            upper end of the interval.
     """
     if parity.relative_difference > MAX_RELATIVE_FP16:
         raise ExportError(
@@ -124,10 +125,11 @@ def require_fp16_parity(parity: Parity) -> None:
 
 
 def require_accuracy(found: Metrics, expected: Metrics, run: Run, validation: ImageSplit, task: Task) -> None:
-    """The file on validation must be as good as the network was when training ended.
+    """Require the file's accuracy on validation to equal the network's at the end of training.
 
     Raises:
-        ExportError: it is not: the network that was exported is not the one that was evaluated; says why if it can.
+        ExportError: they differ by more than 0.5 points and more than two examples: the network exported is not the one
+            evaluated. Says why if known.
     """
     allowed = max(_SAME_ACCURACY, 2 / found.n)
     if abs(found.accuracy - expected.accuracy) <= allowed + 1e-9:

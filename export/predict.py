@@ -1,4 +1,4 @@
-"""Labels and probabilities from a bundle, by the same reading of images and texts as its run.py."""
+"""Predicts labels and probabilities with a bundle; reads images and texts as its run.py does."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ from pipeline.foreign import read_bounded
 from pipeline.task import Task
 from pipeline.tokens import Coder
 
-_MEMORY = 2**31  # some copies of the largest image that is read
-_AT_ONCE, _AT_ONCE_BYTES = 64, 2**24  # images, and bytes of their files, that a child is given
+_MEMORY = 2**31  # some copies of the largest image allowed
+_AT_ONCE, _AT_ONCE_BYTES = 64, 2**24  # images per child, and bytes of their files
 
 
 class Answer(NamedTuple):
@@ -36,16 +36,16 @@ def predict(
     model: str | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> list[Answer]:
-    """The answers to image files, or to texts.
+    """Return the answers to image files, or to texts.
 
     Args:
         model: by its format's name; None: the bundle's default.
-        note: is told of each image that is resized.
+        note: called with a line for each resized image.
 
     Raises:
-        BundleError: there is no such model; the tokenizer gives ids that the model does not have.
+        BundleError: there is no such model; the tokenizer gives ids unknown to the model.
         ExportError: its runtime refuses the file, or is not here; its answer is not a finite logit a class.
-        DataError: an image that cannot be read, or a text with nothing in it.
+        DataError: an image cannot be read, or a text has nothing in it.
     """
     task = opened.bundle.task
     chosen = opened.model(model)
@@ -64,7 +64,7 @@ def predict(
 
 
 def _images(paths: Sequence[str], shape: tuple[int, ...], note: Callable[[str], None]) -> list[np.ndarray]:
-    """Read in children: what decodes them is other people's code, and what they hold is anybody's."""
+    """Read images in child processes: their decoders are third-party code, and the files may be hostile."""
     images: list[np.ndarray] = []
     waiting: list[tuple[str, bytes]] = []
     for number, path in enumerate(paths, start=1):
@@ -82,7 +82,7 @@ def _images(paths: Sequence[str], shape: tuple[int, ...], note: Callable[[str], 
 def _fitted(
     files: Sequence[tuple[str, bytes]], shape: tuple[int, ...], note: Callable[[str], None]
 ) -> list[np.ndarray]:
-    """The images of some files; each by itself where they are too much for a child together."""
+    """Return the images of some files, read by one child; if it fails, each file gets a child of its own."""
     asked = json.dumps({"shape": shape, "sizes": [len(data) for _, data in files]})
     try:
         found = answer("export.image_child:fitted", b"".join(data for _, data in files), asked, memory_bytes=_MEMORY)

@@ -1,6 +1,6 @@
-"""Inputs that travel in a bundle with the logits each of its models gave for them, to compare on another machine.
+"""Probe inputs stored in a bundle with each model's logits for them, to compare on another machine.
 
-They are drawn from a seed, not taken from the data: nobody's examples leave with the model.
+They are drawn from a seed, not taken from the data, so no one's examples leave with the model.
 """
 
 from pathlib import Path
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 PROBES, INPUTS = "probes.safetensors", "inputs"
 COUNT = BATCHES[-1]
-_PROGRAMS = ("executorch", "openvino")  # run by a runtime that takes its files for its own; no gate here reads them
-# How far a logit may be from the stored one, relative to the largest stored one (at least 1). The files are the same to
-# the byte; processors differ in the order of sums and in fp16 arithmetic. Sums of bytes are exact unless they saturate,
-# which is to be found (0.15 to 0.6 of the largest logit on ResNets); a value on the edge of a step may be rounded
-# to either side: up to 0.031 where float arithmetic took the place of all integer kernels (docs/export.md).
+_PROGRAMS = ("executorch", "openvino")  # their runtimes trust their files, and no gate here checks these
+# Allowed distance of a logit from the stored one, relative to the largest stored one (at least 1). The files are equal
+# to the byte; processors differ in the order of sums and in fp16 arithmetic. Sums of bytes are exact unless they
+# saturate, and saturation must be found (0.15 to 0.6 of the largest logit on ResNets). A value midway between two steps
+# may be rounded either way: up to 0.031 where float arithmetic replaced all integer kernels (docs/export.md).
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": INT8_TOLERANCE}
 
 
 def probe_inputs(task: Task, seed: int = 0) -> np.ndarray:
-    """[COUNT, …] as the models are given them: float32 in [0, 1] on the grid of bytes, or int64 token ids.
+    """Return the probe inputs [COUNT, …]: float32 in [0, 1] in steps of 1/255, or int64 token ids.
 
-    Images are noise of every coarseness and contrast; texts are of every length.
+    Images are noise of varied coarseness and contrast; texts have lengths from 1 to the longest.
     """
     rng = np.random.default_rng(seed)
     if task.kind == "text":
@@ -50,9 +50,9 @@ def probe_inputs(task: Task, seed: int = 0) -> np.ndarray:
 
 
 def make_probes(folder: Path, bundle: "Bundle") -> bytes:
-    """The probes of a bundle whose models lie in `folder`, as safetensors.
+    """Return the probes of a bundle, with its models in `folder`, as safetensors.
 
-    INT8 answers exactly, whatever this processor does: it is not the measure of others.
+    INT8 models answer without saturation even here on a saturating processor, which is no reference for others.
     """
     from safetensors.numpy import save
 
@@ -62,7 +62,7 @@ def make_probes(folder: Path, bundle: "Bundle") -> bytes:
 
 
 def read_probes(data: bytes, bundle: "Bundle") -> dict[str, np.ndarray]:
-    """Inputs, and the logits of each model by its format.
+    """Return the inputs, and the logits of each model by its format.
 
     Raises:
         BundleError: not safetensors, or not the probes of this bundle.
@@ -71,7 +71,7 @@ def read_probes(data: bytes, bundle: "Bundle") -> dict[str, np.ndarray]:
 
     try:
         found: dict[str, np.ndarray] = load(data)
-    except Exception as error:  # the library's own kind, and whatever a hostile header leads to
+    except Exception as error:  # the library's own error type, and any that a hostile header causes
         raise BundleError([f"{PROBES} cannot be read: {first_line(error, 'damaged')[:200]}"]) from None
     task, inputs = bundle.task, found.get(INPUTS)
     kind = np.float32 if task.kind == "image" else np.int64
@@ -88,7 +88,7 @@ def read_probes(data: bytes, bundle: "Bundle") -> dict[str, np.ndarray]:
 
 
 def why_not_run(model: "BundleModel", trusted: bool) -> str | None:
-    """Why a model cannot be run here, or must not, which is no fault of its file; None: it can."""
+    """Return the reason a model cannot or must not run here, which is no fault of its file; None if it can."""
     opener = FORMATS[model.format](ExportConfig())
     if opener.runtime in _PROGRAMS and not trusted:
         return f"a file of {opener.runtime} is a program; give --public-key, the key of a signer you trust, to run it"
@@ -98,11 +98,11 @@ def why_not_run(model: "BundleModel", trusted: bool) -> str | None:
 def open_model(
     folder: Path, model: "BundleModel", trusted: bool = False, threads: int = 1, *, exact: bool = False
 ) -> Run:
-    """A model of a bundle, ready to run.
+    """Open a model of a bundle, ready to run.
 
     Args:
-        trusted: whoever signed the bundle is known: formats that are programs are opened too.
-        exact: as `Format.open_exact`, for answers that other processors are held to.
+        trusted: the bundle's signer is known, so formats that are programs are opened too.
+        exact: as `Format.open_exact`, for reference answers to other processors.
 
     Raises:
         ExportError: its runtime is not here or refuses it, or it must not be trusted.
@@ -113,19 +113,19 @@ def open_model(
     try:
         form = FORMATS[model.format](ExportConfig())
         return (form.open_exact if exact else form.open)(folder / model.file, threads)
-    except Exception as error:  # the runtimes' own kinds, which share no base
+    except Exception as error:  # the runtimes' error types share no base class
         raise ExportError(f"{model.file} is refused by {model.runtime}: {_line(error)}") from None
 
 
 def run_checked(run: Run, model: "BundleModel", inputs: np.ndarray, num_classes: int) -> np.ndarray:
-    """The model's logits for these inputs.
+    """Return the model's logits for these inputs.
 
     Raises:
         ExportError: its runtime ends with an error; they are of another shape, or not finite.
     """
     try:
         found = np.asarray(run(inputs))
-    except Exception as error:  # the runtimes' own kinds, which share no base
+    except Exception as error:  # the runtimes' error types share no base class
         raise ExportError(f"{model.file} does not run on its inputs: {_line(error)}") from None
     expected = (len(inputs), num_classes)
     if found.shape != expected or not np.issubdtype(found.dtype, np.floating) or not np.isfinite(found).all():

@@ -1,4 +1,4 @@
-"""Latency of the teacher's file and all of the student's, taking turns, by the one stopwatch; then the gate."""
+"""Times the teacher's file and all of the student's in turns, by one stopwatch; then the gate judges them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,12 +31,12 @@ def profile(
     export: ExportConfig,
     limits: Limits,
 ) -> tuple[ProfileResult, dict[str, Timing]]:
-    """Time every file on real examples at batch 1 and say which ship; gives the result and the raw samples.
+    """Time every file on real examples at batch 1 and judge each format; return the result and the raw samples.
 
     Args:
-        root: the run that the models' paths are relative to.
+        root: the run's folder; the models' paths are relative to it.
         inputs: [N, C, H, W] float32, or token ids [N, T] int64, cycled through.
-        limits: what the budget says of files.
+        limits: the budget's limits on files.
 
     Raises:
         ExportError: nothing ships.
@@ -73,14 +73,14 @@ def evaluate_file(path: Path, split: ImageSplit) -> Metrics:
 
 
 def evaluate_run(run: Run, split: ImageSplit) -> Metrics:
-    """Metrics of whatever gives logits, on a split."""
+    """Metrics of a `Run` on a split."""
     return metrics_of((torch.from_numpy(run(b.inputs.numpy())), b.targets) for b in split.batches(256))
 
 
 def _open_all(
     models: ConvertResult, root: Path, threads: int, export: ExportConfig
 ) -> tuple[dict[str, Run], list[Absent]]:
-    """The student's files, opened; one that does not open is no reason to end."""
+    """Open the student's files; return the open ones and the refused ones. Only a refusal of fp32 raises."""
     runs: dict[str, Run] = {}
     refused = []
     for name, model in models.formats.items():
@@ -122,7 +122,7 @@ def _ratio(slow: Timing, fast: Timing) -> Ratio:
 
 
 def _parts(run: Run, inputs: np.ndarray, config: ProfileConfig) -> dict[str, dict[str, float | int]]:
-    """What copies and computation take on a device, each up to the moment when the device is done."""
+    """Time a device's copies and computation one by one, each until the device is done; empty for other runs."""
     if not isinstance(run, Parted):
         return {}
     calls = {name: call for name, call in run.parts(np.ascontiguousarray(inputs[:1])).items() if name != "call"}

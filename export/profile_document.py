@@ -1,4 +1,4 @@
-"""A latency profile as it travels: one JSON file with every sample, from this machine or from a device."""
+"""Latency profile as a JSON file with every sample, from this machine or from a device."""
 
 import math
 from itertools import chain
@@ -16,7 +16,7 @@ from pipeline.latency_statistics import describe_samples
 SCHEMA = "edgestill.profile/1"
 _MOST_BYTES = 1 << 26  # 5 million samples
 
-# A profile may come from anybody's device: every number is within what a page can show, every text short.
+# A profile may come from anybody's device, so every number is limited to a displayable range and every text is short.
 Milliseconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Finite = Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
 Whole = Annotated[int, Field(ge=0, le=2**53)]
@@ -34,7 +34,7 @@ class GivenInput(Frozen):
 
 
 class ColdStart(Frozen):
-    """Of one fresh process; the import is onnxruntime's, with numpy there."""
+    """Cold start in one fresh process; the import is onnxruntime's, with numpy already loaded."""
 
     import_ms: Milliseconds
     load_ms: Milliseconds
@@ -54,7 +54,7 @@ class MeasuredModel(Frozen):
 
 
 class Summary(Frozen):
-    """Of all processes' samples; no sample is left out."""
+    """Summary of all processes' samples; no sample is left out."""
 
     n: Count
     mean_ms: Milliseconds
@@ -73,7 +73,7 @@ class Process(Frozen):
 
 
 class Result(Frozen):
-    """One model at one batch and number of threads."""
+    """Result of one model at one batch and number of threads."""
 
     model: Name
     batch: Count
@@ -96,7 +96,7 @@ class Result(Frozen):
 
 
 def _same(found: Summary, expected: Summary) -> bool:
-    """Sums differ between machines in their last digits, samples and ranks do not."""
+    """True if the summaries agree: sums up to the last digits, which differ between machines, all else exactly."""
     sums = all(
         math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
         for a, b in ((found.mean_ms, expected.mean_ms), (found.cv, expected.cv))
@@ -106,14 +106,14 @@ def _same(found: Summary, expected: Summary) -> bool:
 
 
 class Comparison(Frozen):
-    """How many times as fast as another model one is; they took turns."""
+    """Speed of a model as a multiple of another's; they took turns."""
 
     model: Name
     against: Name
     batch: Count
     threads: Count
     ratio: Finite
-    interval: Interval  # 95 %, of what varied within the processes
+    interval: Interval  # 95 %, of the variation within the processes
     process_ratios: tuple[Finite, ...] = Field(max_length=1000)
 
 
@@ -127,7 +127,7 @@ class Runtime(Frozen):
 
 
 class Facts(Frozen):
-    """What a page lists; a device may tell more of itself than this version knows."""
+    """Facts for a page to list; a device may send more of them than this version knows."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[Name, Fact]
@@ -138,7 +138,7 @@ class Facts(Frozen):
 
 
 class Device(Facts):
-    """As `export/device/facts.py` describes it."""
+    """Device, as described by `export/device/facts.py`."""
 
     name: Name | None = None  # of a board
     cpu: Name | None = None
@@ -156,7 +156,7 @@ class Device(Facts):
 
 
 class Method(Facts):
-    """As `export/device/measure.py` tells it."""
+    """Method of measurement, as told by `export/device/measure.py`."""
 
     duration_s: Finite | None = None
     repeats: Count | None = None
@@ -165,7 +165,7 @@ class Method(Facts):
 
 
 class ProfileDocument(Frozen):
-    """What `edgestill profile` and a bundle's profile_device.py write."""
+    """Profile, as written by `edgestill profile` and by a bundle's profile_device.py."""
 
     schema_name: Literal["edgestill.profile/1"] = Field("edgestill.profile/1", alias="schema")
     created: Name
@@ -193,15 +193,15 @@ class ProfileDocument(Frozen):
 
     @property
     def title(self) -> str:
-        """The device, as a person would call it."""
+        """Name of the device for a reader."""
         return self.device.name or self.device.cpu or "unknown device"
 
 
 def read_profile(path: Path) -> ProfileDocument:
-    """A profile back from its file.
+    """Read a profile from its file.
 
     Raises:
-        DataError: it cannot be read, is of another schema, or its summaries are not of its samples; one sentence.
+        DataError: in one sentence: it cannot be read, is of another schema, or its summaries are not of its samples.
     """
     data = read_bounded(path, _MOST_BYTES)
     try:
@@ -214,7 +214,7 @@ def read_profile(path: Path) -> ProfileDocument:
 
 
 def checked(data: bytes) -> bytes:
-    """Nothing, of a profile; for a child, which may complain of each of millions of wrong values.
+    """Check a profile and return no bytes; for a child, since validation may list millions of wrong values.
 
     Raises:
         DataError: it is none.

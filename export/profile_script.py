@@ -1,4 +1,4 @@
-"""The texts of a bundle's scripts; that of profile_device.py joins `export/_profile.py` and what it stands on."""
+"""Texts of a bundle's scripts; profile_device.py joins `export/_profile.py` and the modules it needs."""
 
 import ast
 from importlib import resources
@@ -16,9 +16,9 @@ _PARTS = (
 )
 _ANSWERS = "export.device.answers"
 
-PROFILE = "profile_device.py"  # no name that the standard library or a dependency has: Python looks beside it first
+PROFILE = "profile_device.py"  # not a name of the standard library or a dependency: Python looks beside it first
 
-# Of modules that the interpreter has already: a file beside the script must not stand for a library's.
+# Imports only modules that the interpreter has already: a file beside the script must not replace a library's.
 _HEAD = """import os
 import sys
 
@@ -31,14 +31,14 @@ if __name__ == "__main__":
 
 
 def standalone(source: str) -> str:
-    """A script of ours as it ships: it imports nothing from its own folder, and prints to any terminal."""
+    """Return a script as it ships: it imports nothing from its own folder, and prints to any terminal."""
     docstring = ast.parse(source).body[0]
     lines = source.splitlines()
     return "\n".join([*lines[: docstring.end_lineno], "", *_HEAD.splitlines(), *lines[docstring.end_lineno :]]) + "\n"
 
 
 def profile_script() -> str:
-    """One file of the standard library, numpy and onnxruntime, that measures the models beside it.
+    """Return profile_device.py: one file to measure the models beside it, with numpy and onnxruntime alone.
 
     The package's own fresh processes run this very text, so a device's figures and ours come from the same code.
     """
@@ -46,12 +46,12 @@ def profile_script() -> str:
 
 
 def run_script(file: str) -> str:
-    """A bundle's run.py, of a file of this package and what tells whether INT8 can be believed, as one file."""
+    """Return a bundle's run.py: a file of this package, joined with the check of INT8 answers."""
     return _joined((_ANSWERS, f"export.{file.removesuffix('.py')}"))
 
 
 def _joined(names: tuple[str, ...]) -> str:
-    """One script of several modules, with the docstring of the last."""
+    """Join modules into one script, with the docstring of the last."""
     sources = {name: _source(name) for name in names}
     docstring = ast.get_docstring(ast.parse(sources[names[-1]]), clean=False)
     parts = [f"# {name}\n\n{_body(source, names)}" for name, source in sources.items()]
@@ -64,7 +64,7 @@ def _source(name: str) -> str:
 
 
 def _body(source: str, parts: tuple[str, ...]) -> str:
-    """Without its docstring and its imports of the other parts."""
+    """Return a module's text without its docstring and its imports of the other parts."""
     lines = source.splitlines()
     for node in ast.parse(source).body:
         is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)

@@ -1,4 +1,4 @@
-"""What a model's answers are worth beyond accuracy: by class, how its confidence is calibrated, under perturbations."""
+"""Quality of a model's answers beyond accuracy: by class, calibration of its confidence, under perturbations."""
 
 # N examples, K classes, C channels, H W height and width, T tokens
 
@@ -22,7 +22,7 @@ class ClassScore(NamedTuple):
 
 
 def logits_of(run: Run, inputs: np.ndarray) -> np.ndarray:
-    """[N, K] of all inputs, in batches."""
+    """Compute the logits [N, K] of all inputs, in batches."""
     parts = [run(np.ascontiguousarray(inputs[start : start + _BATCH])) for start in range(0, len(inputs), _BATCH)]
     return np.concatenate(parts)
 
@@ -42,7 +42,7 @@ def by_class(logits: np.ndarray, targets: np.ndarray) -> list[ClassScore]:
 
 
 def calibration(logits: np.ndarray, targets: np.ndarray, bins: int = ECE_BINS) -> tuple[float, float]:
-    """The expected calibration error and the mean confidence of the softmax.
+    """Return the expected calibration error and the mean confidence of the softmax.
 
     ECE = sum over bins of (share of examples in the bin) * |accuracy - mean confidence|, in bins of equal width over
     confidences (0, 1] (Naeini et al. 2015; Guo et al. 2017, equation 3).
@@ -61,7 +61,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def perturbed(inputs: np.ndarray, task: Task, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
-    """The inputs, damaged in each way that there is for their kind; equal seeds give equal damage."""
+    """Yield the inputs under each perturbation of their kind, with its name; equal seeds give equal damage."""
     table = _IMAGES if task.kind == "image" else _TEXTS
     for name, damage in table.items():
         yield name, damage(inputs, np.random.default_rng(derive_seed(seed, "robustness", name)))
@@ -77,7 +77,7 @@ def _noise(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _blur(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """1 2 1 along both sides; edge pixels are repeated outwards."""
+    """Blur by 1-2-1 along both sides; edge pixels are repeated outwards."""
     for axis in (2, 3):
         wide = np.pad(images, [(1, 1) if a == axis else (0, 0) for a in range(4)], mode="edge")
         before, after = (np.take(wide, range(s, s + images.shape[axis]), axis) for s in (0, 2))
@@ -86,7 +86,7 @@ def _blur(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _shift(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """By a sixteenth of the height and width, in a direction drawn for each image; edge pixels are repeated."""
+    """Shift by a sixteenth of height and width, in a diagonal direction drawn per image; edge pixels are repeated."""
     _, _, height, width = images.shape
     by = [max(1, round(side / 16)) for side in (height, width)]
     wide = np.pad(images, [(0, 0), (0, 0), (by[0], by[0]), (by[1], by[1])], mode="edge")
@@ -115,7 +115,7 @@ def _drop(share: float) -> Damage:
 
 
 def _swap(ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Neighbours change places, from the second token on."""
+    """Swap neighbouring tokens with probability 0.2 a pair, from the second token on."""
     swapped = ids.copy()
     for row, draws in zip(swapped, rng.random(ids.shape), strict=True):
         for t in range(1, int((row != PADDING).sum()) - 1, 2):

@@ -1,4 +1,4 @@
-"""An fp32 ONNX file to one with QDQ nodes: 8-bit weights and activations, by ONNX Runtime's own quantiser."""
+"""Quantises an fp32 ONNX file with ONNX Runtime's own quantiser: QDQ nodes, 8-bit weights and activations."""
 
 import contextlib
 import io
@@ -16,8 +16,9 @@ from pipeline.errors import ExportError, first_line
 METHODS = ("minmax", "entropy", "percentile")
 _BATCH = 32  # the histograms keep every activation of a batch
 
-# Where sums and pools keep integers between convolutions they gain (ResNets 2.3 instead of 2.1 times fp32's speed);
-# elsewhere the conversions around each cost more than they save (NAS-Bench-201 cells 0.24 instead of 0.87).
+# Quantised sums and pools pay where they keep integers from one convolution to the next (ResNets 2.3 instead of 2.1
+# times fp32's speed). Elsewhere the conversions around each cost more than it saves (NAS-Bench-201 cells 0.24 instead
+# of 0.87).
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _CHAINS = ("Add", "Relu", "Clip", "MaxPool", "GlobalAveragePool", "Concat", "Flatten", "Reshape", "Transpose", "Pad")
 _NO_CHAINS = {"AveragePool", "Softmax", "LayerNormalization"}
@@ -25,7 +26,7 @@ _TABLES = ("Gather",)  # a vocabulary's embedding is most of a small text studen
 
 
 class Scheme(NamedTuple):
-    """What a target's integer kernels want; weights are always symmetric QInt8, a scale for each channel."""
+    """Quantisation for a target's integer kernels; weights are always symmetric QInt8, with a scale per channel."""
 
     signed_activations: bool
     options: dict[str, Any]
@@ -46,12 +47,12 @@ TENSORRT = Scheme(
 def quantize(
     source: Path, examples: np.ndarray, method: str, percentile: float, scheme: Scheme, weight_bits: int = 7
 ) -> bytes:
-    """The file with its weights and activations in bytes.
+    """Return the file with 8-bit weights and activations.
 
     Args:
-        examples: [N, *input_shape], what the ranges of activations are found on.
+        examples: [N, *input_shape], to find the ranges of activations on.
         method: of METHODS.
-        percentile: of the values inside a range, in percent; of the method `percentile` alone.
+        percentile: share of the values inside a range, in percent; for the method `percentile` alone.
         weight_bits: 7 keeps weights within ±64, so that no processor saturates (`export.saturation`); 8 within ±127.
 
     Raises:
@@ -86,13 +87,13 @@ def quantize(
                     **scheme.options,
                 },
             )
-        except Exception as error:  # the quantiser's own kinds, which share no base
+        except Exception as error:  # the quantiser's error types share no base class
             raise ExportError(f"the quantiser refuses the network: {first_line(error)}") from error
         return _finished(target)
 
 
 class _Examples:
-    """What ONNX Runtime calls a calibration data reader; it looks at the methods, not at the class."""
+    """Calibration data reader for ONNX Runtime; it looks at the methods, not at the class."""
 
     def __init__(self, examples: np.ndarray) -> None:
         self._batches = [examples[start : start + _BATCH] for start in range(0, len(examples), _BATCH)]
@@ -119,7 +120,7 @@ def _op_types(path: Path) -> list[str]:
 
 
 def _finished(path: Path) -> bytes:
-    """The file's bytes without what a runtime does not need: shapes it infers, operator sets that no node is of."""
+    """Return the file's bytes without things no runtime needs: inferable shapes, metadata, unused operator sets."""
     import onnx
 
     model = onnx.load(path)
@@ -137,7 +138,7 @@ def _finished(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser prints and logs its progress; ours is the only voice."""
+    """Silence the quantiser's prints and logs of its progress."""
     root, level = logging.getLogger(), logging.getLogger().level
     root.setLevel(logging.ERROR)
     try:

@@ -1,7 +1,7 @@
-"""The one gate through which a bundle or a model file from elsewhere is read.
+"""Single gate to read a bundle or a model file from elsewhere.
 
-Nothing of the file is run or interpreted before its bytes were hashed against the manifest, and nothing is handed out
-that was not checked: what a caller opens are the very bytes that were hashed, not a path that may have changed since.
+Nothing of the file is run or interpreted before its bytes are hashed against the manifest, and nothing is handed out
+unchecked: a caller opens the very bytes that were hashed, not a path that may have changed since.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ __all__ = ["OpenedBundle", "check_onnx", "check_onnx_bytes", "open_bundle"]
 
 @dataclass
 class OpenedBundle:
-    """A bundle whose files are what its manifest says, in memory. Use it in a `with` block."""
+    """Bundle in memory, its files checked against its manifest. Use it in a `with` block."""
 
     path: Path  # as it was given
     bundle: Bundle
@@ -40,7 +40,7 @@ class OpenedBundle:
     _folder: "tempfile.TemporaryDirectory[str] | None" = field(default=None, repr=False)
 
     def model(self, name: str | None = None) -> BundleModel:
-        """A model by its format's name, or the default one.
+        """Return a model by its format's name, or the default one.
 
         Raises:
             BundleError: there is none of that name.
@@ -52,16 +52,16 @@ class OpenedBundle:
 
     @property
     def trusted(self) -> bool:
-        """Whether the key that the reader asked for signed it."""
+        """True if it is signed by the key the reader asked for."""
         return self.signed is not None and self.signed.trusted
 
     def model_bytes(self, name: str | None = None) -> bytes:
-        """The first file of a model."""
+        """Content of a model's first file."""
         return self.files[self.model(name).file]
 
     @property
     def folder(self) -> Path:
-        """A private copy of the checked files, for what can only read from a path; gone when the bundle is closed."""
+        """Folder with a private copy of the checked files, for readers of paths; deleted when the bundle is closed."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="edgestill-")
             for name, data in self.files.items():
@@ -83,14 +83,14 @@ class OpenedBundle:
 
 
 def open_bundle(path: Path, public_key: bytes | None = None, digest: str | None = None) -> OpenedBundle:
-    """A bundle's folder, or its zip, read and checked whole.
+    """Read and check a whole bundle, from its folder or its zip.
 
     Args:
-        public_key: PEM; the bundle must then be signed by it.
-        digest: the bundle must then have this one.
+        public_key: PEM; if given, the bundle must be signed by it.
+        digest: if given, the bundle's digest must equal it.
 
     Raises:
-        BundleError: all that is wrong with it; nothing of it was run.
+        BundleError: lists its problems; nothing of it was run.
     """
     files = read_files(path)
     manifest = _manifest(files)
@@ -122,7 +122,7 @@ _REMAKE = "`edgestill run` with the run's config.yaml makes one of this version"
 
 
 def altered(files: Mapping[str, bytes], manifest: Manifest) -> list[str]:
-    """How a bundle's files differ from its manifest, one sentence each."""
+    """List the differences between a bundle's files and its manifest, one sentence each."""
     problems = []
     for name, entry in manifest.files.items():
         if name not in files:
@@ -138,7 +138,7 @@ def altered(files: Mapping[str, bytes], manifest: Manifest) -> list[str]:
 
 
 def read_bundle(files: Mapping[str, bytes]) -> Bundle:
-    """`bundle.json`, and that the files beside it are the ones that it speaks of.
+    """Read `bundle.json` and check it against the files beside it.
 
     Raises:
         BundleError: another version, not a bundle, or at odds with the files.

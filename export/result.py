@@ -1,4 +1,4 @@
-"""What export and profiling hand on."""
+"""Results of export and of profiling."""
 
 from pipeline.frozen import Frozen
 from pipeline.metrics import Metrics
@@ -6,7 +6,7 @@ from pipeline.run_manifest import RunPath
 
 
 class Parity(Frozen):
-    """How far the file's logits are from the reference's."""
+    """Distance of the file's logits from the reference's."""
 
     max_abs_difference: float  # of a logit
     top1_agreement: float  # share of inputs with the same arg max
@@ -18,7 +18,7 @@ class Parity(Frozen):
 
 
 class Arithmetic(Frozen):
-    """How an INT8 file's answers depend on the processor (`export.saturation`)."""
+    """Dependence of an INT8 file's answers on the processor (`export.saturation`)."""
 
     saturable: int  # products that may saturate where there is no VNNI; 0: every processor computes the same
     measured_on: tuple[str, ...]  # instruction sets that 8-bit products used where its accuracy was measured
@@ -27,7 +27,7 @@ class Arithmetic(Frozen):
 
 
 class ConvertedModel(Frozen):
-    """A file that was checked against the network; cannot exist without the parity measured on it."""
+    """File checked against the network; cannot exist without the parity measured on it."""
 
     path: RunPath
     sha256: str
@@ -38,8 +38,8 @@ class ConvertedModel(Frozen):
     format: str = "fp32"
     runtime: str = "onnxruntime"
     beside: tuple[RunPath, ...] = ()  # further files of the same model
-    variant: str = ""  # which of a format's ways was best on validation: a calibration method
-    tried: dict[str, float] = {}  # validation accuracy of each way
+    variant: str = ""  # the format's best variant on validation: a calibration method
+    tried: dict[str, float] = {}  # validation accuracy of each variant
     validation: Metrics | None = None  # of the file
     lost: int = 0  # validation examples that fp32 answers right and this file does not
     gained: int = 0  # and the other way round
@@ -47,11 +47,11 @@ class ConvertedModel(Frozen):
 
 
 class Absent(Frozen):
-    """A format that was asked for and has no file."""
+    """Format asked for, but without a usable file."""
 
     format: str
     reason: str
-    skipped: bool  # what it needs is not here; False: it could not be made
+    skipped: bool  # its library or device is not here; False: making or opening it failed
 
 
 class ConvertResult(Frozen):
@@ -67,7 +67,7 @@ class ConvertResult(Frozen):
 
 
 class Latency(Frozen):
-    """Wall time of one call; only the percentiles that the sample supports."""
+    """Wall time of one call; only the percentiles supported by the sample."""
 
     runtime: str
     provider: str
@@ -82,35 +82,35 @@ class Latency(Frozen):
 
 
 class ExportedModel(ConvertedModel):
-    """What can ship: cannot exist without the parity and the latency measured on it."""
+    """File that can ship; cannot exist without the parity and the latency measured on it."""
 
     latency: Latency
 
 
 class Ratio(Frozen):
-    """How many times as fast, by typical times of interleaved turns, with its 95 % interval."""
+    """Speed ratio, by typical times of interleaved turns, with its 95 % interval."""
 
     value: float
     interval: tuple[float, float]
 
 
 class Verdict(Frozen):
-    """Whether a format ships, and why."""
+    """Decision to ship a format or not, with the reason."""
 
     format: str
     shipped: bool
     reason: str
-    skipped: bool = False  # what it needs is not here
+    skipped: bool = False  # its library or device is not here
     over_fp32: Ratio | None = None  # its speed over fp32's; None where it was not timed
 
     @property
     def word(self) -> str:
-        """`ships`, `skipped` or `rejected`."""
+        """Verdict in a word: `ships`, `skipped` or `rejected`."""
         return "ships" if self.shipped else "skipped" if self.skipped else "rejected"
 
     @property
     def sentence(self) -> str:
-        """`int8 rejected: 1.51× slower than fp32 …`."""
+        """Verdict in a sentence: `int8 rejected: 1.51× slower than fp32 …`."""
         return f"{self.format} {self.word}: {self.reason}"
 
 
@@ -119,10 +119,10 @@ class ProfileResult(Frozen):
     formats: dict[str, ExportedModel]  # the student's files, timed
     speedups: dict[str, Ratio]  # of each over the teacher
     verdicts: tuple[Verdict, ...]  # one for each format that was asked for
-    default: str  # what runs where nobody chooses: the fastest that ships
+    default: str  # format run if nobody chooses: the fastest that ships
     cpu: str
     load_before: float | None  # 1-minute load average as the timing began; None: the system does not say
-    over_budget: tuple[str, ...] = ()  # limits that the default does not keep
+    over_budget: tuple[str, ...] = ()  # limits that the default file exceeds
 
     @property
     def student(self) -> ExportedModel:
@@ -136,10 +136,10 @@ class ProfileResult(Frozen):
 
     @property
     def speedup_interval(self) -> tuple[float, float]:
-        """95 %, bootstrap over the interleaved turns."""
+        """Interval of the speedup, 95 %, by bootstrap over the interleaved turns."""
         return self.speedups[self.default].interval
 
     @property
     def shipped(self) -> dict[str, ExportedModel]:
-        """What goes into the bundle."""
+        """Files for the bundle, by format."""
         return {v.format: self.formats[v.format] for v in self.verdicts if v.shipped}

@@ -1,9 +1,9 @@
-"""An INT8 file computed as a processor without VNNI computes it, on any processor, for a gate that is to see both.
+"""Imitates a processor without VNNI on any processor, to show the gate both answers of an INT8 file.
 
-Each product of bytes becomes float operators that do what ONNX Runtime's AVX2 kernels do: terms of a sum that are
-neighbours (of a convolution: kernel place by kernel place, channels innermost) are added in pairs, and each pair's sum
-is clipped to 16 bits. Sums of such integers are exact in float32. Depthwise convolutions, which those kernels compute
-without saturation, stay as they are. It is many times slower than the file itself.
+Each product of bytes becomes float operators with the steps of ONNX Runtime's AVX2 kernels: neighbouring terms of a sum
+(of a convolution: kernel place by kernel place, channels innermost) are added in pairs, and each pair's sum is clipped
+to 16 bits. Sums of such integers are exact in float32. Depthwise convolutions stay as they are: those kernels compute
+them without saturation. The result is many times slower than the file itself.
 """
 
 # G groups, O output channels of a group, C input channels of a group, K terms of a sum, P pairs, H W height and width
@@ -22,17 +22,17 @@ _USUAL = {"auto_pad": b"NOTSET", "alpha": 1.0, "beta": 1.0, "transA": 0}
 
 
 def saturating_runner(model: bytes, threads: int = 1) -> Run:
-    """The file as processors without VNNI run it.
+    """Return a `Run` of the file as on processors without VNNI.
 
     Raises:
-        ExportError: it holds a product of bytes that is not imitated here.
+        ExportError: it holds a product of bytes not imitated here.
     """
     run = runner(saturating_model(model), threads)
     return lambda inputs: np.concatenate([run(inputs[k : k + _BATCH]) for k in range(0, len(inputs), _BATCH)])
 
 
 def saturating_model(model: bytes) -> bytes:
-    """The ONNX file with sums that saturate, whatever the processor.
+    """Rewrite the ONNX file with sums saturating on every processor.
 
     Raises:
         ExportError: as `saturating_runner`.
@@ -57,16 +57,16 @@ def saturating_model(model: bytes) -> bytes:
 
 
 class _Product(NamedTuple):
-    """A convolution of bytes, or a matrix product as one with a kernel of 1 x 1."""
+    """Convolution of bytes, or a matrix product written as one with a kernel of 1 x 1."""
 
     given: str  # the tensor of bytes
-    zero_point: np.ndarray  # its; scalar, int8 or uint8
+    zero_point: np.ndarray  # of that tensor; scalar, int8 or uint8
     weights: np.ndarray  # [G * O, C, kernel height and width] int8
     scale: np.ndarray  # [G * O, 1, 1], of a sum
     groups: int
     window: dict[str, Any]  # strides, dilations
     pads: tuple[int, ...]  # before and after H and W
-    size: tuple[int, ...] | None  # H W of the result; None: of a matrix product
+    size: tuple[int, ...] | None  # H W of the result; None for a matrix product
 
 
 class _Written(NamedTuple):
@@ -74,7 +74,7 @@ class _Written(NamedTuple):
     constants: list[Any]
 
     def add(self, kind: str, *given: Any, name: str, **attributes: Any) -> str:
-        """A node, whose output has this name; numbers and arrays become constants."""
+        """Add a node with an output of this name and return the name; numbers and arrays become constants."""
         from onnx import helper, numpy_helper
 
         names = []
@@ -87,7 +87,7 @@ class _Written(NamedTuple):
 
 
 def _product(node: Any, graph: Graph, sides: dict[str, list[int]]) -> _Product | None:
-    """The product of bytes that a node is; None: it is none, or one whose sums do not saturate."""
+    """Return a node as a product of bytes; None if it is none, or its sums do not saturate."""
     from onnx import helper, numpy_helper
 
     sources = [graph.makers.get(name) for name in node.input[:2]]
@@ -117,7 +117,7 @@ def _product(node: Any, graph: Graph, sides: dict[str, list[int]]) -> _Product |
 
 
 def _write(product: _Product, node: Any, written: _Written) -> None:
-    """The product in floats: raw bytes, every sum's terms, pairs, clipping, and what a zero point adds taken off."""
+    """Write the product in floats: raw bytes, each sum's terms, pairs, clipping; subtract the zero point's part."""
     name, weights, groups = node.output[0], product.weights.astype(np.float32), product.groups
     shift = np.float32(128 if product.zero_point.dtype == np.int8 else 0)  # signed activations are made unsigned
     zero = np.float32(product.zero_point) + shift
@@ -156,12 +156,12 @@ def _write(product: _Product, node: Any, written: _Written) -> None:
 
 
 def _pairs(weights: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """Kernels that gather each group's terms in the order of its sums, [G * 2P, C, …], and those that add each pair of
-    terms for each output, [G * P * O, 2, 1, 1].
+    """Return two sets of kernels: to gather each group's terms in the order of its sums, [G * 2P, C, …], and to add
+    each pair of terms for each output, [G * P * O, 2, 1, 1].
     """
     outputs, channels, height, width = len(weights) // groups, *weights.shape[1:]
     count = channels * height * width
-    even = count + count % 2  # the last has no neighbour
+    even = count + count % 2  # an odd last term has no neighbour
     order = np.eye(even, count, dtype=np.float32).reshape(even, height, width, channels).transpose(0, 3, 1, 2)
     flat = np.zeros((len(weights), even), np.float32)
     flat[:, :count] = weights.transpose(0, 2, 3, 1).reshape(len(weights), count)

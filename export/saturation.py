@@ -1,12 +1,12 @@
-"""Whether an INT8 file computes the same on every processor, by a bound on its weights.
+"""Tests an INT8 file for equal answers on every processor, by a bound on its weights.
 
 Processors before VNNI (SSE4.1, AVX2, AVX-512 alone) multiply bytes in pairs: two products of an unsigned activation and
-a signed weight are added in 16 bits, and what does not fit is clipped. A pair fits whatever the activations are if its
+a signed weight are added in 16 bits, and a sum beyond these is clipped. A pair fits for all activations if its
 weights of one sign add up to 128 at most: 255 · 128 = 32,640, and 16 bits end at 32,767. With VNNI, with Arm's dot
-products and on GPUs sums have 32 bits. Signed activations are no way out: ONNX Runtime shifts them to unsigned ones.
+products and on GPUs sums have 32 bits. Signed activations do not help: ONNX Runtime shifts them to unsigned ones.
 
-Which weights are neighbours depends on the kernel, so any two of one output channel are taken for a pair. Depthwise
-convolutions do not saturate in ONNX Runtime's AVX2 kernels; another kernel may, so they are held to the bound too.
+The kernel decides which weights are neighbours, so any two of one output channel are taken for a pair. Depthwise
+convolutions do not saturate in ONNX Runtime's AVX2 kernels. Other kernels may, so the bound holds for them too.
 """
 
 import functools
@@ -18,8 +18,8 @@ import numpy as np
 from export.sessions import open_session
 
 LARGEST_PAIR = 32767 // 255  # 128
-_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # of floats; a runtime fuses them with what is around them
-_INTEGER = {  # operators on integers, and which of their inputs are weights
+_PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # of floats; a runtime fuses them with conversions around
+_INTEGER = {  # operator on integers -> places of its inputs that are weights
     "QLinearConv": (3,), "QLinearMatMul": (3,), "ConvInteger": (1,), "MatMulInteger": (1,), "QGemm": (3,),
     "MatMulIntegerToFloat": (1,), "DynamicQuantizeMatMul": (1,), "QAttention": (1,), "DynamicQuantizeLSTM": (1, 2),
 }  # fmt: skip
@@ -35,9 +35,9 @@ class Graph(NamedTuple):
 
 
 def saturable(model: bytes) -> tuple[str, ...]:
-    """The products of an ONNX file that may saturate where there is no VNNI, by their outputs' names; (): none can.
+    """Return the products of an ONNX file that may saturate without VNNI, by their outputs' names; (): none can.
 
-    A product of bytes whose weights the file does not hold is among them, for nothing bounds it.
+    A product of bytes is among them if the file does not hold its weights, for nothing bounds it.
     """
     import onnx
 
@@ -49,7 +49,7 @@ def saturable(model: bytes) -> tuple[str, ...]:
 
 @functools.cache
 def saturates_here() -> bool:
-    """Whether ONNX Runtime's kernels saturate on this processor, by two products that need 17 bits together."""
+    """True if ONNX Runtime's kernels saturate on this processor, by two products that need 17 bits together."""
     from onnx import TensorProto, helper, numpy_helper
 
     value = helper.make_tensor_value_info
@@ -64,7 +64,7 @@ def saturates_here() -> bool:
 
 
 def graph_of(graph: Any) -> Graph:
-    """The graph without those inside its nodes."""
+    """Index a graph by its tensors' names, without the graphs inside its nodes."""
     makers = {name: node for node in graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
@@ -74,7 +74,7 @@ def graph_of(graph: Any) -> Graph:
 
 
 def int8_values(name: str, graph: Graph) -> np.ndarray | None:
-    """The values of a constant int8 tensor, held as such or quantised from floats; None: it is no int8 constant."""
+    """Return the values of a constant int8 tensor, stored or quantised from floats; None if it is no int8 constant."""
     from onnx import TensorProto, numpy_helper
 
     if name in graph.constants:
@@ -94,7 +94,7 @@ def int8_values(name: str, graph: Graph) -> np.ndarray | None:
 
 
 def _graphs(graph: Any, outer: Graph | None = None) -> Iterator[Graph]:
-    """A graph and those inside its nodes, which see the tensors around them."""
+    """Yield a graph and those inside its nodes; inner graphs see the tensors around them."""
     own = graph_of(graph)
     if outer is not None:
         own = Graph(own.nodes, outer.makers | own.makers, outer.constants | own.constants)
@@ -106,7 +106,7 @@ def _graphs(graph: Any, outer: Graph | None = None) -> Iterator[Graph]:
 
 
 def _weights(node: Any, graph: Graph) -> Iterator[np.ndarray | None]:
-    """The int8 weights of a product, [output channels, …]; None: they are not in the file."""
+    """Yield a product's int8 weights, [output channels, …]; None for weights outside the file."""
     for name, zero_point, axis, is_weight in _operands(node, graph):
         values = int8_values(name, graph)
         if values is not None:
@@ -116,7 +116,7 @@ def _weights(node: Any, graph: Graph) -> Iterator[np.ndarray | None]:
 
 
 def _operands(node: Any, graph: Graph) -> Iterator[tuple[str, str, int | None, bool]]:
-    """(tensor, its zero point, axis of the output channels or None, whether the kernel takes it for the weights)."""
+    """Yield (tensor, its zero point, axis of the output channels or None, True if the kernel takes it as weights)."""
     for place in _INTEGER.get(node.op_type, ()):
         if place < len(node.input) and node.input[place]:
             yield node.input[place], "", None, True
@@ -129,14 +129,14 @@ def _operands(node: Any, graph: Graph) -> Iterator[tuple[str, str, int | None, b
 
 
 def channel_axis(node: Any) -> int | None:
-    """Which axis of a product's second operand are the output channels."""
+    """Return the axis of the output channels in a product's second operand; None if it is not known."""
     if node.op_type == "Gemm":
         return 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
     return {"Conv": 0, "MatMul": -1}.get(node.op_type)
 
 
 def _is_signed(zero_point: str, graph: Graph) -> bool:
-    """Whether a tensor that is computed may hold signed bytes, by its zero point's type; True where none tells."""
+    """True if a computed tensor may hold signed bytes, by its zero point's type; True if the type is unknown."""
     from onnx import TensorProto
 
     return zero_point not in graph.constants or graph.constants[zero_point].data_type == TensorProto.INT8

@@ -1,4 +1,4 @@
-"""A CycloneDX software bill of materials: the model files, and every distribution of the environment that made them."""
+"""CycloneDX software bill of materials: the model files, and every distribution of the environment that made them."""
 
 import hashlib
 import importlib.metadata
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from cyclonedx.model.component import Component
 
 SBOM = "sbom.cdx.json"
-_PYPI = re.compile(r"[-_.]+")  # runs that PyPI's normalised names have as one hyphen
+_PYPI = re.compile(r"[-_.]+")  # a run of these is one hyphen in PyPI's normalised names
 
 
 def sbom_bytes(
     name: str, created: str, licence: str | None, models: Mapping[str, bytes], cautions: list[str] | None = None
 ) -> bytes:
-    """`sbom.cdx.json`, CycloneDX 1.6; one environment, one time and the same models give equal bytes.
+    """Return `sbom.cdx.json`, CycloneDX 1.6; one environment, one time and the same models give equal bytes.
 
     Args:
         created: ISO 8601; the document's timestamp.
         licence: of the model, an SPDX expression.
         models: file name -> content.
-        cautions: takes a sentence for each library that is left out because its own metadata are broken.
+        cautions: gets a sentence for each library left out because its own metadata are broken.
     """
     from cyclonedx.model.bom import Bom
     from cyclonedx.output.json import JsonV1Dot6
@@ -56,7 +56,7 @@ def sbom_bytes(
 def _installed(
     found: Iterable[importlib.metadata.Distribution], cautions: list[str]
 ) -> dict[str, importlib.metadata.Distribution]:
-    """By name, without what has none; of several the first on the path, which is the one that is imported."""
+    """Index distributions by name, without nameless ones. Of several, take the first on the path: it is imported."""
     libraries: dict[str, importlib.metadata.Distribution] = {}
     for distribution in found:
         with nicety(f"{SBOM} lacks {_folder_of(distribution)}", cautions):
@@ -67,13 +67,13 @@ def _installed(
 
 
 def _folder_of(distribution: importlib.metadata.Distribution) -> str:
-    """`numpy-2.3.0.dist-info`: what a distribution is called whose metadata do not say."""
+    """Return a distribution's folder, such as `numpy-2.3.0.dist-info`, to name one with broken metadata."""
     path = getattr(distribution, "_path", None)
     return str(getattr(path, "name", "a distribution without a name"))
 
 
 def _model_component(name: str, licence: str | None, models: Mapping[str, bytes]) -> "Component":
-    """The bundle, with the SHA-256 of each model file."""
+    """Return the bundle as a component, with the SHA-256 of each model file."""
     from cyclonedx.model import HashAlgorithm, HashType
     from cyclonedx.model.component import Component, ComponentType
 
@@ -115,7 +115,7 @@ def _library_component(found: importlib.metadata.Distribution) -> "Component":
 
 
 def _licences(stated: str | None, classifiers: tuple[str, ...]) -> list[Any]:
-    """An SPDX expression or identifier where one is known, else the words that the package uses, else none."""
+    """Return an SPDX expression or identifier if one is known, else the package's own words, else nothing."""
     from cyclonedx.contrib.license.factories import LicenseFactory
     from cyclonedx.model.license import DisjunctiveLicense
 
@@ -139,7 +139,7 @@ _SPELLINGS = {  # of common packages
     "3-Clause BSD License": "BSD-3-Clause",
     "Apache 2.0 License": "Apache-2.0",
 }
-_CLASSIFIERS = {  # of PyPI, where they name one licence of SPDX's list
+_CLASSIFIERS = {  # of PyPI, those that name one licence of SPDX's list
     "License :: OSI Approved :: MIT License": "MIT",
     "License :: OSI Approved :: Apache Software License": "Apache-2.0",
     "License :: OSI Approved :: ISC License (ISCL)": "ISC",
@@ -150,7 +150,7 @@ _CLASSIFIERS = {  # of PyPI, where they name one licence of SPDX's list
 
 
 def _required(found: importlib.metadata.Distribution) -> set[str]:
-    """What a distribution asks for here; extras are left out."""
+    """Return the names of the distributions required here by this one, without extras."""
     from packaging.requirements import Requirement
 
     def parsed() -> Iterator[str]:
@@ -158,7 +158,7 @@ def _required(found: importlib.metadata.Distribution) -> set[str]:
             try:
                 requirement = Requirement(line)
                 is_asked = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-            except ValueError:  # not a requirement, or a condition of no meaning: pip leaves it out too
+            except ValueError:  # not a requirement, or a meaningless condition: pip leaves it out too
                 continue
             if is_asked:
                 yield _key(requirement.name)

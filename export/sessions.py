@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions, made in one way for parity, latency and accuracy."""
+"""ONNX Runtime sessions, opened in one way for parity, latency and accuracy."""
 
 from collections.abc import Sequence
 from importlib import metadata
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 INPUT, OUTPUT = "images", "logits"
 IMAGE, PROBABILITIES = "image", "probabilities"  # of a file with the interface `image`
-TOKENS, MASK = "input_ids", "attention_mask"  # the inputs' names where they are text
+TOKENS, MASK = "input_ids", "attention_mask"  # names of a text's inputs
 PROVIDER = "CPUExecutionProvider"
 
 
 def open_session(
     model: Path | bytes, threads: int = 1, providers: Sequence[str] = (PROVIDER,), *, exact: bool = False
 ) -> "onnxruntime.InferenceSession":
-    """A session of a file, or of its bytes, with all graph optimisations and a fixed number of threads.
+    """Open a session of a file, or of its bytes, with all graph optimisations and a fixed number of threads.
 
     Args:
-        exact: sum 8-bit products without saturation on every processor, by slower kernels where it takes them; an
-            application on a device does not ask for it.
+        exact: sum 8-bit products without saturation on every processor, by slower kernels where needed. An application
+            on a device does not set it.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what goes wrong is raised
+    options.log_severity_level = 4  # fatal alone; errors are raised
     options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever the bytes look like
     if exact:
         options.add_session_config_entry("session.x64quantprecision", "1")
@@ -42,7 +42,7 @@ def open_session(
 
 
 class SessionRun:
-    """Images [B, C, H, W] float32 in [0, 1], or token ids [B, T] int64, to logits [B, K], by a session."""
+    """`Run` by a session: images [B, C, H, W] float32 in [0, 1], or token ids [B, T] int64, to logits [B, K]."""
 
     def __init__(self, session: "onnxruntime.InferenceSession") -> None:
         self._session = session
@@ -51,7 +51,7 @@ class SessionRun:
         return self.run(self.feed(inputs))
 
     def feed(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """The inputs as the file takes them: what a device has at hand, and a latency leaves out."""
+        """Convert inputs to the file's form. A device has them in it already, so a latency leaves this out."""
         return feed(inputs, self._session)
 
     def run(self, given: dict[str, np.ndarray]) -> np.ndarray:
@@ -60,14 +60,14 @@ class SessionRun:
 
 
 def runner(model: Path | bytes, threads: int = 1, *, exact: bool = False) -> SessionRun:
-    """A file, or its bytes, on the CPU; `exact` as in `open_session`."""
+    """Open a file, or its bytes, to run on the CPU; `exact` as in `open_session`."""
     return SessionRun(open_session(model, threads, exact=exact))
 
 
 def feed(inputs: np.ndarray, session: "onnxruntime.InferenceSession | None" = None) -> dict[str, np.ndarray]:
-    """What a session is given: images, or token ids and which of them are not padding.
+    """Return a session's inputs by name: images, or token ids and their mask, 0 for padding.
 
-    With the session, images become 8-bit ones where that is what its file takes.
+    With the session, images become 8-bit ones if its file takes those.
     """
     if inputs.dtype == np.int64:
         return {TOKENS: inputs, MASK: (inputs != PADDING).astype(np.int64)}
@@ -77,13 +77,13 @@ def feed(inputs: np.ndarray, session: "onnxruntime.InferenceSession | None" = No
 
 
 def to_pixels(images: np.ndarray) -> np.ndarray:
-    """float32 [B, C, H, W] in [0, 1] to the nearest uint8 [B, H, W, C]."""
+    """Convert float32 [B, C, H, W] in [0, 1] to the nearest uint8 [B, H, W, C]."""
     return np.ascontiguousarray(np.round(np.clip(images, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
 def runtime_name(runtime: str = "onnxruntime") -> str:
-    """A format's runtime and its version, for a report."""
-    library = runtime.partition("-")[0]  # onnxruntime-cuda is onnxruntime's
+    """Return a format's runtime and its version, for a report."""
+    library = runtime.partition("-")[0]  # onnxruntime-cuda belongs to onnxruntime
     if library == "onnxruntime":
         import onnxruntime
 

@@ -1,4 +1,4 @@
-"""An optional ed25519 signature over a bundle's manifest, as `manifest.sig`; keys are PEM files."""
+"""Optional ed25519 signature over a bundle's manifest, as `manifest.sig`; keys are PEM files."""
 
 import base64
 import hashlib
@@ -25,11 +25,11 @@ class SignatureFile(Frozen):
 
 class Signed(NamedTuple):
     key: str  # fingerprint: the first 16 hexadecimal digits of the public key's SHA-256
-    trusted: bool  # the key is the one that was asked for
+    trusted: bool  # the key is the required one
 
 
 def make_keys() -> tuple[bytes, bytes]:
-    """A fresh private and public key, as PEM."""
+    """Generate a private and a public key, as PEM."""
     from cryptography.hazmat.primitives import serialization as pem
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -39,7 +39,7 @@ def make_keys() -> tuple[bytes, bytes]:
 
 
 def sign_manifest(manifest: bytes, private_key: bytes) -> tuple[bytes, str]:
-    """The signature file of a manifest, and the key's fingerprint.
+    """Sign a manifest; return the signature file and the key's fingerprint.
 
     Raises:
         ConfigError: not an ed25519 private key in PEM, or one behind a password.
@@ -59,10 +59,11 @@ def sign_manifest(manifest: bytes, private_key: bytes) -> tuple[bytes, str]:
 
 
 def check_signature(signature: bytes | None, manifest: bytes, public_key: bytes | None) -> Signed | None:
-    """Who signed the manifest; None where nobody did and nobody had to.
+    """Check the manifest's signature and return its signer; None if it is unsigned and no key is required.
 
     Raises:
-        BundleError: the signature is damaged, does not belong to this manifest, or is not by the key that is asked for.
+        BundleError: the signature is damaged, does not belong to this manifest, or is missing or by another key than
+            the required one.
         ConfigError: `public_key` is no ed25519 public key.
     """
     wanted = None if public_key is None else _public(public_key).public_bytes_raw()

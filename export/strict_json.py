@@ -1,4 +1,4 @@
-"""JSON from a file that may be hostile: one meaning or none, and a bounded size and depth."""
+"""Parses JSON from a possibly hostile file: one meaning or none, and a bounded size and depth."""
 
 import json
 import math
@@ -13,16 +13,16 @@ MAX_BYTES = 64 * 2**20
 
 
 def checked(data: bytes, name: str) -> bytes:
-    """Nothing, of JSON that `parse_json` takes, of any number of values; for a child."""
+    """Check JSON as `parse_json` does, with any number of values, and return no bytes; for a child."""
     parse_json(data, name, most=len(data))
     return b""
 
 
 def parse_json(data: bytes, name: str, most: int = MAX_VALUES) -> Any:
-    """The value in `data`.
+    """Return the value in `data`.
 
     Args:
-        most: values in it.
+        most: allowed number of values in it.
 
     Raises:
         BundleError: not JSON in UTF-8, too large or too deep, a key twice, a number that is not finite, half of a
@@ -41,7 +41,7 @@ def parse_json(data: bytes, name: str, most: int = MAX_VALUES) -> Any:
             raise ValueError(f"it nests {depth} deep; {MAX_DEPTH} is allowed")
     except RecursionError:
         raise BundleError([f"{name} is not JSON that is read here: it nests deeper than {MAX_DEPTH}"]) from None
-    except ValueError as error:  # JSON's own and UTF-8's errors are among its kinds
+    except ValueError as error:  # includes JSON's own and UTF-8's errors
         raise BundleError([f"{name} is not JSON that is read here: {str(error).splitlines()[0][:200]}"]) from None
     return value
 
@@ -67,7 +67,7 @@ def _finite(text: str) -> float:
 
 
 def _depth(value: Any) -> int:
-    """How deep lists and objects nest, without recursion; every string on the way must be Unicode text."""
+    """Return the nesting depth of lists and objects, without recursion; refuse strings other than Unicode text."""
     deepest, waiting = 0, [(value, 1)]
     while waiting:
         item, depth = waiting.pop()

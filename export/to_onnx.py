@@ -1,4 +1,4 @@
-"""A network to one checked ONNX file with a dynamic batch."""
+"""Exports a network to one checked ONNX file with a dynamic batch."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ from pipeline.task import PADDING
 
 
 def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_size: int | None = None) -> bytes:
-    """The network in evaluation mode as ONNX fp32: `images` [batch, C, H, W] to `logits` [batch, K].
+    """Export the network in evaluation mode as ONNX fp32: `images` [batch, C, H, W] to `logits` [batch, K].
 
     With a vocabulary, `input_ids` and `attention_mask` [batch, length] int64 go in, and `length` may differ from call
     to call; a token where the mask is 0 is padding, whatever its id.
@@ -60,7 +60,7 @@ def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_
 
 
 def _require_evaluation_mode(network: nn.Module) -> None:
-    """A module that keeps its own `train` may not listen to `eval`."""
+    """Refuse modules still in training mode: one with its own `train` may ignore `eval`."""
     training = [name or type(module).__name__ for name, module in network.named_modules() if module.training]
     if training:
         raise ExportError(f"the network stays in training mode when it is told to evaluate: {', '.join(training[:3])}")
@@ -69,13 +69,13 @@ def _require_evaluation_mode(network: nn.Module) -> None:
 def signature(
     network: nn.Module, input_shape: tuple[int, ...], vocab_size: int | None
 ) -> tuple[list[str], nn.Module, tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
-    """Names, the network that takes them, an example of each, and which of their sides may differ."""
+    """Return the inputs' names, the network that takes them, an example of each, and their dynamic sides."""
     batch = torch.export.Dim("batch")
     if vocab_size is None:
         example = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0))
         return [INPUT], network, (example,), ({0: batch},)
     sides = {0: batch, 1: torch.export.Dim("length", max=max(2, *input_shape))}
-    # A side of 1 would be taken for a constant, and one tensor given twice for one input.
+    # torch.export would take a side of 1 for a constant, and one tensor given twice for one input.
     ids, mask = (torch.ones(2, max(2, *input_shape), dtype=torch.int64) for _ in range(2))
     return [TOKENS, MASK], _Masked(network).eval(), (ids, mask), (sides, sides)
 
@@ -91,7 +91,7 @@ class _Masked(nn.Module):
 
 
 def _stripped(model: Any) -> Any:
-    """Without the exporter's notes: a fifth of a small file, and stack traces that name this machine's folders."""
+    """Remove the exporter's notes: a fifth of a small file, with stack traces that name this machine's folders."""
     del model.metadata_props[:]
     model.doc_string = ""
     graph = model.graph
@@ -107,7 +107,7 @@ def _in_training_mode(node: Any) -> bool:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter prints and logs its progress; ours is the only voice."""
+    """Silence the exporter's prints and logs of its progress."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

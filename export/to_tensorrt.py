@@ -1,7 +1,7 @@
-"""An ONNX file to a TensorRT engine: strongly typed, for a range of batches, by one code path for TensorRT 10 and 11.
+"""Builds a TensorRT engine from an ONNX file: strongly typed, for a range of batches, one code for TensorRT 10 and 11.
 
-Precision is what the file says: fp16 is an fp16 file, int8 one with QDQ nodes. TensorRT 11 knows no other way, and 10
-takes this one.
+The file sets the precision: fp16 needs an fp16 file, int8 one with QDQ nodes. TensorRT 11 knows no other way, and 10
+accepts this one.
 """
 
 import functools
@@ -16,7 +16,7 @@ HOW_TO_GET = "on a machine with an NVIDIA GPU: a CUDA build of torch, and `pip i
 
 
 class Shapes(NamedTuple):
-    """Of one input: the range that an engine takes, and where it is fastest."""
+    """Shapes of one input for an engine: the smallest, the one it is fastest at, and the largest."""
 
     min: tuple[int, ...]
     opt: tuple[int, ...]
@@ -29,7 +29,7 @@ class Built(NamedTuple):
 
 
 def load_tensorrt() -> ModuleType:
-    """The library.
+    """Import and return the library.
 
     Raises:
         ExportError: it does not import here, or is of another major version; says how to get it.
@@ -50,11 +50,11 @@ def major_version(trt: ModuleType) -> int:
 
 
 def build_engine(trt: ModuleType, onnx: bytes, shapes: Mapping[str, Shapes], timing_cache: bytes = b"") -> Built:
-    """The engine of an ONNX file for this GPU, with what it learned of kernels' times.
+    """Build the engine of an ONNX file for this GPU; return it with the timing cache of its kernels.
 
     Args:
         shapes: of each input, by name.
-        timing_cache: an earlier build's; one that TensorRT refuses (another GPU or version) is left out.
+        timing_cache: an earlier build's; left out if TensorRT refuses it (another GPU or version).
 
     Raises:
         ExportError: TensorRT refuses the file or finds no engine; in its own words.
@@ -81,7 +81,7 @@ def build_engine(trt: ModuleType, onnx: bytes, shapes: Mapping[str, Shapes], tim
 
 
 def _strongly_typed(trt: ModuleType, builder: Any) -> Any:
-    if major_version(trt) >= 11:  # where every network is
+    if major_version(trt) >= 11:  # every network is strongly typed
         return builder.create_network()
     return builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
 
@@ -93,9 +93,9 @@ def _parser_errors(parser: Any) -> str:
 
 @functools.cache
 def logger_of(trt: ModuleType) -> Any:
-    """Keeps TensorRT's errors for our sentences, and its other messages from the terminal.
+    """Return a logger that keeps TensorRT's errors for our messages, and its other messages off the terminal.
 
-    One a process: TensorRT goes on with the first logger that it was given, whatever later objects bring.
+    There is one per process: TensorRT keeps to the first logger it was given, even if later objects bring another.
     """
 
     class Log(trt.ILogger):  # type: ignore[misc, name-defined]

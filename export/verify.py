@@ -1,4 +1,4 @@
-"""Is a bundle what its maker shipped, and does it answer here as it did there?"""
+"""Verifies a bundle: its files are as its maker shipped them, and its models answer here as they did there."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,22 +19,22 @@ from pipeline.errors import BundleError, ExportError, told
 
 
 class Verdict(NamedTuple):
-    problems: tuple[str, ...]  # what differs, a sentence each; empty: nothing
-    facts: tuple[str, ...]  # what was checked, a line each
+    problems: tuple[str, ...]  # differences, a sentence each
+    facts: tuple[str, ...]  # checks that were done, a line each
     summary: str  # of all that, in a few words
 
 
 def verify(path: Path, public_key: bytes | None = None, digest: str | None = None) -> Verdict:
-    """Re-hash a bundle's folder or zip, check what it says of itself, and rerun its models on the stored probe inputs.
+    """Re-hash a bundle's folder or zip, check its description of itself, and rerun its models on the stored probes.
 
-    Nothing of it is run before its files are those of its manifest; its scripts are never run.
+    Nothing of it is run before its files are found to be those of its manifest; its scripts are never run.
 
     Args:
         public_key: PEM; the bundle must be signed by it.
         digest: the bundle must have this one.
 
     Raises:
-        ConfigError: the public key is none.
+        ConfigError: `public_key` is no ed25519 public key.
     """
     try:
         with open_bundle(path, public_key, digest) as opened:
@@ -51,7 +51,7 @@ _DIFFERS = "differs from what was shipped"
 
 
 def _vouched_for(opened: OpenedBundle, digest: str | None) -> str:
-    """`as it was shipped` only where a key or a digest that came another way says so."""
+    """Summarise a bundle without problems: `as it was shipped` only if a key or digest from elsewhere says so."""
     if opened.trusted or digest is not None:
         return "as it was shipped"
     if opened.signed is None:
@@ -72,7 +72,7 @@ def _integrity(opened: OpenedBundle) -> Iterator[str]:
 
 
 def _rerun(opened: OpenedBundle) -> Iterator[tuple[str | None, str | None]]:
-    """(problem, fact) of each model on the probe inputs."""
+    """Yield (problem, fact) of each model on the probe inputs."""
     bundle = opened.bundle
     probes = read_probes(opened.files[PROBES], bundle)
     for model in bundle.models.values():
@@ -92,7 +92,7 @@ def _rerun(opened: OpenedBundle) -> Iterator[tuple[str | None, str | None]]:
 
 
 def _wrong_probabilities(opened: OpenedBundle, model: BundleModel, inputs: np.ndarray) -> str | None:
-    """What a file with the interface for images gives beside its logits must be their softmax."""
+    """Compare an image file's probabilities with the softmax of its logits; return a problem, or None if equal."""
     try:
         found = run_bounded(opened.model_bytes(model.format), inputs, (OUTPUT, PROBABILITIES))
     except ChildError as error:
@@ -101,7 +101,7 @@ def _wrong_probabilities(opened: OpenedBundle, model: BundleModel, inputs: np.nd
     if shares.shape != logits.shape:
         return f"{model.file} gives probabilities {list(shares.shape)} beside logits {list(logits.shape)}"
     difference = float(np.abs(shares - softmax(logits)).max())
-    if difference <= MAX_DIFFERENCE:  # NaN is not
+    if difference <= MAX_DIFFERENCE:  # False for NaN
         return None
     return f"{model.file} gives probabilities that are not the softmax of its logits, by up to {difference:.1e}"
 

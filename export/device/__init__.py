@@ -1,1 +1,1 @@
-"""What measures on a device: standard library, numpy and onnxruntime only; profile_device.py holds its text."""
+"""Measures on a device: standard library, numpy and onnxruntime only; profile_device.py holds its text."""

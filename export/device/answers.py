@@ -1,4 +1,4 @@
-"""Whether this processor computes a bundle's INT8 file as its maker's did, by the probes beside it.
+"""Compares a bundle's INT8 answers on this processor with those on its maker's, by the probes beside the file.
 
 A part of the scripts that ship: it needs numpy and onnxruntime, and reads safetensors without their library.
 """
@@ -20,7 +20,7 @@ _TENSOR_TYPES = {"F32": "<f4", "I64": "<i8"}
 
 
 def open_default(folder: Path, card: Mapping[str, Any]) -> Any:
-    """A session of the bundle's default model, or of fp32, with a note, where INT8 is computed otherwise here."""
+    """Open the bundle's default model; if INT8 is computed differently here, open fp32 instead, with a note."""
     models = card["models"]
     chosen, fp32 = models[card["default"]], models.get("fp32", {}).get("file", "")
     session = open_on_cpu(folder / chosen["file"])
@@ -34,8 +34,8 @@ def open_default(folder: Path, card: Mapping[str, Any]) -> Any:
 
 
 def open_on_cpu(path: Path) -> Any:
-    """As an application on a device opens a file."""
-    import onnxruntime  # whose import a profile measures
+    """Open a file as an application on a device would."""
+    import onnxruntime  # late, for a profile measures this import
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -43,11 +43,11 @@ def open_on_cpu(path: Path) -> Any:
 
 
 def int8_note(model: Mapping[str, Any], folder: Path, session: Any = None) -> str:
-    """A clause where an INT8 model does not answer the stored probes as it did when they were stored; else "".
+    """Return a clause if an INT8 model answers the probes differently than stored, or cannot be checked; else "".
 
     Args:
         model: its entry in bundle.json.
-        session: of its file, where there is one already.
+        session: an open one of its file, if there is one.
     """
     if model.get("precision") != "int8":
         return ""
@@ -56,14 +56,14 @@ def int8_note(model: Mapping[str, Any], folder: Path, session: Any = None) -> st
         probes = read_probe_file(folder / _PROBES)
         expected = probes[model["format"]]
         found = session.run(["logits"], probe_feed(session, probes[_PROBED]))[0]
-    except Exception as error:  # the runtime's kinds share no base
+    except Exception as error:  # the runtime's error types share no base class
         return f"whether INT8 is computed here as it was at its maker's is not known: {_PROBES} does not tell ({error})"
     said = off_by(found, expected, INT8_TOLERANCE)
     return f"{model['file']}: {OTHERWISE} ({said})" if said else ""
 
 
 def off_by(found: np.ndarray, expected: np.ndarray, tolerance: float) -> str:
-    """How far logits are from the stored ones, where that is too far; NaN is."""
+    """Describe the distance of logits from the stored ones if it is too large, or NaN; else ""."""
     allowed = tolerance * max(1.0, float(np.abs(expected).max()))
     worst = float(np.abs(found - expected).max()) if found.shape == expected.shape else math.inf
     if worst <= allowed:
@@ -72,7 +72,7 @@ def off_by(found: np.ndarray, expected: np.ndarray, tolerance: float) -> str:
 
 
 def probe_feed(session: Any, inputs: np.ndarray) -> dict[str, np.ndarray]:
-    """The probes as the file takes them: token ids and their mask, 8-bit images, or floats in [0, 1]."""
+    """Return the probes in the file's form: token ids and their mask, 8-bit images, or floats in [0, 1]."""
     given = session.get_inputs()[0]
     if inputs.dtype == np.int64:
         return {"input_ids": inputs, "attention_mask": (inputs != 0).astype(np.int64)}
@@ -82,10 +82,10 @@ def probe_feed(session: Any, inputs: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def read_probe_file(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file: eight bytes of length, a JSON header, raw numbers.
+    """Read the tensors of a safetensors file: eight bytes of length, a JSON header, raw numbers.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError, AttributeError: it is none, or is larger than probes are.
+        OSError, ValueError, KeyError, TypeError, AttributeError: it is no such file, or larger than probes are.
     """
     if not path.is_file() or path.stat().st_size > _MOST_PROBE_BYTES:
         raise ValueError(f"no plain file of at most {_MOST_PROBE_BYTES:,} bytes")

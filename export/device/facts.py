@@ -1,6 +1,6 @@
-"""What a latency must be quoted with: the device, its load, its memory and its energy counter.
+"""Facts to quote a latency with: the device, its load, its memory and its energy counter.
 
-Linux says it all in /proc and /sys; what another system does not say is None.
+Linux tells them all in /proc and /sys; a fact not told by another system is None.
 """
 
 import math
@@ -17,7 +17,7 @@ _LARGE = 7**1710  # 600 bytes
 
 
 def describe_device(root: Path = _ROOT) -> dict[str, Any]:
-    """The device as it is set up now.
+    """Describe the device as it is set up now.
 
     Args:
         root: where /proc, /sys and /etc are.
@@ -50,14 +50,14 @@ _BYTE_PRODUCTS = {  # a flag of /proc/cpuinfo -> the instruction set that multip
 
 
 def byte_products(root: Path = _ROOT) -> tuple[str, ...]:
-    """The processor's instruction sets for products of bytes; its architecture where the system tells none."""
+    """Return the processor's instruction sets for products of bytes; its architecture if the system tells none."""
     lines = (line.partition(":") for line in _read(root / "proc/cpuinfo").splitlines())
     flags = {flag for key, _, value in lines if key.strip() in ("flags", "Features") for flag in value.split()}
     return tuple(name for flag, name in _BYTE_PRODUCTS.items() if flag in flags) or (platform.machine(),)
 
 
 class Load(NamedTuple):
-    """A moment's counters, from which `load_between` tells what else kept the machine busy."""
+    """Counters at one moment; from two of them `load_between` derives the load by other processes."""
 
     wall_s: float
     own_s: float  # this process's and its finished children's
@@ -68,7 +68,7 @@ class Load(NamedTuple):
 
 
 def read_load(root: Path = _ROOT) -> Load:
-    """Now."""
+    """Read the counters now."""
     own = os.times()
     ticks = _read(root / "proc/stat").partition("\n")[0].split()[1:]
     seconds = [int(tick) / os.sysconf("SC_CLK_TCK") for tick in ticks]
@@ -84,7 +84,7 @@ def read_load(root: Path = _ROOT) -> Load:
 
 
 def load_average() -> float | None:
-    """Of the last minute; None where the system does not say."""
+    """Return the load average of the last minute; None if the system does not tell."""
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):  # Windows; a container without /proc
@@ -92,10 +92,10 @@ def load_average() -> float | None:
 
 
 def time_core() -> float:
-    """The time in ms of a fixed multiplication that needs nothing but the core, some 40 us; the best of three.
+    """Time a fixed multiplication in ms, some 40 us, on nothing but the core; the best of three.
 
-    It tells what no counter of a virtual machine shows: that another's thread shares the core (1.3 to 1.4 times as long
-    on an AMD EPYC), or that the clock fell.
+    It reveals things hidden from a virtual machine's counters: another's thread on the core (1.3 to 1.4 times as long
+    on an AMD EPYC), or a fallen clock.
     """
     best = math.inf
     for _ in range(3):
@@ -107,7 +107,7 @@ def time_core() -> float:
 
 
 def load_between(before: Load, after: Load) -> dict[str, float | None]:
-    """Load averages and clocks; in between, the cores that others kept busy, and the share that was stolen."""
+    """Return load averages and clocks before and after; for the time between, cores busy by others and stolen share."""
     wall = max(after.wall_s - before.wall_s, 1e-9)
     others = stolen = None
     if before.busy_s is not None and after.busy_s is not None:
@@ -125,7 +125,7 @@ def load_between(before: Load, after: Load) -> dict[str, float | None]:
 
 
 def memory_bytes(root: Path = _ROOT) -> tuple[int | None, int | None]:
-    """This process's resident memory: now, and at its peak."""
+    """Return this process's resident memory: now, and at its peak."""
     fields = fields_of(root / "proc/self/status")
     if "VmHWM" in fields:
         now, peak = (int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
@@ -139,7 +139,7 @@ def memory_bytes(root: Path = _ROOT) -> tuple[int | None, int | None]:
 
 
 def energy_counter(root: Path = _ROOT) -> Callable[[], float] | str:
-    """Reads the joules that the processor's packages took so far (RAPL), or says why there is no such reading."""
+    """Return a reader of the joules taken so far by the processor's packages (RAPL), or the reason there is none."""
     zones = sorted((root / "sys/class/powercap").glob("intel-rapl:[0-9]"))  # AMD's carry this name too
     if not zones:
         return "this system shows no RAPL counter"
@@ -154,7 +154,7 @@ def energy_counter(root: Path = _ROOT) -> Callable[[], float] | str:
         nonlocal total
         for place, zone in enumerate(zones):
             now = int(_must_read(zone / "energy_uj"))
-            total += (now - last[place]) % ranges[place]  # it starts again from 0
+            total += (now - last[place]) % ranges[place]  # the counter wraps to 0
             last[place] = now
         return total / 1e6
 

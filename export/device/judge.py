@@ -1,4 +1,4 @@
-"""What a reader of a profile must be wary of, a sentence each."""
+"""Warnings for the reader of a profile, a sentence each."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ REPEATS = 3  # fresh processes, below which their spread says little
 
 
 def warnings_of(profile: Mapping[str, Any]) -> list[str]:
-    """The worst of each kind that is beyond its limit."""
+    """Return a warning for each kind of problem beyond its limit, about the worst case."""
     found = [
         _busy(profile["loads"], profile["device"]["cores"]),
         _stolen(profile["loads"]),
@@ -26,7 +26,7 @@ def warnings_of(profile: Mapping[str, Any]) -> list[str]:
 
 
 def where(result: Mapping[str, Any]) -> str:
-    """`student at batch 1, 2 threads`."""
+    """Name a result's setting: `student at batch 1, 2 threads`."""
     plural = "s" if result["threads"] > 1 else ""
     return f"{result['model']} at batch {result['batch']}, {result['threads']} thread{plural}"
 
@@ -48,7 +48,7 @@ def _stolen(loads: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _clock(loads: Sequence[Mapping[str, Any]]) -> str:
-    """A reading is of one moment, so that halves of all readings are compared and not single ones."""
+    """Warn of a fallen clock. A reading is of one moment, so halves of all readings are compared, not single ones."""
     readings = [load[name] for load in loads for name in ("mhz_before", "mhz_after") if load[name]]
     half = len(readings) // 2
     if half == 0:

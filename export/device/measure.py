@@ -1,4 +1,4 @@
-"""A profile: cold starts, then every batch and number of threads, each in fresh processes; gives a JSON document."""
+"""Measures a profile: cold starts, then every batch and number of threads, in fresh processes; returns JSON data."""
 
 import datetime
 import hashlib
@@ -17,7 +17,7 @@ from pipeline.latency_statistics import describe_samples, drift, paired_ratio, p
 from pipeline.stopwatch import RELOAD, RELOAD_NS, TURN
 
 SCHEMA = "edgestill.profile/1"
-_COLD_TIMEOUT_S, _TIMED_TIMEOUT_S = 120, 3600  # the second beside the timed calls themselves
+_COLD_TIMEOUT_S, _TIMED_TIMEOUT_S = 120, 3600  # the second comes on top of the timed calls
 _COLD = ("import_ms", "load_ms", "first_call_ms", "peak_rss_bytes", "added_rss_bytes")
 _KIND = {True: "a file of examples", False: "random: uniform in [0, 1), bytes uniform, whole numbers 1"}
 
@@ -31,9 +31,9 @@ class Settings(NamedTuple):
     min_samples: int = 70  # in each process; 64 support a p90
     max_samples: int = 20_000
     seed: int = 0
-    length: int = 0  # of inputs' sides that the file leaves open, besides the batch; 0: there must be none
+    length: int = 0  # size of inputs' sides left open by the file, besides the batch; 0: there must be none
     spinning: bool = True
-    cpus: tuple[int, ...] = ()  # to run on; empty: where the system puts it
+    cpus: tuple[int, ...] = ()  # to run on; empty: the system chooses
     examples: str | None = None  # an .npy file
     energy_s: float = 1.0
 
@@ -45,19 +45,19 @@ class Model(NamedTuple):
 
 
 class MeasureError(Exception):
-    """One sentence: a model that cannot be measured, and why."""
+    """Failure to measure a model; the message says why in one sentence."""
 
 
 def measure(
     models: Mapping[str, Model], against: str | None, settings: Settings, worker: Sequence[str],
     say: Callable[[str], None], remeasure: str, architecture: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure models, taking turns where there are several.
+    """Measure models, in turns if there are several.
 
     Args:
-        against: the model that the others are compared with.
-        worker: the command of a fresh process that does a task.
-        remeasure: the command that measures all this again.
+        against: the model to compare the others with.
+        worker: the command of a fresh process for a task.
+        remeasure: the command to measure all this again.
 
     Raises:
         MeasureError: a model cannot be loaded or run.
@@ -108,7 +108,7 @@ def _task(settings: Settings, kind: str, paths: Mapping[str, str], batch: int, t
 
 
 def _run(worker: Sequence[str], task: Mapping[str, Any], timeout_s: int, name: str) -> dict[str, Any]:
-    """What a fresh process found."""
+    """Run a task in a fresh process and return its findings."""
     try:
         done = subprocess.run(
             [*worker],
@@ -131,7 +131,7 @@ def _run(worker: Sequence[str], task: Mapping[str, Any], timeout_s: int, name: s
 
 
 def _result(name: str, batch: int, threads: int, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One model at one batch and number of threads; percentiles are of all its processes' samples together."""
+    """Return one model's result at a batch and number of threads; percentiles pool all its processes' samples."""
     samples = [run["samples_ms"][name] for run in runs]
     pooled = list(itertools.chain.from_iterable(samples))
     energy = [run["energy_mj"][name] for run in runs if run["energy_mj"]]
@@ -154,7 +154,7 @@ def _spread(values: list[Any]) -> float | None:
 
 
 def _compare(result: Mapping[str, Any], against: str, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How many times as fast as the other a model is, at the same batch and threads."""
+    """Compare a model's speed with the other's, at the same batch and threads."""
     same = ("batch", "threads")
     (other,) = (r for r in results if r["model"] == against and all(r[key] == result[key] for key in same))
     sides = [[process["samples_ms"] for process in of["processes"]] for of in (other, result)]

@@ -1,4 +1,4 @@
-"""A profile in plain text, at most 100 columns wide."""
+"""Formats a profile as plain text, at most 100 columns wide."""
 
 import statistics
 import textwrap
@@ -12,7 +12,7 @@ _SHOWN = ("p50_ms", "p90_ms", "p99_ms")
 
 
 def profile_text(profile: Mapping[str, Any]) -> str:
-    """The device, what was measured, a row each, and what to be wary of."""
+    """Format a profile: the device, the method, a row for each result, and the warnings."""
     device, runtime, method = profile["device"], profile["runtime"], profile["method"]
     name = f"{device['name']}, " if device["name"] else ""
     memory = f", {device['ram_bytes'] / 1e9:.1f} GB" if device["ram_bytes"] else ""
@@ -41,7 +41,7 @@ def profile_text(profile: Mapping[str, Any]) -> str:
 
 
 def without_controls(line: str) -> str:
-    """A model's or a device's name must not steer a terminal."""
+    """Escape unprintable characters: a model's or a device's name must not steer a terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
@@ -74,14 +74,14 @@ def _bounds(result: Mapping[str, Any]) -> list[str]:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Aligned: the first column to the left, the others to the right."""
+    """Align columns: the first to the left, the others to the right."""
     widths = [max(len(row[place]) for row in rows if place < len(row)) for place in range(len(rows[0]))]
     aligned = [[cell.rjust(width) for cell, width in zip(row, widths)] for row in rows]  # noqa: B905
     return ["  ".join([row[0].ljust(widths[0]), *cells[1:]]).rstrip() for row, cells in zip(rows, aligned)]  # noqa: B905
 
 
 def milliseconds(value: float | None) -> str:
-    """Three or four significant digits, and none below a tenth of a microsecond."""
+    """Format milliseconds with three or four significant digits, and none below a tenth of a microsecond."""
     if value is None:
         return "–"
     if value < 0.1:

@@ -1,4 +1,4 @@
-"""What one fresh process measures: a model's cold start, or models taking turns. Reads a task, prints its findings."""
+"""Measures in one fresh process: a model's cold start, or models in turns. Reads a task, prints its findings."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ from pipeline.stopwatch import take_turns
 
 PROVIDER = "CPUExecutionProvider"
 _EXAMPLES, _MOST_BYTES = 16, 1 << 28  # different batches, cycled through; fewer where they are large
-_MEMORY, _ADDRESSES = 1 << 32, 1 << 28  # of a model; reserved by a thread, and by libraries, and not taken
+_MEMORY, _ADDRESSES = 1 << 32, 1 << 28  # for a model; reserved but unused, per thread or library
 _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -30,22 +30,22 @@ _DTYPES = {
 
 
 def work(text: str) -> str:
-    """Do the task of a JSON text; gives the findings as JSON, or `{"error": one sentence}`."""
+    """Do the task of a JSON text; return the findings as JSON, or `{"error": one sentence}`."""
     task = json.loads(text)
     if task["cpus"] and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, task["cpus"])
     try:
         bound_memory(task)
         found = cold_start(task) if task["kind"] == "cold" else timed(task)
-    except Exception as error:  # the runtime's own kinds, which share no base
+    except Exception as error:  # the runtime's error types share no base class
         found = {"error": (str(error).splitlines() or [type(error).__name__])[0]}
     return json.dumps(found)
 
 
 def bound_memory(task: Mapping[str, Any]) -> None:
-    """Let a model take some GiB an input and copies of its file, and never all that the device has; where Linux runs.
+    """Limit memory on Linux: some GiB per input and some copies of a model's file, never more than is free.
 
-    A hostile file is measured by whoever was sent it, and its memory shows when it runs.
+    Anyone who was sent a hostile file may measure it, and its need for memory shows only when it runs.
     """
     try:
         import resource
@@ -64,7 +64,7 @@ def bound_memory(task: Mapping[str, Any]) -> None:
 
 
 def cold_start(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Loading and the first call of one model, in a process that has run none; then the memory that it takes."""
+    """Time loading and the first call of one model in a process without earlier runs; then measure its memory."""
     start = time.perf_counter()
     import onnxruntime
 
@@ -99,7 +99,7 @@ def cold_start(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def timed(task: Mapping[str, Any]) -> dict[str, Any]:
-    """The samples of all models, taking turns, and what else the machine did meanwhile."""
+    """Time all models in turns; return their samples, the machine's load meanwhile, and energy."""
     calls = {name: make_call(path, task) for name, path in task["models"].items()}
     core: list[float] = []
     limits = {name: task[name] for name in ("warmup_s", "duration_s", "min_samples", "max_samples")}
@@ -112,7 +112,7 @@ def timed(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure_energy(calls: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, Any]:
-    """Millijoules a call of the processor's packages, idle ones included, each model alone; or why not."""
+    """Measure millijoules a call of the processor's packages, idle ones included, each model alone; or say why not."""
     counter = energy_counter()
     if isinstance(counter, str):
         return {"energy_mj": None, "energy": f"not measured: {counter}"}
@@ -127,7 +127,7 @@ def measure_energy(calls: Mapping[str, Callable[[], object]], seconds: float) ->
 
 
 def open_model(path: str, task: Mapping[str, Any]) -> Any:
-    """A session as the task says; the options are those of the package's own sessions."""
+    """Open a session with the task's settings; the other options are those of the package's own sessions."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -141,7 +141,7 @@ def open_model(path: str, task: Mapping[str, Any]) -> Any:
 
 
 def make_call(path: str, task: Mapping[str, Any]) -> Callable[[], object]:
-    """One call of the model on the next of its examples."""
+    """Return a function to call the model on the next of its examples."""
     session = open_model(path, task)
     examples, position = make_inputs(session.get_inputs(), task), 0
 
@@ -154,7 +154,7 @@ def make_call(path: str, task: Mapping[str, Any]) -> Callable[[], object]:
 
 
 def make_inputs(given: list[Any], task: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
-    """Batches for a model's inputs, one at least, that are cycled through.
+    """Return batches for a model's inputs, one at least, to cycle through.
 
     Raises:
         ValueError: no batch of this size or dtype goes in.
@@ -166,10 +166,10 @@ def make_inputs(given: list[Any], task: Mapping[str, Any]) -> list[dict[str, np.
 
 
 def inputs_of(given: list[Any], task: Mapping[str, Any]) -> Iterator[dict[str, np.ndarray]]:
-    """One batch after the other: of the file of examples where one is given, else random."""
+    """Yield one batch after the other: from the file of examples if one is given, else random."""
     rng, real = np.random.default_rng(task["seed"]), None
     if task["examples"] is not None:
-        real = np.load(task["examples"], mmap_mode="r", allow_pickle=False)  # whose memory is not the model's
+        real = np.load(task["examples"], mmap_mode="r", allow_pickle=False)  # mapped: its memory is not the model's
     for place in itertools.count():
         yield {item.name: _array(item, rng, real, place, task) for item in given}
 
@@ -196,6 +196,6 @@ def _array(item: Any, rng: np.random.Generator, real: np.ndarray | None, place: 
 
 
 def answer_task() -> int:
-    """A task on standard input, its findings as the last line of standard output."""
+    """Do the task on standard input; print its findings as the last line of standard output."""
     print(work(sys.stdin.read()), flush=True)
     return 0

@@ -1,4 +1,4 @@
-"""The forms that a student can ship in; a new one adds its file and its line here."""
+"""Table of the forms a student can ship in; a new one adds its file and its line here."""
 
 from export.formats.base import Format, Parted, Run, Source
 from export.formats.executorch import ExecuTorch

@@ -1,4 +1,4 @@
-"""What every form that a student can ship in is asked for; one form a file, and one line in `FORMATS`."""
+"""Contract of the forms a student can ship in; each is one file and one line in `FORMATS`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from torch import nn
 from pipeline.errors import ExportError
 from pipeline.task import Task
 
-if TYPE_CHECKING:  # configuration checks its names against the table
+if TYPE_CHECKING:  # export.config imports the table of formats: a cycle at run time
     from export.config import ExportConfig
 
 Run = Callable[[np.ndarray], np.ndarray]
@@ -21,17 +21,17 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 @runtime_checkable
 class Parted(Protocol):
-    """A `Run` on a device of its own, whose calls consist of copies and of what the device does between them."""
+    """`Run` on a separate device: a call consists of copies and of the device's work between them."""
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray: ...
 
     def parts(self, inputs: np.ndarray) -> dict[str, Callable[[], object]]:
-        """`copy_in`, `execute`, `copy_out`, each to be timed by itself, and `call`, all of them."""
+        """Return `copy_in`, `execute` and `copy_out`, to be timed one by one, and `call`, all of them."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a format is made from."""
+    """Material to make a format from."""
 
     onnx: Path  # the fp32 file, checked against the network
     network: nn.Module  # the same function in torch: on the CPU, in evaluation mode
@@ -40,10 +40,10 @@ class Source:
 
 
 class Format(ABC):
-    """A form that a student can ship in: how its file is made, and how it is run here.
+    """Form a student can ship in; makes its file and runs it here.
 
-    A format imports its library inside its methods. One whose library is missing here is skipped with the reason that
-    `missing` gives; that is never an error.
+    A format imports its library inside its methods. If the library is missing here, the format is skipped with the
+    reason from `missing`; this is never an error.
     """
 
     name: ClassVar[str]  # key of the table, and in configuration
@@ -56,39 +56,39 @@ class Format(ABC):
         self.config = config
 
     def missing(self) -> str | None:
-        """None where it can be built and run here; else one sentence: what is missing and how to get it."""
+        """Return None if it can be built and run here; else a sentence with the missing thing and how to get it."""
         return None
 
     @abstractmethod
     def build(self, source: Source) -> dict[str, bytes]:
-        """The files by suffix (`.onnx`), the one that is opened first.
+        """Build the files, by suffix (`.onnx`); `open` takes the first.
 
         Raises:
             ExportError: there is no such form of this network; says why.
         """
 
     def variants(self, source: Source) -> Iterator[tuple[str, dict[str, bytes]]]:
-        """(what sets it apart, files) of each way to make this format; the best on validation is kept."""
+        """Yield (label, files) for each way to make this format; the best on validation is kept."""
         yield "", self.build(source)
 
     @abstractmethod
     def open(self, path: Path, threads: int) -> Run:
-        """Runs the first file, with its others beside it under the same stem.
+        """Open the first file to run it, with its others beside it under the same stem.
 
         Raises:
             ExportError: the runtime refuses the file; says why.
         """
 
     def open_exact(self, path: Path, threads: int) -> Run:
-        """As `open`, but 8-bit products do not saturate on any processor: what the file means, to be stored."""
+        """Open as `open` does, but without saturation of 8-bit products on any processor, for reference answers."""
         return self.open(path, threads)
 
     def saturable(self, path: Path) -> int | None:
-        """How many products of an INT8 file may saturate on processors without VNNI; None: it is not for such ones."""
+        """Count an INT8 file's products that may saturate on processors without VNNI; None if it has none on a CPU."""
         return None
 
     def elsewhere(self, path: Path, threads: int) -> Run:
-        """Runs a saturable file as processors of the other kind do: exact where this one saturates, or the other way.
+        """Open a saturable file to run as on processors of the other kind: exact if this one saturates, or vice versa.
 
         Raises:
             ExportError: that is not imitated; says why.

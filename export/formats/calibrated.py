@@ -1,4 +1,4 @@
-"""What the INT8 formats share: how they run, a file for each calibration method, and the choice without labels."""
+"""Shared code of the INT8 formats: running, a file for each calibration method, and the choice without labels."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ Files = dict[str, bytes]
 
 
 class CpuInt8(Format):
-    """A quantised ONNX file that ONNX Runtime runs on a CPU."""
+    """Quantised ONNX file, run by ONNX Runtime on a CPU."""
 
     precision = "int8"
     runtime = "onnxruntime"
@@ -47,7 +47,7 @@ class CpuInt8(Format):
 
 
 def calibrated(source: Source, config: "ExportConfig", scheme: Scheme) -> Iterator[tuple[str, Files]]:
-    """(method, files) of each calibration that the configuration asks for."""
+    """Yield (method, files) for each configured calibration method."""
     require_sound(source.calibration, source.task)
     asked, bits = config.calibration, config.weight_bits
     for method in METHODS if asked.method == "auto" else (asked.method,):
@@ -55,7 +55,7 @@ def calibrated(source: Source, config: "ExportConfig", scheme: Scheme) -> Iterat
 
 
 def nearest_to_fp32(source: Source, variants: Iterable[tuple[str, Files]]) -> Files:
-    """The files whose logits on the calibration examples are nearest to fp32's."""
+    """Return the files with the logits nearest to fp32's on the calibration examples, by mean absolute difference."""
     built = [files for _, files in variants]
     if len(built) == 1:
         return built[0]

@@ -1,4 +1,4 @@
-"""ExecuTorch's .pte, for phones and boards: the network through torch.export, its layers handed to XNNPACK."""
+"""ExecuTorch's .pte, for phones and boards: the network by torch.export, with its layers handed to XNNPACK."""
 
 import contextlib
 import importlib
@@ -23,7 +23,7 @@ _DELEGATE = "executorch_call_delegate"
 
 
 class ExecuTorch(Format):
-    """fp32. Memory is planned when the file is made, for `export.executorch.max_batch` examples at once."""
+    """ExecuTorch form in fp32. Memory is planned at build time, for `export.executorch.max_batch` examples at once."""
 
     name = "executorch"
     precision = "fp32"
@@ -36,7 +36,7 @@ class ExecuTorch(Format):
                 importlib.import_module("executorch.exir")
                 importlib.import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
                 importlib.import_module("executorch.runtime")
-        except (ImportError, OSError, RuntimeError, AttributeError) as error:  # it digs into torch's insides
+        except (ImportError, OSError, RuntimeError, AttributeError) as error:  # it uses torch's internals
             reason = first_line(error, type(error).__name__)
             return f"ExecuTorch does not import beside torch {torch.__version__} ({reason}); {HOW_TO_GET}"
         return None
@@ -51,7 +51,7 @@ class ExecuTorch(Format):
                 edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
                 nodes = [node.name for node in edge.exported_program().graph.nodes if node.op == "call_function"]
                 data = bytes(edge.to_executorch().buffer)
-        except Exception as error:  # its passes' own kinds, which share no base
+        except Exception as error:  # its passes' error types share no base class
             raise ExportError(f"the network has no ExecuTorch form: {first_line(error)}") from error
         if not any(name.startswith(_DELEGATE) for name in nodes):
             raise ExportError("XNNPACK took no layer of the network: ExecuTorch would run its slow reference kernels")
@@ -63,14 +63,14 @@ class ExecuTorch(Format):
 
         try:
             with _quiet():
-                portable_lib._unsafe_reset_threadpool(threads)  # the one way there is; of the whole process
+                portable_lib._unsafe_reset_threadpool(threads)  # the only way; for the whole process
                 program = Runtime.get().load_program(path.read_bytes())
                 method = program.load_method("forward")
         except RuntimeError as error:
             raise ExportError(f"ExecuTorch refuses {path.name}: {str(error).splitlines()[0]}") from error
         largest = method.metadata.input_tensor_meta(0).sizes()[0]
 
-        def run(inputs: np.ndarray, _alive: object = program) -> np.ndarray:  # the method's memory is the program's
+        def run(inputs: np.ndarray, _alive: object = program) -> np.ndarray:  # the program owns the method's memory
             batches = [inputs[start : start + largest] for start in range(0, len(inputs), largest)]
             return np.concatenate([method.execute(_tensors(batch))[0].numpy() for batch in batches])
 
@@ -96,7 +96,7 @@ def _tensors(inputs: np.ndarray) -> list[Tensor]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Its import and its passes warn of their own affairs."""
+    """Silence the warnings and logs of ExecuTorch's import and passes."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

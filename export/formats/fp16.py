@@ -22,7 +22,7 @@ class Fp16(Format):
             model = convert_float_to_float16(onnx.load(source.onnx), keep_io_types=True)
             OnnxModel(model).topological_sort()  # the converter appends its casts behind the nodes that read them
             onnx.checker.check_model(model)
-        except Exception as error:  # the converter's own kinds, which share no base
+        except Exception as error:  # the converter's error types share no base class
             raise ExportError(f"the network has no fp16 form: {first_line(error)}") from error
         if not any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
             raise ExportError("the conversion changed nothing: no weight of the network went to 16 bits")

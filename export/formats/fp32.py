@@ -1,4 +1,4 @@
-"""The checked ONNX file as it is."""
+"""The checked ONNX file, unchanged."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""8-bit weights and activations as ONNX Runtime's CPU kernels want them: QDQ, unsigned activations."""
+"""8-bit weights and activations for ONNX Runtime's CPU kernels: QDQ, unsigned activations."""
 
 from export.formats.calibrated import CpuInt8
 from export.quantize import CPU

@@ -1,6 +1,6 @@
-"""8-bit weights and activations as TensorRT wants them: symmetric, signed, weights in float behind QDQ pairs.
+"""8-bit weights and activations for TensorRT: symmetric, signed, weights in float behind QDQ pairs.
 
-An engine is built from it. On a CPU it is slower than fp32 and no smaller, which the gate then says.
+An engine is built from it. On a CPU it is slower than fp32 and no smaller, as the gate then reports.
 """
 
 from export.formats.calibrated import CpuInt8

@@ -22,7 +22,7 @@ HOW_TO_GET = "`pip install 'edgestill[openvino]'`"
 
 
 class OpenVino(Format):
-    """The fp32 file as IR; arithmetic stays fp32, where OpenVINO itself would choose bfloat16 on a CPU that has it."""
+    """The fp32 file as IR. Arithmetic stays fp32; OpenVINO itself would choose bfloat16 where the CPU has it."""
 
     name = "openvino"
     precision = "fp32"
@@ -68,7 +68,7 @@ class OpenVino(Format):
 
 
 class OpenVinoFp16(OpenVino):
-    """Weights in 16 bits; what is computed with them is fp32."""
+    """Weights in 16 bits; arithmetic stays fp32."""
 
     name = "openvino_fp16"
     precision = "fp16"
@@ -91,7 +91,7 @@ class OpenVinoInt8(OpenVino):
         return None
 
     def saturable(self, path: Path) -> int:
-        """By weights outside ±64: oneDNN's kernels add pairs of products in 16 bits as ONNX Runtime's do."""
+        """Count products with weights outside ±64: oneDNN's kernels add pairs in 16 bits, as ONNX Runtime's do."""
         nodes = load_openvino().Core().read_model(path).get_ops()
         products = [node for node in nodes if node.get_type_name() in _PRODUCTS]
         weights = [_held_bytes(node.input_value(1).get_node()) for node in products]
@@ -118,7 +118,7 @@ _UNPACKS = ("Convert", "Subtract", "Multiply", "Reshape", "Transpose")
 
 
 def _held_bytes(node: Any) -> np.ndarray:
-    """The bytes that a product's weights are unpacked from; empty where they are floats, or computed."""
+    """Return the stored bytes of a product's weights; empty if they are floats, or computed."""
     while node.get_type_name() in _UNPACKS:
         node = node.input_value(0).get_node()
     is_held = node.get_type_name() == "Constant" and node.get_element_type().to_string() in ("i8", "u8")
@@ -126,7 +126,7 @@ def _held_bytes(node: Any) -> np.ndarray:
 
 
 def load_openvino() -> ModuleType:
-    """The library, without its telemetry: importing it would send an event to its vendor.
+    """Import and return the library without its telemetry, which would send an event to its vendor.
 
     Raises:
         ExportError: it is not installed, or does not import; says how to get it.
@@ -148,11 +148,11 @@ def _load_nncf() -> ModuleType:
 
 
 def _settings(nncf: ModuleType, model: Any, weight_bits: int) -> dict[str, Any]:
-    """Weights of 7 bits in every layer, or of 8; for transformers NNCF's settings without its SmoothQuant.
+    """Return NNCF's settings: 7-bit or 8-bit weights in every layer; for transformers its model type, no SmoothQuant.
 
-    Those leave masks and their sums alone. A text student's logits move half as far as without them (0.14 and 0.30, of
-    0.4 deviation, untrained, 40 examples); SmoothQuant breaks small students (a ViT's logits move by 1.3, and by 0.08
-    without it).
+    The model type leaves masks and their sums alone. A text student's logits move half as far as without it (0.14 and
+    0.30, of 0.4 deviation, untrained, 40 examples). SmoothQuant breaks small students (a ViT's logits move by 1.3, and
+    by 0.08 without it).
     """
     advanced = nncf.quantization.advanced_parameters
     fix = advanced.OverflowFix.ENABLE if weight_bits == 7 else advanced.OverflowFix.DISABLE
@@ -167,7 +167,7 @@ def _settings(nncf: ModuleType, model: Any, weight_bits: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _without_telemetry() -> Iterator[None]:
-    """While it lasts `openvino_telemetry` is not to be found, for which both libraries have a stand-in."""
+    """Hide `openvino_telemetry` within the block; both libraries have a stand-in for it."""
     name = "openvino_telemetry"
     if name in sys.modules:  # the caller imported it
         yield
@@ -181,7 +181,7 @@ def _without_telemetry() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """NNCF logs its steps and draws progress bars; ours is the only voice."""
+    """Silence NNCF's logs and progress bars."""
     logger = logging.getLogger("nncf")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,6 +1,6 @@
-"""ONNX Runtime on an NVIDIA GPU, by its CUDA and its TensorRT provider.
+"""ONNX Runtime on an NVIDIA GPU, through its CUDA and TensorRT providers.
 
-ONNX Runtime goes on with the CPU where a provider does not load, and says so to the terminal alone. Here that is an
+ONNX Runtime falls back to the CPU if a provider does not load, and says so on the terminal alone. Here that is an
 error: a GPU's name must not stand over a CPU's figures.
 """
 
@@ -37,7 +37,7 @@ _HEAVY = ("Conv", "Gemm", "MatMul", "FusedConv", "FusedMatMul", "QLinearConv", "
 
 
 class CudaFp32(Format):
-    """An ONNX form of the table, run by a provider; the CPU gets what the provider has no kernel for."""
+    """ONNX form of the table, run by a provider; the CPU runs light operators without a kernel there."""
 
     name = "cuda_fp32"
     precision = "fp32"
@@ -95,7 +95,7 @@ class OrtTensorRTInt8(CudaFp32):
 
 
 def open_on(provider: str, model: bytes, threads: int) -> "onnxruntime.InferenceSession":
-    """A session in which the provider takes part.
+    """Open a session with the provider taking part.
 
     Raises:
         ExportError: ONNX Runtime refuses the file, or went on without the provider.
@@ -109,11 +109,11 @@ def open_on(provider: str, model: bytes, threads: int) -> "onnxruntime.Inference
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     wanted = [(name, provider_options(name)) for name in dict.fromkeys((provider, CUDA, PROVIDER))]
     try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # where it tells of its fallback
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():  # it prints its fallback
             warnings.simplefilter("ignore")
             _load_libraries(provider)
             session = onnxruntime.InferenceSession(model, options, providers=wanted)
-    except Exception as error:  # the runtime's own kinds, which share no base
+    except Exception as error:  # the runtime's error types share no base class
         raise ExportError(f"ONNX Runtime refuses the file: {first_line(error)}") from error
     if session.get_providers()[0] != provider:
         raise ExportError(
@@ -124,7 +124,7 @@ def open_on(provider: str, model: bytes, threads: int) -> "onnxruntime.Inference
 
 
 def _load_libraries(provider: str) -> None:
-    """From the packages that hold them: they lie outside the folders that the loader looks through."""
+    """Load the GPU libraries from their Python packages, which lie outside the loader's search path."""
     import onnxruntime
 
     onnxruntime.preload_dlls()
@@ -134,7 +134,7 @@ def _load_libraries(provider: str) -> None:
 
 
 def nodes_by_provider(session: "onnxruntime.InferenceSession") -> dict[str, Counter[str]]:
-    """How many nodes of each operator each provider was given, after ONNX Runtime's own fusions."""
+    """Count the nodes of each operator given to each provider, after ONNX Runtime's own fusions."""
     found: dict[str, Counter[str]] = {}
     for part in session.get_provider_graph_assignment_info():
         found.setdefault(part.ep_name, Counter()).update(node.op_type for node in part.get_nodes())
@@ -142,12 +142,12 @@ def nodes_by_provider(session: "onnxruntime.InferenceSession") -> dict[str, Coun
 
 
 def provider_options(provider: str) -> dict[str, str]:
-    """What a provider is opened with."""
+    """Return the options to open a provider with."""
     if provider == CUDA:
         return {"use_tf32": "0"}  # by default its fp32 products keep 10 bits of 23
     if provider != TENSORRT:
         return {}
-    folder = cache_folder() / "onnxruntime-tensorrt"  # it keys what it keeps by GPU and version itself
+    folder = cache_folder() / "onnxruntime-tensorrt"  # it keys its entries by GPU and version itself
     return {
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(folder),
@@ -157,7 +157,7 @@ def provider_options(provider: str) -> dict[str, str]:
 
 
 def _nothing() -> bytes:
-    """The smallest file that a provider can be asked to load."""
+    """Return a smallest ONNX file, to try to load a provider with."""
     from onnx import TensorProto, helper
 
     sides = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("images", OUTPUT)]

@@ -1,7 +1,7 @@
-"""TensorRT on an NVIDIA GPU: what ships is the ONNX file and the recipe; the engine is built where it runs, and kept.
+"""TensorRT on an NVIDIA GPU. The ONNX file and a recipe ship; the engine is built where it runs, and kept.
 
-An engine is tied to its GPU, driver and version (`export.engines`), and loading one runs what it holds: so none is
-shipped, and none is loaded that was not built here.
+An engine is tied to its GPU, driver and version (`export.engines`), and loading one runs its content. So none is
+shipped, and only engines built here are loaded.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ MAX_RELATIVE_DIFFERENCE = 0.05  # of the logits' root mean square, engine agains
 
 
 class Recipe(Frozen):
-    """What an engine is built by, beside the ONNX file."""
+    """Recipe to build an engine from the ONNX file."""
 
     schema_name: Literal["edgestill.tensorrt/1"] = Field("edgestill.tensorrt/1", alias="schema")
     shapes: dict[str, Shapes]
@@ -77,7 +77,7 @@ class TensorRTFp16(Format):
         return self._run(path.read_bytes(), shapes)
 
     def _checked(self, onnx: bytes, source: Source) -> dict[str, bytes]:
-        """The file and its recipe, once its engine answers as ONNX Runtime does."""
+        """Return the file and its recipe, after comparing its engine's answers with ONNX Runtime's."""
         shapes = shapes_of(source.task, self.config.tensorrt)
         examples = source.calibration
         relative = _relative_difference(self._run(onnx, shapes)(examples), runner(onnx, exact=True)(examples))
@@ -113,7 +113,7 @@ class TensorRTInt8(TensorRTFp16):
 
 
 def shapes_of(task: Task, config: "TensorRTConfig") -> dict[str, Shapes]:
-    """The range of each input: any batch up to the largest, any length of text up to the task's."""
+    """Return the shape range of each input: any batch up to the largest, any length of text up to the task's."""
     batches = (1, config.optimal_batch, config.max_batch)
     if task.kind == "text":
         (length,) = task.input_shape
@@ -123,6 +123,6 @@ def shapes_of(task: Task, config: "TensorRTConfig") -> dict[str, Shapes]:
 
 
 def _relative_difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """Root mean square of the differences over that of the logits around their means; NaN where one is not finite."""
+    """RMS of the differences over the RMS of the logits around their means; NaN if one is not finite."""
     spread = expected - expected.mean(axis=1, keepdims=True)
     return float(np.sqrt(np.mean((found - expected) ** 2) / np.mean(spread**2)))
