@@ -1,1 +1,1 @@
-"""In which order the stages run and where to: the CLI, the Prefect flow, the configuration, the report."""
+"""The stages, their order, and the ways to run and see them: configuration, CLI, Prefect flow, report."""

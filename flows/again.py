@@ -1,4 +1,4 @@
-"""`edgestill report`: a finished run's page once more, with latencies that devices measured meanwhile."""
+"""`edgestill report`: write a finished run's page once more, with latencies measured on devices since."""
 
 import re
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from pipeline.errors import DataError, first_line
 from pipeline.frozen import digest
 from pipeline.rundir import RunDir
 
-DEVICES = "devices"  # the folder of a run that holds their profiles
+DEVICES = "devices"  # a run's folder for the devices' profiles
 
 
 def report_again(run: RunDir, profiles: Sequence[Path] = (), cautions: list[str] | None = None) -> Path:
-    """Keep the profiles in the run and write its page; gives the page. Nothing is measured, the test split stays shut.
+    """Keep the profiles in the run, write its page and return the page's path.
 
-    The page is made from what the manifest lists, and is not itself listed there. A profile that the run holds and that
-    cannot be shown is a caution on the page.
+    Nothing is measured, the test split stays shut. The page is made from files listed in the manifest, and is not
+    listed itself. A profile kept earlier that cannot be shown is a caution on the page.
 
     Args:
-        cautions: takes a sentence for each such profile and for each chart that could not be drawn.
+        cautions: gets a sentence for each such profile and for each chart not drawn.
 
     Raises:
         DataError: a profile cannot be read or shown, or measured no file of this run; nothing is kept then.
@@ -47,7 +47,7 @@ def report_again(run: RunDir, profiles: Sequence[Path] = (), cautions: list[str]
 
 
 def kept_profiles(run: RunDir) -> tuple[tuple[ProfileDocument, ...], tuple[str, ...]]:
-    """The profiles that a run holds, and of those that cannot be shown why, a sentence each."""
+    """Read a run's profiles; return those fit to be shown, and for each other one a sentence why not."""
     kept, cautions = [], []
     for path in sorted((run.root / DEVICES).glob("*.json")):
         try:
@@ -58,16 +58,16 @@ def kept_profiles(run: RunDir) -> tuple[tuple[ProfileDocument, ...], tuple[str, 
 
 
 def _showable(path: Path) -> ProfileDocument:
-    """A profile of which a page was made: what is kept must not stop every later page."""
+    """Read a profile and try to render it: a kept profile must not stop every later page."""
     profile = read_profile(path)
     try:
         render_profile(profile)
-    except Exception as error:  # numbers that are each allowed and together are no chart
+    except Exception as error:  # numbers allowed one by one may give no chart together
         raise DataError(f"{path} cannot be shown ({type(error).__name__}: {first_line(error)[:200]})") from None
     return profile
 
 
 def _name(profile: ProfileDocument) -> str:
-    """`raspberry-pi-4-1a2b3c`: of the device, and of what was measured."""
+    """Name for a kept profile, from its title and its digest, such as `raspberry-pi-4-1a2b3c`."""
     title = re.sub(r"[^a-z0-9]+", "-", profile.title.lower()).strip("-")[:40]
     return f"{title or 'device'}-{digest(profile)[:6]}"

@@ -1,4 +1,4 @@
-"""The commands for what was shipped: verify, predict, sign, keygen, bundle export."""
+"""The commands for a shipped bundle: verify, predict, sign, keygen, bundle export."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Which bundle a person means."""
+"""Find the bundle meant by a user's path or name."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ from pipeline.errors import ConfigError, RunDirError, command
 from pipeline.run_manifest import require_own_files
 from pipeline.rundir import find_run
 
-RUNS = Path("runs")  # where `run` puts runs by default
+RUNS = Path("runs")  # default folder of `run` for its runs
 
 
 def find_bundle(given: Path) -> Path:
-    """A bundle's folder or zip as it is; of a run (its folder, its name below `runs`, or `latest`), its bundle.
+    """Return a bundle's folder or zip as given, or the bundle of a run: its folder, name below `runs`, or `latest`.
 
     Raises:
-        ConfigError: there is neither.
+        ConfigError: there is neither a bundle nor a run.
         RunDirError: the run has no bundle.
     """
     if given.exists() and not is_run(given):
@@ -34,10 +34,10 @@ def is_run(path: Path) -> bool:
 
 
 def require_outside_bundles(out: Path) -> None:
-    """Refuse a file that would lie among a bundle's own, which `verify` would then call altered.
+    """Refuse to write a file among a bundle's own: `verify` would then call the bundle altered.
 
     Raises:
-        ConfigError: it would.
+        ConfigError: the file would lie in a bundle's folder.
     """
     folder = out.absolute().parent
     if is_bundle(folder):

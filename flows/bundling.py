@@ -1,4 +1,4 @@
-"""The report's stage: the one place that opens the test split, and the bundle that is written from what it says."""
+"""The report stage: open the test split, here alone, and write the bundle with its figures."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ ROBUSTNESS_EXAMPLES = 2000  # of the test split, at most
 def test_and_bundle(
     stage: Stage, teacher: TeacherResult, distilled: DistillResult, profiled: ProfileResult
 ) -> ReportResult:
-    """Open the test split, once; write the bundle. The shipped figures are the shipped file's."""
+    """Open the test split, once, and write the bundle. The shipped figures are measured on the shipped file."""
     device, task = stage.device, stage.splits().task
     test = load_test(stage.config.read_data, stage.config.seed, stage.tokenizer())
     runs = _opened(stage, profiled)
@@ -82,7 +82,7 @@ def test_and_bundle(
 
 
 def _later(stage: Stage, pruned: PruneResult | None, profiled: ProfileResult) -> tuple[str, ...]:
-    """What was done after the distillation to the weights that ship."""
+    """Changes to the shipped weights after distillation (pruning, fine-tuning for INT8), a sentence each."""
     fine_tuned = stage.run.read("qat", QatResult) if stage.config.qat.mode != "never" else None
     done = [] if pruned is None or pruned.refused is not None else [f"pruned: {sentence(pruned)}"]
     if fine_tuned is not None and fine_tuned.models.keys() & profiled.shipped.keys():
@@ -91,7 +91,7 @@ def _later(stage: Stage, pruned: PruneResult | None, profiled: ProfileResult) ->
 
 
 def _opened(stage: Stage, profiled: ProfileResult) -> dict[str, Run]:
-    """Every file of the student that was timed, whether it ships or not."""
+    """Open every timed file of the student, shipped or not."""
     config = stage.config.export
     return {
         name: FORMATS[name](config).open(stage.run.root / model.path, 1) for name, model in profiled.formats.items()
@@ -115,7 +115,7 @@ def _model(model: ExportedModel, tested: Metrics, interface: Interface) -> Bundl
 
 
 def _names(model: ConvertedModel) -> dict[str, str]:
-    """Name in the bundle -> path in the run: `model.onnx` is fp32's, others are `model.<format><suffix>`."""
+    """Names in the bundle -> paths in the run: `model.onnx` is fp32's, others are `model.<format><suffix>`."""
     stem = "student" if model.format == "fp32" else f"student.{model.format}"
     paths = (model.path, *model.beside)
     return {Path(path).name.replace(stem, model_stem(model.format), 1): path for path in paths}
@@ -147,7 +147,7 @@ def _quality(run: Run, test: ImageSplit, task: Task) -> Quality:
 
 
 def _provenance(stage: Stage) -> dict[str, Any]:
-    """What of the bundle the run's records and configuration say."""
+    """Fields of the bundle taken from the run's records and configuration."""
     config, manifest, splits = stage.config, stage.run.manifest, stage.splits()
     return {
         "created": manifest.created,

@@ -1,6 +1,6 @@
-"""What is worth keeping between runs, in the user's cache folder, named by content.
+"""Results kept between runs in the user's cache folder, named by content.
 
-A file that is another's, or cannot be read or written, costs time only.
+A file of another owner, or one impossible to read or write, costs time only.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from search.scorers import Calibration
 
 
 def kept_calibration(key: str, compute: Callable[[], Calibration]) -> Calibration:
-    """A calibration that an earlier search computed from the same content, or a new one, which is kept."""
+    """Return the calibration kept for the same content; without one, compute and keep it."""
     path = cache_folder() / "calibration" / f"{key}.json"
     kept = _kept(path, key)
     if kept is not None:
@@ -30,7 +30,7 @@ def kept_calibration(key: str, compute: Callable[[], Calibration]) -> Calibratio
 
 
 def once(kind: str, content: object, check: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """The problems that a check finds; none where the same code found none with the same content before."""
+    """Run a check and return its problems; skip it if the same code passed it with the same content before."""
     key = digest(kind, installed_versions(), git_commit(), content)
     path = cache_folder() / kind / key
     if _kept(path, key) is not None:

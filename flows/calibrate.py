@@ -38,14 +38,18 @@ _MOST_PROBLEMS = 20
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the students are given: an npz file's images, or a shape and a number of classes."""
+    """Inputs of the students: an npz file's images, or a shape and a number of classes."""
 
     data: Path | None
     shape: str
     classes: int
 
     def task(self) -> Task:
-        """Raises: ConfigError, DataError."""
+        """The task with these inputs.
+
+        Raises:
+            ConfigError, DataError: the shape or the file cannot be used.
+        """
         if self.data is not None:
             return load_whole_train(NpzConfig(path=self.data))[0]
         try:
@@ -82,10 +86,10 @@ def calibrate(
     Args:
         options: of the space, as `key=value`.
         from_csv: latencies measured elsewhere, in a table or in profiles; nothing is measured here then.
-        save_csv: where to keep this machine's measurements, in the form that `from_csv` reads.
+        save_csv: where to keep this machine's measurements, in the form of `from_csv`.
 
     Raises:
-        ConfigError, DataError: with all that is wrong.
+        ConfigError, DataError: with every problem found.
     """
     problems = [
         f"no folder {path.parent} to write {path.name} to"
@@ -126,7 +130,7 @@ def calibrate(
 
 
 def verdict(model: LatencyModel) -> list[str]:
-    """What the model is worth, a line each; a warning where that is little."""
+    """Lines on the model's error for left-out students, with a warning if it is large."""
     found = model.cross_validation
     lines = [
         f"{model.n} students of {model.space} on {model.device}; left-out ones were predicted within "
@@ -143,7 +147,7 @@ def verdict(model: LatencyModel) -> list[str]:
 def measure_students(
     space: SearchSpace, task: Task, samples: int, settings: ProbeSettings, seed: int, say: Callable[[str], None]
 ) -> Samples:
-    """Median latencies of different random students; one that does not export, or dies of it, is told and left out."""
+    """Measure median latencies of different random students; one whose export fails is reported and left out."""
     students: dict[str, Architecture] = {}
     files: dict[str, bytes] = {}
     chosen = space.sample_different(samples, random.Random(derive_seed(seed, "calibrate")))
@@ -163,13 +167,13 @@ def measure_students(
 
 
 def read_latencies(path: Path, space: SearchSpace, column: str | None = None) -> Samples:
-    """`architecture,latency in ms` a line, with or without a header; repeated architectures count with their median.
+    """Read lines `architecture,latency in ms`, with or without a header; a repeated architecture gets its median.
 
     Args:
-        column: the header's name of the latencies, where a file has several.
+        column: name of the latencies' column, if the file has several.
 
     Raises:
-        DataError: the file cannot be read, or has wrong lines; all of them, with their numbers.
+        DataError: the file cannot be read, or has wrong lines; lists them with their numbers.
     """
     try:
         rows = list(csv.reader(io.StringIO(read_text_bounded(path, MAX_TABLE_BYTES), newline="")))
@@ -193,7 +197,7 @@ def read_latencies(path: Path, space: SearchSpace, column: str | None = None) ->
 
 
 def latencies_csv(space: SearchSpace, samples: Samples) -> str:
-    """In the form that `read_latencies` reads."""
+    """Samples as CSV text, in the form read by `read_latencies`."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["architecture", "latency_ms"])
@@ -204,7 +208,7 @@ def latencies_csv(space: SearchSpace, samples: Samples) -> str:
 def _column(
     path: Path, lines: list[tuple[int, list[str]]], name: str | None
 ) -> tuple[int, list[tuple[int, list[str]]]]:
-    """Where the latencies are, and the lines below the header."""
+    """Index of the latencies' column, and the lines below the header."""
     header = [cell.strip() for cell in lines[0][1]] if lines else []
     has_header = len(header) > 1 and not any(_is_number(cell) for cell in header[1:])
     if name is not None:

@@ -42,11 +42,11 @@ Result = TypeVar("Result", bound=BaseModel)
 Call = Callable[[str, Callable[[], Any]], Any]  # (stage's name, work) -> the work's result
 
 STAGES = ("data", "teacher", "search", "tournament", "tune", "distill", "export", "qat", "profile", "report")
-_BESIDE = {"report": (delivery.BUNDLE,)}  # what a stage leaves outside its own folder
+_BESIDE = {"report": (delivery.BUNDLE,)}  # a stage's results outside its own folder
 
 
 def stage_names(config: RunConfig) -> tuple[str, ...]:
-    """The stages of a run, in order: STAGES, with `rank_check` and `prune`, and without `qat`, where so configured."""
+    """Names of a run's stages in order: STAGES, with `rank_check` and `prune` and without `qat` if so configured."""
     if config.rank_check.only:
         return (*STAGES[:2], "rank_check")
     behind = {"teacher": "rank_check"} if config.rank_check.students else {}
@@ -58,23 +58,23 @@ def stage_names(config: RunConfig) -> tuple[str, ...]:
 
 @contextmanager
 def new_run(config: RunConfig, out: Path) -> Iterator[RunDir]:
-    """A new run directory below `out`, held by this process; removed if it fails before a stage is done."""
+    """Create a run directory below `out`, held by this process; remove it on an error before a stage is done."""
     select_device(config.device)  # refuses a missing GPU before anything is made
     with RunDir.create(out, config.name, config.seed, config) as run:
         try:
             yield run
         except BaseException:
-            with suppress(RunDirError, OSError):  # what went wrong first is what is told
+            with suppress(RunDirError, OSError):  # the first error is the one to report
                 if not run.manifest.stages:
                     run.discard()
             raise
 
 
 def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda name, work: work()) -> Outcome:
-    """Every stage in order; one that is done for its inputs is read back and not repeated.
+    """Run every stage in order; a stage already done for its inputs is read back, not repeated.
 
     Args:
-        call: runs a stage's work; the Prefect flow passes one that makes it a task.
+        call: runs a stage's work; the Prefect flow passes its own, to run it as a task.
     """
     config = run.config(RunConfig)
     step = _Steps(run, config, progress or Silent(), call)
@@ -114,7 +114,7 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
                 teacher,
                 distilled,
                 config.export.model_copy(update={"gate": GateConfig()}),
-            ),  # the gate's is the profile's
+            ),  # the gate is applied by the profile stage
             lambda stage: delivery.export_models(stage, distilled),
         )
         fine_tuned = _fine_tune_int8(step, config, teacher, distilled, tuned, converted)
@@ -152,7 +152,7 @@ def run_chain(run: RunDir, progress: Progress | None = None, call: Call = lambda
 def run_configured(
     run: RunDir, progress: Progress | None = None, call: Call = lambda name, work: work()
 ) -> Outcome | RankCheckResult:
-    """The whole chain, or what `rank_check: {only: true}` leaves of it."""
+    """Run the whole chain, or the rank check alone with `rank_check: {only: true}`."""
     only = run.config(RunConfig).rank_check.only
     return run_rank_check(run, progress, call) if only else run_chain(run, progress, call)
 
@@ -160,7 +160,7 @@ def run_configured(
 def run_rank_check(
     run: RunDir, progress: Progress | None = None, call: Call = lambda name, work: work()
 ) -> RankCheckResult:
-    """Data, teacher and rank check alone: a run whose configuration says `rank_check: {only: true}`."""
+    """Run data, teacher and rank check alone, for a configuration with `rank_check: {only: true}`."""
     config = run.config(RunConfig)
     step = _Steps(run, config, progress or Silent(), call)
     with _closing(step.progress):
@@ -181,7 +181,7 @@ def _check_ranks(step: "_Steps", config: RunConfig, teacher: TeacherResult) -> R
 def _prune(
     step: "_Steps", config: RunConfig, teacher: TeacherResult, distilled: DistillResult, tuned: TuneResult
 ) -> PruneResult | None:
-    """What pruning did; None where none was asked for."""
+    """Run the prune stage; return None if pruning is off."""
     if not config.prune.enabled:
         return None
     inputs = (teacher, distilled, config.prune, config.distill, tuned.best)
@@ -196,7 +196,7 @@ def _fine_tune_int8(
     tuned: TuneResult,
     converted: ConvertResult,
 ) -> QatResult | None:
-    """What fine-tuning for INT8 did; None where it is never to be done."""
+    """Run the qat stage, which fine-tunes for INT8; return None if its mode is `never`."""
     if config.qat.mode == "never":
         return None
     drop = config.export.gate.max_accuracy_drop
@@ -205,11 +205,11 @@ def _fine_tune_int8(
 
 
 class _Steps:
-    """Runs stage after stage, counting them."""
+    """Runner of one stage after another: it reads back or computes each, records it and shows its progress."""
 
     def __init__(self, run: RunDir, config: RunConfig, progress: Progress, call: Call) -> None:
         self.run, self.config, self.progress, self.call = run, config, Forgiving(progress), call
-        self.reused = False  # whether the last stage was done before
+        self.reused = False  # True if the last stage was done before
 
     def __call__(
         self, name: str, kind: type[Result], inputs: tuple[Any, ...], work: Callable[[Stage], Result]
@@ -243,7 +243,7 @@ class _Steps:
 
 
 def _latency_model(run: RunDir, config: RunConfig) -> tuple[str, ...]:
-    """The digest of the latency model, whose path alone does not say what a search found with it."""
+    """Digest of the latency model's file, if the search uses one: its path alone does not identify its content."""
     model = latency_model(run, config.search)
     return () if model is None or config.search.budget.max_latency_ms is None else (file_digest(model),)
 

@@ -1,4 +1,4 @@
-"""The command line. Commands import what they need when they are called, so that `--help` answers at once.
+"""The command line. A command imports its modules when it is called, so `--help` answers at once.
 
 Exit codes: 0 done, 1 we failed, 2 the user's mistake, 130 interrupted. Errors are one sentence on stderr.
 """
@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 we failed, 2 the user's mistake, 130 interrupted. Errors a
 # ruff: noqa: E402
 from flows.safe_path import leave_out_the_current_folder
 
-leave_out_the_current_folder()  # before anything is imported that could lie in it
+leave_out_the_current_folder()  # before the imports: a file there could pose as a module
 
 import contextlib
 import errno
@@ -294,8 +294,8 @@ def ui(
 
 
 def main() -> None:
-    """The `edgestill` command."""
-    os.environ.update(environment())  # what libraries start imports nothing from the current folder either
+    """Run the `edgestill` command."""
+    os.environ.update(environment())  # processes started by libraries import nothing from the current folder either
     open_streams()
     debug = "--debug" in sys.argv
     given = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -330,7 +330,7 @@ def _guarded(arguments: Sequence[str], debug: bool) -> int:
             error = FailedError(f"standard output cannot be written ({error.strerror})")
         say("\n".join(f"error: {problem}" for problem in _sentence(error).split("\n")), err=True)
         return error.exit_code if isinstance(error, EdgestillError) else 2 if _is_of_a_path(error) else 1
-    if code == _INTERRUPTED:  # typer makes it of Ctrl-C too
+    if code == _INTERRUPTED:  # typer returns it for Ctrl-C too
         say("interrupted", err=True)
     return code
 
@@ -339,24 +339,24 @@ def _call(arguments: Sequence[str]) -> Any:
     try:
         return app([_at_home(argument) for argument in arguments], standalone_mode=False)
     except SystemExit as stop:
-        if isinstance(stop.__context__, OSError):  # typer takes any broken pipe for that of its output
+        if isinstance(stop.__context__, OSError):  # typer takes any broken pipe for its output's
             raise stop.__context__ from None
         raise
 
 
 def _is_of_help(error: OSError) -> bool:
-    """Whether the help text, which typer prints itself, could not be written."""
+    """True if the error came from typer printing the help text."""
     return any(frame.f_code.co_name == "echo" for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _at_home(argument: str) -> str:
-    """With the home folder for `~`, which a shell does not put into `--out=~/runs`."""
+    """Expand `~` to the home folder, also in `--out=~/runs`, where a shell does not."""
     option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    return option + equals + os.path.expanduser(value)  # noqa: PTH111 - a word, which need not be a path
+    return option + equals + os.path.expanduser(value)  # noqa: PTH111 - an argument need not be a path
 
 
 def _is_of_a_path(error: Exception) -> bool:
-    """Whether a path that cannot be read or written was named, rather than a disk that failed."""
+    """True if the error is about a named path, missing or not accessible; False if, say, the disk failed."""
     kinds = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
     if not isinstance(error, OSError) or error.filename is None:
         return False
@@ -399,7 +399,7 @@ def _run_here(directory: "RunDir", quiet: bool) -> None:
     try:
         outcome = run_configured(directory, choose_progress(quiet))
     except BaseException as error:
-        with contextlib.suppress(EdgestillError, OSError):  # a manifest that cannot be read is no worse than the error
+        with contextlib.suppress(EdgestillError, OSError):  # an unreadable manifest must not hide the error
             if directory.manifest.stages:
                 say(_how_it_goes_on(directory.root, error), err=True)
         raise

@@ -1,6 +1,6 @@
-"""The chain as one Prefect flow whose parameter is the typed configuration.
+"""The chain as one Prefect flow, with the typed configuration as its parameter.
 
-Prefect orchestrates and shows; what is done is known to the run directory alone, so a run can be resumed with or
+Prefect orchestrates and shows. Only the run directory knows the finished stages, so a run can be resumed with or
 without Prefect. The order of the stages is in `flows/chain.py`.
 """
 
@@ -28,7 +28,7 @@ from pipeline.rundir import RunDir
 
 
 def _flow_run_name() -> str:
-    """What a person knows the run by: the configuration's name, or the run directory that it goes on with."""
+    """Name of the flow run: the configuration's, or the resumed run directory's."""
     given = flow_run.parameters  # validated
     return Path(given["resume"]).name if given["resume"] else str(given["config"].name)
 
@@ -70,7 +70,7 @@ def compress(
 
 
 def _as_task(name: str, work: Callable[[], Any]) -> Any:
-    # The run directory knows what is done; Prefect's cache would be a second, hidden truth.
+    # The run directory knows the finished stages; Prefect's cache would be a second, hidden truth.
     return task(name=name, cache_policy=NO_CACHE, persist_result=False)(work)()
 
 

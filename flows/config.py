@@ -1,6 +1,6 @@
-"""The one typed configuration of a run, and how it is put together from presets, files and `--set`.
+"""The one typed configuration of a run, put together from presets, files and `--set`.
 
-Every mistake in it is reported at once, each as a line: where, what was found, what is allowed.
+All mistakes in it are reported at once, a line each: the place, the value found, the values allowed.
 """
 
 import re
@@ -31,7 +31,7 @@ from search.config import RankCheckConfig, SearchConfig
 
 
 class RunConfig(Frozen):
-    """All that a run depends on. A run directory holds it complete, as config.yaml."""
+    """All settings of a run. The run directory holds them complete, as config.yaml."""
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$", description="part of the run's folder name")
     seed: int = Field(0, ge=0, lt=2**31, description="decides everything that is drawn")
@@ -50,7 +50,7 @@ class RunConfig(Frozen):
 
     @property
     def read_data(self) -> Any:
-        """The data as the stages read it: a teacher that has a tokenizer of its own brings it along."""
+        """Data configuration for the stages: for texts, a teacher's own tokenizer takes the place of the data's."""
         tokenizer = self.teacher.tokenizer
         if tokenizer is None or not isinstance(self.data, TextConfig):
             return self.data
@@ -101,10 +101,10 @@ class RunConfig(Frozen):
 def load_config(
     path: Path | None = None, preset: str | None = None, settings: Sequence[str] = (), *, check_files: bool = True
 ) -> RunConfig:
-    """A preset, overlaid by a YAML file, overlaid by `dotted.key=value` settings.
+    """Load a preset, overlaid by a YAML file, overlaid by `dotted.key=value` settings.
 
     Args:
-        check_files: also report files that the configuration names and that are not there.
+        check_files: also report missing files named in the configuration.
 
     Raises:
         ConfigError: with every problem found.
@@ -132,12 +132,12 @@ def load_config(
 
 
 def preset_names() -> list[str]:
-    """The built-in presets."""
+    """Names of the built-in presets, sorted."""
     return sorted(p.name.removesuffix(".yaml") for p in _preset_folder().iterdir() if p.name.endswith(".yaml"))
 
 
 def preset_text(name: str) -> str:
-    """A preset as YAML; its first line is a comment that says what it is for.
+    """A preset as YAML; its first line is a comment on its purpose.
 
     Raises:
         ConfigError: there is no such preset.
@@ -240,9 +240,9 @@ def _parse_setting(setting: str) -> dict[str, Any]:
 
 
 def _merged(base: Any, over: Any, *, is_kind: bool = False) -> Any:
-    """Mappings merge key by key; below the top, one that names another kind (mobile over resnet) replaces.
+    """Merge mappings key by key; below the top, a mapping with another `name` (mobile over resnet) replaces.
 
-    Of another data set of images (npz over cifar) what every data set has stays: its splits and its augmentation.
+    Another data set of images (npz over cifar) inherits the settings common to all data sets: splits and augmentation.
     """
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return over
@@ -253,11 +253,11 @@ def _merged(base: Any, over: Any, *, is_kind: bool = False) -> Any:
 
 
 def _user_path(loc: Sequence[int | str], raw: Any) -> list[int | str]:
-    """The error's place as the user wrote it: pydantic adds the tag of a chosen union member."""
+    """The error's place as the user wrote it: without the tag of a chosen union member, which pydantic adds."""
     path: list[int | str] = []
     node = raw
     for position, part in enumerate(loc):
-        if isinstance(node, str) and part in (node.partition(":")[0], "name"):  # a name that stands for {name: …}
+        if isinstance(node, str) and part in (node.partition(":")[0], "name"):  # a bare name, short for {name: …}
             node = {}
             continue
         if position and isinstance(node, dict) and part == node.get("name"):
@@ -276,7 +276,7 @@ def _keys_at(loc: Sequence[int | str]) -> list[str]:
 
 
 def _first_key(place: str, loc: Sequence[int | str]) -> str:
-    """What to write instead of a value where a mapping is needed."""
+    """Hint at the keys to set if a value stands in place of a mapping; empty if none are known."""
     keys = _keys_at(loc)
     return f", such as {place}.{keys[0]}=…; known: {', '.join(keys)}" if keys else ""
 
@@ -286,7 +286,7 @@ def _tags_at(loc: Sequence[int | str]) -> list[str]:
 
 
 def _type_at(loc: Sequence[int | str]) -> Any:
-    """The type that a pydantic location points to: a model, or the union that none of was chosen."""
+    """Type at a pydantic location: a model, or a union if none of its members was chosen."""
     kind: Any = RunConfig
     for part in loc:
         members = _members(kind)
@@ -320,7 +320,7 @@ def _quoted(context: Mapping[str, Any]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    bounded = reprlib.Repr()  # YAML's aliases can make a few lines a value of more elements than there is memory
+    bounded = reprlib.Repr()  # YAML's aliases can turn a few lines into a value larger than memory
     bounded.maxlevel, bounded.maxlist, bounded.maxdict, bounded.maxstring = 4, 20, 20, 200
     text = bounded.repr(value)
     return text if len(text) <= 80 else text[:77] + "…"

@@ -1,8 +1,8 @@
-"""Keeps flow runs that others can start to the folders that `edgestill serve` named.
+"""Confine flow runs started by others to the folders named by `edgestill serve`.
 
-Whoever reaches the API of a Prefect server chooses a flow run's parameters, and reads why it failed. The folders are in
-the environment of the process that serves, which its flow runs inherit and the API cannot set; where it names none, the
-run was started on this machine and reads what its own user may read.
+Whoever reaches the API of a Prefect server chooses a flow run's parameters, and reads its error. The folders are in the
+environment of the serving process: its flow runs inherit it, and the API cannot set it. If it names none, the run was
+started on this machine and may read every file readable by its user.
 """
 
 import contextlib
@@ -21,15 +21,15 @@ _FOLDERS = "EDGESTILL_SERVED_FOLDERS"
 
 
 def confine(folders: Sequence[Path]) -> None:
-    """Let flow runs that this process starts from now on read and write below these folders (or files) alone."""
+    """Let this process's flow runs from now on read and write below these folders (or files) alone."""
     os.environ[_FOLDERS] = os.pathsep.join(str(folder.resolve()) for folder in folders)
 
 
 def require_inside(parameters: Mapping[str, Any]) -> None:
-    """Refuse parameters that name files elsewhere, links followed.
+    """Refuse parameters with paths outside the folders, links followed.
 
     Raises:
-        UserError: one is outside the folders; it says which, not what is there.
+        UserError: a path is outside the folders; the error names it and says nothing of its content.
     """
     folders = _folders()
     if folders is None:
@@ -56,9 +56,9 @@ def paths_in(value: Any, name: str = "") -> Iterator[tuple[str, Path]]:
 
 @contextlib.contextmanager
 def reticent() -> Iterator[None]:
-    """Keep what files hold out of the errors of a confined flow run: errors quote files, and the server shows errors.
+    """Keep file contents out of the errors of a confined flow run: errors quote files, and the server shows errors.
 
-    The whole error goes to standard error, the terminal of whoever serves.
+    The whole error goes to standard error, the terminal of `edgestill serve`.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The stages that turn a trained student into files that are checked and timed; `flows/bundling.py` ships them."""
+"""The stages to export a trained student to files, check and time them; `flows/bundling.py` ships them."""
 
 import json
 from pathlib import Path
@@ -23,27 +23,27 @@ from pipeline.frozen import Frozen
 from pipeline.metrics import Metrics
 from pipeline.rundir import file_digest
 
-BUNDLE: Literal["bundle"] = "bundle"  # the run's folder of what ships
+BUNDLE: Literal["bundle"] = "bundle"  # the run's folder for the shipped files
 PAGE: Literal["report.html"] = "report.html"
 
 
 class ReportResult(Frozen):
-    """The last word: accuracies on the test split, opened here once."""
+    """The last word: accuracies on the test split, opened once, for them."""
 
     teacher: Metrics
     student: Metrics
     shipped: Metrics  # of the default file
-    formats: dict[str, Metrics] = {}  # of every file of the student, whether it ships or not
+    formats: dict[str, Metrics] = {}  # of every file of the student, shipped or not
     teacher_file: Metrics | None = None
-    lost: int | None = None  # test examples that only the teacher answers right; None: a run of an older version
-    gained: int | None = None  # that only the default file does
-    bundle: Literal["bundle"] = BUNDLE  # names in the run, which one from elsewhere must not choose
+    lost: int | None = None  # test examples right by the teacher alone; None: a run of an older version
+    gained: int | None = None  # test examples right by the default file alone
+    bundle: Literal["bundle"] = BUNDLE  # fixed names: a run from elsewhere must not choose them
     report: Literal["report.html"] = PAGE
-    digest: str = ""  # of the bundle; whoever keeps it can tell that nothing was altered since
+    digest: str = ""  # of the bundle; whoever keeps it can detect any later change
 
 
 def export_models(stage: Stage, distilled: DistillResult) -> ConvertResult:
-    """Teacher and student as ONNX files, each checked against its network, and the student in every other format."""
+    """Export teacher and student to ONNX, each checked against its network, and the student to the other formats."""
     splits = stage.splits()
     task = splits.task
     teacher, _ = _converted(stage, "teacher", trained_teacher(stage, task), splits)
@@ -63,7 +63,7 @@ def export_models(stage: Stage, distilled: DistillResult) -> ConvertResult:
 
 
 def _converted(stage: Stage, name: str, network: nn.Module, splits: Splits) -> tuple[ConvertedModel, Path]:
-    """The fp32 file, and the same without its interface, which was checked against the network."""
+    """Export a network to fp32; return the file's record, and the raw file without interface, checked for parity."""
     stage.tick(0, 1, name)
     task, config = splits.task, stage.config.export
     data = to_onnx(network, task.input_shape, config.opset, task.vocab_size)
@@ -85,13 +85,13 @@ def _converted(stage: Stage, name: str, network: nn.Module, splits: Splits) -> t
 
 
 def _examples(splits: Splits) -> np.ndarray:
-    """Of validation, as a device has them: a runtime would copy another layout in every call."""
+    """Up to 64 validation examples, contiguous as on a device: a runtime would copy another layout in every call."""
     some = splits.validation.batch(torch.arange(min(64, len(splits.validation))))
     return np.ascontiguousarray(some.inputs.numpy())
 
 
 def _limits(stage: Stage) -> Limits:
-    """What the budget says of files; of their latency where this machine is the target."""
+    """The budget's limits on files; on their latency only if this machine is the target."""
     search = stage.config.search
     here = search.latency.source == "measured"
     return Limits(
@@ -100,7 +100,7 @@ def _limits(stage: Stage) -> Limits:
 
 
 def profile_models(stage: Stage, converted: ConvertResult) -> ProfileResult:
-    """Latency of all files on validation examples, with the raw samples beside it, and which of them ship."""
+    """Time all files on validation examples, keep the raw samples, and decide on the files to ship."""
     result, timings = profile(
         converted,
         stage.run.root,

@@ -1,4 +1,4 @@
-"""The student's files in every configured format, each judged on validation; what cannot be made is recorded."""
+"""The student's files in every configured format, each judged on validation; a failed format is recorded."""
 
 import tempfile
 from pathlib import Path
@@ -22,7 +22,7 @@ from pipeline.rundir import file_digest
 
 
 class Answers(NamedTuple):
-    """What a file says on validation."""
+    """A file's answers on a split of N examples."""
 
     logits: np.ndarray  # [N, K]
     metrics: Metrics
@@ -32,13 +32,13 @@ class Answers(NamedTuple):
 class _Variant(NamedTuple):
     name: str
     files: dict[str, bytes]
-    answers: Answers  # of an INT8 file whose answers depend on the processor: the worse
-    distance: float  # mean of a logit's, from fp32
+    answers: Answers  # if an INT8 file's answers depend on the processor, the worse ones
+    distance: float  # mean absolute difference of a logit from fp32
     arithmetic: Arithmetic | None  # of an INT8 file
 
 
 def answers_of(run: Run, split: ImageSplit) -> Answers:
-    """The logits of a whole split, and what they are worth."""
+    """Run a file on a whole split; give its logits and their metrics."""
     logits = np.concatenate([run(batch.inputs.contiguous().numpy()) for batch in split.batches(256)])
     metrics = metrics_of([(torch.from_numpy(logits), split.targets)])
     return Answers(logits, metrics, logits.argmax(1) == split.targets.numpy())
@@ -53,12 +53,12 @@ def build_formats(
     *,
     fp32: Path | None = None,
 ) -> tuple[dict[str, ConvertedModel], tuple[Absent, ...]]:
-    """The formats beside fp32 that could be made, and why the others could not; none of them ends a run.
+    """Build the formats beside fp32; give those made, and for each other one the reason. No failure ends a run.
 
     Args:
-        raw: the student's checked file, without an interface: quantizing one would quantize its softmax.
-        expected: the answers on validation of the fp32 file that ships.
-        fp32: that file, where it is another one.
+        raw: the student's checked file, without an interface, whose softmax would be quantized too.
+        expected: the shipped fp32 file's answers on validation.
+        fp32: the shipped fp32 file, if it is not `raw`.
     """
     config = stage.config.export
     examples = calibration_examples(splits.reference, config.calibration.examples)
@@ -91,24 +91,24 @@ def try_format(
     folder: str = "export",
     fp32: Path | None = None,
 ) -> ConvertedModel | str:
-    """The format's best variant on validation, or why there is none: the other formats are still to come.
+    """Build the format's best variant on validation; on failure return the reason: other formats are still to come.
 
     Args:
-        folder: the stage's that writes it.
-        fp32: the file that it is compared with, where that is not the source's own.
+        folder: of the stage, to write it to.
+        fp32: the file to compare it with, if not the source's own.
     """
     try:
         return _build(stage, form, source, splits, expected, folder, fp32 or source.onnx)
     except EdgestillError as error:
         return str(error)
-    except Exception as error:  # a format's library has kinds of its own
+    except Exception as error:  # a format's library has error types of its own
         return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _build(
     stage: Stage, form: Format, source: Source, splits: Splits, expected: Answers, folder: str, fp32: Path
 ) -> ConvertedModel:
-    """Every variant is tried, ties go to the one nearest to fp32; the best is written and measured."""
+    """Try every variant, write and measure the most accurate; a tie goes to the one nearest to fp32."""
     config = stage.config.export
     with tempfile.TemporaryDirectory() as scratch:
         tried = [
@@ -155,7 +155,7 @@ def _build(
 def with_interfaces(
     form: Format, files: dict[str, bytes], interface: Interface, examples: np.ndarray
 ) -> dict[str, bytes]:
-    """A format's files, with the interface that is asked for where ONNX Runtime opens them; other runtimes take raw."""
+    """Add the configured interface to a format's files if ONNX Runtime opens them; other runtimes take them raw."""
     if interface_of(form.runtime, interface) == "raw":
         return files
     return {**files, form.suffix: with_interface(files[form.suffix], interface, examples[:64])}
@@ -173,7 +173,7 @@ def _try(
 
 
 def _on_every_processor(form: Format, path: Path, validation: ImageSplit) -> tuple[Answers, Arithmetic | None]:
-    """The file's answers; those of the kind of processor where it does worse, where kinds of them differ."""
+    """Give the file's answers, from the kind of processor with the worse ones if kinds differ, and how they differ."""
     here, saturable = answers_of(form.open(path, 1), validation), form.saturable(path)
     if saturable is None:
         return here, None

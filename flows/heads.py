@@ -1,4 +1,4 @@
-"""A method's head ships with the student, so the search holds the budget against the student with it."""
+"""Heads of methods: they ship with the student, so the search counts them against the budget."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,18 +12,18 @@ from pipeline.errors import BudgetError
 
 
 def heads(config: DistillConfig) -> tuple[MethodConfig, ...]:
-    """The configured methods that change what ships: none, or one."""
+    """The configured methods with a head on the shipped student: none, or one."""
     return tuple(method for method in config.methods if "head" in METHODS[method.name].fills)
 
 
 def what_ships(config: DistillConfig) -> Callable[[nn.Module], nn.Module] | None:
-    """From a student to what will ship of it; None where that is the student itself."""
+    """Function from a student to its shipped form; None if the student ships as it is."""
     return make_recipe(config.methods).deployable if heads(config) else None
 
 
 @contextmanager
 def telling_of_heads(config: DistillConfig) -> Iterator[None]:
-    """Adds to a refused budget that a head is counted in it, and the way out."""
+    """Explain in a budget error that the method's head counts, and how to shrink it."""
     try:
         yield
     except BudgetError as error:

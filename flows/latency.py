@@ -1,4 +1,4 @@
-"""Where a search's latencies come from: the candidate exported and timed here, or a latency model."""
+"""Latencies for a search: the candidate exported and timed here, or a latency model's prediction."""
 
 from pathlib import Path
 
@@ -23,11 +23,11 @@ _MODEL = "latency_model.json"
 
 
 def latency_source(config: SearchConfig, task: Task, opset: int) -> LatencySource | None:
-    """What `search.latency` asks for; None where the budget does not limit latency.
+    """Make the latency source set by `search.latency`; return None if the budget does not limit latency.
 
     Raises:
         DataError: the model's file cannot be used for this search.
-        ConfigError: the timing could give no median.
+        ConfigError: later, on measuring a candidate: the timing gives no median.
     """
     if config.budget.max_latency_ms is None:
         return None
@@ -49,43 +49,43 @@ def latency_source(config: SearchConfig, task: Task, opset: int) -> LatencySourc
 
 
 def latency_of(stage: Stage, task: Task) -> LatencySource | None:
-    """`latency_source` for a run, by the run's own copy of the latency model."""
+    """Make the latency source of a run, from the run's own copy of the latency model."""
     config = stage.config.search
     latency = config.latency.model_copy(update={"model": latency_model(stage.run, config)})
     return latency_source(config.model_copy(update={"latency": latency}), task, stage.config.export.opset)
 
 
 def keep_latency_model(stage: Stage) -> None:
-    """Copy the latency model into the run, so that the run goes on by it whatever becomes of the file."""
+    """Copy the latency model into the run, so later changes to the file do not affect the run."""
     model = stage.config.search.latency.model
     if model is not None:
         stage.run.write("data", _MODEL, model.read_bytes())
 
 
 def latency_model(run: RunDir, config: SearchConfig) -> Path | None:
-    """The run's copy, or before there is one the file that the configuration names."""
+    """Path of the run's copy of the latency model; before there is one, the configured path."""
     kept = run.root / "data" / _MODEL
     return kept if config.latency.model is not None and kept.is_file() else config.latency.model
 
 
 def is_here(model: LatencyModel) -> bool:
-    """Whether a model was measured on a machine like this one."""
+    """True if the model was measured on a machine with this one's CPU and number of cores."""
     here = describe_machine()
     return model.machine is not None and all(model.machine.get(k) == here[k] for k in ("cpu", "cores"))
 
 
 def export_student(space: SearchSpace, architecture: Architecture, task: Task, opset: int) -> bytes:
-    """A fresh student's ONNX file; its weights do not matter to its speed."""
+    """Export a fresh student to ONNX; its weights do not affect its speed."""
     with drawn_from(0):
         network = space.build(architecture, task)
     return to_onnx(network, task.input_shape, opset, task.vocab_size)
 
 
 def median_ms(timing: Timing) -> float:
-    """The median, rounded to what it can carry.
+    """Median in ms, rounded to six significant digits.
 
     Raises:
-        ConfigError: there are too few samples for one.
+        ConfigError: there are too few samples for a median.
     """
     median = timing.percentile(50)
     if median is None:
@@ -94,7 +94,7 @@ def median_ms(timing: Timing) -> float:
 
 
 class _Measure:
-    """Exports a student and times it in ONNX Runtime; gives the median in ms."""
+    """Function from a student to its median latency in ms, exported and timed in ONNX Runtime."""
 
     def __init__(self, space: SearchSpace, task: Task, opset: int, settings: ProbeSettings) -> None:
         self._space, self._task, self._opset, self._settings = space, task, opset, settings

@@ -1,4 +1,4 @@
-"""Starts the chain as a Prefect flow run where a person uses Prefect."""
+"""Start the chain as a Prefect flow run, for users of Prefect."""
 
 import contextlib
 import importlib.util
@@ -11,7 +11,7 @@ from flows.outcome import Outcome
 from flows.rank_check import RankCheckResult
 from pipeline.errors import MissingDependencyError, UserError
 
-# Of the server that Prefect starts where there is none: it answers no page of a browser.
+# Settings of the temporary server, started by Prefect where there is none: it answers no page of a browser.
 _TEMPORARY = {
     "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",
     "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
@@ -19,7 +19,7 @@ _TEMPORARY = {
 
 
 def uses_prefect(wanted: bool | None) -> bool:
-    """What the person said; else whether PREFECT_API_URL is set. Prefect is not imported to find out.
+    """Return the user's choice; without one, True if PREFECT_API_URL is set. Prefect is not imported to find out.
 
     Raises:
         MissingDependencyError: Prefect is wanted and not installed.
@@ -32,20 +32,24 @@ def uses_prefect(wanted: bool | None) -> bool:
 
 
 def require_prefect() -> None:
-    """Raises:
-    MissingDependencyError: Prefect is not installed.
+    """Refuse to go on without Prefect.
+
+    Raises:
+        MissingDependencyError: Prefect is not installed.
     """
     try:
         found = importlib.util.find_spec("prefect")
-    except ValueError:  # what Python says of a module that was made unimportable
+    except ValueError:  # Python's answer for a module made unimportable
         found = None
     if found is None:
         raise MissingDependencyError("Prefect is not installed: pip install 'prefect>=3.8.8,<3.9', or use --no-prefect")
 
 
 def require_server(url: str) -> None:
-    """Raises:
-    UserError: nothing answers there.
+    """Refuse to go on without a Prefect server at the address.
+
+    Raises:
+        UserError: nothing answers there.
     """
     import httpx  # Prefect's own client
 
@@ -59,10 +63,12 @@ def require_server(url: str) -> None:
 
 @contextlib.contextmanager
 def in_prefects_folder() -> Iterator[None]:
-    """In Prefect's own folder: it reads settings from the current one (.env, prefect.toml, pyproject.toml), a logging
-    configuration that calls what it names among them, and its flow runs import from there.
+    """Work in Prefect's own folder, so it reads and runs nothing from the user's current one.
 
-    Paths must be absolute before; those of the environment are made so.
+    Prefect reads settings from the current folder (.env, prefect.toml, pyproject.toml), among them a logging
+    configuration able to call any function by name, and its flow runs import from there.
+
+    Paths must be absolute before; those of the environment are made so here.
     """
     home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect").absolute()
     home.mkdir(parents=True, exist_ok=True)
@@ -74,7 +80,7 @@ def in_prefects_folder() -> Iterator[None]:
 
 
 def as_flow(config: RunConfig | None, out: Path, resume: Path | None = None) -> Outcome | RankCheckResult:
-    """One flow run in this process; without a server, Prefect starts a temporary one (some ten seconds).
+    """Run the chain as one flow run in this process; without a server, Prefect starts a temporary one (some 10 s).
 
     Raises:
         UserError: a server is named and does not answer.

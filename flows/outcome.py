@@ -1,4 +1,4 @@
-"""What a finished run gives to whoever started it."""
+"""The outcome of a finished run, for its caller."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from search.tournament import TournamentResult
 
 
 class Outcome(Frozen):
-    """What a finished run is worth and where it lies."""
+    """Results and paths of a finished run."""
 
     run: Path
     bundle: Path
@@ -23,4 +23,4 @@ class Outcome(Frozen):
     distilled: DistillResult
     profiled: ProfileResult
     tested: ReportResult
-    cautions: tuple[str, ...] = ()  # what the run did without, a sentence each
+    cautions: tuple[str, ...] = ()  # things the run did without, a sentence each

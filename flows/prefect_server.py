@@ -1,9 +1,9 @@
-"""The Prefect server of `edgestill ui`: Prefect's own application, which answers its own pages and known hosts alone.
+"""The Prefect server of `edgestill ui`: Prefect's own application, answering its own pages and known hosts alone.
 
-A browser lets any page send requests to this machine. Prefect allows all origins and looks at no host name, so such a
-page could start flow runs, by a plain form or by a name of its own that leads to 127.0.0.1. Every request of a browser
-to another origin, and every form, carries `Origin`, and `Host` is the name that was asked for: `OwnPagesOnly` looks at
-both. Clients that are no browsers send no `Origin`.
+A browser lets any page send requests to this machine. Prefect allows all origins and checks no host name, so such a
+page could start flow runs, by a plain form or through a name of its own for 127.0.0.1. A browser sends `Origin` with
+every form and with every request to another origin, and in `Host` the name it asked for: `OwnPagesOnly` checks both.
+Other clients send no `Origin`.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ class OwnPagesOnly:
     """An ASGI application behind a check of `Host` and `Origin`.
 
     Args:
-        hosts: names that clients may ask for, without the port; IPv6 addresses in brackets.
-        port: of the server; origins are its pages by any of the names.
+        hosts: names allowed in `Host`, without the port; IPv6 addresses in brackets.
+        port: of the server; with each of the hosts it makes an allowed origin.
     """
 
     def __init__(self, application: Any, hosts: Sequence[str], port: int) -> None:
@@ -47,12 +47,12 @@ class OwnPagesOnly:
             await send({"type": "http.response.body", "body": refusal.encode()})
 
     def refusal(self, headers: Sequence[tuple[str, str]]) -> str | None:
-        """Why a request with these headers gets no answer; None: it gets one."""
+        """Reason to refuse a request with these headers; None if it is to be answered."""
         hosts = [value.lower() for name, value in headers if name == "host"]
         if len(hosts) != 1 or _without_port(hosts[0]) not in self._hosts:
             return "this server does not go by that name; `edgestill ui --allow-host NAME` adds one"
         for origin in (value.lower() for name, value in headers if name == "origin"):
-            # behind a proxy that speaks TLS, the page's own origin has the name and port that were asked for
+            # behind a TLS proxy, the page's own origin is https with the name and port in `Host`
             if origin not in self._origins and origin != f"https://{hosts[0]}":
                 return "requests from pages of other origins are refused"
         return None
@@ -64,14 +64,14 @@ def origins(hosts: Sequence[str], port: int) -> list[str]:
 
 
 def known_hosts(host: str, more: Sequence[str]) -> list[str]:
-    """The names that a server which listens on `host` goes by."""
+    """Names of a server listening on `host`: loopback's, the address, this machine's if not on loopback, and `more`."""
     listening = [] if _is_wildcard(host) else [f"[{host}]" if ":" in host else host]
     own = [] if is_loopback(host) else [socket.gethostname(), socket.getfqdn()]
     return list(dict.fromkeys(name.lower() for name in (*_LOOPBACK, *listening, *own, *more)))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine reaches the address."""
+    """True if only this machine reaches the address."""
     if host.lower() == "localhost":
         return True
     with contextlib.suppress(ValueError):
@@ -101,7 +101,7 @@ def run_server(host: str, port: int, more_hosts: Sequence[str] = ()) -> None:
             "or listen on 127.0.0.1"
         )
     application = OwnPagesOnly(create_app(final=True), hosts, port)
-    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how it is stopped
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the way to stop it
         uvicorn.run(application, host=host, port=port, log_level="warning", timeout_keep_alive=5)
 
 
@@ -123,6 +123,6 @@ def _is_wildcard(host: str) -> bool:
 
 
 def _without_port(host: str) -> str:
-    """`[::1]:4200` to `[::1]`; empty for what is no host."""
+    """Host without its port, such as `[::1]` for `[::1]:4200`; empty if malformed."""
     found = re.fullmatch(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d+)?", host)
     return found[1] if found else ""

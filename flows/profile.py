@@ -1,4 +1,4 @@
-"""`edgestill profile`: what a model or a bundle costs on this machine, in JSON, in a picture and in words."""
+"""`edgestill profile`: measure a model or a bundle on this machine; the result as JSON, as a page and in words."""
 
 import contextlib
 import os
@@ -26,27 +26,27 @@ FP32, TEACHER = "fp32", "teacher"
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be profiled, as files that were checked."""
+    """Models to profile, as checked files."""
 
     models: dict[str, Model]
-    left_out: dict[str, str] = field(default_factory=dict)  # models that this does not measure, and what they run in
+    left_out: dict[str, str] = field(default_factory=dict)  # models not measured here -> their runtime
     architecture: str | None = None
     length: int = 0  # of texts, in tokens
-    notes: tuple[str, ...] = ()  # where this processor computes INT8 otherwise than the bundle's maker
+    notes: tuple[str, ...] = ()  # on INT8 computed otherwise here than by the bundle's maker
 
 
 def profile(
     path: Path, chosen: str | None, against: Path | None, settings: Settings, out: Path, say: Callable[[str], None],
     remeasure: str,
 ) -> str:  # fmt: skip
-    """Measure, write `out` and the page beside it, and give what to print.
+    """Measure, write `out` and the page beside it, and return the text to print.
 
     Args:
         chosen: of a bundle, a model's name or `all`; None is the bundle's own choice.
-        against: an ONNX file or a bundle that takes turns with the models and that they are compared with.
+        against: an ONNX file or a bundle to compare the models with; it takes turns with them.
 
     Raises:
-        ConfigError, BundleError: what was given cannot be measured.
+        ConfigError, BundleError: the input cannot be measured.
         ExportError: a model cannot be loaded or run.
     """
     if not out.parent.is_dir():
@@ -80,10 +80,10 @@ def settings_of(
     batch: str, threads: str, cpus: str | None, *, duration_s: float, repeats: int, warmup_s: float,
     examples: Path | None, length: int, spinning: bool, seed: int,
 ) -> Settings:  # fmt: skip
-    """What the command line says.
+    """Read the settings from the command line's options.
 
     Raises:
-        ConfigError: with all that is wrong.
+        ConfigError: with every problem found.
     """
     problems: list[str] = []
     if examples is not None:
@@ -105,7 +105,7 @@ def settings_of(
 
 
 def _counts(text: str, least: int) -> tuple[int, ...]:
-    """`1,8` to (1, 8); empty where that is not what it is."""
+    """Parse `1,8` to (1, 8), repeats dropped; empty if malformed."""
     parts = [part.strip() for part in text.split(",")]
     fine = all(part.isascii() and part.isdigit() and least <= int(part[:6]) <= 65_536 for part in parts)
     return tuple(dict.fromkeys(map(int, parts))) if fine else ()
@@ -124,7 +124,7 @@ def _problems_of_examples(path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _open(path: Path, chosen: str | None, private: Path, name: str, settings: Settings) -> Iterator[Subject]:
-    """A bundle or one ONNX file; what is measured is a private copy of the very bytes that were checked."""
+    """Open a bundle or one ONNX file as a private copy, so the very bytes that were checked are measured."""
     from export.reading import check_onnx, open_bundle
 
     if path.suffix == ".onnx" and not path.exists():

@@ -1,4 +1,4 @@
-"""The commands for latency: profile, and report, which shows what devices measured."""
+"""The commands for latency: profile, and report, to show measurements of devices."""
 
 import sys
 from pathlib import Path

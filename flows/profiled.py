@@ -1,4 +1,4 @@
-"""Latencies of a space's students out of profiles that were measured on a device."""
+"""Latencies of a space's students, read from profiles measured on a device."""
 
 import statistics
 from collections import defaultdict
@@ -15,10 +15,10 @@ _FP32 = "fp32"
 
 
 def are_profiles(paths: Sequence[Path]) -> bool:
-    """Whether these are profiles, or folders of them, rather than one table.
+    """True if the paths are profiles or folders of them, False if one table.
 
     Raises:
-        ConfigError: some are and some are not, or there are several tables.
+        ConfigError: profiles and tables are mixed, or there are several tables.
     """
     profiles = [path for path in paths if path.is_dir() or path.suffix == ".json"]
     if len(profiles) < len(paths) and len(paths) > 1:
@@ -29,13 +29,13 @@ def are_profiles(paths: Sequence[Path]) -> bool:
 def latencies_of_profiles(
     paths: Sequence[Path], space: SearchSpace, space_name: str, batch: int, threads: int
 ) -> tuple[list[tuple[Architecture, float]], dict[str, Any]]:
-    """The fp32 file's median of each profile at a batch and a number of threads; repeats count with their median.
+    """Read the fp32 file's median latency at a batch and a number of threads from each profile.
 
     Returns:
-        The latencies, and what the model that is fitted to them says of the device.
+        The latencies in ms, a student's repeats joined by their median, and facts on the device for the fitted model.
 
     Raises:
-        DataError: all that is wrong, with the files' names; different devices or runtimes are.
+        DataError: every problem found, with the files' names; different devices or runtimes are one.
     """
     files = [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
     problems: list[str] = []

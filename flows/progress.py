@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: which stage of how many, how far it is, and a line when it ends."""
+"""Progress of a run for its user: the stage's number of how many, how far it is, and a line when it ends."""
 
 import sys
 import time
@@ -18,7 +18,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """For library use."""
+    """No progress shown, for library use."""
 
     def begin(self, stage: str, index: int, count: int) -> None:
         pass
@@ -37,7 +37,7 @@ class Silent:
 
 
 class PlainLines:
-    """One line as a stage begins and one as it ends; for logs, pipes and `--quiet`."""
+    """Plain lines for logs, pipes and `--quiet`: one at a stage's end; unless quiet also at its start and each 30 s."""
 
     def __init__(self, tell: Callable[[str], None] | None = None, *, quiet: bool = False) -> None:
         self._tell = tell or (lambda line: say(line, err=True))
@@ -67,7 +67,7 @@ class PlainLines:
 
 
 class Forgiving:
-    """Another progress, until showing it fails: a run goes on unseen, with a caution."""
+    """Wrapper of another progress: if showing it fails, the run goes on unseen, with a caution."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

@@ -1,7 +1,7 @@
-"""The stage that takes channels from the distilled student and fine-tunes what is left with the same recipe.
+"""The prune stage: remove channels of the distilled student and fine-tune the rest with the same recipe.
 
-The distillation's learning curve says what the pruned student's fine-tuning is to be held against, so nothing of its
-result is overwritten: `prune/` has its own weights and its own curve.
+The fine-tuning is to be compared with the distillation's learning curve, so nothing of the distillation's result is
+overwritten: `prune/` has its own weights and its own curve.
 """
 
 import copy
@@ -25,11 +25,11 @@ from pipeline.metrics import evaluate
 from pipeline.network import Classifier
 from pipeline.task import Task
 
-_BATCH = 64  # of the examples whose gradients taylor squares
+_BATCH = 64  # examples a batch for taylor's squared gradients
 
 
 def prune_student(stage: Stage, distilled: DistillResult, tuned: TuneResult) -> PruneResult:
-    """The pruned student's weights, best on validation; a pruning that cannot be done leaves the student as it is."""
+    """Prune and fine-tune the student, kept at its best on validation; a failed pruning leaves it as it is."""
     config, splits = stage.config.prune, stage.splits()
     student, shipped = unpruned_student(stage, distilled.architecture, splits.task)
     about = {
@@ -69,10 +69,11 @@ def prune_student(stage: Stage, distilled: DistillResult, tuned: TuneResult) -> 
 def _rounds(
     stage: Stage, recipe: DistillConfig, splits: Splits, student: nn.Module, shipped: nn.Module
 ) -> tuple[nn.Module, dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    """The narrowed student, the weights of what would ship and the methods' state, and what went in all rounds.
+    """Prune in rounds, with a short fine-tuning between them; after a kill, go on from the saved cuts and trainings.
 
-    Weights and state are those before the last fine-tuning. A kill leaves each round's cut and the state of the
-    training behind it, from which the next process goes on.
+    Returns:
+        The narrowed student; its shipped form's weights and the methods' state, both before the last fine-tuning; and
+        over all rounds the changed widths, the share of channels removed, and if residual sums were pruned.
     """
     config, whole = stage.config.prune, sum(parameter.numel() for parameter in shipped.parameters())
     widths: dict[str, tuple[int, int]] = {}
@@ -92,7 +93,7 @@ def _rounds(
 
 
 def fine_tuning(config: DistillConfig, epochs: int, learning_rate_factor: float) -> DistillConfig:
-    """The distillation's own recipe, for so many epochs and from another learning rate."""
+    """The distillation's own recipe with another number of epochs and a scaled learning rate."""
     rate = config.training.learning_rate * learning_rate_factor
     training = config.training.model_copy(update={"epochs": epochs, "learning_rate": rate})
     return config.model_copy(update={"training": training})
@@ -101,7 +102,7 @@ def fine_tuning(config: DistillConfig, epochs: int, learning_rate_factor: float)
 def _cut(
     stage: Stage, number: int, splits: Splits, student: nn.Module, shipped: nn.Module, params: float
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Which channels are left after a round, and the weights of what would ship before fine-tuning; once a run."""
+    """Choose a round's channels, once a run; return facts on the cut, and the shipped form's weights after it."""
     config = stage.config.prune
     file = f".cut{number}.pt"
     if saved(stage, "prune", file) is None:
@@ -119,14 +120,14 @@ def _cut(
 
 
 def scoring_batches(stage: Stage, splits: Splits, config: PruneConfig) -> list[Batch]:
-    """The reference examples that `taylor` takes gradients on."""
+    """Reference examples for `taylor`'s gradients, drawn by seed."""
     images = splits.reference.labelled()
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(stage.seed("prune", "images")))
     return [images.batch(index) for index in torch.split(chosen[: config.score_images], _BATCH)]
 
 
 def with_classifier_of(stage: Stage, student: nn.Module, shipped: nn.Module) -> nn.Module:
-    """The student as it would ship, with the weights of the classifier, or of a method's head, of one that did."""
+    """The student's shipped form, with the weights of the classifier (or a method's head) taken from `shipped`."""
     made = make_recipe(stage.config.distill.methods).deployable(student)
     _classifier(made).load_state_dict(_classifier(shipped).state_dict())
     return made
@@ -138,5 +139,5 @@ def _classifier(network: nn.Module) -> nn.Module:
 
 
 def _cost(network: nn.Module, task: Task) -> Cost:
-    """Counted; what the search measured of the whole student (bytes, memory, latency) is not the pruned one's."""
+    """Cost of the pruned student, counted anew: the search measured bytes, memory and latency of the whole student."""
     return measure_cost(lambda: copy.deepcopy(network).cpu(), task.input_shape, task.input_dtype)

@@ -1,7 +1,7 @@
-"""The stage that fine-tunes the student for INT8 where its INT8 files lose more accuracy than the gate allows.
+"""The qat stage: fine-tune the student for INT8 if its INT8 files lose more accuracy than the gate allows.
 
-The student that ships in fp32 and fp16 stays as it is: only the INT8 files are made again, from the fine-tuned weights,
-and each is kept if it is better than the one before. `profile` then judges what is there.
+The student shipped in fp32 and fp16 stays as it is: only the INT8 files are made again, from the fine-tuned weights,
+and each is kept if it is better than the one before. The profile stage then judges the files.
 """
 
 import itertools
@@ -30,8 +30,8 @@ from pipeline.frozen import Frozen
 from pipeline.metrics import Metrics
 from pipeline.training_state import EpochRecord
 
-_BATCHES = 8  # that ranges begin on; they follow the training from there
-_FINE_TUNED = "student.onnx"  # the fine-tuned weights in fp32, which the INT8 files are made from
+_BATCHES = 8  # to set the first ranges; they follow the training from there
+_FINE_TUNED = "student.onnx"  # the fine-tuned weights in fp32, source of the INT8 files
 
 
 class QatFormat(Frozen):
@@ -40,12 +40,12 @@ class QatFormat(Frozen):
     before: Metrics
     after: Metrics | None  # None: none could be made
     kept: Literal["before", "after"]
-    passes: bool  # whether the kept one loses no more than the gate allows
+    passes: bool  # True if the kept one loses no more than the gate allows
     reason: str = ""  # why none could be made
 
 
 class QatResult(Frozen):
-    """What fine-tuning for INT8 did; `formats` holds those that it was for."""
+    """Result of fine-tuning for INT8; `formats` holds the formats it was done for."""
 
     mode: Literal["auto", "always"]
     allowed: float  # max_accuracy_drop
@@ -56,15 +56,15 @@ class QatResult(Frozen):
     learning_rate: float | None = None
     best_epoch: int | None = None
     curve: tuple[EpochRecord, ...] = ()
-    models: dict[str, ConvertedModel] = {}  # the files that take the place of the ones before
+    models: dict[str, ConvertedModel] = {}  # files to take the place of the ones before
 
     def applied_to(self, converted: ConvertResult) -> ConvertResult:
-        """With the INT8 files that fine-tuning made better."""
+        """Return the export's result with the INT8 files improved by fine-tuning."""
         return converted.model_copy(update={"others": {**converted.others, **self.models}})
 
 
 def fine_tune_int8(stage: Stage, distilled: DistillResult, tuned: TuneResult, converted: ConvertResult) -> QatResult:
-    """Fine-tune with fake quantisation where it is asked for, and make the INT8 files again."""
+    """Fine-tune with fake quantisation if the mode or the gate calls for it, and make the INT8 files again."""
     config, allowed = stage.config.qat, stage.config.export.gate.max_accuracy_drop
     assert config.mode != "never", "the chain leaves the stage out"
     fp32 = _validation(converted.student)
@@ -82,7 +82,7 @@ def fine_tune_int8(stage: Stage, distilled: DistillResult, tuned: TuneResult, co
     )
     try:
         done = _fine_tuned(stage, distilled, recipe, splits)
-    except (FakeQuantError, TrainingError) as error:  # the files that are there are still worth judging
+    except (FakeQuantError, TrainingError) as error:  # the files made before are still worth judging
         kept = {name: _kept(before, None, fp32, allowed, str(error)) for name, before in short.items()}
         return QatResult.model_validate(about | {"formats": kept, "refused": str(error)})
     stage.run.write("qat", "curve.csv", curve_csv(done.fitted.curve))
@@ -101,7 +101,7 @@ def fine_tune_int8(stage: Stage, distilled: DistillResult, tuned: TuneResult, co
 
 
 def _fine_tuned(stage: Stage, distilled: DistillResult, recipe: DistillConfig, splits: Splits) -> Distilled:
-    """The student with fake quantisation in it, at its best epoch on validation."""
+    """Fine-tune the student with fake quantisation; give it at its best epoch on validation."""
     student, shipped = shipped_student(stage, distilled.architecture, splits.task)
     has_head = bool(heads(stage.config.distill))
     begun_on = itertools.islice(splits.reference.batches(64), _BATCHES)
@@ -114,7 +114,7 @@ def _fine_tuned(stage: Stage, distilled: DistillResult, recipe: DistillConfig, s
 def _made_again(
     stage: Stage, network: nn.Module, splits: Splits, converted: ConvertResult, short: dict[str, Metrics]
 ) -> tuple[dict[str, QatFormat], dict[str, ConvertedModel]]:
-    """The INT8 files of the fine-tuned network, each beside the one before; the better is kept."""
+    """Make the INT8 files of the fine-tuned network; keep the better of each and the one before."""
     config, task = stage.config.export, splits.task
     fp32, shipped = _validation(converted.student), stage.run.root / converted.student.path
     data = to_onnx(network, task.input_shape, config.opset, task.vocab_size)

@@ -1,6 +1,6 @@
-"""`edgestill rank-check`: do the training-free scores rank students on this very task?
+"""`edgestill rank-check`: test how well the training-free scores rank students on this very task.
 
-A handful of feasible students is scored as the search scores, then each is trained briefly under equal conditions.
+A handful of feasible students is scored as in the search, then each is trained briefly under equal conditions.
 """
 
 import random
@@ -30,7 +30,7 @@ Score = Callable[[Architecture], dict[str, float]]
 class RankCheckResult(Frozen):
     configured: str  # the search's scorer
     rows: tuple[ScorerRank, ...]
-    against_params: Comparison | None  # of the configured scorer; None where it is params, or has no tau
+    against_params: Comparison | None  # of the configured scorer; None if it is params or has no tau
     students: tuple[RankedStudent, ...]
     epochs: int
     train_images: int
@@ -40,7 +40,7 @@ class RankCheckResult(Frozen):
 
 
 def check_ranks(stage: Stage) -> RankCheckResult:
-    """Kendall's tau of every scorer on briefly trained students; what an interrupted check did is not repeated."""
+    """Compute Kendall's tau of every scorer on briefly trained students; a resumed check repeats no finished work."""
     trainings = ShortTrainings(stage, "rank_check", stage.config.rank_check.train_images)
     with Workshop(1) as workshop:
         return _checked(stage, trainings, workshop)
@@ -102,7 +102,7 @@ def _result(stage: Stage, splits: Splits, students: Sequence[RankedStudent], not
 def _train(trainings: ShortTrainings, architecture: str, epochs: int) -> dict[str, Any]:
     try:
         trained = trainings(architecture, 0, epochs)
-    except (RuntimeError, ArithmeticError, MemoryError) as error:  # NaN, out of memory: this student's alone
+    except (RuntimeError, ArithmeticError, MemoryError) as error:  # NaN, out of memory: it fails this student alone
         reason = f"{type(error).__name__}: {first_line(error)}"
         return {"failure": reason, "seconds": 0.0}
     return {"accuracy": trained.accuracy, "seconds": round(trained.seconds, 3)}
@@ -111,7 +111,10 @@ def _train(trainings: ShortTrainings, architecture: str, epochs: int) -> dict[st
 def _all_scorers(
     stage: Stage, search: SearchConfig, splits: Splits, space: SearchSpace, costs: CostTable, workshop: Workshop
 ) -> tuple[Score, list[str]]:
-    """Every scorer by itself, as the search would ask it, so that one which fails takes no other with it."""
+    """Return a function to score a student by every scorer, and notes on scorers that do not apply.
+
+    Each scorer has its own evaluator, set up as in the search, so a failing one does not affect the others.
+    """
     seed, trained = stage.seed("search"), search.teacher_weights == "trained"
     batch = scoring_batch(stage, splits)
     evaluators, notes = dict[str, Evaluator](), list[str]()
@@ -144,7 +147,7 @@ def _all_scorers(
             try:
                 found |= ask(architecture).values
             except CandidateError:
-                continue  # no score: shown as such, in the scorer's count
+                continue  # counted among the scorer's students without a score
         return found
 
     for name, evaluator in evaluators.items():

@@ -1,6 +1,6 @@
-"""The export, tried on untrained networks before anything is trained, so that a setting which cannot work is refused.
+"""Rehearsal of the export on untrained networks: an impossible setting is refused before anything is trained.
 
-What went well once, with the same code, versions and settings, is not tried again.
+A rehearsal passed once is not repeated with the same code, versions and settings.
 """
 
 import tempfile
@@ -37,11 +37,11 @@ Problems = dict[str, str]  # setting -> why it cannot work
 def rehearse_export(stage: Stage, splits: Splits) -> None:
     """Make, open and run every configured format of the smallest and the largest student, and the teacher's file.
 
-    A format that is not to be had here is left out, as the export leaves it out. What fails for one of the students
-    alone is told and may yet be avoided by the search.
+    A format unavailable here is left out, as in the export. A failure of one student alone is only a caution: the
+    search may avoid it.
 
     Raises:
-        ConfigError: the teacher has no file, or neither student has one in some format; names the setting.
+        ConfigError: the teacher cannot be exported, or no student can in some format; names the setting.
     """
     config, task = stage.config, splits.task
     if config.rank_check.only:
@@ -53,7 +53,7 @@ def rehearse_export(stage: Stage, splits: Splits) -> None:
         task.input_shape,
         task.num_classes,
         task.vocab_size,
-    )  # what the examples hold changes no operator
+    )  # the examples' content changes no operator
     content = (config.export, sides, len(splits.reference) < MIN_EXAMPLES)
 
     def teacher() -> Problems:
@@ -63,7 +63,7 @@ def rehearse_export(stage: Stage, splits: Splits) -> None:
     stage.tick(0, len(ends) + 1, "trying the export of the teacher")
     untrained = config.teacher.model_copy(update={"training": TrainingConfig()})
     problems = _lines(once("rehearsal", (content, untrained), teacher), "the teacher")
-    if problems:  # what keeps a teacher from its file would keep its students
+    if problems:  # the students would fail the same way
         raise ConfigError(problems)
     found: dict[str, Problems] = {}
     for done, text in enumerate(ends, 1):
@@ -85,7 +85,7 @@ def _lines(problems: Problems, who: str) -> list[str]:
 
 
 def _of_student(stage: Stage, text: str, splits: Splits) -> Problems:
-    """What cannot be done with this student, by the setting that asks for it."""
+    """Problems of exporting this student, by setting."""
     config, ships = stage.config.export, what_ships(stage.config.distill)
     student = fresh_student(stage, text, splits.task)
     network = (student if ships is None else ships(student)).cpu().eval()
@@ -94,7 +94,7 @@ def _of_student(stage: Stage, text: str, splits: Splits) -> Problems:
         problems = _of_fp32(network, config, splits, path)
         if problems:
             return problems
-        # One way to calibrate stands for all: they differ in the ranges that they find, not in the files' operators.
+        # One calibration method stands for all: they differ in the ranges found, not in the files' operators.
         brief = config.calibration.model_copy(update={"method": "minmax"})
         examples = calibration_examples(splits.reference, MIN_EXAMPLES)
         source = Source(onnx=path, network=network, task=splits.task, calibration=examples)
@@ -115,7 +115,7 @@ def _of_student(stage: Stage, text: str, splits: Splits) -> Problems:
 
 
 def _of_fp32(network: nn.Module, export: ExportConfig, splits: Splits, path: Path) -> Problems:
-    """Write the network's fp32 file; where that fails, the setting with whose default it does not."""
+    """Write the network's fp32 file; on failure return the problem, by the setting whose default would work."""
 
     def write(config: ExportConfig) -> None:
         task, examples = splits.task, splits.validation.batch(_first(splits.validation)).inputs.numpy()
@@ -139,7 +139,7 @@ def _with_default(export: ExportConfig, name: str) -> ExportConfig:
 
 
 def _try(form: Format, source: Source, folder: Path) -> None:
-    """Make the format's file, open and run it; what its logits are worth is for a trained student to say."""
+    """Make the format's files, open and run them; the logits of an untrained student are not judged."""
     for _, files in form.variants(source):
         for suffix, data in files.items():
             (folder / f"tried{suffix}").write_bytes(data)
@@ -147,17 +147,17 @@ def _try(form: Format, source: Source, folder: Path) -> None:
 
 
 def _is_sound(source: Source) -> bool:
-    """Whether INT8 can be calibrated on the examples at all: they are the data's, and no setting of the export."""
+    """True if INT8 can be calibrated on the examples; if not, the data is at fault, not a setting of the export."""
     return _why(lambda: require_sound(source.calibration, source.task)) is None
 
 
 def _why(work: Callable[[], object]) -> str | None:
-    """What keeps this from working; None where it works. A full disk or memory is no fault of a setting."""
+    """Reason why the work fails; None if it succeeds. A full disk or memory is no setting's fault and is raised."""
     try:
         work()
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # an exporter and a runtime have kinds of their own
+    except Exception as error:  # exporters and runtimes have error types of their own
         return first_line(error, type(error).__name__)[:300]
     return None
 

@@ -1,4 +1,4 @@
-"""What a run's stages found, back from its folder, as the report takes it."""
+"""Results of a run's stages, read back from its folder for the report."""
 
 import json
 
@@ -20,11 +20,11 @@ from search.tournament import TournamentResult
 def report_data(
     run: RunDir, tested: ReportResult, devices: tuple[ProfileDocument, ...] = (), cautions: tuple[str, ...] = ()
 ) -> ReportData:
-    """All that the page shows of a run whose stages before the report are done.
+    """Read everything for the page of a run; its stages before the report must be done.
 
     Args:
-        devices: profiles that were measured after the run.
-        cautions: of them, a sentence each.
+        devices: profiles measured after the run.
+        cautions: about the devices' profiles, a sentence each.
 
     Raises:
         RunDirError: a stage is missing or was altered.
@@ -53,6 +53,6 @@ def report_data(
 
 
 def _samples(run: RunDir, profiled: ProfileResult) -> dict[str, list[float]]:
-    """Of the teacher's file and the student's default one."""
+    """Latency samples in ms of the teacher's file and the student's default file."""
     samples = json.loads(run.path("profile", "samples_ms.json").read_text(encoding="utf-8"))
     return {"teacher": samples["teacher"], "student": samples[profiled.default]}

@@ -1,7 +1,7 @@
-"""Keeps the current folder off the path of imports; `pipeline/child.py` does so for the processes that are started.
+"""Keep the current folder off the import path; `pipeline/child.py` does so for child processes.
 
-A file there that is called as a module (`onnx.py`, in a bundle that was downloaded) would run otherwise. `flows/cli.py`
-calls it before it imports anything else, so this module stands on nothing that is not loaded already.
+Otherwise a file there with a module's name (`onnx.py` in a downloaded bundle) would run. `flows/cli.py` calls this
+before any other import, so this module imports only modules loaded already.
 """
 
 import os
@@ -11,7 +11,7 @@ _HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH
 
 
 def leave_out_the_current_folder() -> None:
-    """Take it out of `sys.path`, unless PYTHONPATH names it in full or we lie in it."""
+    """Take the current folder out of `sys.path`, unless PYTHONPATH names it in full or our code lies in it."""
     try:
         here = os.getcwd()  # noqa: PTH109
     except OSError:  # it was removed

@@ -37,14 +37,14 @@ def score_file(
     threads: int,
     say: Callable[[str], None],
 ) -> int:
-    """Score every line of a file; gives the number of rows.
+    """Score every architecture of a file; return the number of rows written.
 
-    A row's scores depend on the seed and on its architecture alone. A cell is empty where a scorer has no score
-    (a dead network, one that kills the process that scores it, or widths that DisWOT's semantic metric cannot
-    compare); `say` is told why.
+    A row's scores depend on the seed and its architecture alone. A cell is empty if its scorer gives no score (a dead
+    network, a network that kills its process, widths not comparable by DisWOT's semantic metric); `say` gets the
+    reason.
 
     Raises:
-        ConfigError: unknown names, or lines that are no architecture; all of them at once.
+        ConfigError: unknown names and missing paths, all at once; else wrong lines, all at once.
         DataError: the data cannot be used.
     """
     problems = [f"unknown scorer {name!r}; {nearest(name, SCORERS)}" for name in scorers if name not in SCORERS]
@@ -90,7 +90,7 @@ def score_file(
 
 
 def _read(space: SearchSpace, path: Path) -> list[tuple[str, Architecture]]:
-    """The lines that are not blank; all wrong ones are reported together."""
+    """Read an architecture from each line not blank; all wrong lines are reported together."""
     found, problems = [], []
     for number, line in enumerate(read_text_bounded(path, MAX_TABLE_BYTES, _wrong).splitlines(), start=1):
         text = line.strip()

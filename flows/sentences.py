@@ -1,4 +1,4 @@
-"""What each stage's result says in one line; the terminal, the logs and the report share it."""
+"""One line on each stage's result, shared by the terminal, the logs and the report."""
 
 from functools import singledispatch
 
@@ -46,7 +46,7 @@ def _(result: SearchResult) -> str:
 
 
 def latency_clause(latency: WinnerLatency | None) -> str:
-    """`, predicted 2.10 ms ± 8%, measured 2.21 ms`; nothing where the budget does not limit latency."""
+    """Clause on latency, such as `, predicted 2.10 ms ± 8%, measured 2.21 ms`; empty if the budget has no limit."""
     if latency is None:
         return ""
     predicted, error, measured = latency.predicted_ms, latency.predicted_error, latency.measured_ms
@@ -168,7 +168,7 @@ def summary_rows(outcome: Outcome) -> list[tuple[str, ...]]:
 
 
 def verdict_lines(result: ProfileResult) -> list[str]:
-    """Which formats ship and why, a sentence each; fp32 has one where it does not."""
+    """Sentences on each format: if it ships, and why (fp32 only if it does not); then the limits exceeded."""
     lines = [v.sentence for v in result.verdicts if v.format != "fp32" or not v.shipped]
     return [*lines, *(f"over budget: {clause}" for clause in result.over_budget)]
 

@@ -17,14 +17,14 @@ from search.tournament import Trained
 
 
 class ShortTrainings:
-    """Distills students as configured but for a few epochs; each goes on from its last epoch after a kill.
+    """Short distillations, as configured but for a few epochs; after a kill each goes on from its last epoch.
 
     All students see the same examples in the same order under the same augmentation, draw their first weights from the
     same seed, and follow the configured learning rate through a schedule as long as the training.
 
     Args:
-        name: the stage's, for its files and seeds.
-        train_images: train on so many, drawn by seed; None is all.
+        name: of the stage, for its files and seeds.
+        train_images: number of training images, drawn by seed; None is all.
     """
 
     def __init__(self, stage: Stage, name: str, train_images: int | None) -> None:
@@ -35,7 +35,7 @@ class ShortTrainings:
         self._teacher = frozen(trained_teacher(stage, splits.task))
 
     def __call__(self, architecture: str, rung: int, epochs: int) -> Trained:
-        """Rung 0 starts afresh, another from the best weights of the rung before."""
+        """Train a student for one rung: rung 0 starts afresh, another from the best weights of the rung before."""
         start, stage = time.perf_counter(), self._stage
         file = self._file(architecture, rung)
         state = saved(stage, self._name, file)

@@ -1,4 +1,4 @@
-"""What `run`, `show` and `runs` print."""
+"""Output of `run`, `rank-check`, `show` and `runs`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,7 +40,7 @@ _RESULTS: dict[str, Any] = {
 
 
 def summary(outcome: Outcome) -> str:
-    """The end of a run: a sentence, a table, what to be wary of, and where the bundle and the report lie."""
+    """Closing lines of a run: a sentence, a table, verdicts on formats, cautions, paths of bundle and report."""
     return joined(
         [
             "",
@@ -56,7 +56,7 @@ def summary(outcome: Outcome) -> str:
 
 
 def rank_check_summary(result: RankCheckResult) -> str:
-    """Each scorer's rank correlation on this task, and in a sentence what that says of the configured one."""
+    """Table of each scorer's rank correlation on this task, with a sentence on the configured one."""
     rows = [
         (row.scorer + (" (configured)" if row.scorer == result.configured else ""), *rank_cells(row))
         for row in result.rows

@@ -1,4 +1,4 @@
-"""What every stage is given, and the networks that stages share by way of the run directory."""
+"""The input of every stage, and the networks shared by stages through the run directory."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,12 +24,12 @@ from pipeline.teacher import load_teacher
 from search.spaces import make_space
 
 WEIGHTS, TOKENIZER = "weights.safetensors", "tokenizer.json"
-METHODS = "methods.pt"  # what the recipe's methods had learnt when the student was at its best
+METHODS = "methods.pt"  # state of the recipe's methods at the student's best epoch
 CHECKPOINT = ".checkpoint.pt"  # hidden files are no part of a stage's result
 
 
 class DataResult(Frozen):
-    """What the data stage found."""
+    """Result of the data stage."""
 
     task: Task
     sizes: dict[str, int]
@@ -38,14 +38,14 @@ class DataResult(Frozen):
 
 @dataclass(frozen=True)
 class Stage:
-    """What every stage function is given."""
+    """Input of every stage function."""
 
     run: RunDir
     config: RunConfig
     tick: Callable[[int, int, str], None]
     say: Callable[[str], None] = lambda line: None
-    inputs: str = ""  # digest of what the stage is made from, which its journals and checkpoints are bound to
-    cautions: list[str] = field(default_factory=list)  # what it did without, a sentence each
+    inputs: str = ""  # digest of the stage's inputs; its journals and checkpoints are bound to it
+    cautions: list[str] = field(default_factory=list)  # things it did without, a sentence each
 
     @property
     def device(self) -> torch.device:
@@ -56,13 +56,13 @@ class Stage:
         return Compute(self.config.device.precision, self.config.device.gpus)
 
     def splits(self) -> Splits:
-        """The splits, text by the tokenizer that the data stage kept.
+        """Load the splits; text goes through the tokenizer kept by the data stage.
 
         Raises:
-            DataError: they are no longer what the data stage found.
-            RunDirError: a file of the data stage is not what it wrote.
+            DataError: they have changed since the data stage.
+            RunDirError: a file of the data stage was altered.
         """
-        # Read first: it is what finds a tokenizer damaged.
+        # Read first: this detects a damaged tokenizer.
         found = self.run.read("data", DataResult) if "data" in self.run.manifest.stages else None
         splits = load_splits(self.config.read_data, self.config.seed, self.tokenizer())
         if found is not None:
@@ -70,7 +70,7 @@ class Stage:
         return splits
 
     def tokenizer(self) -> str | None:
-        """Of a text task, the JSON of the run's tokenizer."""
+        """JSON of the run's tokenizer; None if the task has no text."""
         path = self.run.path("data", TOKENIZER)
         return path.read_text(encoding="utf-8") if path.exists() else None
 
@@ -95,19 +95,19 @@ def trained_teacher(stage: Stage, task: Task) -> nn.Module:
 
 
 def fresh_student(stage: Stage, architecture: str, task: Task) -> nn.Module:
-    """A fresh student; the same weights for the tournament, every trial and the distillation."""
+    """Build a fresh student; its weights are the same for the tournament, every trial and the distillation."""
     space = make_space(stage.config.search.space)
     with drawn_from(stage.seed("student", "weights")):
         return space.build(space.parse(architecture), task)
 
 
 def distilled_student(stage: Stage, architecture: str, task: Task) -> nn.Module:
-    """The student as it ships, distilled and, where configured, pruned, back from its weights file."""
+    """The student's shipped form, distilled and, if so configured, pruned, with weights from its file."""
     return shipped_student(stage, architecture, task)[1]
 
 
 def shipped_student(stage: Stage, architecture: str, task: Task) -> tuple[nn.Module, nn.Module]:
-    """The student that methods train, and the same as it ships, which shares its layers but for a method's head."""
+    """The student in its trained and in its shipped form; they share all layers but a method's head."""
     pruned = _pruned(stage)
     if pruned is None:
         return unpruned_student(stage, architecture, task)
@@ -115,20 +115,20 @@ def shipped_student(stage: Stage, architecture: str, task: Task) -> tuple[nn.Mod
 
 
 def unpruned_student(stage: Stage, architecture: str, task: Task) -> tuple[nn.Module, nn.Module]:
-    """The distilled student, and as it would ship without pruning."""
+    """The distilled student before pruning, in its trained and in its shipped form."""
     return narrowed_student(stage, architecture, task, {}, stage.run.root / "distill" / WEIGHTS)
 
 
 def state_that_shipped(stage: Stage) -> dict[str, Any]:
-    """Of the recipe's methods, from the training that `shipped_student` comes from."""
+    """State of the recipe's methods from the training of `shipped_student`."""
     return method_state(stage, "distill" if _pruned(stage) is None else "prune")
 
 
 def method_state(stage: Stage, name: str) -> dict[str, Any]:
-    """Of the recipe's methods, as the stage `name` left them.
+    """State of the recipe's methods as left by the stage `name`.
 
     Raises:
-        RunDirError: an earlier version made the stage, and threw away what a method had prepared.
+        RunDirError: an earlier version ran the stage and did not keep the state.
     """
     path = stage.run.path(name, METHODS)
     if path.exists():
@@ -143,7 +143,7 @@ def method_state(stage: Stage, name: str) -> dict[str, Any]:
 
 
 def _pruned(stage: Stage) -> PruneResult | None:
-    """None: nothing was to be pruned, or nothing could be."""
+    """Result of pruning; None if it is off or could not be done."""
     pruned = stage.run.read("prune", PruneResult) if stage.config.prune.enabled else None
     return None if pruned is None or pruned.refused is not None else pruned
 
@@ -151,7 +151,7 @@ def _pruned(stage: Stage) -> PruneResult | None:
 def narrowed_student(
     stage: Stage, architecture: str, task: Task, widths: Widths, weights: Path
 ) -> tuple[nn.Module, nn.Module]:
-    """A student with layers of these widths, and as it ships, with the weights of a file."""
+    """A student with layers of these widths, in its trained and in its shipped form, with weights from a file."""
     student = narrow(fresh_student(stage, architecture, task), widths)
     shipped = make_recipe(stage.config.distill.methods).deployable(student)
     load_weights(shipped, weights)
@@ -159,11 +159,11 @@ def narrowed_student(
 
 
 def saver(stage: Stage, name: str, file: str = CHECKPOINT) -> Callable[[dict[str, Any]], None]:
-    """Keeps a training's state after each epoch, for `saved` to find."""
+    """Return a function to save a training's state after each epoch, for `saved` to find."""
 
     return lambda state: stage.run.save(name, file, state, stage.inputs)
 
 
 def saved(stage: Stage, name: str, file: str = CHECKPOINT) -> dict[str, Any] | None:
-    """The state that a training which was interrupted goes on from."""
+    """The saved state for an interrupted training to go on from; None if there is none."""
     return stage.run.saved(name, file, stage.inputs)

@@ -1,7 +1,7 @@
-"""The stages that find the student and teach it; `flows/delivery.py` has the ones that ship it.
+"""The stages to find the student and teach it; those to ship it are in `flows/delivery.py`.
 
-Each goes from a run's configuration and the results before it to its own result and files, and says nothing about what
-comes next; `flows/chain.py` does.
+Each turns a run's configuration and the results before it into its own result and files. Their order is in
+`flows/chain.py` alone.
 """
 
 import copy
@@ -52,14 +52,14 @@ from search.search import find_student, require_feasible
 
 
 def prepare_data(stage: Stage) -> DataResult:
-    """Read the data, split it, record what each split holds; refuse a hopeless budget or export before training."""
+    """Read and split the data, record sizes and digests; refuse a hopeless budget or export before training."""
     config = stage.config
     splits = load_splits(config.read_data, config.seed)
     make_recipe(config.distill.methods).check(splits.task, splits.train)
     if splits.coder is not None:
         stage.run.write("data", TOKENIZER, splits.coder.json)
     with uninitialised():
-        build_teacher(config.teacher, splits.task)  # refuses one that takes other inputs
+        build_teacher(config.teacher, splits.task)  # refuses a teacher for other inputs
     keep_latency_model(stage)
     latency = latency_of(stage, splits.task)
     with telling_of_heads(config.distill):
@@ -69,7 +69,7 @@ def prepare_data(stage: Stage) -> DataResult:
 
 
 def train_teacher(stage: Stage) -> TeacherResult:
-    """The teacher's weights: loaded where the configuration names a file, trained otherwise."""
+    """Load the teacher's weights if the configuration names a file, else train them."""
     config, device = stage.config.teacher, stage.device
     splits = stage.splits()
     task = splits.task
@@ -105,7 +105,7 @@ def train_teacher(stage: Stage) -> TeacherResult:
 
 
 def search_student(stage: Stage) -> SearchResult:
-    """The architecture of the student; candidates that an interrupted search scored are not scored again."""
+    """Search the student's architecture; a resumed search scores no candidate again."""
     config = stage.config.search
     splits = stage.splits()
     trained = config.teacher_weights == "trained"
@@ -128,7 +128,7 @@ def search_student(stage: Stage) -> SearchResult:
 
 
 def scoring_batch(stage: Stage, splits: Splits) -> Batch:
-    """The training images that candidates are scored on."""
+    """Training images to score candidates on, augmented if so configured."""
     config, seed = stage.config.search, stage.seed("search")
     batch = draw_batch(splits.train, config.batch_size, seed)
     if not config.batch_augmented:
@@ -138,7 +138,7 @@ def scoring_batch(stage: Stage, splits: Splits) -> Batch:
 
 
 def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
-    """The hyperparameters of the distillation, by Optuna on short trainings; none if tuning is off."""
+    """Tune the distillation's hyperparameters, by Optuna on short trainings; find none if tuning is off."""
     config = stage.config.tune
     if not config.enabled:
         return TuneResult(enabled=False, best={}, best_value=None, best_trial=None, trials=())
@@ -146,7 +146,7 @@ def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
     teacher = frozen(trained_teacher(stage, splits.task))
     storage = stage.run.path("tune", "study.db")
     if not storage.exists():
-        stage.run.forget("tune")  # trials of a study that was deleted
+        stage.run.forget("tune")  # checkpoints of trials whose study was deleted
 
     def train(trial_config: DistillConfig, trial: int, observe: Callable[[EpochRecord], None]) -> float:
         scratch = f".trial_{trial}.pt"
@@ -178,7 +178,7 @@ def tune_distillation(stage: Stage, student: Candidate) -> TuneResult:
 
 
 def distill_student(stage: Stage, winner: Candidate, tuned: TuneResult) -> DistillResult:
-    """The student's weights, best on validation."""
+    """Distill the student; keep its weights from the epoch best on validation."""
     config = with_hyperparameters(stage.config.distill, tuned.best)
     splits = stage.splits()
     distilled = taught(stage, "distill", fresh_student(stage, winner.architecture, splits.task), splits, config)
@@ -203,7 +203,7 @@ def distill_student(stage: Stage, winner: Candidate, tuned: TuneResult) -> Disti
 
 
 def _cost_of_what_ships(network: nn.Module, searched: Cost, task: Task) -> Cost:
-    """The searched student's, counted again: a method's head may have added to it."""
+    """Cost of the searched student with parameters and FLOPs counted again: a method's head may have added some."""
     counted = measure_cost(lambda: copy.deepcopy(network).cpu(), task.input_shape, task.input_dtype)
     return searched.model_copy(update={"params": counted.params, "flops": counted.flops})
 
@@ -218,11 +218,11 @@ def taught(
     file: str = CHECKPOINT,
     state: Mapping[str, Any] | None = None,
 ) -> Distilled:
-    """The student after a training by the run's teacher, which goes on from what the stage `name` saved of it.
+    """Train the student by the run's teacher, going on from a state saved by the stage `name` if there is one.
 
     Args:
-        start: weights of what would ship, to begin from.
-        file: of the stage, in which the training's state is saved.
+        start: weights of the student's shipped form, to begin from.
+        file: the stage's file for the training's state.
         state: of the methods, from the student's training before this one.
     """
     distilled = distill(

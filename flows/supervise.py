@@ -1,9 +1,9 @@
-"""Outlives the process that does a command's work, and says what killed it, where, and how to go on.
+"""Outlive a command's working process, and report the cause and place of its death and how to go on.
 
-`supervised` forks before anything slow is imported: the new process works, the first one waits for it. It learns from
-notes that the other leaves in a file without a name where that one was. A candidate that is tried there (a trial of
-tuning, a short training, a latency) costs itself alone: the run is resumed, the candidate is tried once more, and the
-third time it has failed. Anything else ends the run in one sentence.
+`supervised` forks before anything slow is imported: the new process works, the first one waits for it. The worker
+notes its place in a file without a name, read by the first process after a death. A candidate (a trial of tuning, a
+short training, a latency) on trial at that moment costs only itself: the run is resumed and tries it once more; after
+two deaths it has failed. Any other death ends the run in one sentence.
 """
 
 import contextlib
@@ -24,10 +24,10 @@ from pipeline.child import ended
 from pipeline.errors import CandidateError
 
 COMMANDS = frozenset({"run", "resume", "rank-check", "score", "calibrate"})
-_DEATHS = 2  # of a candidate's process, after which it has failed
+_DEATHS = 2  # deaths of its process until a candidate counts as failed
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if os.name == "posix" else ()
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_TO_CHANGE = {  # where a stage dies again and again
+_TO_CHANGE = {  # stage -> settings to change if it dies again and again
     "data": "data",
     "teacher": "teacher.architecture or teacher.training",
     "search": "search.space or search.scorer",
@@ -41,11 +41,11 @@ _TO_CHANGE = {  # where a stage dies again and again
 
 @dataclass
 class _Notes:
-    """Where this process is, kept where the one that waits for it can read it."""
+    """This process's place in the run, kept in a file for the waiting process."""
 
     file: IO[bytes] | None = None
     place: dict[str, str] = field(default_factory=dict)  # run, stage, at, candidate
-    deaths: list[dict[str, str]] = field(default_factory=list)  # places, and how the process ended there
+    deaths: list[dict[str, str]] = field(default_factory=list)  # a place each, and how the process ended there
 
     def update(self, **place: str) -> None:
         self.place |= place
@@ -90,11 +90,11 @@ def attempting(candidate: str) -> Iterator[None]:
 
 
 def supervised(arguments: Sequence[str], work: Callable[[Sequence[str]], int]) -> int:
-    """The exit code of `work(arguments)`, done in a process of its own where that can be."""
+    """Do `work(arguments)`, in a process of its own for COMMANDS where fork exists; return its exit code."""
     if not hasattr(os, "fork") or not arguments or arguments[0] not in COMMANDS:
         return work(arguments)
     while True:
-        _NOTES.file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - both processes have it to their ends
+        _NOTES.file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - both processes keep it open to their ends
         parent, child = os.getpid(), os.fork()
         if not child:
             _live_with(parent)
@@ -104,7 +104,7 @@ def supervised(arguments: Sequence[str], work: Callable[[Sequence[str]], int]) -
             return code
         place = _NOTES.read()
         _NOTES.file.close()
-        show_cursor()  # which a progress bar hid
+        show_cursor()  # a progress bar may have hidden it
         how = ended(code) + (", as the system does where memory runs out" if code == -signal.SIGKILL else "")
         if not place.get("candidate"):
             say(f"error: {_sentence(arguments[0], place, how)}", err=True)
@@ -128,7 +128,10 @@ def _sentence(command: str, place: dict[str, str], how: str) -> str:
 
 
 def _end_of(child: int) -> int:
-    """Wait for it; signals that ask this process to end are passed on, and end this one too where they ended it."""
+    """Wait for the child and return its exit code, below 0 for a signal.
+
+    Signals to end this process are passed on to the child; one of them that ends the child ends this process too.
+    """
 
     def pass_on(number: int, frame: object) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -148,7 +151,10 @@ def _end_of(child: int) -> int:
 
 
 def _live_with(parent: int) -> None:
-    """End with the process that waits, and take a Ctrl-C that both got, which is passed on too, for one."""
+    """Tie the working process to its parent: end with it, and count a Ctrl-C received twice within a second once.
+
+    A terminal sends Ctrl-C to both processes, and the parent passes its own on.
+    """
     if sys.platform == "linux":
         import ctypes
 

@@ -1,8 +1,8 @@
-"""The one place that prints: what is said becomes inert and short, in characters that the stream takes.
+"""The one place for printing: text is made inert and short, in characters of the stream's encoding.
 
-It quotes files from elsewhere, and no name in them may steer the terminal, make up a line or flood it. A character that
-the stream cannot encode is spelt plainer. A stream that takes nothing more, a closed pipe or a full disk, is no reason
-to end a command whose work is done.
+Messages quote files from elsewhere, and no name in them may steer the terminal, fake a line or flood it. A character
+missing from the stream's encoding is spelt plainer. A stream that takes no more (a closed pipe, a full disk) does not
+fail a command with its work done.
 """
 
 import codecs
@@ -25,7 +25,7 @@ _HANDLER = "edgestill.plainer"
 
 
 def _plainer(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What stands for characters that an encoding lacks."""
+    """Codec error handler: replace characters missing from an encoding by plainer ones."""
     assert isinstance(error, UnicodeEncodeError)
     lacking = error.object[error.start : error.end]
     return "".join(_PLAINER.get(c) or ascii(c)[1:-1] for c in lacking), error.end
@@ -35,22 +35,22 @@ codecs.register_error(_HANDLER, _plainer)
 
 
 def inert(text: str, longest: int = LONGEST) -> str:
-    """One line of printable characters: what would steer a terminal or break the line is spelt out, the rest cut."""
+    """Make one line of printable characters: others, line breaks too, are spelt out; a text too long is cut."""
     spaced = text.replace("\N{NO-BREAK SPACE}", " ")
     cut = spaced if len(spaced) <= longest else f"{spaced[: longest - 1]}…"
-    spelt = printable(cut)  # which may be ten times as long
+    spelt = printable(cut)  # up to ten times as long
     return spelt if len(spelt) <= 2 * longest else f"{spelt[: longest - 1]}…"
 
 
 def joined(lines: Iterable[str]) -> str:
-    """Lines as one text for `say`; a line break within one of them is spelt out."""
+    """Join lines to one text for `say`; a line break within a line is spelt out."""
     return "\n".join(map(inert, lines))
 
 
 def say(text: str, *, err: bool = False) -> None:
-    """Print lines about what is done, on standard output or standard error.
+    """Print lines about the work, on standard output or standard error.
 
-    What cannot be written is dropped, with a warning on standard error; a reader that closed a pipe has had enough.
+    Text not written (to a full disk, say) is dropped with a warning on standard error; at a closed pipe, silently.
     """
     problem = _write(joined(text.split("\n")), err)
     if problem and not err:
@@ -58,29 +58,29 @@ def say(text: str, *, err: bool = False) -> None:
 
 
 def show_cursor() -> None:
-    """Bring back the cursor of a terminal whose process ended while a progress bar hid it."""
+    """Bring back the terminal's cursor after a process ended while its progress bar hid it."""
     if sys.stderr.isatty():
         sys.stderr.write("\x1b[?25h")
 
 
 def answer(text: str) -> None:
-    """Print lines that the command is there to give.
+    """Print the lines a command was called for.
 
     Raises:
-        FailedError: they cannot be written; a reader that closed the pipe has had enough.
+        FailedError: they cannot be written. A pipe closed by its reader is no error.
     """
     answer_whole(joined(text.split("\n")))
 
 
 def answer_whole(text: str) -> None:
-    """The same for text that is inert as it is and that nothing may be cut from, such as ASCII JSON."""
+    """Print as `answer` does, but without cutting or spelling out; for text already inert, such as ASCII JSON."""
     problem = _write(text, err=False)
     if problem:
         raise FailedError(f"standard output cannot be written ({problem}); free some space, or write elsewhere")
 
 
 def _write(text: str, err: bool) -> str:
-    """Why the stream did not take it; empty where it did, or where nobody reads any more."""
+    """Write to the stream; return the reason of a failure, empty on success or if nobody reads any more."""
     stream = sys.stderr if err else sys.stdout
     if stream is None:  # closed before we began
         return ""
@@ -97,13 +97,16 @@ def _write(text: str, err: bool) -> str:
 
 
 def _silence(stream: Any) -> None:
-    """Lead a stream nowhere: the interpreter flushes it once more as it ends."""
+    """Redirect a stream to the null device: the interpreter flushes it once more at its end."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def open_streams() -> None:
-    """Before a command: what libraries print is spelt plainer too; no file is opened as a stream that was closed."""
+    """Prepare the streams for a command.
+
+    Output of libraries is spelt plainer too. A closed standard descriptor is filled, so no file is opened in its place.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -115,7 +118,7 @@ def open_streams() -> None:
 
 
 def close_streams() -> None:
-    """After a command: what libraries printed and nobody reads is no error as the interpreter ends."""
+    """Flush the streams after a command: unread output of libraries is then no error at the interpreter's end."""
     for stream in (sys.stderr, sys.stdout):
         try:
             if stream is not None:
@@ -127,7 +130,7 @@ def close_streams() -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table's lines, at most 160 columns wide; the first column to the left, the others to the right."""
+    """Lines of a table, at most 160 columns wide; the first column is aligned left, the others right."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -144,7 +147,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 class Terminal:
-    """A live bar for the stage at work, above it a line for each that ended."""
+    """A live bar for the running stage, with one line above it for each finished stage."""
 
     def __init__(self) -> None:
         from rich.console import Console

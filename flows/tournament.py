@@ -1,4 +1,4 @@
-"""The stage that lets short trainings decide between the students that scored best."""
+"""The tournament stage: short trainings decide between the best-scored students."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ _JOURNAL = "rungs.jsonl"
 
 
 def play_tournament(stage: Stage, found: SearchResult) -> TournamentResult:
-    """The student that goes on; trainings that an interrupted tournament finished are not repeated."""
+    """Choose the student by short trainings; a resumed tournament repeats no finished training."""
     config = stage.config.search
     if config.shortlist < 2:
         return TournamentResult(enabled=False, winner=found.winner, search_winner=found.winner)
@@ -41,7 +41,11 @@ def play_tournament(stage: Stage, found: SearchResult) -> TournamentResult:
 
 
 def _measured_latency(stage: Stage, found: SearchResult, trainings: ShortTrainings) -> Callable[[str], None]:
-    """Refuses an entrant that was predicted within the limit and is not, measured here where that is the target."""
+    """Return a check to measure an entrant here and refuse it above the latency limit.
+
+    It does nothing without a limit, for the search's winner, if the target is another machine, or if the search
+    measured latencies rather than predicting them.
+    """
     config = stage.config.search
     limit, space = config.budget.max_latency_ms, make_space(config.space)
     source = latency_of(stage, trainings.splits.task)

@@ -1,4 +1,4 @@
-"""What short trainings of a few students allow one to say: a tournament's lead, a rank check's verdict."""
+"""Sentences on short trainings, no bolder than a few students allow: a tournament's lead, a rank check's verdict."""
 
 from flows.rank_check import RankCheckResult
 from flows.words import duration
@@ -7,18 +7,18 @@ from search.tournament import Lead
 
 
 def lead_words(lead: Lead) -> str:
-    """`1.2 points ahead of A, within noise`."""
+    """Words for a lead, such as `1.2 points ahead of A, within noise`."""
     ahead = f"{points(lead.accuracy)} ahead of {lead.over}" if lead.accuracy else f"level with {lead.over}"
     return f"{ahead}, {'within' if lead.is_noise else 'more than'} noise"
 
 
 def points(share: float) -> str:
-    """`1.2 points`, of accuracies."""
+    """Words for a difference of accuracies, such as `1.2 points`."""
     return f"{100 * share:.{1 if share >= 0.001 else 2}f} points"
 
 
 def verdict(result: RankCheckResult) -> str:
-    """Whether the configured scorer ranks students better than counting their parameters, as far as these tell."""
+    """Compare the configured scorer's ranking with a ranking by parameters, as far as these students tell."""
     taus = {row.scorer: row for row in result.rows}
     own = taus[result.configured]
     if result.configured == "params":
@@ -40,7 +40,7 @@ def verdict(result: RankCheckResult) -> str:
 
 
 def conditions(result: RankCheckResult) -> str:
-    """What a rank check was measured under, which its figures hold for alone."""
+    """Conditions of a rank check; its figures hold for them alone."""
     trained = sum(student.accuracy is not None for student in result.students)
     return (
         f"{trained} students, {result.epochs} epoch{'s' if result.epochs > 1 else ''} each on {result.train_images:,} "
@@ -50,7 +50,7 @@ def conditions(result: RankCheckResult) -> str:
 
 
 def rank_cells(row: ScorerRank) -> tuple[str, str, str, str]:
-    """Tau, interval, students, students without a score."""
+    """Table cells of a scorer: tau, interval, students, students without a score."""
     if row.tau is None or row.interval is None:
         return "–", "–", str(row.n), str(row.unscored)
     interval = f"[{row.interval[0]:.2f}, {row.interval[1]:.2f}]"

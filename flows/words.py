@@ -1,4 +1,4 @@
-"""Words and figures about a student; one that is larger, slower or worse is called so."""
+"""Words and figures about a student; a larger, slower or worse one is called so."""
 
 import math
 from collections import Counter
@@ -10,7 +10,7 @@ from search.result import Failure
 
 
 class Claim(NamedTuple):
-    """A figure and what it counts, and whether it speaks for the student (None: neither for nor against)."""
+    """A figure and the words after it; `is_gain` is True if it speaks for the student, False if against, else None."""
 
     figure: str
     rest: str
@@ -22,7 +22,7 @@ class Claim(NamedTuple):
 
 
 def size_claim(teacher_params: int, student_params: int) -> Claim:
-    """`11.1× fewer parameters`."""
+    """Claim on parameters, such as `11.1× fewer parameters`."""
     if teacher_params == student_params:
         return Claim("1×", "the parameters, no fewer", None)
     if teacher_params > student_params:
@@ -31,7 +31,7 @@ def size_claim(teacher_params: int, student_params: int) -> Claim:
 
 
 def speed_claim(speedup: float, interval: tuple[float, float]) -> Claim:
-    """`5.41× faster [5.41, 5.42]`; neither faster nor slower where the interval holds 1."""
+    """Claim on speed, such as `5.41× faster [5.41, 5.42]`; neither faster nor slower if the interval holds 1."""
     low, high = interval
     if low <= 1 <= high:
         return Claim(
@@ -43,7 +43,7 @@ def speed_claim(speedup: float, interval: tuple[float, float]) -> Claim:
 
 
 def accuracy_claim(teacher: float, student: float) -> Claim:
-    """`−0.2 points`; a difference of accuracies is one of percentage points."""
+    """Claim on accuracy in percentage points, such as `−0.2 points`."""
     points = 100 * (student - teacher)
     if abs(points) < 1e-9:
         return Claim("±0", "points", None)
@@ -52,12 +52,12 @@ def accuracy_claim(teacher: float, student: float) -> Claim:
 
 
 def times(ratio: float) -> str:
-    """`11.1×`."""
+    """A ratio as text, such as `11.1×`."""
     return f"{significant(ratio)}×"
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """Rounded to significant digits and never in exponents between 1e-4 and 1e15."""
+    """Format to significant digits, keeping all digits before the point; an exponent only below 1e-4."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     if abs(value) < 1e-4:
@@ -67,7 +67,7 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def size(size_bytes: int) -> str:
-    """`374 kB`."""
+    """A size in decimal units, such as `374 kB`."""
     for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if size_bytes >= unit:
             return f"{significant(size_bytes / unit)} {name}"
@@ -75,14 +75,14 @@ def size(size_bytes: int) -> str:
 
 
 def inputs(task: Task) -> str:
-    """`1×8×8 images`; `texts of up to 64 tokens from 4,000`."""
+    """Inputs of a task as text: `1×8×8 images`, `texts of up to 64 tokens from 4,000`."""
     if task.kind == "text":
         return f"texts of up to {task.input_shape[0]} tokens from {task.vocab_size:,}"
     return f"{'×'.join(map(str, task.input_shape))} images"
 
 
 def duration(seconds: float) -> str:
-    """`0.4 s`, `14 s`, `3 min 5 s`, `2 h 10 min`."""
+    """A duration as text: `0.4 s`, `14 s`, `3 min 5 s`, `2 h 10 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -94,12 +94,12 @@ def duration(seconds: float) -> str:
 
 
 def listing(names: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """A list as text: `a`, `a and b`, `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _interval(low: float, high: float) -> str:
-    """Square brackets are a 95 % interval; with the decimals that tell its ends apart, four at most."""
+    """A 95 % interval in square brackets, with three significant digits, or four if three leave its ends equal."""
     for digits in (3, 4):
         ends = significant(low, digits), significant(high, digits)
         if ends[0] != ends[1]:

@@ -1,4 +1,4 @@
-"""What every chart shares: a quiet pair of axes, and an SVG that sits inline in the page and follows its colours."""
+"""The base of every chart: a quiet pair of axes, and an SVG inline in the page, following its colours."""
 
 import contextlib
 import io
@@ -23,21 +23,21 @@ _SETTINGS: Any = {  # matplotlib types the keys, and differently from version to
     "font.size": 11.5,
 }
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-_TIP = "tip:"  # a link target that `_with_tips` replaces
+_TIP = "tip:"  # a link target, replaced by `_with_tips`
 
 
 def draw(width: int, height: int, paint: "Callable[[Axes], None]", tips: Mapping[str, str] | None = None) -> Markup:
-    """An SVG of `paint`'s chart, `width` by `height` CSS pixels at its natural size.
+    """Draw `paint`'s chart as an SVG, `width` by `height` CSS pixels at its natural size.
 
     Args:
-        tips: what the pointer reads over an artist whose url is `tip(key)`, by that key.
+        tips: key -> text shown under the pointer over an artist with url `tip(key)`.
     """
-    with contextlib.chdir(Path(__file__).parent):  # matplotlib reads a matplotlibrc of the current folder
+    with contextlib.chdir(Path(__file__).parent):  # matplotlib reads a matplotlibrc in the current folder
         import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever else was read
+        matplotlib.rcdefaults()  # whatever other file of settings was read
         matplotlib.rcParams.update(_SETTINGS)
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")  # an SVG point is 1 / 72 inch
         figure.patch.set_visible(False)
@@ -50,26 +50,26 @@ def draw(width: int, height: int, paint: "Callable[[Axes], None]", tips: Mapping
 
 
 def tip(key: str) -> str:
-    """The url of an artist that shows a tip."""
+    """The url of an artist with a tip."""
     return _TIP + key
 
 
 def count_ticks(axis: "Axis") -> None:
-    """60k and 1.2M rather than 60000 and an exponent in the corner."""
+    """Label an axis with 60k and 1.2M rather than 60000 and an exponent in the corner."""
     from matplotlib.ticker import FuncFormatter
 
     axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
 
 
 def percent_ticks(axis: "Axis") -> None:
-    """Shares in [0, 1] as percentages, with no more decimals than the ticks need."""
+    """Label shares in [0, 1] as percentages, with no more decimals than the ticks need."""
     from matplotlib.ticker import PercentFormatter
 
     axis.set_major_formatter(PercentFormatter(xmax=1, decimals=None, symbol="%"))
 
 
 def log_ticks(axis: "Axis") -> None:
-    """1, 2, 5 a decade, written out."""
+    """Set ticks at 1, 2 and 5 of a decade, written out."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
@@ -78,7 +78,7 @@ def log_ticks(axis: "Axis") -> None:
 
 
 def compact(value: float) -> str:
-    """1.2M, 60k, 0.05."""
+    """A number in short form: 1.2M, 60k, 0.05."""
     for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{suffix}"
@@ -97,7 +97,7 @@ def _quieten(axes: "Axes") -> None:
 
 
 def _inline(svg: str) -> str:
-    """The bare element: sized by the page, in its font and colours, and with no ids that two charts would share."""
+    """The bare <svg> element: sized by the page, in its font and colours, without ids shared between charts."""
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", svg)
     svg = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", svg)

@@ -1,4 +1,4 @@
-"""The report's charts. Names that a user or a plug-in chose stay out of them: legends are HTML, beside the chart."""
+"""The report's charts. Names chosen by a user or a plug-in stay out of them: legends are HTML, beside the chart."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ from pipeline.training_state import EpochRecord
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_HALF = (420, 270)  # a little less than half of the page, so that the words stay legible on a phone
+_HALF = (420, 270)  # a little less than half of the page; words stay legible on a phone
 _TERM_STYLES = ("--", ":", "-.")
 _MUTED, _CARD = COLOURS["muted"][0], COLOURS["card"][0]
 
@@ -25,7 +25,7 @@ _MUTED, _CARD = COLOURS["muted"][0], COLOURS["card"][0]
 def tuning_history(tuned: TuneResult) -> Markup:
     """Each trial's validation accuracy and the best of the completed ones so far.
 
-    A trial that ended before its first epoch has no value; it stands on the lower edge.
+    A trial without a finished epoch has no value; it stands on the lower edge.
     """
 
     def paint(axes: "Axes") -> None:
@@ -47,7 +47,7 @@ def tuning_history(tuned: TuneResult) -> Markup:
 def accuracy_curve(
     curve: Sequence[EpochRecord], best_epoch: int | None, role: str, teacher_accuracy: float | None = None
 ) -> Markup:
-    """Validation accuracy an epoch, the best epoch, and the teacher's level as a dashed line."""
+    """Validation accuracy by epoch, the best epoch, and the teacher's level as a dashed line."""
     colour = COLOURS[role][0]
     accuracies = [record.validation_accuracy for record in curve]
 
@@ -69,7 +69,7 @@ def accuracy_curve(
 
 
 def accuracy_floor(accuracies: Sequence[float], top: float) -> float:
-    """Where the accuracy axis begins: the first epochs' plunge must not flatten all that comes after it.
+    """Lower end of the accuracy axis: poor first epochs must not flatten all later ones.
 
     Three quarters of the epochs fill the upper half; the axis spans 4 points at least.
     """
@@ -79,7 +79,7 @@ def accuracy_floor(accuracies: Sequence[float], top: float) -> float:
 
 @chart
 def loss_curve(curve: Sequence[EpochRecord], role: str) -> Markup:
-    """The loss an epoch and, where there are several, its terms."""
+    """The loss by epoch and, if there are several, its terms."""
     epochs = [record.epoch for record in curve]
     looks = term_looks(curve)
     lines = {name: [record.terms.get(name, math.nan) for record in curve] for name in looks}
@@ -111,10 +111,10 @@ def term_looks(curve: Sequence[EpochRecord]) -> dict[str, Look]:
 def latency_histogram(
     samples_ms: Mapping[str, Sequence[float]], medians_ms: Mapping[str, float], roles: Mapping[str, str] | None = None
 ) -> Markup:
-    """Single calls of each model, up to the slowest of `shown_until_ms`; the medians that are given as lines.
+    """Histogram of single calls of each model, up to the largest `shown_until_ms`; given medians are lines.
 
     Args:
-        roles: whose colours models have that are not called by them.
+        roles: model -> its colour role; a model not listed is named by its role.
     """
     import numpy as np
 
@@ -142,7 +142,7 @@ def latency_histogram(
 
 
 def shown_until_ms(samples: Sequence[float]) -> float:
-    """The 99.5th percentile: a few calls that the system interrupted would squeeze the rest."""
+    """The 99.5th percentile: a few calls interrupted by the system would squeeze the rest."""
     return sorted(samples)[math.ceil(0.995 * len(samples)) - 1]
 
 

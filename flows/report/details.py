@@ -86,7 +86,7 @@ def learning(report: "ReportData") -> dict[str, Any]:
 
 
 def latency(report: "ReportData") -> dict[str, Any]:
-    """The samples' distribution, and what it was measured with."""
+    """The samples' distribution, and the conditions of the measurement."""
     profiled, samples = report.profiled, report.samples_ms
     models = {"teacher": profiled.teacher, "student": profiled.student}
     medians = {name: model.latency.p50_ms for name, model in models.items()}
@@ -117,7 +117,7 @@ def _load(average: float | None) -> str:
 
 
 def provenance(report: "ReportData") -> dict[str, Any]:
-    """What it takes to get these figures again."""
+    """Facts for getting these figures again."""
     manifest, task = report.manifest, report.data.task
     return {
         "earlier": [
@@ -141,7 +141,7 @@ def provenance(report: "ReportData") -> dict[str, Any]:
 
 
 def _differences(earlier: Origin, later: Origin) -> Iterator[str]:
-    """What an earlier part of the run was made with and the rest was not."""
+    """List versions, machine facts and commit of an earlier part of the run where they differ from the rest."""
     before, now = ({**o.versions, **o.machine, "commit": o.git_commit or "none"} for o in (earlier, later))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
@@ -160,7 +160,7 @@ def _search_summary(found: SearchResult) -> str:
 
 
 def _winner_figures(found: SearchResult) -> str:
-    """What else the budget limits, of the winner."""
+    """The winner's file size, peak activations and latency, as far as known."""
     cost = found.winner.cost
     figures = [
         f"at most {size(cost.size_bytes)} as a file" if cost.size_bytes is not None else "",

@@ -17,7 +17,7 @@ _NOTHING, _YES = "–", {True: "yes", False: "no"}
 
 
 def render_profile(profile: ProfileDocument) -> str:
-    """The page; the same profile gives the same page."""
+    """Render the page; the same profile gives the same page."""
     environment = Environment(
         loader=PackageLoader("flows.report", "."),
         autoescape=True,  # a profile may come from somebody else's device
@@ -31,7 +31,7 @@ def render_profile(profile: ProfileDocument) -> str:
 
 
 def section(profile: ProfileDocument) -> dict[str, Any]:
-    """What the page and the run's report show of a profile."""
+    """Contents of a profile for its page and for the run's report."""
     roles = model_roles(profile)
     return {
         "title": profile.title,
@@ -48,7 +48,7 @@ def section(profile: ProfileDocument) -> dict[str, Any]:
 
 
 def model_roles(profile: ProfileDocument) -> dict[str, str]:
-    """A colour's role for each model: the student's for the first, the teacher's for what it is compared with."""
+    """Colour role of each model: the student's for the first, the teacher's for those compared with."""
     against = {comparison.against for comparison in profile.comparisons}
     own = [name for name in profile.models if name not in against]
     roles = {name: look.role for name, look in baseline_looks(own[1:]).items()}

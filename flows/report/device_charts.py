@@ -32,7 +32,7 @@ def steadiness(results: Sequence[Result], roles: Mapping[str, str], turn: int) -
             for start, process in zip(ends, result.processes, strict=False):
                 turns = len(process.samples_ms) // turn
                 medians = np.median(np.reshape(process.samples_ms[: turns * turn], (turns, turn)), axis=1) / typical
-                step = max(1, turns // 150)  # no more points than the chart has pixels for
+                step = max(1, turns // 150)  # more points than the chart's pixels would not show
                 kept = np.median(medians[: turns // step * step].reshape(-1, step), axis=1)
                 drawn.extend(map(float, kept))
                 axes.plot(
@@ -52,7 +52,10 @@ def steadiness(results: Sequence[Result], roles: Mapping[str, str], turn: int) -
 
 
 def _around_one(values: Sequence[float]) -> tuple[float, float]:
-    """A steady line must look steady: ten percent to each side at least; a rare spike does not squeeze the rest."""
+    """Limits of an axis around 1: ten percent to each side at least, so a steady line looks steady.
+
+    A rare spike (beyond the 1st and 99th percentile) does not squeeze the rest.
+    """
     import numpy as np
 
     low, high = np.quantile(values, [0.01, 0.99])

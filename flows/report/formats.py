@@ -1,4 +1,4 @@
-"""The report's table of formats: what each file of the student is worth, and why it ships or does not."""
+"""The report's table of formats: the figures of each file of the student, and why it ships or not."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ COLUMNS = ("bytes", "validation", "test", "p50", "p90", "against the teacher", "
 
 
 def formats(report: "ReportData") -> dict[str, Any]:
-    """A row for the teacher's file and for each format that was asked for, and the gate in a sentence."""
+    """A row for the teacher's file and for each configured format, and the gate in a sentence."""
     profiled, gate = report.profiled, report.config.export.gate
     file = report.tested.teacher_file
     rows = [_row("teacher, fp32", profiled.teacher, file.accuracy if file else None, None, None)]
@@ -56,7 +56,7 @@ def formats(report: "ReportData") -> dict[str, Any]:
 
 
 def _parts(model: ExportedModel) -> str:
-    """`copy in 0.012 ms, execute 0.10 ms, copy out 0.008 ms`, of medians."""
+    """Medians of a call's parts, such as `copy in 0.012 ms, execute 0.10 ms, copy out 0.008 ms`."""
     medians = {name: summary.get("p50_ms") for name, summary in model.latency.parts.items()}
     return ", ".join(
         f"{name.replace('_', ' ')} {significant(float(median))} ms" for name, median in medians.items() if median
@@ -81,7 +81,7 @@ def _row(
 
 
 def _ratio(ratio: Ratio | None) -> str:
-    """`2.04× [2.00, 2.08]`, of speeds."""
+    """A ratio of speeds with its interval, such as `2.04× [2.00, 2.08]`."""
     if ratio is None:
         return _NOTHING
     low, high = (significant(end) for end in ratio.interval)

@@ -1,4 +1,4 @@
-"""The report's section on what the methods did: their figures, and the examples that they want to show."""
+"""The report's section on the distillation methods: their figures, and their examples to show."""
 
 import base64
 import struct
@@ -15,7 +15,7 @@ _GREY, _RGB = 0, 2  # PNG's colour types
 
 
 def methods(distilled: DistillResult) -> dict[str, Any] | None:
-    """Figures by method, and exhibits with their images as data URIs; None where no method has anything to say."""
+    """Figures by method, and exhibits with their images as data URIs; None if no method has any."""
     if not distilled.measures and not distilled.exhibits:
         return None
     figures: dict[str, list[tuple[str, str]]] = {}

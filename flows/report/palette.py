@@ -1,7 +1,7 @@
 """The report's colours and markers: a role looks the same in every chart, legend and table, on light and on dark.
 
-Charts are drawn with the light colours; `canvas.py` then turns each into its CSS variable, so that one drawing
-follows the reader's colour scheme.
+Charts are drawn with the light colours; `canvas.py` then turns each into its CSS variable, so one drawing follows the
+reader's colour scheme.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ WINNER = Look("student", "*", "★")
 
 
 def baseline_looks(names: Sequence[str]) -> dict[str, Look]:
-    """A look for each baseline by its place, so that it keeps it from the chart to the table."""
+    """A look for each baseline by its place, the same in the chart and the table."""
     return {
         name: Look(_ROLES[place % len(_ROLES)], *_MARKERS[place % len(_MARKERS)]) for place, name in enumerate(names)
     }

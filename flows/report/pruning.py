@@ -1,4 +1,4 @@
-"""The report's sections on what was fine-tuned after distillation: the pruned student, and the weights for INT8."""
+"""The report's sections on fine-tuning after distillation: the pruned student, and the weights for INT8."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _NAMES = {"taylor": "first-order Taylor expansion", "l1": "L1 norm of the filter
 
 
 def pruning(result: PruneResult | None) -> dict[str, Any] | None:
-    """None where no pruning was asked for."""
+    """The section on pruning; None if pruning is off."""
     if result is None:
         return None
     if result.refused is not None or result.cost is None or result.pruned is None or result.tuned is None:
@@ -45,7 +45,7 @@ def pruning(result: PruneResult | None) -> dict[str, Any] | None:
 
 
 def int8_fine_tuning(result: QatResult | None) -> dict[str, Any] | None:
-    """None where none was needed."""
+    """The section on fine-tuning for INT8; None if there was none."""
     if result is None or not result.formats:
         return None
     rows = [

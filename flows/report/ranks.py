@@ -1,4 +1,4 @@
-"""The report's sections on short trainings: what the tournament changed, and how scores rank students on this task."""
+"""The report's sections on short trainings: the tournament, and how scores rank students on this task."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from search.tournament import Entrant, Rung, TournamentResult
 
 
 def tournament(played: TournamentResult) -> dict[str, Any]:
-    """The entrants with their accuracy by rung, the best first, and in words what it changed and cost."""
+    """The entrants with their accuracy by rung, the winner first, and sentences on the outcome and the cost."""
     if not played.enabled:
         return {"enabled": False}
     entrants = sorted(played.entrants, key=lambda e: e.candidate.architecture != played.winner.architecture)
@@ -29,7 +29,7 @@ def tournament(played: TournamentResult) -> dict[str, Any]:
 
 
 def rank_check(result: RankCheckResult | None) -> dict[str, Any] | None:
-    """Each scorer's rank correlation, the verdict, and the students that it rests on."""
+    """Each scorer's rank correlation, the verdict, and the students behind it."""
     if result is None:
         return None
     return {

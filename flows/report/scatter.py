@@ -1,4 +1,4 @@
-"""The search's chart: what selection compared against parameters, and where the baselines would have gone."""
+"""The search's chart: each candidate's value in selection against its parameters, and the baselines' picks."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
 
-MOST_TIPS = 1500  # candidates beyond which they are one picture: as elements they would slow the page
+MOST_TIPS = 1500  # more candidates become one picture: as elements they would slow the page
 _INK, _CARD = COLOURS["ink"][0], COLOURS["card"][0]
 
 
 @chart
 def search_scatter(found: SearchResult, width: int, height: int, *, with_tips: bool) -> Markup:
-    """What selection compared, against parameters: all candidates, the winner, the baselines' picks.
+    """Plot values in selection against parameters: all candidates, the winner, the baselines' picks.
 
-    A pick that the winner's search did not meet has no value here; it stands on the lower edge.
+    A pick not met by the winner's search has no value here; it stands on the lower edge.
 
     Args:
-        with_tips: the pointer reads a candidate's name; only up to `MOST_TIPS` candidates.
+        with_tips: show a candidate's name under the pointer; only up to `MOST_TIPS` candidates.
     """
     values = selection_values(found)
     shown = found.candidates if with_tips and len(found.candidates) <= MOST_TIPS else ()
@@ -53,13 +53,13 @@ def search_scatter(found: SearchResult, width: int, height: int, *, with_tips: b
 
 
 def selection_values(found: SearchResult) -> dict[str, float]:
-    """What the winner's search compared, by architecture."""
+    """Values compared by the winner's search, by architecture."""
     values = fitness(found.candidates, found.scorer, found.combine)
     return {c.architecture: value for c, value in zip(found.candidates, values, strict=True)}
 
 
 def score_name(found: SearchResult) -> str:
-    """The scatter's y axis: the scorer, and how its metrics were joined where that is not its raw score."""
+    """Label of the scatter's y axis: the scorer, and how its metrics were joined if not as its raw score."""
     joined = {"zscore": ", its metrics as z-scores", "rank_sum": ", its metrics as ranks"}
     return found.scorer + (joined.get(found.combine, "") if found.scorer == "diswot" else "")
 
@@ -77,7 +77,7 @@ def _paint_candidates(axes: "Axes", found: SearchResult, values: Mapping[str, fl
 
 
 def _paint_picks(axes: "Axes", found: SearchResult, values: Mapping[str, float]) -> None:
-    """Hollow, and one size larger for every mark already at the place, so that none hides another."""
+    """Paint the winner, and each pick hollow and a size larger than the marks at its place, so none hides another."""
     winner = found.winner
     spread = winner.std.get(found.scorer, 0.0) if found.combine == "sum" else 0.0
     place = (winner.cost.params, values[winner.architecture])

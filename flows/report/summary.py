@@ -1,4 +1,4 @@
-"""The first screen of the report: what came out, what to be wary of, the chain, and the three models side by side."""
+"""The first screen of the report: the headline, cautions, the chain, and the three models side by side."""
 
 import datetime
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flows.report.write import ReportData
 
 _NOTHING = "–"
-_ONE_ROW = 10  # stages of the chain whose names fit beside each other
+_ONE_ROW = 10  # most stages of the chain for one row of names
 
 
 def header(report: "ReportData") -> dict[str, Any]:
@@ -38,7 +38,7 @@ def header(report: "ReportData") -> dict[str, Any]:
 
 
 def tiles(report: "ReportData") -> list[dict[str, Any]]:
-    """The four figures that decide: size, speed, accuracy, parity."""
+    """The four deciding figures: size, speed, accuracy, parity."""
     smaller, faster, points = _claims(report)
     teacher, student = report.profiled.teacher, report.profiled.student
     tested, latency, shrunk = report.tested, student.latency, teacher.size_bytes / student.size_bytes
@@ -71,7 +71,7 @@ def tiles(report: "ReportData") -> list[dict[str, Any]]:
 
 
 def _parity(model: ExportedModel) -> dict[str, Any]:
-    """Of fp32 the largest difference; what rounds more differs by design, so that its answers say more."""
+    """Largest difference for fp32; share of equal answers for coarser formats, which differ by design."""
     parity = model.parity
     agrees = parity.top1_agreement == 1
     share = "all" if agrees else f"{parity.top1_agreement:.2%}"
@@ -84,7 +84,7 @@ def _parity(model: ExportedModel) -> dict[str, Any]:
 
 
 def cautions(report: "ReportData") -> list[str]:
-    """What a reader must know before they ship this student."""
+    """Warnings for the reader before shipping this student."""
     smaller, faster, _ = _claims(report)
     tested, default = report.tested, report.profiled.student
     parity, n = default.parity, tested.shipped.n
@@ -117,7 +117,7 @@ def cautions(report: "ReportData") -> list[str]:
 
 
 def chain(report: "ReportData") -> dict[str, Any]:
-    """The stages in their order, with seconds (None for the report itself, which is not over) and sentences."""
+    """The stages in order, with time, share of the longest and sentence; the report, not over yet, has no time."""
     results = {
         "data": report.data,
         "teacher": report.teacher,
@@ -150,7 +150,7 @@ def chain(report: "ReportData") -> dict[str, Any]:
 
 
 def comparison(report: "ReportData") -> list[tuple[str, list[str]]]:
-    """Rows of the table: what, then teacher, student in torch, shipped file."""
+    """Rows of the table: a name, then teacher, student in torch, shipped file."""
     teacher, student = report.profiled.teacher, report.profiled.student
     costs = [report.teacher.cost, report.shipped_student.cost, report.shipped_student.cost]
     tested = [report.tested.teacher, report.tested.student, report.tested.shipped]
@@ -174,7 +174,7 @@ def comparison(report: "ReportData") -> list[tuple[str, list[str]]]:
 
 
 def _peak(costs: list[Cost]) -> list[tuple[str, list[str]]]:
-    """A row where the budget made the search count it."""
+    """The row of peak activation memory, if the budget made the search count it."""
     peaks = [cost.peak_activation_bytes for cost in costs]
     if not any(peaks):
         return []
@@ -194,9 +194,9 @@ def _claims(report: "ReportData") -> tuple[Claim, Claim, Claim]:
 
 
 def _differs(report: "ReportData") -> bool:
-    """Whether teacher and shipped file differ on the test examples by more than noise.
+    """True if teacher and shipped file differ on the test examples by more than noise.
 
-    An older run did not count the examples that one alone gets right: there are at most as many as are got wrong.
+    An older run did not count the examples right by one of them alone; the number wrong by the other bounds it.
     """
     tested = report.tested
     wrong = [round((1 - metrics.accuracy) * metrics.n) for metrics in (tested.shipped, tested.teacher)]
@@ -205,7 +205,7 @@ def _differs(report: "ReportData") -> bool:
 
 
 def _examples(report: "ReportData") -> str:
-    """The difference in whole examples, which says how little a tenth of a point is on a small test split."""
+    """The difference in whole examples: it shows how few make a tenth of a point on a small test split."""
     tested = report.tested
     right = [round(metrics.accuracy * metrics.n) for metrics in (tested.teacher, tested.shipped)]
     if tested.teacher.n != tested.shipped.n or right[0] == right[1]:

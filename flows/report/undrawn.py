@@ -1,4 +1,4 @@
-"""Charts that could not be drawn: a page goes without them, and says so."""
+"""Failing charts: a page goes without them, and says so."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ _CAUTIONS: ContextVar[list[str] | None] = ContextVar("cautions", default=None)
 
 @contextlib.contextmanager
 def forgiving(cautions: list[str]) -> Iterator[None]:
-    """Inside, a chart that fails is a sentence in its place and one in `cautions`; outside, its error passes."""
+    """Replace each failing chart by a sentence, added to `cautions` too; outside this context its error passes."""
     token = _CAUTIONS.set(cautions)
     try:
         yield
@@ -25,7 +25,7 @@ def forgiving(cautions: list[str]) -> Iterator[None]:
 
 
 def chart(drawn: Callable[P, Markup]) -> Callable[P, Markup]:
-    """A chart that a page can do without."""
+    """Decorate a chart a page can do without: inside `forgiving`, its failure becomes a sentence."""
 
     @functools.wraps(drawn)
     def draw(*args: P.args, **kwargs: P.kwargs) -> Markup:

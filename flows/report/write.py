@@ -1,4 +1,4 @@
-"""Renders report.html: one offline file a person would rather look at than read."""
+"""Render report.html: one offline file, to be looked at rather than read."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +29,7 @@ from search.tournament import TournamentResult
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything that the report shows; it computes nothing of its own but layout."""
+    """All data shown in the report, which computes nothing of its own but layout."""
 
     config: RunConfig
     manifest: Manifest
@@ -47,26 +47,26 @@ class ReportData:
     pruned: PruneResult | None = None  # None: no pruning was asked for
     fine_tuned: QatResult | None = None  # for INT8; None: never to be done
     devices: tuple[ProfileDocument, ...] = ()  # measured after the run
-    cautions: tuple[str, ...] = ()  # what the run did without, a sentence each
+    cautions: tuple[str, ...] = ()  # things the run did without, a sentence each
 
     @property
     def shipped_student(self) -> DistillResult:
-        """The distilled student, or what pruning made of it."""
+        """The distilled student, or its pruned form."""
         return self.distilled if self.pruned is None else self.pruned.applied_to(self.distilled)
 
 
 def render_report(report: ReportData, cautions: list[str] | None = None) -> str:
-    """The report as one HTML page that needs nothing beside it.
+    """Render the report as one self-contained HTML page.
 
     The same data gives the same page, byte for byte, with the same version of matplotlib.
 
     Args:
-        cautions: takes a sentence for each chart that could not be drawn; the page has them too.
+        cautions: gets a sentence for each chart not drawn; the page has them too.
     """
     undrawn: list[str] = [] if cautions is None else cautions
     environment = Environment(
         loader=PackageLoader("flows.report", "."),
-        autoescape=True,  # labels, notes and reasons hold what users and other libraries wrote
+        autoescape=True,  # labels, notes and reasons hold text by users and other libraries
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
