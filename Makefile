@@ -12,7 +12,7 @@ NETWORKS := $(filter-out tests/distill/test_tune.py,$(wildcard tests/distill/tes
 	tests/search/test_spaces.py tests/search/test_mobile.py tests/search/test_vit.py \
 	tests/search/test_scorers.py tests/search/test_scorers_on_spaces.py tests/search/test_proxies.py
 
-.PHONY: demo test test-engines test-avx2 scan check format clean
+.PHONY: demo test test-engines test-avx2 scan check house format clean
 
 demo: .venv/.installed  ## the whole chain on scikit-learn's digits, in a few minutes
 	$(BIN)/edgestill run --preset digits
@@ -36,6 +36,9 @@ check: .venv/.installed  ## what CI checks besides the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+house: .venv/.installed  ## floors, rooms, circles, long modules and functions, docstrings
+	$(BIN)/python benchmarks/house.py $(ARGS)
 
 format: .venv/.installed
 	$(BIN)/ruff check --fix .
