@@ -119,7 +119,8 @@ def _built(architectures: int) -> Iterator[Shape]:
     rng = random.Random(0)
     for space, side in itertools.product(spaces, _SIDES):
         task = Task(labels=("a", "b", "c"), input_shape=(3, side, side), mean=(0.5,) * 3, std=(0.3,) * 3)
-        for _ in range(architectures if space.name != "nni" else 1):  # NNI's networks are large, each of many shapes
+        drawn = 1 if space.name.startswith("nni") else architectures  # NNI has large networks, each of many shapes
+        for _ in range(drawn):
             yield from (shape for shape in _shapes_of(space, task, rng) if shape.products <= _MOST_PRODUCTS)
 
 
@@ -146,7 +147,8 @@ def _shapes_of(space: SearchSpace, task: Task, rng: random.Random) -> Iterator[S
 
 def _shape(module: nn.Conv2d, inputs: Tensor) -> Shape:
     pairs: Any = module.kernel_size, module.stride, module.padding, module.dilation
-    return Shape(*pairs, module.groups, module.in_channels, module.out_channels, *inputs.shape[2:], 0)
+    counts = module.groups, module.in_channels, module.out_channels, *inputs.shape[2:], 0  # some of NNI's are numpy's
+    return Shape(*(tuple(map(int, pair)) for pair in pairs), *map(int, counts))
 
 
 def _bad(shapes: Sequence[Shape], isa: str, threads: int, unguarded: bool) -> Iterator[tuple[Shape, str]]:

@@ -118,7 +118,7 @@ def read_npy(data: bytes) -> np.ndarray:
 def read_with_pillow(data: bytes) -> np.ndarray:
     """Return uint8 [H, W, 3], from picture formats only: for PostScript, Pillow would run another program."""
     try:
-        from PIL import Image
+        from PIL import Image, ImageOps
 
         Image.MAX_IMAGE_PIXELS = None  # Pillow would warn before `require_size` refuses
     except ImportError:
@@ -127,9 +127,10 @@ def read_with_pillow(data: bytes) -> np.ndarray:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")) as image:
             require_size(image.width, image.height)
             image.load()
-            pixels = np.empty((image.height, image.width, 3), np.uint8)
-            for top in range(0, image.height, 256):  # in strips, to avoid a second copy of the whole
-                part = image.crop((0, top, image.width, min(top + 256, image.height)))
+            upright = ImageOps.exif_transpose(image)  # as a viewer shows it: phones store pictures as the sensor lay
+            pixels = np.empty((upright.height, upright.width, 3), np.uint8)
+            for top in range(0, upright.height, 256):  # in strips, to avoid a second copy of the whole
+                part = upright.crop((0, top, upright.width, min(top + 256, upright.height)))
                 pixels[top : top + 256] = np.asarray(part.convert("RGB"))
             return pixels
     except Exception as error:  # Pillow's readers raise errors of any type, SyntaxError included

@@ -342,6 +342,28 @@ def test_a_wrong_file_gives_one_sentence_and_two(script, bundles, tmp_path, caps
         assert said.err.count("\n") == 1, said.err
 
 
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_photograph_is_read_as_a_viewer_shows_it(script, tmp_path, turn):
+    """The tag Orientation (EXIF 2.32, section 4.6.4) says how the stored pixels lie in the picture that is seen."""
+    seen = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 14
+    # By the standard: row 0 and column 0 of what is stored are which sides of what is seen.
+    stored = {
+        1: seen,  # top, left
+        2: seen[:, ::-1],  # top, right
+        3: seen[::-1, ::-1],  # bottom, right
+        4: seen[::-1],  # bottom, left
+        5: seen.swapaxes(0, 1),  # left, top
+        6: seen[:, ::-1].swapaxes(0, 1),  # right, top
+        7: seen[::-1, ::-1].swapaxes(0, 1),  # right, bottom
+        8: seen[::-1].swapaxes(0, 1),  # left, bottom
+    }
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    path = tmp_path / "photograph.webp"
+    Image.fromarray(np.ascontiguousarray(stored[turn])).save(path, lossless=True, exif=exif)
+    np.testing.assert_array_equal(script.decode(script.read_file(path)), seen)
+
+
 def test_pngs_that_only_pillow_reads_are_read_with_it_and_refused_without(script, tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 4, (5, 6), dtype=np.uint8)
     path = tmp_path / "two_bits.png"

@@ -69,7 +69,8 @@ def test_narrow_students_have_the_same_scores_twice_on_two_threads(edgestill, da
     )
     for row, again in zip(once, twice, strict=True):
         assert (row["diswot"], row["zico"]) == (again["diswot"], again["zico"])
-        assert row["diswot"] and row["zico"]
+        assert row["diswot"]
+        assert row["zico"]
 
 
 def test_another_seed_gives_other_scores(edgestill, data: Path, tmp_path: Path) -> None:
