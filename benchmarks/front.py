@@ -28,7 +28,7 @@ from pipeline.errors import CandidateError
 from pipeline.frozen import derive_seed
 from pipeline.provenance import describe_machine
 from pipeline.teacher import TeacherConfig, build_teacher
-from search.config import Budget
+from search.budget import Budget
 from search.evaluate import Evaluator
 from search.pareto import objectives, pareto_front
 from search.scorers import SCORERS, builds_networks

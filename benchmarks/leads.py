@@ -17,7 +17,8 @@ import numpy as np
 
 from pipeline.cost import Cost
 from pipeline.metrics import packed
-from search.config import Budget, TournamentConfig
+from search.budget import Budget
+from search.config import TournamentConfig
 from search.result import Candidate, SearchResult
 from search.tournament import Trained, play
 

@@ -43,7 +43,7 @@ from pipeline.task import Task
 from pipeline.teacher import TeacherConfig, build_teacher
 from search.evaluate import CostTable, Evaluator
 from search.scorers import SCORERS, Calibration, builds_networks
-from search.scorers.ensemble import PARTS, natural, spread
+from search.scorers.scale import PARTS, natural, spread
 from search.space import Architecture, SearchSpace
 from search.spaces import Nb201Space, ResNetSpace
 

@@ -1,24 +1,22 @@
 """`MODEL_CARD.md`: a bundle's use, quality, limits and making (Mitchell et al. 2019)."""
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from export.bundle_schema import Bundle, BundleModel, Quality
 from export.interface import describe_input
 from pipeline.errors import printable
-
-if TYPE_CHECKING:
-    from export.bundle import Bundle, BundleModel, Quality
 
 _WORST = 10  # classes in the table if there are more than twice as many
 
 
-def model_card(bundle: "Bundle") -> str:
+def model_card(bundle: Bundle) -> str:
     """Return the model card, from the content of `bundle.json` alone."""
     sections = {
         "Use": _use(bundle),
         "Intended use and limits": _limits(bundle),
         "Data": _data(bundle),
-        "Quality": _quality(bundle),
+        Quality: _quality(bundle),
         "By class": _classes(bundle.quality),
         "Calibration": _calibration(bundle),
         "Robustness": _robustness(bundle),
@@ -36,7 +34,7 @@ def model_card(bundle: "Bundle") -> str:
     return head + "".join(f"\n## {title}\n\n{text.strip()}\n" for title, text in sections.items())
 
 
-def _use(bundle: "Bundle") -> str:
+def _use(bundle: Bundle) -> str:
     file, task = bundle.models[bundle.default].file, bundle.task
     output = f"float32 [batch, {task.num_classes}]; line k of `labels.txt` names class k"
     given = describe_input(task, bundle.interface)
@@ -56,7 +54,7 @@ is padding.
 `python run.py IMAGE` prints a label and needs numpy and onnxruntime."""
 
 
-def _limits(bundle: "Bundle") -> str:
+def _limits(bundle: Bundle) -> str:
     said = [_text(bundle.use[key]) for key in ("intended", "limits") if bundle.use.get(key)]
     if not bundle.use.get("intended"):
         said.insert(0, "The maker of this bundle did not say what it is meant for.")
@@ -67,7 +65,7 @@ _ALWAYS = """It was trained on the classes listed and answers with one of them w
 are for {kind}s like those of the test split; on others, measure first."""
 
 
-def _data(bundle: "Bundle") -> str:
+def _data(bundle: Bundle) -> str:
     sizes = bundle.data.get("sizes", {})
     parts = ", ".join(f"{count:,} {name}" for name, count in sizes.items())
     shape = "x".join(map(str, bundle.task.input_shape))
@@ -78,7 +76,7 @@ def _data(bundle: "Bundle") -> str:
 Classes: {classes}{more}."""
 
 
-def _quality(bundle: "Bundle") -> str:
+def _quality(bundle: Bundle) -> str:
     teacher, student, shipped = (bundle.metrics[k] for k in ("teacher", "student", "shipped"))
     cost, kind = bundle.cost, bundle.task.kind
     rows: list[Sequence[Any]] = [
@@ -101,7 +99,7 @@ def _quality(bundle: "Bundle") -> str:
 {differences}"""
 
 
-def _reference(bundle: "Bundle", model: "BundleModel") -> str:
+def _reference(bundle: Bundle, model: BundleModel) -> str:
     if model.parity.reference == "torch":
         return "the network in torch"
     return "`model.onnx`" if "fp32" in bundle.models else "the fp32 file, which does not ship"
@@ -111,7 +109,7 @@ def _answers(agreement: float) -> str:
     return "and its answers by none" if agreement == 1 else f"and {1 - agreement:.2%} of its answers"
 
 
-def _classes(quality: "Quality") -> str:
+def _classes(quality: Quality) -> str:
     shown, said = list(quality.classes), ""
     if len(shown) > 2 * _WORST:
         worst = sorted(shown, key=lambda c: 2 if c.recall is None else c.recall)[:_WORST]
@@ -120,14 +118,14 @@ def _classes(quality: "Quality") -> str:
     return said + _table(("class", "test examples", "precision", "recall"), rows)
 
 
-def _calibration(bundle: "Bundle") -> str:
+def _calibration(bundle: Bundle) -> str:
     quality, shipped = bundle.quality, bundle.metrics["shipped"]
     return f"""Expected calibration error {quality.ece:.4f}: the mean distance between confidence (the largest softmax
 probability) and accuracy, over {quality.ece_bins} bins of equal width, {shipped.n} test examples. Mean confidence is
 {quality.confidence:.2%} at an accuracy of {shipped.test_accuracy:.2%}. Nothing was recalibrated."""
 
 
-def _robustness(bundle: "Bundle") -> str:
+def _robustness(bundle: Bundle) -> str:
     quality = bundle.quality
     rows = [(_text(name), f"{accuracy:.2%}") for name, accuracy in quality.robustness.items()]
     return f"""Accuracy of the default model's file on {quality.robustness_n:,} test examples, damaged (seeded).
@@ -135,7 +133,7 @@ def _robustness(bundle: "Bundle") -> str:
 {_table(("", "accuracy"), rows)}"""
 
 
-def _speed(bundle: "Bundle") -> str:
+def _speed(bundle: Bundle) -> str:
     latency = bundle.latency
     low, high = latency["speedup_interval"]
     threads = latency.get("threads", 1)
@@ -155,7 +153,7 @@ def _median(summary: dict[str, Any]) -> str:
     return f"{summary['p50_ms']:.3f}" if "p50_ms" in summary else "too few"
 
 
-def _made(bundle: "Bundle") -> str:
+def _made(bundle: Bundle) -> str:
     limits = [f"{name} {value:,}" for name, value in bundle.budget.items() if value is not None]
     commit = f"; commit `{bundle.git_commit[:12]}`" if bundle.git_commit else ""
     later = "".join(f"\n\nThen {_text(clause)}." for clause in bundle.later)
@@ -165,7 +163,7 @@ def _made(bundle: "Bundle") -> str:
 {", ".join(_text(f"{k} {v}") for k, v in bundle.versions.items())}.{later}"""
 
 
-def _licences(bundle: "Bundle") -> str:
+def _licences(bundle: Bundle) -> str:
     licences, unsaid = bundle.licences, "not said by the maker of this bundle"
     rows = (
         ("model", _text(licences.model or unsaid)),
@@ -175,7 +173,7 @@ def _licences(bundle: "Bundle") -> str:
     return _table(("", "SPDX"), rows) + "\n\nThose of the libraries that it was made with are in `sbom.cdx.json`."
 
 
-def _folder(bundle: "Bundle") -> str:
+def _folder(bundle: Bundle) -> str:
     return "\n\n".join([_FOLDER, *(f"Caution: {_text(caution)}." for caution in bundle.cautions)])
 
 

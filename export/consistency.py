@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from export.bundle import BUNDLE, LABELS, TOKENIZER, Bundle, labels_text
+from export.bundle import labels_text
+from export.bundle_schema import BUNDLE, LABELS, TOKENIZER, Bundle
 from export.formats import FORMATS
 from export.interface import describe_input, describe_output
 from export.onnx_sizes import MAX_ELEMENTS

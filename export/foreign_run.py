@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from safetensors.numpy import load, save
 
-from export.bundle import BundleModel
+from export.bundle_schema import BundleModel
 from export.formats import Run
 from export.probes import open_model
 from export.reading import OpenedBundle

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from export.bundle import TOKENIZER
+from export.bundle_schema import TOKENIZER
 from export.foreign_run import open_foreign
 from export.image_child import MAX_BYTES
 from export.probes import run_checked

@@ -4,10 +4,10 @@ They are drawn from a seed, not taken from the data, so no one's examples leave 
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from export.bundle_schema import PROBES, Bundle, BundleModel
 from export.config import ExportConfig
 from export.device.answers import INT8_TOLERANCE
 from export.formats import FORMATS, Run
@@ -15,10 +15,7 @@ from export.onnx_gate import BATCHES
 from pipeline.errors import BundleError, ExportError, first_line
 from pipeline.task import PADDING, Task
 
-if TYPE_CHECKING:
-    from export.bundle import Bundle, BundleModel
-
-PROBES, INPUTS = "probes.safetensors", "inputs"
+INPUTS = "inputs"
 COUNT = BATCHES[-1]
 _PROGRAMS = ("executorch", "openvino")  # their runtimes trust their files, and no gate here checks these
 # Allowed distance of a logit from the stored one, relative to the largest stored one (at least 1). The files are equal
@@ -49,7 +46,7 @@ def probe_inputs(task: Task, seed: int = 0) -> np.ndarray:
     return (np.round(np.clip(np.stack(images), 0, 1) * 255) / np.float32(255)).astype(np.float32)
 
 
-def make_probes(folder: Path, bundle: "Bundle") -> bytes:
+def make_probes(folder: Path, bundle: Bundle) -> bytes:
     """Return the probes of a bundle, with its models in `folder`, as safetensors.
 
     INT8 models answer without saturation even here on a saturating processor, which is no reference for others.
@@ -61,7 +58,7 @@ def make_probes(folder: Path, bundle: "Bundle") -> bytes:
     return save({INPUTS: inputs} | {name: run(inputs) for name, run in runs.items()})
 
 
-def read_probes(data: bytes, bundle: "Bundle") -> dict[str, np.ndarray]:
+def read_probes(data: bytes, bundle: Bundle) -> dict[str, np.ndarray]:
     """Return the inputs, and the logits of each model by its format.
 
     Raises:
@@ -87,7 +84,7 @@ def read_probes(data: bytes, bundle: "Bundle") -> dict[str, np.ndarray]:
     return found
 
 
-def why_not_run(model: "BundleModel", trusted: bool) -> str | None:
+def why_not_run(model: BundleModel, trusted: bool) -> str | None:
     """Return the reason a model cannot or must not run here, which is no fault of its file; None if it can."""
     opener = FORMATS[model.format](ExportConfig())
     if opener.runtime in _PROGRAMS and not trusted:
@@ -96,7 +93,7 @@ def why_not_run(model: "BundleModel", trusted: bool) -> str | None:
 
 
 def open_model(
-    folder: Path, model: "BundleModel", trusted: bool = False, threads: int = 1, *, exact: bool = False
+    folder: Path, model: BundleModel, trusted: bool = False, threads: int = 1, *, exact: bool = False
 ) -> Run:
     """Open a model of a bundle, ready to run.
 
@@ -117,7 +114,7 @@ def open_model(
         raise ExportError(f"{model.file} is refused by {model.runtime}: {_line(error)}") from None
 
 
-def run_checked(run: Run, model: "BundleModel", inputs: np.ndarray, num_classes: int) -> np.ndarray:
+def run_checked(run: Run, model: BundleModel, inputs: np.ndarray, num_classes: int) -> np.ndarray:
     """Return the model's logits for these inputs.
 
     Raises:

@@ -14,7 +14,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from export.bundle import BUNDLE, SCHEMA, Bundle, BundleModel, known_names
+from export.bundle import known_names
+from export.bundle_schema import BUNDLE, SCHEMA, Bundle, BundleModel
 from export.consistency import inconsistencies
 from export.files import read_files
 from export.interface import ends_of

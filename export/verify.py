@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from export.bundle import BundleModel
+from export.bundle_schema import PROBES, BundleModel
 from export.device.answers import OTHERWISE
 from export.foreign_run import open_foreign, run_bounded
 from export.interface import MAX_DIFFERENCE
-from export.probes import INPUTS, PROBES, TOLERANCE, read_probes, run_checked, why_not_run
+from export.probes import INPUTS, TOLERANCE, read_probes, run_checked, why_not_run
 from export.quality import softmax
 from export.reading import OpenedBundle, open_bundle
 from export.sessions import OUTPUT, PROBABILITIES

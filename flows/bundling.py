@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from distill.result import DistillResult, PruneResult
-from export.bundle import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics, model_stem, write_bundle
+from export.bundle import model_stem, write_bundle
+from export.bundle_schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
 from export.formats import FORMATS, Run
 from export.interface import Interface, describe_input, describe_output, interface_of
 from export.manifest import MANIFEST, read_manifest

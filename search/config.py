@@ -15,9 +15,9 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.cost import Cost
 from pipeline.frozen import Frozen, GivenPath, by_name, existing_file
 from pipeline.timing import MedianTimingConfig, TimingConfig
+from search.budget import Budget
 from search.latency_model import read_latency_model
 from search.scorers import SCORERS
 from search.spaces import SPACES, ResNetConfig, by_space_name, make_space
@@ -35,63 +35,6 @@ else:  # spelled out from the tables, so that a form for the configuration can l
     StrategyConfig = Annotated[
         reduce(or_, (config for config, _ in STRATEGIES.values())), Discriminator("name"), BeforeValidator(by_name)
     ]
-
-
-_UNCOUNTED = 1e9
-
-
-class Budget(Frozen):
-    """Hard limits on a student's cost; a student above one is never returned."""
-
-    max_params: int | None = Field(None, ge=1, description="trainable parameters")
-    max_flops: int | None = Field(None, ge=1, description="multiply-accumulates of one image")
-    max_size_bytes: int | None = Field(None, ge=1, description="of the fp32 ONNX file")
-    max_peak_activation_bytes: int | None = Field(
-        None, ge=1, description="of one image, layer by layer in float32 (docs/hardware.md)"
-    )
-    max_latency_ms: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="of the ONNX file; search.latency says where it comes from"
-    )
-
-    def violations(self, cost: Cost) -> list[str]:
-        """Return a clause for each exceeded limit; if there is none, for each limit with an unknown figure."""
-        return self.exceeded(cost) or [f"its {name} is not known" for name in self._uncounted(cost)]
-
-    def exceeded(self, cost: Cost) -> list[str]:
-        """Return a clause for each limit exceeded by a counted figure."""
-        return [
-            f"{name} {_figure(value)} is above max_{name} {_figure(limit)}"
-            for name, value, limit in self._limits(cost)
-            if value > limit
-        ]
-
-    def excess(self, cost: Cost) -> float:
-        """Return the relative excess over the limits, summed; 0 is feasible.
-
-        A dear figure is not counted if a cheaper limit is exceeded. It then weighs more than any excess, so that a
-        descent first reaches the cheap limits, then the dear ones.
-        """
-        over = sum(max(0.0, value / limit - 1) for _, value, limit in self._limits(cost))
-        return over + _UNCOUNTED * len(self._uncounted(cost))
-
-    def _limits(self, cost: Cost) -> list[tuple[str, float, float]]:
-        return [
-            (name, value, limit)
-            for name, value, limit in self._figures(cost)
-            if value is not None and limit is not None
-        ]
-
-    def _uncounted(self, cost: Cost) -> list[str]:
-        return [name for name, value, limit in self._figures(cost) if value is None and limit is not None]
-
-    def _figures(self, cost: Cost) -> tuple[tuple[str, float | None, float | None], ...]:
-        return (
-            ("params", cost.params, self.max_params),
-            ("flops", cost.flops, self.max_flops),
-            ("size_bytes", cost.size_bytes, self.max_size_bytes),
-            ("peak_activation_bytes", cost.peak_activation_bytes, self.max_peak_activation_bytes),
-            ("latency_ms", cost.latency_ms, self.max_latency_ms),
-        )
 
 
 class LatencyConfig(Frozen):
@@ -191,7 +134,3 @@ class SearchConfig(Frozen):
         if self.latency.model is not None and (info.context or {}).get("check_files"):
             read_latency_model(self.latency.model).require_space(make_space(self.space), str(self.latency.model))
         return self
-
-
-def _figure(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pipeline.errors import BudgetError, FailedError, first_line
-from search.config import Budget
+from search.budget import Budget
 from search.costs import LatencySource
 from search.result import Candidate, WinnerLatency
 from search.space import SearchSpace

@@ -12,7 +12,7 @@ from pipeline.memory import peak_activation_bytes
 from pipeline.network import uninitialised
 from pipeline.task import Task
 from pipeline.trace import Trace
-from search.config import Budget
+from search.budget import Budget
 from search.evaluate import Apart, Shipped
 from search.latency_model import trace_student
 from search.outcome import failure

@@ -14,7 +14,8 @@ import numpy as np
 from pipeline.cost import Cost
 from pipeline.errors import BudgetError, UserError
 from pipeline.frozen import Frozen
-from search.config import LEAST_STUDENTS, Budget
+from search.budget import Budget
+from search.config import LEAST_STUDENTS
 from search.space import Architecture, SearchSpace
 from search.strategies.feasible import Bounds, find_feasible
 

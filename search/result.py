@@ -4,7 +4,7 @@ from pydantic import Field
 
 from pipeline.cost import Cost
 from pipeline.frozen import Frozen
-from search.config import Budget
+from search.budget import Budget
 
 
 class Candidate(Frozen):

@@ -1,5 +1,6 @@
 """report.html: one offline file."""
 
-from flows.report.write import ReportData, render_report
+from flows.report.data import ReportData
+from flows.report.write import render_report
 
 __all__ = ["ReportData", "render_report"]

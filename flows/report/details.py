@@ -2,19 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distill.result import TuneResult
 from flows.report import charts, scatter
+from flows.report.data import ReportData
 from flows.report.palette import WINNER, Look, baseline_looks
 from flows.sentences import latency_clause
 from flows.words import failure_counts, inputs, listing, significant, size
 from pipeline.run_manifest import Origin
 from pipeline.training_state import EpochRecord
 from search.result import Candidate, SearchResult
-
-if TYPE_CHECKING:
-    from flows.report.write import ReportData
 
 
 def search(found: SearchResult) -> dict[str, Any]:
@@ -66,7 +64,7 @@ def tuning(tuned: TuneResult, configured: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def learning(report: "ReportData") -> dict[str, Any]:
+def learning(report: ReportData) -> dict[str, Any]:
     """The student's curves, and the teacher's where it was trained in this run."""
     distilled, teacher, teacher_config = report.distilled, report.teacher, report.config.teacher
     return {
@@ -85,7 +83,7 @@ def learning(report: "ReportData") -> dict[str, Any]:
     }
 
 
-def latency(report: "ReportData") -> dict[str, Any]:
+def latency(report: ReportData) -> dict[str, Any]:
     """The samples' distribution, and the conditions of the measurement."""
     profiled, samples = report.profiled, report.samples_ms
     models = {"teacher": profiled.teacher, "student": profiled.student}
@@ -116,7 +114,7 @@ def _load(average: float | None) -> str:
     return "not known" if average is None else f"{average:.2f} (1-minute average)"
 
 
-def provenance(report: "ReportData") -> dict[str, Any]:
+def provenance(report: ReportData) -> dict[str, Any]:
     """Facts for getting these figures again."""
     manifest, task = report.manifest, report.data.task
     return {

@@ -1,18 +1,16 @@
 """The report's table of formats: the figures of each file of the student, and why it ships or not."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from export.result import ExportedModel, Ratio
+from flows.report.data import ReportData
 from flows.words import significant, size
-
-if TYPE_CHECKING:
-    from flows.report.write import ReportData
 
 _NOTHING = "–"
 COLUMNS = ("bytes", "validation", "test", "p50", "p90", "against the teacher", "against fp32")
 
 
-def formats(report: "ReportData") -> dict[str, Any]:
+def formats(report: ReportData) -> dict[str, Any]:
     """A row for the teacher's file and for each configured format, and the gate in a sentence."""
     profiled, gate = report.profiled, report.config.export.gate
     file = report.tested.teacher_file

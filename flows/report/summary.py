@@ -1,9 +1,10 @@
 """The first screen of the report: the headline, cautions, the chain, and the three models side by side."""
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from export.result import ExportedModel
+from flows.report.data import ReportData
 from flows.sentences import sentence
 from flows.words import (
     Claim,
@@ -17,14 +18,11 @@ from flows.words import (
 from pipeline.cost import Cost
 from pipeline.metrics import Metrics, tells_apart, wilson
 
-if TYPE_CHECKING:
-    from flows.report.write import ReportData
-
 _NOTHING = "–"
 _ONE_ROW = 10  # most stages of the chain for one row of names
 
 
-def header(report: "ReportData") -> dict[str, Any]:
+def header(report: ReportData) -> dict[str, Any]:
     """Name, date and the headline."""
     created = datetime.datetime.fromisoformat(report.manifest.created)
     claims = [claim.words.replace(" ", "\N{NO-BREAK SPACE}", 1) for claim in _claims(report)]
@@ -37,7 +35,7 @@ def header(report: "ReportData") -> dict[str, Any]:
     }
 
 
-def tiles(report: "ReportData") -> list[dict[str, Any]]:
+def tiles(report: ReportData) -> list[dict[str, Any]]:
     """The four deciding figures: size, speed, accuracy, parity."""
     smaller, faster, points = _claims(report)
     teacher, student = report.profiled.teacher, report.profiled.student
@@ -83,7 +81,7 @@ def _parity(model: ExportedModel) -> dict[str, Any]:
     return _tile("Parity", Claim(share, words, None), f"largest difference of a logit {parity.max_abs_difference:.1e}")
 
 
-def cautions(report: "ReportData") -> list[str]:
+def cautions(report: ReportData) -> list[str]:
     """Warnings for the reader before shipping this student."""
     smaller, faster, _ = _claims(report)
     tested, default = report.tested, report.profiled.student
@@ -116,7 +114,7 @@ def cautions(report: "ReportData") -> list[str]:
     return found
 
 
-def chain(report: "ReportData") -> dict[str, Any]:
+def chain(report: ReportData) -> dict[str, Any]:
     """The stages in order, with time, share of the longest and sentence; the report, not over yet, has no time."""
     results = {
         "data": report.data,
@@ -149,7 +147,7 @@ def chain(report: "ReportData") -> dict[str, Any]:
     return {"stages": stages, "columns": columns, "total": duration(total)}
 
 
-def comparison(report: "ReportData") -> list[tuple[str, list[str]]]:
+def comparison(report: ReportData) -> list[tuple[str, list[str]]]:
     """Rows of the table: a name, then teacher, student in torch, shipped file."""
     teacher, student = report.profiled.teacher, report.profiled.student
     costs = [report.teacher.cost, report.shipped_student.cost, report.shipped_student.cost]
@@ -185,7 +183,7 @@ def _tile(title: str, claim: Claim, *details: str) -> dict[str, Any]:
     return {"title": title, "claim": claim, "details": details}
 
 
-def _claims(report: "ReportData") -> tuple[Claim, Claim, Claim]:
+def _claims(report: ReportData) -> tuple[Claim, Claim, Claim]:
     return (
         size_claim(report.teacher.cost.params, report.shipped_student.cost.params),
         speed_claim(report.profiled.speedup, report.profiled.speedup_interval),
@@ -193,7 +191,7 @@ def _claims(report: "ReportData") -> tuple[Claim, Claim, Claim]:
     )
 
 
-def _differs(report: "ReportData") -> bool:
+def _differs(report: ReportData) -> bool:
     """True if teacher and shipped file differ on the test examples by more than noise.
 
     An older run did not count the examples right by one of them alone; the number wrong by the other bounds it.
@@ -204,7 +202,7 @@ def _differs(report: "ReportData") -> bool:
     return tells_apart(*(most if found is None else found for found, most in zip(counted, wrong, strict=True)))
 
 
-def _examples(report: "ReportData") -> str:
+def _examples(report: ReportData) -> str:
     """The difference in whole examples: it shows how few make a tenth of a point on a small test split."""
     tested = report.tested
     right = [round(metrics.accuracy * metrics.n) for metrics in (tested.teacher, tested.shipped)]

@@ -4,10 +4,11 @@ from search.scorers.az_trainability import AzTrainability
 from search.scorers.base import Scorer, ScoringContext, Student
 from search.scorers.counts import Flops, Params, Random
 from search.scorers.diswot import Diswot, DiswotRelation, DiswotSemantic, DiswotStages
-from search.scorers.ensemble import Calibration, Ensemble
+from search.scorers.ensemble import Ensemble
 from search.scorers.jacov import Jacov
 from search.scorers.meco import Meco, MecoBlocks
 from search.scorers.nwot import Nwot
+from search.scorers.scale import Calibration
 from search.scorers.swap import Swap
 from search.scorers.synflow import Synflow
 from search.scorers.zen import Zen

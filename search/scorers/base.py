@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -11,9 +11,7 @@ from pipeline.cost import Cost
 from pipeline.data import Batch
 from pipeline.network import Initialisation, View
 from search.observe import Graph
-
-if TYPE_CHECKING:
-    from search.scorers.ensemble import Calibration
+from search.scorers.scale import Calibration
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class ScoringContext:
     teacher_dims: frozenset[int]  # embedding widths that every scored student has; empty: judge each by its own
     seed: int
     teacher_blocks: tuple[Tensor, ...] = ()  # as `Student.blocks`; if a scorer `needs_blocks`
-    calibration: "Calibration | None" = None  # of the ensemble's parts in this space
+    calibration: Calibration | None = None  # of the ensemble's parts in this space
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,11 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pipeline.cost import Cost
 from pipeline.errors import BudgetError, CandidateError
+from search.budget import Budget
 from search.space import Architecture, SearchSpace
-
-if TYPE_CHECKING:  # search.config imports the table of strategies
-    from search.config import Budget
 
 _RANDOM_TRIES = 200  # random architectures looked at before a feasible one is sought by descent
 _DESCENTS = 8
@@ -23,7 +20,7 @@ class Bounds:
 
     space: SearchSpace
     cost: Callable[[Architecture], Cost]  # counted once each; raises CandidateError if not found
-    budget: "Budget"
+    budget: Budget
 
     def is_feasible(self, architecture: Architecture) -> bool:
         """True if the architecture is within budget; False if its cost cannot be found."""

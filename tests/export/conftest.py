@@ -9,21 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from export.bundle import (
-    Bundle,
-    BundleModel,
-    ClassQuality,
-    Licences,
-    Quality,
-    TestMetrics,
-    describe_input,
-    describe_output,
-    write_bundle,
-)
+from export.bundle import write_bundle
+from export.bundle_schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
 from export.calibration import calibration_examples
 from export.config import CalibrationConfig, ExportConfig
 from export.formats import FORMATS, Source
-from export.interface import interface_of, with_interface
+from export.interface import describe_input, describe_output, interface_of, with_interface
 from export.parity import check_parity
 from export.result import Parity
 from export.to_onnx import to_onnx

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from export.bundle import describe_input, describe_output, write_bundle
+from export.bundle import write_bundle
 from export.config import CalibrationConfig, ExportConfig
 from export.device.answers import OTHERWISE, int8_note, off_by, open_default, probe_feed, read_probe_file
 from export.device.facts import byte_products
 from export.formats import FORMATS
+from export.interface import describe_input, describe_output
 from export.manifest import MANIFEST, manifest_bytes
 from export.profile_script import PROFILE, run_script
 from export.saturation import saturates_here

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import export
-from export.bundle import Bundle
+from export.bundle_schema import Bundle
 from export.card import model_card
 
 HEIGHT, WIDTH = 10, 8

@@ -11,7 +11,8 @@ from flows.config import load_config
 from flows.latency import export_student, latency_source
 from pipeline.errors import ConfigError, DataError
 from pipeline.provenance import describe_machine
-from search.config import Budget, LatencyConfig, SearchConfig
+from search.budget import Budget
+from search.config import LatencyConfig, SearchConfig
 from search.costs import size_bound
 from search.latency_model import fit_latency_model, read_latency_model, trace_student
 from search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace, make_space

@@ -33,7 +33,7 @@ from pipeline.run_manifest import Manifest, Origin, StageRecord
 from pipeline.task import Task
 from pipeline.teacher import TeacherResult
 from pipeline.training_state import EpochRecord
-from search.config import Budget
+from search.budget import Budget
 from search.ranking import Comparison, RankedStudent, ScorerRank
 from search.result import Candidate, Failure, SearchResult
 from search.tournament import Entrant, Lead, Rung, TournamentResult

@@ -15,7 +15,7 @@ import onnxruntime
 import optuna
 import pytest
 
-from export.bundle import SCHEMA
+from export.bundle_schema import SCHEMA
 from flows.chain import STAGES
 from flows.config import RunConfig
 from pipeline.data import load_test

@@ -12,7 +12,7 @@ from pipeline.frozen import derive_seed
 from pipeline.network import initialise
 from search.evaluate import Evaluator
 from search.scorers import Calibration
-from search.scorers.ensemble import PARTS, Scale
+from search.scorers.scale import PARTS, Scale
 from search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 
 PART_NAMES = list(PARTS)

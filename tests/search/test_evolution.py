@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.cost import Cost
 from pipeline.errors import BudgetError
-from search.config import Budget
+from search.budget import Budget
 from search.space import Architecture, Gene, SearchSpace
 from search.strategies import EvolutionConfig, Search, run_strategy
 

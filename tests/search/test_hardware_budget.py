@@ -7,7 +7,8 @@ import pytest
 
 from pipeline.cost import Cost
 from pipeline.errors import BudgetError, CandidateError, ExportError
-from search.config import Budget, LatencyConfig, SearchConfig
+from search.budget import Budget
+from search.config import LatencyConfig, SearchConfig
 from search.confirm import confirm_winner
 from search.costs import HardwareCosts, Latency, LatencySource
 from search.evaluate import CostTable

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from pipeline import nni_compat
 from pipeline.cost import Cost
 from pipeline.errors import BudgetError, MissingDependencyError
-from search.config import Budget, SearchConfig
+from search.budget import Budget
+from search.config import SearchConfig
 from search.search import find_student
 from search.space import Architecture, Gene, SearchSpace
 from search.spaces import NniHubConfig, make_space

@@ -9,7 +9,7 @@ import scipy.stats
 
 from pipeline.cost import Cost
 from pipeline.errors import UserError
-from search.config import Budget
+from search.budget import Budget
 from search.evaluate import CostTable
 from search.ranking import (
     RankedStudent,

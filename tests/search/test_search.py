@@ -9,7 +9,8 @@ import torch
 
 from pipeline.cost import Cost
 from pipeline.errors import BudgetError, CandidateError, FailedError
-from search.config import Budget, SearchConfig
+from search.budget import Budget
+from search.config import SearchConfig
 from search.result import Candidate
 from search.scorers import SCORERS
 from search.search import find_student, fitness, require_feasible

@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.cost import Cost
 from pipeline.errors import BudgetError, CandidateError, ConfigError
-from search.config import Budget, SearchConfig
+from search.budget import Budget
+from search.config import SearchConfig
 from search.pareto import crowding_distances, objectives, pareto_front, sort_by_dominance
 from search.space import Architecture, Gene, SearchSpace
 from search.strategies import (

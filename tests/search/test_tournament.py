@@ -8,7 +8,8 @@ import pytest
 from pipeline.cost import Cost
 from pipeline.errors import TrainingError
 from pipeline.metrics import packed
-from search.config import Budget, TournamentConfig
+from search.budget import Budget
+from search.config import TournamentConfig
 from search.result import Candidate, SearchResult
 from search.tournament import Trained, play, rungs, shortlist
 

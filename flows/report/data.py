@@ -1,0 +1,44 @@
+"""Everything that the report shows."""
+
+from dataclasses import dataclass
+
+from distill.result import DistillResult, PruneResult, TuneResult
+from export.profile_document import ProfileDocument
+from export.result import ConvertResult, ProfileResult
+from flows.config import RunConfig
+from flows.delivery import ReportResult
+from flows.quantization import QatResult
+from flows.rank_check import RankCheckResult
+from flows.stage import DataResult
+from pipeline.run_manifest import Manifest
+from pipeline.teacher import TeacherResult
+from search.result import SearchResult
+from search.tournament import TournamentResult
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All data shown in the report, which computes nothing of its own but layout."""
+
+    config: RunConfig
+    manifest: Manifest
+    data: DataResult
+    teacher: TeacherResult
+    ranked: RankCheckResult | None  # None: no rank check was asked for
+    found: SearchResult
+    played: TournamentResult
+    tuned: TuneResult
+    distilled: DistillResult  # of the student that ships
+    converted: ConvertResult
+    profiled: ProfileResult
+    samples_ms: dict[str, list[float]]  # latency, by model
+    tested: ReportResult
+    pruned: PruneResult | None = None  # None: no pruning was asked for
+    fine_tuned: QatResult | None = None  # for INT8; None: never to be done
+    devices: tuple[ProfileDocument, ...] = ()  # measured after the run
+    cautions: tuple[str, ...] = ()  # things the run did without, a sentence each
+
+    @property
+    def shipped_student(self) -> DistillResult:
+        """The distilled student, or its pruned form."""
+        return self.distilled if self.pruned is None else self.pruned.applied_to(self.distilled)
