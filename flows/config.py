@@ -158,7 +158,7 @@ def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
             case "extra_forbidden":
                 yield f"{place}: unknown key; {nearest(str(where[-1]), _keys_at(problem['loc'][:-1]))}"
             case "union_tag_invalid":
-                yield f"{place}.name: unknown {context['tag']!r}; {nearest(context['tag'], _quoted(context))}"
+                yield f"{place}.name: unknown {_short(context['tag'])}; {nearest(context['tag'], _quoted(context))}"
             case "union_tag_not_found":
                 yield f"{place}.name: is missing; say which, of {', '.join(_tags_at(problem['loc']))}"
             case "literal_error":

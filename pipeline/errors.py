@@ -17,11 +17,13 @@ EdgestillError                 one clear sentence for a person; `exit_code` is t
 """
 
 import difflib
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 _LONGEST = 2000  # characters of one problem; lists of all known names are long
+_WORD = re.compile(r"[^\s/]{121,}")  # longer than a name or digest that a person would look for; paths have slashes
 
 
 class EdgestillError(Exception):
@@ -138,8 +140,11 @@ def first_line(error: BaseException, otherwise: str = "") -> str:
 
 
 def told(problems: Iterable[str], most: int = 10, longest: int = 450) -> tuple[str, ...]:
-    """Make sentences that may quote a hostile file fit to show: printable, cut, and `most` of them at most."""
-    found = list(problems)
+    """Make sentences that may quote a hostile file fit to show: printable, cut, and `most` of them at most.
+
+    A word of more than 120 characters is cut too, so that what a sentence says about it is still seen.
+    """
+    found = [_WORD.sub(lambda word: f"{word[0][:80]}…", problem) for problem in problems]
     cut = [problem if len(problem) <= longest else f"{problem[: longest - 1]}…" for problem in found[:most]]
     shown = [printable(problem)[: longest + 30] for problem in cut]
     return (*shown, *([f"and {len(found) - most:,} more"] if len(found) > most else []))

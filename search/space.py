@@ -131,5 +131,5 @@ class SearchSpace(ABC):
             raise self.error(text, first_line(error)[:200]) from None
 
     def error(self, text: str, expected: str) -> ArchitectureError:
-        text = text if len(text) <= 100 else f"{text[:99]}…"
+        text = text if len(text) <= 60 else f"{text[:59]}…"
         return ArchitectureError(f"{text!r} is no architecture of space {self.name!r}; {expected[:300]}")
