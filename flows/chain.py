@@ -16,7 +16,7 @@ from export.config import GateConfig
 from export.result import ConvertResult, ProfileResult
 from flows import bundling, delivery, stages
 from flows.again import report_again
-from flows.config import RunConfig
+from flows.config.model import RunConfig
 from flows.heads import heads
 from flows.latency import latency_model
 from flows.outcome import Outcome

@@ -27,7 +27,7 @@ from flows.terminal import answer, close_streams, open_streams, say
 from pipeline.child import environment
 
 if TYPE_CHECKING:
-    from flows.config import RunConfig
+    from flows.config.model import RunConfig
     from flows.outcome import Outcome
     from flows.rank_check import RankCheckResult
     from pipeline.rundir import RunDir

@@ -15,7 +15,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from flows.chain import new_run, run_configured
-from flows.config import RunConfig
+from flows.config.model import RunConfig
 from flows.confinement import require_inside, reticent
 from flows.outcome import Outcome
 from flows.progress import PlainLines

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.config import RunConfig
+from flows.config.model import RunConfig
 from flows.outcome import Outcome
 from flows.rank_check import RankCheckResult
 from pipeline.errors import MissingDependencyError, UserError

@@ -5,7 +5,7 @@ import json
 from distill.result import DistillResult, PruneResult, TuneResult
 from export.profile_document import ProfileDocument
 from export.result import ConvertResult, ProfileResult
-from flows.config import RunConfig
+from flows.config.model import RunConfig
 from flows.delivery import ReportResult
 from flows.quantization import QatResult
 from flows.rank_check import RankCheckResult

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows.config import RunConfig
+from flows.config.model import RunConfig
 from flows.confinement import confine, paths_in
 from flows.launch import in_prefects_folder, require_prefect, require_server
 from flows.prefect_server import is_loopback, run_server

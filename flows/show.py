@@ -8,7 +8,7 @@ from distill.result import DistillResult, PruneResult, TuneResult
 from export.result import ConvertResult, ProfileResult
 from flows.again import kept_profiles
 from flows.chain import stage_names
-from flows.config import RunConfig
+from flows.config.model import RunConfig
 from flows.delivery import BUNDLE, ReportResult
 from flows.outcome import Outcome
 from flows.quantization import QatResult

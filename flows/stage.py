@@ -11,7 +11,7 @@ from torch import nn
 from distill.narrow import Widths, narrow
 from distill.recipe import make_recipe
 from distill.result import PruneResult
-from flows.config import RunConfig
+from flows.config.model import RunConfig
 from pipeline.checkpoint import load_weights, read_state
 from pipeline.data import Splits, load_splits
 from pipeline.device import Compute, select_device

@@ -1,0 +1,144 @@
+"""Put a configuration together from presets, files and `--set`, and write it with its descriptions.
+
+All mistakes are reported at once, a line each: the place, the value found, the values allowed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from flows.config.explaining import explain
+from flows.config.model import RunConfig
+from pipeline.datasets.base import DatasetConfig
+from pipeline.errors import ConfigError, command, nearest
+from pipeline.foreign import MAX_CONFIG_BYTES, read_text_bounded
+from pipeline.yaml_text import comment_in, read_yaml, write_yaml
+
+
+def load_config(
+    path: Path | None = None, preset: str | None = None, settings: Sequence[str] = (), *, check_files: bool = True
+) -> RunConfig:
+    """Load a preset, overlaid by a YAML file, overlaid by `dotted.key=value` settings.
+
+    Args:
+        check_files: also report missing files named in the configuration.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    raw: dict[str, Any] = {}
+    problems: list[str] = []
+    if preset is not None:
+        raw = _merged(raw, _yaml_mapping(preset_text(preset), f"preset {preset}"))
+    if path is not None:
+        raw = _merged(raw, _yaml_mapping(_read(path), str(path)))
+    settled: dict[str, Any] = {}
+    for setting in settings:
+        try:
+            settled = _merged(settled, _parse_setting(setting))
+        except ConfigError as error:
+            problems.extend(error.problems)
+    raw = _merged(raw, settled)
+    try:
+        config = RunConfig.model_validate(raw, context={"check_files": check_files})
+    except ValidationError as error:
+        raise ConfigError([*problems, *explain(error, raw)]) from None
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def preset_names() -> list[str]:
+    """Names of the built-in presets, sorted."""
+    return sorted(p.name.removesuffix(".yaml") for p in _preset_folder().iterdir() if p.name.endswith(".yaml"))
+
+
+def preset_text(name: str) -> str:
+    """A preset as YAML; its first line is a comment on its purpose.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if name not in preset_names():
+        raise ConfigError([f"unknown preset {name!r}; {nearest(name, preset_names())}"])
+    text: str = (_preset_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+    return text
+
+
+def commented_yaml(config: RunConfig) -> str:
+    """The configuration as YAML with each key's description beside it; `load_config` reads it back."""
+    head = "# A run of edgestill. Every key may be left out; what is here is what is used.\n"
+    return head + "\n".join(_commented(config, config.model_dump(mode="json"), 0)) + "\n"
+
+
+def _commented(model: BaseModel, values: Mapping[str, Any], depth: int) -> Iterator[str]:
+    indent = "  " * depth
+    fields = sorted(type(model).model_fields.items(), key=lambda item: item[0] != "name")
+    for name, field in fields:
+        value = getattr(model, name)
+        note = f"  # {field.description}" if field.description else ""
+        if isinstance(value, BaseModel):
+            if depth == 0:
+                yield ""
+            yield f"{indent}{name}:{note}"
+            yield from _commented(value, values[name], depth + 1)
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            yield f"{indent}{name}:{note}"
+            for item in value:
+                lines = list(_commented(item, item.model_dump(mode="json"), depth + 2))
+                yield f"{indent}  - {lines[0].lstrip()}"
+                yield from lines[1:]
+        else:
+            yield f"{indent}{name}: {write_yaml(values[name], in_one_line=True)}{note}"
+
+
+def _preset_folder() -> Any:
+    return resources.files("flows").joinpath("presets")
+
+
+def _read(path: Path) -> str:
+    if not path.exists():
+        raise ConfigError(
+            [f"no configuration file at {path}; {command('init', path)} writes one, `--preset digits` needs none"]
+        )
+    return read_text_bounded(path, MAX_CONFIG_BYTES, lambda problem: ConfigError([problem]))
+
+
+def _yaml_mapping(text: str, source: str) -> dict[str, Any]:
+    found = read_yaml(text, source)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise ConfigError([f"{source} holds a {type(found).__name__}; a mapping of keys to values is needed"])
+    return found
+
+
+def _parse_setting(setting: str) -> dict[str, Any]:
+    dotted, equals, text = setting.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError([f"--set {setting}: expected dotted.key=value, such as search.budget.max_params=50000"])
+    value = read_yaml(text, f"the value of --set {dotted}")
+    if comment := comment_in(text):
+        raise ConfigError(
+            [f"--set {dotted}: YAML takes {comment[:80]!r} for a comment, which would be lost; put the value in quotes"]
+        )
+    for key in reversed(keys):
+        value = {key: value}
+    return dict(value)
+
+
+def _merged(base: Any, over: Any, *, is_kind: bool = False) -> Any:
+    """Merge mappings key by key; below the top, a mapping with another `name` (mobile over resnet) replaces.
+
+    Another data set of images (npz over cifar) inherits the settings common to all data sets: splits and augmentation.
+    """
+    if not (isinstance(base, dict) and isinstance(over, dict)):
+        return over
+    if is_kind and "name" in over and over["name"] != base.get("name", over["name"]):
+        shared = () if over["name"] == "text" else base.keys() & DatasetConfig.model_fields.keys()
+        return _merged({key: base[key] for key in shared}, over)
+    return base | {k: _merged(base[k], v, is_kind=True) if k in base else v for k, v in over.items()}

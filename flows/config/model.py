@@ -1,0 +1,85 @@
+"""The settings of a run, in one type."""
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from distill.config import DistillConfig, PruneConfig, QatConfig, TuneConfig
+from export.card_config import CardConfig
+from export.config import ExportConfig, ProfileConfig
+from export.formats import FORMATS
+from pipeline.data import DataConfig
+from pipeline.datasets import DigitsConfig, TextConfig
+from pipeline.device import DeviceConfig
+from pipeline.frozen import Frozen
+from pipeline.teacher import TeacherConfig
+from pipeline.tokens import TokenizerConfig
+from search.config import RankCheckConfig, SearchConfig
+
+
+class RunConfig(Frozen):
+    """All settings of a run. The run directory holds them complete, as config.yaml."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$", description="part of the run's folder name")
+    seed: int = Field(0, ge=0, lt=2**31, description="decides everything that is drawn")
+    device: DeviceConfig = DeviceConfig()
+    data: DataConfig = DigitsConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    rank_check: RankCheckConfig = RankCheckConfig()
+    search: SearchConfig = SearchConfig()
+    tune: TuneConfig = TuneConfig()
+    distill: DistillConfig = DistillConfig()
+    prune: PruneConfig = PruneConfig()
+    export: ExportConfig = ExportConfig()
+    qat: QatConfig = QatConfig()
+    profile: ProfileConfig = ProfileConfig()
+    card: CardConfig = CardConfig()
+
+    @property
+    def read_data(self) -> Any:
+        """Data configuration for the stages: for texts, a teacher's own tokenizer takes the place of the data's."""
+        tokenizer = self.teacher.tokenizer
+        if tokenizer is None or not isinstance(self.data, TextConfig):
+            return self.data
+        return self.data.model_copy(update={"tokenizer": TokenizerConfig(file=tokenizer)})
+
+    @model_validator(mode="after")
+    def _has_channels_to_prune(self) -> "RunConfig":
+        space = self.search.space.name
+        if self.prune.enabled and space in ("vit", "text_transformer"):
+            raise ValueError(
+                f"prune.method {self.prune.method!r} removes channels of convolutions, and students of {space!r} have "
+                "none; leave prune out, or search resnet or mobile"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_int8_to_fine_tune(self) -> "RunConfig":
+        if self.qat.mode == "always" and not any(FORMATS[name].precision == "int8" for name in self.export.formats):
+            raise ValueError(
+                "qat.mode 'always' fine-tunes for INT8, and export.formats has no INT8 format; add int8 there, or set "
+                "qat.mode to auto"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_tokenizer(self) -> "RunConfig":
+        given = self.data.tokenizer if isinstance(self.data, TextConfig) else TokenizerConfig()
+        if self.teacher.tokenizer is not None and given != TokenizerConfig():
+            raise ValueError("data.tokenizer is set, and teacher.folder has its own, which the student must share")
+        return self
+
+    @model_validator(mode="after")
+    def _images_for_the_image_interface(self) -> "RunConfig":
+        if self.export.interface == "image" and isinstance(self.data, TextConfig):
+            raise ValueError("export.interface image is for images; text goes in as token ids, with interface raw")
+        return self
+
+    @model_validator(mode="after")
+    def _augments_the_batch_by_something(self) -> "RunConfig":
+        if self.search.batch_augmented and not self.data.augment.is_random:
+            raise ValueError(
+                "search.batch_augmented crops and flips as data.augment says, which does neither; set data.augment.pad "
+                "or data.augment.flip, or leave batch_augmented out"
+            )
+        return self
