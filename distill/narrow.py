@@ -3,6 +3,7 @@
 A pruned student is its architecture plus these widths; its weights are a safetensors file. No module is pickled.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -56,7 +57,9 @@ def _width(module: nn.Module) -> tuple[int, int]:
 
 def _replica(name: str, module: nn.Module, into: int, out: int) -> nn.Module:
     """Make a fresh layer of these widths, with the kind, settings, mode and device of the given one."""
-    given = next(iter(module.parameters()))
+    given = next(
+        itertools.chain(module.parameters(), module.buffers()), torch.empty(0)
+    )  # a batch norm may have neither
     with drawn_from(0), torch.device(given.device):
         made: nn.Module
         if isinstance(module, nn.Conv2d):

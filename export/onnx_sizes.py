@@ -88,9 +88,9 @@ def _close(graph: Any, ends: Ends | None, batch: int, length: int) -> None:
     for value in _given(graph):
         sides = value.type.tensor_type.shape.dim
         shape = (batch, *([length] * (len(sides) - 1) if ends is None else ends.inputs[value.name][1]))[: len(sides)]
-        for side, length in zip(sides, shape, strict=True):
+        for side, given in zip(sides, shape, strict=True):
             if not side.HasField("dim_value"):
-                side.dim_value = length
+                side.dim_value = given
     _forget(graph)
     _fold(graph)
 

@@ -5,7 +5,11 @@ from pathlib import Path
 
 from pipeline.errors import DataError
 
-_GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # a container's limit
+# A container's limit, its use, and the line of memory.stat with the files among it that can be dropped.
+_GROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 def available_bytes() -> int | None:
@@ -15,11 +19,14 @@ def available_bytes() -> int | None:
         found = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return _of_the_machine()
-    for path in _GROUPS:
+    for folder, limit, use, droppable in _GROUPS:
         try:
-            found = min(found, int(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError):  # no such group, or `max`
+            most, taken = (int((Path(folder) / name).read_text(encoding="utf-8")) for name in (limit, use))
+            lines = (Path(folder) / "memory.stat").read_text(encoding="utf-8").splitlines()
+            kept = taken - int(dict(line.split(" ", 1) for line in lines)[droppable])
+        except (OSError, ValueError, KeyError):  # no such group, or `max`
             continue
+        found = min(found, max(0, most - kept))
     return found
 
 

@@ -52,11 +52,6 @@ class Choice(NamedTuple):
     smooth: bool  # with a correction
 
 
-class CrossValidated(NamedTuple):
-    predicted: Array  # [N], each by a model fitted without that sample
-    fit: Fit
-
-
 def choose(tables: Mapping[Runs, FeatureTable], latency_ms: Array, seed: int = 0) -> Choice:
     """Choose by cross-validation first the operations to count, then the features and the use of a correction.
 

@@ -244,3 +244,11 @@ def test_fine_tuning_goes_on_from_the_pruned_weights_and_the_heads(network, task
 def test_widths_that_fit_no_layer_are_refused(widths, problem, network) -> None:
     with pytest.raises(ValueError, match=problem):
         narrow(copy.deepcopy(network), widths)
+
+
+@pytest.mark.parametrize("keeps_statistics", [True, False])
+def test_a_batch_norm_without_weights_is_narrowed_too(keeps_statistics):
+    norm = nn.BatchNorm2d(6, affine=False, track_running_stats=keeps_statistics)
+    network = narrow(nn.Sequential(nn.Conv2d(3, 6, 1), norm), {"0": (3, 4), "1": (4, 4)})
+    assert network(torch.rand(2, 3, 5, 5)).shape == (2, 4, 5, 5)
+    assert not network[1].affine

@@ -9,7 +9,7 @@ from hostile import model_with, one_sentence
 from onnx import TensorProto, helper, numpy_helper
 
 from export.onnx_gate import check_onnx_bytes
-from export.onnx_sizes import Ends, refused_for_size
+from export.onnx_sizes import Ends, _close, refused_for_size
 from pipeline.errors import BundleError
 
 ENDS = Ends({"x": ("FLOAT", (4,))}, {"y": ("FLOAT", (4,))})
@@ -147,3 +147,18 @@ def test_following_values_takes_no_more_memory_than_it_is_given():
     with pytest.raises(BundleError, match="needs more than 1,024 MiB of memory"):
         check_onnx_bytes(data, "model.onnx", ENDS)
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 3 << 20  # KiB; of the largest so far
+
+
+def test_open_sides_of_each_input_are_closed_by_the_same_length():
+    graph = helper.make_graph(
+        [],
+        "inputs",
+        [
+            helper.make_tensor_value_info("weights", TensorProto.FLOAT, ["batch"]),
+            helper.make_tensor_value_info("texts", TensorProto.INT64, ["batch", "length", 7]),
+        ],
+        [],
+    )
+    _close(graph, None, batch=3, length=5)
+    sides = [[side.dim_value for side in value.type.tensor_type.shape.dim] for value in graph.input]
+    assert sides == [[3], [3, 5, 7]]
