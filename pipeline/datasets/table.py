@@ -65,13 +65,18 @@ def _rows(path: Path, form: Format) -> Iterator[Row]:
     if delimiter == "\t":
         reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
     else:
-        reader = csv.reader(lines, delimiter=delimiter)
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    read = 0
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 yield Row(reader.line_num, tuple(cells))
+            read = reader.line_num
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}") from None
+        raise DataError(
+            f"{path}, line {reader.line_num}: {error}, in a row that begins at line {read + 1}; a quotation mark at a "
+            "cell's beginning opens it up to the next one, and one within it is written twice"
+        ) from None
 
 
 def _text(path: Path, encoding: str) -> str:

@@ -88,6 +88,15 @@ def test_a_quotation_mark_is_a_character_in_tsv_and_a_quote_in_csv(tmp_path):
         assert {coder.decode(row) for row in coder.encode([*map(str, expected)])} == expected
 
 
+def test_a_quotation_mark_that_would_swallow_rows_is_refused_with_the_line_it_opens_in(tmp_path):
+    lines = [f"day {n},{'x' if n % 2 else 'y'}" for n in range(80)]
+    lines[10], lines[50] = f'"{lines[10]}', f'"{lines[50]}'
+    path = tmp_path / "a.csv"
+    path.write_text("sentence,label\n" + "\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"line 52: .* in a row that begins at line 12; a quotation mark"):
+        load_whole_train(TextConfig(path=path))
+
+
 def test_classes_are_numbered_in_order_or_as_told(tmp_path):
     table = [(f"word {n}", str(n % 11)) for n in range(110)]
     path = write(tmp_path / "a.tsv", table)
