@@ -11,13 +11,13 @@ import argparse
 import ast
 import re
 import statistics
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import grimp
+import networkx as nx
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pipeline", "search", "distill", "export", "flows")
@@ -58,14 +58,14 @@ def main() -> int:
         for package in PACKAGES:
             for number, floor in enumerate(floors_of(graph, package)):
                 for module in sorted(floor):
-                    below = sorted(name for name in graph.find_modules_directly_imported_by(module))
+                    below = sorted(graph.successors(module))
                     print(f"{package} {number}: {module} <- {', '.join(below)}")
     found = problems(graph)
     print("\n" + ("\n".join(found) if found else "nothing is beyond its bound"))
     return int(bool(found))
 
 
-def problems(graph: grimp.ImportGraph) -> list[str]:
+def problems(graph: nx.DiGraph) -> list[str]:
     """Each module, folder, tower and circle that is beyond its bound, in a sentence."""
     return [*long_modules(), *full_folders(), *high_towers(graph), *circle_lines(graph)]
 
@@ -80,38 +80,36 @@ def full_folders() -> list[str]:
     return [f"{name} holds {count} modules" for name, count in sizes if count > MOST_MODULES]
 
 
-def high_towers(graph: grimp.ImportGraph) -> list[str]:
+def high_towers(graph: nx.DiGraph) -> list[str]:
     heights = ((package, len(floors_of(graph, package))) for package in PACKAGES)
     return [f"{package} has {floors} floors" for package, floors in heights if floors > MOST_FLOORS]
 
 
-def circle_lines(graph: grimp.ImportGraph) -> list[str]:
+def circle_lines(graph: nx.DiGraph) -> list[str]:
     return [f"a circle: {', '.join(sorted(circle))}" for circle in circles(graph)]
 
 
 @cache
-def imports() -> grimp.ImportGraph:
-    """All imports among the packages' modules, those for types alone included."""
-    return grimp.build_graph(*PACKAGES, cache_dir=None)
+def imports() -> nx.DiGraph:
+    """All imports among the packages' modules, those for types alone included; an edge leads to what is imported."""
+    found = grimp.build_graph(*PACKAGES, cache_dir=None)
+    graph = nx.DiGraph()
+    graph.add_nodes_from(found.modules)
+    graph.add_edges_from((name, other) for name in found.modules for other in _imported(found, name))
+    return graph
 
 
-def circles(graph: grimp.ImportGraph) -> list[frozenset[str]]:
+def circles(graph: nx.DiGraph) -> list[set[str]]:
     """Sets of modules that import each other, however long the way round; a package's own file is a module too."""
-    return [circle for circle in _components(graph) if len(circle) > 1]
+    return [circle for circle in nx.strongly_connected_components(graph) if len(circle) > 1]
 
 
-def floors_of(graph: grimp.ImportGraph, package: str) -> list[set[str]]:
+def floors_of(graph: nx.DiGraph, package: str) -> list[set[str]]:
     """The modules of a package by floor, the ground floor first."""
-    inside = [frozenset(circle & _modules(graph, package)) for circle in _components(graph)]
-    homes = {module: circle for circle in inside for module in circle}
-    height: dict[frozenset[str], int] = {}
-    for circle in filter(None, inside):  # a component comes behind those that it imports
-        below = {homes[name] for module in circle for name in _imported(graph, module) if name in homes} - {circle}
-        height[circle] = 1 + max((height[other] for other in below), default=0)
-    floors: list[set[str]] = [set() for _ in range(max(height.values(), default=0))]
-    for circle, floor in height.items():
-        floors[floor - 1] |= circle
-    return floors
+    own = graph.subgraph(name for name in graph if name.split(".")[0] == package)
+    tower = nx.condensation(own).reverse()
+    layers = nx.topological_generations(tower)
+    return [set().union(*(tower.nodes[circle]["members"] for circle in layer)) for layer in layers]
 
 
 @cache
@@ -149,40 +147,8 @@ def docstrings() -> Iterator[str]:
                     yield text
 
 
-def _components(graph: grimp.ImportGraph) -> list[frozenset[str]]:
-    """Tarjan's strongly connected components, each behind those that it imports."""
-    index: dict[str, int] = {}
-    lowest: dict[str, int] = {}
-    open_: list[str] = []
-    found: list[frozenset[str]] = []
-
-    def visit(module: str) -> None:
-        index[module] = lowest[module] = len(index)
-        open_.append(module)
-        for other in sorted(_imported(graph, module)):
-            if other not in index:
-                visit(other)
-                lowest[module] = min(lowest[module], lowest[other])
-            elif other in open_:
-                lowest[module] = min(lowest[module], index[other])
-        if lowest[module] == index[module]:
-            at = open_.index(module)
-            found.append(frozenset(open_[at:]))
-            del open_[at:]
-
-    sys.setrecursionlimit(10_000)
-    for module in sorted(graph.modules):
-        if module not in index:
-            visit(module)
-    return found
-
-
-def _imported(graph: grimp.ImportGraph, module: str) -> Iterable[str]:
+def _imported(graph: grimp.ImportGraph, module: str) -> set[str]:
     return graph.find_modules_directly_imported_by(module)
-
-
-def _modules(graph: grimp.ImportGraph, package: str) -> set[str]:
-    return {name for name in graph.modules if name.split(".")[0] == package}
 
 
 def _files(package: str) -> list[Path]:
