@@ -11,6 +11,8 @@ import pytest
 
 from flows.cli import _guarded
 
+pytestmark = pytest.mark.engines
+
 Call = Callable[..., tuple[int, str, str]]
 
 

@@ -29,6 +29,8 @@ from pipeline.timing import TimingConfig
 from search.latency_model import read_latency_model
 from search.spaces import ResNetConfig, ResNetSpace
 
+pytestmark = pytest.mark.engines
+
 SPACE = ResNetSpace(ResNetConfig(blocks=((1, 2, 3),) * 3, widths=((4, 6), (6, 8), (8,))))
 QUICK = ["--duration", "0.03", "--repeats", "2", "--warmup", "0.01"]
 
@@ -303,7 +305,6 @@ def test_one_table_or_profiles_but_not_both(profiles, tmp_path):
 # A bundle, and the run's report
 
 
-@pytest.mark.engines
 def test_a_bundle_is_profiled_and_the_run_s_report_shows_it(edgestill, finished_run, tmp_path):
     run = tmp_path / finished_run.name
     shutil.copytree(finished_run, run)

@@ -21,6 +21,8 @@ from flows.config import RunConfig
 from pipeline.data import load_test
 from pipeline.rundir import RunDir
 
+pytestmark = pytest.mark.engines
+
 
 def read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
@@ -155,7 +157,6 @@ KILL_POINTS: list[tuple[str, Callable[[Path], bool]]] = [
 
 
 @pytest.mark.timeout(280)
-@pytest.mark.engines
 def test_a_run_killed_in_every_stage_ends_with_the_same_bits(
     finished_run: Path, edgestill, tiny_arguments, command_environment: dict[str, str], tmp_path: Path
 ) -> None:
