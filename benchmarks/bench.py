@@ -14,9 +14,9 @@ from typing import Any, cast
 import scipy.stats
 from torch import nn
 
-from distill.config import StudentTrainingConfig
-from pipeline.data import ImageSplit, Splits
-from pipeline.yaml_text import read_yaml
+from edgestill.distill.config import StudentTrainingConfig
+from edgestill.pipeline.data import ImageSplit, Splits
+from edgestill.pipeline.yaml_text import read_yaml
 
 TASKS = Path(__file__).with_name("tasks")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from pipeline.data import ImageSplit, Splits, load_whole_train
-from pipeline.datasets import DigitsConfig, NpzConfig
-from pipeline.datasets.base import AugmentConfig
-from pipeline.frozen import derive_seed
-from pipeline.task import Task
+from edgestill.pipeline.data import ImageSplit, Splits, load_whole_train
+from edgestill.pipeline.datasets import DigitsConfig, NpzConfig
+from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.task import Task
 
 
 def carve(

@@ -28,15 +28,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline import convolution
-from pipeline.child import ended, environment, interpreter
-from pipeline.errors import CandidateError
-from pipeline.network import evaluating
-from pipeline.provenance import describe_machine
-from pipeline.task import Task
-from search.space import SearchSpace
-from search.spaces import SPACES, named_space
-from search.spaces.nni_families import FAMILIES
+from edgestill.pipeline import convolution
+from edgestill.pipeline.child import ended, environment, interpreter
+from edgestill.pipeline.errors import CandidateError
+from edgestill.pipeline.network import evaluating
+from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.task import Task
+from edgestill.search.space import SearchSpace
+from edgestill.search.spaces import SPACES, named_space
+from edgestill.search.spaces.nni_families import FAMILIES
 
 _TOLERANCE = 1e-4
 _REPEATS = 3  # an overwritten buffer need not show the first time

@@ -20,18 +20,18 @@ from collections.abc import Callable
 import torch
 from bench import parse_recipe
 
-from distill.config import DistillConfig
-from distill.methods.base import Context
-from distill.recipe import Recipe, make_recipe
-from pipeline.augmentation import Augmentation
-from pipeline.blocks import CifarResNet
-from pipeline.data import ImageSplit
-from pipeline.device import DeviceConfig, select_device
-from pipeline.network import initialise
-from pipeline.provenance import describe_machine
-from pipeline.task import Task
-from pipeline.teacher import frozen
-from pipeline.training import Objective, Supervised, TrainingConfig, fit
+from edgestill.distill.config import DistillConfig
+from edgestill.distill.methods.base import Context
+from edgestill.distill.recipe import Recipe, make_recipe
+from edgestill.pipeline.augmentation import Augmentation
+from edgestill.pipeline.blocks import CifarResNet
+from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.device import DeviceConfig, select_device
+from edgestill.pipeline.network import initialise
+from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.teacher import frozen
+from edgestill.pipeline.training import Objective, Supervised, TrainingConfig, fit
 
 _CPU = torch.device("cpu")
 

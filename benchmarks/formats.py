@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.config import CalibrationConfig, ExportConfig
-from export.formats import FORMATS, Source
-from export.sessions import runtime_name
-from export.to_onnx import to_onnx
-from pipeline.blocks import CifarResNet
-from pipeline.latency_statistics import paired_ratio
-from pipeline.provenance import describe_machine
-from pipeline.task import Task
-from pipeline.timing import TimingConfig, time_interleaved
-from search.spaces import MobileConfig, Nb201Config, TextTransformerConfig, VitConfig, make_space
+from edgestill.export.config import CalibrationConfig, ExportConfig
+from edgestill.export.formats import FORMATS, Source
+from edgestill.export.sessions import runtime_name
+from edgestill.export.to_onnx import to_onnx
+from edgestill.pipeline.blocks import CifarResNet
+from edgestill.pipeline.latency_statistics import paired_ratio
+from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.timing import TimingConfig, time_interleaved
+from edgestill.search.spaces import MobileConfig, Nb201Config, TextTransformerConfig, VitConfig, make_space
 
 IMAGES = Task(labels=tuple("0123456789"), input_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.29,) * 3)
 TEXTS = Task(kind="text", labels=("no", "yes"), input_shape=(48,), vocab_size=4000)

@@ -20,21 +20,21 @@ from typing import NamedTuple
 
 import torch
 
-from pipeline.cost import Cost
-from pipeline.data import draw_batch, load_splits
-from pipeline.datasets import DigitsConfig
-from pipeline.device import DeviceConfig, select_device
-from pipeline.errors import CandidateError
-from pipeline.frozen import derive_seed
-from pipeline.provenance import describe_machine
-from pipeline.teacher import TeacherConfig, build_teacher
-from search.budget import Budget
-from search.evaluate import Evaluator
-from search.pareto import objectives, pareto_front
-from search.scorers import SCORERS, builds_networks
-from search.space import Architecture
-from search.spaces import ResNetConfig, ResNetSpace
-from search.strategies import STRATEGIES, Search
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.data import draw_batch, load_splits
+from edgestill.pipeline.datasets import DigitsConfig
+from edgestill.pipeline.device import DeviceConfig, select_device
+from edgestill.pipeline.errors import CandidateError
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.teacher import TeacherConfig, build_teacher
+from edgestill.search.budget import Budget
+from edgestill.search.evaluate import Evaluator
+from edgestill.search.pareto import objectives, pareto_front
+from edgestill.search.scorers import SCORERS, builds_networks
+from edgestill.search.space import Architecture
+from edgestill.search.spaces import ResNetConfig, ResNetSpace
+from edgestill.search.strategies import STRATEGIES, Search
 
 SPACE = ResNetSpace(
     ResNetConfig(blocks=((1, 3, 5, 7),) * 3, widths=((4, 6, 8), (8, 12, 16), (16, 24, 32))),

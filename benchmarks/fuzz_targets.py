@@ -13,8 +13,8 @@ from unittest import mock
 import numpy as np
 from fuzz_mutate import mutate
 
-from export.manifest import MANIFEST, SIGNATURE, manifest_bytes
-from flows import cli
+from edgestill.export.manifest import MANIFEST, SIGNATURE, manifest_bytes
+from edgestill.flows import cli
 
 
 class Outcome(NamedTuple):
@@ -87,7 +87,7 @@ def image(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
 
 
 def profile(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
-    from export.profile_document import read_profile
+    from edgestill.export.profile_document import read_profile
 
     path = Path(shutil.copy(seeds.folder / "profile.json", place))
     _mutated(path, rng)
@@ -95,7 +95,7 @@ def profile(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
 
 
 def configuration(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
-    from flows.config import load_config
+    from edgestill.flows.config import load_config
 
     path = Path(shutil.copy(rng.choice([seeds.image_run, seeds.text_run]) / "config.yaml", place))
     _mutated(path, rng)
@@ -103,8 +103,8 @@ def configuration(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
 
 
 def images_data(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
-    from pipeline.data import load_splits
-    from pipeline.datasets import NpzConfig
+    from edgestill.pipeline.data import load_splits
+    from edgestill.pipeline.datasets import NpzConfig
 
     path = Path(shutil.copy(seeds.folder / "images.npz", place))
     _mutated(path, rng)
@@ -112,8 +112,8 @@ def images_data(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
 
 
 def table(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
-    from pipeline.data import load_splits
-    from pipeline.datasets import TextConfig
+    from edgestill.pipeline.data import load_splits
+    from edgestill.pipeline.datasets import TextConfig
 
     path = Path(shutil.copy(seeds.folder / "texts.csv", place))
     _mutated(path, rng)
@@ -140,7 +140,7 @@ def run_folder(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
 
 
 def weights(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
-    from pipeline.checkpoint import read_metadata, read_weights
+    from edgestill.pipeline.checkpoint import read_metadata, read_weights
 
     path = Path(shutil.copy(rng.choice(sorted((seeds.folder / "weights").iterdir())), place))
     _mutated(path, rng)
@@ -148,7 +148,7 @@ def weights(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
 
 
 def latencies(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
-    from search.latency_model import read_latency_model
+    from edgestill.search.latency_model import read_latency_model
 
     if rng.random() < 0.5:
         path = Path(shutil.copy(seeds.folder / "device.json", place))
@@ -225,7 +225,7 @@ def make_seeds(folder: Path, image_run: Path, text_run: Path) -> Seeds:
     from PIL import Image
     from safetensors.numpy import save_file
 
-    from export.signing import make_keys, sign_manifest
+    from edgestill.export.signing import make_keys, sign_manifest
 
     seeds = Seeds(folder, image_run, text_run)
     rng = np.random.default_rng(0)

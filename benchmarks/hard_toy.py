@@ -18,21 +18,21 @@ import torch.nn.functional as F
 from bench import shown_command, shown_difference, spread
 from torch import Tensor, nn
 
-from distill import methods
-from distill.augmentors.base import Augmentor
-from distill.config import DistillConfig, StudentTrainingConfig
-from distill.methods.base import Context
-from distill.methods.hard import Hard, disagreement
-from distill.train import distill
-from pipeline.data import ImageSplit, Splits
-from pipeline.datasets.base import AugmentConfig
-from pipeline.device import DeviceConfig, select_device
-from pipeline.frozen import derive_seed
-from pipeline.network import PooledClassifier, initialise
-from pipeline.provenance import describe_machine
-from pipeline.task import Task
-from pipeline.teacher import frozen
-from pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.distill import methods
+from edgestill.distill.augmentors.base import Augmentor
+from edgestill.distill.config import DistillConfig, StudentTrainingConfig
+from edgestill.distill.methods.base import Context
+from edgestill.distill.methods.hard import Hard, disagreement
+from edgestill.distill.train import distill
+from edgestill.pipeline.data import ImageSplit, Splits
+from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.device import DeviceConfig, select_device
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.network import PooledClassifier, initialise
+from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.teacher import frozen
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
 
 # N examples; images are [N, 1, 1, LENGTH]
 LENGTH, PATTERNS = 32, 6

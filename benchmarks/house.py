@@ -92,10 +92,10 @@ def circle_lines(graph: nx.DiGraph) -> list[str]:
 @cache
 def imports() -> nx.DiGraph:
     """All imports among the packages' modules, those for types alone included; an edge leads to what is imported."""
-    found = grimp.build_graph(*PACKAGES, cache_dir=None)
+    found = grimp.build_graph("edgestill", cache_dir=None)
     graph = nx.DiGraph()
-    graph.add_nodes_from(found.modules)
-    graph.add_edges_from((name, other) for name in found.modules for other in _imported(found, name))
+    graph.add_nodes_from(map(_short, found.modules))
+    graph.add_edges_from((_short(name), _short(other)) for name in found.modules for other in _imported(found, name))
     return graph
 
 
@@ -149,6 +149,10 @@ def docstrings() -> Iterator[str]:
 
 def _imported(graph: grimp.ImportGraph, module: str) -> set[str]:
     return graph.find_modules_directly_imported_by(module)
+
+
+def _short(module: str) -> str:
+    return module.removeprefix("edgestill.")
 
 
 def _files(package: str) -> list[Path]:

@@ -28,19 +28,19 @@ from sklearn.metrics import roc_auc_score
 from tasks._mnist_noisy import TRAINING, Noisy, bench_of
 from torch import Tensor
 
-from distill.methods import Method
-from distill.methods.base import Context, MethodConfig
-from distill.methods.kd import KD, KDConfig
-from distill.methods.kd_aif import KDAIF, KDAIFConfig
-from distill.recipe import Recipe
-from pipeline.augmentation import Augmentation
-from pipeline.device import DeviceConfig, select_device
-from pipeline.frozen import digest
-from pipeline.metrics import evaluate
-from pipeline.provenance import describe_machine
-from pipeline.teacher import frozen
-from pipeline.training import EpochRecord, fit
-from pipeline.yaml_text import read_yaml
+from edgestill.distill.methods import Method
+from edgestill.distill.methods.base import Context, MethodConfig
+from edgestill.distill.methods.kd import KD, KDConfig
+from edgestill.distill.methods.kd_aif import KDAIF, KDAIFConfig
+from edgestill.distill.recipe import Recipe
+from edgestill.pipeline.augmentation import Augmentation
+from edgestill.pipeline.device import DeviceConfig, select_device
+from edgestill.pipeline.frozen import digest
+from edgestill.pipeline.metrics import evaluate
+from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.teacher import frozen
+from edgestill.pipeline.training import EpochRecord, fit
+from edgestill.pipeline.yaml_text import read_yaml
 
 _CPU = torch.device("cpu")
 _REGIMES = {  # teacher, share of flipped labels, what is weighed

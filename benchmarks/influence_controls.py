@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.methods.base import Context
-from distill.methods.kd_aif import KDAIF, KDAIFConfig, Weighing
+from edgestill.distill.methods.base import Context
+from edgestill.distill.methods.kd_aif import KDAIF, KDAIFConfig, Weighing
 
 
 class Oracle(KDAIF):

@@ -17,19 +17,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.calibration import calibration_examples
-from export.quantize import CPU, METHODS, quantize
-from export.sessions import SessionRun, runner, runtime_name
-from export.to_onnx import to_onnx
-from pipeline.blocks import CifarResNet
-from pipeline.data import ImageSplit, Splits, load_splits, load_test
-from pipeline.datasets import DigitsConfig
-from pipeline.datasets.npz import NpzConfig
-from pipeline.metrics import paired_difference
-from pipeline.network import initialise
-from pipeline.provenance import describe_machine
-from pipeline.training import Supervised, TrainingConfig, fit
-from search.spaces import named_space
+from edgestill.export.calibration import calibration_examples
+from edgestill.export.quantize import CPU, METHODS, quantize
+from edgestill.export.sessions import SessionRun, runner, runtime_name
+from edgestill.export.to_onnx import to_onnx
+from edgestill.pipeline.blocks import CifarResNet
+from edgestill.pipeline.data import ImageSplit, Splits, load_splits, load_test
+from edgestill.pipeline.datasets import DigitsConfig
+from edgestill.pipeline.datasets.npz import NpzConfig
+from edgestill.pipeline.metrics import paired_difference
+from edgestill.pipeline.network import initialise
+from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.search.spaces import named_space
 
 FILES = [(bits, exact) for bits in (8, 7) for exact in (True, False)]
 

@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.device import DeviceConfig, select_device
-from pipeline.provenance import describe_machine
-from pipeline.task import Task
-from search.latency_features import RUNS, operation_features
-from search.latency_fit import choose, fit, kendall_tau, predict
-from search.latency_model import trace_student
-from search.space import SearchSpace
-from search.spaces import SPACES, make_space
+from edgestill.pipeline.device import DeviceConfig, select_device
+from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.task import Task
+from edgestill.search.latency_features import RUNS, operation_features
+from edgestill.search.latency_fit import choose, fit, kendall_tau, predict
+from edgestill.search.latency_model import trace_student
+from edgestill.search.space import SearchSpace
+from edgestill.search.spaces import SPACES, make_space
 
 METHODS = ("latency model", "ridge on operation counts", "FLOPs only")
 

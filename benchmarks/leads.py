@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.cost import Cost
-from pipeline.metrics import packed
-from search.budget import Budget
-from search.config import TournamentConfig
-from search.result import Candidate, SearchResult
-from search.tournament import Trained, play
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.metrics import packed
+from edgestill.search.budget import Budget
+from edgestill.search.config import TournamentConfig
+from edgestill.search.result import Candidate, SearchResult
+from edgestill.search.tournament import Trained, play
 
 _COMMON, _OWN, _RUNG = 1.0, 0.5, 0.3  # standard deviations; right answers then correlate by 0.45
 

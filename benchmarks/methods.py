@@ -37,13 +37,13 @@ from bench import (
     task_names,
 )
 
-from distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
-from distill.train import distill
-from distill.tune import tune, with_hyperparameters
-from pipeline.device import DeviceConfig, select_device
-from pipeline.frozen import digest
-from pipeline.metrics import evaluate
-from pipeline.provenance import describe_machine
+from edgestill.distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
+from edgestill.distill.train import distill
+from edgestill.distill.tune import tune, with_hyperparameters
+from edgestill.pipeline.device import DeviceConfig, select_device
+from edgestill.pipeline.frozen import digest
+from edgestill.pipeline.metrics import evaluate
+from edgestill.pipeline.provenance import describe_machine
 
 _CPU = torch.device("cpu")
 

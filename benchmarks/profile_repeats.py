@@ -32,18 +32,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from export.device.facts import time_core
-from export.device.worker import make_call
-from export.device_profile import Model, Settings, profile_files
-from pipeline.latency_statistics import paired_ratio, spread
-from pipeline.provenance import describe_machine, installed_versions
-from pipeline.timing import TimingConfig, time_interleaved
+from edgestill.export.device.facts import time_core
+from edgestill.export.device.worker import make_call
+from edgestill.export.device_profile import Model, Settings, profile_files
+from edgestill.pipeline.latency_statistics import paired_ratio, spread
+from edgestill.pipeline.provenance import describe_machine, installed_versions
+from edgestill.pipeline.timing import TimingConfig, time_interleaved
 
 PROCESSES, P50_BAR, P90_BAR, SLOWDOWN, AGREEMENT_BAR, QUIET = 5, 0.03, 0.08, 1.05, 0.02, 1.05
 _TIMEIT = """
 import itertools, json, sys, time, timeit
 import numpy, onnxruntime
-from export.device.facts import time_core
+from edgestill.export.device.facts import time_core
 path, seconds = sys.argv[1], float(sys.argv[2])
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -121,8 +121,8 @@ class Cores:
 def write_resnet20(path: Path) -> Path:
     import torch
 
-    from export.to_onnx import to_onnx
-    from pipeline.blocks import CifarResNet
+    from edgestill.export.to_onnx import to_onnx
+    from edgestill.pipeline.blocks import CifarResNet
 
     torch.manual_seed(0)
     network = CifarResNet((3, 3, 3), (16, 32, 64), num_classes=10, mean=(0.5,) * 3, std=(0.25,) * 3)

@@ -33,19 +33,19 @@ import torch
 from scipy.stats import kendalltau, rankdata
 from trained import Trained, check_params, read_cells, read_s0
 
-from pipeline.data import Batch, draw_batch, load_whole_train
-from pipeline.datasets import NpzConfig
-from pipeline.device import DeviceConfig, select_device
-from pipeline.errors import CandidateError
-from pipeline.network import initialise, look
-from pipeline.provenance import describe_machine
-from pipeline.task import Task
-from pipeline.teacher import TeacherConfig, build_teacher
-from search.evaluate import CostTable, Evaluator
-from search.scorers import SCORERS, Calibration, builds_networks
-from search.scorers.scale import PARTS, natural, spread
-from search.space import Architecture, SearchSpace
-from search.spaces import Nb201Space, ResNetSpace
+from edgestill.pipeline.data import Batch, draw_batch, load_whole_train
+from edgestill.pipeline.datasets import NpzConfig
+from edgestill.pipeline.device import DeviceConfig, select_device
+from edgestill.pipeline.errors import CandidateError
+from edgestill.pipeline.network import initialise, look
+from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.teacher import TeacherConfig, build_teacher
+from edgestill.search.evaluate import CostTable, Evaluator
+from edgestill.search.scorers import SCORERS, Calibration, builds_networks
+from edgestill.search.scorers.scale import PARTS, natural, spread
+from edgestill.search.space import Architecture, SearchSpace
+from edgestill.search.spaces import Nb201Space, ResNetSpace
 
 _RANK_SUM = ("synflow", "nwot", "jacov")
 _CALIBRATIONS: dict[str, Calibration] = {}

@@ -20,24 +20,24 @@ from typing import cast
 import torch
 from torch import nn
 
-from distill.config import DistillConfig, PruneConfig
-from distill.narrow import narrow, widths_of
-from distill.prune import prune
-from distill.result import DistillResult, TuneResult
-from distill.train import distill
-from distill.tune import with_hyperparameters
-from flows.config import RunConfig
-from flows.pruning import fine_tuning, scoring_batches
-from flows.stage import Stage, fresh_student, trained_teacher, unpruned_student
-from pipeline.checkpoint import load_weights, weights_bytes, write_atomic
-from pipeline.cost import measure_cost
-from pipeline.data import load_test
-from pipeline.frozen import digest
-from pipeline.metrics import evaluate
-from pipeline.network import Classifier, initialise
-from pipeline.provenance import describe_machine
-from pipeline.rundir import RunDir
-from pipeline.training_state import EpochRecord
+from edgestill.distill.config import DistillConfig, PruneConfig
+from edgestill.distill.narrow import narrow, widths_of
+from edgestill.distill.prune import prune
+from edgestill.distill.result import DistillResult, TuneResult
+from edgestill.distill.train import distill
+from edgestill.distill.tune import with_hyperparameters
+from edgestill.flows.config import RunConfig
+from edgestill.flows.pruning import fine_tuning, scoring_batches
+from edgestill.flows.stage import Stage, fresh_student, trained_teacher, unpruned_student
+from edgestill.pipeline.checkpoint import load_weights, weights_bytes, write_atomic
+from edgestill.pipeline.cost import measure_cost
+from edgestill.pipeline.data import load_test
+from edgestill.pipeline.frozen import digest
+from edgestill.pipeline.metrics import evaluate
+from edgestill.pipeline.network import Classifier, initialise
+from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.training_state import EpochRecord
 
 
 class Bench:

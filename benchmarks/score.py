@@ -27,20 +27,20 @@ from typing import Any
 import torch
 from published import published_score
 
-from pipeline.data import Batch
-from pipeline.device import DeviceConfig, select_device
-from pipeline.errors import CandidateError
-from pipeline.frozen import derive_seed
-from pipeline.network import initialise, look
-from pipeline.provenance import describe_machine
-from pipeline.task import Task
-from pipeline.teacher import TeacherConfig, build_teacher
-from search.attempt import attempt
-from search.evaluate import CostTable, Evaluator
-from search.parallel import Pool
-from search.scorers import SCORERS
-from search.space import Architecture, SearchSpace
-from search.spaces import Nb201Space
+from edgestill.pipeline.data import Batch
+from edgestill.pipeline.device import DeviceConfig, select_device
+from edgestill.pipeline.errors import CandidateError
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.network import initialise, look
+from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.teacher import TeacherConfig, build_teacher
+from edgestill.search.attempt import attempt
+from edgestill.search.evaluate import CostTable, Evaluator
+from edgestill.search.parallel import Pool
+from edgestill.search.scorers import SCORERS
+from edgestill.search.space import Architecture, SearchSpace
+from edgestill.search.spaces import Nb201Space
 
 
 def main() -> None:

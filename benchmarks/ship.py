@@ -16,21 +16,21 @@ from typing import NamedTuple
 
 import torch
 
-from distill.result import DistillResult
-from export.gate import Limits
-from export.profile import profile
-from export.result import ConvertResult, ExportedModel, ProfileResult, Ratio
-from flows.chain import new_run, run_chain
-from flows.config import RunConfig, load_config
-from flows.delivery import ReportResult
-from flows.progress import Silent
-from flows.quantization import QatResult
-from flows.stage import Stage
-from flows.words import duration
-from pipeline.metrics import Metrics, wilson
-from pipeline.run_manifest import Manifest
-from pipeline.rundir import RunDir
-from pipeline.teacher import TeacherResult
+from edgestill.distill.result import DistillResult
+from edgestill.export.gate import Limits
+from edgestill.export.profile import profile
+from edgestill.export.result import ConvertResult, ExportedModel, ProfileResult, Ratio
+from edgestill.flows.chain import new_run, run_chain
+from edgestill.flows.config import RunConfig, load_config
+from edgestill.flows.delivery import ReportResult
+from edgestill.flows.progress import Silent
+from edgestill.flows.quantization import QatResult
+from edgestill.flows.stage import Stage
+from edgestill.flows.words import duration
+from edgestill.pipeline.metrics import Metrics, wilson
+from edgestill.pipeline.run_manifest import Manifest
+from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.teacher import TeacherResult
 
 
 class Found(NamedTuple):

@@ -16,9 +16,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from export.manifest import MANIFEST, SIGNATURE
-from export.signing import make_keys, sign_manifest
-from export.verify import verify
+from edgestill.export.manifest import MANIFEST, SIGNATURE
+from edgestill.export.signing import make_keys, sign_manifest
+from edgestill.export.verify import verify
 
 
 def main() -> int:

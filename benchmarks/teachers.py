@@ -34,19 +34,19 @@ from teachers_cast import SPACES, choose_students, train_teachers
 from teachers_tables import TARGETS, print_interactions, print_main_effects, print_reliability, print_seeds
 from torch import Tensor, nn
 
-from distill.config import DistillConfig
-from distill.train import distill
-from pipeline.data import ImageSplit, Splits, draw_batch
-from pipeline.device import DeviceConfig, select_device
-from pipeline.errors import CandidateError
-from pipeline.frozen import derive_seed, digest
-from pipeline.network import PooledClassifier
-from pipeline.provenance import describe_machine
-from pipeline.randomness import drawn_from
-from search.evaluate import CostTable, Evaluator
-from search.scorers import SCORERS
-from search.space import Architecture, SearchSpace
-from search.spaces import make_space
+from edgestill.distill.config import DistillConfig
+from edgestill.distill.train import distill
+from edgestill.pipeline.data import ImageSplit, Splits, draw_batch
+from edgestill.pipeline.device import DeviceConfig, select_device
+from edgestill.pipeline.errors import CandidateError
+from edgestill.pipeline.frozen import derive_seed, digest
+from edgestill.pipeline.network import PooledClassifier
+from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.search.evaluate import CostTable, Evaluator
+from edgestill.search.scorers import SCORERS
+from edgestill.search.space import Architecture, SearchSpace
+from edgestill.search.spaces import make_space
 
 _CPU = torch.device("cpu")
 

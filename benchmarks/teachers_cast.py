@@ -8,20 +8,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.augmentation import Augmentation
-from pipeline.blocks import CifarResNet
-from pipeline.checkpoint import load_weights, weights_bytes, write_atomic
-from pipeline.data import Splits, draw_batch
-from pipeline.errors import CandidateError
-from pipeline.frozen import derive_seed
-from pipeline.network import PooledClassifier
-from pipeline.randomness import drawn_from
-from pipeline.task import Task
-from pipeline.teacher import frozen
-from pipeline.training import Supervised, TrainingConfig, fit
-from search.evaluate import CostTable, Evaluator
-from search.space import Architecture, SearchSpace
-from search.spaces import Nb201Config, Nb201Space, ResNetConfig
+from edgestill.pipeline.augmentation import Augmentation
+from edgestill.pipeline.blocks import CifarResNet
+from edgestill.pipeline.checkpoint import load_weights, weights_bytes, write_atomic
+from edgestill.pipeline.data import Splits, draw_batch
+from edgestill.pipeline.errors import CandidateError
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.network import PooledClassifier
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.teacher import frozen
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.search.evaluate import CostTable, Evaluator
+from edgestill.search.space import Architecture, SearchSpace
+from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig
 
 SPACES = {  # every student's embedding is 64 wide, as every teacher's, so that all of DisWOT applies
     "nb201": Nb201Config(cells=1),

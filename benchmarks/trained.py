@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from search.evaluate import CostTable
-from search.space import Architecture, SearchSpace
+from edgestill.search.evaluate import CostTable
+from edgestill.search.space import Architecture, SearchSpace
 
 _EDGES = ("edge01", "edge02", "edge03", "edge12", "edge13", "edge23")
 _OPERATIONS = (1, 0, 3, 2, 4)  # the file's operation to ours

@@ -25,23 +25,23 @@ import torch
 from carve import carve
 from torch import nn
 
-from distill.train import distill
-from flows.config import RunConfig, load_config
-from pipeline.augmentation import Augmentation
-from pipeline.data import ImageSplit, Splits, draw_batch
-from pipeline.device import DeviceConfig, select_device
-from pipeline.frozen import derive_seed
-from pipeline.metrics import Metrics, evaluate
-from pipeline.provenance import describe_machine
-from pipeline.randomness import drawn_from
-from pipeline.teacher import build_teacher
-from pipeline.training import Supervised, TrainingConfig, fit
-from search.evaluate import CostTable
-from search.scorers import SCORERS
-from search.search import find_student
-from search.space import Architecture, SearchSpace
-from search.spaces import make_space
-from search.strategies.feasible import Bounds, find_feasible
+from edgestill.distill.train import distill
+from edgestill.flows.config import RunConfig, load_config
+from edgestill.pipeline.augmentation import Augmentation
+from edgestill.pipeline.data import ImageSplit, Splits, draw_batch
+from edgestill.pipeline.device import DeviceConfig, select_device
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.metrics import Metrics, evaluate
+from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.teacher import build_teacher
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.search.evaluate import CostTable
+from edgestill.search.scorers import SCORERS
+from edgestill.search.search import find_student
+from edgestill.search.space import Architecture, SearchSpace
+from edgestill.search.spaces import make_space
+from edgestill.search.strategies.feasible import Bounds, find_feasible
 
 _CPU = torch.device("cpu")
 _SIZES = {"train": 1010, "validation": 202, "measured": 585}  # the first two are the preset's

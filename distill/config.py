@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, model_validator
 
-from distill.methods import METHODS
-from distill.methods.kd import KDConfig
-from distill.recipe import make_recipe, slot_conflicts
-from distill.tunable import tunable
-from pipeline.frozen import Frozen, by_name
-from pipeline.training import TrainingConfig
+from edgestill.distill.methods import METHODS
+from edgestill.distill.methods.kd import KDConfig
+from edgestill.distill.recipe import make_recipe, slot_conflicts
+from edgestill.distill.tunable import tunable
+from edgestill.pipeline.frozen import Frozen, by_name
+from edgestill.pipeline.training import TrainingConfig
 
 
 def _compatible(methods: tuple[Any, ...]) -> tuple[Any, ...]:

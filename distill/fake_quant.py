@@ -34,10 +34,10 @@ from torch.ao.quantization import (
 from torch.ao.quantization import _equalize as equalisation
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from distill.tracing import traceable, traced
-from pipeline.data import Batch
-from pipeline.errors import FailedError
-from pipeline.network import Classifier
+from edgestill.distill.tracing import traceable, traced
+from edgestill.pipeline.data import Batch
+from edgestill.pipeline.errors import FailedError
+from edgestill.pipeline.network import Classifier
 
 _RELU = (F.relu, F.relu_, torch.relu, "relu", "relu_")
 

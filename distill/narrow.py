@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-from pipeline.randomness import drawn_from
+from edgestill.pipeline.randomness import drawn_from
 
 Widths = Mapping[str, tuple[int, int]]  # layer's name -> channels in, channels out
 

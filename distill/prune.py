@@ -24,14 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from distill.config import PruneConfig
-from distill.narrow import changed_widths, narrow
-from distill.tracing import traceable, traced
-from pipeline import nni_compat
-from pipeline.data import Batch
-from pipeline.errors import FailedError, first_line
-from pipeline.network import Classifier, look
-from pipeline.randomness import drawn_from
+from edgestill.distill.config import PruneConfig
+from edgestill.distill.narrow import changed_widths, narrow
+from edgestill.distill.tracing import traceable, traced
+from edgestill.pipeline import nni_compat
+from edgestill.pipeline.data import Batch
+from edgestill.pipeline.errors import FailedError, first_line
+from edgestill.pipeline.network import Classifier, look
+from edgestill.pipeline.randomness import drawn_from
 
 TOLERANCE = 0.05  # share of the wanted number of parameters
 _CLOSE, _TRIALS = 0.005, 16

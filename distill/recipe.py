@@ -16,17 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.methods import KD, METHODS, Method
-from distill.methods.base import SLOTS, Context, Exhibit, Slot
-from distill.methods.none import NoDistillation
-from pipeline.augmentation import Augmentation
-from pipeline.data import Batch, ImageSplit
-from pipeline.device import full_precision
-from pipeline.errors import ConfigError
-from pipeline.frozen import derive_seed
-from pipeline.network import View, look
-from pipeline.randomness import drawn_from
-from pipeline.task import Task
+from edgestill.distill.methods import KD, METHODS, Method
+from edgestill.distill.methods.base import SLOTS, Context, Exhibit, Slot
+from edgestill.distill.methods.none import NoDistillation
+from edgestill.pipeline.augmentation import Augmentation
+from edgestill.pipeline.data import Batch, ImageSplit
+from edgestill.pipeline.device import full_precision
+from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.network import View, look
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.task import Task
 
 
 def make_recipe(configs: Sequence[Any]) -> "Recipe":

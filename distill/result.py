@@ -2,11 +2,11 @@
 
 from typing import Literal
 
-from distill.methods.base import Exhibit
-from pipeline.cost import Cost
-from pipeline.frozen import Frozen
-from pipeline.metrics import Metrics
-from pipeline.training_state import EpochRecord
+from edgestill.distill.methods.base import Exhibit
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.metrics import Metrics
+from edgestill.pipeline.training_state import EpochRecord
 
 
 class TrialRecord(Frozen):

@@ -7,9 +7,9 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError
-from pipeline.network import Classifier
-from pipeline.randomness import drawn_from
+from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.network import Classifier
+from edgestill.pipeline.randomness import drawn_from
 
 
 class FoldedHead(nn.Module):

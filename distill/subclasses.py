@@ -14,10 +14,10 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.data import UNLABELLED, ImageSplit
-from pipeline.errors import ConfigError
-from pipeline.frozen import derive_seed
-from pipeline.network import Classifier, look
+from edgestill.pipeline.data import UNLABELLED, ImageSplit
+from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.network import Classifier, look
 
 Directions = Literal["pca", "random", "kmeans"]
 _FLAT = 1e-10  # share of a class's variance below which a direction is float32's rounding

@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import Tensor, fx, nn
 
-from pipeline.errors import FailedError, first_line
-from pipeline.network import look
+from edgestill.pipeline.errors import FailedError, first_line
+from edgestill.pipeline.network import look
 
 
 def traceable(network: nn.Module, inputs: Tensor) -> nn.Module | None:

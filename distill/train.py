@@ -6,18 +6,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distill.config import DistillConfig
-from distill.methods.base import Context, Exhibit
-from distill.recipe import Recipe, make_recipe
-from pipeline.augmentation import Augmentation
-from pipeline.data import Splits
-from pipeline.device import FP32, Compute
-from pipeline.frozen import derive_seed
-from pipeline.nicety import nicety
-from pipeline.randomness import drawn_from
-from pipeline.teacher import frozen
-from pipeline.training import FitResult, fit
-from pipeline.training_state import EpochRecord
+from edgestill.distill.config import DistillConfig
+from edgestill.distill.methods.base import Context, Exhibit
+from edgestill.distill.recipe import Recipe, make_recipe
+from edgestill.pipeline.augmentation import Augmentation
+from edgestill.pipeline.data import Splits
+from edgestill.pipeline.device import FP32, Compute
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.nicety import nicety
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.teacher import frozen
+from edgestill.pipeline.training import FitResult, fit
+from edgestill.pipeline.training_state import EpochRecord
 
 
 class Distilled(NamedTuple):

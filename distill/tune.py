@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
-from distill.methods import METHODS
-from distill.result import TrialRecord, TuneResult
-from distill.tunable import TuningRange, tuning_ranges
-from pipeline.errors import CandidateError, FailedError, TrainingError
-from pipeline.frozen import derive_seed
-from pipeline.training_state import EpochRecord
+from edgestill.distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
+from edgestill.distill.methods import METHODS
+from edgestill.distill.result import TrialRecord, TuneResult
+from edgestill.distill.tunable import TuningRange, tuning_ranges
+from edgestill.pipeline.errors import CandidateError, FailedError, TrainingError
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.training_state import EpochRecord
 
 if TYPE_CHECKING:
     import optuna
@@ -54,7 +54,7 @@ def tune(
     """
     import optuna
 
-    from distill.study import opened
+    from edgestill.distill.study import opened
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from export.device.answers import int8_note
-from export.device.measure import MeasureError, Model, Settings, measure
-from export.device.text import profile_text, without_controls
-from export.device.worker import answer_task
+from edgestill.export.device.answers import int8_note
+from edgestill.export.device.measure import MeasureError, Model, Settings, measure
+from edgestill.export.device.text import profile_text, without_controls
+from edgestill.export.device.worker import answer_task
 
 _FP32, _FACTS = "fp32", ("format", "precision")
 HERE = Path(__file__).resolve().parent if "__file__" in globals() else Path()

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.device.answers import open_default
+from edgestill.export.device.answers import open_default
 
 HERE = Path(__file__).resolve().parent
 UNREADABLE = (OSError, ValueError, IndexError, MemoryError, OverflowError, RecursionError, struct.error, zlib.error,

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from export.device.answers import open_default
+from edgestill.export.device.answers import open_default
 
 HERE = Path(__file__).resolve().parent
 

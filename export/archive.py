@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Mapping
 from typing import Any
 
-from export.files import zip_bytes
+from edgestill.export.files import zip_bytes
 
 ARTIFACT_TYPE = "application/vnd.edgestill.bundle.v2"
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"

@@ -4,15 +4,15 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from export.bundle_schema import BUNDLE, CARD, LABELS, PROBES, RUN, TOKENIZER, Bundle
-from export.card import model_card
-from export.formats import FORMATS
-from export.manifest import MANIFEST, SIGNATURE, manifest_bytes
-from export.probes import make_probes
-from export.profile_script import PROFILE, profile_script, run_script
-from export.sbom import SBOM, sbom_bytes
-from pipeline.nicety import nicety
-from pipeline.task import Task
+from edgestill.export.bundle_schema import BUNDLE, CARD, LABELS, PROBES, RUN, TOKENIZER, Bundle
+from edgestill.export.card import model_card
+from edgestill.export.formats import FORMATS
+from edgestill.export.manifest import MANIFEST, SIGNATURE, manifest_bytes
+from edgestill.export.probes import make_probes
+from edgestill.export.profile_script import PROFILE, profile_script, run_script
+from edgestill.export.sbom import SBOM, sbom_bytes
+from edgestill.pipeline.nicety import nicety
+from edgestill.pipeline.task import Task
 
 _SCRIPTS = {"image": {RUN: "_run.py"}, "text": {RUN: "_run_text.py"}}  # name in the bundle -> file of this package
 _FORMER = ("run.py", "profile.py")  # names of scripts in older bundles

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from export.interface import Interface
-from export.result import Arithmetic, Parity
-from pipeline.cost import Cost
-from pipeline.frozen import Frozen
-from pipeline.task import Task
+from edgestill.export.interface import Interface
+from edgestill.export.result import Arithmetic, Parity
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.task import Task
 
 SCHEMA = "edgestill.bundle/2"
 BUNDLE, LABELS, CARD, RUN, TOKENIZER = "bundle.json", "labels.txt", "MODEL_CARD.md", "run.py", "tokenizer.json"

@@ -5,9 +5,9 @@
 import numpy as np
 import torch
 
-from pipeline.data import ImageSplit
-from pipeline.errors import ExportError
-from pipeline.task import Task
+from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.errors import ExportError
+from edgestill.pipeline.task import Task
 
 MIN_EXAMPLES = 32  # fewer would miss the widest activations of a device's inputs
 _FAR = 0.5  # largest distance between a channel's means, in standard deviations

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from export.bundle_schema import Bundle, BundleModel, Quality
-from export.interface import describe_input
-from pipeline.errors import printable
+from edgestill.export.bundle_schema import Bundle, BundleModel, Quality
+from edgestill.export.interface import describe_input
+from edgestill.pipeline.errors import printable
 
 _WORST = 10  # classes in the table if there are more than twice as many
 

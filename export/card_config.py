@@ -4,7 +4,7 @@ import re
 
 from pydantic import Field, field_validator
 
-from pipeline.frozen import Frozen
+from edgestill.pipeline.frozen import Frozen
 
 _OWN = re.compile(r"LicenseRef-[A-Za-z0-9.-]+\Z")  # SPDX 2.3, annex D: a licence that is not on its list
 

@@ -4,11 +4,11 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from export.calibration import MIN_EXAMPLES
-from export.formats import FORMATS
-from pipeline.errors import nearest
-from pipeline.frozen import Frozen
-from pipeline.timing import MedianTimingConfig, TimingConfig
+from edgestill.export.calibration import MIN_EXAMPLES
+from edgestill.export.formats import FORMATS
+from edgestill.pipeline.errors import nearest
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.timing import MedianTimingConfig, TimingConfig
 
 
 class CalibrationConfig(Frozen):

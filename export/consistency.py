@@ -4,16 +4,16 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from export.bundle import labels_text
-from export.bundle_schema import BUNDLE, LABELS, TOKENIZER, Bundle
-from export.formats import FORMATS
-from export.interface import describe_input, describe_output
-from export.onnx_sizes import MAX_ELEMENTS
-from export.probes import COUNT
-from pipeline.child import ChildError, ChildRefused, answer
-from pipeline.errors import DataError, nearest
-from pipeline.task import Task
-from pipeline.tokens import Coder
+from edgestill.export.bundle import labels_text
+from edgestill.export.bundle_schema import BUNDLE, LABELS, TOKENIZER, Bundle
+from edgestill.export.formats import FORMATS
+from edgestill.export.interface import describe_input, describe_output
+from edgestill.export.onnx_sizes import MAX_ELEMENTS
+from edgestill.export.probes import COUNT
+from edgestill.pipeline.child import ChildError, ChildRefused, answer
+from edgestill.pipeline.errors import DataError, nearest
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.tokens import Coder
 
 
 def inconsistencies(bundle: Bundle, files: Mapping[str, bytes]) -> Iterator[str]:
@@ -69,7 +69,7 @@ def _wrong_sides(bundle: Bundle) -> Iterator[str]:
 
 def _wrong_tokenizer(task: Task, data: bytes) -> Iterator[str]:
     try:
-        answer("export.strict_json:checked", data, TOKENIZER, memory_bytes=2**29 + 60 * len(data))
+        answer("edgestill.export.strict_json:checked", data, TOKENIZER, memory_bytes=2**29 + 60 * len(data))
         coder = Coder(data.decode(), TOKENIZER)
     except ChildError as error:
         yield str(error).removeprefix("BundleError: ") if isinstance(error, ChildRefused) else f"{TOKENIZER} {error}"

@@ -4,11 +4,11 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from export.device.measure import MeasureError, Model, Settings, measure
-from export.profile_document import ProfileDocument
-from export.profile_script import PROFILE, profile_script
-from pipeline.child import interpreter
-from pipeline.errors import ExportError
+from edgestill.export.device.measure import MeasureError, Model, Settings, measure
+from edgestill.export.profile_document import ProfileDocument
+from edgestill.export.profile_script import PROFILE, profile_script
+from edgestill.pipeline.child import interpreter
+from edgestill.pipeline.errors import ExportError
 
 __all__ = ["Model", "Settings", "profile_files"]
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.formats.base import Run
-from pipeline.network import Normalize
+from edgestill.export.formats.base import Run
+from edgestill.pipeline.network import Normalize
 
 _ENOUGH = 64  # inputs
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.sessions import OUTPUT, feed
-from export.to_tensorrt import Shapes, logger_of
-from pipeline.errors import ExportError
+from edgestill.export.sessions import OUTPUT, feed
+from edgestill.export.to_tensorrt import Shapes, logger_of
+from edgestill.pipeline.errors import ExportError
 
 
 class Device(Protocol):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from export.to_tensorrt import Built
-from pipeline.checkpoint import write_atomic
-from pipeline.errors import ExportError
-from pipeline.frozen import Frozen, digest
+from edgestill.export.to_tensorrt import Built
+from edgestill.pipeline.checkpoint import write_atomic
+from edgestill.pipeline.errors import ExportError
+from edgestill.pipeline.frozen import Frozen, digest
 
 
 class Gpu(Frozen):

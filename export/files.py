@@ -13,8 +13,8 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.errors import BundleError, first_line
-from pipeline.foreign import read_bounded
+from edgestill.pipeline.errors import BundleError, first_line
+from edgestill.pipeline.foreign import read_bounded
 
 MAX_FILES = 100
 MAX_TOTAL_BYTES = 2**30  # of all files together

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 from safetensors.numpy import load, save
 
-from export.bundle_schema import BundleModel
-from export.formats import Run
-from export.probes import open_model
-from export.reading import OpenedBundle
-from export.sessions import OUTPUT
-from pipeline.child import answer
+from edgestill.export.bundle_schema import BundleModel
+from edgestill.export.formats import Run
+from edgestill.export.probes import open_model
+from edgestill.export.reading import OpenedBundle
+from edgestill.export.sessions import OUTPUT
+from edgestill.pipeline.child import answer
 
 _MEMORY, _TIMES, _SECONDS = 2**32, 8, 120  # 4 GiB beside some copies of the file
 _CHUNK_BYTES = 2**26  # of inputs given to a child at once, if they are run one by one
@@ -45,7 +45,7 @@ def run_bounded(
     memory = _MEMORY + _TIMES * len(model) + 4 * inputs.nbytes
     given = save({"inputs": np.ascontiguousarray(inputs)})
     found: dict[str, np.ndarray] = load(
-        answer("export.onnx_child:outputs", model, given, asked, memory_bytes=memory, seconds=_SECONDS)
+        answer("edgestill.export.onnx_child:outputs", model, given, asked, memory_bytes=memory, seconds=_SECONDS)
     )
     return found
 

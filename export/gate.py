@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from export.config import GateConfig
-from export.result import Absent, ConvertedModel, ExportedModel, Ratio, Verdict
-from pipeline.errors import ExportError
-from pipeline.frozen import Frozen
-from pipeline.metrics import paired_difference
+from edgestill.export.config import GateConfig
+from edgestill.export.result import Absent, ConvertedModel, ExportedModel, Ratio, Verdict
+from edgestill.pipeline.errors import ExportError
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.metrics import paired_difference
 
 _KINDS = {"saturating": "there", "exact": "elsewhere"}  # kind of processor -> its name in the sentence of `_elsewhere`
 

@@ -3,7 +3,7 @@
 import contextlib
 import json
 
-from export._run import MAX_BYTES, UNREADABLE, decode, fit_to, reason_of
+from edgestill.export._run import MAX_BYTES, UNREADABLE, decode, fit_to, reason_of
 
 with contextlib.suppress(ImportError):  # once, before a child's forks
     from PIL import Image

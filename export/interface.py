@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from export.onnx_sizes import Ends
-from export.sessions import IMAGE, INPUT, MASK, OUTPUT, PROBABILITIES, TOKENS, open_session, to_pixels
-from pipeline.errors import ExportError
-from pipeline.task import PADDING, Task
+from edgestill.export.onnx_sizes import Ends
+from edgestill.export.sessions import IMAGE, INPUT, MASK, OUTPUT, PROBABILITIES, TOKENS, open_session, to_pixels
+from edgestill.pipeline.errors import ExportError
+from edgestill.pipeline.task import PADDING, Task
 
 Interface = Literal["raw", "image"]
 

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from export.strict_json import parse_json
-from pipeline.errors import BundleError
-from pipeline.frozen import Frozen, first_problem
+from edgestill.export.strict_json import parse_json
+from edgestill.pipeline.errors import BundleError
+from edgestill.pipeline.frozen import Frozen, first_problem
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 MANIFEST_SCHEMA = "edgestill.manifest/1"

@@ -11,9 +11,9 @@ import onnx
 import onnxruntime  # noqa: F401
 from safetensors.numpy import load, save
 
-from export.onnx_gate import refusal as refused
-from export.onnx_sizes import Ends
-from export.sessions import feed, open_session
+from edgestill.export.onnx_gate import refusal as refused
+from edgestill.export.onnx_sizes import Ends
+from edgestill.export.sessions import feed, open_session
 
 
 def _smallest() -> bytes:

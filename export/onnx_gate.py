@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from export.files import read_regular
-from export.onnx_sizes import MAX_RANK, MAX_SIDE, Ends, reason_of, refused_for_size, wrong_ends
-from pipeline.child import ChildError, answer
-from pipeline.errors import BundleError
+from edgestill.export.files import read_regular
+from edgestill.export.onnx_sizes import MAX_RANK, MAX_SIDE, Ends, reason_of, refused_for_size, wrong_ends
+from edgestill.pipeline.child import ChildError, answer
+from edgestill.pipeline.errors import BundleError
 
 MAX_MODEL_BYTES = 2**31 - 1  # protobuf's own limit
 MAX_NODES = 50_000
@@ -71,7 +71,9 @@ def check_onnx_bytes(
     asked = json.dumps({"ends": ends, "batches": sorted({1, *batches}), "length": length})
     memory = _MEMORY + _TIMES * len(data)
     try:
-        problem = answer("export.onnx_child:refusal", data, asked, memory_bytes=memory, seconds=_SECONDS).decode()
+        problem = answer(
+            "edgestill.export.onnx_child:refusal", data, asked, memory_bytes=memory, seconds=_SECONDS
+        ).decode()
     except ChildError as error:
         problem = f"{error}, so that it cannot be checked"
     if problem:

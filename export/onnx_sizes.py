@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from export.onnx_contributed import as_standard
-from pipeline.errors import first_line
+from edgestill.export.onnx_contributed import as_standard
+from edgestill.pipeline.errors import first_line
 
 MAX_ELEMENTS = 2**28  # of any tensor that the graph computes; 1 GiB in fp32
 MAX_RANK, MAX_SIDE = 16, 2**31

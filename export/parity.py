@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.diagnose import why_accuracy_differs, why_logits_differ
-from export.formats.base import Run
-from export.result import Parity
-from export.sessions import runner
-from pipeline.data import ImageSplit
-from pipeline.errors import ExportError
-from pipeline.metrics import Metrics, wilson
-from pipeline.task import PADDING, Task
+from edgestill.export.diagnose import why_accuracy_differs, why_logits_differ
+from edgestill.export.formats.base import Run
+from edgestill.export.result import Parity
+from edgestill.export.sessions import runner
+from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.errors import ExportError
+from edgestill.pipeline.metrics import Metrics, wilson
+from edgestill.pipeline.task import PADDING, Task
 
 MAX_ABS_DIFFERENCE = 1e-4  # of a logit, fp32
 MAX_RELATIVE_FP16, MIN_AGREEMENT_FP16 = 2e-2, 0.995

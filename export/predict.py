@@ -7,17 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from export.bundle_schema import TOKENIZER
-from export.foreign_run import open_foreign
-from export.image_child import MAX_BYTES
-from export.probes import run_checked
-from export.quality import softmax
-from export.reading import OpenedBundle
-from pipeline.child import ChildError, answer
-from pipeline.errors import BundleError, DataError, printable
-from pipeline.foreign import read_bounded
-from pipeline.task import Task
-from pipeline.tokens import Coder
+from edgestill.export.bundle_schema import TOKENIZER
+from edgestill.export.foreign_run import open_foreign
+from edgestill.export.image_child import MAX_BYTES
+from edgestill.export.probes import run_checked
+from edgestill.export.quality import softmax
+from edgestill.export.reading import OpenedBundle
+from edgestill.pipeline.child import ChildError, answer
+from edgestill.pipeline.errors import BundleError, DataError, printable
+from edgestill.pipeline.foreign import read_bounded
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.tokens import Coder
 
 _MEMORY = 2**31  # some copies of the largest image allowed
 _AT_ONCE, _AT_ONCE_BYTES = 64, 2**24  # images per child, and bytes of their files
@@ -85,7 +85,9 @@ def _fitted(
     """Return the images of some files, read by one child; if it fails, each file gets a child of its own."""
     asked = json.dumps({"shape": shape, "sizes": [len(data) for _, data in files]})
     try:
-        found = answer("export.image_child:fitted", b"".join(data for _, data in files), asked, memory_bytes=_MEMORY)
+        found = answer(
+            "edgestill.export.image_child:fitted", b"".join(data for _, data in files), asked, memory_bytes=_MEMORY
+        )
     except ChildError as error:
         if len(files) == 1:
             raise _unreadable(files[0][0], str(error)) from None

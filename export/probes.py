@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from export.bundle_schema import PROBES, Bundle, BundleModel
-from export.config import ExportConfig
-from export.device.answers import INT8_TOLERANCE
-from export.formats import FORMATS, Run
-from export.onnx_gate import BATCHES
-from pipeline.errors import BundleError, ExportError, first_line
-from pipeline.task import PADDING, Task
+from edgestill.export.bundle_schema import PROBES, Bundle, BundleModel
+from edgestill.export.config import ExportConfig
+from edgestill.export.device.answers import INT8_TOLERANCE
+from edgestill.export.formats import FORMATS, Run
+from edgestill.export.onnx_gate import BATCHES
+from edgestill.pipeline.errors import BundleError, ExportError, first_line
+from edgestill.pipeline.task import PADDING, Task
 
 INPUTS = "inputs"
 COUNT = BATCHES[-1]

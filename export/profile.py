@@ -7,18 +7,18 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from export.config import ExportConfig, ProfileConfig
-from export.device.facts import load_average
-from export.formats import FORMATS, Parted, Run
-from export.gate import Limits, beyond_limits, choose_default, judge
-from export.result import Absent, ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult, Ratio
-from export.sessions import PROVIDER, SessionRun, runner, runtime_name
-from pipeline.data import ImageSplit
-from pipeline.errors import ExportError
-from pipeline.latency_statistics import paired_ratio
-from pipeline.metrics import Metrics, metrics_of
-from pipeline.provenance import describe_machine
-from pipeline.timing import Timing, time_interleaved
+from edgestill.export.config import ExportConfig, ProfileConfig
+from edgestill.export.device.facts import load_average
+from edgestill.export.formats import FORMATS, Parted, Run
+from edgestill.export.gate import Limits, beyond_limits, choose_default, judge
+from edgestill.export.result import Absent, ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult, Ratio
+from edgestill.export.sessions import PROVIDER, SessionRun, runner, runtime_name
+from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.errors import ExportError
+from edgestill.pipeline.latency_statistics import paired_ratio
+from edgestill.pipeline.metrics import Metrics, metrics_of
+from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.timing import Timing, time_interleaved
 
 T = TypeVar("T")
 

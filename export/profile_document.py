@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from pipeline.child import ChildError, ChildRefused, answer
-from pipeline.errors import DataError, printable
-from pipeline.foreign import read_bounded
-from pipeline.frozen import Frozen
-from pipeline.latency_statistics import describe_samples
+from edgestill.pipeline.child import ChildError, ChildRefused, answer
+from edgestill.pipeline.errors import DataError, printable
+from edgestill.pipeline.foreign import read_bounded
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.latency_statistics import describe_samples
 
 SCHEMA = "edgestill.profile/1"
 _MOST_BYTES = 1 << 26  # 5 million samples
@@ -205,7 +205,7 @@ def read_profile(path: Path) -> ProfileDocument:
     """
     data = read_bounded(path, _MOST_BYTES)
     try:
-        answer("export.profile_document:checked", data, memory_bytes=2**30 + 20 * len(data))
+        answer("edgestill.export.profile_document:checked", data, memory_bytes=2**30 + 20 * len(data))
         return ProfileDocument.model_validate_json(data)
     except ChildRefused as error:
         raise DataError(f"{path} {error}") from None

@@ -4,17 +4,17 @@ import ast
 from importlib import resources
 
 _PARTS = (
-    "pipeline.stopwatch",
-    "pipeline.latency_statistics",
-    "export.device.facts",
-    "export.device.worker",
-    "export.device.judge",
-    "export.device.measure",
-    "export.device.text",
-    "export.device.answers",
-    "export._profile",
+    "edgestill.pipeline.stopwatch",
+    "edgestill.pipeline.latency_statistics",
+    "edgestill.export.device.facts",
+    "edgestill.export.device.worker",
+    "edgestill.export.device.judge",
+    "edgestill.export.device.measure",
+    "edgestill.export.device.text",
+    "edgestill.export.device.answers",
+    "edgestill.export._profile",
 )
-_ANSWERS = "export.device.answers"
+_ANSWERS = "edgestill.export.device.answers"
 
 PROFILE = "profile_device.py"  # not a name of the standard library or a dependency: Python looks beside it first
 
@@ -47,7 +47,7 @@ def profile_script() -> str:
 
 def run_script(file: str) -> str:
     """Return a bundle's run.py: a file of this package, joined with the check of INT8 answers."""
-    return _joined((_ANSWERS, f"export.{file.removesuffix('.py')}"))
+    return _joined((_ANSWERS, f"edgestill.export.{file.removesuffix('.py')}"))
 
 
 def _joined(names: tuple[str, ...]) -> str:

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from export.formats import Run
-from pipeline.frozen import derive_seed
-from pipeline.task import PADDING, Task
+from edgestill.export.formats import Run
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.task import PADDING, Task
 
 ECE_BINS = 15  # of equal width; the number of Guo et al. 2017, arXiv:1706.04599
 _BATCH = 256

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from export.sessions import feed
-from pipeline.errors import ExportError, first_line
+from edgestill.export.sessions import feed
+from edgestill.pipeline.errors import ExportError, first_line
 
 METHODS = ("minmax", "entropy", "percentile")
 _BATCH = 32  # the histograms keep every activation of a batch

@@ -14,17 +14,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from export.bundle import known_names
-from export.bundle_schema import BUNDLE, SCHEMA, Bundle, BundleModel
-from export.consistency import inconsistencies
-from export.files import read_files
-from export.interface import ends_of
-from export.manifest import MANIFEST, SIGNATURE, Manifest, read_manifest
-from export.onnx_gate import check_onnx, check_onnx_bytes
-from export.signing import Signed, check_signature
-from export.strict_json import parse_json
-from pipeline.errors import BundleError
-from pipeline.frozen import first_problem
+from edgestill.export.bundle import known_names
+from edgestill.export.bundle_schema import BUNDLE, SCHEMA, Bundle, BundleModel
+from edgestill.export.consistency import inconsistencies
+from edgestill.export.files import read_files
+from edgestill.export.interface import ends_of
+from edgestill.export.manifest import MANIFEST, SIGNATURE, Manifest, read_manifest
+from edgestill.export.onnx_gate import check_onnx, check_onnx_bytes
+from edgestill.export.signing import Signed, check_signature
+from edgestill.export.strict_json import parse_json
+from edgestill.pipeline.errors import BundleError
+from edgestill.pipeline.frozen import first_problem
 
 __all__ = ["OpenedBundle", "check_onnx", "check_onnx_bytes", "open_bundle"]
 

@@ -1,8 +1,8 @@
 """Results of export and of profiling."""
 
-from pipeline.frozen import Frozen
-from pipeline.metrics import Metrics
-from pipeline.run_manifest import RunPath
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.metrics import Metrics
+from edgestill.pipeline.run_manifest import RunPath
 
 
 class Parity(Frozen):

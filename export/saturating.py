@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from export.formats.base import Run
-from export.saturation import Graph, graph_of, int8_values
-from export.sessions import runner
-from pipeline.errors import ExportError
+from edgestill.export.formats.base import Run
+from edgestill.export.saturation import Graph, graph_of, int8_values
+from edgestill.export.sessions import runner
+from edgestill.pipeline.errors import ExportError
 
 _BATCH = 8  # every pair's sum is in memory at once
 _USUAL = {"auto_pad": b"NOTSET", "alpha": 1.0, "beta": 1.0, "transA": 0}

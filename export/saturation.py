@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from export.sessions import open_session
+from edgestill.export.sessions import open_session
 
 LARGEST_PAIR = 32767 // 255  # 128
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # of floats; a runtime fuses them with conversions around

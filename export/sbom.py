@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pipeline.frozen import digest
-from pipeline.nicety import nicety
+from edgestill.pipeline.frozen import digest
+from edgestill.pipeline.nicety import nicety
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.task import PADDING
+from edgestill.pipeline.task import PADDING
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from export.manifest import SIGNATURE, canonical
-from export.strict_json import parse_json
-from pipeline.errors import BundleError, ConfigError, first_line
-from pipeline.frozen import Frozen, first_problem
+from edgestill.export.manifest import SIGNATURE, canonical
+from edgestill.export.strict_json import parse_json
+from edgestill.pipeline.errors import BundleError, ConfigError, first_line
+from edgestill.pipeline.frozen import Frozen, first_problem
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.errors import BundleError
-from pipeline.foreign import MAX_VALUES, has_many_values
+from edgestill.pipeline.errors import BundleError
+from edgestill.pipeline.foreign import MAX_VALUES, has_many_values
 
 MAX_DEPTH = 32
 MAX_BYTES = 64 * 2**20

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.sessions import INPUT, MASK, OUTPUT, TOKENS
-from pipeline.errors import ExportError, first_line
-from pipeline.randomness import drawn_from
-from pipeline.task import PADDING
+from edgestill.export.sessions import INPUT, MASK, OUTPUT, TOKENS
+from edgestill.pipeline.errors import ExportError, first_line
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.task import PADDING
 
 
 def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_size: int | None = None) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from pipeline.errors import ExportError, first_line
+from edgestill.pipeline.errors import ExportError, first_line
 
 MAJORS = (10, 11)
 HOW_TO_GET = "on a machine with an NVIDIA GPU: a CUDA build of torch, and `pip install 'edgestill[tensorrt]'`"

@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from export.bundle_schema import PROBES, BundleModel
-from export.device.answers import OTHERWISE
-from export.foreign_run import open_foreign, run_bounded
-from export.interface import MAX_DIFFERENCE
-from export.probes import INPUTS, TOLERANCE, read_probes, run_checked, why_not_run
-from export.quality import softmax
-from export.reading import OpenedBundle, open_bundle
-from export.sessions import OUTPUT, PROBABILITIES
-from pipeline.child import ChildError
-from pipeline.errors import BundleError, ExportError, told
+from edgestill.export.bundle_schema import PROBES, BundleModel
+from edgestill.export.device.answers import OTHERWISE
+from edgestill.export.foreign_run import open_foreign, run_bounded
+from edgestill.export.interface import MAX_DIFFERENCE
+from edgestill.export.probes import INPUTS, TOLERANCE, read_probes, run_checked, why_not_run
+from edgestill.export.quality import softmax
+from edgestill.export.reading import OpenedBundle, open_bundle
+from edgestill.export.sessions import OUTPUT, PROBABILITIES
+from edgestill.pipeline.child import ChildError
+from edgestill.pipeline.errors import BundleError, ExportError, told
 
 
 class Verdict(NamedTuple):

@@ -4,14 +4,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.profile_document import ProfileDocument, read_profile
-from flows.delivery import BUNDLE, ReportResult
-from flows.report import render_report
-from flows.report.device import render_profile
-from flows.results import report_data
-from pipeline.errors import DataError, first_line
-from pipeline.frozen import digest
-from pipeline.rundir import RunDir
+from edgestill.export.profile_document import ProfileDocument, read_profile
+from edgestill.flows.delivery import BUNDLE, ReportResult
+from edgestill.flows.report import render_report
+from edgestill.flows.report.device import render_profile
+from edgestill.flows.results import report_data
+from edgestill.pipeline.errors import DataError, first_line
+from edgestill.pipeline.frozen import digest
+from edgestill.pipeline.rundir import RunDir
 
 DEVICES = "devices"  # a run's folder for the devices' profiles
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.terminal import answer, answer_whole, inert, joined, say
+from edgestill.flows.terminal import answer, answer_whole, inert, joined, say
 
 Bundle = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the zip of one; or a run, for its bundle.")
@@ -27,8 +27,8 @@ def verify(
     digest: Annotated[str | None, typer.Option(help="That the bundle must have.")] = None,
 ) -> int:  # fmt: skip
     """Is it what was shipped, and does it answer here as it did there? Exit code 1 says what differs."""
-    from export.verify import verify as check
-    from flows.bundle_path import find_bundle
+    from edgestill.export.verify import verify as check
+    from edgestill.flows.bundle_path import find_bundle
 
     bundle = find_bundle(bundle)
     verdict = check(bundle, _key(public_key), digest)
@@ -47,9 +47,9 @@ def predict(
     """Label images or texts with a bundle, after checking it whole."""
     import json
 
-    from export.predict import predict as ask
-    from export.reading import open_bundle
-    from flows.bundle_path import find_bundle
+    from edgestill.export.predict import predict as ask
+    from edgestill.export.reading import open_bundle
+    from edgestill.flows.bundle_path import find_bundle
 
     with open_bundle(find_bundle(bundle), _key(public_key)) as opened:
         answers = ask(opened, inputs, model, lambda line: say(line, err=True))
@@ -72,12 +72,12 @@ def sign(
     key: Annotated[Path, typer.Option("--key", metavar="PEM", help="An ed25519 private key; `edgestill keygen`.")],
 ) -> None:
     """Sign a bundle's manifest, as manifest.sig in its folder."""
-    from export.manifest import MANIFEST, SIGNATURE
-    from export.reading import open_bundle
-    from export.signing import sign_manifest
-    from flows.bundle_path import find_bundle
-    from pipeline.checkpoint import write_atomic
-    from pipeline.errors import ConfigError
+    from edgestill.export.manifest import MANIFEST, SIGNATURE
+    from edgestill.export.reading import open_bundle
+    from edgestill.export.signing import sign_manifest
+    from edgestill.flows.bundle_path import find_bundle
+    from edgestill.pipeline.checkpoint import write_atomic
+    from edgestill.pipeline.errors import ConfigError
 
     bundle = find_bundle(bundle)
     if not bundle.is_dir():
@@ -94,9 +94,9 @@ def keygen(
     """Make an ed25519 key pair to sign bundles with."""
     import os
 
-    from export.signing import make_keys
-    from pipeline.checkpoint import write_atomic
-    from pipeline.errors import ConfigError
+    from edgestill.export.signing import make_keys
+    from edgestill.pipeline.checkpoint import write_atomic
+    from edgestill.pipeline.errors import ConfigError
 
     private, public = Path(f"{name}.pem"), Path(f"{name}.pub.pem")
     for path in (private, public):
@@ -119,11 +119,11 @@ def export(
     format: Annotated[str, typer.Option("--format", metavar="zip|oci-layout", help="Of the file.")] = "zip",
 ) -> None:
     """Write a bundle as one file, after checking it; equal bundles give equal bytes."""
-    from export.archive import FORMATS, archive
-    from export.reading import open_bundle
-    from flows.bundle_path import find_bundle, require_outside_bundles
-    from pipeline.checkpoint import write_atomic
-    from pipeline.errors import ConfigError, nearest
+    from edgestill.export.archive import FORMATS, archive
+    from edgestill.export.reading import open_bundle
+    from edgestill.flows.bundle_path import find_bundle, require_outside_bundles
+    from edgestill.pipeline.checkpoint import write_atomic
+    from edgestill.pipeline.errors import ConfigError, nearest
 
     if format not in FORMATS:
         raise ConfigError([f"--format: unknown {format!r}; {nearest(format, FORMATS)}"])
@@ -147,8 +147,8 @@ def _key(path: Path | None) -> bytes | None:
 
 
 def _read(path: Path) -> bytes:
-    from export.files import read_regular
-    from pipeline.errors import BundleError, ConfigError
+    from edgestill.export.files import read_regular
+    from edgestill.pipeline.errors import BundleError, ConfigError
 
     try:
         return read_regular(path, 100_000)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pipeline.errors import ConfigError, RunDirError, command
-from pipeline.run_manifest import require_own_files
-from pipeline.rundir import find_run
+from edgestill.pipeline.errors import ConfigError, RunDirError, command
+from edgestill.pipeline.run_manifest import require_own_files
+from edgestill.pipeline.rundir import find_run
 
 RUNS = Path("runs")  # default folder of `run` for its runs
 

@@ -6,24 +6,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill.result import DistillResult, PruneResult
-from export.bundle import model_stem, write_bundle
-from export.bundle_schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
-from export.formats import FORMATS, Run
-from export.interface import Interface, describe_input, describe_output, interface_of
-from export.manifest import MANIFEST, read_manifest
-from export.profile import evaluate_file, evaluate_run
-from export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
-from export.result import ConvertedModel, ExportedModel, ProfileResult
-from flows.delivery import BUNDLE, ReportResult
-from flows.formats import answers_of
-from flows.quantization import QatResult
-from flows.sentences import sentence
-from flows.stage import Stage, distilled_student, trained_teacher
-from pipeline.data import ImageSplit, load_test
-from pipeline.metrics import Metrics, evaluate, right_answers
-from pipeline.task import Task
-from pipeline.teacher import TeacherResult
+from edgestill.distill.result import DistillResult, PruneResult
+from edgestill.export.bundle import model_stem, write_bundle
+from edgestill.export.bundle_schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
+from edgestill.export.formats import FORMATS, Run
+from edgestill.export.interface import Interface, describe_input, describe_output, interface_of
+from edgestill.export.manifest import MANIFEST, read_manifest
+from edgestill.export.profile import evaluate_file, evaluate_run
+from edgestill.export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
+from edgestill.export.result import ConvertedModel, ExportedModel, ProfileResult
+from edgestill.flows.delivery import BUNDLE, ReportResult
+from edgestill.flows.formats import answers_of
+from edgestill.flows.quantization import QatResult
+from edgestill.flows.sentences import sentence
+from edgestill.flows.stage import Stage, distilled_student, trained_teacher
+from edgestill.pipeline.data import ImageSplit, load_test
+from edgestill.pipeline.metrics import Metrics, evaluate, right_answers
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.teacher import TeacherResult
 
 ROBUSTNESS_EXAMPLES = 2000  # of the test split, at most
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.cache import cache_folder
-from pipeline.errors import RunDirError
-from pipeline.frozen import digest
-from pipeline.provenance import git_commit, installed_versions
-from pipeline.sealed import read_sealed, write_sealed
-from search.scorers import Calibration
+from edgestill.pipeline.cache import cache_folder
+from edgestill.pipeline.errors import RunDirError
+from edgestill.pipeline.frozen import digest
+from edgestill.pipeline.provenance import git_commit, installed_versions
+from edgestill.pipeline.sealed import read_sealed, write_sealed
+from edgestill.search.scorers import Calibration
 
 
 def kept_calibration(key: str, compute: Callable[[], Calibration]) -> Calibration:

@@ -11,32 +11,32 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from distill.result import DistillResult, PruneResult, TuneResult
-from export.config import GateConfig
-from export.result import ConvertResult, ProfileResult
-from flows import bundling, delivery, stages
-from flows.again import report_again
-from flows.config.model import RunConfig
-from flows.heads import heads
-from flows.latency import latency_model
-from flows.outcome import Outcome
-from flows.progress import Forgiving, Progress, Silent
-from flows.pruning import prune_student
-from flows.quantization import QatResult, fine_tune_int8
-from flows.rank_check import RankCheckResult, check_ranks
-from flows.sentences import sentence
-from flows.stage import DataResult, Stage
-from flows.supervise import note_progress, note_stage
-from flows.tournament import play_tournament
-from pipeline.device import select_device
-from pipeline.errors import RunDirError
-from pipeline.frozen import derive_seed, digest
-from pipeline.nicety import nicety
-from pipeline.randomness import drawn_from
-from pipeline.rundir import RunDir, file_digest
-from pipeline.teacher import TeacherResult
-from search.result import SearchResult
-from search.tournament import TournamentResult
+from edgestill.distill.result import DistillResult, PruneResult, TuneResult
+from edgestill.export.config import GateConfig
+from edgestill.export.result import ConvertResult, ProfileResult
+from edgestill.flows import bundling, delivery, stages
+from edgestill.flows.again import report_again
+from edgestill.flows.config.model import RunConfig
+from edgestill.flows.heads import heads
+from edgestill.flows.latency import latency_model
+from edgestill.flows.outcome import Outcome
+from edgestill.flows.progress import Forgiving, Progress, Silent
+from edgestill.flows.pruning import prune_student
+from edgestill.flows.quantization import QatResult, fine_tune_int8
+from edgestill.flows.rank_check import RankCheckResult, check_ranks
+from edgestill.flows.sentences import sentence
+from edgestill.flows.stage import DataResult, Stage
+from edgestill.flows.supervise import note_progress, note_stage
+from edgestill.flows.tournament import play_tournament
+from edgestill.pipeline.device import select_device
+from edgestill.pipeline.errors import RunDirError
+from edgestill.pipeline.frozen import derive_seed, digest
+from edgestill.pipeline.nicety import nicety
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.rundir import RunDir, file_digest
+from edgestill.pipeline.teacher import TeacherResult
+from edgestill.search.result import SearchResult
+from edgestill.search.tournament import TournamentResult
 
 Result = TypeVar("Result", bound=BaseModel)
 Call = Callable[[str, Callable[[], Any]], Any]  # (stage's name, work) -> the work's result

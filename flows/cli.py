@@ -4,7 +4,7 @@ Exit codes: 0 done, 1 we failed, 2 the user's mistake, 130 interrupted. Errors a
 """
 
 # ruff: noqa: E402
-from flows.safe_path import leave_out_the_current_folder
+from edgestill.flows.safe_path import leave_out_the_current_folder
 
 leave_out_the_current_folder()  # before the imports: a file there could pose as a module
 
@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.bundle_commands import register as register_bundle_commands
-from flows.profile_commands import register as register_profile_commands
-from flows.supervise import supervised
-from flows.terminal import answer, close_streams, open_streams, say
-from pipeline.child import environment
+from edgestill.flows.bundle_commands import register as register_bundle_commands
+from edgestill.flows.profile_commands import register as register_profile_commands
+from edgestill.flows.supervise import supervised
+from edgestill.flows.terminal import answer, close_streams, open_streams, say
+from edgestill.pipeline.child import environment
 
 if TYPE_CHECKING:
-    from flows.config.model import RunConfig
-    from flows.outcome import Outcome
-    from flows.rank_check import RankCheckResult
-    from pipeline.rundir import RunDir
+    from edgestill.flows.config.model import RunConfig
+    from edgestill.flows.outcome import Outcome
+    from edgestill.flows.rank_check import RankCheckResult
+    from edgestill.pipeline.rundir import RunDir
 
 _INTERRUPTED = 130
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -89,8 +89,8 @@ def run(
     quiet: Quiet = False, prefect: ViaPrefect = None,
 ) -> None:  # fmt: skip
     """Take a teacher to a shipped student: search, tune, distill, export, measure, report."""
-    from flows.config import load_config
-    from pipeline.errors import ConfigError
+    from edgestill.flows.config import load_config
+    from edgestill.pipeline.errors import ConfigError
 
     if config is None and preset is None and not settings:
         raise ConfigError(["nothing to run: give a CONFIG.yaml, or --preset digits for a first run"])
@@ -105,8 +105,8 @@ def resume(
     prefect: ViaPrefect = None,
 ) -> None:
     """Go on with a run that was interrupted; what is done is not repeated."""
-    from flows import launch
-    from pipeline.rundir import RunDir, find_run
+    from edgestill.flows import launch
+    from edgestill.pipeline.rundir import RunDir, find_run
 
     path = find_run(run, out)
     if launch.uses_prefect(prefect):
@@ -122,8 +122,8 @@ def show(
     out: Out = Path("runs"),
 ) -> None:
     """What a run did, stage by stage, and what it is worth."""
-    from flows.show import show_run
-    from pipeline.rundir import RunDir, find_run
+    from edgestill.flows.show import show_run
+    from edgestill.pipeline.rundir import RunDir, find_run
 
     answer(show_run(RunDir.view(find_run(run, out))))
 
@@ -131,7 +131,7 @@ def show(
 @app.command()
 def runs(out: Out = Path("runs")) -> None:
     """All runs, oldest first."""
-    from flows.show import show_runs
+    from edgestill.flows.show import show_runs
 
     answer(show_runs(out))
 
@@ -143,9 +143,9 @@ def init(
     settings: Set = None,
 ) -> None:
     """Write a complete, commented configuration to start from."""
-    from flows.config import commented_yaml, load_config
-    from pipeline.checkpoint import write_atomic
-    from pipeline.errors import ConfigError, command
+    from edgestill.flows.config import commented_yaml, load_config
+    from edgestill.pipeline.checkpoint import write_atomic
+    from edgestill.pipeline.errors import ConfigError, command
 
     if file.exists():
         raise ConfigError([f"{file} exists already; name another file, or remove it first"])
@@ -156,7 +156,7 @@ def init(
 @app.command()
 def presets() -> None:
     """The built-in configurations."""
-    from flows.config import preset_names, preset_text
+    from edgestill.flows.config import preset_names, preset_text
 
     width = max(map(len, preset_names()))
     firsts = ((name, preset_text(name).splitlines()[0].lstrip("# ")) for name in preset_names())
@@ -177,7 +177,7 @@ def score(
     threads: Annotated[int, typer.Option(min=0, help="Of torch; 0 leaves its choice.")] = 0,
 ) -> None:
     """Score architectures without training them; one CSV row each."""
-    from flows.score import score_file
+    from edgestill.flows.score import score_file
 
     names = [name.strip() for name in scorers.split(",") if name.strip()]
     count = score_file(space, architectures, data, names, out, teacher, batch_size, seed, draws, threads, say)
@@ -194,8 +194,8 @@ def rank_check(
     out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None,
 ) -> None:  # fmt: skip
     """Do the training-free scores rank students on this task? Trains a handful briefly and says; `resume` goes on."""
-    from flows.config import load_config
-    from pipeline.errors import ConfigError
+    from edgestill.flows.config import load_config
+    from edgestill.pipeline.errors import ConfigError
 
     if config is None and preset is None and not settings:
         raise ConfigError(["nothing to check: give a CONFIG.yaml, or --preset digits for a first look"])
@@ -233,10 +233,10 @@ def calibrate(
     ] = None,
 ) -> None:
     """Fit a latency model of a space's students: on this machine, or from latencies measured elsewhere."""
-    from export.file_timing import ProbeSettings
-    from flows.calibrate import Inputs, verdict
-    from flows.calibrate import calibrate as fit
-    from pipeline.timing import TimingConfig
+    from edgestill.export.file_timing import ProbeSettings
+    from edgestill.flows.calibrate import Inputs, verdict
+    from edgestill.flows.calibrate import calibrate as fit
+    from edgestill.pipeline.timing import TimingConfig
 
     timing = TimingConfig(warmup_s=min(0.1, seconds), duration_s=seconds, min_samples=30)
     model = fit(
@@ -268,11 +268,11 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the flow from this machine: trigger it in the Prefect UI, by API, or on a schedule."""
-    from flows.config import RunConfig, load_config
+    from edgestill.flows.config import RunConfig, load_config
 
     given = config is not None or preset is not None or bool(settings)
     loaded = load_config(config, preset, settings or []) if given else RunConfig()
-    from flows.schedule import serve_flow
+    from edgestill.flows.schedule import serve_flow
 
     serve_flow(loaded, out, name=name, cron=cron, limit=limit, allow=allow or [])
 
@@ -288,7 +288,7 @@ def ui(
     ] = None,
 ) -> None:
     """Start a Prefect server with its UI here, where there is none yet."""
-    from flows.schedule import start_server
+    from edgestill.flows.schedule import start_server
 
     start_server(host, port, allow_host or [])
 
@@ -306,7 +306,7 @@ def main() -> None:
 
 def _guarded(arguments: Sequence[str], debug: bool) -> int:
     """Run a command; every failure becomes one sentence and an exit code."""
-    from pipeline.errors import EdgestillError, FailedError
+    from edgestill.pipeline.errors import EdgestillError, FailedError
 
     try:
         result = _call(arguments)
@@ -364,8 +364,8 @@ def _is_of_a_path(error: Exception) -> bool:
 
 
 def _sentence(error: Exception) -> str:
-    from pipeline.environment import environments_fault
-    from pipeline.errors import EdgestillError, first_line
+    from edgestill.pipeline.environment import environments_fault
+    from edgestill.pipeline.errors import EdgestillError, first_line
 
     if isinstance(error, EdgestillError):
         return str(error)
@@ -382,7 +382,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None) -> None:
-    from flows import chain, launch
+    from edgestill.flows import chain, launch
 
     if launch.uses_prefect(prefect):
         _summarise(launch.as_flow(config, out))
@@ -392,9 +392,9 @@ def _start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None) ->
 
 
 def _run_here(directory: "RunDir", quiet: bool) -> None:
-    from flows.chain import run_configured
-    from flows.progress import choose_progress
-    from pipeline.errors import EdgestillError
+    from edgestill.flows.chain import run_configured
+    from edgestill.flows.progress import choose_progress
+    from edgestill.pipeline.errors import EdgestillError
 
     try:
         outcome = run_configured(directory, choose_progress(quiet))
@@ -407,7 +407,7 @@ def _run_here(directory: "RunDir", quiet: bool) -> None:
 
 
 def _how_it_goes_on(root: Path, error: BaseException) -> str:
-    from pipeline.errors import ConfigError, ExportError, command
+    from edgestill.pipeline.errors import ConfigError, ExportError, command
 
     line = f"the run is kept: {command('resume', root)} goes on with it"
     if isinstance(error, ConfigError | ExportError):
@@ -416,8 +416,8 @@ def _how_it_goes_on(root: Path, error: BaseException) -> str:
 
 
 def _summarise(outcome: "Outcome | RankCheckResult") -> None:
-    from flows.outcome import Outcome
-    from flows.show import rank_check_summary, summary
+    from edgestill.flows.outcome import Outcome
+    from edgestill.flows.show import rank_check_summary, summary
 
     say(summary(outcome) if isinstance(outcome, Outcome) else rank_check_summary(outcome))
 

@@ -14,17 +14,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from flows.chain import new_run, run_configured
-from flows.config.model import RunConfig
-from flows.confinement import require_inside, reticent
-from flows.outcome import Outcome
-from flows.progress import PlainLines
-from flows.rank_check import RankCheckResult
-from flows.sentences import SUMMARY_COLUMNS, summary_rows
-from flows.terminal import inert
-from flows.verdicts import conditions, rank_cells, verdict
-from pipeline.nicety import nicety
-from pipeline.rundir import RunDir
+from edgestill.flows.chain import new_run, run_configured
+from edgestill.flows.config.model import RunConfig
+from edgestill.flows.confinement import require_inside, reticent
+from edgestill.flows.outcome import Outcome
+from edgestill.flows.progress import PlainLines
+from edgestill.flows.rank_check import RankCheckResult
+from edgestill.flows.sentences import SUMMARY_COLUMNS, summary_rows
+from edgestill.flows.terminal import inert
+from edgestill.flows.verdicts import conditions, rank_cells, verdict
+from edgestill.pipeline.nicety import nicety
+from edgestill.pipeline.rundir import RunDir
 
 
 def _flow_run_name() -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flows.terminal import say
-from pipeline.errors import EdgestillError, FailedError, UserError
+from edgestill.flows.terminal import say
+from edgestill.pipeline.errors import EdgestillError, FailedError, UserError
 
 _FOLDERS = "EDGESTILL_SERVED_FOLDERS"
 
@@ -76,7 +76,7 @@ def reticent() -> Iterator[None]:
 
 
 def _quotes_files(error: EdgestillError) -> bool:
-    from pipeline import errors
+    from edgestill.pipeline import errors
 
     return isinstance(error, errors.DataError | errors.CheckpointError | errors.RunDirError | errors.BundleError)
 

@@ -7,18 +7,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from export.calibration import calibration_examples
-from export.device.facts import byte_products
-from export.formats import FORMATS, Format, Run, Source
-from export.interface import Interface, interface_of, with_interface
-from export.parity import measure_parity, require_fp16_parity
-from export.result import Absent, Arithmetic, ConvertedModel
-from export.saturation import saturates_here
-from flows.stage import Stage
-from pipeline.data import ImageSplit, Splits
-from pipeline.errors import EdgestillError, ExportError, first_line
-from pipeline.metrics import Metrics, metrics_of
-from pipeline.rundir import file_digest
+from edgestill.export.calibration import calibration_examples
+from edgestill.export.device.facts import byte_products
+from edgestill.export.formats import FORMATS, Format, Run, Source
+from edgestill.export.interface import Interface, interface_of, with_interface
+from edgestill.export.parity import measure_parity, require_fp16_parity
+from edgestill.export.result import Absent, Arithmetic, ConvertedModel
+from edgestill.export.saturation import saturates_here
+from edgestill.flows.stage import Stage
+from edgestill.pipeline.data import ImageSplit, Splits
+from edgestill.pipeline.errors import EdgestillError, ExportError, first_line
+from edgestill.pipeline.metrics import Metrics, metrics_of
+from edgestill.pipeline.rundir import file_digest
 
 
 class Answers(NamedTuple):

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from distill.config import DistillConfig
-from distill.methods import METHODS, MethodConfig
-from distill.recipe import make_recipe
-from pipeline.errors import BudgetError
+from edgestill.distill.config import DistillConfig
+from edgestill.distill.methods import METHODS, MethodConfig
+from edgestill.distill.recipe import make_recipe
+from edgestill.pipeline.errors import BudgetError
 
 
 def heads(config: DistillConfig) -> tuple[MethodConfig, ...]:

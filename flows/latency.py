@@ -2,22 +2,22 @@
 
 from pathlib import Path
 
-from export.file_timing import ProbeSettings, time_files
-from export.to_onnx import to_onnx
-from flows.stage import Stage
-from flows.supervise import attempting
-from pipeline.errors import ConfigError
-from pipeline.provenance import describe_machine
-from pipeline.randomness import drawn_from
-from pipeline.rundir import RunDir
-from pipeline.task import Task
-from pipeline.timing import Timing
-from pipeline.trace import Trace
-from search.config import SearchConfig
-from search.costs import Latency, LatencySource
-from search.latency_model import LatencyModel, read_latency_model
-from search.space import Architecture, SearchSpace
-from search.spaces import make_space
+from edgestill.export.file_timing import ProbeSettings, time_files
+from edgestill.export.to_onnx import to_onnx
+from edgestill.flows.stage import Stage
+from edgestill.flows.supervise import attempting
+from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.timing import Timing
+from edgestill.pipeline.trace import Trace
+from edgestill.search.config import SearchConfig
+from edgestill.search.costs import Latency, LatencySource
+from edgestill.search.latency_model import LatencyModel, read_latency_model
+from edgestill.search.space import Architecture, SearchSpace
+from edgestill.search.spaces import make_space
 
 _MODEL = "latency_model.json"
 

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.config.model import RunConfig
-from flows.outcome import Outcome
-from flows.rank_check import RankCheckResult
-from pipeline.errors import MissingDependencyError, UserError
+from edgestill.flows.config.model import RunConfig
+from edgestill.flows.outcome import Outcome
+from edgestill.flows.rank_check import RankCheckResult
+from edgestill.pipeline.errors import MissingDependencyError, UserError
 
 # Settings of the temporary server, started by Prefect where there is none: it answers no page of a browser.
 _TEMPORARY = {
@@ -94,7 +94,7 @@ def as_flow(config: RunConfig | None, out: Path, resume: Path | None = None) -> 
         url = PREFECT_API_URL.value()
         if url:
             require_server(url)
-        from flows.compress import compress
+        from edgestill.flows.compress import compress
 
         outcome: Outcome | RankCheckResult = compress(*parameters)
     return outcome

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from distill.result import DistillResult
-from export.result import ProfileResult
-from flows.delivery import ReportResult
-from pipeline.frozen import Frozen
-from pipeline.teacher import TeacherResult
-from search.result import SearchResult
-from search.tournament import TournamentResult
+from edgestill.distill.result import DistillResult
+from edgestill.export.result import ProfileResult
+from edgestill.flows.delivery import ReportResult
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.teacher import TeacherResult
+from edgestill.search.result import SearchResult
+from edgestill.search.tournament import TournamentResult
 
 
 class Outcome(Frozen):

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.errors import UserError
+from edgestill.pipeline.errors import UserError
 
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 

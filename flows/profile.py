@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from export.device.answers import int8_note
-from export.device.text import profile_text
-from export.device_profile import Model, Settings, profile_files
-from export.profile_document import ProfileDocument
-from flows.bundle_path import find_bundle
-from flows.report.device import render_profile
-from pipeline.checkpoint import write_atomic
-from pipeline.errors import ConfigError, first_line
-from pipeline.nicety import nicety
+from edgestill.export.device.answers import int8_note
+from edgestill.export.device.text import profile_text
+from edgestill.export.device_profile import Model, Settings, profile_files
+from edgestill.export.profile_document import ProfileDocument
+from edgestill.flows.bundle_path import find_bundle
+from edgestill.flows.report.device import render_profile
+from edgestill.pipeline.checkpoint import write_atomic
+from edgestill.pipeline.errors import ConfigError, first_line
+from edgestill.pipeline.nicety import nicety
 
 FP32, TEACHER = "fp32", "teacher"
 
@@ -125,7 +125,7 @@ def _problems_of_examples(path: Path) -> list[str]:
 @contextlib.contextmanager
 def _open(path: Path, chosen: str | None, private: Path, name: str, settings: Settings) -> Iterator[Subject]:
     """Open a bundle or one ONNX file as a private copy, so the very bytes that were checked are measured."""
-    from export.reading import check_onnx, open_bundle
+    from edgestill.export.reading import check_onnx, open_bundle
 
     if path.suffix == ".onnx" and not path.exists():
         raise ConfigError([f"there is no file {path}; name an .onnx file, a bundle or a run"])

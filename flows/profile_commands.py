@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flows.terminal import joined, say
+from edgestill.flows.terminal import joined, say
 
 
 def register(app: typer.Typer) -> None:
@@ -48,9 +48,9 @@ def profile(
     """Measure a model's latency here, in fresh processes, with everything that a figure must be quoted with."""
     import shlex
 
-    from flows.bundle_path import is_bundle, require_outside_bundles
-    from flows.profile import profile as measure
-    from flows.profile import settings_of
+    from edgestill.flows.bundle_path import is_bundle, require_outside_bundles
+    from edgestill.flows.profile import profile as measure
+    from edgestill.flows.profile import settings_of
 
     if out is None:
         out = Path("..", "profile.json") if is_bundle(Path.cwd()) else Path("profile.json")
@@ -73,8 +73,8 @@ def report(
     out: Annotated[Path, typer.Option("--out", help="Folder that holds the runs.")] = Path("runs"),
 ) -> None:
     """Write a run's report once more, with latencies measured on devices."""
-    from flows.again import report_again
-    from pipeline.rundir import RunDir, find_run
+    from edgestill.flows.again import report_again
+    from edgestill.pipeline.rundir import RunDir, find_run
 
     cautions: list[str] = []
     with RunDir.open(find_run(run, out)) as directory:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from export.profile_document import ProfileDocument, Result, read_profile
-from pipeline.errors import ConfigError, DataError
-from search.latency_model import FEWEST_SAMPLES
-from search.space import Architecture, SearchSpace
+from edgestill.export.profile_document import ProfileDocument, Result, read_profile
+from edgestill.pipeline.errors import ConfigError, DataError
+from edgestill.search.latency_model import FEWEST_SAMPLES
+from edgestill.search.space import Architecture, SearchSpace
 
 _FP32 = "fp32"
 

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from flows.terminal import Terminal, inert, say
-from pipeline.nicety import nicety
+from edgestill.flows.terminal import Terminal, inert, say
+from edgestill.pipeline.nicety import nicety
 
 
 class Progress(Protocol):

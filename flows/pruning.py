@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.config import DistillConfig, PruneConfig
-from distill.narrow import narrow
-from distill.prune import PruningError, prune
-from distill.recipe import make_recipe
-from distill.result import DistillResult, PruneResult, TuneResult
-from distill.tune import with_hyperparameters
-from flows.stage import METHODS, WEIGHTS, Stage, method_state, saved, saver, unpruned_student
-from flows.stages import curve_csv, taught
-from pipeline.checkpoint import state_bytes, weights_bytes
-from pipeline.cost import Cost, measure_cost
-from pipeline.data import Batch, Splits
-from pipeline.metrics import evaluate
-from pipeline.network import Classifier
-from pipeline.task import Task
+from edgestill.distill.config import DistillConfig, PruneConfig
+from edgestill.distill.narrow import narrow
+from edgestill.distill.prune import PruningError, prune
+from edgestill.distill.recipe import make_recipe
+from edgestill.distill.result import DistillResult, PruneResult, TuneResult
+from edgestill.distill.tune import with_hyperparameters
+from edgestill.flows.stage import METHODS, WEIGHTS, Stage, method_state, saved, saver, unpruned_student
+from edgestill.flows.stages import curve_csv, taught
+from edgestill.pipeline.checkpoint import state_bytes, weights_bytes
+from edgestill.pipeline.cost import Cost, measure_cost
+from edgestill.pipeline.data import Batch, Splits
+from edgestill.pipeline.metrics import evaluate
+from edgestill.pipeline.network import Classifier
+from edgestill.pipeline.task import Task
 
 _BATCH = 64  # examples a batch for taylor's squared gradients
 

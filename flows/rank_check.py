@@ -7,21 +7,28 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flows.cache import kept_calibration
-from flows.short_training import ShortTrainings
-from flows.stage import Stage, trained_teacher
-from flows.stages import scoring_batch
-from pipeline.data import Splits
-from pipeline.errors import CandidateError, ConfigError, first_line
-from pipeline.frozen import Frozen
-from pipeline.teacher import build_teacher
-from search.config import SearchConfig
-from search.evaluate import CostTable, Evaluator
-from search.ranking import Comparison, RankedStudent, ScorerRank, compare_with_params, rank_scorers, spread_students
-from search.scorers import SCORERS, builds_networks
-from search.scoring import Workshop
-from search.space import Architecture, SearchSpace
-from search.spaces import make_space
+from edgestill.flows.cache import kept_calibration
+from edgestill.flows.short_training import ShortTrainings
+from edgestill.flows.stage import Stage, trained_teacher
+from edgestill.flows.stages import scoring_batch
+from edgestill.pipeline.data import Splits
+from edgestill.pipeline.errors import CandidateError, ConfigError, first_line
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.teacher import build_teacher
+from edgestill.search.config import SearchConfig
+from edgestill.search.evaluate import CostTable, Evaluator
+from edgestill.search.ranking import (
+    Comparison,
+    RankedStudent,
+    ScorerRank,
+    compare_with_params,
+    rank_scorers,
+    spread_students,
+)
+from edgestill.search.scorers import SCORERS, builds_networks
+from edgestill.search.scoring import Workshop
+from edgestill.search.space import Architecture, SearchSpace
+from edgestill.search.spaces import make_space
 
 _JOURNAL = "students.jsonl"
 Score = Callable[[Architecture], dict[str, float]]

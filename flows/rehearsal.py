@@ -11,23 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.fake_quant import fake_quantized
-from export.calibration import MIN_EXAMPLES, calibration_examples, require_sound
-from export.config import ExportConfig
-from export.formats import FORMATS, Format, Source
-from export.interface import with_interface
-from export.sessions import runner
-from export.to_onnx import to_onnx
-from flows.cache import once
-from flows.heads import heads, what_ships
-from flows.stage import Stage, fresh_student
-from pipeline.data import ImageSplit, Splits
-from pipeline.errors import ConfigError, first_line
-from pipeline.randomness import drawn_from
-from pipeline.teacher import build_teacher
-from pipeline.training import TrainingConfig
-from search.ends import ends_within_budget
-from search.spaces import make_space
+from edgestill.distill.fake_quant import fake_quantized
+from edgestill.export.calibration import MIN_EXAMPLES, calibration_examples, require_sound
+from edgestill.export.config import ExportConfig
+from edgestill.export.formats import FORMATS, Format, Source
+from edgestill.export.interface import with_interface
+from edgestill.export.sessions import runner
+from edgestill.export.to_onnx import to_onnx
+from edgestill.flows.cache import once
+from edgestill.flows.heads import heads, what_ships
+from edgestill.flows.stage import Stage, fresh_student
+from edgestill.pipeline.data import ImageSplit, Splits
+from edgestill.pipeline.errors import ConfigError, first_line
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.teacher import build_teacher
+from edgestill.pipeline.training import TrainingConfig
+from edgestill.search.ends import ends_within_budget
+from edgestill.search.spaces import make_space
 
 _DEFAULT = ExportConfig()
 

@@ -2,19 +2,19 @@
 
 import json
 
-from distill.result import DistillResult, PruneResult, TuneResult
-from export.profile_document import ProfileDocument
-from export.result import ConvertResult, ProfileResult
-from flows.config.model import RunConfig
-from flows.delivery import ReportResult
-from flows.quantization import QatResult
-from flows.rank_check import RankCheckResult
-from flows.report import ReportData
-from flows.stage import DataResult
-from pipeline.rundir import RunDir
-from pipeline.teacher import TeacherResult
-from search.result import SearchResult
-from search.tournament import TournamentResult
+from edgestill.distill.result import DistillResult, PruneResult, TuneResult
+from edgestill.export.profile_document import ProfileDocument
+from edgestill.export.result import ConvertResult, ProfileResult
+from edgestill.flows.config.model import RunConfig
+from edgestill.flows.delivery import ReportResult
+from edgestill.flows.quantization import QatResult
+from edgestill.flows.rank_check import RankCheckResult
+from edgestill.flows.report import ReportData
+from edgestill.flows.stage import DataResult
+from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.teacher import TeacherResult
+from edgestill.search.result import SearchResult
+from edgestill.search.tournament import TournamentResult
 
 
 def report_data(

@@ -7,7 +7,7 @@ before any other import, so this module imports only modules loaded already.
 import os
 import sys
 
-_HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - pathlib is not loaded yet
+_HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120 - pathlib is not loaded yet
 
 
 def leave_out_the_current_folder() -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from flows.config.model import RunConfig
-from flows.confinement import confine, paths_in
-from flows.launch import in_prefects_folder, require_prefect, require_server
-from flows.prefect_server import is_loopback, run_server
-from flows.terminal import say
-from pipeline.errors import UserError
+from edgestill.flows.config.model import RunConfig
+from edgestill.flows.confinement import confine, paths_in
+from edgestill.flows.launch import in_prefects_folder, require_prefect, require_server
+from edgestill.flows.prefect_server import is_loopback, run_server
+from edgestill.flows.terminal import say
+from edgestill.pipeline.errors import UserError
 
 _QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 
@@ -48,7 +48,7 @@ def _serve(parameters: dict[str, Any], name: str, cron: str | None, limit: int) 
     _check_cron(cron)
     from prefect.types.entrypoint import EntrypointType
 
-    from flows.compress import compress
+    from edgestill.flows.compress import compress
 
     by_module = EntrypointType.MODULE_PATH  # by its file, the folder of our modules would come first on the path
     compress.serve(name=name, cron=cron, parameters=parameters, limit=limit, entrypoint_type=by_module)

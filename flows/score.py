@@ -7,21 +7,21 @@ from pathlib import Path
 
 import torch
 
-from flows.cache import kept_calibration
-from pipeline.checkpoint import write_atomic
-from pipeline.data import draw_batch, load_whole_train
-from pipeline.datasets import NpzConfig
-from pipeline.device import DeviceConfig, select_device
-from pipeline.errors import ArchitectureError, CandidateError, ConfigError, nearest
-from pipeline.foreign import MAX_TABLE_BYTES, read_text_bounded
-from pipeline.randomness import drawn_from
-from pipeline.teacher import TEACHERS, TeacherConfig, build_teacher
-from search.evaluate import CostTable, Evaluator, Scores
-from search.outcome import Outcome, value
-from search.scorers import SCORERS
-from search.scoring import Workshop
-from search.space import Architecture, SearchSpace
-from search.spaces import named_space
+from edgestill.flows.cache import kept_calibration
+from edgestill.pipeline.checkpoint import write_atomic
+from edgestill.pipeline.data import draw_batch, load_whole_train
+from edgestill.pipeline.datasets import NpzConfig
+from edgestill.pipeline.device import DeviceConfig, select_device
+from edgestill.pipeline.errors import ArchitectureError, CandidateError, ConfigError, nearest
+from edgestill.pipeline.foreign import MAX_TABLE_BYTES, read_text_bounded
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.teacher import TEACHERS, TeacherConfig, build_teacher
+from edgestill.search.evaluate import CostTable, Evaluator, Scores
+from edgestill.search.outcome import Outcome, value
+from edgestill.search.scorers import SCORERS
+from edgestill.search.scoring import Workshop
+from edgestill.search.space import Architecture, SearchSpace
+from edgestill.search.spaces import named_space
 
 
 def score_file(

@@ -2,19 +2,19 @@
 
 from functools import singledispatch
 
-from distill.result import DistillResult, PruneResult, TuneResult
-from export.result import ConvertResult, ExportedModel, ProfileResult
-from flows.delivery import ReportResult
-from flows.outcome import Outcome
-from flows.quantization import QatResult
-from flows.rank_check import RankCheckResult
-from flows.stage import DataResult
-from flows.verdicts import lead_words, verdict
-from flows.words import accuracy_claim, failure_counts, inputs, listing, significant, size_claim, speed_claim
-from pipeline.cost import Cost
-from pipeline.teacher import TeacherResult
-from search.result import SearchResult, WinnerLatency
-from search.tournament import TournamentResult
+from edgestill.distill.result import DistillResult, PruneResult, TuneResult
+from edgestill.export.result import ConvertResult, ExportedModel, ProfileResult
+from edgestill.flows.delivery import ReportResult
+from edgestill.flows.outcome import Outcome
+from edgestill.flows.quantization import QatResult
+from edgestill.flows.rank_check import RankCheckResult
+from edgestill.flows.stage import DataResult
+from edgestill.flows.verdicts import lead_words, verdict
+from edgestill.flows.words import accuracy_claim, failure_counts, inputs, listing, significant, size_claim, speed_claim
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.teacher import TeacherResult
+from edgestill.search.result import SearchResult, WinnerLatency
+from edgestill.search.tournament import TournamentResult
 
 
 @singledispatch

@@ -5,15 +5,15 @@ import time
 
 import torch
 
-from distill.train import distill
-from flows.stage import Stage, fresh_student, saved, saver, trained_teacher
-from flows.supervise import attempting
-from pipeline.data import ImageSplit, Splits
-from pipeline.frozen import digest
-from pipeline.metrics import packed, right_answers
-from pipeline.teacher import frozen
-from pipeline.training_state import restarted
-from search.tournament import Trained
+from edgestill.distill.train import distill
+from edgestill.flows.stage import Stage, fresh_student, saved, saver, trained_teacher
+from edgestill.flows.supervise import attempting
+from edgestill.pipeline.data import ImageSplit, Splits
+from edgestill.pipeline.frozen import digest
+from edgestill.pipeline.metrics import packed, right_answers
+from edgestill.pipeline.teacher import frozen
+from edgestill.pipeline.training_state import restarted
+from edgestill.search.tournament import Trained
 
 
 class ShortTrainings:

@@ -4,24 +4,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from distill.result import DistillResult, PruneResult, TuneResult
-from export.result import ConvertResult, ProfileResult
-from flows.again import kept_profiles
-from flows.chain import stage_names
-from flows.config.model import RunConfig
-from flows.delivery import BUNDLE, ReportResult
-from flows.outcome import Outcome
-from flows.quantization import QatResult
-from flows.rank_check import RankCheckResult
-from flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows, verdict_lines
-from flows.stage import DataResult
-from flows.terminal import joined, table
-from flows.verdicts import conditions, rank_cells, verdict
-from pipeline.errors import EdgestillError, command, first_line
-from pipeline.rundir import RunDir, list_runs
-from pipeline.teacher import TeacherResult
-from search.result import SearchResult
-from search.tournament import TournamentResult
+from edgestill.distill.result import DistillResult, PruneResult, TuneResult
+from edgestill.export.result import ConvertResult, ProfileResult
+from edgestill.flows.again import kept_profiles
+from edgestill.flows.chain import stage_names
+from edgestill.flows.config.model import RunConfig
+from edgestill.flows.delivery import BUNDLE, ReportResult
+from edgestill.flows.outcome import Outcome
+from edgestill.flows.quantization import QatResult
+from edgestill.flows.rank_check import RankCheckResult
+from edgestill.flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows, verdict_lines
+from edgestill.flows.stage import DataResult
+from edgestill.flows.terminal import joined, table
+from edgestill.flows.verdicts import conditions, rank_cells, verdict
+from edgestill.pipeline.errors import EdgestillError, command, first_line
+from edgestill.pipeline.rundir import RunDir, list_runs
+from edgestill.pipeline.teacher import TeacherResult
+from edgestill.search.result import SearchResult
+from edgestill.search.tournament import TournamentResult
 
 _RESULTS: dict[str, Any] = {
     "data": DataResult,

@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill.narrow import Widths, narrow
-from distill.recipe import make_recipe
-from distill.result import PruneResult
-from flows.config.model import RunConfig
-from pipeline.checkpoint import load_weights, read_state
-from pipeline.data import Splits, load_splits
-from pipeline.device import Compute, select_device
-from pipeline.errors import DataError, RunDirError
-from pipeline.frozen import Frozen, derive_seed
-from pipeline.randomness import drawn_from
-from pipeline.rundir import RunDir
-from pipeline.task import Task
-from pipeline.teacher import load_teacher
-from search.spaces import make_space
+from edgestill.distill.narrow import Widths, narrow
+from edgestill.distill.recipe import make_recipe
+from edgestill.distill.result import PruneResult
+from edgestill.flows.config.model import RunConfig
+from edgestill.pipeline.checkpoint import load_weights, read_state
+from edgestill.pipeline.data import Splits, load_splits
+from edgestill.pipeline.device import Compute, select_device
+from edgestill.pipeline.errors import DataError, RunDirError
+from edgestill.pipeline.frozen import Frozen, derive_seed
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.teacher import load_teacher
+from edgestill.search.spaces import make_space
 
 WEIGHTS, TOKENIZER = "weights.safetensors", "tokenizer.json"
 METHODS = "methods.pt"  # state of the recipe's methods at the student's best epoch

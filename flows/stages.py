@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill.config import DistillConfig
-from distill.recipe import make_recipe
-from distill.result import DistillResult, TuneResult
-from distill.train import Distilled, caches_teacher, distill
-from distill.tune import tune, with_hyperparameters
-from flows.cache import kept_calibration
-from flows.heads import telling_of_heads, what_ships
-from flows.latency import keep_latency_model, latency_of
-from flows.rehearsal import rehearse_export
-from flows.stage import (
+from edgestill.distill.config import DistillConfig
+from edgestill.distill.recipe import make_recipe
+from edgestill.distill.result import DistillResult, TuneResult
+from edgestill.distill.train import Distilled, caches_teacher, distill
+from edgestill.distill.tune import tune, with_hyperparameters
+from edgestill.flows.cache import kept_calibration
+from edgestill.flows.heads import telling_of_heads, what_ships
+from edgestill.flows.latency import keep_latency_model, latency_of
+from edgestill.flows.rehearsal import rehearse_export
+from edgestill.flows.stage import (
     CHECKPOINT,
     METHODS,
     TOKENIZER,
@@ -34,21 +34,21 @@ from flows.stage import (
     saver,
     trained_teacher,
 )
-from flows.supervise import attempting
-from pipeline.augmentation import Augmentation
-from pipeline.checkpoint import state_bytes, weights_bytes
-from pipeline.cost import Cost, measure_cost
-from pipeline.data import Batch, Splits, draw_batch, load_splits
-from pipeline.frozen import derive_seed
-from pipeline.metrics import evaluate
-from pipeline.network import uninitialised
-from pipeline.randomness import drawn_from
-from pipeline.task import Task
-from pipeline.teacher import TeacherResult, build_teacher, frozen, load_teacher, teacher_metadata
-from pipeline.training import Supervised, fit
-from pipeline.training_state import EpochRecord
-from search.result import Candidate, SearchResult
-from search.search import find_student, require_feasible
+from edgestill.flows.supervise import attempting
+from edgestill.pipeline.augmentation import Augmentation
+from edgestill.pipeline.checkpoint import state_bytes, weights_bytes
+from edgestill.pipeline.cost import Cost, measure_cost
+from edgestill.pipeline.data import Batch, Splits, draw_batch, load_splits
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.metrics import evaluate
+from edgestill.pipeline.network import uninitialised
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.teacher import TeacherResult, build_teacher, frozen, load_teacher, teacher_metadata
+from edgestill.pipeline.training import Supervised, fit
+from edgestill.pipeline.training_state import EpochRecord
+from edgestill.search.result import Candidate, SearchResult
+from edgestill.search.search import find_student, require_feasible
 
 
 def prepare_data(stage: Stage) -> DataResult:

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from flows.terminal import say, show_cursor
-from pipeline.child import ended
-from pipeline.errors import CandidateError
+from edgestill.flows.terminal import say, show_cursor
+from edgestill.pipeline.child import ended
+from edgestill.pipeline.errors import CandidateError
 
 COMMANDS = frozenset({"run", "resume", "rank-check", "score", "calibrate"})
 _DEATHS = 2  # deaths of its process until a candidate counts as failed

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import FailedError, printable
+from edgestill.pipeline.errors import FailedError, printable
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

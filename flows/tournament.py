@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from flows.latency import latency_of
-from flows.short_training import ShortTrainings
-from flows.stage import Stage
-from pipeline.errors import CandidateError
-from search.result import SearchResult
-from search.spaces import make_space
-from search.tournament import TournamentResult, Trained, play
+from edgestill.flows.latency import latency_of
+from edgestill.flows.short_training import ShortTrainings
+from edgestill.flows.stage import Stage
+from edgestill.pipeline.errors import CandidateError
+from edgestill.search.result import SearchResult
+from edgestill.search.spaces import make_space
+from edgestill.search.tournament import TournamentResult, Trained, play
 
 _JOURNAL = "rungs.jsonl"
 

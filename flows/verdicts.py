@@ -1,9 +1,9 @@
 """Sentences on short trainings, no bolder than a few students allow: a tournament's lead, a rank check's verdict."""
 
-from flows.rank_check import RankCheckResult
-from flows.words import duration
-from search.ranking import ScorerRank
-from search.tournament import Lead
+from edgestill.flows.rank_check import RankCheckResult
+from edgestill.flows.words import duration
+from edgestill.search.ranking import ScorerRank
+from edgestill.search.tournament import Lead
 
 
 def lead_words(lead: Lead) -> str:

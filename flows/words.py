@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pipeline.task import Task
-from search.result import Failure
+from edgestill.pipeline.task import Task
+from edgestill.search.result import Failure
 
 
 class Claim(NamedTuple):

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.data import Batch
-from pipeline.datasets.base import AugmentConfig
-from pipeline.frozen import derive_seed
+from edgestill.pipeline.data import Batch
+from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.frozen import derive_seed
 
 _NONE = AugmentConfig()
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.network import PooledClassifier
+from edgestill.pipeline.network import PooledClassifier
 
 Shortcut = Literal["A", "B"]
 

@@ -15,7 +15,7 @@ from safetensors.torch import load as safetensors_load
 from safetensors.torch import save as safetensors_save
 from torch import Tensor, nn
 
-from pipeline.errors import CheckpointError, first_line
+from edgestill.pipeline.errors import CheckpointError, first_line
 
 _MOST_HEADER = 2**24  # bytes of a safetensors header; enough for 100,000 tensors
 

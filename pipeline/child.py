@@ -23,12 +23,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.errors import UserError, printable
+from edgestill.pipeline.errors import UserError, printable
 
 MEMORY_BYTES, SECONDS = 2**30, 60
-_ROOT = str(Path(__file__).resolve().parents[1])
+_ROOT = str(Path(__file__).absolute().parents[2].resolve())  # the packages are links in a checkout
 _REFUSED, _NO_MEMORY, _BROKEN = 3, 4, 5  # exit codes of a child that said why
-_START = f"import sys; sys.path.append({_ROOT!r}); from pipeline.child import serve; serve()"
+_START = f"import sys; sys.path.append({_ROOT!r}); from edgestill.pipeline.child import serve; serve()"
 _STARTING = 60  # seconds for the interpreter and the imports
 _MOST_SAID = 2000  # bytes of a child's output that are kept
 _FORKS = sys.platform == "linux"  # elsewhere a process that has threads cannot safely go on after a fork

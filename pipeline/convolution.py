@@ -28,10 +28,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.cache import cache_folder
-from pipeline.checkpoint import write_atomic
-from pipeline.child import environment, interpreter
-from pipeline.frozen import digest
+from edgestill.pipeline.cache import cache_folder
+from edgestill.pipeline.checkpoint import write_atomic
+from edgestill.pipeline.child import environment, interpreter
+from edgestill.pipeline.frozen import digest
 
 NARROW = 16  # channels of the widest block; fewer input channels may be affected
 _OPERATOR = "convolution_backward"
@@ -117,8 +117,10 @@ def _over_what_is_left(
 
 def _found_faulty() -> bool:
     """True if a child process, which has no guard, computes a wrong gradient, dies of it, or hangs."""
-    check = "import sys; sys.path.append(sys.argv[1]); from pipeline import convolution as c; sys.exit(c.exit_code())"
-    command = interpreter("-c", check, str(Path(__file__).resolve().parents[1]))
+    check = (
+        "import sys; sys.path.append(sys.argv[1]); import edgestill.pipeline.convolution as c; sys.exit(c.exit_code())"
+    )
+    command = interpreter("-c", check, str(Path(__file__).absolute().parents[2]))
     try:
         done = subprocess.run(command, env=environment(_HEAP_CHECKS), capture_output=True, timeout=_CHECK_SECONDS)
     except (OSError, subprocess.TimeoutExpired):

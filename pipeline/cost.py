@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pipeline.frozen import Frozen
-from pipeline.network import uninitialised
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.network import uninitialised
 
 
 class Cost(Frozen):

@@ -18,12 +18,12 @@ import torch
 from pydantic import BeforeValidator, Discriminator
 from torch import Tensor
 
-from pipeline.datasets import DATASETS, LabelledImages, LabelledTexts, RawData
-from pipeline.datasets.base import AugmentConfig, DatasetConfig
-from pipeline.errors import DataError
-from pipeline.frozen import by_name, derive_seed
-from pipeline.task import Task, distinct_names
-from pipeline.tokens import Coder, make_coder
+from edgestill.pipeline.datasets import DATASETS, LabelledImages, LabelledTexts, RawData
+from edgestill.pipeline.datasets.base import AugmentConfig, DatasetConfig
+from edgestill.pipeline.errors import DataError
+from edgestill.pipeline.frozen import by_name, derive_seed
+from edgestill.pipeline.task import Task, distinct_names
+from edgestill.pipeline.tokens import Coder, make_coder
 
 if TYPE_CHECKING:
     DataConfig = Any

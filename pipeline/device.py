@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.errors import UserError
-from pipeline.frozen import Frozen
-from pipeline.network import Classifier
+from edgestill.pipeline.errors import UserError
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.network import Classifier
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

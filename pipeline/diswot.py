@@ -10,7 +10,7 @@ Both are differentiable with respect to the student's view, and computed in the 
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.network import View
+from edgestill.pipeline.network import View
 
 EPS = 1e-12  # the official code's; rows of a smaller norm drop out
 

@@ -2,7 +2,7 @@
 
 import errno
 
-from pipeline.errors import first_line
+from edgestill.pipeline.errors import first_line
 
 _WAYS_OUT = {
     errno.ENOSPC: "the disk is full{where}; free some space, then resume the run",

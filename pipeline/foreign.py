@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.errors import DataError, UserError
+from edgestill.pipeline.errors import DataError, UserError
 
 MAX_JSON_BYTES, MAX_VALUES = 2**26, 2**19  # a classifier of 20,000 classes has 130,000 values in its bundle.json
 MAX_CONFIG_BYTES = 2**18

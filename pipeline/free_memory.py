@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pipeline.errors import DataError
+from edgestill.pipeline.errors import DataError
 
 # A container's limit, its use, and the line of memory.stat with the files among it that can be dropped.
 _GROUPS = (

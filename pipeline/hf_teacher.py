@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from pipeline.checkpoint import read_weights
-from pipeline.errors import CheckpointError, MissingDependencyError, first_line
-from pipeline.foreign import read_json_bounded
-from pipeline.task import PADDING, Task, distinct_names
+from edgestill.pipeline.checkpoint import read_weights
+from edgestill.pipeline.errors import CheckpointError, MissingDependencyError, first_line
+from edgestill.pipeline.foreign import read_json_bounded
+from edgestill.pipeline.task import PADDING, Task, distinct_names
 
 WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 

@@ -1,6 +1,6 @@
 """Peak activation memory of one image, from a trace."""
 
-from pipeline.trace import Trace
+from edgestill.pipeline.trace import Trace
 
 
 def peak_activation_bytes(trace: Trace) -> int:

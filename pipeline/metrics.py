@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.data import ImageSplit
-from pipeline.frozen import Frozen
-from pipeline.network import evaluating
+from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.network import evaluating
 
 _Z = 1.959964  # of a two-sided 95 % interval
 

@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from pipeline import convolution
-from pipeline.randomness import drawn_from
+from edgestill.pipeline import convolution
+from edgestill.pipeline.randomness import drawn_from
 
 convolution.guard()  # before any network computes
 

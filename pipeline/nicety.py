@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from pipeline.errors import first_line
+from edgestill.pipeline.errors import first_line
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.errors import MissingDependencyError, first_line
+from edgestill.pipeline.errors import MissingDependencyError, first_line
 
 CONTEXTS = threading.RLock()
 CHANNEL = threading.RLock()

@@ -59,7 +59,7 @@ def installed_versions() -> dict[str, str]:
 @functools.cache
 def git_commit() -> str | None:
     """Commit of the checkout that this code runs from; None where it was installed in another way."""
-    here = Path(__file__)
+    here = Path(__file__).resolve()  # a package is a link in a checkout
     if not (here.parents[1] / ".git").exists():  # a .git further up is another project's
         return None
     try:

@@ -8,10 +8,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from pipeline.errors import RunDirError, command
-from pipeline.foreign import read_json_bounded
-from pipeline.frozen import Frozen, first_problem
-from pipeline.provenance import describe_machine, git_commit, installed_versions
+from edgestill.pipeline.errors import RunDirError, command
+from edgestill.pipeline.foreign import read_json_bounded
+from edgestill.pipeline.frozen import Frozen, first_problem
+from edgestill.pipeline.provenance import describe_machine, git_commit, installed_versions
 
 MANIFEST = "manifest.json"
 _SCHEMA = 1

@@ -25,11 +25,11 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
-from pipeline.checkpoint import fsync_directory, read_state, state_bytes, write_atomic
-from pipeline.errors import ConfigError, RunDirError, command, nearest
-from pipeline.foreign import MAX_JSON_BYTES, read_bounded
-from pipeline.frozen import digest, first_problem, require_utf8
-from pipeline.run_manifest import (
+from edgestill.pipeline.checkpoint import fsync_directory, read_state, state_bytes, write_atomic
+from edgestill.pipeline.errors import ConfigError, RunDirError, command, nearest
+from edgestill.pipeline.foreign import MAX_JSON_BYTES, read_bounded
+from edgestill.pipeline.frozen import digest, first_problem, require_utf8
+from edgestill.pipeline.run_manifest import (
     MANIFEST,
     Manifest,
     StageRecord,
@@ -37,8 +37,8 @@ from pipeline.run_manifest import (
     read_run_manifest,
     require_own_files,
 )
-from pipeline.sealed import Journal, read_sealed, write_sealed
-from pipeline.yaml_text import read_yaml, write_yaml
+from edgestill.pipeline.sealed import Journal, read_sealed, write_sealed
+from edgestill.pipeline.yaml_text import read_yaml, write_yaml
 
 Result = TypeVar("Result", bound=BaseModel)
 

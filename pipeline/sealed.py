@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint import write_atomic
-from pipeline.errors import RunDirError
-from pipeline.frozen import digest
+from edgestill.pipeline.checkpoint import write_atomic
+from edgestill.pipeline.errors import RunDirError
+from edgestill.pipeline.frozen import digest
 
 _SEAL, _LENGTH = "seal", 16
 _HEAD = b"edgestill sealed "

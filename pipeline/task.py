@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from pipeline.frozen import Frozen
+from edgestill.pipeline.frozen import Frozen
 
 if TYPE_CHECKING:
     import torch

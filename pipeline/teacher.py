@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
-from pipeline.blocks import CifarResNet, Shortcut
-from pipeline.checkpoint import load_weights, read_metadata
-from pipeline.cost import Cost
-from pipeline.errors import CheckpointError, ConfigError
-from pipeline.frozen import Frozen, GivenPath, existing_file
-from pipeline.hf_teacher import TOKENIZER, build_from_folder, load_from_folder, weights_file
-from pipeline.metrics import Metrics
-from pipeline.task import Task
-from pipeline.text_transformer import TextTransformer
-from pipeline.training import TrainingConfig
-from pipeline.training_state import EpochRecord
+from edgestill.pipeline.blocks import CifarResNet, Shortcut
+from edgestill.pipeline.checkpoint import load_weights, read_metadata
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.errors import CheckpointError, ConfigError
+from edgestill.pipeline.frozen import Frozen, GivenPath, existing_file
+from edgestill.pipeline.hf_teacher import TOKENIZER, build_from_folder, load_from_folder, weights_file
+from edgestill.pipeline.metrics import Metrics
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.text_transformer import TextTransformer
+from edgestill.pipeline.training import TrainingConfig
+from edgestill.pipeline.training_state import EpochRecord
 
 TEACHERS: dict[str, tuple[int, int, int]] = {  # blocks a stage; He et al. 2015, section 4.2, depth 6n + 2
     f"resnet{6 * n + 2}": (n, n, n) for n in (1, 2, 3, 5, 7, 9, 18)

@@ -11,9 +11,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pipeline.attention import EncoderBlock
-from pipeline.network import BlockClassifier
-from pipeline.task import PADDING, Task
+from edgestill.pipeline.attention import EncoderBlock
+from edgestill.pipeline.network import BlockClassifier
+from edgestill.pipeline.task import PADDING, Task
 
 
 class TextTransformer(BlockClassifier):

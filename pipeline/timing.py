@@ -10,9 +10,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from pipeline.frozen import Frozen
-from pipeline.latency_statistics import percentile, samples_needed, supported_percentiles
-from pipeline.stopwatch import take_turns
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.latency_statistics import percentile, samples_needed, supported_percentiles
+from edgestill.pipeline.stopwatch import take_turns
 
 __all__ = ["MedianTimingConfig", "Timing", "TimingConfig", "samples_needed", "time_interleaved"]
 

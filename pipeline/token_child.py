@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from pipeline.errors import DataError, first_line
-from pipeline.frozen import digest
-from pipeline.task import PADDING
+from edgestill.pipeline.errors import DataError, first_line
+from edgestill.pipeline.frozen import digest
+from edgestill.pipeline.task import PADDING
 
 _AT_ONCE = 512  # texts
 

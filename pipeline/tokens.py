@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.child import MEMORY_BYTES, SECONDS, ChildError, answer
-from pipeline.errors import DataError
-from pipeline.foreign import read_text_bounded
-from pipeline.frozen import Frozen, GivenPath, existing_file
-from pipeline.task import PADDING
+from edgestill.pipeline.child import MEMORY_BYTES, SECONDS, ChildError, answer
+from edgestill.pipeline.errors import DataError
+from edgestill.pipeline.foreign import read_text_bounded
+from edgestill.pipeline.frozen import Frozen, GivenPath, existing_file
+from edgestill.pipeline.task import PADDING
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -77,7 +77,7 @@ class Coder:
         """Return the text of one sequence, as far as its ids determine it; padding is left out."""
         kept = json.dumps([int(i) for i in ids if i != PADDING])
         try:
-            return answer("pipeline.token_child:decoded", self.json.encode(), kept).decode().strip()
+            return answer("edgestill.pipeline.token_child:decoded", self.json.encode(), kept).decode().strip()
         except ChildError as error:
             raise DataError(f"the tokenizer {error}") from None
 
@@ -91,7 +91,7 @@ def make_coder(texts: Sequence[str], config: TokenizerConfig, max_length: int) -
         DataError: the file is no tokenizer.json, or does not pad with id 0; or the alphabet is above `vocab_size`.
     """
     if config.file is None:
-        from pipeline.token_child import fitted
+        from edgestill.pipeline.token_child import fitted
 
         return Coder(fitted(_trained(texts, config), list(texts), max_length))
     given = read_text_bounded(config.file, MAX_TOKENIZER_BYTES)

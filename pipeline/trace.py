@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.network import uninitialised
+from edgestill.pipeline.network import uninitialised
 
 FLOAT_BYTES = 4
 

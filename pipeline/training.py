@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.augmentation import Augmentation
-from pipeline.data import Batch, ImageSplit
-from pipeline.device import FP32, Compute
-from pipeline.errors import TrainingError
-from pipeline.frozen import Frozen, derive_seed
-from pipeline.metrics import Metrics, evaluate
-from pipeline.randomness import drawn_from
-from pipeline.training_state import EpochRecord, TrainingState
+from edgestill.pipeline.augmentation import Augmentation
+from edgestill.pipeline.data import Batch, ImageSplit
+from edgestill.pipeline.device import FP32, Compute
+from edgestill.pipeline.errors import TrainingError
+from edgestill.pipeline.frozen import Frozen, derive_seed
+from edgestill.pipeline.metrics import Metrics, evaluate
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.training_state import EpochRecord, TrainingState
 
 _ADVICE = "try a lower learning_rate"
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from pipeline.frozen import Frozen
-from pipeline.metrics import Metrics
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.metrics import Metrics
 
 _NO_METRICS = Metrics(accuracy=-1.0, cross_entropy=math.inf, n=0)  # worse than any measured
 

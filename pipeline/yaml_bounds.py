@@ -5,8 +5,8 @@ Aliases let a few lines stand for more than memory holds, and nesting lets them 
 
 import yaml
 
-from pipeline.errors import ConfigError
-from pipeline.foreign import MAX_CONFIG_BYTES
+from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.foreign import MAX_CONFIG_BYTES
 
 MAX_DEPTH, MAX_NODES = 50, 100_000  # nodes with every alias expanded
 

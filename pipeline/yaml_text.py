@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from pipeline.errors import ConfigError, printable
-from pipeline.yaml_bounds import require_bounded_yaml
+from edgestill.pipeline.errors import ConfigError, printable
+from edgestill.pipeline.yaml_bounds import require_bounded_yaml
 
 _TAG = "tag:yaml.org,2002:"
 _WORDS = {  # core schema, chapter 10.3.2 of YAML 1.2.2

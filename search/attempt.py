@@ -5,11 +5,11 @@ from contextlib import contextmanager
 
 import torch
 
-from pipeline.cost import Cost
-from pipeline.errors import CandidateError, UserError
-from search.evaluate import Evaluator
-from search.outcome import Outcome, failure
-from search.space import Architecture
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.errors import CandidateError, UserError
+from edgestill.search.evaluate import Evaluator
+from edgestill.search.outcome import Outcome, failure
+from edgestill.search.space import Architecture
 
 
 def attempt(evaluator: Evaluator, scorer: str, architecture: Architecture) -> Outcome:

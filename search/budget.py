@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from pipeline.cost import Cost
-from pipeline.frozen import Frozen
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.frozen import Frozen
 
 _UNCOUNTED = 1e9
 

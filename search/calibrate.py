@@ -5,13 +5,13 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from pipeline.cost import Cost
-from pipeline.data import Batch
-from pipeline.errors import FailedError
-from pipeline.frozen import derive_seed, digest
-from search.outcome import Caught, Outcome
-from search.scorers import Calibration
-from search.space import Architecture, SearchSpace
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.data import Batch
+from edgestill.pipeline.errors import FailedError
+from edgestill.pipeline.frozen import derive_seed, digest
+from edgestill.search.outcome import Caught, Outcome
+from edgestill.search.scorers import Calibration
+from edgestill.search.space import Architecture, SearchSpace
 
 ARCHITECTURES = 64
 

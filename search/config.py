@@ -15,13 +15,13 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.frozen import Frozen, GivenPath, by_name, existing_file
-from pipeline.timing import MedianTimingConfig, TimingConfig
-from search.budget import Budget
-from search.latency_model import read_latency_model
-from search.scorers import SCORERS
-from search.spaces import SPACES, ResNetConfig, by_space_name, make_space
-from search.strategies import STRATEGIES, EvolutionConfig
+from edgestill.pipeline.frozen import Frozen, GivenPath, by_name, existing_file
+from edgestill.pipeline.timing import MedianTimingConfig, TimingConfig
+from edgestill.search.budget import Budget
+from edgestill.search.latency_model import read_latency_model
+from edgestill.search.scorers import SCORERS
+from edgestill.search.spaces import SPACES, ResNetConfig, by_space_name, make_space
+from edgestill.search.strategies import STRATEGIES, EvolutionConfig
 
 if TYPE_CHECKING:
     ScorerName = str

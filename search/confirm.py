@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pipeline.errors import BudgetError, FailedError, first_line
-from search.budget import Budget
-from search.costs import LatencySource
-from search.result import Candidate, WinnerLatency
-from search.space import SearchSpace
+from edgestill.pipeline.errors import BudgetError, FailedError, first_line
+from edgestill.search.budget import Budget
+from edgestill.search.costs import LatencySource
+from edgestill.search.result import Candidate, WinnerLatency
+from edgestill.search.space import SearchSpace
 
 _ENTRY = "latency_confirmed"
 

@@ -6,18 +6,18 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from pipeline.cost import Cost
-from pipeline.errors import UserError
-from pipeline.memory import peak_activation_bytes
-from pipeline.network import uninitialised
-from pipeline.task import Task
-from pipeline.trace import Trace
-from search.budget import Budget
-from search.evaluate import Apart, Shipped
-from search.latency_model import trace_student
-from search.outcome import failure
-from search.result import Failure
-from search.space import Architecture, SearchSpace
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.errors import UserError
+from edgestill.pipeline.memory import peak_activation_bytes
+from edgestill.pipeline.network import uninitialised
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.trace import Trace
+from edgestill.search.budget import Budget
+from edgestill.search.evaluate import Apart, Shipped
+from edgestill.search.latency_model import trace_student
+from edgestill.search.outcome import failure
+from edgestill.search.result import Failure
+from edgestill.search.space import Architecture, SearchSpace
 
 
 class Latency(NamedTuple):

@@ -2,15 +2,15 @@
 
 import random
 
-from pipeline.cost import Cost
-from pipeline.frozen import derive_seed
-from pipeline.task import Task
-from search.attempt import guarded
-from search.config import SearchConfig
-from search.evaluate import CostTable, Shipped
-from search.space import Architecture
-from search.spaces import make_space
-from search.strategies.feasible import Bounds, find_feasible
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.task import Task
+from edgestill.search.attempt import guarded
+from edgestill.search.config import SearchConfig
+from edgestill.search.evaluate import CostTable, Shipped
+from edgestill.search.space import Architecture
+from edgestill.search.spaces import make_space
+from edgestill.search.strategies.feasible import Bounds, find_feasible
 
 _DRAWN = 16  # random members, since a budget may rule out the ends of the genes
 

@@ -12,17 +12,17 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from pipeline.cost import Cost, measure_cost
-from pipeline.data import Batch, channels_last
-from pipeline.errors import CandidateError, first_line
-from pipeline.frozen import Frozen, derive_seed
-from pipeline.network import Initialisation, initialise, uninitialised
-from pipeline.randomness import drawn_from
-from pipeline.task import Task
-from search.calibrate import Calibrated, Each, calibrate, content_of, each_here
-from search.observe import Observation, observe
-from search.scorers import SCORERS, Scorer, ScoringContext, Student
-from search.space import Architecture, SearchSpace
+from edgestill.pipeline.cost import Cost, measure_cost
+from edgestill.pipeline.data import Batch, channels_last
+from edgestill.pipeline.errors import CandidateError, first_line
+from edgestill.pipeline.frozen import Frozen, derive_seed
+from edgestill.pipeline.network import Initialisation, initialise, uninitialised
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.task import Task
+from edgestill.search.calibrate import Calibrated, Each, calibrate, content_of, each_here
+from edgestill.search.observe import Observation, observe
+from edgestill.search.scorers import SCORERS, Scorer, ScoringContext, Student
+from edgestill.search.space import Architecture, SearchSpace
 
 Shipped = Callable[[nn.Module], nn.Module]  # maps a student to its shipped network
 Apart = Callable[[Callable[[Architecture], Any]], Callable[[Architecture], Any]]

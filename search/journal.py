@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from search.outcome import Outcome
-from search.result import Failure
-from search.space import Architecture, SearchSpace
+from edgestill.search.outcome import Outcome
+from edgestill.search.result import Failure
+from edgestill.search.space import Architecture, SearchSpace
 
 
 class Journal:

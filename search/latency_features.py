@@ -8,7 +8,7 @@ run side by side.
 from collections import defaultdict
 from typing import Literal
 
-from pipeline.trace import Operation, Trace
+from edgestill.pipeline.trace import Operation, Trace
 
 # Subset of PyTorch's operations that the device executes. Converters drop operations without a reader, most fold those
 # independent of the input, and a device may have been measured layer by layer, dead layers included.

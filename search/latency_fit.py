@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from search.latency_features import RUNS, Runs
+from edgestill.search.latency_features import RUNS, Runs
 
 Array = NDArray[np.float64]
 FeatureTable = Sequence[Mapping[str, float]]

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline.errors import DataError
-from pipeline.foreign import read_json_bounded
-from pipeline.frozen import Frozen
-from pipeline.task import Task
-from pipeline.trace import Trace, trace_network
-from search.latency_features import RUNS, Runs, operation_features
-from search.latency_fit import Choice, Correction, Fit, choose, cross_validate, fit, kendall_tau, predict
-from search.space import Architecture, SearchSpace
+from edgestill.pipeline.errors import DataError
+from edgestill.pipeline.foreign import read_json_bounded
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.trace import Trace, trace_network
+from edgestill.search.latency_features import RUNS, Runs, operation_features
+from edgestill.search.latency_fit import Choice, Correction, Fit, choose, cross_validate, fit, kendall_tau, predict
+from edgestill.search.space import Architecture, SearchSpace
 
 SCHEMA = "edgestill.latency/1"
 FEWEST_SAMPLES = 12

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pipeline.network import BlockClassifier, View, look
+from edgestill.pipeline.network import BlockClassifier, View, look
 
 _NAMES = ("relu", "relu6", "hardtanh", "hardswish", "silu", "gelu", "leaky_relu", "elu", "mish")
 _ACTIVATIONS = frozenset(

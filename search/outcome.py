@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import CandidateError, ExportError, UserError, first_line
-from search.space import Architecture
+from edgestill.pipeline.errors import CandidateError, ExportError, UserError, first_line
+from edgestill.search.space import Architecture
 
 Outcome = dict[str, Any]  # {failure, type}, or the values asked for; journals keep it
 

@@ -25,11 +25,11 @@ from typing import Any, Self
 
 import torch
 
-from pipeline.child import ended, inherited
-from pipeline.device import keep_freed_memory
-from pipeline.errors import FailedError, UserError
-from search.outcome import Outcome
-from search.space import Architecture
+from edgestill.pipeline.child import ended, inherited
+from edgestill.pipeline.device import keep_freed_memory
+from edgestill.pipeline.errors import FailedError, UserError
+from edgestill.search.outcome import Outcome
+from edgestill.search.space import Architecture
 
 Function = Callable[[Architecture], Outcome]  # may raise a UserError: a fault of every candidate
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipeline.cost import Cost
-from pipeline.errors import BudgetError, UserError
-from pipeline.frozen import Frozen
-from search.budget import Budget
-from search.config import LEAST_STUDENTS
-from search.space import Architecture, SearchSpace
-from search.strategies.feasible import Bounds, find_feasible
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.errors import BudgetError, UserError
+from edgestill.pipeline.frozen import Frozen
+from edgestill.search.budget import Budget
+from edgestill.search.config import LEAST_STUDENTS
+from edgestill.search.space import Architecture, SearchSpace
+from edgestill.search.strategies.feasible import Bounds, find_feasible
 
 _Z = 1.959964  # of a two-sided 95 % interval
 _TAUS = np.linspace(-1, 1, 20_001)  # possible ends of an interval

@@ -2,9 +2,9 @@
 
 from pydantic import Field
 
-from pipeline.cost import Cost
-from pipeline.frozen import Frozen
-from search.budget import Budget
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.frozen import Frozen
+from edgestill.search.budget import Budget
 
 
 class Candidate(Frozen):

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-from pipeline.errors import ConfigError
-from search.attempt import attempt, on_threads
-from search.evaluate import Evaluator
-from search.outcome import Caught, Outcome, value
-from search.parallel import Function, Pool, UnloadableError, UnstartableError, can_fork, cores
-from search.scorers import builds_networks
-from search.space import Architecture
+from edgestill.pipeline.errors import ConfigError
+from edgestill.search.attempt import attempt, on_threads
+from edgestill.search.evaluate import Evaluator
+from edgestill.search.outcome import Caught, Outcome, value
+from edgestill.search.parallel import Function, Pool, UnloadableError, UnstartableError, can_fork, cores
+from edgestill.search.scorers import builds_networks
+from edgestill.search.space import Architecture
 
 T = TypeVar("T")
 

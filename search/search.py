@@ -7,26 +7,26 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.cost import Cost
-from pipeline.data import Batch
-from pipeline.errors import ConfigError, FailedError
-from pipeline.frozen import derive_seed
-from pipeline.task import Task
-from search.attempt import guarded, on_threads
-from search.calibrate import Calibrated
-from search.config import SearchConfig
-from search.confirm import confirm_winner
-from search.costs import HardwareCosts, LatencySource
-from search.evaluate import CostTable, Evaluator, Shipped
-from search.journal import Journal
-from search.pareto import objectives, pareto_front
-from search.result import Candidate, Failure, SearchResult
-from search.scorers import builds_networks
-from search.scoring import Workshop
-from search.space import Architecture
-from search.spaces import make_space
-from search.strategies import Search, is_exhaustive, run_strategy
-from search.strategies.feasible import Bounds, find_feasible
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.data import Batch
+from edgestill.pipeline.errors import ConfigError, FailedError
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.task import Task
+from edgestill.search.attempt import guarded, on_threads
+from edgestill.search.calibrate import Calibrated
+from edgestill.search.config import SearchConfig
+from edgestill.search.confirm import confirm_winner
+from edgestill.search.costs import HardwareCosts, LatencySource
+from edgestill.search.evaluate import CostTable, Evaluator, Shipped
+from edgestill.search.journal import Journal
+from edgestill.search.pareto import objectives, pareto_front
+from edgestill.search.result import Candidate, Failure, SearchResult
+from edgestill.search.scorers import builds_networks
+from edgestill.search.scoring import Workshop
+from edgestill.search.space import Architecture
+from edgestill.search.spaces import make_space
+from edgestill.search.strategies import Search, is_exhaustive, run_strategy
+from edgestill.search.strategies.feasible import Bounds, find_feasible
 
 _DISWOT_TERMS = ("diswot_semantic", "diswot_relation")
 

@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
-from pipeline.errors import ArchitectureError, ConfigError, first_line
-from pipeline.frozen import Frozen, digest
-from pipeline.network import BlockClassifier
-from pipeline.task import InputKind, Task
+from edgestill.pipeline.errors import ArchitectureError, ConfigError, first_line
+from edgestill.pipeline.frozen import Frozen, digest
+from edgestill.pipeline.network import BlockClassifier
+from edgestill.pipeline.task import InputKind, Task
 
 MAX_TEXT = 4000  # characters of an architecture's string, several times the longest
 _DRAWS = 100  # random draws for each different member asked for

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from pipeline.errors import CandidateError, first_line
-from pipeline.frozen import Frozen
-from pipeline.metrics import right_alone, tells_apart
-from search.config import TournamentConfig
-from search.result import Candidate, SearchResult
-from search.search import fitness
+from edgestill.pipeline.errors import CandidateError, first_line
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.metrics import right_alone, tells_apart
+from edgestill.search.config import TournamentConfig
+from edgestill.search.result import Candidate, SearchResult
+from edgestill.search.search import fitness
 
 
 class Trained(NamedTuple):

@@ -9,11 +9,11 @@ import pytest
 import torch
 from dead_workers import pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown
 
-from pipeline.data import Batch, ImageSplit, Splits
-from pipeline.datasets.base import AugmentConfig
-from pipeline.task import Task
-from search.space import SearchSpace
-from search.spaces import (
+from edgestill.pipeline.data import Batch, ImageSplit, Splits
+from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.task import Task
+from edgestill.search.space import SearchSpace
+from edgestill.search.spaces import (
     MobileConfig,
     Nb201Config,
     NniHubConfig,

@@ -10,15 +10,15 @@ import torch
 from bench import Bench
 from torch import Tensor, nn
 
-from distill.augmentors.affine import AXES, warp
-from distill.config import StudentTrainingConfig
-from pipeline.checkpoint import load_weights, weights_bytes, write_atomic
-from pipeline.data import Batch, ImageSplit, Splits
-from pipeline.datasets.base import AugmentConfig
-from pipeline.frozen import derive_seed
-from pipeline.network import PooledClassifier, initialise
-from pipeline.task import Task
-from pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.distill.augmentors.affine import AXES, warp
+from edgestill.distill.config import StudentTrainingConfig
+from edgestill.pipeline.checkpoint import load_weights, weights_bytes, write_atomic
+from edgestill.pipeline.data import Batch, ImageSplit, Splits
+from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.network import PooledClassifier, initialise
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]  # float images in [0, 1]; drawn for each
 

@@ -13,14 +13,14 @@ import torch
 from bench import Bench
 from torch import Tensor, nn
 
-from distill.config import StudentTrainingConfig
-from pipeline.checkpoint import load_weights, weights_bytes
-from pipeline.data import ImageSplit, Splits
-from pipeline.datasets.base import AugmentConfig
-from pipeline.frozen import derive_seed
-from pipeline.network import PooledClassifier
-from pipeline.task import Task
-from pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.distill.config import StudentTrainingConfig
+from edgestill.pipeline.checkpoint import load_weights, weights_bytes
+from edgestill.pipeline.data import ImageSplit, Splits
+from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.network import PooledClassifier
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
 
 _MEAN, _STD = (0.1307,), (0.3081,)  # of the training pixels
 _TASK = Task(labels=tuple("0123456789"), input_shape=(1, 28, 28), mean=_MEAN, std=_STD)

@@ -5,13 +5,13 @@ from pathlib import Path
 import torch
 from bench import Bench
 
-from distill.config import StudentTrainingConfig
-from pipeline.blocks import CifarResNet
-from pipeline.checkpoint import load_weights, weights_bytes
-from pipeline.data import load_splits, load_test
-from pipeline.datasets import DigitsConfig
-from pipeline.network import initialise
-from pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.distill.config import StudentTrainingConfig
+from edgestill.pipeline.blocks import CifarResNet
+from edgestill.pipeline.checkpoint import load_weights, weights_bytes
+from edgestill.pipeline.data import load_splits, load_test
+from edgestill.pipeline.datasets import DigitsConfig
+from edgestill.pipeline.network import initialise
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
 
 
 def make(seed: int, data: Path, cache: Path) -> Bench:

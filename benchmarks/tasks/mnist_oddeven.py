@@ -11,16 +11,16 @@ import torch
 from bench import Bench
 from torch import Tensor, nn
 
-from distill.config import StudentTrainingConfig
-from pipeline.checkpoint import load_weights, weights_bytes, write_atomic
-from pipeline.data import ImageSplit, Splits
-from pipeline.datasets import NpzConfig
-from pipeline.datasets.base import AugmentConfig
-from pipeline.datasets.npz import load_npz
-from pipeline.frozen import derive_seed
-from pipeline.network import PooledClassifier, initialise
-from pipeline.task import Task
-from pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.distill.config import StudentTrainingConfig
+from edgestill.pipeline.checkpoint import load_weights, weights_bytes, write_atomic
+from edgestill.pipeline.data import ImageSplit, Splits
+from edgestill.pipeline.datasets import NpzConfig
+from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.datasets.npz import load_npz
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.network import PooledClassifier, initialise
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
 
 _TEACHER, _STUDENT = (16, 32, 64), (8, 16, 36)  # channels of each convolution
 _SIZES = {"teacher": 50_000, "validation": 2_000, "reference": 1_000}

@@ -11,15 +11,15 @@ import torch
 from bench import Bench
 from torch import nn
 
-from distill.config import StudentTrainingConfig
-from pipeline.checkpoint import load_weights, weights_bytes, write_atomic
-from pipeline.data import Splits, load_splits, load_test
-from pipeline.datasets import TextConfig
-from pipeline.frozen import derive_seed
-from pipeline.teacher import TeacherConfig, build_teacher
-from pipeline.text_transformer import TextTransformer
-from pipeline.tokens import TokenizerConfig
-from pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.distill.config import StudentTrainingConfig
+from edgestill.pipeline.checkpoint import load_weights, weights_bytes, write_atomic
+from edgestill.pipeline.data import Splits, load_splits, load_test
+from edgestill.pipeline.datasets import TextConfig
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.teacher import TeacherConfig, build_teacher
+from edgestill.pipeline.text_transformer import TextTransformer
+from edgestill.pipeline.tokens import TokenizerConfig
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
 
 _TEACHER = TeacherConfig(architecture="text_transformer_2x128", dropout=0.2)
 _TRAINING = {"batch_size": 64, "optimizer": "adamw"}

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.augmentors.base import Augmentor
+from edgestill.distill.augmentors.base import Augmentor
 
 Padding = Literal["reflection", "border", "zeros"]
 

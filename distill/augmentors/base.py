@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from pipeline.data import UNLABELLED, Batch, channels_last
+from edgestill.pipeline.data import UNLABELLED, Batch, channels_last
 
 
 class Augmentor(nn.Module, ABC):

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.augmentors.affine import AXES, warp
-from distill.augmentors.base import Augmentor
+from edgestill.distill.augmentors.affine import AXES, warp
+from edgestill.distill.augmentors.base import Augmentor
 
 Operation = Callable[[Tensor], Tensor]
 

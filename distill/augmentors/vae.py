@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.augmentors.base import Augmentor
-from pipeline.data import ImageSplit
-from pipeline.randomness import drawn_from
+from edgestill.distill.augmentors.base import Augmentor
+from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.randomness import drawn_from
 
 LATENTS = 32
 _WIDTH, _BATCH, _LEARNING_RATE, _KL_WEIGHT = 32, 64, 2e-3, 0.5

@@ -1,10 +1,10 @@
 """Influence of training examples on the reference loss: the table of backends, a line each."""
 
-from distill.influence.base import Backend, Question, ReferenceLoss
-from distill.influence.ekfac import ekfac
-from distill.influence.last_layer import last_layer
-from distill.influence.network import cg, identity, lissa_backend
-from distill.influence.weights import WeightMap, effective_share, influence_range, to_weights
+from edgestill.distill.influence.base import Backend, Question, ReferenceLoss
+from edgestill.distill.influence.ekfac import ekfac
+from edgestill.distill.influence.last_layer import last_layer
+from edgestill.distill.influence.network import cg, identity, lissa_backend
+from edgestill.distill.influence.weights import WeightMap, effective_share, influence_range, to_weights
 
 BACKENDS: dict[str, Backend] = {
     "last_layer": last_layer,

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.data import ImageSplit
-from pipeline.errors import DataError
+from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.errors import DataError
 
 ReferenceLoss = Literal["margin", "ce"]
 

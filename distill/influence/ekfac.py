@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from distill.influence.base import Question
-from pipeline.data import ImageSplit
-from pipeline.errors import MissingDependencyError
-from pipeline.randomness import drawn_from
+from edgestill.distill.influence.base import Question
+from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.errors import MissingDependencyError
+from edgestill.pipeline.randomness import drawn_from
 
 _BATCH = 256
 

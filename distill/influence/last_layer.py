@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.influence.base import Question, curvature_residual, influence_along, reference_residual
-from distill.influence.solvers import conjugate_gradient
-from pipeline.data import ImageSplit
-from pipeline.network import look
+from edgestill.distill.influence.base import Question, curvature_residual, influence_along, reference_residual
+from edgestill.distill.influence.solvers import conjugate_gradient
+from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.network import look
 
 _BATCH = 128  # at 512, a CPU's caches overflow and a forward pass takes 1.7 times as long
 _DIRECT = 2048  # largest number of weights for a solution by Cholesky

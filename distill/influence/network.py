@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.func import functional_call, jvp, vjp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from distill.influence.base import Question, curvature_residual, influence_along, reference_residual
-from distill.influence.solvers import conjugate_gradient, largest_eigenvalue, lissa
-from pipeline.data import Batch
-from pipeline.frozen import derive_seed
+from edgestill.distill.influence.base import Question, curvature_residual, influence_along, reference_residual
+from edgestill.distill.influence.solvers import conjugate_gradient, largest_eigenvalue, lissa
+from edgestill.pipeline.data import Batch
+from edgestill.pipeline.frozen import derive_seed
 
 _EXAMPLES = 2048  # of the training split, to average the curvature over
 _BATCH = 256

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.data import UNLABELLED, Batch, ImageSplit
-from pipeline.teacher import frozen
-from pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.pipeline.data import UNLABELLED, Batch, ImageSplit
+from edgestill.pipeline.teacher import frozen
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
 
 
 class WeightedLabels(Supervised):

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pipeline.errors import TrainingError
+from edgestill.pipeline.errors import TrainingError
 
 WeightMap = Literal["sigmoid", "exp", "drop"]
 _EPS = torch.finfo(torch.float32).eps

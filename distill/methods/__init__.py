@@ -1,15 +1,15 @@
 """Table of methods: a file and a line each."""
 
-from distill.methods.base import Method, MethodConfig, Slot
-from distill.methods.diswot_plus import DiswotPlus
-from distill.methods.embedding_regression import EmbeddingRegression
-from distill.methods.hard import Hard
-from distill.methods.kd import KD
-from distill.methods.kd_aif import KDAIF
-from distill.methods.lelp import LELP
-from distill.methods.none import NoDistillation
-from distill.methods.random_affine import RandomAffine
-from distill.methods.rkd import RKD
+from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.methods.diswot_plus import DiswotPlus
+from edgestill.distill.methods.embedding_regression import EmbeddingRegression
+from edgestill.distill.methods.hard import Hard
+from edgestill.distill.methods.kd import KD
+from edgestill.distill.methods.kd_aif import KDAIF
+from edgestill.distill.methods.lelp import LELP
+from edgestill.distill.methods.none import NoDistillation
+from edgestill.distill.methods.random_affine import RandomAffine
+from edgestill.distill.methods.rkd import RKD
 
 METHODS: dict[str, type[Method]] = {
     "kd": KD,

@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.data import Batch, ImageSplit
-from pipeline.frozen import Frozen
-from pipeline.network import View, evaluating, look
-from pipeline.task import PADDING, Task
+from edgestill.pipeline.data import Batch, ImageSplit
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.network import View, evaluating, look
+from edgestill.pipeline.task import PADDING, Task
 
 Slot = Literal["data", "teacher", "target", "divergence", "weight", "feature", "head"]
 SLOTS: tuple[Slot, ...] = ("data", "teacher", "target", "divergence", "weight", "feature", "head")

@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from distill.methods.base import Context, Method, MethodConfig, Slot, embedding_width
-from distill.tunable import tunable
-from pipeline.data import UNLABELLED, Batch
-from pipeline.diswot import classifier_gradient, last_relation, relation_distance, semantic_distance
-from pipeline.network import View
+from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot, embedding_width
+from edgestill.distill.tunable import tunable
+from edgestill.pipeline.data import UNLABELLED, Batch
+from edgestill.pipeline.diswot import classifier_gradient, last_relation, relation_distance, semantic_distance
+from edgestill.pipeline.network import View
 
 
 class DiswotPlusConfig(MethodConfig):

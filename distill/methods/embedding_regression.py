@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill.methods.base import Context, Method, MethodConfig, Slot, embedding_width
-from distill.subclasses import ClassMoments, class_embeddings
-from distill.tunable import tunable
-from pipeline.data import Batch
-from pipeline.frozen import derive_seed
-from pipeline.network import View
-from pipeline.randomness import drawn_from
+from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot, embedding_width
+from edgestill.distill.subclasses import ClassMoments, class_embeddings
+from edgestill.distill.tunable import tunable
+from edgestill.pipeline.data import Batch
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.network import View
+from edgestill.pipeline.randomness import drawn_from
 
 
 class EmbeddingRegressionConfig(MethodConfig):

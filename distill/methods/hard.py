@@ -10,22 +10,22 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from distill.augmentors.affine import Affine, Padding
-from distill.augmentors.ascent import CommonAdam
-from distill.augmentors.base import Augmentor, with_augmented
-from distill.augmentors.mix import Mix
-from distill.augmentors.policies import Hysteresis, Lagrangian, Penalty, Policy, PolicyName
-from distill.augmentors.vae import Vae, VaeAugmentor, agreement, train_vae, vae_augmentor
-from distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
-from distill.methods.hard_sheet import sheet
-from distill.methods.random_affine import refuse_text
-from distill.tunable import tunable
-from pipeline.data import Batch, ImageSplit
-from pipeline.device import full_precision
-from pipeline.errors import ConfigError, TrainingError
-from pipeline.frozen import derive_seed
-from pipeline.network import evaluating
-from pipeline.task import Task
+from edgestill.distill.augmentors.affine import Affine, Padding
+from edgestill.distill.augmentors.ascent import CommonAdam
+from edgestill.distill.augmentors.base import Augmentor, with_augmented
+from edgestill.distill.augmentors.mix import Mix
+from edgestill.distill.augmentors.policies import Hysteresis, Lagrangian, Penalty, Policy, PolicyName
+from edgestill.distill.augmentors.vae import Vae, VaeAugmentor, agreement, train_vae, vae_augmentor
+from edgestill.distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
+from edgestill.distill.methods.hard_sheet import sheet
+from edgestill.distill.methods.random_affine import refuse_text
+from edgestill.distill.tunable import tunable
+from edgestill.pipeline.data import Batch, ImageSplit
+from edgestill.pipeline.device import full_precision
+from edgestill.pipeline.errors import ConfigError, TrainingError
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.network import evaluating
+from edgestill.pipeline.task import Task
 
 MIN_AGREEMENT = 0.95  # share of images with the same teacher's answer as their VAE reconstructions
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from distill.methods.base import Context, Exhibit
+from edgestill.distill.methods.base import Context, Exhibit
 
 _IMAGES = 24
 

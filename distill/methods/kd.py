@@ -4,11 +4,11 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from distill.losses import softened, softened_kl
-from distill.methods.base import Method, MethodConfig, Slot
-from distill.tunable import tunable
-from pipeline.data import Batch
-from pipeline.network import View
+from edgestill.distill.losses import softened, softened_kl
+from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.tunable import tunable
+from edgestill.pipeline.data import Batch
+from edgestill.pipeline.network import View
 
 
 class KDConfig(MethodConfig):

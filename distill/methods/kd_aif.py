@@ -11,17 +11,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from distill.influence import BACKENDS, Question, ReferenceLoss, WeightMap, influence_range, to_weights
-from distill.influence.ekfac import require_kronfluence
-from distill.influence.teacher import train_weighted
-from distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
-from distill.methods.kd_aif_report import exhibits_of, measures_of
-from distill.tunable import tunable
-from pipeline.data import UNLABELLED, Batch, ImageSplit
-from pipeline.frozen import derive_seed
-from pipeline.network import View, evaluating, look
-from pipeline.task import Task
-from pipeline.training import TrainingConfig
+from edgestill.distill.influence import BACKENDS, Question, ReferenceLoss, WeightMap, influence_range, to_weights
+from edgestill.distill.influence.ekfac import require_kronfluence
+from edgestill.distill.influence.teacher import train_weighted
+from edgestill.distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
+from edgestill.distill.methods.kd_aif_report import exhibits_of, measures_of
+from edgestill.distill.tunable import tunable
+from edgestill.pipeline.data import UNLABELLED, Batch, ImageSplit
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.network import View, evaluating, look
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.training import TrainingConfig
 
 Mechanism = Literal["student_only", "teacher_only", "both_sequential", "simultaneous"]
 

@@ -7,9 +7,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from distill.influence import effective_share
-from distill.methods.base import Context, Exhibit, ExhibitItem
-from pipeline.data import UNLABELLED
+from edgestill.distill.influence import effective_share
+from edgestill.distill.methods.base import Context, Exhibit, ExhibitItem
+from edgestill.pipeline.data import UNLABELLED
 
 SHOWN = 12  # examples an exhibit
 

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from distill.losses import softened, softened_kl
-from distill.methods.base import Context, Method, MethodConfig, Slot
-from distill.subclass_head import FoldedHead, fold, subclass_linear, with_classifier
-from distill.subclasses import (
+from edgestill.distill.losses import softened, softened_kl
+from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot
+from edgestill.distill.subclass_head import FoldedHead, fold, subclass_linear, with_classifier
+from edgestill.distill.subclasses import (
     Directions,
     Projections,
     ProjectionSettings,
@@ -26,11 +26,11 @@ from distill.subclasses import (
     fit_projections,
     require_examples,
 )
-from distill.tunable import tunable
-from pipeline.data import UNLABELLED, Batch, ImageSplit
-from pipeline.frozen import derive_seed
-from pipeline.network import View
-from pipeline.task import Task
+from edgestill.distill.tunable import tunable
+from edgestill.pipeline.data import UNLABELLED, Batch, ImageSplit
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.network import View
+from edgestill.pipeline.task import Task
 
 Loss = Literal["decomposed", "tempered_classes", "tempered_product"]
 Control = Literal["none", "shuffled", "random_partition"]

@@ -2,8 +2,8 @@
 
 from typing import Any, ClassVar, Literal
 
-from distill.methods.base import Method, MethodConfig, Slot
-from pipeline.data import Batch
+from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.pipeline.data import Batch
 
 
 class NoneConfig(MethodConfig):

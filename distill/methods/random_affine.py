@@ -6,14 +6,14 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from distill.augmentors.affine import AXES, Padding, uniform, warp
-from distill.augmentors.base import with_augmented
-from distill.methods.base import Method, MethodConfig, Slot
-from distill.tunable import tunable
-from pipeline.data import Batch, ImageSplit
-from pipeline.device import full_precision
-from pipeline.errors import ConfigError
-from pipeline.task import Task
+from edgestill.distill.augmentors.affine import AXES, Padding, uniform, warp
+from edgestill.distill.augmentors.base import with_augmented
+from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.tunable import tunable
+from edgestill.pipeline.data import Batch, ImageSplit
+from edgestill.pipeline.device import full_precision
+from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.task import Task
 
 
 class RandomAffineConfig(MethodConfig):

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.methods.base import Method, MethodConfig, Slot
-from distill.tunable import tunable
-from pipeline.data import Batch
-from pipeline.network import View
+from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.tunable import tunable
+from edgestill.pipeline.data import Batch
+from edgestill.pipeline.network import View
 
 
 class RKDConfig(MethodConfig):

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from export.device.facts import describe_device
-from export.device.judge import warnings_of
-from export.device.worker import PROVIDER
-from pipeline.latency_statistics import describe_samples, drift, paired_ratio, percentile, spread
-from pipeline.stopwatch import RELOAD, RELOAD_NS, TURN
+from edgestill.export.device.facts import describe_device
+from edgestill.export.device.judge import warnings_of
+from edgestill.export.device.worker import PROVIDER
+from edgestill.pipeline.latency_statistics import describe_samples, drift, paired_ratio, percentile, spread
+from edgestill.pipeline.stopwatch import RELOAD, RELOAD_NS, TURN
 
 SCHEMA = "edgestill.profile/1"
 _COLD_TIMEOUT_S, _TIMED_TIMEOUT_S = 120, 3600  # the second comes on top of the timed calls

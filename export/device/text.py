@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from export.device.judge import where
+from edgestill.export.device.judge import where
 
 _WIDTH = 100
 _SHOWN = ("p50_ms", "p90_ms", "p99_ms")

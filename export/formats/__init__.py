@@ -1,14 +1,14 @@
 """Table of the forms a student can ship in; a new one adds its file and its line here."""
 
-from export.formats.base import Format, Parted, Run, Source
-from export.formats.executorch import ExecuTorch
-from export.formats.fp16 import Fp16
-from export.formats.fp32 import Fp32
-from export.formats.int8 import Int8
-from export.formats.int8_tensorrt import Int8TensorRT
-from export.formats.openvino import OpenVino, OpenVinoFp16, OpenVinoInt8
-from export.formats.providers import CudaFp16, CudaFp32, OrtTensorRTFp16, OrtTensorRTInt8
-from export.formats.tensorrt import TensorRTFp16, TensorRTInt8
+from edgestill.export.formats.base import Format, Parted, Run, Source
+from edgestill.export.formats.executorch import ExecuTorch
+from edgestill.export.formats.fp16 import Fp16
+from edgestill.export.formats.fp32 import Fp32
+from edgestill.export.formats.int8 import Int8
+from edgestill.export.formats.int8_tensorrt import Int8TensorRT
+from edgestill.export.formats.openvino import OpenVino, OpenVinoFp16, OpenVinoInt8
+from edgestill.export.formats.providers import CudaFp16, CudaFp32, OrtTensorRTFp16, OrtTensorRTInt8
+from edgestill.export.formats.tensorrt import TensorRTFp16, TensorRTInt8
 
 FORMATS: dict[str, type[Format]] = {
     "fp32": Fp32,

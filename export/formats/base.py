@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from torch import nn
 
-from pipeline.errors import ExportError
-from pipeline.task import Task
+from edgestill.pipeline.errors import ExportError
+from edgestill.pipeline.task import Task
 
 if TYPE_CHECKING:  # export.config imports the table of formats: a cycle at run time
-    from export.config import ExportConfig
+    from edgestill.export.config import ExportConfig
 
 Run = Callable[[np.ndarray], np.ndarray]
 """Images [B, C, H, W] float32 in [0, 1], or token ids [B, T] int64, to logits [B, K] float32."""

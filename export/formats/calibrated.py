@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from export.calibration import require_sound
-from export.formats.base import Format, Run, Source
-from export.quantize import METHODS, Scheme, quantize
-from export.saturating import saturating_runner
-from export.saturation import saturable, saturates_here
-from export.sessions import runner
+from edgestill.export.calibration import require_sound
+from edgestill.export.formats.base import Format, Run, Source
+from edgestill.export.quantize import METHODS, Scheme, quantize
+from edgestill.export.saturating import saturating_runner
+from edgestill.export.saturation import saturable, saturates_here
+from edgestill.export.sessions import runner
 
 if TYPE_CHECKING:
-    from export.config import ExportConfig
+    from edgestill.export.config import ExportConfig
 
 Files = dict[str, bytes]
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.formats.base import Format, Run, Source
-from export.sessions import feed
-from export.to_onnx import signature
-from pipeline.errors import ExportError, first_line
+from edgestill.export.formats.base import Format, Run, Source
+from edgestill.export.sessions import feed
+from edgestill.export.to_onnx import signature
+from edgestill.pipeline.errors import ExportError, first_line
 
 HOW_TO_GET = "`pip install 'edgestill[executorch]'`"
 _DELEGATE = "executorch_call_delegate"

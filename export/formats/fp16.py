@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from export.formats.base import Format, Run, Source
-from export.sessions import runner
-from pipeline.errors import ExportError, first_line
+from edgestill.export.formats.base import Format, Run, Source
+from edgestill.export.sessions import runner
+from edgestill.pipeline.errors import ExportError, first_line
 
 
 class Fp16(Format):

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from export.formats.base import Format, Run, Source
-from export.sessions import runner
+from edgestill.export.formats.base import Format, Run, Source
+from edgestill.export.sessions import runner
 
 
 class Fp32(Format):

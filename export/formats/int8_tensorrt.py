@@ -3,8 +3,8 @@
 An engine is built from it. On a CPU it is slower than fp32 and no smaller, as the gate then reports.
 """
 
-from export.formats.calibrated import CpuInt8
-from export.quantize import TENSORRT
+from edgestill.export.formats.calibrated import CpuInt8
+from edgestill.export.quantize import TENSORRT
 
 
 class Int8TensorRT(CpuInt8):

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from export.calibration import require_sound
-from export.formats.base import Format, Run, Source
-from export.saturation import LARGEST_PAIR
-from export.sessions import OUTPUT, feed
-from pipeline.errors import ExportError, first_line
+from edgestill.export.calibration import require_sound
+from edgestill.export.formats.base import Format, Run, Source
+from edgestill.export.saturation import LARGEST_PAIR
+from edgestill.export.sessions import OUTPUT, feed
+from edgestill.pipeline.errors import ExportError, first_line
 
 HOW_TO_GET = "`pip install 'edgestill[openvino]'`"
 

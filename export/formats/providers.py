@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from export.formats.base import Format, Run, Source
-from export.formats.fp16 import Fp16
-from export.formats.fp32 import Fp32
-from export.formats.int8_tensorrt import Int8TensorRT
-from export.sessions import OUTPUT, PROVIDER, SessionRun
-from pipeline.cache import cache_folder
-from pipeline.errors import ExportError, first_line
+from edgestill.export.formats.base import Format, Run, Source
+from edgestill.export.formats.fp16 import Fp16
+from edgestill.export.formats.fp32 import Fp32
+from edgestill.export.formats.int8_tensorrt import Int8TensorRT
+from edgestill.export.sessions import OUTPUT, PROVIDER, SessionRun
+from edgestill.pipeline.cache import cache_folder
+from edgestill.pipeline.errors import ExportError, first_line
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -14,22 +14,22 @@ import numpy as np
 import torch
 from pydantic import Field, ValidationError
 
-from export.engine_run import CudaDevice, Device, EngineRun
-from export.engines import EngineKey, EngineStore, Gpu, this_gpu
-from export.files import read_regular
-from export.formats.base import Format, Run, Source
-from export.formats.fp16 import Fp16
-from export.formats.int8_tensorrt import Int8TensorRT
-from export.sessions import INPUT, MASK, TOKENS, runner
-from export.strict_json import MAX_BYTES, parse_json
-from export.to_tensorrt import HOW_TO_GET, Shapes, build_engine, load_tensorrt
-from pipeline.cache import cache_folder
-from pipeline.errors import BundleError, ExportError, first_line
-from pipeline.frozen import Frozen
-from pipeline.task import Task
+from edgestill.export.engine_run import CudaDevice, Device, EngineRun
+from edgestill.export.engines import EngineKey, EngineStore, Gpu, this_gpu
+from edgestill.export.files import read_regular
+from edgestill.export.formats.base import Format, Run, Source
+from edgestill.export.formats.fp16 import Fp16
+from edgestill.export.formats.int8_tensorrt import Int8TensorRT
+from edgestill.export.sessions import INPUT, MASK, TOKENS, runner
+from edgestill.export.strict_json import MAX_BYTES, parse_json
+from edgestill.export.to_tensorrt import HOW_TO_GET, Shapes, build_engine, load_tensorrt
+from edgestill.pipeline.cache import cache_folder
+from edgestill.pipeline.errors import BundleError, ExportError, first_line
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.task import Task
 
 if TYPE_CHECKING:
-    from export.config import TensorRTConfig
+    from edgestill.export.config import TensorRTConfig
 
 MAX_RELATIVE_DIFFERENCE = 0.05  # of the logits' root mean square, engine against ONNX Runtime on the same file
 

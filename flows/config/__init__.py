@@ -1,6 +1,6 @@
 """The one typed configuration of a run."""
 
-from flows.config.loading import commented_yaml, load_config, preset_names, preset_text
-from flows.config.model import RunConfig
+from edgestill.flows.config.loading import commented_yaml, load_config, preset_names, preset_text
+from edgestill.flows.config.model import RunConfig
 
 __all__ = ["RunConfig", "commented_yaml", "load_config", "preset_names", "preset_text"]

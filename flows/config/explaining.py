@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from flows.config.model import RunConfig
-from pipeline.errors import nearest
+from edgestill.flows.config.model import RunConfig
+from edgestill.pipeline.errors import nearest
 
 
 def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:

@@ -4,17 +4,17 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from distill.config import DistillConfig, PruneConfig, QatConfig, TuneConfig
-from export.card_config import CardConfig
-from export.config import ExportConfig, ProfileConfig
-from export.formats import FORMATS
-from pipeline.data import DataConfig
-from pipeline.datasets import DigitsConfig, TextConfig
-from pipeline.device import DeviceConfig
-from pipeline.frozen import Frozen
-from pipeline.teacher import TeacherConfig
-from pipeline.tokens import TokenizerConfig
-from search.config import RankCheckConfig, SearchConfig
+from edgestill.distill.config import DistillConfig, PruneConfig, QatConfig, TuneConfig
+from edgestill.export.card_config import CardConfig
+from edgestill.export.config import ExportConfig, ProfileConfig
+from edgestill.export.formats import FORMATS
+from edgestill.pipeline.data import DataConfig
+from edgestill.pipeline.datasets import DigitsConfig, TextConfig
+from edgestill.pipeline.device import DeviceConfig
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.teacher import TeacherConfig
+from edgestill.pipeline.tokens import TokenizerConfig
+from edgestill.search.config import RankCheckConfig, SearchConfig
 
 
 class RunConfig(Frozen):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from flows.report.palette import COLOURS
+from edgestill.flows.report.palette import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 
-from distill.result import DistillResult, PruneResult, TuneResult
-from export.profile_document import ProfileDocument
-from export.result import ConvertResult, ProfileResult
-from flows.config.model import RunConfig
-from flows.delivery import ReportResult
-from flows.quantization import QatResult
-from flows.rank_check import RankCheckResult
-from flows.stage import DataResult
-from pipeline.run_manifest import Manifest
-from pipeline.teacher import TeacherResult
-from search.result import SearchResult
-from search.tournament import TournamentResult
+from edgestill.distill.result import DistillResult, PruneResult, TuneResult
+from edgestill.export.profile_document import ProfileDocument
+from edgestill.export.result import ConvertResult, ProfileResult
+from edgestill.flows.config.model import RunConfig
+from edgestill.flows.delivery import ReportResult
+from edgestill.flows.quantization import QatResult
+from edgestill.flows.rank_check import RankCheckResult
+from edgestill.flows.stage import DataResult
+from edgestill.pipeline.run_manifest import Manifest
+from edgestill.pipeline.teacher import TeacherResult
+from edgestill.search.result import SearchResult
+from edgestill.search.tournament import TournamentResult
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from distill.result import TuneResult
-from flows.report import charts, scatter
-from flows.report.data import ReportData
-from flows.report.palette import WINNER, Look, baseline_looks
-from flows.sentences import latency_clause
-from flows.words import failure_counts, inputs, listing, significant, size
-from pipeline.run_manifest import Origin
-from pipeline.training_state import EpochRecord
-from search.result import Candidate, SearchResult
+from edgestill.distill.result import TuneResult
+from edgestill.flows.report import charts, scatter
+from edgestill.flows.report.data import ReportData
+from edgestill.flows.report.palette import WINNER, Look, baseline_looks
+from edgestill.flows.sentences import latency_clause
+from edgestill.flows.words import failure_counts, inputs, listing, significant, size
+from edgestill.pipeline.run_manifest import Origin
+from edgestill.pipeline.training_state import EpochRecord
+from edgestill.search.result import Candidate, SearchResult
 
 
 def search(found: SearchResult) -> dict[str, Any]:

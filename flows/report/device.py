@@ -5,13 +5,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from export.device.text import milliseconds
-from export.profile_document import ProfileDocument, Result
-from flows.report.charts import latency_histogram, shown_until_ms
-from flows.report.device_charts import steadiness
-from flows.report.palette import COLOURS, baseline_looks
-from flows.report.undrawn import forgiving
-from flows.words import size
+from edgestill.export.device.text import milliseconds
+from edgestill.export.profile_document import ProfileDocument, Result
+from edgestill.flows.report.charts import latency_histogram, shown_until_ms
+from edgestill.flows.report.device_charts import steadiness
+from edgestill.flows.report.palette import COLOURS, baseline_looks
+from edgestill.flows.report.undrawn import forgiving
+from edgestill.flows.words import size
 
 _NOTHING, _YES = "–", {True: "yes", False: "no"}
 
@@ -19,7 +19,7 @@ _NOTHING, _YES = "–", {True: "yes", False: "no"}
 def render_profile(profile: ProfileDocument) -> str:
     """Render the page; the same profile gives the same page."""
     environment = Environment(
-        loader=PackageLoader("flows.report", "."),
+        loader=PackageLoader("edgestill.flows.report", "."),
         autoescape=True,  # a profile may come from somebody else's device
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from export.profile_document import Result
-from flows.report.canvas import draw
-from flows.report.palette import COLOURS
-from flows.report.undrawn import chart
+from edgestill.export.profile_document import Result
+from edgestill.flows.report.canvas import draw
+from edgestill.flows.report.palette import COLOURS
+from edgestill.flows.report.undrawn import chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from export.result import ExportedModel, Ratio
-from flows.report.data import ReportData
-from flows.words import significant, size
+from edgestill.export.result import ExportedModel, Ratio
+from edgestill.flows.report.data import ReportData
+from edgestill.flows.words import significant, size
 
 _NOTHING = "–"
 COLUMNS = ("bytes", "validation", "test", "p50", "p90", "against the teacher", "against fp32")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from distill.methods.base import ExhibitItem
-from distill.result import DistillResult
-from flows.words import significant
+from edgestill.distill.methods.base import ExhibitItem
+from edgestill.distill.result import DistillResult
+from edgestill.flows.words import significant
 
 _GREY, _RGB = 0, 2  # PNG's colour types
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from distill.result import PruneResult
-from flows.quantization import QatResult
-from flows.report import charts
-from flows.words import accuracy_claim
+from edgestill.distill.result import PruneResult
+from edgestill.flows.quantization import QatResult
+from edgestill.flows.report import charts
+from edgestill.flows.words import accuracy_claim
 
 _NAMES = {"taylor": "first-order Taylor expansion", "l1": "L1 norm of the filter", "fpgm": "geometric median"}
 

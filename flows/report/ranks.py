@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-from flows.rank_check import RankCheckResult
-from flows.verdicts import conditions, lead_words, rank_cells, verdict
-from flows.words import duration
-from search.tournament import Entrant, Rung, TournamentResult
+from edgestill.flows.rank_check import RankCheckResult
+from edgestill.flows.verdicts import conditions, lead_words, rank_cells, verdict
+from edgestill.flows.words import duration
+from edgestill.search.tournament import Entrant, Rung, TournamentResult
 
 
 def tournament(played: TournamentResult) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from flows.report.canvas import count_ticks, draw, log_ticks, tip
-from flows.report.palette import COLOURS, WINNER, baseline_looks
-from flows.report.undrawn import chart
-from search.result import Candidate, SearchResult
-from search.search import fitness
+from edgestill.flows.report.canvas import count_ticks, draw, log_ticks, tip
+from edgestill.flows.report.palette import COLOURS, WINNER, baseline_looks
+from edgestill.flows.report.undrawn import chart
+from edgestill.search.result import Candidate, SearchResult
+from edgestill.search.search import fitness
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,10 +3,10 @@
 import datetime
 from typing import Any
 
-from export.result import ExportedModel
-from flows.report.data import ReportData
-from flows.sentences import sentence
-from flows.words import (
+from edgestill.export.result import ExportedModel
+from edgestill.flows.report.data import ReportData
+from edgestill.flows.sentences import sentence
+from edgestill.flows.words import (
     Claim,
     accuracy_claim,
     duration,
@@ -15,8 +15,8 @@ from flows.words import (
     size_claim,
     speed_claim,
 )
-from pipeline.cost import Cost
-from pipeline.metrics import Metrics, tells_apart, wilson
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.metrics import Metrics, tells_apart, wilson
 
 _NOTHING = "–"
 _ONE_ROW = 10  # most stages of the chain for one row of names

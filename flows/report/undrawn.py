@@ -8,7 +8,7 @@ from typing import ParamSpec
 
 from markupsafe import Markup
 
-from pipeline.nicety import nicety
+from edgestill.pipeline.nicety import nicety
 
 P = ParamSpec("P")
 _CAUTIONS: ContextVar[list[str] | None] = ContextVar("cautions", default=None)

@@ -4,15 +4,15 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from distill.tune import configured_values, search_ranges
-from flows.report import details, ranks, summary
-from flows.report.data import ReportData
-from flows.report.device import section
-from flows.report.formats import formats
-from flows.report.methods import methods
-from flows.report.palette import COLOURS
-from flows.report.pruning import int8_fine_tuning, pruning
-from flows.report.undrawn import forgiving
+from edgestill.distill.tune import configured_values, search_ranges
+from edgestill.flows.report import details, ranks, summary
+from edgestill.flows.report.data import ReportData
+from edgestill.flows.report.device import section
+from edgestill.flows.report.formats import formats
+from edgestill.flows.report.methods import methods
+from edgestill.flows.report.palette import COLOURS
+from edgestill.flows.report.pruning import int8_fine_tuning, pruning
+from edgestill.flows.report.undrawn import forgiving
 
 
 def render_report(report: ReportData, cautions: list[str] | None = None) -> str:
@@ -25,7 +25,7 @@ def render_report(report: ReportData, cautions: list[str] | None = None) -> str:
     """
     undrawn: list[str] = [] if cautions is None else cautions
     environment = Environment(
-        loader=PackageLoader("flows.report", "."),
+        loader=PackageLoader("edgestill.flows.report", "."),
         autoescape=True,  # labels, notes and reasons hold text by users and other libraries
         undefined=StrictUndefined,
         trim_blocks=True,

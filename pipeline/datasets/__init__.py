@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.datasets.base import LabelledImages, LabelledTexts, RawData
-from pipeline.datasets.cifar import CifarConfig, load_cifar
-from pipeline.datasets.digits import DigitsConfig, load_digits
-from pipeline.datasets.npz import NpzConfig, load_npz
-from pipeline.datasets.text import TextConfig, load_text
+from edgestill.pipeline.datasets.base import LabelledImages, LabelledTexts, RawData
+from edgestill.pipeline.datasets.cifar import CifarConfig, load_cifar
+from edgestill.pipeline.datasets.digits import DigitsConfig, load_digits
+from edgestill.pipeline.datasets.npz import NpzConfig, load_npz
+from edgestill.pipeline.datasets.text import TextConfig, load_text
 
 DATASETS: dict[str, tuple[type[Any], Callable[[Any], RawData]]] = {
     "digits": (DigitsConfig, load_digits),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
-from pipeline.frozen import Frozen
+from edgestill.pipeline.frozen import Frozen
 
 
 class AugmentConfig(Frozen):

@@ -10,13 +10,13 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.datasets.base import DatasetConfig, LabelledImages, RawData
-from pipeline.datasets.npz import NpzConfig, load_npz
-from pipeline.errors import DataError
-from pipeline.foreign import MAX_CONFIG_BYTES, read_bounded
-from pipeline.free_memory import require_memory
-from pipeline.frozen import GivenPath
-from pipeline.task import Labels
+from edgestill.pipeline.datasets.base import DatasetConfig, LabelledImages, RawData
+from edgestill.pipeline.datasets.npz import NpzConfig, load_npz
+from edgestill.pipeline.errors import DataError
+from edgestill.pipeline.foreign import MAX_CONFIG_BYTES, read_bounded
+from edgestill.pipeline.free_memory import require_memory
+from edgestill.pipeline.frozen import GivenPath
+from edgestill.pipeline.task import Labels
 
 _PIXELS = 3 * 32 * 32
 _CIFAR10 = (tuple(f"data_batch_{i}.bin" for i in range(1, 6)), ("test_batch.bin",), "batches.meta.txt")

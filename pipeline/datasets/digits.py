@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline.datasets.base import DatasetConfig, LabelledImages, RawData
+from edgestill.pipeline.datasets.base import DatasetConfig, LabelledImages, RawData
 
 
 class DigitsConfig(DatasetConfig):

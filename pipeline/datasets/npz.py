@@ -6,11 +6,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.datasets.base import DatasetConfig, LabelledImages, RawData
-from pipeline.datasets.npz_sizes import ZIP_ERRORS, require_plausible
-from pipeline.errors import DataError, first_line
-from pipeline.frozen import GivenPath, existing_file
-from pipeline.task import Labels
+from edgestill.pipeline.datasets.base import DatasetConfig, LabelledImages, RawData
+from edgestill.pipeline.datasets.npz_sizes import ZIP_ERRORS, require_plausible
+from edgestill.pipeline.errors import DataError, first_line
+from edgestill.pipeline.frozen import GivenPath, existing_file
+from edgestill.pipeline.task import Labels
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _UNLABELLED = "x_unlabelled"  # optional

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import DataError
-from pipeline.free_memory import require_memory
+from edgestill.pipeline.errors import DataError
+from edgestill.pipeline.free_memory import require_memory
 
 MAX_MEMBERS = 1000
 _SMALL, _MOST_TIMES = 2**28, 100  # bytes always allowed; ratio beyond them (digits on black have 10)

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.errors import DataError, nearest
-from pipeline.foreign import read_bounded
-from pipeline.free_memory import require_memory
+from edgestill.pipeline.errors import DataError, nearest
+from edgestill.pipeline.foreign import read_bounded
+from edgestill.pipeline.free_memory import require_memory
 
 _MOST_BYTES, _COPIES = 2**36, 8  # bytes of memory for each byte read: text, rows, cells
 

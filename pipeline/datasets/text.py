@@ -7,12 +7,12 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline.datasets.base import AugmentConfig, DatasetConfig, LabelledTexts, RawData
-from pipeline.datasets.table import Format, read_columns
-from pipeline.errors import DataError
-from pipeline.frozen import GivenPath
-from pipeline.task import Labels
-from pipeline.tokens import TokenizerConfig
+from edgestill.pipeline.datasets.base import AugmentConfig, DatasetConfig, LabelledTexts, RawData
+from edgestill.pipeline.datasets.table import Format, read_columns
+from edgestill.pipeline.errors import DataError
+from edgestill.pipeline.frozen import GivenPath
+from edgestill.pipeline.task import Labels
+from edgestill.pipeline.tokens import TokenizerConfig
 
 _MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null")
 _MOST_PROBLEMS = 10

@@ -1,18 +1,18 @@
 """Table of scorers: each is a file (or a few lines of one) and a line here. Higher is always better."""
 
-from search.scorers.az_trainability import AzTrainability
-from search.scorers.base import Scorer, ScoringContext, Student
-from search.scorers.counts import Flops, Params, Random
-from search.scorers.diswot import Diswot, DiswotRelation, DiswotSemantic, DiswotStages
-from search.scorers.ensemble import Ensemble
-from search.scorers.jacov import Jacov
-from search.scorers.meco import Meco, MecoBlocks
-from search.scorers.nwot import Nwot
-from search.scorers.scale import Calibration
-from search.scorers.swap import Swap
-from search.scorers.synflow import Synflow
-from search.scorers.zen import Zen
-from search.scorers.zico import Zico
+from edgestill.search.scorers.az_trainability import AzTrainability
+from edgestill.search.scorers.base import Scorer, ScoringContext, Student
+from edgestill.search.scorers.counts import Flops, Params, Random
+from edgestill.search.scorers.diswot import Diswot, DiswotRelation, DiswotSemantic, DiswotStages
+from edgestill.search.scorers.ensemble import Ensemble
+from edgestill.search.scorers.jacov import Jacov
+from edgestill.search.scorers.meco import Meco, MecoBlocks
+from edgestill.search.scorers.nwot import Nwot
+from edgestill.search.scorers.scale import Calibration
+from edgestill.search.scorers.swap import Swap
+from edgestill.search.scorers.synflow import Synflow
+from edgestill.search.scorers.zen import Zen
+from edgestill.search.scorers.zico import Zico
 
 SCORERS: dict[str, type[Scorer]] = {
     "ensemble": Ensemble,

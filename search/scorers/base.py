@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from pipeline.cost import Cost
-from pipeline.data import Batch
-from pipeline.network import Initialisation, View
-from search.observe import Graph
-from search.scorers.scale import Calibration
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.data import Batch
+from edgestill.pipeline.network import Initialisation, View
+from edgestill.search.observe import Graph
+from edgestill.search.scorers.scale import Calibration
 
 
 @dataclass(frozen=True)

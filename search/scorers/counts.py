@@ -3,8 +3,8 @@
 import random
 from typing import ClassVar
 
-from pipeline.frozen import derive_seed
-from search.scorers.base import Scorer, Student
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.search.scorers.base import Scorer, Student
 
 
 class Params(Scorer):

@@ -18,9 +18,16 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from pipeline.diswot import EPS, classifier_gradient, last_relation, relation, relation_distance, semantic_distance
-from pipeline.network import Initialisation, View
-from search.scorers.base import Scorer, ScoringContext, Student
+from edgestill.pipeline.diswot import (
+    EPS,
+    classifier_gradient,
+    last_relation,
+    relation,
+    relation_distance,
+    semantic_distance,
+)
+from edgestill.pipeline.network import Initialisation, View
+from edgestill.search.scorers.base import Scorer, ScoringContext, Student
 
 
 def relation_similarity(teacher: Tensor, student: Tensor) -> float:

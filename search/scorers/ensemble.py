@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar
 
-from search.scorers.base import Scorer, ScoringContext, Student
-from search.scorers.scale import PARTS, Scale, natural
+from edgestill.search.scorers.base import Scorer, ScoringContext, Student
+from edgestill.search.scorers.scale import PARTS, Scale, natural
 
 _CLIP = (-4.0, 6.0)
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import torch
 
-from pipeline.network import Initialisation
-from search.observe import gradient
-from search.scorers.base import Scorer, Student
+from edgestill.pipeline.network import Initialisation
+from edgestill.search.observe import gradient
+from edgestill.search.scorers.base import Scorer, Student
 
 K = 1e-5  # the official code's, added to every eigenvalue
 

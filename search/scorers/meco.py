@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from pipeline.network import Initialisation, Normalize, look
-from pipeline.task import PADDING
-from search.scorers.base import Scorer, Student
+from edgestill.pipeline.network import Initialisation, Normalize, look
+from edgestill.pipeline.task import PADDING
+from edgestill.search.scorers.base import Scorer, Student
 
 INPUTS = 8  # number of inputs of MecoBlocks
 LEAST = 1e-4  # e of MecoBlocks: smallest eigenvalues below it differ by rounding

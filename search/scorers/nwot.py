@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import torch
 
-from pipeline.network import Initialisation
-from search.scorers.base import Scorer, Student
+from edgestill.pipeline.network import Initialisation
+from edgestill.search.scorers.base import Scorer, Student
 
 
 class Nwot(Scorer):

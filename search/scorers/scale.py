@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.frozen import Frozen
+from edgestill.pipeline.frozen import Frozen
 
 _NORMAL_SPREAD = 2.563  # a normal distribution's 90th less its 10th percentile, in standard deviations
 _MIN_SHARE = 0.5  # of the calibration's architectures; a part with a score on fewer is left out

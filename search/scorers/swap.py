@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from pipeline.network import Initialisation
-from search.scorers.base import Scorer, Student
+from edgestill.pipeline.network import Initialisation
+from edgestill.search.scorers.base import Scorer, Student
 
 SAMPLES = 24  # a pattern is then a number that float32 holds exactly, below 2^24; smaller batches are used whole
 

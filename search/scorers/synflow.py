@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline.network import Initialisation, Normalize
-from search.observe import replaced_embedding
-from search.scorers.base import Scorer, Student
+from edgestill.pipeline.network import Initialisation, Normalize
+from edgestill.search.observe import replaced_embedding
+from edgestill.search.scorers.base import Scorer, Student
 
 
 class Synflow(Scorer):

@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from pipeline.frozen import derive_seed
-from pipeline.network import Initialisation, PooledClassifier
-from search.scorers.base import Scorer, Student
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.network import Initialisation, PooledClassifier
+from edgestill.search.scorers.base import Scorer, Student
 
 ALPHA = 1e-2  # size of the perturbation; the official code's
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.network import Initialisation, look
-from search.scorers.base import Scorer, Student
+from edgestill.pipeline.network import Initialisation, look
+from edgestill.search.scorers.base import Scorer, Student
 
 BATCHES = 2  # the official code's
 

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from pipeline.errors import ConfigError, nearest
-from pipeline.frozen import by_name
-from search.space import SearchSpace
-from search.spaces.mobile import MobileConfig, MobileSpace
-from search.spaces.nb201 import Nb201Config, Nb201Space
-from search.spaces.nni_families import FAMILIES
-from search.spaces.nni_hub import NniHubConfig, NniHubSpace
-from search.spaces.resnet import ResNetConfig, ResNetSpace
-from search.spaces.text_transformer import TextTransformerConfig, TextTransformerSpace
-from search.spaces.vit import VitConfig, VitSpace
+from edgestill.pipeline.errors import ConfigError, nearest
+from edgestill.pipeline.frozen import by_name
+from edgestill.search.space import SearchSpace
+from edgestill.search.spaces.mobile import MobileConfig, MobileSpace
+from edgestill.search.spaces.nb201 import Nb201Config, Nb201Space
+from edgestill.search.spaces.nni_families import FAMILIES
+from edgestill.search.spaces.nni_hub import NniHubConfig, NniHubSpace
+from edgestill.search.spaces.resnet import ResNetConfig, ResNetSpace
+from edgestill.search.spaces.text_transformer import TextTransformerConfig, TextTransformerSpace
+from edgestill.search.spaces.vit import VitConfig, VitSpace
 
 SPACES: dict[str, tuple[type[Any], type[SearchSpace]]] = {
     "resnet": (ResNetConfig, ResNetSpace),

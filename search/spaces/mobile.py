@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.frozen import Frozen
-from pipeline.network import PooledClassifier
-from pipeline.task import Task
-from search.space import Architecture, Gene, SearchSpace
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.network import PooledClassifier
+from edgestill.pipeline.task import Task
+from edgestill.search.space import Architecture, Gene, SearchSpace
 
 _STAGES = 4
 _LIMITS = {"depth": 50, "width": 4096, "expansion": 16}

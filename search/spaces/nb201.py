@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.frozen import Frozen
-from pipeline.network import PooledClassifier
-from pipeline.task import Task
-from search.space import Architecture, Gene, SearchSpace
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.network import PooledClassifier
+from edgestill.pipeline.task import Task
+from edgestill.search.space import Architecture, Gene, SearchSpace
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = tuple((source, target) for target in (1, 2, 3) for source in range(target))

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from pipeline.errors import ArchitectureError
-from search.spaces import nni_networks as networks
+from edgestill.pipeline.errors import ArchitectureError
+from edgestill.search.spaces import nni_networks as networks
 
 Sample = dict[str, Any]  # NNI's name of a choice -> the candidate chosen
 

@@ -16,13 +16,13 @@ import torch
 from pydantic import Field, JsonValue
 from torch import nn
 
-from pipeline import nni_compat
-from pipeline.errors import ArchitectureError, ConfigError, first_line
-from pipeline.frozen import Frozen, canonical_json
-from pipeline.task import Task
-from search.space import Architecture, Gene, SearchSpace
-from search.spaces.nni_families import FAMILIES, Sample
-from search.spaces.nni_networks import HubNetwork, assemble
+from edgestill.pipeline import nni_compat
+from edgestill.pipeline.errors import ArchitectureError, ConfigError, first_line
+from edgestill.pipeline.frozen import Frozen, canonical_json
+from edgestill.pipeline.task import Task
+from edgestill.search.space import Architecture, Gene, SearchSpace
+from edgestill.search.spaces.nni_families import FAMILIES, Sample
+from edgestill.search.spaces.nni_networks import HubNetwork, assemble
 
 _TRIES = 100
 _SMALL = 2_000  # up to so many combinations, members are counted, if choices switch others off

@@ -9,10 +9,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.blocks import CifarResNet
-from pipeline.frozen import Frozen
-from pipeline.task import Task
-from search.space import Architecture, Gene, SearchSpace
+from edgestill.pipeline.blocks import CifarResNet
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.task import Task
+from edgestill.search.space import Architecture, Gene, SearchSpace
 
 _MAX_BLOCKS, _MAX_WIDTH = 200, 4096
 _FORM = "blocks a stage, such as 5-3-7, or blocks and widths, such as 5-3-7/16-32-64"

@@ -5,10 +5,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.frozen import Frozen
-from pipeline.task import InputKind, Task
-from pipeline.text_transformer import TextTransformer
-from search.space import Architecture, Gene, SearchSpace
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.task import InputKind, Task
+from edgestill.pipeline.text_transformer import TextTransformer
+from edgestill.search.space import Architecture, Gene, SearchSpace
 
 _LIMITS = {"depth": 100, "heads": 64, "head_width": 256, "feed_forward": 16}
 _FORM = "dDEPTHhHEADSxHEAD_WIDTHfFEED_FORWARD, such as d2h4x16f2"

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.attention import EncoderBlock
-from pipeline.frozen import Frozen
-from pipeline.network import PooledClassifier
-from pipeline.task import Task
-from search.space import Architecture, Gene, SearchSpace
+from edgestill.pipeline.attention import EncoderBlock
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.network import PooledClassifier
+from edgestill.pipeline.task import Task
+from edgestill.search.space import Architecture, Gene, SearchSpace
 
 _LIMITS = {"depth": 100, "heads": 64, "head_width": 256, "feed_forward": 16, "grid": 64}
 _FORM = "dDEPTHhHEADSxHEAD_WIDTHfFEED_FORWARDgGRID, such as d4h4x16f2g8"

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.frozen import Frozen
-from search.strategies.base import Search
-from search.strategies.evolution import EvolutionConfig, evolve
-from search.strategies.exhaustive import ExhaustiveConfig, enumerate_all
-from search.strategies.nni_regularized import NniRegularizedConfig, regularized_evolution
-from search.strategies.nsga2 import Nsga2Config, nsga2
-from search.strategies.random import RandomConfig, draw_randomly
+from edgestill.pipeline.frozen import Frozen
+from edgestill.search.strategies.base import Search
+from edgestill.search.strategies.evolution import EvolutionConfig, evolve
+from edgestill.search.strategies.exhaustive import ExhaustiveConfig, enumerate_all
+from edgestill.search.strategies.nni_regularized import NniRegularizedConfig, regularized_evolution
+from edgestill.search.strategies.nsga2 import Nsga2Config, nsga2
+from edgestill.search.strategies.random import RandomConfig, draw_randomly
 
 # name -> (configuration class with that literal as its `name`, function of a Search and that configuration)
 STRATEGIES: dict[str, tuple[type[Frozen], Callable[[Search[Any], Any], list[Any]]]] = {

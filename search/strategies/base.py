@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from pipeline.cost import Cost
-from pipeline.errors import BudgetError
-from search.space import Architecture
-from search.strategies.feasible import Bounds, find_feasible
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.errors import BudgetError
+from edgestill.search.space import Architecture
+from edgestill.search.strategies.feasible import Bounds, find_feasible
 
 _TRIES = 200  # draws without a new member, after which a source counts as exhausted
 

@@ -13,9 +13,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.frozen import Frozen
-from search.space import Architecture, SearchSpace
-from search.strategies.base import Progress, S, Search
+from edgestill.pipeline.frozen import Frozen
+from edgestill.search.space import Architecture, SearchSpace
+from edgestill.search.strategies.base import Progress, S, Search
 
 
 class EvolutionConfig(Frozen):

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.errors import ConfigError
-from pipeline.frozen import Frozen
-from search.strategies.base import Progress, S, Search
-from search.strategies.feasible import unreachable
+from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.frozen import Frozen
+from edgestill.search.strategies.base import Progress, S, Search
+from edgestill.search.strategies.feasible import unreachable
 
 
 class ExhaustiveConfig(Frozen):

@@ -5,10 +5,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.cost import Cost
-from pipeline.errors import BudgetError, CandidateError
-from search.budget import Budget
-from search.space import Architecture, SearchSpace
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.errors import BudgetError, CandidateError
+from edgestill.search.budget import Budget
+from edgestill.search.space import Architecture, SearchSpace
 
 _RANDOM_TRIES = 200  # random architectures looked at before a feasible one is sought by descent
 _DESCENTS = 8

@@ -21,10 +21,10 @@ from typing import Any, Generic, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from pipeline import nni_compat
-from pipeline.frozen import Frozen
-from search.space import Architecture
-from search.strategies.base import Progress, S, Search
+from edgestill.pipeline import nni_compat
+from edgestill.pipeline.frozen import Frozen
+from edgestill.search.space import Architecture
+from edgestill.search.strategies.base import Progress, S, Search
 
 
 class NniRegularizedConfig(Frozen):

@@ -14,13 +14,13 @@ from typing import Generic, Literal, NamedTuple
 
 from pydantic import Field
 
-from pipeline.cost import Cost
-from pipeline.frozen import Frozen
-from search.pareto import crowding_distances, objectives, sort_by_dominance
-from search.space import Architecture
-from search.strategies.base import Progress, S, Search
-from search.strategies.feasible import cheapest, find_feasible
-from search.strategies.surrogate import pick_widening, predict
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.frozen import Frozen
+from edgestill.search.pareto import crowding_distances, objectives, sort_by_dominance
+from edgestill.search.space import Architecture
+from edgestill.search.strategies.base import Progress, S, Search
+from edgestill.search.strategies.feasible import cheapest, find_feasible
+from edgestill.search.strategies.surrogate import pick_widening, predict
 
 
 class Nsga2Config(Frozen):

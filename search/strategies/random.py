@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from pipeline.frozen import Frozen
-from search.space import Architecture
-from search.strategies.base import Progress, S, Search
-from search.strategies.feasible import unreachable
+from edgestill.pipeline.frozen import Frozen
+from edgestill.search.space import Architecture
+from edgestill.search.strategies.base import Progress, S, Search
+from edgestill.search.strategies.feasible import unreachable
 
 _SHUFFLED = 20_000  # a space of up to so many members is shuffled, a larger one drawn from
 _AT_ONCE = 64  # members drawn before the first of them is scored

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cost import Cost
-from search.pareto import Points, pareto_front
-from search.space import Architecture, SearchSpace
+from edgestill.pipeline.cost import Cost
+from edgestill.search.pareto import Points, pareto_front
+from edgestill.search.space import Architecture, SearchSpace
 
 _RIDGE = 0.01  # on standardised fitness; only to make the system solvable, as the choices of one gene sum to 1
 _POINTS = 2_000  # random points to estimate hypervolume: a share is known to about 1 %

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, Parity, ProfileResult
-from flows.config import RunConfig, load_config
-from flows.quantization import QatResult
-from pipeline.metrics import Metrics
-from pipeline.rundir import RunDir
+from edgestill.export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, Parity, ProfileResult
+from edgestill.flows.config import RunConfig, load_config
+from edgestill.flows.quantization import QatResult
+from edgestill.pipeline.metrics import Metrics
+from edgestill.pipeline.rundir import RunDir
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "ship.py"
 

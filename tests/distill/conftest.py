@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from distill.methods.base import Context
-from pipeline.blocks import CifarResNet
-from pipeline.network import initialise
+from edgestill.distill.methods.base import Context
+from edgestill.pipeline.blocks import CifarResNet
+from edgestill.pipeline.network import initialise
 
 
 @pytest.fixture

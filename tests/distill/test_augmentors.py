@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from distill.augmentors.affine import AXES, WIDEST, Affine, uniform, warp
-from distill.augmentors.ascent import CommonAdam
-from distill.augmentors.mix import OPERATIONS, Mix
-from distill.augmentors.policies import Hysteresis, Lagrangian, Penalty
-from distill.augmentors.vae import Vae, VaeAugmentor
+from edgestill.distill.augmentors.affine import AXES, WIDEST, Affine, uniform, warp
+from edgestill.distill.augmentors.ascent import CommonAdam
+from edgestill.distill.augmentors.mix import OPERATIONS, Mix
+from edgestill.distill.augmentors.policies import Hysteresis, Lagrangian, Penalty
+from edgestill.distill.augmentors.vae import Vae, VaeAugmentor
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (2, 9, 14)]
 FAMILIES = {

@@ -5,16 +5,16 @@ import itertools
 import pytest
 import torch
 
-from distill.config import DistillConfig
-from distill.methods import METHODS
-from distill.recipe import make_recipe, slot_conflicts
-from distill.train import distill
-from distill.tunable import tuning_ranges
-from distill.tune import search_ranges, with_hyperparameters
-from pipeline.augmentation import Augmentation
-from pipeline.device import Compute
-from pipeline.network import look
-from pipeline.teacher import frozen
+from edgestill.distill.config import DistillConfig
+from edgestill.distill.methods import METHODS
+from edgestill.distill.recipe import make_recipe, slot_conflicts
+from edgestill.distill.train import distill
+from edgestill.distill.tunable import tuning_ranges
+from edgestill.distill.tune import search_ranges, with_hyperparameters
+from edgestill.pipeline.augmentation import Augmentation
+from edgestill.pipeline.device import Compute
+from edgestill.pipeline.network import look
+from edgestill.pipeline.teacher import frozen
 
 CPU = torch.device("cpu")
 TOGETHER = [("hard", "lelp"), ("lelp", "kd_aif"), ("hard", "kd_aif"), ("hard", "lelp", "kd_aif", "diswot_plus")]

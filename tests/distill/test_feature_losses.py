@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from distill.config import DistillConfig, StudentTrainingConfig
-from distill.methods.diswot_plus import DiswotPlusConfig
-from distill.methods.embedding_regression import EmbeddingRegressionConfig
-from distill.methods.rkd import RKDConfig, angles, distances
-from distill.recipe import make_recipe
-from distill.train import distill
-from pipeline.data import UNLABELLED
-from pipeline.metrics import evaluate
-from pipeline.network import View, look
-from pipeline.teacher import frozen
+from edgestill.distill.config import DistillConfig, StudentTrainingConfig
+from edgestill.distill.methods.diswot_plus import DiswotPlusConfig
+from edgestill.distill.methods.embedding_regression import EmbeddingRegressionConfig
+from edgestill.distill.methods.rkd import RKDConfig, angles, distances
+from edgestill.distill.recipe import make_recipe
+from edgestill.distill.train import distill
+from edgestill.pipeline.data import UNLABELLED
+from edgestill.pipeline.metrics import evaluate
+from edgestill.pipeline.network import View, look
+from edgestill.pipeline.teacher import frozen
 
 CPU = torch.device("cpu")
 

@@ -9,26 +9,26 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from distill.augmentors.affine import AXES, Affine
-from distill.augmentors.base import Augmentor, with_augmented
-from distill.config import DistillConfig, StudentTrainingConfig
-from distill.methods import METHODS
-from distill.methods.base import Context
-from distill.methods.hard import Hard, HardConfig, disagreement
-from distill.methods.kd import KDConfig
-from distill.methods.random_affine import RandomAffineConfig
-from distill.recipe import make_recipe
-from distill.train import distill
-from pipeline.augmentation import Augmentation
-from pipeline.checkpoint import state_bytes
-from pipeline.data import UNLABELLED, ImageSplit, Splits
-from pipeline.datasets.base import AugmentConfig
-from pipeline.device import Compute
-from pipeline.errors import ConfigError, TrainingError
-from pipeline.network import PooledClassifier, View, initialise
-from pipeline.task import Task
-from pipeline.teacher import frozen
-from pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.distill.augmentors.affine import AXES, Affine
+from edgestill.distill.augmentors.base import Augmentor, with_augmented
+from edgestill.distill.config import DistillConfig, StudentTrainingConfig
+from edgestill.distill.methods import METHODS
+from edgestill.distill.methods.base import Context
+from edgestill.distill.methods.hard import Hard, HardConfig, disagreement
+from edgestill.distill.methods.kd import KDConfig
+from edgestill.distill.methods.random_affine import RandomAffineConfig
+from edgestill.distill.recipe import make_recipe
+from edgestill.distill.train import distill
+from edgestill.pipeline.augmentation import Augmentation
+from edgestill.pipeline.checkpoint import state_bytes
+from edgestill.pipeline.data import UNLABELLED, ImageSplit, Splits
+from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.device import Compute
+from edgestill.pipeline.errors import ConfigError, TrainingError
+from edgestill.pipeline.network import PooledClassifier, View, initialise
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.teacher import frozen
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
 
 CPU = torch.device("cpu")
 

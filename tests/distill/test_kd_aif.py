@@ -12,22 +12,22 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from distill.config import DistillConfig, StudentTrainingConfig
-from distill.influence.teacher import WeightedLabels, train_weighted
-from distill.methods import METHODS
-from distill.methods.base import Context, Method, MethodConfig
-from distill.methods.kd import KDConfig
-from distill.methods.kd_aif import KDAIF, KDAIFConfig
-from distill.recipe import Recipe, make_recipe
-from distill.train import caches_teacher, distill
-from pipeline.augmentation import Augmentation
-from pipeline.checkpoint import state_bytes
-from pipeline.data import UNLABELLED, ImageSplit, load_splits, load_test
-from pipeline.datasets import DigitsConfig
-from pipeline.errors import ConfigError, DataError, MissingDependencyError
-from pipeline.metrics import evaluate
-from pipeline.teacher import frozen
-from pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.distill.config import DistillConfig, StudentTrainingConfig
+from edgestill.distill.influence.teacher import WeightedLabels, train_weighted
+from edgestill.distill.methods import METHODS
+from edgestill.distill.methods.base import Context, Method, MethodConfig
+from edgestill.distill.methods.kd import KDConfig
+from edgestill.distill.methods.kd_aif import KDAIF, KDAIFConfig
+from edgestill.distill.recipe import Recipe, make_recipe
+from edgestill.distill.train import caches_teacher, distill
+from edgestill.pipeline.augmentation import Augmentation
+from edgestill.pipeline.checkpoint import state_bytes
+from edgestill.pipeline.data import UNLABELLED, ImageSplit, load_splits, load_test
+from edgestill.pipeline.datasets import DigitsConfig
+from edgestill.pipeline.errors import ConfigError, DataError, MissingDependencyError
+from edgestill.pipeline.metrics import evaluate
+from edgestill.pipeline.teacher import frozen
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
 
 CPU = torch.device("cpu")
 MECHANISMS = ("student_only", "teacher_only", "both_sequential", "simultaneous")

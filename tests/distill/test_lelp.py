@@ -12,24 +12,24 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from distill.config import DistillConfig, StudentTrainingConfig
-from distill.methods import METHODS
-from distill.methods.base import Method
-from distill.methods.kd import KDConfig
-from distill.methods.lelp import LELP, LELPConfig
-from distill.recipe import Recipe, make_recipe
-from distill.subclass_head import FoldedHead, fold, with_classifier
-from distill.subclasses import ClassMoments, class_embeddings, haar_rotation, null_space_projector
-from distill.train import distill
-from export.to_onnx import to_onnx
-from pipeline.augmentation import Augmentation
-from pipeline.cost import measure_cost
-from pipeline.data import UNLABELLED, ImageSplit
-from pipeline.errors import ConfigError
-from pipeline.network import View, look
-from pipeline.teacher import frozen
-from search.costs import size_bound
-from search.latency_model import trace_student
+from edgestill.distill.config import DistillConfig, StudentTrainingConfig
+from edgestill.distill.methods import METHODS
+from edgestill.distill.methods.base import Method
+from edgestill.distill.methods.kd import KDConfig
+from edgestill.distill.methods.lelp import LELP, LELPConfig
+from edgestill.distill.recipe import Recipe, make_recipe
+from edgestill.distill.subclass_head import FoldedHead, fold, with_classifier
+from edgestill.distill.subclasses import ClassMoments, class_embeddings, haar_rotation, null_space_projector
+from edgestill.distill.train import distill
+from edgestill.export.to_onnx import to_onnx
+from edgestill.pipeline.augmentation import Augmentation
+from edgestill.pipeline.cost import measure_cost
+from edgestill.pipeline.data import UNLABELLED, ImageSplit
+from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.network import View, look
+from edgestill.pipeline.teacher import frozen
+from edgestill.search.costs import size_bound
+from edgestill.search.latency_model import trace_student
 
 CPU = torch.device("cpu")
 LOSSES = ("decomposed", "tempered_classes", "tempered_product")
@@ -163,7 +163,7 @@ def test_a_hot_softmax_is_uniform_and_a_cold_one_points_at_the_largest_projectio
 def test_a_cold_softmax_over_centres_is_the_nearest_centre(prepared, train):
     from sklearn.cluster import KMeans
 
-    from pipeline.frozen import derive_seed
+    from edgestill.pipeline.frozen import derive_seed
 
     method, _, teacher, _, _ = prepared(directions="kmeans", subclasses=4, null_space=False)
     [(embeddings, classes)] = class_embeddings(teacher, train, CPU)

@@ -4,16 +4,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from distill.config import DistillConfig, StudentTrainingConfig
-from distill.methods.kd import KDConfig
-from distill.methods.lelp import LELPConfig
-from distill.train import distill
-from pipeline.data import ImageSplit, Splits
-from pipeline.datasets.base import AugmentConfig
-from pipeline.metrics import evaluate
-from pipeline.network import initialise
-from pipeline.task import Task
-from pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.distill.config import DistillConfig, StudentTrainingConfig
+from edgestill.distill.methods.kd import KDConfig
+from edgestill.distill.methods.lelp import LELPConfig
+from edgestill.distill.train import distill
+from edgestill.pipeline.data import ImageSplit, Splits
+from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.metrics import evaluate
+from edgestill.pipeline.network import initialise
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
 
 CPU = torch.device("cpu")
 

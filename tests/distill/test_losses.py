@@ -6,7 +6,7 @@ import scipy.special
 import scipy.stats
 import torch
 
-from distill.losses import softened, softened_kl
+from edgestill.distill.losses import softened, softened_kl
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])

@@ -11,18 +11,18 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from distill.config import DistillConfig, StudentTrainingConfig
-from distill.methods import METHODS, Method
-from distill.methods.base import SLOTS
-from distill.recipe import make_recipe
-from distill.train import distill
-from distill.tunable import tuning_ranges
-from export.to_onnx import to_onnx
-from pipeline.blocks import CifarResNet
-from pipeline.checkpoint import state_bytes
-from pipeline.network import initialise
-from pipeline.teacher import frozen
-from pipeline.training import Supervised, fit
+from edgestill.distill.config import DistillConfig, StudentTrainingConfig
+from edgestill.distill.methods import METHODS, Method
+from edgestill.distill.methods.base import SLOTS
+from edgestill.distill.recipe import make_recipe
+from edgestill.distill.train import distill
+from edgestill.distill.tunable import tuning_ranges
+from edgestill.export.to_onnx import to_onnx
+from edgestill.pipeline.blocks import CifarResNet
+from edgestill.pipeline.checkpoint import state_bytes
+from edgestill.pipeline.network import initialise
+from edgestill.pipeline.teacher import frozen
+from edgestill.pipeline.training import Supervised, fit
 
 CPU = torch.device("cpu")
 HOOKS = {slot: (slot,) for slot in SLOTS} | {"head": ("head", "class_logits", "deployable")}

@@ -9,23 +9,23 @@ import scipy.special
 import torch
 import torch.nn.functional as F
 
-from distill.config import DistillConfig, StudentTrainingConfig
-from distill.methods import KD, METHODS, Method, MethodConfig
-from distill.methods.base import SLOTS
-from distill.methods.kd import KDConfig
-from distill.recipe import Recipe, make_recipe, slot_conflicts
-from distill.train import caches_teacher, distill
-from pipeline.augmentation import Augmentation
-from pipeline.blocks import CifarResNet
-from pipeline.checkpoint import state_bytes
-from pipeline.data import UNLABELLED, Batch, load_splits
-from pipeline.datasets import DigitsConfig
-from pipeline.datasets.base import AugmentConfig
-from pipeline.device import Compute
-from pipeline.errors import ConfigError
-from pipeline.network import initialise
-from pipeline.teacher import frozen
-from pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.distill.config import DistillConfig, StudentTrainingConfig
+from edgestill.distill.methods import KD, METHODS, Method, MethodConfig
+from edgestill.distill.methods.base import SLOTS
+from edgestill.distill.methods.kd import KDConfig
+from edgestill.distill.recipe import Recipe, make_recipe, slot_conflicts
+from edgestill.distill.train import caches_teacher, distill
+from edgestill.pipeline.augmentation import Augmentation
+from edgestill.pipeline.blocks import CifarResNet
+from edgestill.pipeline.checkpoint import state_bytes
+from edgestill.pipeline.data import UNLABELLED, Batch, load_splits
+from edgestill.pipeline.datasets import DigitsConfig
+from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.device import Compute
+from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.network import initialise
+from edgestill.pipeline.teacher import frozen
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
 
 CPU = torch.device("cpu")
 
@@ -279,7 +279,7 @@ def test_distilling_with_and_without_the_cache_ends_with_the_same_student(
     config = DistillConfig(methods=methods, training=StudentTrainingConfig(epochs=5, batch_size=16, views=views))
     runs = []
     for cached in (True, False):
-        monkeypatch.setattr("distill.train.caches_teacher", lambda *_, cached=cached: cached)
+        monkeypatch.setattr("edgestill.distill.train.caches_teacher", lambda *_, cached=cached: cached)
         result = distill(make_network(2), make_network(1), splits, config, seed=0, device=CPU).fitted
         runs.append([record.loss for record in result.curve])
     assert runs[0] == pytest.approx(runs[1], rel=1e-3)

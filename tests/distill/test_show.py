@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from distill.methods.base import Context
-from pipeline.tokens import TokenizerConfig, make_coder
+from edgestill.distill.methods.base import Context
+from edgestill.pipeline.tokens import TokenizerConfig, make_coder
 
 
 @pytest.fixture

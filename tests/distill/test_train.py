@@ -7,12 +7,12 @@ import itertools
 import pytest
 import torch
 
-from distill.config import DistillConfig
-from distill.methods import METHODS
-from distill.recipe import make_recipe, slot_conflicts
-from distill.train import distill
-from pipeline.checkpoint import state_bytes
-from pipeline.training_state import restarted
+from edgestill.distill.config import DistillConfig
+from edgestill.distill.methods import METHODS
+from edgestill.distill.recipe import make_recipe, slot_conflicts
+from edgestill.distill.train import distill
+from edgestill.pipeline.checkpoint import state_bytes
+from edgestill.pipeline.training_state import restarted
 
 CPU = torch.device("cpu")
 SETTINGS = {
@@ -50,7 +50,7 @@ class _SeenError(Exception):
 @pytest.fixture
 def at_the_end_and_then(monkeypatch, make_task, make_splits, make_network):
     """(methods) to the terms of the loss on one batch after a training, and before the first step of the next one."""
-    monkeypatch.setattr("distill.methods.hard.MIN_AGREEMENT", 0.0)
+    monkeypatch.setattr("edgestill.distill.methods.hard.MIN_AGREEMENT", 0.0)
     splits = make_splits(make_task())
     recipes = []
 
@@ -63,7 +63,7 @@ def at_the_end_and_then(monkeypatch, make_task, make_splits, make_network):
         recipes.append(make_recipe(configs))
         return recipes[-1]
 
-    monkeypatch.setattr("distill.train.make_recipe", made)
+    monkeypatch.setattr("edgestill.distill.train.make_recipe", made)
 
     def run(methods):
         student, teacher = make_network(2), make_network(1, (8, 12, 16))
@@ -75,7 +75,7 @@ def at_the_end_and_then(monkeypatch, make_task, make_splits, make_network):
         with monkeypatch.context() as patch:
             for name in METHODS:
                 patch.setattr(METHODS[name], "study", lambda *_: pytest.fail("what is known was studied again"))
-            patch.setattr("distill.methods.kd_aif.KDAIF._update", lambda *_: pytest.fail("influence again"))
+            patch.setattr("edgestill.distill.methods.kd_aif.KDAIF._update", lambda *_: pytest.fail("influence again"))
             seen = []
 
             def look(network, recipe, *rest, **options):
@@ -83,7 +83,7 @@ def at_the_end_and_then(monkeypatch, make_task, make_splits, make_network):
                 recipe.end_epoch(0, network)
                 raise _SeenError
 
-            patch.setattr("distill.train.fit", look)
+            patch.setattr("edgestill.distill.train.fit", look)
             with pytest.raises(_SeenError):
                 distill(again, teacher, splits, told(methods, 1), seed=99, device=CPU, start=start, state=state)
         return at_the_end, seen[0]

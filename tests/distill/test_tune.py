@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import optuna
 import pytest
 
-from distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
-from distill.methods.kd import KDConfig
-from distill.tune import STUDY, configured_values, search_ranges, tune, with_hyperparameters
-from pipeline.errors import CandidateError, FailedError, RunDirError, TrainingError
-from pipeline.training_state import EpochRecord
+from edgestill.distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
+from edgestill.distill.methods.kd import KDConfig
+from edgestill.distill.tune import STUDY, configured_values, search_ranges, tune, with_hyperparameters
+from edgestill.pipeline.errors import CandidateError, FailedError, RunDirError, TrainingError
+from edgestill.pipeline.training_state import EpochRecord
 
 DISTILL = DistillConfig(
     methods=(KDConfig(temperature=3.0, distill_weight=0.7),),
@@ -236,7 +236,7 @@ def locked(whole, tmp_path, monkeypatch):
     path.write_bytes((whole.folder / "study.db").read_bytes())
     holder = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     holder.execute("BEGIN EXCLUSIVE")
-    monkeypatch.setattr("distill.study.NOTE_S", 0.0)
+    monkeypatch.setattr("edgestill.distill.study.NOTE_S", 0.0)
     yield holder
     holder.close()
 
@@ -255,7 +255,7 @@ def test_a_locked_study_is_waited_for_and_a_person_told_why(study, locked):
 
 
 def test_a_study_that_stays_locked_ends_the_wait_with_its_cause(study, locked, monkeypatch):
-    monkeypatch.setattr("distill.study.PATIENCE_S", 0.0)
+    monkeypatch.setattr("edgestill.distill.study.PATIENCE_S", 0.0)
     with pytest.raises(RunDirError, match=r"study.db was locked by another process for 0 s \(a backup, .* resume"):
         study(Training())
     locked.execute("ROLLBACK")
@@ -264,8 +264,8 @@ def test_a_study_that_stays_locked_ends_the_wait_with_its_cause(study, locked, m
 
 def test_a_lock_in_the_middle_of_a_trial_ends_it_in_one_sentence_and_loses_nothing(study, whole, tmp_path, monkeypatch):
     """The heartbeat's thread meets the lock too, and says nothing of its own."""
-    monkeypatch.setattr("distill.study.PATIENCE_S", 0.0)
-    monkeypatch.setattr("distill.study.HEARTBEAT_S", 1)
+    monkeypatch.setattr("edgestill.distill.study.PATIENCE_S", 0.0)
+    monkeypatch.setattr("edgestill.distill.study.HEARTBEAT_S", 1)
     errors = []
     monkeypatch.setattr(threading, "excepthook", lambda found: errors.append(found))
     holder = sqlite3.connect(tmp_path / "study.db", isolation_level=None)

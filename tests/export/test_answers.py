@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from export.bundle import write_bundle
-from export.config import CalibrationConfig, ExportConfig
-from export.device.answers import OTHERWISE, int8_note, off_by, open_default, probe_feed, read_probe_file
-from export.device.facts import byte_products
-from export.formats import FORMATS
-from export.interface import describe_input, describe_output
-from export.manifest import MANIFEST, manifest_bytes
-from export.profile_script import PROFILE, run_script
-from export.saturation import saturates_here
-from export.sessions import open_session
-from export.verify import verify
+from edgestill.export.bundle import write_bundle
+from edgestill.export.config import CalibrationConfig, ExportConfig
+from edgestill.export.device.answers import OTHERWISE, int8_note, off_by, open_default, probe_feed, read_probe_file
+from edgestill.export.device.facts import byte_products
+from edgestill.export.formats import FORMATS
+from edgestill.export.interface import describe_input, describe_output
+from edgestill.export.manifest import MANIFEST, manifest_bytes
+from edgestill.export.profile_script import PROFILE, run_script
+from edgestill.export.saturation import saturates_here
+from edgestill.export.sessions import open_session
+from edgestill.export.verify import verify
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_without_an_fp32_file_it_warns_and_answers_all_the_same(elsewhere, capsy
 
 
 def test_a_profile_warns_of_it(elsewhere, tmp_path):
-    from flows.profile import profile, settings_of
+    from edgestill.flows.profile import profile, settings_of
 
     settings = settings_of(
         "1", "1", None, duration_s=0.05, repeats=1, warmup_s=0, examples=None, length=0, spinning=False, seed=0

@@ -9,8 +9,8 @@ import zipfile
 
 import pytest
 
-from export.archive import archive
-from export.files import read_files, zip_bytes
+from edgestill.export.archive import archive
+from edgestill.export.files import read_files, zip_bytes
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def test_two_exports_are_equal_whatever_the_order_the_time_and_the_process(files
         (tmp_path / name).chmod(0o600)
     script = f"""
 import sys, pathlib, hashlib
-from export.archive import archive
-from export.files import read_files
+from edgestill.export.archive import archive
+from edgestill.export.files import read_files
 data = archive(read_files(pathlib.Path({str(tmp_path)!r})), {kind!r}, "digits", "2025-01-01T00:00:00+00:00")
 print(hashlib.sha256(data).hexdigest())"""
     command = [sys.executable, "-c", script]

@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import pytest
 
-from export.manifest import MANIFEST, manifest_bytes
-from export.predict import predict
-from export.probes import open_model
-from export.reading import open_bundle
-from export.sessions import open_session, to_pixels
-from export.verify import verify
-from pipeline.errors import ExportError
+from edgestill.export.manifest import MANIFEST, manifest_bytes
+from edgestill.export.predict import predict
+from edgestill.export.probes import open_model
+from edgestill.export.reading import open_bundle
+from edgestill.export.sessions import open_session, to_pixels
+from edgestill.export.verify import verify
+from edgestill.pipeline.errors import ExportError
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +73,11 @@ def test_verify_reruns_each_format(bundle_of_formats):
 def test_a_file_that_its_runtime_refuses_is_a_difference_and_one_without_its_runtime_is_not(
     bundle_of_formats, copy_of, monkeypatch
 ):
-    from export.formats import FORMATS
+    from edgestill.export.formats import FORMATS
 
     if "openvino" not in bundle_of_formats.bundle.models:
         pytest.skip("openvino is not installed")
-    monkeypatch.setattr("export.probes._PROGRAMS", ())  # as where the signer is known
+    monkeypatch.setattr("edgestill.export.probes._PROGRAMS", ())  # as where the signer is known
     folder = copy_of(bundle_of_formats)
     data = (folder / "model.openvino.xml").read_bytes()
     (folder / "model.openvino.xml").write_bytes(b" " * len(data))
@@ -114,7 +114,7 @@ def test_a_format_in_anothers_place_is_found(bundle_of_formats, copy_of):
 
 
 def test_profiling_all_models_says_which_it_leaves_out(bundle_of_formats, tmp_path):
-    from flows.profile import profile, settings_of
+    from edgestill.flows.profile import profile, settings_of
 
     if "openvino" not in bundle_of_formats.bundle.models:
         pytest.skip("openvino is not installed")

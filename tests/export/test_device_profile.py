@@ -16,16 +16,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.device.facts import describe_device, energy_counter, load_between, read_load
-from export.device.judge import warnings_of
-from export.device.text import profile_text
-from export.device.worker import make_inputs
-from export.device_profile import Model, Settings, profile_files
-from export.profile_document import read_profile
-from export.profile_script import profile_script
-from pipeline import latency_statistics, stopwatch
-from pipeline.errors import DataError, ExportError
-from pipeline.timing import Timing
+from edgestill.export.device.facts import describe_device, energy_counter, load_between, read_load
+from edgestill.export.device.judge import warnings_of
+from edgestill.export.device.text import profile_text
+from edgestill.export.device.worker import make_inputs
+from edgestill.export.device_profile import Model, Settings, profile_files
+from edgestill.export.profile_document import read_profile
+from edgestill.export.profile_script import profile_script
+from edgestill.pipeline import latency_statistics, stopwatch
+from edgestill.pipeline.errors import DataError, ExportError
+from edgestill.pipeline.timing import Timing
 
 SHORT = Settings(duration_s=0.03, repeats=2, warmup_s=0.01, min_samples=70, max_samples=200)
 
@@ -286,7 +286,7 @@ def test_a_models_memory_holds_no_inputs(tmp_path):
     path = write_classifier(tmp_path / "model.onnx")
     settings = SHORT._replace(repeats=1, batches=(2**17,), min_samples=1, max_samples=1)
     task = {**settings._asdict(), "kind": "cold", "models": {"m": str(path)}, "batch": 2**17, "threads": 1}
-    worker = [sys.executable, "-c", "from export.device.worker import answer_task as a; a()"]
+    worker = [sys.executable, "-c", "from edgestill.export.device.worker import answer_task as a; a()"]
     done = subprocess.run(worker, input=json.dumps(task), capture_output=True, text=True, timeout=60, check=True)
     found = json.loads(done.stdout)
     batch_bytes = 2**17 * 3 * 6 * 6 * 4

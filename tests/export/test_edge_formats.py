@@ -9,13 +9,13 @@ import onnxruntime
 import pytest
 import torch
 
-from export.config import ExecutorchConfig, ExportConfig
-from export.formats import FORMATS
-from export.formats.base import Source
-from export.formats.providers import CUDA, TENSORRT, nodes_by_provider, open_on
-from export.sessions import open_session, runner
-from export.to_onnx import to_onnx
-from pipeline.errors import ExportError
+from edgestill.export.config import ExecutorchConfig, ExportConfig
+from edgestill.export.formats import FORMATS
+from edgestill.export.formats.base import Source
+from edgestill.export.formats.providers import CUDA, TENSORRT, nodes_by_provider, open_on
+from edgestill.export.sessions import open_session, runner
+from edgestill.export.to_onnx import to_onnx
+from edgestill.pipeline.errors import ExportError
 
 FP32 = ("openvino", "executorch")
 SMALLER = ("openvino_fp16", "openvino_int8")
@@ -108,7 +108,7 @@ def test_openvino_computes_in_fp32_on_the_threads_asked_for(opened, monkeypatch,
 def test_importing_openvino_sends_no_telemetry(opened):
     opened("openvino", "resnet")
     code = (
-        "import sys; from export.formats.openvino import load_openvino; load_openvino(); "
+        "import sys; from edgestill.export.formats.openvino import load_openvino; load_openvino(); "
         "assert not [name for name in sys.modules if name.startswith('openvino_telemetry')]; "
         "from openvino.tools.ovc import telemetry_utils as used; print(used.tm.__name__)"
     )
@@ -200,7 +200,7 @@ def test_a_provider_that_leaves_the_layers_to_the_cpu_is_refused(sources, monkey
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    monkeypatch.setattr("export.formats.providers.open_on", on_the_cpu)
+    monkeypatch.setattr("edgestill.export.formats.providers.open_on", on_the_cpu)
     source = sources("resnet")
     convolutions = Counter(node.op_type for node in _graph(source.onnx).node)["Conv"]
     with pytest.raises(ExportError, match=rf"leaves .*{convolutions} .*Conv.* of student\.onnx to the CPU"):

@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from export.config import ExportConfig, ProfileConfig
-from export.gate import Limits
-from export.parity import _answers_as, check_parity
-from export.profile import evaluate_file, profile
-from export.result import ConvertedModel, ConvertResult
-from export.sessions import runner
-from export.to_onnx import to_onnx
-from pipeline.blocks import CifarResNet
-from pipeline.errors import ExportError
-from pipeline.metrics import evaluate
-from pipeline.rundir import file_digest
-from pipeline.timing import TimingConfig
-from search.spaces import SPACES
+from edgestill.export.config import ExportConfig, ProfileConfig
+from edgestill.export.gate import Limits
+from edgestill.export.parity import _answers_as, check_parity
+from edgestill.export.profile import evaluate_file, profile
+from edgestill.export.result import ConvertedModel, ConvertResult
+from edgestill.export.sessions import runner
+from edgestill.export.to_onnx import to_onnx
+from edgestill.pipeline.blocks import CifarResNet
+from edgestill.pipeline.errors import ExportError
+from edgestill.pipeline.metrics import evaluate
+from edgestill.pipeline.rundir import file_digest
+from edgestill.pipeline.timing import TimingConfig
+from edgestill.search.spaces import SPACES
 
 OPSET = 20
 

@@ -11,12 +11,12 @@ import pytest
 from hostile import Bomb, card, external, model_with, one_sentence, rewritten
 from onnx import TensorProto, helper, numpy_helper
 
-from export.files import MAX_FILES, MAX_TOTAL_BYTES
-from export.manifest import canonical, manifest_bytes
-from export.predict import predict
-from export.reading import open_bundle
-from export.verify import verify
-from pipeline.errors import BundleError, ExportError
+from edgestill.export.files import MAX_FILES, MAX_TOTAL_BYTES
+from edgestill.export.manifest import canonical, manifest_bytes
+from edgestill.export.predict import predict
+from edgestill.export.reading import open_bundle
+from edgestill.export.verify import verify
+from edgestill.pipeline.errors import BundleError, ExportError
 
 
 def first_model(folder, **changes):

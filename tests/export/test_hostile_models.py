@@ -13,8 +13,8 @@ import pytest
 from hostile import Bomb, external, model_with, numpy_pickle, one_sentence, torch_pickle
 from onnx import TensorProto, helper, numpy_helper
 
-from export.reading import check_onnx
-from pipeline.errors import BundleError
+from edgestill.export.reading import check_onnx
+from edgestill.pipeline.errors import BundleError
 
 
 def test_the_canary_works(tmp_path):

@@ -7,9 +7,9 @@ import onnxruntime
 import pytest
 import torch
 
-from export.interface import check_image_interface, describe_input, with_image_interface, with_interface
-from export.sessions import runner
-from pipeline.errors import ExportError
+from edgestill.export.interface import check_image_interface, describe_input, with_image_interface, with_interface
+from edgestill.export.sessions import runner
+from edgestill.pipeline.errors import ExportError
 
 
 @pytest.fixture(scope="module")

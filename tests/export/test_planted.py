@@ -10,23 +10,23 @@ import pytest
 import torch
 from torch import nn
 
-from export.config import CalibrationConfig, ExportConfig, ProfileConfig
-from export.device.facts import byte_products
-from export.formats import FORMATS, Format
-from export.gate import Limits
-from export.parity import check_parity, require_accuracy, require_fp16_parity
-from export.profile import evaluate_file, evaluate_run, profile
-from export.result import Arithmetic, ConvertedModel, ConvertResult, Parity
-from export.sessions import runner
-from export.to_onnx import to_onnx
-from flows import formats as building
-from flows.config import RunConfig
-from flows.formats import answers_of, build_formats
-from flows.stage import Stage
-from pipeline.errors import ExportError, MissingDependencyError
-from pipeline.metrics import evaluate
-from pipeline.rundir import RunDir, file_digest
-from pipeline.timing import TimingConfig
+from edgestill.export.config import CalibrationConfig, ExportConfig, ProfileConfig
+from edgestill.export.device.facts import byte_products
+from edgestill.export.formats import FORMATS, Format
+from edgestill.export.gate import Limits
+from edgestill.export.parity import check_parity, require_accuracy, require_fp16_parity
+from edgestill.export.profile import evaluate_file, evaluate_run, profile
+from edgestill.export.result import Arithmetic, ConvertedModel, ConvertResult, Parity
+from edgestill.export.sessions import runner
+from edgestill.export.to_onnx import to_onnx
+from edgestill.flows import formats as building
+from edgestill.flows.config import RunConfig
+from edgestill.flows.formats import answers_of, build_formats
+from edgestill.flows.stage import Stage
+from edgestill.pipeline.errors import ExportError, MissingDependencyError
+from edgestill.pipeline.metrics import evaluate
+from edgestill.pipeline.rundir import RunDir, file_digest
+from edgestill.pipeline.timing import TimingConfig
 
 PARITY = Parity(max_abs_difference=0.1, top1_agreement=0.99, n=1008, checked=("validation",), reference="fp32")
 

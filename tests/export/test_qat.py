@@ -10,17 +10,17 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from distill.config import DistillConfig
-from distill.fake_quant import FakeQuantError, fake_quantized, without_fake_quant
-from distill.train import distill
-from export.quantize import CPU as CPU_SCHEME
-from export.quantize import quantize
-from export.sessions import runner
-from export.to_onnx import to_onnx
-from pipeline.blocks import CifarResNet
-from pipeline.metrics import evaluate
-from pipeline.network import initialise
-from pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.distill.config import DistillConfig
+from edgestill.distill.fake_quant import FakeQuantError, fake_quantized, without_fake_quant
+from edgestill.distill.train import distill
+from edgestill.export.quantize import CPU as CPU_SCHEME
+from edgestill.export.quantize import quantize
+from edgestill.export.sessions import runner
+from edgestill.export.to_onnx import to_onnx
+from edgestill.pipeline.blocks import CifarResNet
+from edgestill.pipeline.metrics import evaluate
+from edgestill.pipeline.network import initialise
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
 
 CPU = torch.device("cpu")
 GATE = 0.005

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_score, recall_score
 
-from export.quality import accuracy, by_class, calibration, logits_of, perturbed, softmax
-from pipeline.task import Task
+from edgestill.export.quality import accuracy, by_class, calibration, logits_of, perturbed, softmax
+from edgestill.pipeline.task import Task
 
 IMAGES = Task(labels=("a", "b"), input_shape=(2, 32, 16), mean=(0, 0), std=(1, 1))
 TEXTS = Task(kind="text", labels=("a", "b"), input_shape=(50,), vocab_size=1000)

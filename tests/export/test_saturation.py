@@ -7,14 +7,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.config import CalibrationConfig, ExportConfig
-from export.device.answers import INT8_TOLERANCE
-from export.formats import FORMATS
-from export.quantize import CPU, TENSORRT, quantize
-from export.saturating import saturating_model, saturating_runner
-from export.saturation import LARGEST_PAIR, saturable, saturates_here
-from export.sessions import open_session, runner
-from pipeline.errors import ExportError
+from edgestill.export.config import CalibrationConfig, ExportConfig
+from edgestill.export.device.answers import INT8_TOLERANCE
+from edgestill.export.formats import FORMATS
+from edgestill.export.quantize import CPU, TENSORRT, quantize
+from edgestill.export.saturating import saturating_model, saturating_runner
+from edgestill.export.saturation import LARGEST_PAIR, saturable, saturates_here
+from edgestill.export.sessions import open_session, runner
+from edgestill.pipeline.errors import ExportError
 
 KINDS = {"int8": CPU, "int8_tensorrt": TENSORRT}
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import export
-from pipeline.child import environment
+import edgestill
+from edgestill.pipeline.child import environment
 
-ROOT = Path(export.__file__).parents[1]
+ROOT = Path(edgestill.__file__).parents[1]
 # What Python puts first on the path when a script in one of them is run, or pytest does.
 SCRIPT_FOLDERS = ("benchmarks", "benchmarks/tasks", "tests", "tests/export", "tests/flows", "tests/pipeline")
 TAKEN = set(sys.stdlib_module_names) | set(importlib.metadata.packages_distributions())

@@ -12,12 +12,12 @@ import pytest
 from onnx import numpy_helper
 from safetensors.numpy import load, save
 
-from export.files import zip_bytes
-from export.manifest import manifest_bytes
-from export.reading import open_bundle
-from export.signing import make_keys, sign_manifest
-from export.verify import verify
-from pipeline.errors import BundleError, ConfigError
+from edgestill.export.files import zip_bytes
+from edgestill.export.manifest import manifest_bytes
+from edgestill.export.reading import open_bundle
+from edgestill.export.signing import make_keys, sign_manifest
+from edgestill.export.verify import verify
+from edgestill.pipeline.errors import BundleError, ConfigError
 
 
 @pytest.fixture(scope="module")

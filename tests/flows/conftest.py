@@ -44,7 +44,7 @@ Edgestill = Callable[..., "subprocess.CompletedProcess[str]"]
 def _no_rehearsal() -> Iterator[None]:
     """Three exports that a run in this process need not wait for; test_rehearsal.py and every subprocess have them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.stages.rehearse_export", lambda *given: None)
+        patch.setattr("edgestill.flows.stages.rehearse_export", lambda *given: None)
         yield
 
 
@@ -97,7 +97,7 @@ def edgestill(command_environment: dict[str, str]) -> Edgestill:
     """Runs the command and gives its exit code and output."""
 
     def call(*arguments: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "flows.cli", *arguments]
+        command = [sys.executable, "-m", "edgestill.flows.cli", *arguments]
         return subprocess.run(command, cwd=cwd, env=command_environment, capture_output=True, text=True, timeout=280)
 
     return call

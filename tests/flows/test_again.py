@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from export import bundle
-from export.verify import verify
-from flows import again
-from flows.again import report_again
-from flows.chain import run_chain
-from flows.progress import Silent
-from flows.report import charts
-from flows.show import show_run, show_runs, summary
-from pipeline.errors import DataError, RunDirError
-from pipeline.rundir import RunDir, file_digest
-from search.result import SearchResult
-from search.tournament import TournamentResult
+from edgestill.export import bundle
+from edgestill.export.verify import verify
+from edgestill.flows import again
+from edgestill.flows.again import report_again
+from edgestill.flows.chain import run_chain
+from edgestill.flows.progress import Silent
+from edgestill.flows.report import charts
+from edgestill.flows.show import show_run, show_runs, summary
+from edgestill.pipeline.errors import DataError, RunDirError
+from edgestill.pipeline.rundir import RunDir, file_digest
+from edgestill.search.result import SearchResult
+from edgestill.search.tournament import TournamentResult
 
 
 @pytest.fixture

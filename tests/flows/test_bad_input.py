@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
-from flows import cli
-from flows.cli import _guarded
-from flows.config import RunConfig, commented_yaml, load_config, preset_names
-from pipeline.datasets.base import AugmentConfig
-from pipeline.errors import ConfigError, MissingDependencyError
+from edgestill.flows import cli
+from edgestill.flows.cli import _guarded
+from edgestill.flows.config import RunConfig, commented_yaml, load_config, preset_names
+from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.errors import ConfigError, MissingDependencyError
 
 
 def problems_of(*settings: str, preset: str | None = "digits", path: Path | None = None) -> list[str]:
@@ -246,8 +246,8 @@ def test_init_does_not_overwrite(edgestill, tmp_path: Path) -> None:
 def test_help_answers_in_half_a_second_and_imports_nothing_slow(command_environment: dict[str, str]) -> None:
     import subprocess
 
-    code = "import sys; sys.argv = ['edgestill', '--help']\nimport flows.cli\n"
-    code += "try: flows.cli.main()\nexcept SystemExit: pass\n"
+    code = "import sys; sys.argv = ['edgestill', '--help']\nimport edgestill.flows.cli as cli\n"
+    code += "try: cli.main()\nexcept SystemExit: pass\n"
     code += "print([m for m in ('torch', 'prefect', 'optuna', 'onnx', 'pydantic', 'numpy') if m in sys.modules])"
     fastest = 9.0
     for _ in range(3):

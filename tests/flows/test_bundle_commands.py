@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.cli import _guarded
+from edgestill.flows.cli import _guarded
 
 pytestmark = pytest.mark.engines
 

@@ -2,9 +2,9 @@
 
 import os
 
-from flows.cache import kept_calibration
-from pipeline.cache import cache_folder
-from search.scorers import Calibration
+from edgestill.flows.cache import kept_calibration
+from edgestill.pipeline.cache import cache_folder
+from edgestill.search.scorers import Calibration
 
 CALIBRATION = Calibration(scales={}, missing=("jacov",), architectures=3)
 

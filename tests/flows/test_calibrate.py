@@ -6,16 +6,16 @@ import sys
 
 import pytest
 
-from flows.calibrate import latencies_csv, read_latencies
-from flows.config import load_config
-from flows.latency import export_student, latency_source
-from pipeline.errors import ConfigError, DataError
-from pipeline.provenance import describe_machine
-from search.budget import Budget
-from search.config import LatencyConfig, SearchConfig
-from search.costs import size_bound
-from search.latency_model import fit_latency_model, read_latency_model, trace_student
-from search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace, make_space
+from edgestill.flows.calibrate import latencies_csv, read_latencies
+from edgestill.flows.config import load_config
+from edgestill.flows.latency import export_student, latency_source
+from edgestill.pipeline.errors import ConfigError, DataError
+from edgestill.pipeline.provenance import describe_machine
+from edgestill.search.budget import Budget
+from edgestill.search.config import LatencyConfig, SearchConfig
+from edgestill.search.costs import size_bound
+from edgestill.search.latency_model import fit_latency_model, read_latency_model, trace_student
+from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace, make_space
 
 SPACE = ResNetSpace(ResNetConfig(blocks=((1, 2, 3),) * 3, widths=((4, 6), (6, 8), (8,))))
 POOLS = "|avg_pool_3x3~0|+|avg_pool_3x3~0|avg_pool_3x3~1|+|skip_connect~0|avg_pool_3x3~1|avg_pool_3x3~2|"
@@ -137,7 +137,7 @@ SPACE_CONFIG = ResNetConfig(blocks=((1, 2),) * 3, widths=((4, 6), (6,), (8,)))
     ],
 )
 def test_a_mistaken_command_is_one_sentence_and_leaves_no_file(arguments, reason, tmp_path, monkeypatch, capsys):
-    from flows.cli import _guarded
+    from edgestill.flows.cli import _guarded
 
     monkeypatch.setattr(sys, "argv", ["edgestill"])
     assert _guarded(["calibrate", *arguments, "--out", str(tmp_path / "d.json")], debug=False) == 2

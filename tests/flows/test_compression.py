@@ -8,22 +8,22 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from distill.result import DistillResult, PruneResult, TuneResult
-from export.result import ConvertResult
-from export.verify import verify
-from flows.again import report_again
-from flows.chain import new_run, run_chain, stage_names
-from flows.config import RunConfig, load_config
-from flows.progress import Silent
-from flows.pruning import prune_student
-from flows.quantization import QatResult, fine_tune_int8
-from flows.report.pruning import int8_fine_tuning, pruning
-from flows.sentences import sentence
-from flows.stage import Stage, distilled_student, method_state
-from pipeline.checkpoint import read_state
-from pipeline.data import load_splits
-from pipeline.errors import ConfigError, RunDirError, TrainingError
-from pipeline.rundir import RunDir
+from edgestill.distill.result import DistillResult, PruneResult, TuneResult
+from edgestill.export.result import ConvertResult
+from edgestill.export.verify import verify
+from edgestill.flows.again import report_again
+from edgestill.flows.chain import new_run, run_chain, stage_names
+from edgestill.flows.config import RunConfig, load_config
+from edgestill.flows.progress import Silent
+from edgestill.flows.pruning import prune_student
+from edgestill.flows.quantization import QatResult, fine_tune_int8
+from edgestill.flows.report.pruning import int8_fine_tuning, pruning
+from edgestill.flows.sentences import sentence
+from edgestill.flows.stage import Stage, distilled_student, method_state
+from edgestill.pipeline.checkpoint import read_state
+from edgestill.pipeline.data import load_splits
+from edgestill.pipeline.errors import ConfigError, RunDirError, TrainingError
+from edgestill.pipeline.rundir import RunDir
 
 pytestmark = pytest.mark.engines
 
@@ -151,7 +151,7 @@ def test_fine_tuning_for_int8_goes_on_from_the_methods_of_what_ships(finished, t
         seen.append(state)
         raise TrainingError("enough was seen")
 
-    monkeypatch.setattr("flows.quantization.taught", taught)
+    monkeypatch.setattr("edgestill.flows.quantization.taught", taught)
     for prune, stage in (("l1", "prune"), ("none", "distill")):
         given = with_settings(finished, tmp_path / stage, f"prune.method={prune}")
         fine_tune_int8(given, *results(finished), given.run.read("export", ConvertResult))

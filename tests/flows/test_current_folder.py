@@ -15,7 +15,7 @@ import pytest
 from hostile import rewritten
 from onnx import helper, numpy_helper
 
-from flows.safe_path import leave_out_the_current_folder
+from edgestill.flows.safe_path import leave_out_the_current_folder
 
 pytestmark = pytest.mark.engines
 
@@ -38,7 +38,7 @@ COMMANDS = (
     "--set blocks=[[1,2],[1,2],[1,2]] --set widths=[[4,6],[6],[8]]",
 )
 EACH = """
-from flows.cli import _guarded
+from edgestill.flows.cli import _guarded
 for command in {commands!r}:
     assert _guarded(command.split(), debug=True) == 0, command
 """
@@ -149,7 +149,7 @@ def test_the_current_folder_leaves_the_path_unless_it_is_named_in_full(tmp_path,
 
 
 def test_a_library_that_starts_processes_gives_the_environment_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.child import inherited
+    from edgestill.pipeline.child import inherited
 
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
     monkeypatch.setenv("PYTHONPATH", "/other" + os.pathsep)

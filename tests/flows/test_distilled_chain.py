@@ -2,12 +2,12 @@
 
 import pytest
 
-from distill.result import TuneResult
-from export.verify import verify
-from flows.chain import new_run, run_chain
-from flows.config import load_config
-from flows.outcome import Outcome
-from pipeline.rundir import RunDir
+from edgestill.distill.result import TuneResult
+from edgestill.export.verify import verify
+from edgestill.flows.chain import new_run, run_chain
+from edgestill.flows.config import load_config
+from edgestill.flows.outcome import Outcome
+from edgestill.pipeline.rundir import RunDir
 
 pytestmark = pytest.mark.engines
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from distill.config import DistillConfig
-from flows.config import load_config
-from flows.heads import heads, what_ships
-from flows.stage import Stage
-from flows.stages import prepare_data
-from pipeline.errors import ConfigError
-from pipeline.rundir import RunDir
+from edgestill.distill.config import DistillConfig
+from edgestill.flows.config import load_config
+from edgestill.flows.heads import heads, what_ships
+from edgestill.flows.stage import Stage
+from edgestill.flows.stages import prepare_data
+from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.rundir import RunDir
 
 
 def test_only_methods_with_a_head_change_what_ships() -> None:

@@ -39,7 +39,8 @@ def test_the_readme_example_runs_without_prefect(
 def test_asking_for_prefect_where_there_is_none_says_how_to_get_it(
     command_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    code = "sys.argv = ['edgestill', 'run', '--preset', 'digits', '--prefect']\nfrom flows.cli import main\nmain()"
+    called = "sys.argv = ['edgestill', 'run', '--preset', 'digits', '--prefect']"
+    code = f"{called}\nfrom edgestill.flows.cli import main\nmain()"
     failed = without_prefect(code, command_environment, tmp_path)
     assert failed.returncode == 2
     assert "pip install 'prefect" in failed.stderr
@@ -58,9 +59,11 @@ def test_the_wheel_holds_the_five_packages_and_the_presets_and_nothing_else(whee
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
-    assert tops == {"pipeline", "search", "distill", "export", "flows"}
-    assert "flows/presets/digits.yaml" in names
-    assert any(name.startswith("flows/report/") and name.endswith(".j2") for name in names)
+    packages = {name.split("/")[1] for name in names if name.startswith("edgestill/")}
+    assert tops == {"edgestill"}
+    assert packages == {"__init__.py", "py.typed", "pipeline", "search", "distill", "export", "flows"}
+    assert "edgestill/flows/presets/digits.yaml" in names
+    assert any(name.startswith("edgestill/flows/report/") and name.endswith(".j2") for name in names)
 
 
 def test_the_installed_wheel_runs_from_an_empty_folder(
@@ -83,7 +86,11 @@ def test_the_installed_wheel_runs_from_an_empty_folder(
         command = [str(place / "bin" / "edgestill"), *arguments]
         return subprocess.run(command, cwd=empty, env=command_environment, capture_output=True, text=True, timeout=200)
 
-    where = [str(place / "bin" / "python"), "-c", "import flows, pipeline; print(flows.__file__, pipeline.__file__)"]
+    where = [
+        str(place / "bin" / "python"),
+        "-c",
+        "import edgestill, edgestill.flows as f; print(edgestill.__file__, f.__file__)",
+    ]
     found = subprocess.run(where, cwd=empty, env=command_environment, capture_output=True, text=True, timeout=60)
     assert all(path.startswith(str(packages)) for path in found.stdout.split()), found
     assert "resume" in call("--help").stdout

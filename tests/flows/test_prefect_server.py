@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from flows import confinement
-from flows.config import RunConfig, load_config
-from flows.prefect_server import OwnPagesOnly, is_loopback, known_hosts, run_server
-from pipeline.errors import BudgetError, DataError, FailedError, UserError
+from edgestill.flows import confinement
+from edgestill.flows.config import RunConfig, load_config
+from edgestill.flows.prefect_server import OwnPagesOnly, is_loopback, known_hosts, run_server
+from edgestill.pipeline.errors import BudgetError, DataError, FailedError, UserError
 
 OWN = ("127.0.0.1:4200", "localhost:4200", "[::1]:4200", "LOCALHOST:4200", "localhost")
 

@@ -12,22 +12,22 @@ import pytest
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from export.device_profile import Model, Settings, profile_files
-from export.file_timing import ProbeSettings
-from export.profile_document import read_profile
-from export.to_onnx import to_onnx
-from flows import cli
-from flows.calibrate import Inputs, calibrate
-from flows.profile import settings_of
-from flows.profiled import are_profiles, latencies_of_profiles
-from flows.report import charts, device_charts
-from flows.report.device import render_profile, section
-from pipeline.blocks import CifarResNet
-from pipeline.errors import ConfigError, DataError
-from pipeline.latency_statistics import describe_samples
-from pipeline.timing import TimingConfig
-from search.latency_model import read_latency_model
-from search.spaces import ResNetConfig, ResNetSpace
+from edgestill.export.device_profile import Model, Settings, profile_files
+from edgestill.export.file_timing import ProbeSettings
+from edgestill.export.profile_document import read_profile
+from edgestill.export.to_onnx import to_onnx
+from edgestill.flows import cli
+from edgestill.flows.calibrate import Inputs, calibrate
+from edgestill.flows.profile import settings_of
+from edgestill.flows.profiled import are_profiles, latencies_of_profiles
+from edgestill.flows.report import charts, device_charts
+from edgestill.flows.report.device import render_profile, section
+from edgestill.pipeline.blocks import CifarResNet
+from edgestill.pipeline.errors import ConfigError, DataError
+from edgestill.pipeline.latency_statistics import describe_samples
+from edgestill.pipeline.timing import TimingConfig
+from edgestill.search.latency_model import read_latency_model
+from edgestill.search.spaces import ResNetConfig, ResNetSpace
 
 pytestmark = pytest.mark.engines
 

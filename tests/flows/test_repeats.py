@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from flows.chain import new_run, run_chain
-from flows.config import load_config
-from pipeline.blocks import CifarResNet
-from pipeline.rundir import file_digest
+from edgestill.flows.chain import new_run, run_chain
+from edgestill.flows.config import load_config
+from edgestill.pipeline.blocks import CifarResNet
+from edgestill.pipeline.rundir import file_digest
 
 pytestmark = pytest.mark.engines
 

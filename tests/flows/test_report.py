@@ -14,29 +14,38 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distill.methods.base import Exhibit, ExhibitItem
-from distill.result import DistillResult, TrialRecord, TuneResult
-from export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, Parity, ProfileResult, Ratio, Verdict
-from flows.config import RunConfig
-from flows.delivery import ReportResult
-from flows.rank_check import RankCheckResult
-from flows.report import ReportData, render_report
-from flows.report.palette import COLOURS
-from flows.report.scatter import selection_values
-from flows.sentences import sentence
-from flows.stage import DataResult
-from flows.verdicts import lead_words
-from flows.words import accuracy_claim, size_claim, speed_claim
-from pipeline.cost import Cost
-from pipeline.metrics import Metrics, wilson
-from pipeline.run_manifest import Manifest, Origin, StageRecord
-from pipeline.task import Task
-from pipeline.teacher import TeacherResult
-from pipeline.training_state import EpochRecord
-from search.budget import Budget
-from search.ranking import Comparison, RankedStudent, ScorerRank
-from search.result import Candidate, Failure, SearchResult
-from search.tournament import Entrant, Lead, Rung, TournamentResult
+from edgestill.distill.methods.base import Exhibit, ExhibitItem
+from edgestill.distill.result import DistillResult, TrialRecord, TuneResult
+from edgestill.export.result import (
+    ConvertedModel,
+    ConvertResult,
+    ExportedModel,
+    Latency,
+    Parity,
+    ProfileResult,
+    Ratio,
+    Verdict,
+)
+from edgestill.flows.config import RunConfig
+from edgestill.flows.delivery import ReportResult
+from edgestill.flows.rank_check import RankCheckResult
+from edgestill.flows.report import ReportData, render_report
+from edgestill.flows.report.palette import COLOURS
+from edgestill.flows.report.scatter import selection_values
+from edgestill.flows.sentences import sentence
+from edgestill.flows.stage import DataResult
+from edgestill.flows.verdicts import lead_words
+from edgestill.flows.words import accuracy_claim, size_claim, speed_claim
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.metrics import Metrics, wilson
+from edgestill.pipeline.run_manifest import Manifest, Origin, StageRecord
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.teacher import TeacherResult
+from edgestill.pipeline.training_state import EpochRecord
+from edgestill.search.budget import Budget
+from edgestill.search.ranking import Comparison, RankedStudent, ScorerRank
+from edgestill.search.result import Candidate, Failure, SearchResult
+from edgestill.search.tournament import Entrant, Lead, Rung, TournamentResult
 
 SCRIPT = "<script>alert(1)</script>"
 

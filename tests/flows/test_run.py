@@ -15,11 +15,11 @@ import onnxruntime
 import optuna
 import pytest
 
-from export.bundle_schema import SCHEMA
-from flows.chain import STAGES
-from flows.config import RunConfig
-from pipeline.data import load_test
-from pipeline.rundir import RunDir
+from edgestill.export.bundle_schema import SCHEMA
+from edgestill.flows.chain import STAGES
+from edgestill.flows.config import RunConfig
+from edgestill.pipeline.data import load_test
+from edgestill.pipeline.rundir import RunDir
 
 pytestmark = pytest.mark.engines
 
@@ -162,7 +162,7 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_bits(
 ) -> None:
     arguments = ["run", *tiny_arguments(), "--out", str(tmp_path), "--quiet"]
     for stage, reached in KILL_POINTS:
-        process = subprocess.Popen([sys.executable, "-m", "flows.cli", *arguments], env=command_environment)
+        process = subprocess.Popen([sys.executable, "-m", "edgestill.flows.cli", *arguments], env=command_environment)
         deadline = time.monotonic() + 90
         while not any(reached(run) for run in tmp_path.glob("*")):
             assert process.poll() is None, f"ended before it could be killed in {stage}"
@@ -208,10 +208,10 @@ def test_an_altered_result_is_found_before_it_is_used(finished_run: Path, edgest
 def test_a_full_disk_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
     code = (
         "import errno, os, sys\n"
-        "import pipeline.checkpoint as checkpoint\n"
+        "import edgestill.pipeline.checkpoint as checkpoint\n"
         "def full(fd): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'weights.safetensors')\n"
         "checkpoint.os.fsync = full\n"
-        "from flows.cli import main\n"
+        "from edgestill.flows.cli import main\n"
         f"sys.argv = ['edgestill', 'init', {str(tmp_path / 'c.yaml')!r}]\n"
         "main()\n"
     )

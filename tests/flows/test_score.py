@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from flows.score import score_file
-from search.spaces import Nb201Space, ResNetSpace
+from edgestill.flows.score import score_file
+from edgestill.search.spaces import Nb201Space, ResNetSpace
 
 ARCHITECTURES = ["1-1-1", "3-1-1", "1-1-3/8-16-64", "1-2-1/8-12-48"]
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from flows.chain import _latency_model
-from flows.config import load_config
-from flows.latency import latency_of
-from flows.stage import Stage
-from flows.stages import prepare_data, scoring_batch
-from pipeline.errors import DataError
-from pipeline.rundir import RunDir
-from search.latency_model import fit_latency_model, trace_student
-from search.spaces import ResNetConfig, make_space
+from edgestill.flows.chain import _latency_model
+from edgestill.flows.config import load_config
+from edgestill.flows.latency import latency_of
+from edgestill.flows.stage import Stage
+from edgestill.flows.stages import prepare_data, scoring_batch
+from edgestill.pipeline.errors import DataError
+from edgestill.pipeline.rundir import RunDir
+from edgestill.search.latency_model import fit_latency_model, trace_student
+from edgestill.search.spaces import ResNetConfig, make_space
 
 SPACE = make_space(ResNetConfig(blocks=((1, 2),) * 3, widths=((4, 6), (6,), (8,))))
 SETTINGS = [

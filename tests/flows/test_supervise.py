@@ -13,8 +13,8 @@ import pytest
 HEAD = """
 import os, signal, sys, time
 from pathlib import Path
-from flows.supervise import attempting, note_progress, note_stage, supervised
-from pipeline.errors import CandidateError
+from edgestill.flows.supervise import attempting, note_progress, note_stage, supervised
+from edgestill.pipeline.errors import CandidateError
 
 def die(how=signal.SIGSEGV):
     os.kill(os.getpid(), how)

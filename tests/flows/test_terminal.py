@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-import flows
-from flows.cli import _guarded
-from flows.progress import Forgiving, PlainLines
-from flows.terminal import Terminal, answer, answer_whole, inert, joined, say, table
-from pipeline.child import environment
-from pipeline.errors import FailedError
+import edgestill
+from edgestill.flows.cli import _guarded
+from edgestill.flows.progress import Forgiving, PlainLines
+from edgestill.flows.terminal import Terminal, answer, answer_whole, inert, joined, say, table
+from edgestill.pipeline.child import environment
+from edgestill.pipeline.errors import FailedError
 
-ROOT = Path(flows.__file__).parents[1]
+ROOT = Path(edgestill.__file__).parents[1]
 HOSTILE = "a\x1b[2J\x9b31m\u202eb\u2066\u200b\rc\nd\0\u2028e\udcff"  # ESC, C1, bidi, zero width, breaks, a bad byte
 SPELT = r"a\x1b[2J\x9b31m\u202eb\u2066\u200b\rc\nd\x00\u2028e\udcff"
 
@@ -144,7 +144,8 @@ def test_the_live_bar_shows_text_and_not_markup(monkeypatch, capsys):
 def test_commands_print_in_any_locale_and_to_a_closed_pipe(locale, tmp_path):
     """A process of its own: streams are set up as the interpreter starts."""
     script = (
-        "import os, sys; from flows.cli import _guarded; from flows.terminal import close_streams, open_streams, say;"
+        "import os, sys; from edgestill.flows.cli import _guarded;"
+        "from edgestill.flows.terminal import close_streams, open_streams, say;"
         "open_streams(); code = _guarded(['presets'], False) or _guarded(['--help'], False); say('\\u2713 \\u732b');"
         "close_streams(); sys.exit(code)"
     )

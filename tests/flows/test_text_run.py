@@ -12,16 +12,16 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from export.verify import verify
-from flows.chain import STAGES, new_run, run_chain
-from flows.config import RunConfig, load_config
-from flows.stage import DataResult
-from pipeline.checkpoint import read_metadata
-from pipeline.data import load_test
-from pipeline.errors import CheckpointError, ConfigError
-from pipeline.rundir import RunDir
-from pipeline.task import Task
-from pipeline.teacher import TeacherConfig, build_teacher, load_teacher
+from edgestill.export.verify import verify
+from edgestill.flows.chain import STAGES, new_run, run_chain
+from edgestill.flows.config import RunConfig, load_config
+from edgestill.flows.stage import DataResult
+from edgestill.pipeline.checkpoint import read_metadata
+from edgestill.pipeline.data import load_test
+from edgestill.pipeline.errors import CheckpointError, ConfigError
+from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.teacher import TeacherConfig, build_teacher, load_teacher
 
 pytestmark = pytest.mark.engines
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.augmentation import Augmentation, crop, draw_crops
-from pipeline.data import ImageSplit
-from pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.augmentation import Augmentation, crop, draw_crops
+from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.datasets.base import AugmentConfig
 
 
 def augment(images, config, generator):

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pipeline.blocks import CifarResNet
-from pipeline.checkpoint import (
+from edgestill.pipeline.blocks import CifarResNet
+from edgestill.pipeline.checkpoint import (
     load_weights,
     read_metadata,
     read_state,
@@ -20,11 +20,11 @@ from pipeline.checkpoint import (
     weights_bytes,
     write_atomic,
 )
-from pipeline.data import ImageSplit
-from pipeline.errors import CheckpointError
-from pipeline.metrics import evaluate
-from pipeline.teacher import TEACHERS, TeacherConfig, build_teacher, load_teacher, teacher_metadata
-from search.spaces import SPACES
+from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.errors import CheckpointError
+from edgestill.pipeline.metrics import evaluate
+from edgestill.pipeline.teacher import TEACHERS, TeacherConfig, build_teacher, load_teacher, teacher_metadata
+from edgestill.search.spaces import SPACES
 
 
 @pytest.fixture

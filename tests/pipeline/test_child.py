@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.child import ChildError, ChildRefused, answer, ended, environment, interpreter
+from edgestill.pipeline.child import ChildError, ChildRefused, answer, ended, environment, interpreter
 
 HERE = str(Path(__file__).resolve().parent)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.datasets.cifar import CifarConfig, load_cifar
-from pipeline.errors import DataError
+from edgestill.pipeline.datasets.cifar import CifarConfig, load_cifar
+from edgestill.pipeline.errors import DataError
 
 NAMES = [f"class {k}" for k in range(10)]
 

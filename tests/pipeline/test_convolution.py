@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline import convolution
+from edgestill.pipeline import convolution
 
 
 @pytest.fixture

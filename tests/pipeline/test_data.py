@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data import ImageSplit, draw_batch, load_splits, load_test, load_whole_train
-from pipeline.datasets import DATASETS, CifarConfig, DigitsConfig, NpzConfig, TextConfig
-from pipeline.errors import DataError
+from edgestill.pipeline.data import ImageSplit, draw_batch, load_splits, load_test, load_whole_train
+from edgestill.pipeline.datasets import DATASETS, CifarConfig, DigitsConfig, NpzConfig, TextConfig
+from edgestill.pipeline.errors import DataError
 
 PARTS = ("train", "reference", "validation")
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,17 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from pipeline.blocks import CifarResNet
-from pipeline.data import load_splits
-from pipeline.datasets import DigitsConfig
-from pipeline.device import Compute, DeviceConfig, select_device
-from pipeline.errors import UserError
-from pipeline.network import initialise, look
-from pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.pipeline.blocks import CifarResNet
+from edgestill.pipeline.data import load_splits
+from edgestill.pipeline.datasets import DigitsConfig
+from edgestill.pipeline.device import Compute, DeviceConfig, select_device
+from edgestill.pipeline.errors import UserError
+from edgestill.pipeline.network import initialise, look
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
 
 _COUNT_FAULTS = """
 import resource, sys, torch
-from pipeline.device import DeviceConfig, select_device
+from edgestill.pipeline.device import DeviceConfig, select_device
 if sys.argv[1] == "select":
     select_device(DeviceConfig(accelerator="cpu"))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from flows.cli import _sentence
-from pipeline.checkpoint import write_atomic
-from pipeline.environment import environments_fault
+from edgestill.flows.cli import _sentence
+from edgestill.pipeline.checkpoint import write_atomic
+from edgestill.pipeline.environment import environments_fault
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_write_that_fails_says_which_file_it_was(tmp_path, monkeypatch) -> Non
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("pipeline.checkpoint.os.fsync", full)
+    monkeypatch.setattr("edgestill.pipeline.checkpoint.os.fsync", full)
     with pytest.raises(OSError, match="No space left") as caught:
         write_atomic(tmp_path / "weights", b"data")
     assert _sentence(caught.value).startswith(f"the disk is full ({tmp_path}/weights)")

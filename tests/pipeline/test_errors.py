@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.errors import DataError, UserError, told
+from edgestill.pipeline.errors import DataError, UserError, told
 
 
 @pytest.mark.parametrize("word", ["x" * 5000, "a." * 900, "\\x00" * 400])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline import free_memory
+from edgestill.pipeline import free_memory
 
 
 @pytest.fixture

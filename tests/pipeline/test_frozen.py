@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from pipeline.errors import ConfigError, EdgestillError, UserError, nearest
-from pipeline.frozen import Frozen, canonical_json, derive_seed, digest
-from pipeline.task import Task
+from edgestill.pipeline.errors import ConfigError, EdgestillError, UserError, nearest
+from edgestill.pipeline.frozen import Frozen, canonical_json, derive_seed, digest
+from edgestill.pipeline.task import Task
 
 
 class Point(Frozen):

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from export.parity import check_parity
-from export.to_onnx import to_onnx
-from pipeline.data import ImageSplit
-from pipeline.errors import CheckpointError, ConfigError
-from pipeline.network import look
-from pipeline.task import Task
-from pipeline.teacher import TeacherConfig, build_teacher, load_teacher
+from edgestill.export.parity import check_parity
+from edgestill.export.to_onnx import to_onnx
+from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.errors import CheckpointError, ConfigError
+from edgestill.pipeline.network import look
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.teacher import TeacherConfig, build_teacher, load_teacher
 
 transformers = pytest.importorskip("transformers", reason="pip install 'edgestill[transformers]'")
 

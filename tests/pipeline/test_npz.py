@@ -7,10 +7,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from pipeline.data import UNLABELLED, draw_batch, load_splits
-from pipeline.datasets import NpzConfig
-from pipeline.datasets.npz import load_npz
-from pipeline.errors import DataError
+from edgestill.pipeline.data import UNLABELLED, draw_batch, load_splits
+from edgestill.pipeline.datasets import NpzConfig
+from edgestill.pipeline.datasets.npz import load_npz
+from edgestill.pipeline.errors import DataError
 
 
 def arrays(**changes):

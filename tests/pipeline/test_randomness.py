@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.network import uninitialised
-from pipeline.randomness import drawn_from
-from pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.pipeline.network import uninitialised
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
 
 
 def draw():

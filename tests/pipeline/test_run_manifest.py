@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import RunDirError
-from pipeline.frozen import Frozen
-from pipeline.rundir import RunDir
+from edgestill.pipeline.errors import RunDirError
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.rundir import RunDir
 
 
 class Config(Frozen):

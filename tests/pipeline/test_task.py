@@ -4,8 +4,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from pipeline.frozen import digest
-from pipeline.task import Task
+from edgestill.pipeline.frozen import digest
+from edgestill.pipeline.task import Task
 
 IMAGE = {"labels": ("a", "b"), "input_shape": (1, 8, 8), "mean": (0.3,), "std": (0.2,)}
 TEXT = {"kind": "text", "labels": ("a", "b"), "input_shape": (12,), "vocab_size": 30}

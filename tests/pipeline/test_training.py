@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.augmentation import Augmentation
-from pipeline.checkpoint import state_bytes
-from pipeline.datasets.base import AugmentConfig
-from pipeline.errors import TrainingError
-from pipeline.metrics import evaluate
-from pipeline.training import Supervised, TrainingConfig, _epochs_done, _set_learning_rate, fit
-from pipeline.training_state import restarted
+from edgestill.pipeline.augmentation import Augmentation
+from edgestill.pipeline.checkpoint import state_bytes
+from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.errors import TrainingError
+from edgestill.pipeline.metrics import evaluate
+from edgestill.pipeline.training import Supervised, TrainingConfig, _epochs_done, _set_learning_rate, fit
+from edgestill.pipeline.training_state import restarted
 
 CPU = torch.device("cpu")
 

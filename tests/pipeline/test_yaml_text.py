@@ -5,8 +5,8 @@ import math
 import pytest
 import yaml
 
-from pipeline.errors import ConfigError
-from pipeline.yaml_text import comment_in, read_yaml, write_yaml
+from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.yaml_text import comment_in, read_yaml, write_yaml
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.cost import Cost
-from pipeline.data import Batch
-from pipeline.diswot import EPS, classifier_gradient, relation
-from pipeline.network import View, initialise, look
-from search.evaluate import Evaluator
-from search.scorers import SCORERS, ScoringContext, Student
-from search.scorers.diswot import live_rows, relation_similarity, semantic_similarity
-from search.spaces import ResNetConfig, ResNetSpace
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.data import Batch
+from edgestill.pipeline.diswot import EPS, classifier_gradient, relation
+from edgestill.pipeline.network import View, initialise, look
+from edgestill.search.evaluate import Evaluator
+from edgestill.search.scorers import SCORERS, ScoringContext, Student
+from edgestill.search.scorers.diswot import live_rows, relation_similarity, semantic_similarity
+from edgestill.search.spaces import ResNetConfig, ResNetSpace
 
 # B batch, K classes, C channels
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import CandidateError, FailedError
-from pipeline.frozen import derive_seed
-from pipeline.network import initialise
-from search.evaluate import Evaluator
-from search.scorers import Calibration
-from search.scorers.scale import PARTS, Scale
-from search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
+from edgestill.pipeline.errors import CandidateError, FailedError
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.network import initialise
+from edgestill.search.evaluate import Evaluator
+from edgestill.search.scorers import Calibration
+from edgestill.search.scorers.scale import PARTS, Scale
+from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 
 PART_NAMES = list(PARTS)
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from search.config import SearchConfig
-from search.evaluate import Evaluator
-from search.scorers import SCORERS
-from search.search import find_student
-from search.spaces import SPACES, ResNetConfig, ResNetSpace
+from edgestill.search.config import SearchConfig
+from edgestill.search.evaluate import Evaluator
+from edgestill.search.scorers import SCORERS
+from edgestill.search.search import find_student
+from edgestill.search.spaces import SPACES, ResNetConfig, ResNetSpace
 
 SPACE = ResNetConfig(blocks=((1, 2), (1,), (1,)), widths=((4, 6), (6,), (8,)))
 BASELINES = ("meco", "zico", "synflow", "zen", "ensemble")
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from search.spaces import ResNetSpace
+from edgestill.search.spaces import ResNetSpace
 
 
 class Drawing(torch.nn.Module):

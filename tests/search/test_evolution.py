@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.cost import Cost
-from pipeline.errors import BudgetError
-from search.budget import Budget
-from search.space import Architecture, Gene, SearchSpace
-from search.strategies import EvolutionConfig, Search, run_strategy
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.errors import BudgetError
+from edgestill.search.budget import Budget
+from edgestill.search.space import Architecture, Gene, SearchSpace
+from edgestill.search.strategies import EvolutionConfig, Search, run_strategy
 
 
 class Grid(SearchSpace):

@@ -5,17 +5,17 @@ from collections import Counter
 
 import pytest
 
-from pipeline.cost import Cost
-from pipeline.errors import BudgetError, CandidateError, ExportError
-from search.budget import Budget
-from search.config import LatencyConfig, SearchConfig
-from search.confirm import confirm_winner
-from search.costs import HardwareCosts, Latency, LatencySource
-from search.evaluate import CostTable
-from search.result import Candidate, SearchResult
-from search.search import find_student, require_feasible
-from search.spaces import ResNetConfig, ResNetSpace
-from search.strategies import EvolutionConfig
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.errors import BudgetError, CandidateError, ExportError
+from edgestill.search.budget import Budget
+from edgestill.search.config import LatencyConfig, SearchConfig
+from edgestill.search.confirm import confirm_winner
+from edgestill.search.costs import HardwareCosts, Latency, LatencySource
+from edgestill.search.evaluate import CostTable
+from edgestill.search.result import Candidate, SearchResult
+from edgestill.search.search import find_student, require_feasible
+from edgestill.search.spaces import ResNetConfig, ResNetSpace
+from edgestill.search.strategies import EvolutionConfig
 
 SPACE = ResNetConfig(blocks=((1, 2), (1, 2), (1, 2)), widths=((4, 6), (6, 8), (16,)))
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import DataError
-from pipeline.task import Task
-from pipeline.trace import trace_network
-from search.latency_features import operation_features
-from search.latency_fit import kendall_tau
-from search.latency_model import LatencyModel, fit_latency_model, read_latency_model, trace_student
-from search.space import SearchSpace
-from search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
+from edgestill.pipeline.errors import DataError
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.trace import trace_network
+from edgestill.search.latency_features import operation_features
+from edgestill.search.latency_fit import kendall_tau
+from edgestill.search.latency_model import LatencyModel, fit_latency_model, read_latency_model, trace_student
+from edgestill.search.space import SearchSpace
+from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 
 RESNETS = ResNetSpace(ResNetConfig(blocks=((1, 2, 3),) * 3, widths=((4, 6, 8), (6, 8), (8, 12))))
 CELLS = Nb201Space(Nb201Config(channels=2, cells=1))

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.cost import measure_cost
-from pipeline.network import look
-from search.spaces.mobile import MobileSpace, strides
+from edgestill.pipeline.cost import measure_cost
+from edgestill.pipeline.network import look
+from edgestill.search.spaces.mobile import MobileSpace, strides
 
 SPACE = MobileSpace()
 TEXT = "1x8k3e1/2x12k5e3se/3x16k7e2/1x24k3e4se/64"

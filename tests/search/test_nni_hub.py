@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from export.parity import check_parity
-from export.to_onnx import to_onnx
-from flows.config import load_config
-from pipeline import nni_compat
-from pipeline.cost import measure_cost
-from pipeline.errors import ArchitectureError, ConfigError
-from pipeline.network import initialise, uninitialised
-from search.spaces import Nb201Space, NniHubConfig, NniHubSpace, named_space
-from search.spaces.nb201 import OPERATIONS
-from search.spaces.nni_families import FAMILIES
+from edgestill.export.parity import check_parity
+from edgestill.export.to_onnx import to_onnx
+from edgestill.flows.config import load_config
+from edgestill.pipeline import nni_compat
+from edgestill.pipeline.cost import measure_cost
+from edgestill.pipeline.errors import ArchitectureError, ConfigError
+from edgestill.pipeline.network import initialise, uninitialised
+from edgestill.search.spaces import Nb201Space, NniHubConfig, NniHubSpace, named_space
+from edgestill.search.spaces.nb201 import OPERATIONS
+from edgestill.search.spaces.nni_families import FAMILIES
 
 # Each space of the hub, as small as its options let it be.
 SMALL = {
@@ -242,7 +242,7 @@ def test_a_student_exports_with_parity(name, make_task, make_split, tmp_path):
 
 @pytest.mark.parametrize("given", ["nni:DARTS", {"name": "nni:DARTS"}, {"name": "nni", "space": "DARTS"}])
 def test_the_short_form_stands_for_the_long_one(given):
-    from search.config import SearchConfig
+    from edgestill.search.config import SearchConfig
 
     assert SearchConfig(space=given).space == NniHubConfig(space="DARTS")
 

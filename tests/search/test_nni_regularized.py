@@ -10,16 +10,16 @@ from typing import NamedTuple
 import pytest
 from pydantic import ValidationError
 
-from pipeline import nni_compat
-from pipeline.cost import Cost
-from pipeline.errors import BudgetError, MissingDependencyError
-from search.budget import Budget
-from search.config import SearchConfig
-from search.search import find_student
-from search.space import Architecture, Gene, SearchSpace
-from search.spaces import NniHubConfig, make_space
-from search.strategies import NniRegularizedConfig, Search
-from search.strategies.nni_regularized import regularized_evolution
+from edgestill.pipeline import nni_compat
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.errors import BudgetError, MissingDependencyError
+from edgestill.search.budget import Budget
+from edgestill.search.config import SearchConfig
+from edgestill.search.search import find_student
+from edgestill.search.space import Architecture, Gene, SearchSpace
+from edgestill.search.spaces import NniHubConfig, make_space
+from edgestill.search.strategies import NniRegularizedConfig, Search
+from edgestill.search.strategies.nni_regularized import regularized_evolution
 
 SMALL = NniRegularizedConfig(population=15, sample=5)
 
@@ -203,7 +203,7 @@ def loggers():
 def state():
     return [loggers(), dict(os.environ), list(warnings.filters), torch.get_default_dtype(), sys.excepthook, sys.stdout,
             [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)], torch.get_rng_state().sum().item()]
-from pipeline import nni_compat
+from edgestill.pipeline import nni_compat
 import torch._dynamo, sympy.utilities.exceptions  # what torch itself does to the environment and to warnings
 sys.path.insert(0, sys.argv[1])
 import test_nni_regularized as tests
@@ -240,13 +240,13 @@ def test_two_searches_leave_nothing_of_nni_behind(tmp_path):
 def test_nni_is_not_imported_before_it_is_used(tmp_path):
     code = """
 import sys
-import distill, export, flows, pipeline, search
-import flows.chain, flows.score, search.search
-from search.spaces import NniHubConfig, make_space, ResNetConfig
-from search.config import SearchConfig
+import edgestill
+import edgestill.flows.chain, edgestill.flows.score, edgestill.search.search
+from edgestill.search.spaces import NniHubConfig, make_space, ResNetConfig
+from edgestill.search.config import SearchConfig
 SearchConfig(space="nni:DARTS", strategy="nni_regularized")
 make_space(ResNetConfig())
-from flows import cli
+from edgestill.flows import cli
 assert cli._guarded(["--help"], False) == 0
 assert not {"nni", "pytorch_lightning"} & set(sys.modules)
 """

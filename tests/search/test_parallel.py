@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.errors import UserError
-from search.attempt import attempt
-from search.config import SearchConfig
-from search.evaluate import Evaluator
-from search.parallel import Pool
-from search.scorers import SCORERS
-from search.search import find_student
-from search.spaces import SPACES, ResNetConfig, ResNetSpace
+from edgestill.pipeline.errors import UserError
+from edgestill.search.attempt import attempt
+from edgestill.search.config import SearchConfig
+from edgestill.search.evaluate import Evaluator
+from edgestill.search.parallel import Pool
+from edgestill.search.scorers import SCORERS
+from edgestill.search.search import find_student
+from edgestill.search.spaces import SPACES, ResNetConfig, ResNetSpace
 
 pytestmark = pytest.mark.engines
 
@@ -33,8 +33,8 @@ import signal
 import time
 from typing import ClassVar
 
-from search.scorers.base import Scorer
-from search.spaces import ResNetSpace
+from edgestill.search.scorers.base import Scorer
+from edgestill.search.spaces import ResNetSpace
 
 
 class Fragile(ResNetSpace):
@@ -74,7 +74,7 @@ class Wrong(Scorer):
     name: ClassVar[str] = "params"
 
     def __call__(self, student):
-        from pipeline.errors import MissingDependencyError
+        from edgestill.pipeline.errors import MissingDependencyError
         raise MissingDependencyError("the library of this score is not installed")
 '''
 
@@ -149,7 +149,7 @@ def test_a_candidate_that_kills_its_process_fails_alone(find, fragile, monkeypat
     healthy = find(1)
     deadly = healthy.winner.architecture
     monkeypatch.setattr(fragile.Fragile, "deadly", (deadly,))
-    monkeypatch.setattr("search.scoring.can_fork", lambda: forks)
+    monkeypatch.setattr("edgestill.search.scoring.can_fork", lambda: forks)
     source = (tmp_path / "fragile_plugin.py").read_text()
     (tmp_path / "fragile_plugin.py").write_text(source.replace("deadly = ()", f"deadly = ({deadly!r},)"))
     monkeypatch.setitem(SPACES, "resnet", (ResNetConfig, fragile.Fragile))
@@ -249,13 +249,13 @@ def test_a_score_that_processes_cannot_import_is_refused(find, fragile, monkeypa
 SCRIPT = """
     import signal
     import torch
-    from pipeline.data import Batch
-    from pipeline.task import Task
-    from search.attempt import attempt
-    from search.config import SearchConfig
-    from search.evaluate import Evaluator
-    from search.search import find_student
-    from search.spaces import ResNetConfig, ResNetSpace
+    from edgestill.pipeline.data import Batch
+    from edgestill.pipeline.task import Task
+    from edgestill.search.attempt import attempt
+    from edgestill.search.config import SearchConfig
+    from edgestill.search.evaluate import Evaluator
+    from edgestill.search.search import find_student
+    from edgestill.search.spaces import ResNetConfig, ResNetSpace
 
     def main():
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it

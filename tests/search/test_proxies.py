@@ -9,16 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.data import Batch
-from pipeline.frozen import derive_seed
-from pipeline.network import initialise, look
-from search.evaluate import Evaluator
-from search.observe import observe
-from search.scorers.az_trainability import FLOOR, block_trainability, gradient_correlation, random_signs
-from search.scorers.diswot import stage_ends
-from search.scorers.meco import smallest_eigenvalue
-from search.scorers.synflow import synaptic_flow
-from search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
+from edgestill.pipeline.data import Batch
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.network import initialise, look
+from edgestill.search.evaluate import Evaluator
+from edgestill.search.observe import observe
+from edgestill.search.scorers.az_trainability import FLOOR, block_trainability, gradient_correlation, random_signs
+from edgestill.search.scorers.diswot import stage_ends
+from edgestill.search.scorers.meco import smallest_eigenvalue
+from edgestill.search.scorers.synflow import synaptic_flow
+from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 
 # B batch, C channels, H W height and width, K classes
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from pipeline.cost import Cost
-from pipeline.errors import UserError
-from search.budget import Budget
-from search.evaluate import CostTable
-from search.ranking import (
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.errors import UserError
+from edgestill.search.budget import Budget
+from edgestill.search.evaluate import CostTable
+from edgestill.search.ranking import (
     RankedStudent,
     compare_with_params,
     kendall_tau,

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.cost import Cost
-from pipeline.errors import CandidateError
-from pipeline.frozen import derive_seed
-from pipeline.network import initialise
-from search.evaluate import Evaluator
-from search.scorers import SCORERS, ScoringContext, Student
-from search.space import Architecture, Gene
-from search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.errors import CandidateError
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.network import initialise
+from edgestill.search.evaluate import Evaluator
+from edgestill.search.scorers import SCORERS, ScoringContext, Student
+from edgestill.search.space import Architecture, Gene
+from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 
 every_scorer = pytest.mark.parametrize("name", SCORERS)
 

@@ -7,15 +7,15 @@ import pytest
 import scipy.stats
 import torch
 
-from pipeline.cost import Cost
-from pipeline.errors import BudgetError, CandidateError, FailedError
-from search.budget import Budget
-from search.config import SearchConfig
-from search.result import Candidate
-from search.scorers import SCORERS
-from search.search import find_student, fitness, require_feasible
-from search.spaces import SPACES, ResNetConfig, ResNetSpace
-from search.strategies import STRATEGIES, EvolutionConfig
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.errors import BudgetError, CandidateError, FailedError
+from edgestill.search.budget import Budget
+from edgestill.search.config import SearchConfig
+from edgestill.search.result import Candidate
+from edgestill.search.scorers import SCORERS
+from edgestill.search.search import find_student, fitness, require_feasible
+from edgestill.search.spaces import SPACES, ResNetConfig, ResNetSpace
+from edgestill.search.strategies import STRATEGIES, EvolutionConfig
 
 SPACE = ResNetConfig(blocks=((1, 2), (1, 2), (1, 2)), widths=((4, 6), (6, 8), (16,)))
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.cost import measure_cost
-from pipeline.errors import ArchitectureError
-from pipeline.network import Classifier, look
-from search.spaces import SPACES, Nb201Config, Nb201Space, ResNetConfig, ResNetSpace, make_space
-from search.spaces.nb201 import OPERATIONS
+from edgestill.pipeline.cost import measure_cost
+from edgestill.pipeline.errors import ArchitectureError
+from edgestill.pipeline.network import Classifier, look
+from edgestill.search.spaces import SPACES, Nb201Config, Nb201Space, ResNetConfig, ResNetSpace, make_space
+from edgestill.search.spaces.nb201 import OPERATIONS
 
 every_space = pytest.mark.parametrize("name", SPACES)
 

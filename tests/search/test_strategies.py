@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from pipeline.cost import Cost
-from pipeline.errors import BudgetError, CandidateError, ConfigError
-from search.budget import Budget
-from search.config import SearchConfig
-from search.pareto import crowding_distances, objectives, pareto_front, sort_by_dominance
-from search.space import Architecture, Gene, SearchSpace
-from search.strategies import (
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.errors import BudgetError, CandidateError, ConfigError
+from edgestill.search.budget import Budget
+from edgestill.search.config import SearchConfig
+from edgestill.search.pareto import crowding_distances, objectives, pareto_front, sort_by_dominance
+from edgestill.search.space import Architecture, Gene, SearchSpace
+from edgestill.search.strategies import (
     STRATEGIES,
     EvolutionConfig,
     ExhaustiveConfig,
@@ -22,7 +22,7 @@ from search.strategies import (
     is_exhaustive,
     run_strategy,
 )
-from search.strategies.surrogate import pick_widening, predict
+from edgestill.search.strategies.surrogate import pick_widening, predict
 
 SAMPLERS = [name for name in STRATEGIES if name != "exhaustive"]  # those that look at a part of the space
 

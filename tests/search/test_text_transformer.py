@@ -4,17 +4,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from export.parity import check_parity
-from export.sessions import open_session
-from export.to_onnx import to_onnx
-from pipeline.cost import measure_cost
-from pipeline.errors import ConfigError
-from pipeline.network import initialise, look
-from pipeline.text_transformer import sinusoids
-from pipeline.training import Supervised, TrainingConfig, fit
-from search.evaluate import Evaluator
-from search.observe import observe
-from search.spaces import MobileSpace, ResNetSpace, TextTransformerSpace, VitSpace
+from edgestill.export.parity import check_parity
+from edgestill.export.sessions import open_session
+from edgestill.export.to_onnx import to_onnx
+from edgestill.pipeline.cost import measure_cost
+from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.network import initialise, look
+from edgestill.pipeline.text_transformer import sinusoids
+from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.search.evaluate import Evaluator
+from edgestill.search.observe import observe
+from edgestill.search.spaces import MobileSpace, ResNetSpace, TextTransformerSpace, VitSpace
 
 SPACE = TextTransformerSpace()
 

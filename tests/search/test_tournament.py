@@ -5,13 +5,13 @@ import random
 import numpy as np
 import pytest
 
-from pipeline.cost import Cost
-from pipeline.errors import TrainingError
-from pipeline.metrics import packed
-from search.budget import Budget
-from search.config import TournamentConfig
-from search.result import Candidate, SearchResult
-from search.tournament import Trained, play, rungs, shortlist
+from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.errors import TrainingError
+from edgestill.pipeline.metrics import packed
+from edgestill.search.budget import Budget
+from edgestill.search.config import TournamentConfig
+from edgestill.search.result import Candidate, SearchResult
+from edgestill.search.tournament import Trained, play, rungs, shortlist
 
 
 def candidate(name, score, params=1000, scorer="nwot"):

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.cost import measure_cost
-from pipeline.network import initialise
-from search.spaces.vit import VitConfig, VitSpace
+from edgestill.pipeline.cost import measure_cost
+from edgestill.pipeline.network import initialise
+from edgestill.search.spaces.vit import VitConfig, VitSpace
 
 SPACE = VitSpace()
 

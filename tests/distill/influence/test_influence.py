@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from distill.influence import BACKENDS, to_weights
-from distill.influence.base import Question, curvature_residual, reference_residual, training_residual
-from distill.influence.ekfac import ekfac
-from distill.influence.last_layer import head_hessian, last_layer, solve_head
-from distill.influence.network import Neighbourhood, cg, identity, lissa_backend
-from pipeline.blocks import CifarResNet
-from pipeline.data import ImageSplit, load_splits, load_test
-from pipeline.datasets import DigitsConfig
-from pipeline.errors import DataError, MissingDependencyError
-from pipeline.network import initialise
+from edgestill.distill.influence import BACKENDS, to_weights
+from edgestill.distill.influence.base import Question, curvature_residual, reference_residual, training_residual
+from edgestill.distill.influence.ekfac import ekfac
+from edgestill.distill.influence.last_layer import head_hessian, last_layer, solve_head
+from edgestill.distill.influence.network import Neighbourhood, cg, identity, lissa_backend
+from edgestill.pipeline.blocks import CifarResNet
+from edgestill.pipeline.data import ImageSplit, load_splits, load_test
+from edgestill.pipeline.datasets import DigitsConfig
+from edgestill.pipeline.errors import DataError, MissingDependencyError
+from edgestill.pipeline.network import initialise
 
 from .conftest import CLASSES, fit_exactly
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from distill.influence import effective_share, to_weights
-from pipeline.errors import TrainingError
+from edgestill.distill.influence import effective_share, to_weights
+from edgestill.pipeline.errors import TrainingError
 
 MAPS = ("sigmoid", "exp", "drop")
 

@@ -1,0 +1,1 @@
+"""Take a trained classifier and a budget; give back a small student that ships."""
