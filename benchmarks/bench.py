@@ -15,8 +15,8 @@ import scipy.stats
 from torch import nn
 
 from edgestill.distill.config import StudentTrainingConfig
-from edgestill.pipeline.data import ImageSplit, Splits
-from edgestill.pipeline.yaml_text import read_yaml
+from edgestill.pipeline.data.splits import ImageSplit, Splits
+from edgestill.pipeline.runs.yaml_text import read_yaml
 
 TASKS = Path(__file__).with_name("tasks")
 

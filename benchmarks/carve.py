@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from edgestill.pipeline.data import ImageSplit, Splits, load_whole_train
-from edgestill.pipeline.datasets import DigitsConfig, NpzConfig
-from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.data.datasets import DigitsConfig, NpzConfig
+from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.splits import ImageSplit, Splits, load_whole_train
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.task import Task
 

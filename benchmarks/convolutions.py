@@ -5,8 +5,9 @@
 
 The shapes are those of networks drawn from each space on inputs of several sizes, and a grid of odd ones: kernels of 1
 to 7, strides, groups, depthwise, 1 to 24 channels. Each is computed in both layouts, forward and backward, and compared
-with torch's own float64, by a child process whose heap glibc checks; `--unguarded` leaves out pipeline/convolution.py.
-Exit code 1: something differs by more than 1e-4 of the largest value, or ended its process.
+with torch's own float64, by a child process whose heap glibc checks; `--unguarded` leaves out the guard of
+pipeline/networks/convolution.py. Exit code 1: something differs by more than 1e-4 of the largest value, or ended
+its process.
 
 --cost times training steps of small networks by turns: unguarded, guarded, and with contiguous inputs.
 """
@@ -28,11 +29,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgestill.pipeline import convolution
 from edgestill.pipeline.child import ended, environment, interpreter
 from edgestill.pipeline.errors import CandidateError
-from edgestill.pipeline.network import evaluating
-from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.networks import convolution
+from edgestill.pipeline.networks.network import evaluating
+from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
 from edgestill.search.space import SearchSpace
 from edgestill.search.spaces import SPACES, named_space

@@ -23,15 +23,15 @@ from bench import parse_recipe
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.methods.base import Context
 from edgestill.distill.recipe import Recipe, make_recipe
-from edgestill.pipeline.augmentation import Augmentation
-from edgestill.pipeline.blocks import CifarResNet
-from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.data.augmentation import Augmentation
+from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.device import DeviceConfig, select_device
-from edgestill.pipeline.network import initialise
-from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.network import initialise
+from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teacher import frozen
-from edgestill.pipeline.training import Objective, Supervised, TrainingConfig, fit
+from edgestill.pipeline.teachers.teacher import frozen
+from edgestill.pipeline.training.fit import Objective, Supervised, TrainingConfig, fit
 
 _CPU = torch.device("cpu")
 

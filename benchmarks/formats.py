@@ -19,13 +19,13 @@ from torch import nn
 
 from edgestill.export.config import CalibrationConfig, ExportConfig
 from edgestill.export.formats import FORMATS, Source
-from edgestill.export.sessions import runtime_name
-from edgestill.export.to_onnx import to_onnx
-from edgestill.pipeline.blocks import CifarResNet
-from edgestill.pipeline.latency_statistics import paired_ratio
-from edgestill.pipeline.provenance import describe_machine
+from edgestill.export.onnx.sessions import runtime_name
+from edgestill.export.onnx.write import to_onnx
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.timing import TimingConfig, time_interleaved
+from edgestill.pipeline.timing.latency_statistics import paired_ratio
+from edgestill.pipeline.timing.timing import TimingConfig, time_interleaved
 from edgestill.search.spaces import MobileConfig, Nb201Config, TextTransformerConfig, VitConfig, make_space
 
 IMAGES = Task(labels=tuple("0123456789"), input_shape=(3, 32, 32), mean=(0.5,) * 3, std=(0.29,) * 3)

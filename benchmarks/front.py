@@ -20,18 +20,18 @@ from typing import NamedTuple
 
 import torch
 
-from edgestill.pipeline.cost import Cost
-from edgestill.pipeline.data import draw_batch, load_splits
-from edgestill.pipeline.datasets import DigitsConfig
+from edgestill.pipeline.data.datasets import DigitsConfig
+from edgestill.pipeline.data.splits import draw_batch, load_splits
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.provenance import describe_machine
-from edgestill.pipeline.teacher import TeacherConfig, build_teacher
+from edgestill.pipeline.networks.cost import Cost
+from edgestill.pipeline.runs.provenance import describe_machine
+from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher
 from edgestill.search.budget import Budget
-from edgestill.search.evaluate import Evaluator
 from edgestill.search.pareto import objectives, pareto_front
 from edgestill.search.scorers import SCORERS, builds_networks
+from edgestill.search.scoring.evaluate import Evaluator
 from edgestill.search.space import Architecture
 from edgestill.search.spaces import ResNetConfig, ResNetSpace
 from edgestill.search.strategies import STRATEGIES, Search

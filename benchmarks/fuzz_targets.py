@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 from fuzz_mutate import mutate
 
-from edgestill.export.manifest import MANIFEST, SIGNATURE, manifest_bytes
+from edgestill.export.bundle.manifest import MANIFEST, SIGNATURE, manifest_bytes
 from edgestill.flows import cli
 
 
@@ -87,7 +87,7 @@ def image(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
 
 
 def profile(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
-    from edgestill.export.profile_document import read_profile
+    from edgestill.export.device.document import read_profile
 
     path = Path(shutil.copy(seeds.folder / "profile.json", place))
     _mutated(path, rng)
@@ -103,8 +103,8 @@ def configuration(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
 
 
 def images_data(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
-    from edgestill.pipeline.data import load_splits
-    from edgestill.pipeline.datasets import NpzConfig
+    from edgestill.pipeline.data.datasets import NpzConfig
+    from edgestill.pipeline.data.splits import load_splits
 
     path = Path(shutil.copy(seeds.folder / "images.npz", place))
     _mutated(path, rng)
@@ -112,8 +112,8 @@ def images_data(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
 
 
 def table(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
-    from edgestill.pipeline.data import load_splits
-    from edgestill.pipeline.datasets import TextConfig
+    from edgestill.pipeline.data.datasets import TextConfig
+    from edgestill.pipeline.data.splits import load_splits
 
     path = Path(shutil.copy(seeds.folder / "texts.csv", place))
     _mutated(path, rng)
@@ -140,7 +140,7 @@ def run_folder(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
 
 
 def weights(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
-    from edgestill.pipeline.checkpoint import read_metadata, read_weights
+    from edgestill.pipeline.runs.checkpoint import read_metadata, read_weights
 
     path = Path(shutil.copy(rng.choice(sorted((seeds.folder / "weights").iterdir())), place))
     _mutated(path, rng)
@@ -148,7 +148,7 @@ def weights(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
 
 
 def latencies(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
-    from edgestill.search.latency_model import read_latency_model
+    from edgestill.search.latency.model import read_latency_model
 
     if rng.random() < 0.5:
         path = Path(shutil.copy(seeds.folder / "device.json", place))
@@ -225,7 +225,7 @@ def make_seeds(folder: Path, image_run: Path, text_run: Path) -> Seeds:
     from PIL import Image
     from safetensors.numpy import save_file
 
-    from edgestill.export.signing import make_keys, sign_manifest
+    from edgestill.export.bundle.sign import make_keys, sign_manifest
 
     seeds = Seeds(folder, image_run, text_run)
     rng = np.random.default_rng(0)

@@ -19,20 +19,20 @@ from bench import shown_command, shown_difference, spread
 from torch import Tensor, nn
 
 from edgestill.distill import methods
-from edgestill.distill.augmentors.base import Augmentor
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig
 from edgestill.distill.methods.base import Context
-from edgestill.distill.methods.hard import Hard, disagreement
+from edgestill.distill.methods.hard.augmentor import Augmentor
+from edgestill.distill.methods.hard.method import Hard, disagreement
 from edgestill.distill.train import distill
-from edgestill.pipeline.data import ImageSplit, Splits
-from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.network import PooledClassifier, initialise
-from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.networks.network import PooledClassifier, initialise
+from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teacher import frozen
-from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.pipeline.teachers.teacher import frozen
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
 
 # N examples; images are [N, 1, 1, LENGTH]
 LENGTH, PATTERNS = 32, 6

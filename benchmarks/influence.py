@@ -31,16 +31,16 @@ from torch import Tensor
 from edgestill.distill.methods import Method
 from edgestill.distill.methods.base import Context, MethodConfig
 from edgestill.distill.methods.kd import KD, KDConfig
-from edgestill.distill.methods.kd_aif import KDAIF, KDAIFConfig
+from edgestill.distill.methods.kd_aif.method import KDAIF, KDAIFConfig
 from edgestill.distill.recipe import Recipe
-from edgestill.pipeline.augmentation import Augmentation
+from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.frozen import digest
-from edgestill.pipeline.metrics import evaluate
-from edgestill.pipeline.provenance import describe_machine
-from edgestill.pipeline.teacher import frozen
-from edgestill.pipeline.training import EpochRecord, fit
-from edgestill.pipeline.yaml_text import read_yaml
+from edgestill.pipeline.runs.provenance import describe_machine
+from edgestill.pipeline.runs.yaml_text import read_yaml
+from edgestill.pipeline.teachers.teacher import frozen
+from edgestill.pipeline.training.fit import EpochRecord, fit
+from edgestill.pipeline.training.metrics import evaluate
 
 _CPU = torch.device("cpu")
 _REGIMES = {  # teacher, share of flipped labels, what is weighed

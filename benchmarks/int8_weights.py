@@ -18,17 +18,17 @@ import torch
 from torch import nn
 
 from edgestill.export.calibration import calibration_examples
-from edgestill.export.quantize import CPU, METHODS, quantize
-from edgestill.export.sessions import SessionRun, runner, runtime_name
-from edgestill.export.to_onnx import to_onnx
-from edgestill.pipeline.blocks import CifarResNet
-from edgestill.pipeline.data import ImageSplit, Splits, load_splits, load_test
-from edgestill.pipeline.datasets import DigitsConfig
-from edgestill.pipeline.datasets.npz import NpzConfig
-from edgestill.pipeline.metrics import paired_difference
-from edgestill.pipeline.network import initialise
-from edgestill.pipeline.provenance import describe_machine
-from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.export.onnx.quantize import CPU, METHODS, quantize
+from edgestill.export.onnx.sessions import SessionRun, runner, runtime_name
+from edgestill.export.onnx.write import to_onnx
+from edgestill.pipeline.data.datasets import DigitsConfig
+from edgestill.pipeline.data.datasets.npz import NpzConfig
+from edgestill.pipeline.data.splits import ImageSplit, Splits, load_splits, load_test
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.network import initialise
+from edgestill.pipeline.runs.provenance import describe_machine
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.metrics import paired_difference
 from edgestill.search.spaces import named_space
 
 FILES = [(bits, exact) for bits in (8, 7) for exact in (True, False)]

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from edgestill.pipeline.device import DeviceConfig, select_device
-from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
-from edgestill.search.latency_features import RUNS, operation_features
-from edgestill.search.latency_fit import choose, fit, kendall_tau, predict
-from edgestill.search.latency_model import trace_student
+from edgestill.search.latency.features import RUNS, operation_features
+from edgestill.search.latency.fit import choose, fit, kendall_tau, predict
+from edgestill.search.latency.model import trace_student
 from edgestill.search.space import SearchSpace
 from edgestill.search.spaces import SPACES, make_space
 

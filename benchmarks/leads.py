@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgestill.pipeline.cost import Cost
-from edgestill.pipeline.metrics import packed
+from edgestill.pipeline.networks.cost import Cost
+from edgestill.pipeline.training.metrics import packed
 from edgestill.search.budget import Budget
 from edgestill.search.config import TournamentConfig
 from edgestill.search.result import Candidate, SearchResult

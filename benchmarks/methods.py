@@ -42,8 +42,8 @@ from edgestill.distill.train import distill
 from edgestill.distill.tune import tune, with_hyperparameters
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.frozen import digest
-from edgestill.pipeline.metrics import evaluate
-from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.runs.provenance import describe_machine
+from edgestill.pipeline.training.metrics import evaluate
 
 _CPU = torch.device("cpu")
 

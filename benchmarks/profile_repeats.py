@@ -33,11 +33,11 @@ from typing import NamedTuple
 import numpy as np
 
 from edgestill.export.device.facts import time_core
+from edgestill.export.device.profile import Model, Settings, profile_files
 from edgestill.export.device.worker import make_call
-from edgestill.export.device_profile import Model, Settings, profile_files
-from edgestill.pipeline.latency_statistics import paired_ratio, spread
-from edgestill.pipeline.provenance import describe_machine, installed_versions
-from edgestill.pipeline.timing import TimingConfig, time_interleaved
+from edgestill.pipeline.runs.provenance import describe_machine, installed_versions
+from edgestill.pipeline.timing.latency_statistics import paired_ratio, spread
+from edgestill.pipeline.timing.timing import TimingConfig, time_interleaved
 
 PROCESSES, P50_BAR, P90_BAR, SLOWDOWN, AGREEMENT_BAR, QUIET = 5, 0.03, 0.08, 1.05, 0.02, 1.05
 _TIMEIT = """
@@ -121,8 +121,8 @@ class Cores:
 def write_resnet20(path: Path) -> Path:
     import torch
 
-    from edgestill.export.to_onnx import to_onnx
-    from edgestill.pipeline.blocks import CifarResNet
+    from edgestill.export.onnx.write import to_onnx
+    from edgestill.pipeline.networks.blocks import CifarResNet
 
     torch.manual_seed(0)
     network = CifarResNet((3, 3, 3), (16, 32, 64), num_classes=10, mean=(0.5,) * 3, std=(0.25,) * 3)

@@ -33,17 +33,17 @@ import torch
 from scipy.stats import kendalltau, rankdata
 from trained import Trained, check_params, read_cells, read_s0
 
-from edgestill.pipeline.data import Batch, draw_batch, load_whole_train
-from edgestill.pipeline.datasets import NpzConfig
+from edgestill.pipeline.data.datasets import NpzConfig
+from edgestill.pipeline.data.splits import Batch, draw_batch, load_whole_train
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.errors import CandidateError
-from edgestill.pipeline.network import initialise, look
-from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.networks.network import initialise, look
+from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teacher import TeacherConfig, build_teacher
-from edgestill.search.evaluate import CostTable, Evaluator
+from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher
 from edgestill.search.scorers import SCORERS, Calibration, builds_networks
 from edgestill.search.scorers.scale import PARTS, natural, spread
+from edgestill.search.scoring.evaluate import CostTable, Evaluator
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import Nb201Space, ResNetSpace
 

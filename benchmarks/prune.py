@@ -20,24 +20,24 @@ from typing import cast
 import torch
 from torch import nn
 
+from edgestill.distill.compression.narrow import narrow, widths_of
+from edgestill.distill.compression.prune import prune
 from edgestill.distill.config import DistillConfig, PruneConfig
-from edgestill.distill.narrow import narrow, widths_of
-from edgestill.distill.prune import prune
 from edgestill.distill.result import DistillResult, TuneResult
 from edgestill.distill.train import distill
 from edgestill.distill.tune import with_hyperparameters
 from edgestill.flows.config import RunConfig
 from edgestill.flows.pruning import fine_tuning, scoring_batches
 from edgestill.flows.stage import Stage, fresh_student, trained_teacher, unpruned_student
-from edgestill.pipeline.checkpoint import load_weights, weights_bytes, write_atomic
-from edgestill.pipeline.cost import measure_cost
-from edgestill.pipeline.data import load_test
+from edgestill.pipeline.data.splits import load_test
 from edgestill.pipeline.frozen import digest
-from edgestill.pipeline.metrics import evaluate
-from edgestill.pipeline.network import Classifier, initialise
-from edgestill.pipeline.provenance import describe_machine
-from edgestill.pipeline.rundir import RunDir
-from edgestill.pipeline.training_state import EpochRecord
+from edgestill.pipeline.networks.cost import measure_cost
+from edgestill.pipeline.networks.network import Classifier, initialise
+from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, write_atomic
+from edgestill.pipeline.runs.provenance import describe_machine
+from edgestill.pipeline.runs.rundir import RunDir
+from edgestill.pipeline.training.metrics import evaluate
+from edgestill.pipeline.training.state import EpochRecord
 
 
 class Bench:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgestill.pipeline.data import Batch
-from edgestill.pipeline.network import initialise
+from edgestill.pipeline.data.splits import Batch
+from edgestill.pipeline.networks.network import initialise
 
 
 def published_score(teacher: nn.Module, student: nn.Module, batch: Batch, seeds: tuple[int, int]) -> float:

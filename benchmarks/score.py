@@ -27,18 +27,18 @@ from typing import Any
 import torch
 from published import published_score
 
-from edgestill.pipeline.data import Batch
+from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.network import initialise, look
-from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.networks.network import initialise, look
+from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teacher import TeacherConfig, build_teacher
-from edgestill.search.attempt import attempt
-from edgestill.search.evaluate import CostTable, Evaluator
-from edgestill.search.parallel import Pool
+from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher
 from edgestill.search.scorers import SCORERS
+from edgestill.search.scoring.attempt import attempt
+from edgestill.search.scoring.evaluate import CostTable, Evaluator
+from edgestill.search.scoring.parallel import Pool
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import Nb201Space
 

@@ -27,10 +27,10 @@ from edgestill.flows.progress import Silent
 from edgestill.flows.quantization import QatResult
 from edgestill.flows.stage import Stage
 from edgestill.flows.words import duration
-from edgestill.pipeline.metrics import Metrics, wilson
-from edgestill.pipeline.run_manifest import Manifest
-from edgestill.pipeline.rundir import RunDir
-from edgestill.pipeline.teacher import TeacherResult
+from edgestill.pipeline.runs.manifest import Manifest
+from edgestill.pipeline.runs.rundir import RunDir
+from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.training.metrics import Metrics, wilson
 
 
 class Found(NamedTuple):

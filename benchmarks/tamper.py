@@ -16,9 +16,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from edgestill.export.manifest import MANIFEST, SIGNATURE
-from edgestill.export.signing import make_keys, sign_manifest
-from edgestill.export.verify import verify
+from edgestill.export.bundle.manifest import MANIFEST, SIGNATURE
+from edgestill.export.bundle.sign import make_keys, sign_manifest
+from edgestill.export.bundle.verify import verify
 
 
 def main() -> int:

@@ -36,15 +36,15 @@ from torch import Tensor, nn
 
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.train import distill
-from edgestill.pipeline.data import ImageSplit, Splits, draw_batch
+from edgestill.pipeline.data.splits import ImageSplit, Splits, draw_batch
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.frozen import derive_seed, digest
-from edgestill.pipeline.network import PooledClassifier
-from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.networks.network import PooledClassifier
 from edgestill.pipeline.randomness import drawn_from
-from edgestill.search.evaluate import CostTable, Evaluator
+from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.search.scorers import SCORERS
+from edgestill.search.scoring.evaluate import CostTable, Evaluator
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
 

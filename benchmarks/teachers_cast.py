@@ -8,18 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgestill.pipeline.augmentation import Augmentation
-from edgestill.pipeline.blocks import CifarResNet
-from edgestill.pipeline.checkpoint import load_weights, weights_bytes, write_atomic
-from edgestill.pipeline.data import Splits, draw_batch
+from edgestill.pipeline.data.augmentation import Augmentation
+from edgestill.pipeline.data.splits import Splits, draw_batch
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.network import PooledClassifier
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.network import PooledClassifier
 from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, write_atomic
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teacher import frozen
-from edgestill.pipeline.training import Supervised, TrainingConfig, fit
-from edgestill.search.evaluate import CostTable, Evaluator
+from edgestill.pipeline.teachers.teacher import frozen
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.search.scoring.evaluate import CostTable, Evaluator
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig
 

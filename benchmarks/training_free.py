@@ -27,17 +27,17 @@ from torch import nn
 
 from edgestill.distill.train import distill
 from edgestill.flows.config import RunConfig, load_config
-from edgestill.pipeline.augmentation import Augmentation
-from edgestill.pipeline.data import ImageSplit, Splits, draw_batch
+from edgestill.pipeline.data.augmentation import Augmentation
+from edgestill.pipeline.data.splits import ImageSplit, Splits, draw_batch
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.metrics import Metrics, evaluate
-from edgestill.pipeline.provenance import describe_machine
 from edgestill.pipeline.randomness import drawn_from
-from edgestill.pipeline.teacher import build_teacher
-from edgestill.pipeline.training import Supervised, TrainingConfig, fit
-from edgestill.search.evaluate import CostTable
+from edgestill.pipeline.runs.provenance import describe_machine
+from edgestill.pipeline.teachers.teacher import build_teacher
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.metrics import Metrics, evaluate
 from edgestill.search.scorers import SCORERS
+from edgestill.search.scoring.evaluate import CostTable
 from edgestill.search.search import find_student
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space

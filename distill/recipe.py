@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from edgestill.distill.methods import KD, METHODS, Method
 from edgestill.distill.methods.base import SLOTS, Context, Exhibit, Slot
 from edgestill.distill.methods.none import NoDistillation
-from edgestill.pipeline.augmentation import Augmentation
-from edgestill.pipeline.data import Batch, ImageSplit
+from edgestill.pipeline.data.augmentation import Augmentation
+from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.device import full_precision
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.network import View, look
+from edgestill.pipeline.networks.network import View, look
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.task import Task
 

@@ -3,10 +3,10 @@
 from typing import Literal
 
 from edgestill.distill.methods.base import Exhibit
-from edgestill.pipeline.cost import Cost
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.metrics import Metrics
-from edgestill.pipeline.training_state import EpochRecord
+from edgestill.pipeline.networks.cost import Cost
+from edgestill.pipeline.training.metrics import Metrics
+from edgestill.pipeline.training.state import EpochRecord
 
 
 class TrialRecord(Frozen):

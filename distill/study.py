@@ -19,7 +19,7 @@ import optuna
 import sqlalchemy
 
 from edgestill.pipeline.errors import RunDirError
-from edgestill.pipeline.sealed import damaged, foreign
+from edgestill.pipeline.runs.sealed import damaged, foreign
 
 HEARTBEAT_S, GRACE_S, RETRIES = 30, 90, 3
 NOTE_S, PATIENCE_S = 5.0, 120.0  # of waiting for a lock: until a person is told, and until giving up

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.methods.base import Context, Exhibit
 from edgestill.distill.recipe import Recipe, make_recipe
-from edgestill.pipeline.augmentation import Augmentation
-from edgestill.pipeline.data import Splits
+from edgestill.pipeline.data.augmentation import Augmentation
+from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.device import FP32, Compute
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.nicety import nicety
 from edgestill.pipeline.randomness import drawn_from
-from edgestill.pipeline.teacher import frozen
-from edgestill.pipeline.training import FitResult, fit
-from edgestill.pipeline.training_state import EpochRecord
+from edgestill.pipeline.teachers.teacher import frozen
+from edgestill.pipeline.training.fit import FitResult, fit
+from edgestill.pipeline.training.state import EpochRecord
 
 
 class Distilled(NamedTuple):

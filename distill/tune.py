@@ -17,7 +17,7 @@ from edgestill.distill.result import TrialRecord, TuneResult
 from edgestill.distill.tunable import TuningRange, tuning_ranges
 from edgestill.pipeline.errors import CandidateError, FailedError, TrainingError
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.training_state import EpochRecord
+from edgestill.pipeline.training.state import EpochRecord
 
 if TYPE_CHECKING:
     import optuna

@@ -5,7 +5,7 @@
 import numpy as np
 import torch
 
-from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.task import Task
 

@@ -8,7 +8,7 @@ from edgestill.export.calibration import MIN_EXAMPLES
 from edgestill.export.formats import FORMATS
 from edgestill.pipeline.errors import nearest
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.timing import MedianTimingConfig, TimingConfig
+from edgestill.pipeline.timing.timing import MedianTimingConfig, TimingConfig
 
 
 class CalibrationConfig(Frozen):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgestill.export.formats.base import Run
-from edgestill.pipeline.network import Normalize
+from edgestill.pipeline.networks.network import Normalize
 
 _ENOUGH = 64  # inputs
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgestill.export.sessions import OUTPUT, feed, open_session
+from edgestill.export.onnx.sessions import OUTPUT, feed, open_session
 from edgestill.pipeline.errors import ExportError, first_line
-from edgestill.pipeline.timing import Timing, TimingConfig, time_interleaved
+from edgestill.pipeline.timing.timing import Timing, TimingConfig, time_interleaved
 
 
 class ProbeSettings(NamedTuple):

@@ -6,7 +6,7 @@ from edgestill.export.config import GateConfig
 from edgestill.export.result import Absent, ConvertedModel, ExportedModel, Ratio, Verdict
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.metrics import paired_difference
+from edgestill.pipeline.training.metrics import paired_difference
 
 _KINDS = {"saturating": "there", "exact": "elsewhere"}  # kind of processor -> its name in the sentence of `_elsewhere`
 

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from edgestill.export.diagnose import why_accuracy_differs, why_logits_differ
 from edgestill.export.formats.base import Run
+from edgestill.export.onnx.sessions import runner
 from edgestill.export.result import Parity
-from edgestill.export.sessions import runner
-from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.errors import ExportError
-from edgestill.pipeline.metrics import Metrics, wilson
 from edgestill.pipeline.task import PADDING, Task
+from edgestill.pipeline.training.metrics import Metrics, wilson
 
 MAX_ABS_DIFFERENCE = 1e-4  # of a logit, fp32
 MAX_RELATIVE_FP16, MIN_AGREEMENT_FP16 = 2e-2, 0.995

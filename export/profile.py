@@ -11,14 +11,14 @@ from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.device.facts import load_average
 from edgestill.export.formats import FORMATS, Parted, Run
 from edgestill.export.gate import Limits, beyond_limits, choose_default, judge
+from edgestill.export.onnx.sessions import PROVIDER, SessionRun, runner, runtime_name
 from edgestill.export.result import Absent, ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult, Ratio
-from edgestill.export.sessions import PROVIDER, SessionRun, runner, runtime_name
-from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.errors import ExportError
-from edgestill.pipeline.latency_statistics import paired_ratio
-from edgestill.pipeline.metrics import Metrics, metrics_of
-from edgestill.pipeline.provenance import describe_machine
-from edgestill.pipeline.timing import Timing, time_interleaved
+from edgestill.pipeline.runs.provenance import describe_machine
+from edgestill.pipeline.timing.latency_statistics import paired_ratio
+from edgestill.pipeline.timing.timing import Timing, time_interleaved
+from edgestill.pipeline.training.metrics import Metrics, metrics_of
 
 T = TypeVar("T")
 

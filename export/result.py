@@ -1,8 +1,8 @@
 """Results of export and of profiling."""
 
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.metrics import Metrics
-from edgestill.pipeline.run_manifest import RunPath
+from edgestill.pipeline.runs.manifest import RunPath
+from edgestill.pipeline.training.metrics import Metrics
 
 
 class Parity(Frozen):

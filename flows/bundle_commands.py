@@ -27,7 +27,7 @@ def verify(
     digest: Annotated[str | None, typer.Option(help="That the bundle must have.")] = None,
 ) -> int:  # fmt: skip
     """Is it what was shipped, and does it answer here as it did there? Exit code 1 says what differs."""
-    from edgestill.export.verify import verify as check
+    from edgestill.export.bundle.verify import verify as check
     from edgestill.flows.bundle_path import find_bundle
 
     bundle = find_bundle(bundle)
@@ -47,8 +47,8 @@ def predict(
     """Label images or texts with a bundle, after checking it whole."""
     import json
 
-    from edgestill.export.predict import predict as ask
-    from edgestill.export.reading import open_bundle
+    from edgestill.export.bundle.predict import predict as ask
+    from edgestill.export.bundle.read import open_bundle
     from edgestill.flows.bundle_path import find_bundle
 
     with open_bundle(find_bundle(bundle), _key(public_key)) as opened:
@@ -72,12 +72,12 @@ def sign(
     key: Annotated[Path, typer.Option("--key", metavar="PEM", help="An ed25519 private key; `edgestill keygen`.")],
 ) -> None:
     """Sign a bundle's manifest, as manifest.sig in its folder."""
-    from edgestill.export.manifest import MANIFEST, SIGNATURE
-    from edgestill.export.reading import open_bundle
-    from edgestill.export.signing import sign_manifest
+    from edgestill.export.bundle.manifest import MANIFEST, SIGNATURE
+    from edgestill.export.bundle.read import open_bundle
+    from edgestill.export.bundle.sign import sign_manifest
     from edgestill.flows.bundle_path import find_bundle
-    from edgestill.pipeline.checkpoint import write_atomic
     from edgestill.pipeline.errors import ConfigError
+    from edgestill.pipeline.runs.checkpoint import write_atomic
 
     bundle = find_bundle(bundle)
     if not bundle.is_dir():
@@ -94,9 +94,9 @@ def keygen(
     """Make an ed25519 key pair to sign bundles with."""
     import os
 
-    from edgestill.export.signing import make_keys
-    from edgestill.pipeline.checkpoint import write_atomic
+    from edgestill.export.bundle.sign import make_keys
     from edgestill.pipeline.errors import ConfigError
+    from edgestill.pipeline.runs.checkpoint import write_atomic
 
     private, public = Path(f"{name}.pem"), Path(f"{name}.pub.pem")
     for path in (private, public):
@@ -119,11 +119,11 @@ def export(
     format: Annotated[str, typer.Option("--format", metavar="zip|oci-layout", help="Of the file.")] = "zip",
 ) -> None:
     """Write a bundle as one file, after checking it; equal bundles give equal bytes."""
-    from edgestill.export.archive import FORMATS, archive
-    from edgestill.export.reading import open_bundle
+    from edgestill.export.bundle.archive import FORMATS, archive
+    from edgestill.export.bundle.read import open_bundle
     from edgestill.flows.bundle_path import find_bundle, require_outside_bundles
-    from edgestill.pipeline.checkpoint import write_atomic
     from edgestill.pipeline.errors import ConfigError, nearest
+    from edgestill.pipeline.runs.checkpoint import write_atomic
 
     if format not in FORMATS:
         raise ConfigError([f"--format: unknown {format!r}; {nearest(format, FORMATS)}"])

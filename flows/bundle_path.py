@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from edgestill.pipeline.errors import ConfigError, RunDirError, command
-from edgestill.pipeline.run_manifest import require_own_files
-from edgestill.pipeline.rundir import find_run
+from edgestill.pipeline.runs.manifest import require_own_files
+from edgestill.pipeline.runs.rundir import find_run
 
 RUNS = Path("runs")  # default folder of `run` for its runs
 

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from edgestill.distill.result import DistillResult, PruneResult
-from edgestill.export.bundle import model_stem, write_bundle
-from edgestill.export.bundle_schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
+from edgestill.export.bundle.manifest import MANIFEST, read_manifest
+from edgestill.export.bundle.schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
+from edgestill.export.bundle.write import model_stem, write_bundle
 from edgestill.export.formats import FORMATS, Run
-from edgestill.export.interface import Interface, describe_input, describe_output, interface_of
-from edgestill.export.manifest import MANIFEST, read_manifest
+from edgestill.export.onnx.interface import Interface, describe_input, describe_output, interface_of
 from edgestill.export.profile import evaluate_file, evaluate_run
 from edgestill.export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
 from edgestill.export.result import ConvertedModel, ExportedModel, ProfileResult
@@ -20,10 +20,10 @@ from edgestill.flows.formats import answers_of
 from edgestill.flows.quantization import QatResult
 from edgestill.flows.sentences import sentence
 from edgestill.flows.stage import Stage, distilled_student, trained_teacher
-from edgestill.pipeline.data import ImageSplit, load_test
-from edgestill.pipeline.metrics import Metrics, evaluate, right_answers
+from edgestill.pipeline.data.splits import ImageSplit, load_test
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teacher import TeacherResult
+from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.training.metrics import Metrics, evaluate, right_answers
 
 ROBUSTNESS_EXAMPLES = 2000  # of the test split, at most
 

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.frozen import digest
-from edgestill.pipeline.provenance import git_commit, installed_versions
-from edgestill.pipeline.sealed import read_sealed, write_sealed
+from edgestill.pipeline.runs.provenance import git_commit, installed_versions
+from edgestill.pipeline.runs.sealed import read_sealed, write_sealed
 from edgestill.search.scorers import Calibration
 
 

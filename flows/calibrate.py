@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from edgestill.export.file_timing import ProbeSettings, time_files
-from edgestill.export.sessions import runtime_name
+from edgestill.export.onnx.sessions import runtime_name
 from edgestill.flows.config import load_config
 from edgestill.flows.latency import export_student, median_ms
 from edgestill.flows.profiled import are_profiles, latencies_of_profiles
-from edgestill.pipeline.checkpoint import write_atomic
-from edgestill.pipeline.data import load_whole_train
-from edgestill.pipeline.datasets import NpzConfig
+from edgestill.pipeline.data.datasets import NpzConfig
+from edgestill.pipeline.data.splits import load_whole_train
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.errors import ConfigError, DataError
 from edgestill.pipeline.foreign import MAX_TABLE_BYTES, read_text_bounded
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.runs.checkpoint import write_atomic
+from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
-from edgestill.search.latency_model import FEWEST_SAMPLES, LARGE_ERROR, LatencyModel, fit_latency_model
-from edgestill.search.scoring import Workshop
+from edgestill.search.latency.model import FEWEST_SAMPLES, LARGE_ERROR, LatencyModel, fit_latency_model
+from edgestill.search.scoring.workshop import Workshop
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
 

@@ -1,6 +1,6 @@
 """The order of the stages, written here and nowhere else, in plain Python.
 
-`flows/compress.py` is the same chain as a Prefect flow.
+`flows/prefect/flow.py` is the same chain as a Prefect flow.
 """
 
 import time
@@ -15,7 +15,6 @@ from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.export.config import GateConfig
 from edgestill.export.result import ConvertResult, ProfileResult
 from edgestill.flows import bundling, delivery, stages
-from edgestill.flows.again import report_again
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.heads import heads
 from edgestill.flows.latency import latency_model
@@ -24,6 +23,7 @@ from edgestill.flows.progress import Forgiving, Progress, Silent
 from edgestill.flows.pruning import prune_student
 from edgestill.flows.quantization import QatResult, fine_tune_int8
 from edgestill.flows.rank_check import RankCheckResult, check_ranks
+from edgestill.flows.report.again import report_again
 from edgestill.flows.sentences import sentence
 from edgestill.flows.stage import DataResult, Stage
 from edgestill.flows.supervise import note_progress, note_stage
@@ -33,8 +33,8 @@ from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.frozen import derive_seed, digest
 from edgestill.pipeline.nicety import nicety
 from edgestill.pipeline.randomness import drawn_from
-from edgestill.pipeline.rundir import RunDir, file_digest
-from edgestill.pipeline.teacher import TeacherResult
+from edgestill.pipeline.runs.rundir import RunDir, file_digest
+from edgestill.pipeline.teachers.teacher import TeacherResult
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edgestill.flows.config.model import RunConfig
     from edgestill.flows.outcome import Outcome
     from edgestill.flows.rank_check import RankCheckResult
-    from edgestill.pipeline.rundir import RunDir
+    from edgestill.pipeline.runs.rundir import RunDir
 
 _INTERRUPTED = 130
 _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -105,8 +105,8 @@ def resume(
     prefect: ViaPrefect = None,
 ) -> None:
     """Go on with a run that was interrupted; what is done is not repeated."""
-    from edgestill.flows import launch
-    from edgestill.pipeline.rundir import RunDir, find_run
+    from edgestill.flows.prefect import launch
+    from edgestill.pipeline.runs.rundir import RunDir, find_run
 
     path = find_run(run, out)
     if launch.uses_prefect(prefect):
@@ -123,7 +123,7 @@ def show(
 ) -> None:
     """What a run did, stage by stage, and what it is worth."""
     from edgestill.flows.show import show_run
-    from edgestill.pipeline.rundir import RunDir, find_run
+    from edgestill.pipeline.runs.rundir import RunDir, find_run
 
     answer(show_run(RunDir.view(find_run(run, out))))
 
@@ -144,8 +144,8 @@ def init(
 ) -> None:
     """Write a complete, commented configuration to start from."""
     from edgestill.flows.config import commented_yaml, load_config
-    from edgestill.pipeline.checkpoint import write_atomic
     from edgestill.pipeline.errors import ConfigError, command
+    from edgestill.pipeline.runs.checkpoint import write_atomic
 
     if file.exists():
         raise ConfigError([f"{file} exists already; name another file, or remove it first"])
@@ -236,7 +236,7 @@ def calibrate(
     from edgestill.export.file_timing import ProbeSettings
     from edgestill.flows.calibrate import Inputs, verdict
     from edgestill.flows.calibrate import calibrate as fit
-    from edgestill.pipeline.timing import TimingConfig
+    from edgestill.pipeline.timing.timing import TimingConfig
 
     timing = TimingConfig(warmup_s=min(0.1, seconds), duration_s=seconds, min_samples=30)
     model = fit(
@@ -272,7 +272,7 @@ def serve(
 
     given = config is not None or preset is not None or bool(settings)
     loaded = load_config(config, preset, settings or []) if given else RunConfig()
-    from edgestill.flows.schedule import serve_flow
+    from edgestill.flows.prefect.serve import serve_flow
 
     serve_flow(loaded, out, name=name, cron=cron, limit=limit, allow=allow or [])
 
@@ -288,7 +288,7 @@ def ui(
     ] = None,
 ) -> None:
     """Start a Prefect server with its UI here, where there is none yet."""
-    from edgestill.flows.schedule import start_server
+    from edgestill.flows.prefect.serve import start_server
 
     start_server(host, port, allow_host or [])
 
@@ -382,7 +382,8 @@ def _sentence(error: Exception) -> str:
 
 
 def _start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None) -> None:
-    from edgestill.flows import chain, launch
+    from edgestill.flows import chain
+    from edgestill.flows.prefect import launch
 
     if launch.uses_prefect(prefect):
         _summarise(launch.as_flow(config, out))

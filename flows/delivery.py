@@ -10,18 +10,18 @@ from torch import nn
 
 from edgestill.distill.result import DistillResult
 from edgestill.export.gate import Limits, require_a_size_within
-from edgestill.export.interface import with_interface
+from edgestill.export.onnx.interface import with_interface
+from edgestill.export.onnx.sessions import runner
+from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import check_parity, require_accuracy
 from edgestill.export.profile import profile
 from edgestill.export.result import ConvertedModel, ConvertResult, ProfileResult
-from edgestill.export.sessions import runner
-from edgestill.export.to_onnx import to_onnx
 from edgestill.flows.formats import answers_of, build_formats
 from edgestill.flows.stage import Stage, distilled_student, trained_teacher
-from edgestill.pipeline.data import Splits
+from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.metrics import Metrics
-from edgestill.pipeline.rundir import file_digest
+from edgestill.pipeline.runs.rundir import file_digest
+from edgestill.pipeline.training.metrics import Metrics
 
 BUNDLE: Literal["bundle"] = "bundle"  # the run's folder for the shipped files
 PAGE: Literal["report.html"] = "report.html"

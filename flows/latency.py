@@ -3,19 +3,19 @@
 from pathlib import Path
 
 from edgestill.export.file_timing import ProbeSettings, time_files
-from edgestill.export.to_onnx import to_onnx
+from edgestill.export.onnx.write import to_onnx
 from edgestill.flows.stage import Stage
 from edgestill.flows.supervise import attempting
 from edgestill.pipeline.errors import ConfigError
-from edgestill.pipeline.provenance import describe_machine
+from edgestill.pipeline.networks.trace import Trace
 from edgestill.pipeline.randomness import drawn_from
-from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.runs.provenance import describe_machine
+from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.timing import Timing
-from edgestill.pipeline.trace import Trace
+from edgestill.pipeline.timing.timing import Timing
 from edgestill.search.config import SearchConfig
 from edgestill.search.costs import Latency, LatencySource
-from edgestill.search.latency_model import LatencyModel, read_latency_model
+from edgestill.search.latency.model import LatencyModel, read_latency_model
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
 

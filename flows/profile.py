@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from edgestill.export.device.answers import int8_note
+from edgestill.export.device.document import ProfileDocument
+from edgestill.export.device.profile import Model, Settings, profile_files
 from edgestill.export.device.text import profile_text
-from edgestill.export.device_profile import Model, Settings, profile_files
-from edgestill.export.profile_document import ProfileDocument
 from edgestill.flows.bundle_path import find_bundle
 from edgestill.flows.report.device import render_profile
-from edgestill.pipeline.checkpoint import write_atomic
 from edgestill.pipeline.errors import ConfigError, first_line
 from edgestill.pipeline.nicety import nicety
+from edgestill.pipeline.runs.checkpoint import write_atomic
 
 FP32, TEACHER = "fp32", "teacher"
 
@@ -125,7 +125,7 @@ def _problems_of_examples(path: Path) -> list[str]:
 @contextlib.contextmanager
 def _open(path: Path, chosen: str | None, private: Path, name: str, settings: Settings) -> Iterator[Subject]:
     """Open a bundle or one ONNX file as a private copy, so the very bytes that were checked are measured."""
-    from edgestill.export.reading import check_onnx, open_bundle
+    from edgestill.export.bundle.read import check_onnx, open_bundle
 
     if path.suffix == ".onnx" and not path.exists():
         raise ConfigError([f"there is no file {path}; name an .onnx file, a bundle or a run"])

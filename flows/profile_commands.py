@@ -73,8 +73,8 @@ def report(
     out: Annotated[Path, typer.Option("--out", help="Folder that holds the runs.")] = Path("runs"),
 ) -> None:
     """Write a run's report once more, with latencies measured on devices."""
-    from edgestill.flows.again import report_again
-    from edgestill.pipeline.rundir import RunDir, find_run
+    from edgestill.flows.report.again import report_again
+    from edgestill.pipeline.runs.rundir import RunDir, find_run
 
     cautions: list[str] = []
     with RunDir.open(find_run(run, out)) as directory:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgestill.export.profile_document import ProfileDocument, Result, read_profile
+from edgestill.export.device.document import ProfileDocument, Result, read_profile
 from edgestill.pipeline.errors import ConfigError, DataError
-from edgestill.search.latency_model import FEWEST_SAMPLES
+from edgestill.search.latency.model import FEWEST_SAMPLES
 from edgestill.search.space import Architecture, SearchSpace
 
 _FP32 = "fp32"

@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgestill.distill.compression.narrow import narrow
+from edgestill.distill.compression.prune import PruningError, prune
 from edgestill.distill.config import DistillConfig, PruneConfig
-from edgestill.distill.narrow import narrow
-from edgestill.distill.prune import PruningError, prune
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.distill.tune import with_hyperparameters
 from edgestill.flows.stage import METHODS, WEIGHTS, Stage, method_state, saved, saver, unpruned_student
 from edgestill.flows.stages import curve_csv, taught
-from edgestill.pipeline.checkpoint import state_bytes, weights_bytes
-from edgestill.pipeline.cost import Cost, measure_cost
-from edgestill.pipeline.data import Batch, Splits
-from edgestill.pipeline.metrics import evaluate
-from edgestill.pipeline.network import Classifier
+from edgestill.pipeline.data.splits import Batch, Splits
+from edgestill.pipeline.networks.cost import Cost, measure_cost
+from edgestill.pipeline.networks.network import Classifier
+from edgestill.pipeline.runs.checkpoint import state_bytes, weights_bytes
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.training.metrics import evaluate
 
 _BATCH = 64  # examples a batch for taylor's squared gradients
 

@@ -9,26 +9,26 @@ from typing import Literal
 
 from torch import nn
 
+from edgestill.distill.compression.fake_quant import FakeQuantError, fake_quantized, without_fake_quant
 from edgestill.distill.config import DistillConfig
-from edgestill.distill.fake_quant import FakeQuantError, fake_quantized, without_fake_quant
 from edgestill.distill.result import DistillResult, TuneResult
 from edgestill.distill.train import Distilled
 from edgestill.distill.tune import with_hyperparameters
 from edgestill.export.calibration import calibration_examples
 from edgestill.export.formats import FORMATS, Source
+from edgestill.export.onnx.sessions import runner
+from edgestill.export.onnx.write import to_onnx
 from edgestill.export.result import ConvertedModel, ConvertResult
-from edgestill.export.sessions import runner
-from edgestill.export.to_onnx import to_onnx
 from edgestill.flows.formats import answers_of, try_format
 from edgestill.flows.heads import heads
 from edgestill.flows.pruning import fine_tuning, with_classifier_of
 from edgestill.flows.stage import Stage, shipped_student, state_that_shipped
 from edgestill.flows.stages import curve_csv, taught
-from edgestill.pipeline.data import Splits
+from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import TrainingError
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.metrics import Metrics
-from edgestill.pipeline.training_state import EpochRecord
+from edgestill.pipeline.training.metrics import Metrics
+from edgestill.pipeline.training.state import EpochRecord
 
 _BATCHES = 8  # to set the first ranges; they follow the training from there
 _FINE_TUNED = "student.onnx"  # the fine-tuned weights in fp32, source of the INT8 files

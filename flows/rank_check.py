@@ -11,12 +11,11 @@ from edgestill.flows.cache import kept_calibration
 from edgestill.flows.short_training import ShortTrainings
 from edgestill.flows.stage import Stage, trained_teacher
 from edgestill.flows.stages import scoring_batch
-from edgestill.pipeline.data import Splits
+from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import CandidateError, ConfigError, first_line
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.teacher import build_teacher
+from edgestill.pipeline.teachers.teacher import build_teacher
 from edgestill.search.config import SearchConfig
-from edgestill.search.evaluate import CostTable, Evaluator
 from edgestill.search.ranking import (
     Comparison,
     RankedStudent,
@@ -26,7 +25,8 @@ from edgestill.search.ranking import (
     spread_students,
 )
 from edgestill.search.scorers import SCORERS, builds_networks
-from edgestill.search.scoring import Workshop
+from edgestill.search.scoring.evaluate import CostTable, Evaluator
+from edgestill.search.scoring.workshop import Workshop
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
 

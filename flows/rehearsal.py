@@ -11,21 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgestill.distill.fake_quant import fake_quantized
+from edgestill.distill.compression.fake_quant import fake_quantized
 from edgestill.export.calibration import MIN_EXAMPLES, calibration_examples, require_sound
 from edgestill.export.config import ExportConfig
 from edgestill.export.formats import FORMATS, Format, Source
-from edgestill.export.interface import with_interface
-from edgestill.export.sessions import runner
-from edgestill.export.to_onnx import to_onnx
+from edgestill.export.onnx.interface import with_interface
+from edgestill.export.onnx.sessions import runner
+from edgestill.export.onnx.write import to_onnx
 from edgestill.flows.cache import once
 from edgestill.flows.heads import heads, what_ships
 from edgestill.flows.stage import Stage, fresh_student
-from edgestill.pipeline.data import ImageSplit, Splits
+from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.errors import ConfigError, first_line
 from edgestill.pipeline.randomness import drawn_from
-from edgestill.pipeline.teacher import build_teacher
-from edgestill.pipeline.training import TrainingConfig
+from edgestill.pipeline.teachers.teacher import build_teacher
+from edgestill.pipeline.training.fit import TrainingConfig
 from edgestill.search.ends import ends_within_budget
 from edgestill.search.spaces import make_space
 

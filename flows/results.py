@@ -3,7 +3,7 @@
 import json
 
 from edgestill.distill.result import DistillResult, PruneResult, TuneResult
-from edgestill.export.profile_document import ProfileDocument
+from edgestill.export.device.document import ProfileDocument
 from edgestill.export.result import ConvertResult, ProfileResult
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.delivery import ReportResult
@@ -11,8 +11,8 @@ from edgestill.flows.quantization import QatResult
 from edgestill.flows.rank_check import RankCheckResult
 from edgestill.flows.report import ReportData
 from edgestill.flows.stage import DataResult
-from edgestill.pipeline.rundir import RunDir
-from edgestill.pipeline.teacher import TeacherResult
+from edgestill.pipeline.runs.rundir import RunDir
+from edgestill.pipeline.teachers.teacher import TeacherResult
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
 

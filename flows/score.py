@@ -8,18 +8,18 @@ from pathlib import Path
 import torch
 
 from edgestill.flows.cache import kept_calibration
-from edgestill.pipeline.checkpoint import write_atomic
-from edgestill.pipeline.data import draw_batch, load_whole_train
-from edgestill.pipeline.datasets import NpzConfig
+from edgestill.pipeline.data.datasets import NpzConfig
+from edgestill.pipeline.data.splits import draw_batch, load_whole_train
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.errors import ArchitectureError, CandidateError, ConfigError, nearest
 from edgestill.pipeline.foreign import MAX_TABLE_BYTES, read_text_bounded
 from edgestill.pipeline.randomness import drawn_from
-from edgestill.pipeline.teacher import TEACHERS, TeacherConfig, build_teacher
-from edgestill.search.evaluate import CostTable, Evaluator, Scores
-from edgestill.search.outcome import Outcome, value
+from edgestill.pipeline.runs.checkpoint import write_atomic
+from edgestill.pipeline.teachers.teacher import TEACHERS, TeacherConfig, build_teacher
 from edgestill.search.scorers import SCORERS
-from edgestill.search.scoring import Workshop
+from edgestill.search.scoring.evaluate import CostTable, Evaluator, Scores
+from edgestill.search.scoring.outcome import Outcome, value
+from edgestill.search.scoring.workshop import Workshop
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import named_space
 

@@ -11,8 +11,8 @@ from edgestill.flows.rank_check import RankCheckResult
 from edgestill.flows.stage import DataResult
 from edgestill.flows.verdicts import lead_words, verdict
 from edgestill.flows.words import accuracy_claim, failure_counts, inputs, listing, significant, size_claim, speed_claim
-from edgestill.pipeline.cost import Cost
-from edgestill.pipeline.teacher import TeacherResult
+from edgestill.pipeline.networks.cost import Cost
+from edgestill.pipeline.teachers.teacher import TeacherResult
 from edgestill.search.result import SearchResult, WinnerLatency
 from edgestill.search.tournament import TournamentResult
 

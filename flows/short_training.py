@@ -8,11 +8,11 @@ import torch
 from edgestill.distill.train import distill
 from edgestill.flows.stage import Stage, fresh_student, saved, saver, trained_teacher
 from edgestill.flows.supervise import attempting
-from edgestill.pipeline.data import ImageSplit, Splits
+from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.frozen import digest
-from edgestill.pipeline.metrics import packed, right_answers
-from edgestill.pipeline.teacher import frozen
-from edgestill.pipeline.training_state import restarted
+from edgestill.pipeline.teachers.teacher import frozen
+from edgestill.pipeline.training.metrics import packed, right_answers
+from edgestill.pipeline.training.state import restarted
 from edgestill.search.tournament import Trained
 
 

@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgestill.distill.narrow import Widths, narrow
+from edgestill.distill.compression.narrow import Widths, narrow
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.result import PruneResult
 from edgestill.flows.config.model import RunConfig
-from edgestill.pipeline.checkpoint import load_weights, read_state
-from edgestill.pipeline.data import Splits, load_splits
+from edgestill.pipeline.data.splits import Splits, load_splits
 from edgestill.pipeline.device import Compute, select_device
 from edgestill.pipeline.errors import DataError, RunDirError
 from edgestill.pipeline.frozen import Frozen, derive_seed
 from edgestill.pipeline.randomness import drawn_from
-from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.runs.checkpoint import load_weights, read_state
+from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teacher import load_teacher
+from edgestill.pipeline.teachers.teacher import load_teacher
 from edgestill.search.spaces import make_space
 
 WEIGHTS, TOKENIZER = "weights.safetensors", "tokenizer.json"

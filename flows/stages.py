@@ -35,18 +35,18 @@ from edgestill.flows.stage import (
     trained_teacher,
 )
 from edgestill.flows.supervise import attempting
-from edgestill.pipeline.augmentation import Augmentation
-from edgestill.pipeline.checkpoint import state_bytes, weights_bytes
-from edgestill.pipeline.cost import Cost, measure_cost
-from edgestill.pipeline.data import Batch, Splits, draw_batch, load_splits
+from edgestill.pipeline.data.augmentation import Augmentation
+from edgestill.pipeline.data.splits import Batch, Splits, draw_batch, load_splits
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.metrics import evaluate
-from edgestill.pipeline.network import uninitialised
+from edgestill.pipeline.networks.cost import Cost, measure_cost
+from edgestill.pipeline.networks.network import uninitialised
 from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.runs.checkpoint import state_bytes, weights_bytes
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teacher import TeacherResult, build_teacher, frozen, load_teacher, teacher_metadata
-from edgestill.pipeline.training import Supervised, fit
-from edgestill.pipeline.training_state import EpochRecord
+from edgestill.pipeline.teachers.teacher import TeacherResult, build_teacher, frozen, load_teacher, teacher_metadata
+from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.metrics import evaluate
+from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.result import Candidate, SearchResult
 from edgestill.search.search import find_student, require_feasible
 

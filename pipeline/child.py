@@ -26,9 +26,9 @@ from typing import IO, Any
 from edgestill.pipeline.errors import UserError, printable
 
 MEMORY_BYTES, SECONDS = 2**30, 60
-_ROOT = str(Path(__file__).absolute().parents[2].resolve())  # the packages are links in a checkout
+ROOT = str(Path(__file__).absolute().parents[2].resolve())  # the packages are links in a checkout
 _REFUSED, _NO_MEMORY, _BROKEN = 3, 4, 5  # exit codes of a child that said why
-_START = f"import sys; sys.path.append({_ROOT!r}); from edgestill.pipeline.child import serve; serve()"
+_START = f"import sys; sys.path.append({ROOT!r}); from edgestill.pipeline.child import serve; serve()"
 _STARTING = 60  # seconds for the interpreter and the imports
 _MOST_SAID = 2000  # bytes of a child's output that are kept
 _FORKS = sys.platform == "linux"  # elsewhere a process that has threads cannot safely go on after a fork
@@ -52,7 +52,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     own = dict(os.environ) | {"PYTHONSAFEPATH": "1"} | dict(extra or {})
     if "PYTHONPATH" in own:
         named = own["PYTHONPATH"].split(os.pathsep)
-        ours = [_ROOT] if any(path and str(Path(path).resolve()) == _ROOT for path in named) else []
+        ours = [ROOT] if any(path and str(Path(path).resolve()) == ROOT for path in named) else []
         own["PYTHONPATH"] = os.pathsep.join([*ours, *(path for path in named if Path(path).is_absolute())])
     return own
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgestill.pipeline.errors import UserError
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.network import Classifier
+from edgestill.pipeline.networks.network import Classifier
 
 Precision = Literal["fp32", "bf16", "fp16"]
 

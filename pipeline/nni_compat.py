@@ -13,7 +13,7 @@ NNI is archived (its last release is of September 2023), hence the exact version
 - A score function that raises ends NNI's search, and one that reports nothing is left out of the population.
 - AutoFormer cannot be built on the meta device (it calls `Tensor.item()`), and it is no convolutional network.
 - The tracer of its model speed-up fails on torch 2.13 and on branches in Python 3.11; a `torch.fx` graph that is
-  given to the speed-up takes its place (`distill/prune.py`), and it prints to stdout, which `contexts` swallows.
+  given to the speed-up takes its place (`compression/prune.py`); it prints to stdout, which `contexts` swallows.
 - `nni.compression` imports transformers and deepspeed where they are installed, for trainers that nothing here uses:
   10 s more. `load` lets it find neither. `nni.nas` must find transformers where it is: lightning's torchmetrics imports
   it if its metadata are there.

@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from edgestill.pipeline.cost import Cost
 from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.networks.cost import Cost
 
 _UNCOUNTED = 1e9
 

@@ -16,9 +16,9 @@ from pydantic import (
 )
 
 from edgestill.pipeline.frozen import Frozen, GivenPath, by_name, existing_file
-from edgestill.pipeline.timing import MedianTimingConfig, TimingConfig
+from edgestill.pipeline.timing.timing import MedianTimingConfig, TimingConfig
 from edgestill.search.budget import Budget
-from edgestill.search.latency_model import read_latency_model
+from edgestill.search.latency.model import read_latency_model
 from edgestill.search.scorers import SCORERS
 from edgestill.search.spaces import SPACES, ResNetConfig, by_space_name, make_space
 from edgestill.search.strategies import STRATEGIES, EvolutionConfig

@@ -6,17 +6,17 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from edgestill.pipeline.cost import Cost
 from edgestill.pipeline.errors import UserError
-from edgestill.pipeline.memory import peak_activation_bytes
-from edgestill.pipeline.network import uninitialised
+from edgestill.pipeline.networks.activation_memory import peak_activation_bytes
+from edgestill.pipeline.networks.cost import Cost
+from edgestill.pipeline.networks.network import uninitialised
+from edgestill.pipeline.networks.trace import Trace
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.trace import Trace
 from edgestill.search.budget import Budget
-from edgestill.search.evaluate import Apart, Shipped
-from edgestill.search.latency_model import trace_student
-from edgestill.search.outcome import failure
+from edgestill.search.latency.model import trace_student
 from edgestill.search.result import Failure
+from edgestill.search.scoring.evaluate import Apart, Shipped
+from edgestill.search.scoring.outcome import failure
 from edgestill.search.space import Architecture, SearchSpace
 
 

@@ -2,12 +2,12 @@
 
 import random
 
-from edgestill.pipeline.cost import Cost
 from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.task import Task
-from edgestill.search.attempt import guarded
 from edgestill.search.config import SearchConfig
-from edgestill.search.evaluate import CostTable, Shipped
+from edgestill.search.scoring.attempt import guarded
+from edgestill.search.scoring.evaluate import CostTable, Shipped
 from edgestill.search.space import Architecture
 from edgestill.search.spaces import make_space
 from edgestill.search.strategies.feasible import Bounds, find_feasible

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from edgestill.search.outcome import Outcome
 from edgestill.search.result import Failure
+from edgestill.search.scoring.outcome import Outcome
 from edgestill.search.space import Architecture, SearchSpace
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.networks.cost import Cost
 
 _COSTS = tuple(name for name in Cost.model_fields if name != "latency_error")  # the error of a figure is no cost
 

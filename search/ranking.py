@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgestill.pipeline.cost import Cost
 from edgestill.pipeline.errors import BudgetError, UserError
 from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.budget import Budget
 from edgestill.search.config import LEAST_STUDENTS
 from edgestill.search.space import Architecture, SearchSpace

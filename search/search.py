@@ -7,22 +7,22 @@ from typing import Any
 
 from torch import nn
 
-from edgestill.pipeline.cost import Cost
-from edgestill.pipeline.data import Batch
+from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.errors import ConfigError, FailedError
 from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.task import Task
-from edgestill.search.attempt import guarded, on_threads
-from edgestill.search.calibrate import Calibrated
 from edgestill.search.config import SearchConfig
-from edgestill.search.confirm import confirm_winner
 from edgestill.search.costs import HardwareCosts, LatencySource
-from edgestill.search.evaluate import CostTable, Evaluator, Shipped
 from edgestill.search.journal import Journal
+from edgestill.search.latency.confirm import confirm_winner
 from edgestill.search.pareto import objectives, pareto_front
 from edgestill.search.result import Candidate, Failure, SearchResult
 from edgestill.search.scorers import builds_networks
-from edgestill.search.scoring import Workshop
+from edgestill.search.scoring.attempt import guarded, on_threads
+from edgestill.search.scoring.ensemble_scale import Calibrated
+from edgestill.search.scoring.evaluate import CostTable, Evaluator, Shipped
+from edgestill.search.scoring.workshop import Workshop
 from edgestill.search.space import Architecture
 from edgestill.search.spaces import make_space
 from edgestill.search.strategies import Search, is_exhaustive, run_strategy

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 
 from edgestill.pipeline.errors import ArchitectureError, ConfigError, first_line
 from edgestill.pipeline.frozen import Frozen, digest
-from edgestill.pipeline.network import BlockClassifier
+from edgestill.pipeline.networks.network import BlockClassifier
 from edgestill.pipeline.task import InputKind, Task
 
 MAX_TEXT = 4000  # characters of an architecture's string, several times the longest

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from edgestill.pipeline.errors import CandidateError, first_line
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.metrics import right_alone, tells_apart
+from edgestill.pipeline.training.metrics import right_alone, tells_apart
 from edgestill.search.config import TournamentConfig
 from edgestill.search.result import Candidate, SearchResult
 from edgestill.search.search import fitness

@@ -9,8 +9,8 @@ import pytest
 import torch
 from dead_workers import pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown
 
-from edgestill.pipeline.data import Batch, ImageSplit, Splits
-from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.splits import Batch, ImageSplit, Splits
 from edgestill.pipeline.task import Task
 from edgestill.search.space import SearchSpace
 from edgestill.search.spaces import (

@@ -10,15 +10,15 @@ import torch
 from bench import Bench
 from torch import Tensor, nn
 
-from edgestill.distill.augmentors.affine import AXES, warp
 from edgestill.distill.config import StudentTrainingConfig
-from edgestill.pipeline.checkpoint import load_weights, weights_bytes, write_atomic
-from edgestill.pipeline.data import Batch, ImageSplit, Splits
-from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.distill.methods.hard.affine import AXES, warp
+from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.splits import Batch, ImageSplit, Splits
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.network import PooledClassifier, initialise
+from edgestill.pipeline.networks.network import PooledClassifier, initialise
+from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, write_atomic
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]  # float images in [0, 1]; drawn for each
 

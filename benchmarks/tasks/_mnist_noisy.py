@@ -14,13 +14,13 @@ from bench import Bench
 from torch import Tensor, nn
 
 from edgestill.distill.config import StudentTrainingConfig
-from edgestill.pipeline.checkpoint import load_weights, weights_bytes
-from edgestill.pipeline.data import ImageSplit, Splits
-from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.network import PooledClassifier
+from edgestill.pipeline.networks.network import PooledClassifier
+from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
 
 _MEAN, _STD = (0.1307,), (0.3081,)  # of the training pixels
 _TASK = Task(labels=tuple("0123456789"), input_shape=(1, 28, 28), mean=_MEAN, std=_STD)

@@ -6,12 +6,12 @@ import torch
 from bench import Bench
 
 from edgestill.distill.config import StudentTrainingConfig
-from edgestill.pipeline.blocks import CifarResNet
-from edgestill.pipeline.checkpoint import load_weights, weights_bytes
-from edgestill.pipeline.data import load_splits, load_test
-from edgestill.pipeline.datasets import DigitsConfig
-from edgestill.pipeline.network import initialise
-from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.pipeline.data.datasets import DigitsConfig
+from edgestill.pipeline.data.splits import load_splits, load_test
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.network import initialise
+from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
 
 
 def make(seed: int, data: Path, cache: Path) -> Bench:

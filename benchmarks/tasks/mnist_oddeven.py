@@ -12,15 +12,15 @@ from bench import Bench
 from torch import Tensor, nn
 
 from edgestill.distill.config import StudentTrainingConfig
-from edgestill.pipeline.checkpoint import load_weights, weights_bytes, write_atomic
-from edgestill.pipeline.data import ImageSplit, Splits
-from edgestill.pipeline.datasets import NpzConfig
-from edgestill.pipeline.datasets.base import AugmentConfig
-from edgestill.pipeline.datasets.npz import load_npz
+from edgestill.pipeline.data.datasets import NpzConfig
+from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.datasets.npz import load_npz
+from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.network import PooledClassifier, initialise
+from edgestill.pipeline.networks.network import PooledClassifier, initialise
+from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, write_atomic
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
 
 _TEACHER, _STUDENT = (16, 32, 64), (8, 16, 36)  # channels of each convolution
 _SIZES = {"teacher": 50_000, "validation": 2_000, "reference": 1_000}

@@ -6,7 +6,7 @@ import torch
 from tasks._mnist import make_bench, moved
 from torch import Tensor
 
-from edgestill.distill.augmentors.affine import uniform
+from edgestill.distill.methods.hard.affine import uniform
 
 MAX_SHIFT_PX = 6
 

@@ -2,13 +2,13 @@
 
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
 from edgestill.distill.methods.diswot_plus import DiswotPlus
-from edgestill.distill.methods.embedding_regression import EmbeddingRegression
-from edgestill.distill.methods.hard import Hard
+from edgestill.distill.methods.hard.method import Hard
+from edgestill.distill.methods.hard.random_affine import RandomAffine
 from edgestill.distill.methods.kd import KD
-from edgestill.distill.methods.kd_aif import KDAIF
-from edgestill.distill.methods.lelp import LELP
+from edgestill.distill.methods.kd_aif.method import KDAIF
+from edgestill.distill.methods.lelp.embedding_regression import EmbeddingRegression
+from edgestill.distill.methods.lelp.method import LELP
 from edgestill.distill.methods.none import NoDistillation
-from edgestill.distill.methods.random_affine import RandomAffine
 from edgestill.distill.methods.rkd import RKD
 
 METHODS: dict[str, type[Method]] = {

@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from edgestill.pipeline.data import Batch, ImageSplit
+from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.network import View, evaluating, look
+from edgestill.pipeline.networks.network import View, evaluating, look
 from edgestill.pipeline.task import PADDING, Task
 
 Slot = Literal["data", "teacher", "target", "divergence", "weight", "feature", "head"]

@@ -1,7 +1,7 @@
 """DisWOT+: DisWOT's two search metrics as losses against the trained teacher.
 
 Dong, Li and Wei 2023, arXiv:2303.15678, section 3.4 ("new distillers"). The paper does not spell the losses out: these
-are its metrics' own equations (`pipeline/diswot.py`) on each training batch.
+are its metrics' own equations (`pipeline/networks/diswot.py`) on each training batch.
 """
 
 # N examples, C channels, K classes
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot, embedding_width
 from edgestill.distill.tunable import tunable
-from edgestill.pipeline.data import UNLABELLED, Batch
-from edgestill.pipeline.diswot import classifier_gradient, last_relation, relation_distance, semantic_distance
-from edgestill.pipeline.network import View
+from edgestill.pipeline.data.splits import UNLABELLED, Batch
+from edgestill.pipeline.networks.diswot import classifier_gradient, last_relation, relation_distance, semantic_distance
+from edgestill.pipeline.networks.network import View
 
 
 class DiswotPlusConfig(MethodConfig):

@@ -7,8 +7,8 @@ from torch import Tensor
 from edgestill.distill.losses import softened, softened_kl
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
 from edgestill.distill.tunable import tunable
-from edgestill.pipeline.data import Batch
-from edgestill.pipeline.network import View
+from edgestill.pipeline.data.splits import Batch
+from edgestill.pipeline.networks.network import View
 
 
 class KDConfig(MethodConfig):

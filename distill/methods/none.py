@@ -3,7 +3,7 @@
 from typing import Any, ClassVar, Literal
 
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
-from edgestill.pipeline.data import Batch
+from edgestill.pipeline.data.splits import Batch
 
 
 class NoneConfig(MethodConfig):

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from edgestill.export.device.facts import describe_device
 from edgestill.export.device.judge import warnings_of
 from edgestill.export.device.worker import PROVIDER
-from edgestill.pipeline.latency_statistics import describe_samples, drift, paired_ratio, percentile, spread
-from edgestill.pipeline.stopwatch import RELOAD, RELOAD_NS, TURN
+from edgestill.pipeline.timing.latency_statistics import describe_samples, drift, paired_ratio, percentile, spread
+from edgestill.pipeline.timing.stopwatch import RELOAD, RELOAD_NS, TURN
 
 SCHEMA = "edgestill.profile/1"
 _COLD_TIMEOUT_S, _TIMED_TIMEOUT_S = 120, 3600  # the second comes on top of the timed calls

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgestill.export.device.facts import energy_counter, fields_of, load_between, memory_bytes, read_load, time_core
-from edgestill.pipeline.stopwatch import take_turns
+from edgestill.pipeline.timing.stopwatch import take_turns
 
 PROVIDER = "CPUExecutionProvider"
 _EXAMPLES, _MOST_BYTES = 16, 1 << 28  # different batches, cycled through; fewer where they are large

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from edgestill.export.formats.base import Format, Run, Source
-from edgestill.export.sessions import feed
-from edgestill.export.to_onnx import signature
+from edgestill.export.onnx.sessions import feed
+from edgestill.export.onnx.write import signature
 from edgestill.pipeline.errors import ExportError, first_line
 
 HOW_TO_GET = "`pip install 'edgestill[executorch]'`"

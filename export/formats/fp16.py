@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from edgestill.export.formats.base import Format, Run, Source
-from edgestill.export.sessions import runner
+from edgestill.export.onnx.sessions import runner
 from edgestill.pipeline.errors import ExportError, first_line
 
 

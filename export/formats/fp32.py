@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from edgestill.export.formats.base import Format, Run, Source
-from edgestill.export.sessions import runner
+from edgestill.export.onnx.sessions import runner
 
 
 class Fp32(Format):

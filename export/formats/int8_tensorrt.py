@@ -4,7 +4,7 @@ An engine is built from it. On a CPU it is slower than fp32 and no smaller, as t
 """
 
 from edgestill.export.formats.calibrated import CpuInt8
-from edgestill.export.quantize import TENSORRT
+from edgestill.export.onnx.quantize import TENSORRT
 
 
 class Int8TensorRT(CpuInt8):

@@ -14,8 +14,8 @@ import numpy as np
 
 from edgestill.export.calibration import require_sound
 from edgestill.export.formats.base import Format, Run, Source
-from edgestill.export.saturation import LARGEST_PAIR
-from edgestill.export.sessions import OUTPUT, feed
+from edgestill.export.onnx.saturation import LARGEST_PAIR
+from edgestill.export.onnx.sessions import OUTPUT, feed
 from edgestill.pipeline.errors import ExportError, first_line
 
 HOW_TO_GET = "`pip install 'edgestill[openvino]'`"

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from edgestill.flows.config.explaining import explain
 from edgestill.flows.config.model import RunConfig
-from edgestill.pipeline.datasets.base import DatasetConfig
+from edgestill.pipeline.data.datasets.base import DatasetConfig
 from edgestill.pipeline.errors import ConfigError, command, nearest
 from edgestill.pipeline.foreign import MAX_CONFIG_BYTES, read_text_bounded
-from edgestill.pipeline.yaml_text import comment_in, read_yaml, write_yaml
+from edgestill.pipeline.runs.yaml_text import comment_in, read_yaml, write_yaml
 
 
 def load_config(

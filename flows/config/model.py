@@ -5,15 +5,15 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from edgestill.distill.config import DistillConfig, PruneConfig, QatConfig, TuneConfig
-from edgestill.export.card_config import CardConfig
+from edgestill.export.bundle.card_config import CardConfig
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.formats import FORMATS
-from edgestill.pipeline.data import DataConfig
-from edgestill.pipeline.datasets import DigitsConfig, TextConfig
+from edgestill.pipeline.data.datasets import DigitsConfig, TextConfig
+from edgestill.pipeline.data.splits import DataConfig
+from edgestill.pipeline.data.tokens import TokenizerConfig
 from edgestill.pipeline.device import DeviceConfig
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.teacher import TeacherConfig
-from edgestill.pipeline.tokens import TokenizerConfig
+from edgestill.pipeline.teachers.teacher import TeacherConfig
 from edgestill.search.config import RankCheckConfig, SearchConfig
 
 

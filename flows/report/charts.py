@@ -11,7 +11,7 @@ from edgestill.distill.result import TrialRecord, TuneResult
 from edgestill.flows.report.canvas import draw, log_ticks, percent_ticks
 from edgestill.flows.report.palette import COLOURS, Look, baseline_looks
 from edgestill.flows.report.undrawn import chart
-from edgestill.pipeline.training_state import EpochRecord
+from edgestill.pipeline.training.state import EpochRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 
 from edgestill.distill.result import DistillResult, PruneResult, TuneResult
-from edgestill.export.profile_document import ProfileDocument
+from edgestill.export.device.document import ProfileDocument
 from edgestill.export.result import ConvertResult, ProfileResult
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.delivery import ReportResult
 from edgestill.flows.quantization import QatResult
 from edgestill.flows.rank_check import RankCheckResult
 from edgestill.flows.stage import DataResult
-from edgestill.pipeline.run_manifest import Manifest
-from edgestill.pipeline.teacher import TeacherResult
+from edgestill.pipeline.runs.manifest import Manifest
+from edgestill.pipeline.teachers.teacher import TeacherResult
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
 

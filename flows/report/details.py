@@ -10,8 +10,8 @@ from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.palette import WINNER, Look, baseline_looks
 from edgestill.flows.sentences import latency_clause
 from edgestill.flows.words import failure_counts, inputs, listing, significant, size
-from edgestill.pipeline.run_manifest import Origin
-from edgestill.pipeline.training_state import EpochRecord
+from edgestill.pipeline.runs.manifest import Origin
+from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.result import Candidate, SearchResult
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from edgestill.export.device.document import ProfileDocument, Result
 from edgestill.export.device.text import milliseconds
-from edgestill.export.profile_document import ProfileDocument, Result
 from edgestill.flows.report.charts import latency_histogram, shown_until_ms
 from edgestill.flows.report.device_charts import steadiness
 from edgestill.flows.report.palette import COLOURS, baseline_looks

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from edgestill.export.profile_document import Result
+from edgestill.export.device.document import Result
 from edgestill.flows.report.canvas import draw
 from edgestill.flows.report.palette import COLOURS
 from edgestill.flows.report.undrawn import chart

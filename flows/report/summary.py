@@ -15,8 +15,8 @@ from edgestill.flows.words import (
     size_claim,
     speed_claim,
 )
-from edgestill.pipeline.cost import Cost
-from edgestill.pipeline.metrics import Metrics, tells_apart, wilson
+from edgestill.pipeline.networks.cost import Cost
+from edgestill.pipeline.training.metrics import Metrics, tells_apart, wilson
 
 _NOTHING = "–"
 _ONE_ROW = 10  # most stages of the chain for one row of names

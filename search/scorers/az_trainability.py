@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.network import Initialisation
-from edgestill.search.observe import gradient
+from edgestill.pipeline.networks.network import Initialisation
 from edgestill.search.scorers.base import Scorer, Student
+from edgestill.search.scoring.observe import gradient
 
 EPS = 1e-6  # the official code's
 FLOOR = -1e4  # for a block that passes gradients on unchanged; the official code's -inf would make the mean infinite

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from edgestill.pipeline.cost import Cost
-from edgestill.pipeline.data import Batch
-from edgestill.pipeline.network import Initialisation, View
-from edgestill.search.observe import Graph
+from edgestill.pipeline.data.splits import Batch
+from edgestill.pipeline.networks.cost import Cost
+from edgestill.pipeline.networks.network import Initialisation, View
 from edgestill.search.scorers.scale import Calibration
+from edgestill.search.scoring.observe import Graph
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from edgestill.pipeline.diswot import (
+from edgestill.pipeline.networks.diswot import (
     EPS,
     classifier_gradient,
     last_relation,
@@ -26,7 +26,7 @@ from edgestill.pipeline.diswot import (
     relation_distance,
     semantic_distance,
 )
-from edgestill.pipeline.network import Initialisation, View
+from edgestill.pipeline.networks.network import Initialisation, View
 from edgestill.search.scorers.base import Scorer, ScoringContext, Student
 
 

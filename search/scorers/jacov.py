@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import torch
 
-from edgestill.pipeline.network import Initialisation
-from edgestill.search.observe import gradient
+from edgestill.pipeline.networks.network import Initialisation
 from edgestill.search.scorers.base import Scorer, Student
+from edgestill.search.scoring.observe import gradient
 
 K = 1e-5  # the official code's, added to every eigenvalue
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from edgestill.pipeline.network import Initialisation, Normalize, look
+from edgestill.pipeline.networks.network import Initialisation, Normalize, look
 from edgestill.pipeline.task import PADDING
 from edgestill.search.scorers.base import Scorer, Student
 

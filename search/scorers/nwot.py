@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from edgestill.pipeline.network import Initialisation
+from edgestill.pipeline.networks.network import Initialisation
 from edgestill.search.scorers.base import Scorer, Student
 
 

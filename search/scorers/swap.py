@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from edgestill.pipeline.network import Initialisation
+from edgestill.pipeline.networks.network import Initialisation
 from edgestill.search.scorers.base import Scorer, Student
 
 SAMPLES = 24  # a pattern is then a number that float32 holds exactly, below 2^24; smaller batches are used whole

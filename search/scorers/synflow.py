@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from edgestill.pipeline.network import Initialisation, Normalize
-from edgestill.search.observe import replaced_embedding
+from edgestill.pipeline.networks.network import Initialisation, Normalize
 from edgestill.search.scorers.base import Scorer, Student
+from edgestill.search.scoring.observe import replaced_embedding
 
 
 class Synflow(Scorer):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.network import Initialisation, PooledClassifier
+from edgestill.pipeline.networks.network import Initialisation, PooledClassifier
 from edgestill.search.scorers.base import Scorer, Student
 
 ALPHA = 1e-2  # size of the perturbation; the official code's

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgestill.pipeline.network import Initialisation, look
+from edgestill.pipeline.networks.network import Initialisation, look
 from edgestill.search.scorers.base import Scorer, Student
 
 BATCHES = 2  # the official code's

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.network import PooledClassifier
+from edgestill.pipeline.networks.network import PooledClassifier
 from edgestill.pipeline.task import Task
 from edgestill.search.space import Architecture, Gene, SearchSpace
 

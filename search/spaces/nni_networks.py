@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from edgestill.pipeline.network import PooledClassifier
+from edgestill.pipeline.networks.network import PooledClassifier
 from edgestill.pipeline.task import Task
 
 _LEAST_SIDE = 4  # of the last map, if a network made for 224 pixels is given small images

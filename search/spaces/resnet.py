@@ -9,8 +9,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from edgestill.pipeline.blocks import CifarResNet
 from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.networks.blocks import CifarResNet
 from edgestill.pipeline.task import Task
 from edgestill.search.space import Architecture, Gene, SearchSpace
 

@@ -1,4 +1,4 @@
-"""Transformer encoders of text (`pipeline/text_transformer.py`): depth, heads, head width, feed-forward."""
+"""Transformer encoders of text (`pipeline/networks/text_transformer.py`): depth, heads, head width, feed-forward."""
 
 import re
 from typing import Annotated, ClassVar, Literal
@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.networks.text_transformer import TextTransformer
 from edgestill.pipeline.task import InputKind, Task
-from edgestill.pipeline.text_transformer import TextTransformer
 from edgestill.search.space import Architecture, Gene, SearchSpace
 
 _LIMITS = {"depth": 100, "heads": 64, "head_width": 256, "feed_forward": 16}

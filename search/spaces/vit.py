@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from edgestill.pipeline.attention import EncoderBlock
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.network import PooledClassifier
+from edgestill.pipeline.networks.attention import EncoderBlock
+from edgestill.pipeline.networks.network import PooledClassifier
 from edgestill.pipeline.task import Task
 from edgestill.search.space import Architecture, Gene, SearchSpace
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from edgestill.pipeline.cost import Cost
 from edgestill.pipeline.errors import BudgetError
+from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.space import Architecture
 from edgestill.search.strategies.feasible import Bounds, find_feasible
 

@@ -5,8 +5,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgestill.pipeline.cost import Cost
 from edgestill.pipeline.errors import BudgetError, CandidateError
+from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.budget import Budget
 from edgestill.search.space import Architecture, SearchSpace
 

@@ -14,8 +14,8 @@ from typing import Generic, Literal, NamedTuple
 
 from pydantic import Field
 
-from edgestill.pipeline.cost import Cost
 from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.pareto import crowding_distances, objectives, sort_by_dominance
 from edgestill.search.space import Architecture
 from edgestill.search.strategies.base import Progress, S, Search

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgestill.pipeline.cost import Cost
+from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.pareto import Points, pareto_front
 from edgestill.search.space import Architecture, SearchSpace
 

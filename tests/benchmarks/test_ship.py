@@ -9,8 +9,8 @@ import pytest
 from edgestill.export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, Parity, ProfileResult
 from edgestill.flows.config import RunConfig, load_config
 from edgestill.flows.quantization import QatResult
-from edgestill.pipeline.metrics import Metrics
-from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.runs.rundir import RunDir
+from edgestill.pipeline.training.metrics import Metrics
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "ship.py"
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from edgestill.distill.methods.base import Context
-from edgestill.pipeline.blocks import CifarResNet
-from edgestill.pipeline.network import initialise
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.network import initialise
 
 
 @pytest.fixture

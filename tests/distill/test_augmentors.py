@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from edgestill.distill.augmentors.affine import AXES, WIDEST, Affine, uniform, warp
-from edgestill.distill.augmentors.ascent import CommonAdam
-from edgestill.distill.augmentors.mix import OPERATIONS, Mix
-from edgestill.distill.augmentors.policies import Hysteresis, Lagrangian, Penalty
-from edgestill.distill.augmentors.vae import Vae, VaeAugmentor
+from edgestill.distill.methods.hard.affine import AXES, WIDEST, Affine, uniform, warp
+from edgestill.distill.methods.hard.ascent import CommonAdam
+from edgestill.distill.methods.hard.mix import OPERATIONS, Mix
+from edgestill.distill.methods.hard.policies import Hysteresis, Lagrangian, Penalty
+from edgestill.distill.methods.hard.vae import Vae, VaeAugmentor
 
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (2, 9, 14)]
 FAMILIES = {

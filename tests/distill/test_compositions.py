@@ -11,10 +11,10 @@ from edgestill.distill.recipe import make_recipe, slot_conflicts
 from edgestill.distill.train import distill
 from edgestill.distill.tunable import tuning_ranges
 from edgestill.distill.tune import search_ranges, with_hyperparameters
-from edgestill.pipeline.augmentation import Augmentation
+from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.device import Compute
-from edgestill.pipeline.network import look
-from edgestill.pipeline.teacher import frozen
+from edgestill.pipeline.networks.network import look
+from edgestill.pipeline.teachers.teacher import frozen
 
 CPU = torch.device("cpu")
 TOGETHER = [("hard", "lelp"), ("lelp", "kd_aif"), ("hard", "kd_aif"), ("hard", "lelp", "kd_aif", "diswot_plus")]

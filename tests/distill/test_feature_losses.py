@@ -8,14 +8,14 @@ import torch
 
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig
 from edgestill.distill.methods.diswot_plus import DiswotPlusConfig
-from edgestill.distill.methods.embedding_regression import EmbeddingRegressionConfig
+from edgestill.distill.methods.lelp.embedding_regression import EmbeddingRegressionConfig
 from edgestill.distill.methods.rkd import RKDConfig, angles, distances
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
-from edgestill.pipeline.data import UNLABELLED
-from edgestill.pipeline.metrics import evaluate
-from edgestill.pipeline.network import View, look
-from edgestill.pipeline.teacher import frozen
+from edgestill.pipeline.data.splits import UNLABELLED
+from edgestill.pipeline.networks.network import View, look
+from edgestill.pipeline.teachers.teacher import frozen
+from edgestill.pipeline.training.metrics import evaluate
 
 CPU = torch.device("cpu")
 

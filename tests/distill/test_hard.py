@@ -9,26 +9,26 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgestill.distill.augmentors.affine import AXES, Affine
-from edgestill.distill.augmentors.base import Augmentor, with_augmented
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.base import Context
-from edgestill.distill.methods.hard import Hard, HardConfig, disagreement
+from edgestill.distill.methods.hard.affine import AXES, Affine
+from edgestill.distill.methods.hard.augmentor import Augmentor, with_augmented
+from edgestill.distill.methods.hard.method import Hard, HardConfig, disagreement
+from edgestill.distill.methods.hard.random_affine import RandomAffineConfig
 from edgestill.distill.methods.kd import KDConfig
-from edgestill.distill.methods.random_affine import RandomAffineConfig
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
-from edgestill.pipeline.augmentation import Augmentation
-from edgestill.pipeline.checkpoint import state_bytes
-from edgestill.pipeline.data import UNLABELLED, ImageSplit, Splits
-from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.data.augmentation import Augmentation
+from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.splits import UNLABELLED, ImageSplit, Splits
 from edgestill.pipeline.device import Compute
 from edgestill.pipeline.errors import ConfigError, TrainingError
-from edgestill.pipeline.network import PooledClassifier, View, initialise
+from edgestill.pipeline.networks.network import PooledClassifier, View, initialise
+from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teacher import frozen
-from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.pipeline.teachers.teacher import frozen
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
 
 CPU = torch.device("cpu")
 

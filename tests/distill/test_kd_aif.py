@@ -13,21 +13,21 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig
-from edgestill.distill.influence.teacher import WeightedLabels, train_weighted
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.base import Context, Method, MethodConfig
 from edgestill.distill.methods.kd import KDConfig
-from edgestill.distill.methods.kd_aif import KDAIF, KDAIFConfig
+from edgestill.distill.methods.kd_aif.influence.teacher import WeightedLabels, train_weighted
+from edgestill.distill.methods.kd_aif.method import KDAIF, KDAIFConfig
 from edgestill.distill.recipe import Recipe, make_recipe
 from edgestill.distill.train import caches_teacher, distill
-from edgestill.pipeline.augmentation import Augmentation
-from edgestill.pipeline.checkpoint import state_bytes
-from edgestill.pipeline.data import UNLABELLED, ImageSplit, load_splits, load_test
-from edgestill.pipeline.datasets import DigitsConfig
+from edgestill.pipeline.data.augmentation import Augmentation
+from edgestill.pipeline.data.datasets import DigitsConfig
+from edgestill.pipeline.data.splits import UNLABELLED, ImageSplit, load_splits, load_test
 from edgestill.pipeline.errors import ConfigError, DataError, MissingDependencyError
-from edgestill.pipeline.metrics import evaluate
-from edgestill.pipeline.teacher import frozen
-from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.pipeline.runs.checkpoint import state_bytes
+from edgestill.pipeline.teachers.teacher import frozen
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.metrics import evaluate
 
 CPU = torch.device("cpu")
 MECHANISMS = ("student_only", "teacher_only", "both_sequential", "simultaneous")

@@ -16,20 +16,25 @@ from edgestill.distill.config import DistillConfig, StudentTrainingConfig
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.base import Method
 from edgestill.distill.methods.kd import KDConfig
-from edgestill.distill.methods.lelp import LELP, LELPConfig
+from edgestill.distill.methods.lelp.head import FoldedHead, fold, with_classifier
+from edgestill.distill.methods.lelp.method import LELP, LELPConfig
+from edgestill.distill.methods.lelp.subclasses import (
+    ClassMoments,
+    class_embeddings,
+    haar_rotation,
+    null_space_projector,
+)
 from edgestill.distill.recipe import Recipe, make_recipe
-from edgestill.distill.subclass_head import FoldedHead, fold, with_classifier
-from edgestill.distill.subclasses import ClassMoments, class_embeddings, haar_rotation, null_space_projector
 from edgestill.distill.train import distill
-from edgestill.export.to_onnx import to_onnx
-from edgestill.pipeline.augmentation import Augmentation
-from edgestill.pipeline.cost import measure_cost
-from edgestill.pipeline.data import UNLABELLED, ImageSplit
+from edgestill.export.onnx.write import to_onnx
+from edgestill.pipeline.data.augmentation import Augmentation
+from edgestill.pipeline.data.splits import UNLABELLED, ImageSplit
 from edgestill.pipeline.errors import ConfigError
-from edgestill.pipeline.network import View, look
-from edgestill.pipeline.teacher import frozen
+from edgestill.pipeline.networks.cost import measure_cost
+from edgestill.pipeline.networks.network import View, look
+from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.search.costs import size_bound
-from edgestill.search.latency_model import trace_student
+from edgestill.search.latency.model import trace_student
 
 CPU = torch.device("cpu")
 LOSSES = ("decomposed", "tempered_classes", "tempered_product")

@@ -6,14 +6,14 @@ from torch import nn
 
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig
 from edgestill.distill.methods.kd import KDConfig
-from edgestill.distill.methods.lelp import LELPConfig
+from edgestill.distill.methods.lelp.method import LELPConfig
 from edgestill.distill.train import distill
-from edgestill.pipeline.data import ImageSplit, Splits
-from edgestill.pipeline.datasets.base import AugmentConfig
-from edgestill.pipeline.metrics import evaluate
-from edgestill.pipeline.network import initialise
+from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.splits import ImageSplit, Splits
+from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.metrics import evaluate
 
 CPU = torch.device("cpu")
 

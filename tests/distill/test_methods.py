@@ -17,12 +17,12 @@ from edgestill.distill.methods.base import SLOTS
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
 from edgestill.distill.tunable import tuning_ranges
-from edgestill.export.to_onnx import to_onnx
-from edgestill.pipeline.blocks import CifarResNet
-from edgestill.pipeline.checkpoint import state_bytes
-from edgestill.pipeline.network import initialise
-from edgestill.pipeline.teacher import frozen
-from edgestill.pipeline.training import Supervised, fit
+from edgestill.export.onnx.write import to_onnx
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.network import initialise
+from edgestill.pipeline.runs.checkpoint import state_bytes
+from edgestill.pipeline.teachers.teacher import frozen
+from edgestill.pipeline.training.fit import Supervised, fit
 
 CPU = torch.device("cpu")
 HOOKS = {slot: (slot,) for slot in SLOTS} | {"head": ("head", "class_logits", "deployable")}

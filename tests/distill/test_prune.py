@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgestill.distill.compression.narrow import changed_widths, narrow, widths_of
+from edgestill.distill.compression.prune import TOLERANCE, PruningError, prune
 from edgestill.distill.config import DistillConfig, PruneConfig
-from edgestill.distill.narrow import changed_widths, narrow, widths_of
-from edgestill.distill.prune import TOLERANCE, PruningError, prune
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
-from edgestill.pipeline.blocks import CifarResNet
-from edgestill.pipeline.checkpoint import load_weights, weights_bytes
-from edgestill.pipeline.network import initialise
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.network import initialise
+from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes
 
 CPU = torch.device("cpu")
 BLOCKS = ("layer1.0", "layer1.1", "layer2.0", "layer2.1", "layer3.0", "layer3.1")
@@ -211,7 +211,7 @@ def test_a_transformer_has_no_channels_to_prune(small_space, make_task, make_spl
 
 
 def test_a_speed_up_that_changes_nothing_is_found_out(network, batches, monkeypatch) -> None:
-    monkeypatch.setattr("edgestill.distill.prune._speed_up", lambda network, *_: copy.deepcopy(network))
+    monkeypatch.setattr("edgestill.distill.compression.prune._speed_up", lambda network, *_: copy.deepcopy(network))
     with pytest.raises(PruningError, match=f"the nearest is {params(network):,}"):
         prune(network, network.linear, PruneConfig(method="l1"), batches, seed=0)
 

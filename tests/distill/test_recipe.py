@@ -15,17 +15,17 @@ from edgestill.distill.methods.base import SLOTS
 from edgestill.distill.methods.kd import KDConfig
 from edgestill.distill.recipe import Recipe, make_recipe, slot_conflicts
 from edgestill.distill.train import caches_teacher, distill
-from edgestill.pipeline.augmentation import Augmentation
-from edgestill.pipeline.blocks import CifarResNet
-from edgestill.pipeline.checkpoint import state_bytes
-from edgestill.pipeline.data import UNLABELLED, Batch, load_splits
-from edgestill.pipeline.datasets import DigitsConfig
-from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.data.augmentation import Augmentation
+from edgestill.pipeline.data.datasets import DigitsConfig
+from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.splits import UNLABELLED, Batch, load_splits
 from edgestill.pipeline.device import Compute
 from edgestill.pipeline.errors import ConfigError
-from edgestill.pipeline.network import initialise
-from edgestill.pipeline.teacher import frozen
-from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.network import initialise
+from edgestill.pipeline.runs.checkpoint import state_bytes
+from edgestill.pipeline.teachers.teacher import frozen
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from edgestill.distill.methods.base import Context
-from edgestill.pipeline.tokens import TokenizerConfig, make_coder
+from edgestill.pipeline.data.tokens import TokenizerConfig, make_coder
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from edgestill.distill.config import DistillConfig
 from edgestill.distill.methods import METHODS
 from edgestill.distill.recipe import make_recipe, slot_conflicts
 from edgestill.distill.train import distill
-from edgestill.pipeline.checkpoint import state_bytes
-from edgestill.pipeline.training_state import restarted
+from edgestill.pipeline.runs.checkpoint import state_bytes
+from edgestill.pipeline.training.state import restarted
 
 CPU = torch.device("cpu")
 SETTINGS = {
@@ -50,7 +50,7 @@ class _SeenError(Exception):
 @pytest.fixture
 def at_the_end_and_then(monkeypatch, make_task, make_splits, make_network):
     """(methods) to the terms of the loss on one batch after a training, and before the first step of the next one."""
-    monkeypatch.setattr("edgestill.distill.methods.hard.MIN_AGREEMENT", 0.0)
+    monkeypatch.setattr("edgestill.distill.methods.hard.method.MIN_AGREEMENT", 0.0)
     splits = make_splits(make_task())
     recipes = []
 
@@ -75,7 +75,9 @@ def at_the_end_and_then(monkeypatch, make_task, make_splits, make_network):
         with monkeypatch.context() as patch:
             for name in METHODS:
                 patch.setattr(METHODS[name], "study", lambda *_: pytest.fail("what is known was studied again"))
-            patch.setattr("edgestill.distill.methods.kd_aif.KDAIF._update", lambda *_: pytest.fail("influence again"))
+            patch.setattr(
+                "edgestill.distill.methods.kd_aif.method.KDAIF._update", lambda *_: pytest.fail("influence again")
+            )
             seen = []
 
             def look(network, recipe, *rest, **options):

@@ -12,7 +12,7 @@ from edgestill.distill.config import DistillConfig, StudentTrainingConfig, TuneC
 from edgestill.distill.methods.kd import KDConfig
 from edgestill.distill.tune import STUDY, configured_values, search_ranges, tune, with_hyperparameters
 from edgestill.pipeline.errors import CandidateError, FailedError, RunDirError, TrainingError
-from edgestill.pipeline.training_state import EpochRecord
+from edgestill.pipeline.training.state import EpochRecord
 
 DISTILL = DistillConfig(
     methods=(KDConfig(temperature=3.0, distill_weight=0.7),),

@@ -9,22 +9,22 @@ import pytest
 import torch
 from torch import nn
 
-from edgestill.export.bundle import write_bundle
-from edgestill.export.bundle_schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
+from edgestill.export.bundle.schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
+from edgestill.export.bundle.write import write_bundle
 from edgestill.export.calibration import calibration_examples
 from edgestill.export.config import CalibrationConfig, ExportConfig
 from edgestill.export.formats import FORMATS, Source
-from edgestill.export.interface import describe_input, describe_output, interface_of, with_interface
+from edgestill.export.onnx.interface import describe_input, describe_output, interface_of, with_interface
+from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import check_parity
 from edgestill.export.result import Parity
-from edgestill.export.to_onnx import to_onnx
 from edgestill.flows.formats import with_interfaces
-from edgestill.pipeline.blocks import CifarResNet
-from edgestill.pipeline.cost import Cost
-from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.data.splits import ImageSplit
+from edgestill.pipeline.data.tokens import TokenizerConfig, make_coder
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cost import Cost
+from edgestill.pipeline.networks.text_transformer import TextTransformer
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.text_transformer import TextTransformer
-from edgestill.pipeline.tokens import TokenizerConfig, make_coder
 
 HEIGHT, WIDTH, CLASSES = 10, 8, 6
 LABELS = ("cat", "dog", "grün", "a b", "<tag>", "sixth")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from onnx import TensorProto, helper
 
-from edgestill.export.manifest import manifest_bytes
+from edgestill.export.bundle.manifest import manifest_bytes
 
 
 class Bomb:

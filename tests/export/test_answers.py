@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from edgestill.export.bundle import write_bundle
+from edgestill.export.bundle.manifest import MANIFEST, manifest_bytes
+from edgestill.export.bundle.scripts.join import PROFILE, run_script
+from edgestill.export.bundle.verify import verify
+from edgestill.export.bundle.write import write_bundle
 from edgestill.export.config import CalibrationConfig, ExportConfig
 from edgestill.export.device.answers import OTHERWISE, int8_note, off_by, open_default, probe_feed, read_probe_file
 from edgestill.export.device.facts import byte_products
 from edgestill.export.formats import FORMATS
-from edgestill.export.interface import describe_input, describe_output
-from edgestill.export.manifest import MANIFEST, manifest_bytes
-from edgestill.export.profile_script import PROFILE, run_script
-from edgestill.export.saturation import saturates_here
-from edgestill.export.sessions import open_session
-from edgestill.export.verify import verify
+from edgestill.export.onnx.interface import describe_input, describe_output
+from edgestill.export.onnx.saturation import saturates_here
+from edgestill.export.onnx.sessions import open_session
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_broken_probes_are_an_unknown_and_no_crash(name, bundle_of_formats, copy
 # What ships
 
 
-@pytest.mark.parametrize("file", ["_run.py", "_run_text.py"])
+@pytest.mark.parametrize("file", ["run_images.py", "run_texts.py"])
 def test_a_script_of_two_modules_defines_no_name_twice_and_begins_with_what_it_is(file):
     tree = ast.parse(run_script(file))
     names = [node.name for node in tree.body if hasattr(node, "name")]

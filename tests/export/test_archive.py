@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from edgestill.export.archive import archive
+from edgestill.export.bundle.archive import archive
 from edgestill.export.files import read_files, zip_bytes
 
 
@@ -28,7 +28,7 @@ def test_two_exports_are_equal_whatever_the_order_the_time_and_the_process(files
         (tmp_path / name).chmod(0o600)
     script = f"""
 import sys, pathlib, hashlib
-from edgestill.export.archive import archive
+from edgestill.export.bundle.archive import archive
 from edgestill.export.files import read_files
 data = archive(read_files(pathlib.Path({str(tmp_path)!r})), {kind!r}, "digits", "2025-01-01T00:00:00+00:00")
 print(hashlib.sha256(data).hexdigest())"""

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 import edgestill
-from edgestill.export.bundle_schema import Bundle
-from edgestill.export.card import model_card
+from edgestill.export.bundle.card import model_card
+from edgestill.export.bundle.schema import Bundle
 
 HEIGHT, WIDTH = 10, 8
 
@@ -45,7 +45,7 @@ def run(folder, *images, prelude=None, cwd=None):
 @pytest.fixture(scope="module")
 def script():
     """The script's functions, for comparisons pixel by pixel."""
-    path = Path(edgestill.__file__).parent / "export" / "_run.py"
+    path = Path(edgestill.__file__).parent / "export" / "bundle" / "scripts" / "run_images.py"
     spec = importlib.util.spec_from_file_location("bundled_run", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from edgestill.export.manifest import MANIFEST, manifest_bytes
-from edgestill.export.predict import predict
-from edgestill.export.probes import open_model
-from edgestill.export.reading import open_bundle
-from edgestill.export.sessions import open_session, to_pixels
-from edgestill.export.verify import verify
+from edgestill.export.bundle.manifest import MANIFEST, manifest_bytes
+from edgestill.export.bundle.predict import predict
+from edgestill.export.bundle.probes import open_model
+from edgestill.export.bundle.read import open_bundle
+from edgestill.export.bundle.verify import verify
+from edgestill.export.onnx.sessions import open_session, to_pixels
 from edgestill.pipeline.errors import ExportError
 
 
@@ -77,7 +77,7 @@ def test_a_file_that_its_runtime_refuses_is_a_difference_and_one_without_its_run
 
     if "openvino" not in bundle_of_formats.bundle.models:
         pytest.skip("openvino is not installed")
-    monkeypatch.setattr("edgestill.export.probes._PROGRAMS", ())  # as where the signer is known
+    monkeypatch.setattr("edgestill.export.bundle.probes._PROGRAMS", ())  # as where the signer is known
     folder = copy_of(bundle_of_formats)
     data = (folder / "model.openvino.xml").read_bytes()
     (folder / "model.openvino.xml").write_bytes(b" " * len(data))

@@ -16,16 +16,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edgestill.export.bundle.scripts.join import profile_script
+from edgestill.export.device.document import read_profile
 from edgestill.export.device.facts import describe_device, energy_counter, load_between, read_load
 from edgestill.export.device.judge import warnings_of
+from edgestill.export.device.profile import Model, Settings, profile_files
 from edgestill.export.device.text import profile_text
 from edgestill.export.device.worker import make_inputs
-from edgestill.export.device_profile import Model, Settings, profile_files
-from edgestill.export.profile_document import read_profile
-from edgestill.export.profile_script import profile_script
-from edgestill.pipeline import latency_statistics, stopwatch
 from edgestill.pipeline.errors import DataError, ExportError
-from edgestill.pipeline.timing import Timing
+from edgestill.pipeline.timing import latency_statistics, stopwatch
+from edgestill.pipeline.timing.timing import Timing
 
 SHORT = Settings(duration_s=0.03, repeats=2, warmup_s=0.01, min_samples=70, max_samples=200)
 

@@ -13,8 +13,8 @@ from edgestill.export.config import ExecutorchConfig, ExportConfig
 from edgestill.export.formats import FORMATS
 from edgestill.export.formats.base import Source
 from edgestill.export.formats.providers import CUDA, TENSORRT, nodes_by_provider, open_on
-from edgestill.export.sessions import open_session, runner
-from edgestill.export.to_onnx import to_onnx
+from edgestill.export.onnx.sessions import open_session, runner
+from edgestill.export.onnx.write import to_onnx
 from edgestill.pipeline.errors import ExportError
 
 FP32 = ("openvino", "executorch")

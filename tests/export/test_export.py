@@ -11,16 +11,16 @@ from torch import nn
 
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.gate import Limits
+from edgestill.export.onnx.sessions import runner
+from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import _answers_as, check_parity
 from edgestill.export.profile import evaluate_file, profile
 from edgestill.export.result import ConvertedModel, ConvertResult
-from edgestill.export.sessions import runner
-from edgestill.export.to_onnx import to_onnx
-from edgestill.pipeline.blocks import CifarResNet
 from edgestill.pipeline.errors import ExportError
-from edgestill.pipeline.metrics import evaluate
-from edgestill.pipeline.rundir import file_digest
-from edgestill.pipeline.timing import TimingConfig
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.runs.rundir import file_digest
+from edgestill.pipeline.timing.timing import TimingConfig
+from edgestill.pipeline.training.metrics import evaluate
 from edgestill.search.spaces import SPACES
 
 OPSET = 20

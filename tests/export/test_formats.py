@@ -12,12 +12,12 @@ from torch import nn
 from edgestill.export.calibration import MIN_EXAMPLES, calibration_examples, require_sound
 from edgestill.export.config import CalibrationConfig, ExportConfig
 from edgestill.export.formats import FORMATS, Source
+from edgestill.export.onnx.quantize import METHODS
+from edgestill.export.onnx.sessions import open_session, runner
+from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import measure_parity, require_fp16_parity
-from edgestill.export.quantize import METHODS
-from edgestill.export.sessions import open_session, runner
-from edgestill.export.to_onnx import to_onnx
 from edgestill.pipeline.errors import ExportError
-from edgestill.pipeline.network import Normalize
+from edgestill.pipeline.networks.network import Normalize
 
 QUICK = ExportConfig(calibration=CalibrationConfig(method="minmax"))
 MOVED = {"fp32": 0.0, "fp16": 0.02, "int8": 0.25}  # of a logit, by the largest one

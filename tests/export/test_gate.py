@@ -7,7 +7,7 @@ from edgestill.export.config import ExportConfig, GateConfig
 from edgestill.export.gate import Limits, beyond_limits, choose_default, judge, require_a_size_within
 from edgestill.export.result import Absent, ExportedModel, Latency, Parity, Ratio
 from edgestill.pipeline.errors import ExportError
-from edgestill.pipeline.metrics import Metrics, paired_difference
+from edgestill.pipeline.training.metrics import Metrics, paired_difference
 
 PARITY = Parity(max_abs_difference=0.1, top1_agreement=0.99, n=1008, checked=("validation",), reference="fp32")
 

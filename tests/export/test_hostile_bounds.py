@@ -13,11 +13,11 @@ from hostile import model_with, one_sentence, rewritten
 from onnx import helper, numpy_helper
 from PIL import Image
 
-from edgestill.export import _run
-from edgestill.export.foreign_run import run_bounded
-from edgestill.export.onnx_gate import check_onnx_bytes
-from edgestill.export.predict import predict
-from edgestill.export.reading import open_bundle
+from edgestill.export.bundle.foreign_run import run_bounded
+from edgestill.export.bundle.predict import predict
+from edgestill.export.bundle.read import open_bundle
+from edgestill.export.bundle.scripts import run_images as _run
+from edgestill.export.onnx.admission import check_onnx_bytes
 from edgestill.pipeline.child import ChildError
 from edgestill.pipeline.errors import BundleError, DataError
 
@@ -123,7 +123,7 @@ def test_the_sizes_of_a_quantized_models_own_operators_are_told():
 @pytest.mark.skipif(sys.platform != "linux", reason="bounds of memory are Linux's")
 def test_running_a_model_takes_no_more_memory_than_it_is_given(monkeypatch):
     """Twenty tensors of 1 GiB at once, each within the bound of one."""
-    monkeypatch.setattr("edgestill.export.foreign_run._MEMORY", 2**30)
+    monkeypatch.setattr("edgestill.export.bundle.foreign_run._MEMORY", 2**30)
     names = [f"c{number}" for number in range(20)]
     wide = [node("ConstantOfShape", ["s"], [name]) for name in names]
     model = model_with(
@@ -227,7 +227,7 @@ def test_a_tokenizer_of_chained_replacements_ends_no_process_of_ours(text_bundle
 
 
 def test_a_tokenizer_whose_pattern_looks_back_for_ever_is_stopped(text_bundle, copy_of, monkeypatch):
-    monkeypatch.setattr("edgestill.pipeline.tokens.SECONDS", 1)
+    monkeypatch.setattr("edgestill.pipeline.data.tokens.SECONDS", 1)
     folder = copy_of(text_bundle)
     split = {"type": "Split", "pattern": {"Regex": "(x+x+)+y"}, "behavior": "Isolated", "invert": False}
     changed_tokenizer(folder, lambda t: t.update(pre_tokenizer=split))

@@ -11,11 +11,11 @@ import pytest
 from hostile import Bomb, card, external, model_with, one_sentence, rewritten
 from onnx import TensorProto, helper, numpy_helper
 
+from edgestill.export.bundle.manifest import canonical, manifest_bytes
+from edgestill.export.bundle.predict import predict
+from edgestill.export.bundle.read import open_bundle
+from edgestill.export.bundle.verify import verify
 from edgestill.export.files import MAX_FILES, MAX_TOTAL_BYTES
-from edgestill.export.manifest import canonical, manifest_bytes
-from edgestill.export.predict import predict
-from edgestill.export.reading import open_bundle
-from edgestill.export.verify import verify
 from edgestill.pipeline.errors import BundleError, ExportError
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from hostile import Bomb, card, numpy_pickle, one_sentence, rewritten, torch_pickle
 
-from edgestill.export.predict import predict
-from edgestill.export.reading import open_bundle
+from edgestill.export.bundle.predict import predict
+from edgestill.export.bundle.read import open_bundle
 from edgestill.export.strict_json import parse_json
+from edgestill.pipeline.data.tokens import Coder
 from edgestill.pipeline.errors import BundleError, ConfigError, DataError, UserError
-from edgestill.pipeline.tokens import Coder
 
 JSON = {
     "NaN": b'{"a": NaN}',
@@ -154,7 +154,7 @@ def test_yaml_tags_in_a_configuration_run_nothing(tmp_path, canary):
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors", "weights.npz"])
 def test_weights_that_are_pickles_run_nothing(name, tmp_path, canary):
-    from edgestill.pipeline.checkpoint import read_weights
+    from edgestill.pipeline.runs.checkpoint import read_weights
 
     torch_pickle(tmp_path / name, canary)
     with pytest.raises(UserError) as caught:

@@ -13,7 +13,7 @@ import pytest
 from hostile import Bomb, external, model_with, numpy_pickle, one_sentence, torch_pickle
 from onnx import TensorProto, helper, numpy_helper
 
-from edgestill.export.reading import check_onnx
+from edgestill.export.bundle.read import check_onnx
 from edgestill.pipeline.errors import BundleError
 
 

@@ -8,8 +8,8 @@ import pytest
 from hostile import model_with, one_sentence
 from onnx import TensorProto, helper, numpy_helper
 
-from edgestill.export.onnx_gate import check_onnx_bytes
-from edgestill.export.onnx_sizes import Ends, _close, refused_for_size
+from edgestill.export.onnx.admission import check_onnx_bytes
+from edgestill.export.onnx.sizes import Ends, _close, refused_for_size
 from edgestill.pipeline.errors import BundleError
 
 ENDS = Ends({"x": ("FLOAT", (4,))}, {"y": ("FLOAT", (4,))})

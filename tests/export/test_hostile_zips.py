@@ -8,8 +8,8 @@ import zipfile
 import pytest
 from hostile import one_sentence
 
+from edgestill.export.bundle.verify import verify
 from edgestill.export.files import zip_bytes
-from edgestill.export.verify import verify
 
 
 def entry(name, mode=stat.S_IFREG | 0o644, **changes):

@@ -7,8 +7,8 @@ import onnxruntime
 import pytest
 import torch
 
-from edgestill.export.interface import check_image_interface, describe_input, with_image_interface, with_interface
-from edgestill.export.sessions import runner
+from edgestill.export.onnx.interface import check_image_interface, describe_input, with_image_interface, with_interface
+from edgestill.export.onnx.sessions import runner
 from edgestill.pipeline.errors import ExportError
 
 

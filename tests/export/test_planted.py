@@ -14,19 +14,19 @@ from edgestill.export.config import CalibrationConfig, ExportConfig, ProfileConf
 from edgestill.export.device.facts import byte_products
 from edgestill.export.formats import FORMATS, Format
 from edgestill.export.gate import Limits
+from edgestill.export.onnx.sessions import runner
+from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import check_parity, require_accuracy, require_fp16_parity
 from edgestill.export.profile import evaluate_file, evaluate_run, profile
 from edgestill.export.result import Arithmetic, ConvertedModel, ConvertResult, Parity
-from edgestill.export.sessions import runner
-from edgestill.export.to_onnx import to_onnx
 from edgestill.flows import formats as building
 from edgestill.flows.config import RunConfig
 from edgestill.flows.formats import answers_of, build_formats
 from edgestill.flows.stage import Stage
 from edgestill.pipeline.errors import ExportError, MissingDependencyError
-from edgestill.pipeline.metrics import evaluate
-from edgestill.pipeline.rundir import RunDir, file_digest
-from edgestill.pipeline.timing import TimingConfig
+from edgestill.pipeline.runs.rundir import RunDir, file_digest
+from edgestill.pipeline.timing.timing import TimingConfig
+from edgestill.pipeline.training.metrics import evaluate
 
 PARITY = Parity(max_abs_difference=0.1, top1_agreement=0.99, n=1008, checked=("validation",), reference="fp32")
 

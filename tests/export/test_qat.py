@@ -10,17 +10,17 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from edgestill.distill.compression.fake_quant import FakeQuantError, fake_quantized, without_fake_quant
 from edgestill.distill.config import DistillConfig
-from edgestill.distill.fake_quant import FakeQuantError, fake_quantized, without_fake_quant
 from edgestill.distill.train import distill
-from edgestill.export.quantize import CPU as CPU_SCHEME
-from edgestill.export.quantize import quantize
-from edgestill.export.sessions import runner
-from edgestill.export.to_onnx import to_onnx
-from edgestill.pipeline.blocks import CifarResNet
-from edgestill.pipeline.metrics import evaluate
-from edgestill.pipeline.network import initialise
-from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.export.onnx.quantize import CPU as CPU_SCHEME
+from edgestill.export.onnx.quantize import quantize
+from edgestill.export.onnx.sessions import runner
+from edgestill.export.onnx.write import to_onnx
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.network import initialise
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.metrics import evaluate
 
 CPU = torch.device("cpu")
 GATE = 0.005

@@ -10,10 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 from edgestill.export.config import CalibrationConfig, ExportConfig
 from edgestill.export.device.answers import INT8_TOLERANCE
 from edgestill.export.formats import FORMATS
-from edgestill.export.quantize import CPU, TENSORRT, quantize
-from edgestill.export.saturating import saturating_model, saturating_runner
-from edgestill.export.saturation import LARGEST_PAIR, saturable, saturates_here
-from edgestill.export.sessions import open_session, runner
+from edgestill.export.onnx.quantize import CPU, TENSORRT, quantize
+from edgestill.export.onnx.saturating import saturating_model, saturating_runner
+from edgestill.export.onnx.saturation import LARGEST_PAIR, saturable, saturates_here
+from edgestill.export.onnx.sessions import open_session, runner
 from edgestill.pipeline.errors import ExportError
 
 KINDS = {"int8": CPU, "int8_tensorrt": TENSORRT}

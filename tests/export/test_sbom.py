@@ -12,7 +12,7 @@ from cyclonedx.spdx import is_expression, is_supported_id
 from cyclonedx.validation.json import JsonStrictValidator
 from packaging.utils import canonicalize_name
 
-from edgestill.export.sbom import sbom_bytes
+from edgestill.export.bundle.sbom import sbom_bytes
 
 MODELS = {"model.onnx": b"a model", "model.int8.onnx": b"another"}
 
@@ -76,7 +76,7 @@ def test_it_is_the_same_in_another_process_and_another_for_another_model(data):
     models = dict(reversed(MODELS.items()))
     script = f"""
 import hashlib
-from edgestill.export.sbom import sbom_bytes
+from edgestill.export.bundle.sbom import sbom_bytes
 data = sbom_bytes("digits", "2025-01-01T00:00:00+00:00", "CC-BY-4.0", {models!r})
 print(hashlib.sha256(data).hexdigest())
 other = sbom_bytes("digits", "2025-01-01T00:00:00+00:00", "CC-BY-4.0", {{"model.onnx": b"b"}})

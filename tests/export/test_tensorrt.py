@@ -13,20 +13,20 @@ import tensorrt_double as double
 import torch
 
 from edgestill.export.config import ExportConfig, ProfileConfig, TensorRTConfig
-from edgestill.export.engine_run import EngineRun
-from edgestill.export.engines import EngineKey, EngineStore, Gpu
 from edgestill.export.formats import FORMATS
 from edgestill.export.formats.base import Source
 from edgestill.export.formats.tensorrt import TensorRTFp16, TensorRTInt8, shapes_of
+from edgestill.export.formats.tensorrt_build import Built, Shapes, build_engine, load_tensorrt
+from edgestill.export.formats.tensorrt_engines import EngineKey, EngineStore, Gpu
+from edgestill.export.formats.tensorrt_run import EngineRun
 from edgestill.export.gate import Limits
+from edgestill.export.onnx.sessions import feed, open_session, runner
+from edgestill.export.onnx.write import to_onnx
 from edgestill.export.profile import profile
 from edgestill.export.result import ConvertedModel, ConvertResult, Parity
-from edgestill.export.sessions import feed, open_session, runner
-from edgestill.export.to_onnx import to_onnx
-from edgestill.export.to_tensorrt import Built, Shapes, build_engine, load_tensorrt
 from edgestill.pipeline.errors import ExportError
-from edgestill.pipeline.metrics import Metrics
-from edgestill.pipeline.timing import TimingConfig, time_interleaved
+from edgestill.pipeline.timing.timing import TimingConfig, time_interleaved
+from edgestill.pipeline.training.metrics import Metrics
 
 OLD, NEW = sorted(double.RELEASES)
 GPU = Gpu(name="Some GPU", compute_capability="8.6", driver="580.65", tensorrt=OLD)
@@ -148,7 +148,7 @@ def test_every_name_on_record_is_used_and_exists_in_both_releases(images, make_f
 
 
 def test_the_double_refuses_unknown_names_and_arguments_that_a_release_does_not_take(trt):
-    from edgestill.export.to_tensorrt import logger_of
+    from edgestill.export.formats.tensorrt_build import logger_of
 
     builder = trt.Builder(logger_of(trt))
     with pytest.raises(AttributeError, match=rf"TensorRT {trt.__version__} has no Builder\.build_engine"):

@@ -12,11 +12,11 @@ import pytest
 from onnx import numpy_helper
 from safetensors.numpy import load, save
 
+from edgestill.export.bundle.manifest import manifest_bytes
+from edgestill.export.bundle.read import open_bundle
+from edgestill.export.bundle.sign import make_keys, sign_manifest
+from edgestill.export.bundle.verify import verify
 from edgestill.export.files import zip_bytes
-from edgestill.export.manifest import manifest_bytes
-from edgestill.export.reading import open_bundle
-from edgestill.export.signing import make_keys, sign_manifest
-from edgestill.export.verify import verify
 from edgestill.pipeline.errors import BundleError, ConfigError
 
 

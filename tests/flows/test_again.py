@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from edgestill.export import bundle
-from edgestill.export.verify import verify
-from edgestill.flows import again
-from edgestill.flows.again import report_again
+from edgestill.export.bundle import write as bundle
+from edgestill.export.bundle.verify import verify
 from edgestill.flows.chain import run_chain
 from edgestill.flows.progress import Silent
-from edgestill.flows.report import charts
+from edgestill.flows.report import again, charts
+from edgestill.flows.report.again import report_again
 from edgestill.flows.show import show_run, show_runs, summary
 from edgestill.pipeline.errors import DataError, RunDirError
-from edgestill.pipeline.rundir import RunDir, file_digest
+from edgestill.pipeline.runs.rundir import RunDir, file_digest
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
 

@@ -13,7 +13,7 @@ import yaml
 from edgestill.flows import cli
 from edgestill.flows.cli import _guarded
 from edgestill.flows.config import RunConfig, commented_yaml, load_config, preset_names
-from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.data.datasets.base import AugmentConfig
 from edgestill.pipeline.errors import ConfigError, MissingDependencyError
 
 

@@ -9,21 +9,21 @@ import torch
 from safetensors.numpy import load_file
 
 from edgestill.distill.result import DistillResult, PruneResult, TuneResult
+from edgestill.export.bundle.verify import verify
 from edgestill.export.result import ConvertResult
-from edgestill.export.verify import verify
-from edgestill.flows.again import report_again
 from edgestill.flows.chain import new_run, run_chain, stage_names
 from edgestill.flows.config import RunConfig, load_config
 from edgestill.flows.progress import Silent
 from edgestill.flows.pruning import prune_student
 from edgestill.flows.quantization import QatResult, fine_tune_int8
+from edgestill.flows.report.again import report_again
 from edgestill.flows.report.pruning import int8_fine_tuning, pruning
 from edgestill.flows.sentences import sentence
 from edgestill.flows.stage import Stage, distilled_student, method_state
-from edgestill.pipeline.checkpoint import read_state
-from edgestill.pipeline.data import load_splits
+from edgestill.pipeline.data.splits import load_splits
 from edgestill.pipeline.errors import ConfigError, RunDirError, TrainingError
-from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.runs.checkpoint import read_state
+from edgestill.pipeline.runs.rundir import RunDir
 
 pytestmark = pytest.mark.engines
 

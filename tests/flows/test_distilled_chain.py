@@ -3,11 +3,11 @@
 import pytest
 
 from edgestill.distill.result import TuneResult
-from edgestill.export.verify import verify
+from edgestill.export.bundle.verify import verify
 from edgestill.flows.chain import new_run, run_chain
 from edgestill.flows.config import load_config
 from edgestill.flows.outcome import Outcome
-from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.runs.rundir import RunDir
 
 pytestmark = pytest.mark.engines
 

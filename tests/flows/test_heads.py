@@ -8,7 +8,7 @@ from edgestill.flows.heads import heads, what_ships
 from edgestill.flows.stage import Stage
 from edgestill.flows.stages import prepare_data
 from edgestill.pipeline.errors import ConfigError
-from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.runs.rundir import RunDir
 
 
 def test_only_methods_with_a_head_change_what_ships() -> None:

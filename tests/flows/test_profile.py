@@ -12,21 +12,21 @@ import pytest
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from edgestill.export.device_profile import Model, Settings, profile_files
+from edgestill.export.device.document import read_profile
+from edgestill.export.device.profile import Model, Settings, profile_files
 from edgestill.export.file_timing import ProbeSettings
-from edgestill.export.profile_document import read_profile
-from edgestill.export.to_onnx import to_onnx
+from edgestill.export.onnx.write import to_onnx
 from edgestill.flows import cli
 from edgestill.flows.calibrate import Inputs, calibrate
 from edgestill.flows.profile import settings_of
 from edgestill.flows.profiled import are_profiles, latencies_of_profiles
 from edgestill.flows.report import charts, device_charts
 from edgestill.flows.report.device import render_profile, section
-from edgestill.pipeline.blocks import CifarResNet
 from edgestill.pipeline.errors import ConfigError, DataError
-from edgestill.pipeline.latency_statistics import describe_samples
-from edgestill.pipeline.timing import TimingConfig
-from edgestill.search.latency_model import read_latency_model
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.timing.latency_statistics import describe_samples
+from edgestill.pipeline.timing.timing import TimingConfig
+from edgestill.search.latency.model import read_latency_model
 from edgestill.search.spaces import ResNetConfig, ResNetSpace
 
 pytestmark = pytest.mark.engines

@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 
 from edgestill.flows.rank_check import RankCheckResult
-from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.search.scorers import SCORERS
 
 pytestmark = pytest.mark.engines

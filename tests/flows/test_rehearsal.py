@@ -5,13 +5,13 @@ import random
 import pytest
 
 from edgestill.export.formats import FORMATS
-from edgestill.export.to_onnx import to_onnx
+from edgestill.export.onnx.write import to_onnx
 from edgestill.flows.config import load_config
 from edgestill.flows.rehearsal import rehearse_export
 from edgestill.flows.stage import Stage
-from edgestill.pipeline.data import load_splits
+from edgestill.pipeline.data.splits import load_splits
 from edgestill.pipeline.errors import ConfigError, ExportError
-from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.runs.rundir import RunDir
 
 IMAGES = [
     "search.space={name: resnet, blocks: [[1], [1], [1]], widths: [[4], [4, 6], [8]]}", "search.budget={}",

@@ -11,8 +11,8 @@ import torch
 
 from edgestill.flows.chain import new_run, run_chain
 from edgestill.flows.config import load_config
-from edgestill.pipeline.blocks import CifarResNet
-from edgestill.pipeline.rundir import file_digest
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.runs.rundir import file_digest
 
 pytestmark = pytest.mark.engines
 

@@ -36,12 +36,12 @@ from edgestill.flows.sentences import sentence
 from edgestill.flows.stage import DataResult
 from edgestill.flows.verdicts import lead_words
 from edgestill.flows.words import accuracy_claim, size_claim, speed_claim
-from edgestill.pipeline.cost import Cost
-from edgestill.pipeline.metrics import Metrics, wilson
-from edgestill.pipeline.run_manifest import Manifest, Origin, StageRecord
+from edgestill.pipeline.networks.cost import Cost
+from edgestill.pipeline.runs.manifest import Manifest, Origin, StageRecord
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teacher import TeacherResult
-from edgestill.pipeline.training_state import EpochRecord
+from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.training.metrics import Metrics, wilson
+from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.budget import Budget
 from edgestill.search.ranking import Comparison, RankedStudent, ScorerRank
 from edgestill.search.result import Candidate, Failure, SearchResult

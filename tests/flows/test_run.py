@@ -15,11 +15,11 @@ import onnxruntime
 import optuna
 import pytest
 
-from edgestill.export.bundle_schema import SCHEMA
+from edgestill.export.bundle.schema import SCHEMA
 from edgestill.flows.chain import STAGES
 from edgestill.flows.config import RunConfig
-from edgestill.pipeline.data import load_test
-from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.data.splits import load_test
+from edgestill.pipeline.runs.rundir import RunDir
 
 pytestmark = pytest.mark.engines
 
@@ -208,7 +208,7 @@ def test_an_altered_result_is_found_before_it_is_used(finished_run: Path, edgest
 def test_a_full_disk_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
     code = (
         "import errno, os, sys\n"
-        "import edgestill.pipeline.checkpoint as checkpoint\n"
+        "import edgestill.pipeline.runs.checkpoint as checkpoint\n"
         "def full(fd): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'weights.safetensors')\n"
         "checkpoint.os.fsync = full\n"
         "from edgestill.flows.cli import main\n"

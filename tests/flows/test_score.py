@@ -61,7 +61,7 @@ def test_the_semantic_score_is_left_out_where_widths_differ(edgestill, data: Pat
 
 
 def test_narrow_students_have_the_same_scores_twice_on_two_threads(edgestill, data: Path, tmp_path: Path) -> None:
-    """Of 3 to 15 channels, whose shortcuts of stride 2 are what pipeline/convolution.py is for."""
+    """Of 3 to 15 channels, whose shortcuts of stride 2 are what pipeline/networks/convolution.py is for."""
     lines = [f"1-1-1/{width}-{width + 1}-16" for width in range(3, 16)]
     once, twice = (
         score(edgestill, data, lines, tmp_path / name, "--scorers", "diswot,zico", "--threads", "2")

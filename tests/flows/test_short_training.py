@@ -10,12 +10,12 @@ from edgestill.flows import supervise
 from edgestill.flows.config import load_config
 from edgestill.flows.short_training import ShortTrainings
 from edgestill.flows.stage import WEIGHTS, Stage, saved
-from edgestill.pipeline.checkpoint import weights_bytes
-from edgestill.pipeline.data import load_splits
+from edgestill.pipeline.data.splits import load_splits
 from edgestill.pipeline.errors import CandidateError
-from edgestill.pipeline.metrics import packed, right_alone
-from edgestill.pipeline.rundir import RunDir
-from edgestill.pipeline.teacher import build_teacher, teacher_metadata
+from edgestill.pipeline.runs.checkpoint import weights_bytes
+from edgestill.pipeline.runs.rundir import RunDir
+from edgestill.pipeline.teachers.teacher import build_teacher, teacher_metadata
+from edgestill.pipeline.training.metrics import packed, right_alone
 
 SETTINGS = ["teacher.architecture=resnet8", "distill.training.batch_size=16", "distill.training.patience=1"]
 STUDENT, OTHER = "1-1-1/4-4-8", "1-1-1/4-4-16"

@@ -13,8 +13,8 @@ from edgestill.flows.latency import latency_of
 from edgestill.flows.stage import Stage
 from edgestill.flows.stages import prepare_data, scoring_batch
 from edgestill.pipeline.errors import DataError
-from edgestill.pipeline.rundir import RunDir
-from edgestill.search.latency_model import fit_latency_model, trace_student
+from edgestill.pipeline.runs.rundir import RunDir
+from edgestill.search.latency.model import fit_latency_model, trace_student
 from edgestill.search.spaces import ResNetConfig, make_space
 
 SPACE = make_space(ResNetConfig(blocks=((1, 2),) * 3, widths=((4, 6), (6,), (8,))))

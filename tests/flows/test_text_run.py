@@ -12,16 +12,16 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from edgestill.export.verify import verify
+from edgestill.export.bundle.verify import verify
 from edgestill.flows.chain import STAGES, new_run, run_chain
 from edgestill.flows.config import RunConfig, load_config
 from edgestill.flows.stage import DataResult
-from edgestill.pipeline.checkpoint import read_metadata
-from edgestill.pipeline.data import load_test
+from edgestill.pipeline.data.splits import load_test
 from edgestill.pipeline.errors import CheckpointError, ConfigError
-from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.runs.checkpoint import read_metadata
+from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teacher import TeacherConfig, build_teacher, load_teacher
+from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher, load_teacher
 
 pytestmark = pytest.mark.engines
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from edgestill.pipeline.augmentation import Augmentation, crop, draw_crops
-from edgestill.pipeline.data import ImageSplit
-from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.data.augmentation import Augmentation, crop, draw_crops
+from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.splits import ImageSplit
 
 
 def augment(images, config, generator):

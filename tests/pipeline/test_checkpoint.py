@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from edgestill.pipeline.blocks import CifarResNet
-from edgestill.pipeline.checkpoint import (
+from edgestill.pipeline.data.splits import ImageSplit
+from edgestill.pipeline.errors import CheckpointError
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.runs.checkpoint import (
     load_weights,
     read_metadata,
     read_state,
@@ -20,10 +22,8 @@ from edgestill.pipeline.checkpoint import (
     weights_bytes,
     write_atomic,
 )
-from edgestill.pipeline.data import ImageSplit
-from edgestill.pipeline.errors import CheckpointError
-from edgestill.pipeline.metrics import evaluate
-from edgestill.pipeline.teacher import TEACHERS, TeacherConfig, build_teacher, load_teacher, teacher_metadata
+from edgestill.pipeline.teachers.teacher import TEACHERS, TeacherConfig, build_teacher, load_teacher, teacher_metadata
+from edgestill.pipeline.training.metrics import evaluate
 from edgestill.search.spaces import SPACES
 
 

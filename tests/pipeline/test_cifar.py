@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edgestill.pipeline.datasets.cifar import CifarConfig, load_cifar
+from edgestill.pipeline.data.datasets.cifar import CifarConfig, load_cifar
 from edgestill.pipeline.errors import DataError
 
 NAMES = [f"class {k}" for k in range(10)]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgestill.pipeline import convolution
+from edgestill.pipeline.networks import convolution
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgestill.pipeline.data import ImageSplit, draw_batch, load_splits, load_test, load_whole_train
-from edgestill.pipeline.datasets import DATASETS, CifarConfig, DigitsConfig, NpzConfig, TextConfig
+from edgestill.pipeline.data.datasets import DATASETS, CifarConfig, DigitsConfig, NpzConfig, TextConfig
+from edgestill.pipeline.data.splits import ImageSplit, draw_batch, load_splits, load_test, load_whole_train
 from edgestill.pipeline.errors import DataError
 
 PARTS = ("train", "reference", "validation")
@@ -189,7 +189,7 @@ def test_a_class_too_small_for_every_split_is_an_error(npz, counts):
 
 
 def test_only_the_report_opens_the_test_split():
-    """By name in the syntax trees: `load_test` is defined in pipeline/data.py and used in one function of one file.
+    """By name in the syntax trees: `load_test` is defined in one file and used in one function of another.
 
     (The tasks in benchmarks/ hand a test split to benchmarks/methods.py, which looks at it after the training, as
     benchmarks/prune.py and benchmarks/int8_weights.py do by themselves.)
@@ -200,7 +200,7 @@ def test_only_the_report_opens_the_test_split():
             tree = ast.parse(path.read_text(encoding="utf-8"))
             if mentions(tree, "load_test") and path.parent.name != "tasks":  # what a benchmark measures, at its end
                 users[path.relative_to(ROOT).as_posix()] = tree
-    assert set(users) - {"pipeline/data.py", "benchmarks/prune.py", "benchmarks/int8_weights.py"} == {
+    assert set(users) - {"pipeline/data/splits.py", "benchmarks/prune.py", "benchmarks/int8_weights.py"} == {
         "flows/bundling.py"
     }
     tree = users["flows/bundling.py"]

@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from edgestill.pipeline.blocks import CifarResNet
-from edgestill.pipeline.data import load_splits
-from edgestill.pipeline.datasets import DigitsConfig
+from edgestill.pipeline.data.datasets import DigitsConfig
+from edgestill.pipeline.data.splits import load_splits
 from edgestill.pipeline.device import Compute, DeviceConfig, select_device
 from edgestill.pipeline.errors import UserError
-from edgestill.pipeline.network import initialise, look
-from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.network import initialise, look
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
 
 _COUNT_FAULTS = """
 import resource, sys, torch

@@ -6,8 +6,8 @@ import os
 import pytest
 
 from edgestill.flows.cli import _sentence
-from edgestill.pipeline.checkpoint import write_atomic
 from edgestill.pipeline.environment import environments_fault
+from edgestill.pipeline.runs.checkpoint import write_atomic
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_write_that_fails_says_which_file_it_was(tmp_path, monkeypatch) -> Non
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("edgestill.pipeline.checkpoint.os.fsync", full)
+    monkeypatch.setattr("edgestill.pipeline.runs.checkpoint.os.fsync", full)
     with pytest.raises(OSError, match="No space left") as caught:
         write_atomic(tmp_path / "weights", b"data")
     assert _sentence(caught.value).startswith(f"the disk is full ({tmp_path}/weights)")

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from edgestill.pipeline.checkpoint import read_metadata, read_weights
-from edgestill.pipeline.datasets import NpzConfig
-from edgestill.pipeline.datasets.npz import load_npz
+from edgestill.pipeline.data.datasets import NpzConfig
+from edgestill.pipeline.data.datasets.npz import load_npz
+from edgestill.pipeline.data.tokens import TokenizerConfig, make_coder
 from edgestill.pipeline.errors import CheckpointError, ConfigError, DataError
 from edgestill.pipeline.foreign import MAX_CONFIG_BYTES, read_bounded, read_json_bounded, read_text_bounded
 from edgestill.pipeline.free_memory import require_memory
-from edgestill.pipeline.tokens import TokenizerConfig, make_coder
-from edgestill.pipeline.yaml_bounds import require_bounded_yaml
+from edgestill.pipeline.runs.checkpoint import read_metadata, read_weights
+from edgestill.pipeline.runs.yaml_bounds import require_bounded_yaml
 
 
 def test_a_file_of_the_limit_is_read_and_one_byte_more_is_not(tmp_path):

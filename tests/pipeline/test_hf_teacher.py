@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
+from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import check_parity
-from edgestill.export.to_onnx import to_onnx
-from edgestill.pipeline.data import ImageSplit
+from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.errors import CheckpointError, ConfigError
-from edgestill.pipeline.network import look
+from edgestill.pipeline.networks.network import look
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teacher import TeacherConfig, build_teacher, load_teacher
+from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher, load_teacher
 
 transformers = pytest.importorskip("transformers", reason="pip install 'edgestill[transformers]'")
 

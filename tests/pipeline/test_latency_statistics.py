@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from edgestill.pipeline.latency_statistics import bound_ranks, describe_samples, drift, paired_ratio, percentile, spread
-from edgestill.pipeline.stopwatch import take_turns
-from edgestill.pipeline.timing import TimingConfig, time_interleaved
+from edgestill.pipeline.timing.latency_statistics import (
+    bound_ranks,
+    describe_samples,
+    drift,
+    paired_ratio,
+    percentile,
+    spread,
+)
+from edgestill.pipeline.timing.stopwatch import take_turns
+from edgestill.pipeline.timing.timing import TimingConfig, time_interleaved
 
 
 @pytest.mark.parametrize("percent", [50, 90, 95, 99])

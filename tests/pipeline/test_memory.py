@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgestill.pipeline.memory import peak_activation_bytes
+from edgestill.pipeline.networks.activation_memory import peak_activation_bytes
+from edgestill.pipeline.networks.trace import Trace, trace_network
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.trace import Trace, trace_network
 from edgestill.search.space import SearchSpace
 
 PIXELS = 4 * 8 * 8  # bytes of a float32 channel of the examples

@@ -7,8 +7,8 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
-from edgestill.pipeline.data import ImageSplit
-from edgestill.pipeline.metrics import evaluate, metrics_of, packed, right_alone, right_answers, tells_apart
+from edgestill.pipeline.data.splits import ImageSplit
+from edgestill.pipeline.training.metrics import evaluate, metrics_of, packed, right_alone, right_answers, tells_apart
 
 
 def test_metrics_equal_scikit_learns_over_batches_of_unequal_size():

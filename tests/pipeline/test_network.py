@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgestill.pipeline.network import initialise, uninitialised
+from edgestill.pipeline.networks.network import initialise, uninitialised
 
 
 class Bare(nn.Module):

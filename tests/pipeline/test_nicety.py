@@ -6,9 +6,9 @@ from importlib import metadata
 
 import pytest
 
-from edgestill.pipeline import provenance
 from edgestill.pipeline.errors import BundleError, CandidateError, ConfigError, DataError
 from edgestill.pipeline.nicety import nicety
+from edgestill.pipeline.runs import provenance
 
 
 def test_what_fails_is_a_caution_in_one_printable_sentence():

@@ -7,9 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from edgestill.pipeline.data import UNLABELLED, draw_batch, load_splits
-from edgestill.pipeline.datasets import NpzConfig
-from edgestill.pipeline.datasets.npz import load_npz
+from edgestill.pipeline.data.datasets import NpzConfig
+from edgestill.pipeline.data.datasets.npz import load_npz
+from edgestill.pipeline.data.splits import UNLABELLED, draw_batch, load_splits
 from edgestill.pipeline.errors import DataError
 
 

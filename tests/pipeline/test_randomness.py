@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from edgestill.pipeline.network import uninitialised
+from edgestill.pipeline.networks.network import uninitialised
 from edgestill.pipeline.randomness import drawn_from
-from edgestill.pipeline.training import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
 
 
 def draw():

@@ -8,7 +8,7 @@ import pytest
 
 from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.runs.rundir import RunDir
 
 
 class Config(Frozen):

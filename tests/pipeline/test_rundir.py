@@ -11,7 +11,7 @@ import yaml
 
 from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.frozen import Frozen, digest
-from edgestill.pipeline.rundir import RunDir, file_digest, find_run, list_runs
+from edgestill.pipeline.runs.rundir import RunDir, file_digest, find_run, list_runs
 
 
 class Config(Frozen):
@@ -117,7 +117,7 @@ def test_a_folder_without_a_manifest_is_no_run(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from edgestill.pipeline.rundir import RunDir
+from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.errors import RunDirError
 try:
     RunDir.open(Path(sys.argv[1]))
@@ -398,7 +398,7 @@ def test_a_file_that_a_finished_stage_was_given_later_belongs_to_it(run):
 
 def test_an_upgrade_between_two_stages_leaves_each_with_what_made_it(run, monkeypatch):
     def versions(torch):
-        monkeypatch.setattr("edgestill.pipeline.run_manifest.installed_versions", lambda: {"torch": torch})
+        monkeypatch.setattr("edgestill.pipeline.runs.manifest.installed_versions", lambda: {"torch": torch})
         run.note_origin()
 
     versions("1")
@@ -415,7 +415,7 @@ def test_an_upgrade_between_two_stages_leaves_each_with_what_made_it(run, monkey
 
 
 def test_the_commit_is_that_of_the_checkout_and_not_of_the_callers_folder(tmp_path, monkeypatch):
-    import edgestill.pipeline.provenance as provenance
+    import edgestill.pipeline.runs.provenance as provenance
 
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
     subprocess.run([*git, "init", "-q"], check=True)

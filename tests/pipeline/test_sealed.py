@@ -5,7 +5,7 @@ import json
 import pytest
 
 from edgestill.pipeline.errors import RunDirError
-from edgestill.pipeline.sealed import Journal, read_sealed, write_sealed
+from edgestill.pipeline.runs.sealed import Journal, read_sealed, write_sealed
 
 
 def test_sealed_data_comes_back_to_its_owner_alone(tmp_path):

@@ -9,10 +9,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from edgestill.pipeline.data import load_splits, load_test, load_whole_train
-from edgestill.pipeline.datasets import TextConfig
+from edgestill.pipeline.data.datasets import TextConfig
+from edgestill.pipeline.data.splits import load_splits, load_test, load_whole_train
+from edgestill.pipeline.data.tokens import Coder, TokenizerConfig, make_coder
 from edgestill.pipeline.errors import DataError
-from edgestill.pipeline.tokens import Coder, TokenizerConfig, make_coder
 
 ADJECTIVES = {"good": ("fine", "lovely", "moving"), "bad": ("dull", "poor", "empty")}
 TIES = [f"{a}{b}{c}" for a in "klm" for b in "xyz" for c in "abc"]  # every pair is as frequent as any other
@@ -149,7 +149,7 @@ def test_what_is_longer_than_max_length_is_cut():
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
 def test_the_tokenizer_is_the_same_in_every_process(kind):
     code = (
-        "from edgestill.pipeline.tokens import *; import sys; "
+        "from edgestill.pipeline.data.tokens import *; import sys; "
         f"sys.stdout.write(make_coder({TIES!r}, TokenizerConfig(kind={kind!r}, vocab_size=330), 9).json)"
     )
     made = {subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout for _ in range(4)}

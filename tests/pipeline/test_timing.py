@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from edgestill.pipeline.timing import Timing, TimingConfig, samples_needed, time_interleaved
+from edgestill.pipeline.timing.timing import Timing, TimingConfig, samples_needed, time_interleaved
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgestill.pipeline.augmentation import Augmentation
-from edgestill.pipeline.checkpoint import state_bytes
-from edgestill.pipeline.datasets.base import AugmentConfig
+from edgestill.pipeline.data.augmentation import Augmentation
+from edgestill.pipeline.data.datasets.base import AugmentConfig
 from edgestill.pipeline.errors import TrainingError
-from edgestill.pipeline.metrics import evaluate
-from edgestill.pipeline.training import Supervised, TrainingConfig, _epochs_done, _set_learning_rate, fit
-from edgestill.pipeline.training_state import restarted
+from edgestill.pipeline.runs.checkpoint import state_bytes
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, _epochs_done, _set_learning_rate, fit
+from edgestill.pipeline.training.metrics import evaluate
+from edgestill.pipeline.training.state import restarted
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from edgestill.pipeline.errors import ConfigError
-from edgestill.pipeline.yaml_text import comment_in, read_yaml, write_yaml
+from edgestill.pipeline.runs.yaml_text import comment_in, read_yaml, write_yaml
 
 
 @pytest.mark.parametrize(

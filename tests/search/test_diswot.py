@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgestill.pipeline.cost import Cost
-from edgestill.pipeline.data import Batch
-from edgestill.pipeline.diswot import EPS, classifier_gradient, relation
-from edgestill.pipeline.network import View, initialise, look
-from edgestill.search.evaluate import Evaluator
+from edgestill.pipeline.data.splits import Batch
+from edgestill.pipeline.networks.cost import Cost
+from edgestill.pipeline.networks.diswot import EPS, classifier_gradient, relation
+from edgestill.pipeline.networks.network import View, initialise, look
 from edgestill.search.scorers import SCORERS, ScoringContext, Student
 from edgestill.search.scorers.diswot import live_rows, relation_similarity, semantic_similarity
+from edgestill.search.scoring.evaluate import Evaluator
 from edgestill.search.spaces import ResNetConfig, ResNetSpace
 
 # B batch, K classes, C channels

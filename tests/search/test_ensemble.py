@@ -9,10 +9,10 @@ import torch
 
 from edgestill.pipeline.errors import CandidateError, FailedError
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.network import initialise
-from edgestill.search.evaluate import Evaluator
+from edgestill.pipeline.networks.network import initialise
 from edgestill.search.scorers import Calibration
 from edgestill.search.scorers.scale import PARTS, Scale
+from edgestill.search.scoring.evaluate import Evaluator
 from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 
 PART_NAMES = list(PARTS)

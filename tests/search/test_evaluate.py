@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from edgestill.search.config import SearchConfig
-from edgestill.search.evaluate import Evaluator
 from edgestill.search.scorers import SCORERS
+from edgestill.search.scoring.evaluate import Evaluator
 from edgestill.search.search import find_student
 from edgestill.search.spaces import SPACES, ResNetConfig, ResNetSpace
 

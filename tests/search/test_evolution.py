@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgestill.pipeline.cost import Cost
 from edgestill.pipeline.errors import BudgetError
+from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.budget import Budget
 from edgestill.search.space import Architecture, Gene, SearchSpace
 from edgestill.search.strategies import EvolutionConfig, Search, run_strategy

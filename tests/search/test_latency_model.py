@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from edgestill.pipeline.errors import DataError
+from edgestill.pipeline.networks.trace import trace_network
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.trace import trace_network
-from edgestill.search.latency_features import operation_features
-from edgestill.search.latency_fit import kendall_tau
-from edgestill.search.latency_model import LatencyModel, fit_latency_model, read_latency_model, trace_student
+from edgestill.search.latency.features import operation_features
+from edgestill.search.latency.fit import kendall_tau
+from edgestill.search.latency.model import LatencyModel, fit_latency_model, read_latency_model, trace_student
 from edgestill.search.space import SearchSpace
 from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edgestill.pipeline.cost import measure_cost
-from edgestill.pipeline.network import look
+from edgestill.pipeline.networks.cost import measure_cost
+from edgestill.pipeline.networks.network import look
 from edgestill.search.spaces.mobile import MobileSpace, strides
 
 SPACE = MobileSpace()

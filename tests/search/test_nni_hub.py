@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import check_parity
-from edgestill.export.to_onnx import to_onnx
 from edgestill.flows.config import load_config
 from edgestill.pipeline import nni_compat
-from edgestill.pipeline.cost import measure_cost
 from edgestill.pipeline.errors import ArchitectureError, ConfigError
-from edgestill.pipeline.network import initialise, uninitialised
+from edgestill.pipeline.networks.cost import measure_cost
+from edgestill.pipeline.networks.network import initialise, uninitialised
 from edgestill.search.spaces import Nb201Space, NniHubConfig, NniHubSpace, named_space
 from edgestill.search.spaces.nb201 import OPERATIONS
 from edgestill.search.spaces.nni_families import FAMILIES

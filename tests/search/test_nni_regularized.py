@@ -11,8 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from edgestill.pipeline import nni_compat
-from edgestill.pipeline.cost import Cost
 from edgestill.pipeline.errors import BudgetError, MissingDependencyError
+from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.budget import Budget
 from edgestill.search.config import SearchConfig
 from edgestill.search.search import find_student

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from edgestill.pipeline.errors import UserError
-from edgestill.search.attempt import attempt
 from edgestill.search.config import SearchConfig
-from edgestill.search.evaluate import Evaluator
-from edgestill.search.parallel import Pool
 from edgestill.search.scorers import SCORERS
+from edgestill.search.scoring.attempt import attempt
+from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.parallel import Pool
 from edgestill.search.search import find_student
 from edgestill.search.spaces import SPACES, ResNetConfig, ResNetSpace
 
@@ -149,7 +149,7 @@ def test_a_candidate_that_kills_its_process_fails_alone(find, fragile, monkeypat
     healthy = find(1)
     deadly = healthy.winner.architecture
     monkeypatch.setattr(fragile.Fragile, "deadly", (deadly,))
-    monkeypatch.setattr("edgestill.search.scoring.can_fork", lambda: forks)
+    monkeypatch.setattr("edgestill.search.scoring.workshop.can_fork", lambda: forks)
     source = (tmp_path / "fragile_plugin.py").read_text()
     (tmp_path / "fragile_plugin.py").write_text(source.replace("deadly = ()", f"deadly = ({deadly!r},)"))
     monkeypatch.setitem(SPACES, "resnet", (ResNetConfig, fragile.Fragile))
@@ -251,9 +251,9 @@ SCRIPT = """
     import torch
     from edgestill.pipeline.data import Batch
     from edgestill.pipeline.task import Task
-    from edgestill.search.attempt import attempt
+    from edgestill.search.scoring.attempt import attempt
     from edgestill.search.config import SearchConfig
-    from edgestill.search.evaluate import Evaluator
+    from edgestill.search.scoring.evaluate import Evaluator
     from edgestill.search.search import find_student
     from edgestill.search.spaces import ResNetConfig, ResNetSpace
 

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgestill.pipeline.data import Batch
+from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.network import initialise, look
-from edgestill.search.evaluate import Evaluator
-from edgestill.search.observe import observe
+from edgestill.pipeline.networks.network import initialise, look
 from edgestill.search.scorers.az_trainability import FLOOR, block_trainability, gradient_correlation, random_signs
 from edgestill.search.scorers.diswot import stage_ends
 from edgestill.search.scorers.meco import smallest_eigenvalue
 from edgestill.search.scorers.synflow import synaptic_flow
+from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.observe import observe
 from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 
 # B batch, C channels, H W height and width, K classes

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from edgestill.pipeline.cost import Cost
 from edgestill.pipeline.errors import UserError
+from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.budget import Budget
-from edgestill.search.evaluate import CostTable
 from edgestill.search.ranking import (
     RankedStudent,
     compare_with_params,
@@ -19,6 +18,7 @@ from edgestill.search.ranking import (
     spread_students,
     tau_interval,
 )
+from edgestill.search.scoring.evaluate import CostTable
 
 
 def student(i, accuracy, **scores):

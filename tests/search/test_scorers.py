@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgestill.pipeline.cost import Cost
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.network import initialise
-from edgestill.search.evaluate import Evaluator
+from edgestill.pipeline.networks.cost import Cost
+from edgestill.pipeline.networks.network import initialise
 from edgestill.search.scorers import SCORERS, ScoringContext, Student
+from edgestill.search.scoring.evaluate import Evaluator
 from edgestill.search.space import Architecture, Gene
 from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 

@@ -7,8 +7,8 @@ import pytest
 import scipy.stats
 import torch
 
-from edgestill.pipeline.cost import Cost
 from edgestill.pipeline.errors import BudgetError, CandidateError, FailedError
+from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.budget import Budget
 from edgestill.search.config import SearchConfig
 from edgestill.search.result import Candidate

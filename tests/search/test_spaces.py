@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgestill.pipeline.cost import measure_cost
 from edgestill.pipeline.errors import ArchitectureError
-from edgestill.pipeline.network import Classifier, look
+from edgestill.pipeline.networks.cost import measure_cost
+from edgestill.pipeline.networks.network import Classifier, look
 from edgestill.search.spaces import SPACES, Nb201Config, Nb201Space, ResNetConfig, ResNetSpace, make_space
 from edgestill.search.spaces.nb201 import OPERATIONS
 

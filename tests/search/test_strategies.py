@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from edgestill.pipeline.cost import Cost
 from edgestill.pipeline.errors import BudgetError, CandidateError, ConfigError
+from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.budget import Budget
 from edgestill.search.config import SearchConfig
 from edgestill.search.pareto import crowding_distances, objectives, pareto_front, sort_by_dominance

@@ -4,16 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from edgestill.export.onnx.sessions import open_session
+from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import check_parity
-from edgestill.export.sessions import open_session
-from edgestill.export.to_onnx import to_onnx
-from edgestill.pipeline.cost import measure_cost
 from edgestill.pipeline.errors import ConfigError
-from edgestill.pipeline.network import initialise, look
-from edgestill.pipeline.text_transformer import sinusoids
-from edgestill.pipeline.training import Supervised, TrainingConfig, fit
-from edgestill.search.evaluate import Evaluator
-from edgestill.search.observe import observe
+from edgestill.pipeline.networks.cost import measure_cost
+from edgestill.pipeline.networks.network import initialise, look
+from edgestill.pipeline.networks.text_transformer import sinusoids
+from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.observe import observe
 from edgestill.search.spaces import MobileSpace, ResNetSpace, TextTransformerSpace, VitSpace
 
 SPACE = TextTransformerSpace()

@@ -5,9 +5,9 @@ import random
 import numpy as np
 import pytest
 
-from edgestill.pipeline.cost import Cost
 from edgestill.pipeline.errors import TrainingError
-from edgestill.pipeline.metrics import packed
+from edgestill.pipeline.networks.cost import Cost
+from edgestill.pipeline.training.metrics import packed
 from edgestill.search.budget import Budget
 from edgestill.search.config import TournamentConfig
 from edgestill.search.result import Candidate, SearchResult

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edgestill.pipeline.cost import measure_cost
-from edgestill.pipeline.network import initialise
+from edgestill.pipeline.networks.cost import measure_cost
+from edgestill.pipeline.networks.network import initialise
 from edgestill.search.spaces.vit import VitConfig, VitSpace
 
 SPACE = VitSpace()

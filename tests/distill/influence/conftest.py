@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edgestill.distill.influence import Question
-from edgestill.pipeline.data import ImageSplit
-from edgestill.pipeline.network import PooledClassifier
+from edgestill.distill.methods.kd_aif.influence import Question
+from edgestill.pipeline.data.splits import ImageSplit
+from edgestill.pipeline.networks.network import PooledClassifier
 
 WIDTH, CLASSES, L2 = 6, 3, 1e-2
 

@@ -12,16 +12,21 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from edgestill.distill.influence import BACKENDS, to_weights
-from edgestill.distill.influence.base import Question, curvature_residual, reference_residual, training_residual
-from edgestill.distill.influence.ekfac import ekfac
-from edgestill.distill.influence.last_layer import head_hessian, last_layer, solve_head
-from edgestill.distill.influence.network import Neighbourhood, cg, identity, lissa_backend
-from edgestill.pipeline.blocks import CifarResNet
-from edgestill.pipeline.data import ImageSplit, load_splits, load_test
-from edgestill.pipeline.datasets import DigitsConfig
+from edgestill.distill.methods.kd_aif.influence import BACKENDS, to_weights
+from edgestill.distill.methods.kd_aif.influence.base import (
+    Question,
+    curvature_residual,
+    reference_residual,
+    training_residual,
+)
+from edgestill.distill.methods.kd_aif.influence.ekfac import ekfac
+from edgestill.distill.methods.kd_aif.influence.last_layer import head_hessian, last_layer, solve_head
+from edgestill.distill.methods.kd_aif.influence.network import Neighbourhood, cg, identity, lissa_backend
+from edgestill.pipeline.data.datasets import DigitsConfig
+from edgestill.pipeline.data.splits import ImageSplit, load_splits, load_test
 from edgestill.pipeline.errors import DataError, MissingDependencyError
-from edgestill.pipeline.network import initialise
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.network import initialise
 
 from .conftest import CLASSES, fit_exactly
 

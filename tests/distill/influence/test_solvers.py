@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from edgestill.distill.influence.solvers import conjugate_gradient, largest_eigenvalue, lissa
+from edgestill.distill.methods.kd_aif.influence.solvers import conjugate_gradient, largest_eigenvalue, lissa
 
 SIZE = 6
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgestill.distill.influence import effective_share, to_weights
+from edgestill.distill.methods.kd_aif.influence import effective_share, to_weights
 from edgestill.pipeline.errors import TrainingError
 
 MAPS = ("sigmoid", "exp", "drop")

@@ -1,0 +1,1 @@
+"""Pruning, narrowing and fake quantisation of a student."""

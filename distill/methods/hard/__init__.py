@@ -1,0 +1,1 @@
+"""HARD, its augmentors and its control."""

@@ -1,0 +1,55 @@
+"""Contract of an augmentor, and the join of its images with a batch."""
+
+# B batch, C channels, H W height and width
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from edgestill.pipeline.data.splits import UNLABELLED, Batch, channels_last
+
+
+class Augmentor(nn.Module, ABC):
+    """Augmentation a_phi(x, u): phi are its parameters, the noise u is all its randomness, u = 0 is the identity.
+
+    `VaeAugmentor` is the exception: its u = 0 gives a reconstruction.
+    """
+
+    @abstractmethod
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw noise for `count` images, [count, ...], from the generator alone."""
+
+    @abstractmethod
+    def forward(self, images: Tensor, noise: Tensor) -> Tensor:
+        """Augment images [B, C, H, W] in [0, 1]; shape and range stay, and the result is differentiable in phi."""
+
+    def regulariser(self) -> Tensor | float:
+        """Loss of the augmentor beside the policy's objective; default: none."""
+        return 0.0
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Bring phi back into its bounds."""
+
+    @abstractmethod
+    def measures(self) -> dict[str, float]:
+        """Figures of phi by name, in familiar units."""
+
+
+def with_augmented(batch: Batch, augmented: Tensor, weight: float) -> Batch:
+    """Append other versions of the batch's inputs, weighted so that the loss is D(clean) + weight * D(augmented).
+
+    The loss is a mean over all examples, so each half's weight is divided by its share of them. Altered inputs have
+    no label: their target is the teacher's answer.
+    """
+    clean, count = len(batch.targets), len(augmented)
+    total, of_whole = clean + count, torch.ones_like(batch.index, dtype=torch.float32)
+    return Batch(
+        inputs=channels_last(torch.cat([batch.inputs, augmented])),
+        targets=torch.cat([batch.targets, torch.full_like(batch.targets[:count], UNLABELLED)]),
+        index=torch.cat([batch.index, batch.index[:count]]),
+        altered=torch.arange(total, device=batch.index.device) >= clean,
+        weight=torch.cat([of_whole * (total / clean), of_whole[:count] * (weight * total / count)]),
+        view=batch.view,
+    )

@@ -1,0 +1,1 @@
+"""KD-AIF and the influence that it weights examples by."""

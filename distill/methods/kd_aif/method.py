@@ -1,0 +1,282 @@
+"""KD-AIF: examples that raise the loss on clean reference data lose weight, helpful ones gain (docs/methods.md)."""
+
+# N training examples, K classes, B batch
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from edgestill.distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
+from edgestill.distill.methods.kd_aif.influence import (
+    BACKENDS,
+    Question,
+    ReferenceLoss,
+    WeightMap,
+    influence_range,
+    to_weights,
+)
+from edgestill.distill.methods.kd_aif.influence.ekfac import require_kronfluence
+from edgestill.distill.methods.kd_aif.influence.teacher import train_weighted
+from edgestill.distill.methods.kd_aif.report import exhibits_of, measures_of
+from edgestill.distill.tunable import tunable
+from edgestill.pipeline.data.splits import UNLABELLED, Batch, ImageSplit
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.networks.network import View, evaluating, look
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.training.fit import TrainingConfig
+
+Mechanism = Literal["student_only", "teacher_only", "both_sequential", "simultaneous"]
+
+
+class KDAIFConfig(MethodConfig):
+    """Weights from influence on the reference split; no epoch, trial or model is chosen by that split."""
+
+    name: Literal["kd_aif"] = "kd_aif"
+    distill_weight: float = tunable(0.9, ge=0, le=1, tune=(0.1, 1.0), description="b; the labels weigh a = 1 - b")
+    backend: Literal["last_layer", "cg", "lissa", "ekfac", "identity"] = Field(
+        "last_layer", description="the last layer in closed form; all weights by the others; ekfac needs kronfluence"
+    )
+    reference_loss: ReferenceLoss = Field(
+        "margin",
+        description="of the reference examples; with ce the sign can reverse where the teacher memorised wrong labels",
+    )
+    training_loss: Literal["ce", "kd"] = Field(
+        "ce", description="of the student's training examples: to the label or to the teacher; a teacher has labels"
+    )
+    training_temperature: float = Field(4.0, gt=0, le=100, description="T of training_loss kd")
+    damping: float = tunable(
+        1.0, gt=0, le=1000, tune=(0.1, 3.0), log=True, description="of the curvature, in units of its mean diagonal"
+    )
+    weight_map: WeightMap = Field("sigmoid", description="each decreases in the influence; drop is 0 or 1")
+    sharpness: float = tunable(
+        50.0, ge=0, le=1000, tune=(1.0, 100.0), log=True, description="of the map; 0 is uniform; exp wants about 2"
+    )
+    clip: float = Field(0.01, ge=0, lt=0.5, description="share of influences clipped at each end before the map")
+    min_weight: float = Field(0.0, ge=0, le=1, description="of an example, before any is spared; the mean is 1")
+    max_weight: float = Field(10.0, ge=1, description="of an example; the mean is 1")
+    apply_to: Literal["ce", "both"] = Field(
+        "ce", description="both where the teacher was trained on the same wrong labels; else it does harm"
+    )
+    spare_agreed: bool = Field(
+        True,
+        description="apply_to ce, the student's weights: where the teacher gives the label too, less than 1 is raised "
+        "to 1; all are then divided by their mean, so that such examples can weigh a little less than 1, and others "
+        "less than min_weight",
+    )
+    mechanism: Mechanism = Field("student_only", description="whose training is weighted; the others copy the teacher")
+    warmup_epochs: int = Field(2, ge=1, description="before the first weights; influence fades as the noise is fitted")
+    updates: int = Field(3, ge=0, description="of the weights, in all; 1 keeps the first, 0 goes on to the end")
+    every: int = Field(2, ge=1, description="epochs between updates")
+    momentum: float = Field(0.0, ge=0, lt=1, description="of the moving average over updates")
+    teacher_epochs: int = Field(5, ge=1, description="teacher_only, both_sequential: weighted training of the teacher")
+    teacher_learning_rate: float = Field(0.01, gt=0, le=100, description="of the teacher's weighted training")
+    teacher_batch_size: int = Field(64, ge=2, description="of the teacher's weighted training")
+    control: Literal["none", "shuffled"] = Field(
+        "none", description="shuffled gives each weight to another example, to see what the weights themselves do"
+    )
+
+    def unread(self) -> frozenset[str]:
+        found = {"damping"} if self.backend in ("ekfac", "identity") else set()
+        return frozenset(found | ({"sharpness"} if self.weight_map == "drop" else set()))
+
+
+@dataclass
+class Weighing:
+    """Influence and weight of each training example, for one network."""
+
+    influence: Tensor  # [N], of the last update; positive is harmful
+    weight: Tensor  # [N], mean 1
+    updates: int = 0
+
+
+class KDAIF(Method):
+    """Weights a_i = (1 - b) w_i and b_i = b (or b w_i); w_i decreases in example i's influence on reference data.
+
+    The paper's equations are not public. Its published code computes influence on the test set, with one step of LiSSA
+    and a sign that strengthens harmful examples. Here influence is computed on the reference split, by a true inverse,
+    and always positive for harm. The defaults of loss, map, damping and schedule were measured (docs/methods.md).
+    """
+
+    name: ClassVar[str] = "kd_aif"
+    paper: ClassVar[str] = "Wu, Luo, Liu, Deng 2025, arXiv:2501.02705"
+    fills: ClassVar[frozenset[Slot]] = frozenset({"weight", "teacher"})
+    Config: ClassVar[type[MethodConfig]] = KDAIFConfig
+    config: KDAIFConfig
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config or KDAIFConfig())
+
+    @property
+    def replaces_teacher(self) -> bool:
+        return self.config.mechanism != "student_only"
+
+    @property
+    def varies_teacher(self) -> bool:
+        return self.config.mechanism == "simultaneous"
+
+    def check(self, task: Task, train: ImageSplit) -> None:
+        if self.config.backend == "ekfac":
+            require_kronfluence()
+
+    def prepare(self, context: Context) -> None:
+        self._context = context
+        self._student = self._unweighted()
+        self._teacher = self._unweighted()
+        self._network = copy.deepcopy(context.teacher) if self.replaces_teacher else context.teacher
+        self._epochs = 0
+
+    def study(self, context: Context) -> None:
+        """Train the teacher's copy, if the mechanism does so before the student."""
+        if self.config.mechanism in ("teacher_only", "both_sequential"):
+            self._update(self._teacher, self._network, self._network)
+            self._train_teacher(self.config.teacher_epochs, "teacher")
+
+    def teacher(self, inputs: Tensor) -> View:
+        with torch.no_grad():
+            return look(self._network, inputs)
+
+    def weight(self, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
+        share, w = self.config.distill_weight, self._student.weight[batch.index]
+        return (1 - share) * w, share * w if self.config.apply_to == "both" else share
+
+    def end_epoch(self, epoch: int, student: nn.Module) -> None:
+        """Update the weights on schedule, by epochs of distillation; never in the fine-tuning of a taught student."""
+        self._epochs += 1
+        if self.config.mechanism == "teacher_only" or self._context.is_taught:
+            return
+        since, rounds = self._epochs - self.config.warmup_epochs, self.config.updates
+        if since >= 0 and since % self.config.every == 0 and (rounds == 0 or since // self.config.every < rounds):
+            self._update(self._student, student, self._context.deployable())
+            if self.config.mechanism == "simultaneous":
+                self._update(self._teacher, self._network, self._network)
+        if self.config.mechanism == "simultaneous" and since >= 0:
+            self._train_teacher(1, "teacher", self._epochs - 1)
+
+    def measures(self) -> dict[str, float]:
+        return measures_of(self._told(), self._context)
+
+    def exhibits(self) -> tuple[Exhibit, ...]:
+        told = self._told()
+        return exhibits_of(told.influence, told.weight, self._context) if told.updates else ()
+
+    def state_dict(self) -> dict[str, Any]:
+        weighings = {"student": dict(vars(self._student)), "teacher": dict(vars(self._teacher))}
+        state: dict[str, Any] = weighings | {"epochs": self._epochs}
+        if self.replaces_teacher:
+            state["network"] = {name: value.clone() for name, value in self._network.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._student, self._teacher = (self._read(state[who]) for who in ("student", "teacher"))
+        self._epochs = state.get("epochs", 0)  # states of earlier versions have none
+        if self.replaces_teacher:
+            self._network.load_state_dict(state["network"])
+
+    def _told(self) -> Weighing:
+        """Weighing for the report: the student's, or the teacher's if the student has none."""
+        return self._teacher if self.config.mechanism == "teacher_only" else self._student
+
+    def _unweighted(self) -> Weighing:
+        size, device = len(self._context.train), self._context.device
+        return Weighing(torch.zeros(size, device=device), torch.ones(size, device=device))
+
+    def _read(self, state: dict[str, Any]) -> Weighing:
+        device = self._context.device
+        return Weighing(state["influence"].to(device), state["weight"].to(device), state["updates"])
+
+    def _update(self, weighing: Weighing, network: nn.Module, deployable: nn.Module) -> None:
+        """Compute new influences and weights, from the network as it is now.
+
+        Influences that differ by no more than rounding say nothing, and leave the weights as they are. Sparing raises
+        weights below 1 to 1 where teacher and label agree, and then divides all by their mean. The teacher's own
+        weighing has no sparing: it would spare everything that the teacher memorised.
+        """
+        config, context, of_teacher = self.config, self._context, weighing is self._teacher
+        with evaluating(network, deployable):
+            question = self._question(network, deployable, of_teacher)
+            influence = BACKENDS[config.backend](question).float()
+        counted = torch.ones_like(context.train.targets, dtype=torch.bool)
+        if config.apply_to == "ce" or of_teacher:  # the others have no cross-entropy to weigh
+            counted = context.train.targets != UNLABELLED
+        if influence_range(influence[counted], config.clip) is None:
+            return
+        weighing.influence = influence
+        fresh = torch.ones_like(weighing.weight)
+        fresh[counted] = to_weights(
+            weighing.influence[counted],
+            config.weight_map,
+            sharpness=config.sharpness,
+            clip=config.clip,
+            bounds=(config.min_weight, config.max_weight),
+        ).to(fresh)
+        if config.apply_to == "ce" and config.spare_agreed and not of_teacher:
+            fresh = torch.where(self._agreed(), fresh.clamp(min=1), fresh)
+            fresh[counted] /= fresh[counted].mean()
+        if config.control == "shuffled":
+            generator = torch.Generator().manual_seed(derive_seed(context.seed, "kd_aif control"))
+            places = counted.cpu().nonzero().flatten()
+            fresh[places] = fresh[places[torch.randperm(len(places), generator=generator)]]
+        keep = config.momentum if weighing.updates else 0.0
+        weighing.weight = keep * weighing.weight + (1 - keep) * fresh
+        weighing.updates += 1
+
+    def _agreed(self) -> Tensor:
+        """Mask [N] of agreement between teacher and label: with hard, right examples, on which influence is unsure."""
+        answers = torch.cat([logits.argmax(1) for logits in self._teacher_logits()])
+        return answers == self._context.train.targets.to(answers)
+
+    def _teacher_logits(self) -> Iterator[Tensor]:
+        context = self._context
+        return (context.teacher_view(batch).logits for batch in context.train.batches(512, context.device))
+
+    def _question(self, network: nn.Module, deployable: nn.Module, of_teacher: bool) -> Question:
+        """Make the backend's question. A teacher is asked by labels: from its own answers it has nothing to learn."""
+        config, context = self.config, self._context
+        by_labels = of_teacher or config.training_loss == "ce"
+        temperature = 1.0 if by_labels else config.training_temperature
+        return Question(
+            network=network,
+            deployable=deployable,
+            train=context.train,
+            answers=self._answers(temperature, by_labels),
+            reference=context.reference,
+            reference_loss=config.reference_loss,
+            damping=config.damping,
+            temperature=temperature,
+            seed=derive_seed(context.seed, "kd_aif"),
+            device=context.device,
+        )
+
+    def _answers(self, temperature: float, by_labels: bool) -> Tensor:
+        """Targets [N, K]: an example's label, if `by_labels` and it has one, else the teacher's softened answer."""
+        context = self._context
+        targets, classes = context.train.targets.to(context.device), context.task.num_classes
+        labelled = (targets != UNLABELLED) & by_labels
+        answers = torch.nn.functional.one_hot(targets.clamp(min=0), classes).float()
+        if not bool(labelled.all()):
+            soft = torch.cat([torch.softmax(logits.float() / temperature, dim=1) for logits in self._teacher_logits()])
+            answers = torch.where(labelled[:, None], answers, soft)
+        return answers
+
+    def _train_teacher(self, epochs: int, *seed: object) -> None:
+        config, context = self.config, self._context
+        training = TrainingConfig(
+            epochs=epochs,
+            batch_size=config.teacher_batch_size,
+            learning_rate=config.teacher_learning_rate,
+            warmup_epochs=0,
+        )
+        train_weighted(
+            self._network,
+            context.train,
+            context.reference,
+            self._teacher.weight,
+            training,
+            seed=derive_seed(context.seed, "kd_aif", *seed),
+            device=context.device,
+        )

@@ -1,0 +1,1 @@
+"""LELP, its subclasses and head, and its control."""

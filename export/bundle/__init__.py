@@ -1,0 +1,1 @@
+"""The bundle: written, read, verified, signed, asked."""

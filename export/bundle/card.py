@@ -1,0 +1,197 @@
+"""`MODEL_CARD.md`: a bundle's use, quality, limits and making (Mitchell et al. 2019)."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from edgestill.export.bundle.schema import Bundle, BundleModel, Quality
+from edgestill.export.onnx.interface import describe_input
+from edgestill.pipeline.errors import printable
+
+_WORST = 10  # classes in the table if there are more than twice as many
+
+
+def model_card(bundle: Bundle) -> str:
+    """Return the model card, from the content of `bundle.json` alone."""
+    sections = {
+        "Use": _use(bundle),
+        "Intended use and limits": _limits(bundle),
+        "Data": _data(bundle),
+        Quality: _quality(bundle),
+        "By class": _classes(bundle.quality),
+        "Calibration": _calibration(bundle),
+        "Robustness": _robustness(bundle),
+        "Speed": _speed(bundle),
+        "How it was made": _made(bundle),
+        "Licences": _licences(bundle),
+        "What is in the folder": _folder(bundle),
+    }
+    what = {"image": "An image classifier", "text": "A text classifier"}[bundle.task.kind]
+    cost = bundle.cost
+    head = (
+        f"# {_text(bundle.name)}\n\n{what} for {bundle.task.num_classes} classes, {cost['student'].params:,} "
+        f"parameters, distilled by\nedgestill from a teacher of {cost['teacher'].params:,}.\n"
+    )
+    return head + "".join(f"\n## {title}\n\n{text.strip()}\n" for title, text in sections.items())
+
+
+def _use(bundle: Bundle) -> str:
+    file, task = bundle.models[bundle.default].file, bundle.task
+    output = f"float32 [batch, {task.num_classes}]; line k of `labels.txt` names class k"
+    given = describe_input(task, bundle.interface)
+    if task.kind == "text":
+        ids, mask = given["names"]
+        return f"""`{file}` takes `{ids}` and `{mask}`, int64 [batch, length] with at most
+{task.input_shape[0]} tokens, and gives `logits`, {output}.
+`tokenizer.json` (of the library tokenizers) turns text into ids and cuts what is longer; a token whose mask is 0
+is padding.
+`python run.py "A TEXT"` prints a label and needs numpy, onnxruntime and tokenizers."""
+    shape = ", ".join(map(str, given["shape"]))
+    how = {
+        "raw": "with pixels in [0, 1]\n(normalisation is inside), and gives `logits`",
+        "image": "as it is decoded\n(scaling and normalisation are inside), and gives `probabilities` and `logits`",
+    }[bundle.interface]
+    return f"""`{file}` takes `{given["name"]}`, {given["dtype"]} [{shape}] {how}, {output}.
+`python run.py IMAGE` prints a label and needs numpy and onnxruntime."""
+
+
+def _limits(bundle: Bundle) -> str:
+    said = [_text(bundle.use[key]) for key in ("intended", "limits") if bundle.use.get(key)]
+    if not bundle.use.get("intended"):
+        said.insert(0, "The maker of this bundle did not say what it is meant for.")
+    return "\n\n".join([*said, _ALWAYS.format(kind=bundle.task.kind)])
+
+
+_ALWAYS = """It was trained on the classes listed and answers with one of them whatever it is shown. The figures below
+are for {kind}s like those of the test split; on others, measure first."""
+
+
+def _data(bundle: Bundle) -> str:
+    sizes = bundle.data.get("sizes", {})
+    parts = ", ".join(f"{count:,} {name}" for name, count in sizes.items())
+    shape = "x".join(map(str, bundle.task.input_shape))
+    classes = ", ".join(f"{_text(label)}" for label in bundle.task.labels[:20])
+    more = f" and {bundle.task.num_classes - 20} more" if bundle.task.num_classes > 20 else ""
+    described = f" {_text(bundle.data['description'])}" if bundle.data.get("description") else ""
+    return f"""Data set `{_text(str(bundle.data.get("name", "")))}`, examples of {shape}: {parts}.{described}
+Classes: {classes}{more}."""
+
+
+def _quality(bundle: Bundle) -> str:
+    teacher, student, shipped = (bundle.metrics[k] for k in ("teacher", "student", "shipped"))
+    cost, kind = bundle.cost, bundle.task.kind
+    rows: list[Sequence[Any]] = [
+        (name, f"{metrics.test_accuracy:.2%}", f"{cost[who].params:,}", f"{cost[who].flops:,}", "")
+        for name, metrics, who in (("teacher", teacher, "teacher"), ("student, in torch", student, "student"))
+    ]
+    for name, model in bundle.models.items():
+        which = f"`{model.file}`" + (", the default" if name == bundle.default else "")
+        rows.append((which, f"{model.test_accuracy:.2%}", "", "", f"{model.bytes:,}"))
+    differences = "\n".join(
+        f"Logits of `{model.file}` differ from those of {_reference(bundle, model)} by at most "
+        f"{model.parity.max_abs_difference:.1e} over\n{model.parity.n:,} inputs, "
+        f"{_answers(model.parity.top1_agreement)}."
+        for model in bundle.models.values()
+    )
+    return f"""Accuracy on the {shipped.n} {kind}s of the test split, opened once.
+
+{_table(("", "accuracy", "parameters", "multiply-accumulates", "bytes"), rows)}
+
+{differences}"""
+
+
+def _reference(bundle: Bundle, model: BundleModel) -> str:
+    if model.parity.reference == "torch":
+        return "the network in torch"
+    return "`model.onnx`" if "fp32" in bundle.models else "the fp32 file, which does not ship"
+
+
+def _answers(agreement: float) -> str:
+    return "and its answers by none" if agreement == 1 else f"and {1 - agreement:.2%} of its answers"
+
+
+def _classes(quality: Quality) -> str:
+    shown, said = list(quality.classes), ""
+    if len(shown) > 2 * _WORST:
+        worst = sorted(shown, key=lambda c: 2 if c.recall is None else c.recall)[:_WORST]
+        shown, said = worst, f"The {_WORST} classes of {len(shown)} with the lowest recall; `bundle.json` has all.\n\n"
+    rows = [(_text(c.label), f"{c.n:,}", _share(c.precision), _share(c.recall)) for c in shown]
+    return said + _table(("class", "test examples", "precision", "recall"), rows)
+
+
+def _calibration(bundle: Bundle) -> str:
+    quality, shipped = bundle.quality, bundle.metrics["shipped"]
+    return f"""Expected calibration error {quality.ece:.4f}: the mean distance between confidence (the largest softmax
+probability) and accuracy, over {quality.ece_bins} bins of equal width, {shipped.n} test examples. Mean confidence is
+{quality.confidence:.2%} at an accuracy of {shipped.test_accuracy:.2%}. Nothing was recalibrated."""
+
+
+def _robustness(bundle: Bundle) -> str:
+    quality = bundle.quality
+    rows = [(_text(name), f"{accuracy:.2%}") for name, accuracy in quality.robustness.items()]
+    return f"""Accuracy of the default model's file on {quality.robustness_n:,} test examples, damaged (seeded).
+
+{_table(("", "accuracy"), rows)}"""
+
+
+def _speed(bundle: Bundle) -> str:
+    latency = bundle.latency
+    low, high = latency["speedup_interval"]
+    threads = latency.get("threads", 1)
+    rows = [("teacher", "onnxruntime", _median(latency["teacher"]), latency["teacher"]["n"])]
+    rows += [(f"`{m.file}`", m.runtime, _median(m.latency), m.latency.get("n", "")) for m in bundle.models.values()]
+    used = f"{threads} thread{'s' * (threads != 1)}"
+    runtime, cpu = (_text(str(latency.get(key, ""))) for key in ("runtime", "cpu"))
+    return f"""{runtime}, {used}, batch {latency.get("batch", 1)}, {cpu}.
+
+{_table(("", "by", "median, ms", "samples"), rows)}
+
+{latency["speedup"]:.2f} times the teacher's speed (95 % interval {low:.2f} to {high:.2f}) by
+`{bundle.models[bundle.default].file}`. Measure again on your own device: a latency does not travel."""
+
+
+def _median(summary: dict[str, Any]) -> str:
+    return f"{summary['p50_ms']:.3f}" if "p50_ms" in summary else "too few"
+
+
+def _made(bundle: Bundle) -> str:
+    limits = [f"{name} {value:,}" for name, value in bundle.budget.items() if value is not None]
+    commit = f"; commit `{bundle.git_commit[:12]}`" if bundle.git_commit else ""
+    later = "".join(f"\n\nThen {_text(clause)}." for clause in bundle.later)
+    return f"""Student `{bundle.architecture}` of a search within {", ".join(limits) or "no limit"}; methods
+{", ".join(str(m["name"]) for m in bundle.methods)}; seed {bundle.seeds["run"]}; configuration
+`{bundle.config_digest[:12]}`{commit};
+{", ".join(_text(f"{k} {v}") for k, v in bundle.versions.items())}.{later}"""
+
+
+def _licences(bundle: Bundle) -> str:
+    licences, unsaid = bundle.licences, "not said by the maker of this bundle"
+    rows = (
+        ("model", _text(licences.model or unsaid)),
+        ("data", _text(licences.data or unsaid)),
+        ("scripts", licences.code),
+    )
+    return _table(("", "SPDX"), rows) + "\n\nThose of the libraries that it was made with are in `sbom.cdx.json`."
+
+
+def _folder(bundle: Bundle) -> str:
+    return "\n\n".join([_FOLDER, *(f"Caution: {_text(caution)}." for caution in bundle.cautions)])
+
+
+_FOLDER = """`manifest.json` has the size and SHA-256 of every other file; `edgestill verify FOLDER` checks them, and
+that the models answer `probes.safetensors` here as they did where they were made. `bundle.json` is this card for
+programs."""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _share(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2%}"
+
+
+def _text(words: str) -> str:
+    """Escape a person's words: no Markdown markup, line breaks or terminal controls remain."""
+    plain = printable("".join(" " if c.isspace() else c for c in words)).strip()
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in plain)

@@ -1,0 +1,134 @@
+"""Probe inputs stored in a bundle with each model's logits for them, to compare on another machine.
+
+They are drawn from a seed, not taken from the data, so no one's examples leave with the model.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from edgestill.export.bundle.schema import PROBES, Bundle, BundleModel
+from edgestill.export.config import ExportConfig
+from edgestill.export.device.answers import INT8_TOLERANCE
+from edgestill.export.formats import FORMATS, Run
+from edgestill.export.onnx.admission import BATCHES
+from edgestill.pipeline.errors import BundleError, ExportError, first_line
+from edgestill.pipeline.task import PADDING, Task
+
+INPUTS = "inputs"
+COUNT = BATCHES[-1]
+_PROGRAMS = ("executorch", "openvino")  # their runtimes trust their files, and no gate here checks these
+# Allowed distance of a logit from the stored one, relative to the largest stored one (at least 1). The files are equal
+# to the byte; processors differ in the order of sums and in fp16 arithmetic. Sums of bytes are exact unless they
+# saturate, and saturation must be found (0.15 to 0.6 of the largest logit on ResNets). A value midway between two steps
+# may be rounded either way: up to 0.031 where float arithmetic replaced all integer kernels (docs/export.md).
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": INT8_TOLERANCE}
+
+
+def probe_inputs(task: Task, seed: int = 0) -> np.ndarray:
+    """Return the probe inputs [COUNT, …]: float32 in [0, 1] in steps of 1/255, or int64 token ids.
+
+    Images are noise of varied coarseness and contrast; texts have lengths from 1 to the longest.
+    """
+    rng = np.random.default_rng(seed)
+    if task.kind == "text":
+        length, vocabulary = task.input_shape[0], task.vocab_size or 2
+        ids = rng.integers(1, vocabulary, (COUNT, length))
+        kept = np.linspace(1, length, COUNT).round().astype(int)
+        return np.where(np.arange(length) < kept[:, None], ids, PADDING).astype(np.int64)
+    channels, height, width = task.input_shape
+    images = []
+    for index in range(COUNT):
+        step = 2 ** (index % 4)
+        coarse = rng.random((channels, -(-height // step), -(-width // step)))
+        image = coarse.repeat(step, axis=1).repeat(step, axis=2)[:, :height, :width]
+        images.append(rng.random() + (image - rng.random()) * rng.uniform(0.2, 1.5))
+    return (np.round(np.clip(np.stack(images), 0, 1) * 255) / np.float32(255)).astype(np.float32)
+
+
+def make_probes(folder: Path, bundle: Bundle) -> bytes:
+    """Return the probes of a bundle, with its models in `folder`, as safetensors.
+
+    INT8 models answer without saturation even here on a saturating processor, which is no reference for others.
+    """
+    from safetensors.numpy import save
+
+    inputs = probe_inputs(bundle.task)
+    runs = {name: open_model(folder, model, trusted=True, exact=True) for name, model in bundle.models.items()}
+    return save({INPUTS: inputs} | {name: run(inputs) for name, run in runs.items()})
+
+
+def read_probes(data: bytes, bundle: Bundle) -> dict[str, np.ndarray]:
+    """Return the inputs, and the logits of each model by its format.
+
+    Raises:
+        BundleError: not safetensors, or not the probes of this bundle.
+    """
+    from safetensors.numpy import load
+
+    try:
+        found: dict[str, np.ndarray] = load(data)
+    except Exception as error:  # the library's own error type, and any that a hostile header causes
+        raise BundleError([f"{PROBES} cannot be read: {first_line(error, 'damaged')[:200]}"]) from None
+    task, inputs = bundle.task, found.get(INPUTS)
+    kind = np.float32 if task.kind == "image" else np.int64
+    if inputs is None or inputs.dtype != kind or inputs.shape != (COUNT, *task.input_shape):
+        raise BundleError([f"{PROBES} holds no inputs of this bundle's kind"])
+    if task.kind == "text" and (inputs.min() < 0 or inputs.max() >= (task.vocab_size or 0)):
+        raise BundleError([f"{PROBES} holds token ids outside the vocabulary"])
+    expected = (COUNT, task.num_classes)
+    wrong = [name for name in bundle.models if name not in found or found[name].shape != expected]
+    wrong += [name for name in bundle.models if name not in wrong and not np.isfinite(found[name]).all()]
+    if wrong or set(found) != {INPUTS, *bundle.models}:
+        raise BundleError([f"{PROBES} does not hold the logits of each model and nothing else"])
+    return found
+
+
+def why_not_run(model: BundleModel, trusted: bool) -> str | None:
+    """Return the reason a model cannot or must not run here, which is no fault of its file; None if it can."""
+    opener = FORMATS[model.format](ExportConfig())
+    if opener.runtime in _PROGRAMS and not trusted:
+        return f"a file of {opener.runtime} is a program; give --public-key, the key of a signer you trust, to run it"
+    return opener.missing()
+
+
+def open_model(
+    folder: Path, model: BundleModel, trusted: bool = False, threads: int = 1, *, exact: bool = False
+) -> Run:
+    """Open a model of a bundle, ready to run.
+
+    Args:
+        trusted: the bundle's signer is known, so formats that are programs are opened too.
+        exact: as `Format.open_exact`, for reference answers to other processors.
+
+    Raises:
+        ExportError: its runtime is not here or refuses it, or it must not be trusted.
+    """
+    reason = why_not_run(model, trusted)
+    if reason is not None:
+        raise ExportError(f"{model.file}: {reason}")
+    try:
+        form = FORMATS[model.format](ExportConfig())
+        return (form.open_exact if exact else form.open)(folder / model.file, threads)
+    except Exception as error:  # the runtimes' error types share no base class
+        raise ExportError(f"{model.file} is refused by {model.runtime}: {_line(error)}") from None
+
+
+def run_checked(run: Run, model: BundleModel, inputs: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return the model's logits for these inputs.
+
+    Raises:
+        ExportError: its runtime ends with an error; they are of another shape, or not finite.
+    """
+    try:
+        found = np.asarray(run(inputs))
+    except Exception as error:  # the runtimes' error types share no base class
+        raise ExportError(f"{model.file} does not run on its inputs: {_line(error)}") from None
+    expected = (len(inputs), num_classes)
+    if found.shape != expected or not np.issubdtype(found.dtype, np.floating) or not np.isfinite(found).all():
+        raise ExportError(f"{model.file} gives logits {list(found.shape)}, not {list(expected)} finite ones")
+    return found
+
+
+def _line(error: BaseException) -> str:
+    return first_line(error, type(error).__name__)[:200]

@@ -1,0 +1,1 @@
+"""Scripts of a bundle: they run without edgestill."""

@@ -1,0 +1,1 @@
+"""ONNX: written, quantised, run, and admitted from elsewhere."""

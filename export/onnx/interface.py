@@ -1,0 +1,136 @@
+"""Pre- and post-processing inside the file: an 8-bit image in, probabilities out.
+
+`raw` takes float32 [B, C, H, W] in [0, 1] (or token ids) and gives logits. `image` takes uint8 [B, H, W, C], as a
+camera or a decoder has it, and gives probabilities, with the logits beside them. The surgery is on the ONNX file, so it
+serves every precision; the operators between stay as they were.
+"""
+
+# B batch, C channels, H W height and width, K classes
+
+from typing import Any, Literal
+
+import numpy as np
+
+from edgestill.export.onnx.sessions import IMAGE, INPUT, MASK, OUTPUT, PROBABILITIES, TOKENS, open_session, to_pixels
+from edgestill.export.onnx.sizes import Ends
+from edgestill.pipeline.errors import ExportError
+from edgestill.pipeline.task import PADDING, Task
+
+Interface = Literal["raw", "image"]
+
+MAX_DIFFERENCE = 1e-5  # between the two files' logits, relative to the largest; they compute the same
+
+
+def interface_of(runtime: str, configured: Interface) -> Interface:
+    """Return the interface of a format's file: the configured one for ONNX Runtime, else `raw`."""
+    return configured if runtime.startswith("onnxruntime") else "raw"
+
+
+def with_interface(data: bytes, interface: Interface, examples: np.ndarray) -> bytes:
+    """Return the ONNX model with the given interface, after comparing both models on examples.
+
+    Raises:
+        ExportError: the model cannot have the interface, or would not compute the same with it.
+    """
+    if interface == "raw":
+        return data
+    wrapped = with_image_interface(data)
+    check_image_interface(data, wrapped, examples)
+    return wrapped
+
+
+def with_image_interface(data: bytes) -> bytes:
+    """Change an ONNX model to take `image` uint8 [B, H, W, C] and give `probabilities` and `logits`, float32 [B, K].
+
+    Raises:
+        ExportError: the model does not take `images` [B, C, H, W] and give `logits`.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load_model_from_string(data)
+    graph = model.graph
+    if [value.name for value in graph.input] != [INPUT] or [value.name for value in graph.output] != [OUTPUT]:
+        names = ", ".join(value.name for value in (*graph.input, *graph.output))
+        raise ExportError(f"interface image needs a file from `{INPUT}` to `{OUTPUT}`; this one has {names}")
+    sides = graph.input[0].type.tensor_type.shape.dim
+    batch, channels, height, width = (side.dim_param or side.dim_value for side in sides)
+    nodes = [
+        helper.make_node("Cast", [IMAGE], ["image_float"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["image_float", "image_white"], ["image_unit"]),
+        helper.make_node("Transpose", ["image_unit"], [INPUT], perm=[0, 3, 1, 2]),
+        *graph.node,
+        helper.make_node("Softmax", [OUTPUT], [PROBABILITIES], axis=1),
+    ]
+    given = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [batch, height, width, channels])
+    answer = helper.make_tensor_value_info(
+        PROBABILITIES, TensorProto.FLOAT, [side.dim_param or side.dim_value for side in _sides(graph.output[0])]
+    )
+    white = numpy_helper.from_array(np.array(255, np.float32), "image_white")
+    wrapped = helper.make_graph(
+        nodes, graph.name, [given], [answer, graph.output[0]], [*graph.initializer, white], value_info=graph.value_info
+    )
+    result = helper.make_model(wrapped, opset_imports=model.opset_import, ir_version=model.ir_version)
+    result.producer_name, result.producer_version = model.producer_name, model.producer_version
+    try:
+        onnx.checker.check_model(result, full_check=True)
+    except Exception as error:  # the error types of checker and inference share no base class
+        raise ExportError(f"onnx.checker refuses the file with its interface: {str(error).splitlines()[0]}") from error
+    return bytes(result.SerializeToString())
+
+
+def check_image_interface(raw: bytes, wrapped: bytes, examples: np.ndarray) -> float:
+    """Compare the two files on examples rounded to bytes, on black and on white; return the largest logit difference.
+
+    Args:
+        examples: [N, C, H, W] float32 in [0, 1].
+
+    Raises:
+        ExportError: a logit differs, or the probabilities are not the softmax of the logits.
+    """
+    pixels = to_pixels(np.concatenate([examples, np.zeros_like(examples[:1]), np.ones_like(examples[:1])]))
+    unit = np.ascontiguousarray((pixels / np.float32(255)).transpose(0, 3, 1, 2))
+    (expected,) = open_session(raw).run([OUTPUT], {INPUT: unit})
+    logits, probabilities = open_session(wrapped).run([OUTPUT, PROBABILITIES], {IMAGE: pixels})
+    difference = float(np.abs(logits - expected).max())
+    powers = np.exp(expected - expected.max(1, keepdims=True))
+    spread = float(np.abs(probabilities - powers / powers.sum(1, keepdims=True)).max())
+    allowed = MAX_DIFFERENCE * max(1.0, float(np.abs(expected).max()))
+    if not (difference <= allowed and spread <= max(MAX_DIFFERENCE, allowed)):  # NaN is refused too
+        raise ExportError(
+            f"the file with the interface `image` is not the one without: logits differ by up to {difference:.2g}, "
+            f"probabilities by {spread:.2g} (allowed {allowed:.2g})"
+        )
+    return difference
+
+
+def describe_input(task: Task, interface: Interface = "raw") -> dict[str, Any]:
+    """Describe the file's inputs for `bundle.json`."""
+    if task.kind == "text":
+        sides = {"dtype": "int64", "shape": ["batch", "length"], "max_length": task.input_shape[0]}
+        return {"names": [TOKENS, MASK], **sides, "padding": PADDING, "tokenizer": "tokenizer.json"}
+    channels, height, width = task.input_shape
+    if interface == "image":
+        return {"name": IMAGE, "dtype": "uint8", "shape": ["batch", height, width, channels], "range": [0, 255]}
+    return {"name": INPUT, "dtype": "float32", "shape": ["batch", channels, height, width], "range": [0, 1]}
+
+
+def describe_output(task: Task, interface: Interface = "raw") -> dict[str, Any]:
+    """Describe the file's output for `bundle.json`."""
+    name = PROBABILITIES if interface == "image" else OUTPUT
+    return {"name": name, "dtype": "float32", "shape": ["batch", task.num_classes]}
+
+
+def ends_of(task: Task, interface: Interface = "raw") -> Ends:
+    """Return the inputs and outputs of the task's ONNX files."""
+    logits = {OUTPUT: ("FLOAT", (task.num_classes,))}
+    if task.kind == "text":
+        return Ends(dict.fromkeys((TOKENS, MASK), ("INT64", task.input_shape)), logits)
+    if interface == "raw":
+        return Ends({INPUT: ("FLOAT", task.input_shape)}, logits)
+    channels, height, width = task.input_shape
+    return Ends({IMAGE: ("UINT8", (height, width, channels))}, logits | {PROBABILITIES: logits[OUTPUT]})
+
+
+def _sides(value: Any) -> Any:
+    return value.type.tensor_type.shape.dim

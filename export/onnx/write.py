@@ -1,0 +1,118 @@
+"""Exports a network to one checked ONNX file with a dynamic batch."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgestill.export.onnx.sessions import INPUT, MASK, OUTPUT, TOKENS
+from edgestill.pipeline.errors import ExportError, first_line
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.task import PADDING
+
+
+def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_size: int | None = None) -> bytes:
+    """Export the network in evaluation mode as ONNX fp32: `images` [batch, C, H, W] to `logits` [batch, K].
+
+    With a vocabulary, `input_ids` and `attention_mask` [batch, length] int64 go in, and `length` may differ from call
+    to call; a token where the mask is 0 is padding, whatever its id.
+
+    Raises:
+        ExportError: an operator has no ONNX form, the checker refuses the graph, or it holds training-mode nodes.
+    """
+    import onnx
+
+    network = network.cpu().eval()
+    _require_evaluation_mode(network)
+    names, network, example, dynamic = signature(network, input_shape, vocab_size)
+    try:
+        with warnings.catch_warnings(), _quiet(), drawn_from(0):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                network,
+                example,
+                input_names=names,
+                output_names=[OUTPUT],
+                opset_version=opset,
+                dynamo=True,
+                dynamic_shapes=dynamic,
+                external_data=False,
+                verbose=False,
+            )
+            assert program is not None
+            model = _stripped(program.model_proto)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ExportError(f"the network has no ONNX form: {first_line(error)}") from error
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"onnx.checker refuses the exported graph: {str(error).splitlines()[0]}") from error
+    training = [node.name for node in model.graph.node if _in_training_mode(node)]
+    if training:
+        raise ExportError(f"the exported graph holds nodes in training mode: {', '.join(training[:3])}")
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def _require_evaluation_mode(network: nn.Module) -> None:
+    """Refuse modules still in training mode: one with its own `train` may ignore `eval`."""
+    training = [name or type(module).__name__ for name, module in network.named_modules() if module.training]
+    if training:
+        raise ExportError(f"the network stays in training mode when it is told to evaluate: {', '.join(training[:3])}")
+
+
+def signature(
+    network: nn.Module, input_shape: tuple[int, ...], vocab_size: int | None
+) -> tuple[list[str], nn.Module, tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
+    """Return the inputs' names, the network that takes them, an example of each, and their dynamic sides."""
+    batch = torch.export.Dim("batch")
+    if vocab_size is None:
+        example = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0))
+        return [INPUT], network, (example,), ({0: batch},)
+    sides = {0: batch, 1: torch.export.Dim("length", max=max(2, *input_shape))}
+    # torch.export would take a side of 1 for a constant, and one tensor given twice for one input.
+    ids, mask = (torch.ones(2, max(2, *input_shape), dtype=torch.int64) for _ in range(2))
+    return [TOKENS, MASK], _Masked(network).eval(), (ids, mask), (sides, sides)
+
+
+class _Masked(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        logits: Tensor = self.network(torch.where(attention_mask != 0, input_ids, PADDING))
+        return logits
+
+
+def _stripped(model: Any) -> Any:
+    """Remove the exporter's notes: a fifth of a small file, with stack traces that name this machine's folders."""
+    del model.metadata_props[:]
+    model.doc_string = ""
+    graph = model.graph
+    for holder in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del holder.metadata_props[:]
+        holder.doc_string = ""
+    return model
+
+
+def _in_training_mode(node: Any) -> bool:
+    return node.op_type == "Dropout" or any(a.name == "training_mode" and a.i for a in node.attribute)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's prints and logs of its progress."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)

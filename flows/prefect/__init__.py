@@ -1,0 +1,1 @@
+"""The chain as a Prefect flow, its deployment and its server."""

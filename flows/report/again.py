@@ -1,0 +1,73 @@
+"""`edgestill report`: write a finished run's page once more, with latencies measured on devices since."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgestill.export.device.document import ProfileDocument, read_profile
+from edgestill.flows.delivery import BUNDLE, ReportResult
+from edgestill.flows.report import render_report
+from edgestill.flows.report.device import render_profile
+from edgestill.flows.results import report_data
+from edgestill.pipeline.errors import DataError, first_line
+from edgestill.pipeline.frozen import digest
+from edgestill.pipeline.runs.rundir import RunDir
+
+DEVICES = "devices"  # a run's folder for the devices' profiles
+
+
+def report_again(run: RunDir, profiles: Sequence[Path] = (), cautions: list[str] | None = None) -> Path:
+    """Keep the profiles in the run, write its page and return the page's path.
+
+    Nothing is measured, the test split stays shut. The page is made from files listed in the manifest, and is not
+    listed itself. A profile kept earlier that cannot be shown is a caution on the page.
+
+    Args:
+        cautions: gets a sentence for each such profile and for each chart not drawn.
+
+    Raises:
+        DataError: a profile cannot be read or shown, or measured no file of this run; nothing is kept then.
+        RunDirError: the run is not finished, or was altered.
+    """
+    tested = run.read("report", ReportResult, movable=BUNDLE)
+    found = [(path, _showable(path)) for path in profiles]
+    made = {known for record in run.manifest.stages.values() for known in record.files.values()}
+    strangers = [path for path, profile in found if not made & {model.sha256 for model in profile.models.values()}]
+    if strangers:
+        raise DataError(*(f"{path} measured no file of {run.root}" for path in strangers))
+    for _, profile in found:
+        run.write(DEVICES, f"{_name(profile)}.json", profile.model_dump_json(by_alias=True) + "\n")
+    run.add("report", DEVICES)
+    kept, left_out = kept_profiles(run)
+    undrawn: list[str] = []
+    page = run.write("", tested.report, render_report(report_data(run, tested, kept, left_out), undrawn))
+    if cautions is not None:
+        cautions += [*left_out, *undrawn]
+    return page
+
+
+def kept_profiles(run: RunDir) -> tuple[tuple[ProfileDocument, ...], tuple[str, ...]]:
+    """Read a run's profiles; return those fit to be shown, and for each other one a sentence why not."""
+    kept, cautions = [], []
+    for path in sorted((run.root / DEVICES).glob("*.json")):
+        try:
+            kept.append(_showable(path))
+        except DataError as error:
+            cautions.append(f"{error}; the page is without it")
+    return tuple(kept), tuple(cautions)
+
+
+def _showable(path: Path) -> ProfileDocument:
+    """Read a profile and try to render it: a kept profile must not stop every later page."""
+    profile = read_profile(path)
+    try:
+        render_profile(profile)
+    except Exception as error:  # numbers allowed one by one may give no chart together
+        raise DataError(f"{path} cannot be shown ({type(error).__name__}: {first_line(error)[:200]})") from None
+    return profile
+
+
+def _name(profile: ProfileDocument) -> str:
+    """Name for a kept profile, from its title and its digest, such as `raspberry-pi-4-1a2b3c`."""
+    title = re.sub(r"[^a-z0-9]+", "-", profile.title.lower()).strip("-")[:40]
+    return f"{title or 'device'}-{digest(profile)[:6]}"

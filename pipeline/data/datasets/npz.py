@@ -1,0 +1,134 @@
+"""Images in one .npz file, in the form of Keras' mnist.npz, so that MNIST and CIFAR-10 are read by the same code."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, ValidationInfo, field_validator
+
+from edgestill.pipeline.data.datasets.base import DatasetConfig, LabelledImages, RawData
+from edgestill.pipeline.data.datasets.npz_sizes import ZIP_ERRORS, require_plausible
+from edgestill.pipeline.errors import DataError, first_line
+from edgestill.pipeline.frozen import GivenPath, existing_file
+from edgestill.pipeline.task import Labels
+
+_KEYS = ("x_train", "y_train", "x_test", "y_test")
+_UNLABELLED = "x_unlabelled"  # optional
+
+
+class NpzConfig(DatasetConfig):
+    """An .npz file with x_train, y_train, x_test and y_test; x_unlabelled, if present, joins the training images."""
+
+    name: Literal["npz"] = "npz"
+    path: GivenPath = Field(description="x_* uint8 [N, H, W, C] or [N, H, W]; y_* integers; other keys are ignored")
+    labels: Labels | None = Field(None, description="class names in order; null names them 0, 1, 2, …")
+
+    @field_validator("path")
+    @classmethod
+    def _exists(cls, path: Path, info: ValidationInfo) -> Path:
+        return existing_file(path, info)
+
+
+def load_npz(config: NpzConfig) -> RawData:
+    """Read and check the four arrays, and the unlabelled images if present.
+
+    Raises:
+        DataError: the file is missing, truncated or holds a pickle; types or shapes are wrong; labels are outside the
+            classes; or a class has no training images.
+    """
+    arrays = _read(config.path)
+    train = _checked(config.path, "train", arrays["x_train"], arrays["y_train"])
+    test = _checked(config.path, "test", arrays["x_test"], arrays["y_test"])
+    if train.images.shape[1:] != test.images.shape[1:]:
+        raise DataError(
+            f"{config.path}: x_train holds images of [C, H, W] = {list(train.images.shape[1:])} and x_test of "
+            f"{list(test.images.shape[1:])}; they must be equal"
+        )
+    labels = config.labels or tuple(str(k) for k in range(min(int(train.targets.max()) + 1, len(train.targets))))
+    if len(labels) < 2:
+        raise DataError(f"{config.path}: y_train holds one class only; a classifier needs two or more")
+    for part, targets in (("y_train", train.targets), ("y_test", test.targets)):
+        outside = targets[(targets < 0) | (targets >= len(labels))]
+        if outside.size:
+            raise DataError(
+                f"{config.path}: {part} holds label {int(outside[0])}, but the {len(labels)} classes are "
+                f"0 to {len(labels) - 1}; mend the labels or name more classes in data.labels"
+            )
+    empty = np.flatnonzero(np.bincount(train.targets, minlength=len(labels)) == 0)
+    if empty.size:
+        raise DataError(
+            f"{config.path}: class {int(empty[0])} ({labels[int(empty[0])]!r}) has no image in x_train; "
+            "labels must be 0, 1, 2, … without gaps, so renumber them or add examples"
+        )
+    return RawData(train, test, labels, unlabelled=_unlabelled(config.path, arrays, train.images))
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise DataError(f"no data file at {path}; give an .npz file with {', '.join(_KEYS)}")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(6)
+        if magic[:2] != b"PK" and magic != b"\x93NUMPY":
+            raise ValueError("a pickle, or another kind of file")
+        if magic == b"\x93NUMPY":
+            raise DataError(f"{path} is a single .npy array; an .npz file with {', '.join(_KEYS)} is needed")
+        require_plausible(path, (*_KEYS, _UNLABELLED))
+        with np.load(path, allow_pickle=False) as archive:
+            missing = [key for key in _KEYS if key not in archive.files]
+            if missing:
+                raise DataError(
+                    f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive.files) or 'nothing'}, "
+                    f"and {', '.join(_KEYS)} are needed"
+                )
+            arrays = {key: archive[key] for key in (*_KEYS, _UNLABELLED) if key in archive.files}
+            for key, array in arrays.items():
+                if not isinstance(array, np.ndarray):  # numpy gives the bytes of a member that is no .npy file
+                    raise ValueError(f"{key} is no array")
+            return arrays
+    except DataError:
+        raise
+    except ZIP_ERRORS as error:
+        reason = first_line(error, "no data")
+        if "pickle" in reason:  # numpy's advice, allow_pickle, would run its code
+            reason = "arrays of numbers alone are read here, and it holds something else"
+        raise DataError(f"{path} is truncated or not an .npz file ({reason}); fetch or save it again") from error
+
+
+def _unlabelled(path: Path, arrays: dict[str, np.ndarray], train: np.ndarray) -> np.ndarray | None:
+    """Return the images without labels, of the training images' shape; None where there are none."""
+    if _UNLABELLED not in arrays:
+        return None
+    images = arrays[_UNLABELLED]
+    checked = _checked(path, "unlabelled", images, np.zeros(images.shape[:1], np.int64)).images
+    if checked.shape[1:] != train.shape[1:]:
+        raise DataError(
+            f"{path}: x_unlabelled holds images of [C, H, W] = {list(checked.shape[1:])} and x_train of "
+            f"{list(train.shape[1:])}; they must be equal"
+        )
+    return checked
+
+
+def _checked(path: Path, part: str, images: np.ndarray, targets: np.ndarray) -> LabelledImages:
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise DataError(
+            f"{path}: x_{part} is {images.dtype} {list(images.shape)}; it must be uint8 [N, H, W, C] or [N, H, W]"
+        )
+    if not np.issubdtype(targets.dtype, np.integer):
+        raise DataError(f"{path}: y_{part} is {targets.dtype}; labels must be integers")
+    if targets.ndim == 2 and targets.shape[1] == 1:  # Keras' cifar10 has [N, 1]
+        targets = targets[:, 0]
+    if targets.shape != images.shape[:1]:
+        raise DataError(
+            f"{path}: y_{part} has shape {list(targets.shape)} for {len(images)} images; one label an image is needed"
+        )
+    if len(images) == 0 or min(images.shape[1:]) == 0:
+        raise DataError(f"{path}: x_{part} is empty ({list(images.shape)})")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.shape[3] > 16:
+        raise DataError(
+            f"{path}: x_{part} {list(images.shape)} would have {images.shape[3]} channels; "
+            "the channel axis comes last: [N, H, W, C]"
+        )
+    return LabelledImages(np.ascontiguousarray(images.transpose(0, 3, 1, 2)), targets.astype(np.int64))

@@ -1,0 +1,157 @@
+"""Texts and their labels from tsv or csv files, by names of columns: a folder of parts, or one file to be split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, ValidationInfo, field_validator
+
+from edgestill.pipeline.data.datasets.base import AugmentConfig, DatasetConfig, LabelledTexts, RawData
+from edgestill.pipeline.data.datasets.table import Format, read_columns
+from edgestill.pipeline.data.tokens import TokenizerConfig
+from edgestill.pipeline.errors import DataError
+from edgestill.pipeline.frozen import GivenPath
+from edgestill.pipeline.task import Labels
+
+_MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null")
+_MOST_PROBLEMS = 10
+_ENDINGS = (".tsv", ".csv")
+
+
+class TextConfig(DatasetConfig):
+    """Sentences or documents in tsv or csv files."""
+
+    name: Literal["text"] = "text"
+    path: GivenPath = Field(
+        description="a folder of train, validation and test files, or one file that all are carved from"
+    )
+    text_column: str = Field("sentence", description="the column that is classified")
+    label_column: str = Field("label", description="the column of classes")
+    columns: tuple[str, ...] | None = Field(
+        None, description="names of the columns of files without a header; null: the first line has them"
+    )
+    labels: Labels | None = Field(None, description="the classes, as the column spells them, in order; null sorts them")
+    train: str = Field("train", description="of a folder: the file's name; .tsv or .csv may be left out")
+    validation: str | None = Field("dev", description="as train; null carves it from train")
+    test: str | None = Field("test", description="as train; null carves it from train")
+    test_fraction: float = Field(0.2, gt=0, lt=0.9, description="of all texts, where there is no test file")
+    delimiter: str | None = Field(
+        None, min_length=1, max_length=1, description="null: a tab, without quotes, but a comma in .csv"
+    )
+    encoding: str = Field("utf-8", description="of the files")
+    max_length: int = Field(64, ge=1, le=4096, description="in tokens; what is longer is cut")
+    tokenizer: TokenizerConfig = TokenizerConfig()
+
+    @field_validator("path")
+    @classmethod
+    def _exists(cls, path: Path, info: ValidationInfo) -> Path:
+        if not (info.context or {}).get("check_files"):
+            return path
+        if not path.exists():
+            raise ValueError(f"no folder or file at {path}")
+        return path.absolute()
+
+    @field_validator("train", "validation", "test")
+    @classmethod
+    def _is_inside(cls, name: str | None) -> str | None:
+        if name is not None and (Path(name).is_absolute() or ".." in Path(name).parts):
+            raise ValueError(f"{name!r} leads out of data.path; name a file in that folder")
+        return name
+
+    @field_validator("augment")
+    @classmethod
+    def _no_crops(cls, augment: AugmentConfig) -> AugmentConfig:
+        if augment.is_random:
+            raise ValueError("pad and flip are of images and do nothing to text; leave them out")
+        return augment
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)
+        except LookupError:
+            raise ValueError(f"no encoding {encoding!r}; utf-8 and latin-1 are the usual ones") from None
+        return encoding
+
+
+def load_text(config: TextConfig) -> RawData:
+    """Read the files and check every row.
+
+    Raises:
+        DataError: files, columns, texts or labels are missing, with their lines; or there is one class only.
+    """
+    files = _files(config)
+    tables = {part: (path, _examples(path, config)) for part, path in files.items()}
+    path, train = tables["train"]
+    found = sorted({label for _, _, label in train}, key=_in_order)
+    if len(found) < 2:
+        raise DataError(
+            f"{path}: every label in column {config.label_column!r} is {found[0]!r}; "
+            "a classifier needs two or more classes"
+        )
+    labels = config.labels or tuple(found)
+    absent = [label for label in labels if label not in found]
+    if absent:
+        raise DataError(f"{path}: no text has the label {absent[0]!r} of data.labels; there are {_few(found)}")
+    parts = {part: _labelled(path, table, labels) for part, (path, table) in tables.items()}
+    return RawData(parts["train"], parts.get("test"), labels, parts.get("validation"))
+
+
+def _files(config: TextConfig) -> dict[str, Path]:
+    if not config.path.is_dir():
+        return {"train": config.path}
+    names = {"train": config.train, "validation": config.validation, "test": config.test}
+    return {part: _find(config.path, name, part) for part, name in names.items() if name is not None}
+
+
+def _find(folder: Path, name: str, part: str) -> Path:
+    candidates = [folder / name] if Path(name).suffix else [folder / f"{name}{ending}" for ending in _ENDINGS]
+    for path in candidates:
+        if path.is_file():
+            return path
+    there = sorted(path.name for path in folder.iterdir() if path.suffix in _ENDINGS)
+    carve = "" if part == "train" else ", or null to carve it from train"
+    raise DataError(
+        f"no {' or '.join(path.name for path in candidates)} in {folder}, which has {_few(there) or 'no table'}; name "
+        f"the file in data.{part}{carve}"
+    )
+
+
+def _examples(path: Path, config: TextConfig) -> list[tuple[int, str, str]]:
+    """Return (line, text, label) of every row; missing cells are reported together."""
+    wanted = (config.text_column, config.label_column)
+    table = Format(config.encoding, config.delimiter, config.columns)
+    found, problems = [], []
+    for line, (text, label) in read_columns(path, table, wanted):
+        for column, cell in zip(wanted, (text, label), strict=True):
+            if cell.strip() in _MISSING:
+                problems.append(f"{path}, line {line}: column {column!r} is {cell.strip() or 'empty'}")
+        found.append((line, text.strip(), label.strip()))
+    if problems:
+        more = [f"and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
+        raise DataError(*problems[:_MOST_PROBLEMS], *more, "fill these cells or leave the rows out")
+    return found
+
+
+def _labelled(path: Path, table: Sequence[tuple[int, str, str]], labels: tuple[str, ...]) -> LabelledTexts:
+    numbers = {label: number for number, label in enumerate(labels)}
+    for line, _, label in table:
+        if label not in numbers:
+            raise DataError(
+                f"{path}, line {line}: label {label!r} is none of the {len(labels)} classes ({_few(labels)})"
+            )
+    return LabelledTexts(
+        tuple(text for _, text, _ in table), np.array([numbers[label] for _, _, label in table], np.int64)
+    )
+
+
+def _in_order(label: str) -> tuple[bool, int, str]:
+    """Sort key: whole numbers by their value, before other labels by the alphabet."""
+    is_number = label.isascii() and label.isdigit()
+    return not is_number, int(label) if is_number else 0, label
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

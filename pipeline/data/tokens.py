@@ -1,0 +1,175 @@
+"""Text to token ids and back, by a tokenizer trained on the training texts or a given tokenizer.json.
+
+Only this file and the child that it asks use the `tokenizers` library. Id 0 is padding in every tokenizer.
+"""
+
+# N texts, T tokens
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field, ValidationInfo, field_validator
+
+from edgestill.pipeline.child import MEMORY_BYTES, SECONDS, ChildError, answer
+from edgestill.pipeline.errors import DataError
+from edgestill.pipeline.foreign import read_text_bounded
+from edgestill.pipeline.frozen import Frozen, GivenPath, existing_file
+from edgestill.pipeline.task import PADDING
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from tokenizers.normalizers import Normalizer
+
+MAX_TOKENIZER_BYTES = 2**26  # the largest known ones have half of it
+_PAD, _UNKNOWN = "[PAD]", "[UNK]"
+_LONG, _SLOW = 300, 100_000  # bytes of memory to encode a character; characters a second, a tenth of the usual
+
+
+class TokenizerConfig(Frozen):
+    """A tokenizer that is trained on the training texts alone, or a given one."""
+
+    kind: Literal["wordpiece", "bpe"] = Field(
+        "wordpiece", description="wordpiece: of characters, unknown ones as [UNK]; bpe: of bytes, nothing is unknown"
+    )
+    vocab_size: int = Field(4000, ge=4, le=1_000_000, description="token ids at most, padding included")
+    lowercase: bool = Field(True, description="before anything else, in use as in training")
+    file: GivenPath | None = Field(
+        None, description="a tokenizer.json to take as it is, padding at id 0; null trains one"
+    )
+
+    @field_validator("file")
+    @classmethod
+    def _exists(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        return path and existing_file(path, info)
+
+
+class Coder:
+    """A tokenizer and the length that its sequences are cut and padded to; both are in its JSON.
+
+    A child of bounded memory and time answers every question, because the JSON may be anybody's.
+    """
+
+    def __init__(self, text: str, name: str = "the tokenizer") -> None:
+        """Read the tokenizer's facts.
+
+        Raises:
+            DataError: the text is no tokenizer.json with a length to cut at.
+        """
+        facts = json.loads(_asked("facts", text, name))
+        self.json = text
+        self.length: int = facts["length"]
+        self.vocab_size: int = facts["vocab_size"]
+        self.sha256: str = facts["sha256"]  # of the tokenizer without truncation and padding
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return ids [N, T] int64, each text cut to T tokens, or padded at the end.
+
+        Raises:
+            DataError: the tokenizer gives ids above those of its tokens, or takes too much memory or time.
+        """
+        ids = _asked("encoded", self.json, "the tokenizer", texts, more_bytes=8 * len(texts) * self.length)
+        return np.frombuffer(ids, np.int64).reshape(len(texts), self.length).copy()
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of one sequence, as far as its ids determine it; padding is left out."""
+        kept = json.dumps([int(i) for i in ids if i != PADDING])
+        try:
+            return answer("edgestill.pipeline.data.token_child:decoded", self.json.encode(), kept).decode().strip()
+        except ChildError as error:
+            raise DataError(f"the tokenizer {error}") from None
+
+
+def make_coder(texts: Sequence[str], config: TokenizerConfig, max_length: int) -> Coder:
+    """Make the configured tokenizer; its sequences are as long as the longest of `texts`, and `max_length` at most.
+
+    Equal texts give equal bytes, in any process.
+
+    Raises:
+        DataError: the file is no tokenizer.json, or does not pad with id 0; or the alphabet is above `vocab_size`.
+    """
+    if config.file is None:
+        from edgestill.pipeline.data.token_child import fitted
+
+        return Coder(fitted(_trained(texts, config), list(texts), max_length))
+    given = read_text_bounded(config.file, MAX_TOKENIZER_BYTES)
+    return Coder(_asked("prepared", given, str(config.file), texts, str(max_length)).decode(), str(config.file))
+
+
+def _asked(
+    question: str, tokenizer: str, name: str, texts: Sequence[str] | None = None, *more: str, more_bytes: int = 0
+) -> bytes:
+    """Ask a child a question about a tokenizer, and about texts where given; return its answer."""
+    given = () if texts is None else (json.dumps(list(texts)), *more)
+    longest, total = (max(map(len, texts), default=0), sum(map(len, texts))) if texts is not None else (0, 0)
+    memory = MEMORY_BYTES + 20 * len(tokenizer) + _LONG * longest + 16 * total + more_bytes
+    seconds = SECONDS + total / _SLOW
+    try:
+        return answer(
+            f"pipeline.token_child:{question}", tokenizer.encode(), *given, memory_bytes=memory, seconds=seconds
+        )
+    except ChildError as error:
+        raise DataError(f"{name} {error}") from None
+
+
+def _trained(texts: Sequence[str], config: TokenizerConfig) -> "Tokenizer":
+    tokenizer = _bpe(texts, config) if config.kind == "bpe" else _wordpiece(texts, config)
+    if tokenizer.get_vocab_size() > config.vocab_size:
+        raise DataError(
+            f"data.tokenizer.vocab_size {config.vocab_size:,} is smaller than the alphabet of {config.kind}, "
+            f"{tokenizer.get_vocab_size():,} with the special tokens; give it room for words too"
+        )
+    return tokenizer
+
+
+def _bpe(texts: Sequence[str], config: TokenizerConfig) -> "Tokenizer":
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = _normalizer(config)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        special_tokens=[_PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _wordpiece(texts: Sequence[str], config: TokenizerConfig) -> "Tokenizer":
+    """Train WordPiece so that equal texts give an equal vocabulary in any process.
+
+    The library's trainer numbers the pieces inside words in the order of a hash table, and breaks ties between merges
+    by number, so its vocabulary differs from process to process. Here it is given the alphabet in order, as special
+    tokens, which are made ordinary ones again afterwards.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token=_UNKNOWN))
+    tokenizer.normalizer = _normalizer(config)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    words = {
+        word
+        for text in texts
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+    }
+    alphabet = {word[0] for word in words} | {f"##{character}" for word in words for character in word[1:]}
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=config.vocab_size, special_tokens=[_PAD, _UNKNOWN, *sorted(alphabet)], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    content = json.loads(tokenizer.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in alphabet]
+    return Tokenizer.from_str(json.dumps(content, ensure_ascii=False))
+
+
+def _normalizer(config: TokenizerConfig) -> "Normalizer":
+    from tokenizers import normalizers
+
+    return normalizers.Sequence([normalizers.NFKC(), *([normalizers.Lowercase()] * config.lowercase)])

@@ -1,0 +1,1 @@
+"""Networks, their building blocks, and figures counted on them."""

@@ -1,0 +1,1 @@
+"""The run directory, and files that are written whole and read back safely."""

@@ -1,0 +1,370 @@
+"""The run directory: the one object that reads and writes the files of a run.
+
+    runs/<date>_<time>_<name>_<key>/
+      config.yaml     the configuration, complete
+      manifest.json   versions, machine, seed; per stage: status, seconds, inputs digest, SHA-256 of every file
+      <stage>/        a stage's files, its result.json among them
+      bundle/         the files to ship
+      report.html     the report
+      devices/        profiles from devices, shown by `edgestill report --device`
+
+A stage is done when the manifest says so for the digest of its inputs. Every write is atomic; one process
+holds a run at a time, by a lock that the system releases when the process dies.
+"""
+
+import datetime
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
+
+from edgestill.pipeline.errors import ConfigError, RunDirError, command, nearest
+from edgestill.pipeline.foreign import MAX_JSON_BYTES, read_bounded
+from edgestill.pipeline.frozen import digest, first_problem, require_utf8
+from edgestill.pipeline.runs.checkpoint import fsync_directory, read_state, state_bytes, write_atomic
+from edgestill.pipeline.runs.manifest import (
+    MANIFEST,
+    Manifest,
+    StageRecord,
+    origin_here,
+    read_run_manifest,
+    require_own_files,
+)
+from edgestill.pipeline.runs.sealed import Journal, read_sealed, write_sealed
+from edgestill.pipeline.runs.yaml_text import read_yaml, write_yaml
+
+Result = TypeVar("Result", bound=BaseModel)
+
+
+class RunDir:
+    """A run's folder, held for writing (`create`, `open`) or only read (`view`). Use it in a `with` block."""
+
+    def __init__(self, root: Path, lock: FileLock | None) -> None:
+        self.root = root
+        self._lock = lock
+
+    @classmethod
+    def create(cls, parent: Path, name: str, seed: int, config: BaseModel) -> "RunDir":
+        """Create a run below `parent`, held by this process.
+
+        Raises:
+            RunDirError: no run can be made there.
+        """
+        try:
+            require_utf8(parent.absolute())
+        except ValueError as error:
+            raise RunDirError(f"--out: {error}") from None
+        config_digest = digest(config)
+        created = datetime.datetime.now(datetime.UTC)
+        folder = f"{created:%Y%m%d_%H%M%S}_{name}_{config_digest[:6]}"
+        root = _unused(parent, folder)
+        try:
+            return cls._begun(root, name, seed, config, created)
+        except BaseException:
+            shutil.rmtree(root, ignore_errors=True)
+            raise
+
+    @classmethod
+    def _begun(cls, root: Path, name: str, seed: int, config: BaseModel, created: datetime.datetime) -> "RunDir":
+        run = cls(root, _acquire(root))
+        manifest = Manifest(
+            schema=1,
+            name=name,
+            created=created.isoformat(timespec="seconds"),
+            seed=seed,
+            config_digest=digest(config),
+            **dict(origin_here()),
+        )
+        write_atomic(root / "config.yaml", write_yaml(config.model_dump(mode="json")).encode())
+        run._save(manifest)
+        return run
+
+    @classmethod
+    def open(cls, root: Path) -> "RunDir":
+        """Open an existing run, held by this process.
+
+        Raises:
+            RunDirError: there is no run, another process holds it, or it holds a link, a pipe or a device.
+        """
+        return cls(_own(root, held=True), _acquire(root))
+
+    @classmethod
+    def view(cls, root: Path) -> "RunDir":
+        """Open an existing run to read from, even if another process holds it."""
+        return cls(_own(root, held=False), None)
+
+    def __enter__(self) -> "RunDir":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the run, if it is held."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def discard(self) -> None:
+        """Remove the run and all that is in it."""
+        shutil.rmtree(self.root)
+
+    @property
+    def manifest(self) -> Manifest:
+        return read_run_manifest(self.root)
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Things that finished stages did without, a sentence each."""
+        return tuple(caution for record in self.manifest.stages.values() for caution in record.cautions)
+
+    def config(self, kind: type[Result]) -> Result:
+        """Read the configuration that the run was created with; settings newer than the run have their defaults.
+
+        Raises:
+            RunDirError: the file is unreadable or was edited since; or the run is held for writing, and a version of
+                edgestill with other settings wrote it.
+        """
+        try:
+            written = read_yaml((self.root / "config.yaml").read_text(encoding="utf-8"), "it")
+            config = kind.model_validate(written)
+        except (OSError, UnicodeDecodeError, ConfigError, ValidationError) as error:
+            first = str(error).splitlines()[0]
+            path = self.root / "config.yaml"
+            raise RunDirError(f"{path} cannot be read ({first}); put it back, or start a new run") from error
+        started_with = self.manifest.config_digest
+        if started_with not in (digest(written), digest(config)):
+            raise RunDirError(
+                f"{self.root}/config.yaml is not the configuration that this run was started with; "
+                "put it back, or start a new run with `edgestill run`"
+            )
+        if self._lock is not None and digest(config) != started_with:
+            raise RunDirError(
+                f"another version of edgestill, with other settings, started {self.root}: it can be looked at, but not "
+                "go on; start a new run with `edgestill run`"
+            )
+        return config
+
+    def path(self, stage: str, name: str) -> Path:
+        """Return the path of a stage's file, and make its folder."""
+        folder = self.root / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+
+    def write(self, stage: str, name: str, data: bytes | str | BaseModel) -> Path:
+        """Write one file of a stage atomically, and return its path."""
+        path = self.path(stage, name)
+        if isinstance(data, BaseModel):
+            data = data.model_dump_json(indent=1) + "\n"
+        write_atomic(path, data.encode() if isinstance(data, str) else data)
+        return path
+
+    def write_folder(self, name: str, fill: Callable[[Path], object]) -> Path:
+        """Write a folder whole or not at all: fill it aside, then rename it into place."""
+        target = self.root / name
+        temporary = Path(tempfile.mkdtemp(dir=self.root, prefix=f".{name}."))
+        try:
+            temporary.chmod(0o755)
+            fill(temporary)
+            for path in temporary.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.rename(target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        fsync_directory(self.root)
+        return target
+
+    def journal(self, stage: str, name: str, inputs: str = "") -> Journal:
+        """Open a stage's journal for these inputs.
+
+        Raises:
+            RunDirError: a line of it is damaged or another owner's.
+        """
+        return Journal(self.path(stage, name), self.owner(stage, name, inputs))
+
+    def save(self, stage: str, name: str, state: Mapping[str, Any], inputs: str = "") -> None:
+        """Save a state from which the stage goes on after a kill, for these inputs alone."""
+        write_sealed(self.path(stage, name), state_bytes(state), self.owner(stage, name, inputs))
+
+    def saved(self, stage: str, name: str, inputs: str = "") -> dict[str, Any] | None:
+        """Return the state that `save` was given last; None where there is none.
+
+        Raises:
+            RunDirError: the file is damaged, or another owner's.
+        """
+        data = read_sealed(self.path(stage, name), self.owner(stage, name, inputs))
+        return None if data is None else read_state(data)
+
+    def owner(self, stage: str, name: str, inputs: str) -> str:
+        """Owner in a sealed file: a digest of the run's configuration, the stage, the file's name and the inputs."""
+        return digest(self.manifest.config_digest, stage, name, inputs)
+
+    def forget(self, stage: str) -> None:
+        """Remove the stage's hidden files, from which it would go on after a kill."""
+        for path in _files(self.root, stage):
+            if path.name.startswith("."):
+                path.unlink()
+
+    def is_done(self, stage: str, inputs: str) -> bool:
+        """True if the stage was finished for these inputs."""
+        record = self.manifest.stages.get(stage)
+        return record is not None and record.status == "done" and record.inputs == inputs
+
+    def finish(
+        self,
+        stage: str,
+        result: BaseModel,
+        inputs: str,
+        seconds: float,
+        beside: Sequence[str] = (),
+        cautions: Sequence[str] = (),
+    ) -> None:
+        """Write the stage's result, then enter it and all of the stage's files in the manifest.
+
+        Hidden files, from which a stage goes on after a kill, are not entered but removed.
+
+        Args:
+            beside: files and folders of the stage outside its own folder.
+            cautions: things that the stage did without, a sentence each.
+        """
+        self.write(stage, "result.json", result)
+        record = StageRecord(
+            status="done",
+            seconds=round(seconds, 3),
+            inputs=inputs,
+            files=self._digests(stage, *beside),
+            cautions=tuple(cautions),
+        )
+        self._enter(stage, record)
+        self.forget(stage)
+
+    def add(self, stage: str, *names: str) -> None:
+        """Enter files and folders that were added to a finished stage."""
+        record = self.manifest.stages[stage]
+        self._enter(stage, record.model_copy(update={"files": record.files | self._digests(*names)}))
+
+    def note_origin(self) -> None:
+        """Record commit, versions and machine of the next stages where they differ from those of the stages before."""
+        manifest = self.manifest
+        noted = manifest.made_by(origin_here())
+        if noted is not manifest:
+            self._save(noted)
+
+    def read(self, stage: str, kind: type[Result], movable: str | None = None) -> Result:
+        """Read a finished stage's result.
+
+        Args:
+            movable: a folder of the stage that may have been moved out of the run, as a whole.
+
+        Raises:
+            RunDirError: the stage is not done, or one of its files was altered or lost since.
+        """
+        record = self.manifest.stages.get(stage)
+        if record is None:
+            raise RunDirError(f"{self.root} has not finished its {stage} stage; {command('resume', self.root)}")
+        is_moved = movable is not None and not (self.root / movable).exists()
+        for name, expected in record.files.items():
+            path = self.root / name
+            if is_moved and Path(name).parts[0] == movable:
+                continue
+            if not path.is_file() or file_digest(path) != expected:
+                what = "was altered" if path.is_file() else "is missing"
+                raise RunDirError(f"{path} {what} since the {stage} stage wrote it; start a new run, or put it back")
+        path = self.root / stage / "result.json"
+        try:
+            return kind.model_validate_json(read_bounded(path, MAX_JSON_BYTES, RunDirError))
+        except ValidationError as error:
+            raise RunDirError(
+                f"{path} is not what this edgestill writes ({first_problem(error)}); start a new run"
+            ) from None
+
+    def _digests(self, *names: str) -> dict[str, str]:
+        files = [path for path in _files(self.root, *names) if not path.name.startswith(".")]
+        return {str(path.relative_to(self.root)): file_digest(path) for path in files}
+
+    def _enter(self, stage: str, record: StageRecord) -> None:
+        manifest = self.manifest
+        self._save(manifest.model_copy(update={"stages": manifest.stages | {stage: record}}))
+
+    def _save(self, manifest: Manifest) -> None:
+        text = manifest.model_dump_json(indent=1, by_alias=True) + "\n"
+        write_atomic(self.root / MANIFEST, text.encode())
+
+
+def find_run(name: str, parent: Path) -> Path:
+    """Find a run by its path, its folder's name below `parent`, or `latest`.
+
+    Raises:
+        RunDirError: there is no such run.
+    """
+    known = list_runs(parent)
+    if name == "latest" and known:
+        return known[-1]
+    for path in (Path(name), parent / name):
+        if (path / MANIFEST).is_file():
+            return path
+    names = [path.name for path in known]
+    hint = nearest(Path(name).name, names) if names else f"there are no runs in {parent}"
+    raise RunDirError(f"no run at {name!r}; {hint}")
+
+
+def list_runs(parent: Path) -> list[Path]:
+    """List the runs below a folder, oldest first; a bundle moved there is not one."""
+    if not parent.is_dir():
+        return []
+    found = sorted(path.parent for path in parent.glob(f"*/{MANIFEST}"))
+    return [path for path in found if not (path / "bundle.json").is_file()]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unused(parent: Path, folder: str) -> Path:
+    for suffix in ("", *(f"-{n}" for n in range(2, 1000))):
+        root = parent / (folder + suffix)
+        try:
+            root.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return root
+    raise RunDirError(f"{parent} already holds a thousand runs called {folder}; give another --out")
+
+
+def _own(root: Path, held: bool) -> Path:
+    """Check a run's folder, which may have come from elsewhere, and return it."""
+    if (root / MANIFEST).is_file():
+        require_own_files(root, held)
+    read_run_manifest(root)
+    return root
+
+
+def _acquire(root: Path) -> FileLock:
+    lock = FileLock(root / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunDirError(
+            f"{root} is held by another edgestill process; wait for it, or stop it and run {command('resume', root)}"
+        ) from error
+    return lock
+
+
+def _files(root: Path, *names: str) -> list[Path]:
+    """List all files among these names, and in folders of these names."""
+    paths = [path for name in names for path in (root / name, *sorted((root / name).rglob("*")))]
+    return [path for path in paths if path.is_file()]

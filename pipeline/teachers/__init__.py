@@ -1,0 +1,1 @@
+"""Teachers: built, loaded or trained."""

@@ -1,0 +1,1 @@
+"""The stopwatch and its statistics."""

@@ -1,0 +1,245 @@
+"""The training loop: the teacher and every distillation method run this one.
+
+All randomness in an epoch (order, augmentation, dropout) comes from a seed derived from the run's seed and the
+epoch's number. So a run resumed from its last epoch computes the same as an undisturbed one.
+"""
+
+# B batch, K classes
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from edgestill.pipeline.data.augmentation import Augmentation
+from edgestill.pipeline.data.splits import Batch, ImageSplit
+from edgestill.pipeline.device import FP32, Compute
+from edgestill.pipeline.errors import TrainingError
+from edgestill.pipeline.frozen import Frozen, derive_seed
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.training.metrics import Metrics, evaluate
+from edgestill.pipeline.training.state import EpochRecord, TrainingState
+
+_ADVICE = "try a lower learning_rate"
+
+
+class TrainingConfig(Frozen):
+    epochs: int = Field(30, ge=1, le=100_000)
+    batch_size: int = Field(64, ge=2, le=65_536)
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd has Nesterov momentum 0.9")
+    learning_rate: float = Field(0.1, gt=0, le=100)
+    weight_decay: float = Field(5e-4, ge=0, le=1)
+    warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up, then a half cosine to 0")
+    patience: int = Field(
+        0, ge=0, description="epochs below the best validation accuracy before stopping; 0 never stops"
+    )
+
+
+class FitResult(Frozen):
+    best_epoch: int  # from 1
+    best: Metrics  # on validation
+    stopped_early: bool
+    curve: tuple[EpochRecord, ...]
+
+
+class Objective(Protocol):
+    """The objective of a training run, as the loop sees it."""
+
+    def parameters(self) -> Iterable[nn.Parameter]: ...  # trained beside the network's
+    def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch: ...
+    def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]: ...  # named terms; their sum is minimised
+    def end_epoch(self, epoch: int, network: nn.Module) -> None: ...
+    def deployable(self, network: nn.Module) -> nn.Module: ...  # evaluated and shipped: inputs to logits [B, K]
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Supervised:
+    """Cross-entropy on the labels, the objective of a teacher."""
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        return ()
+
+    def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
+        return batch
+
+    def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        return {"cross_entropy": F.cross_entropy(network(batch.inputs), batch.targets)}
+
+    def end_epoch(self, epoch: int, network: nn.Module) -> None:
+        pass
+
+    def deployable(self, network: nn.Module) -> nn.Module:
+        return network
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def fit(
+    network: nn.Module,
+    objective: Objective,
+    train: ImageSplit,
+    validation: ImageSplit,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    augmentation: Augmentation | None = None,
+    observe: Callable[[EpochRecord], None] = lambda _: None,
+    save: Callable[[dict[str, Any]], None] = lambda _: None,
+    resume: dict[str, Any] | None = None,
+    compute: Compute = FP32,
+) -> FitResult:
+    """Train in place and leave the network (and the objective) at its best epoch on validation.
+
+    The best epoch has the highest validation accuracy. Ties go to the later one, whose learning rate is lower: on a
+    small validation split many epochs reach the same accuracy, and the early ones among them were lucky.
+
+    Args:
+        observe: is given every epoch's record; an exception from it ends the training, as Optuna's pruning does.
+        save: is given the state after every epoch.
+        resume: a state that `save` was given, to go on from.
+        compute: mixed precision and several GPUs, in training; validation is in fp32.
+
+    Raises:
+        TrainingError: the loss, in training or on validation, became NaN or infinite.
+    """
+    network.to(device)
+    train, validation = train.to(device), validation.to(device)
+    parameters = [*network.parameters(), *objective.parameters()]
+    optimizer = _optimizer(parameters, config)
+    scaler = compute.scaler(device)
+    state = TrainingState(network, objective, optimizer, scaler)
+    if resume is not None:
+        state.load(resume)
+    steps = _steps_per_epoch(len(train), config.batch_size)
+    while len(state.curve) < config.epochs and not state.out_of_patience(config.patience):
+        epoch, start = len(state.curve), time.perf_counter()
+        step = _Step(network, objective, optimizer, scaler, compute, device)
+        with drawn_from(derive_seed(seed, "dropout", epoch)):
+            terms = _train_epoch(step, train, config, steps, epoch, seed, augmentation)
+            objective.end_epoch(epoch, network)
+            metrics = evaluate(objective.deployable(network), validation, device)
+        if not math.isfinite(metrics.cross_entropy):
+            raise TrainingError(f"the validation loss became {metrics.cross_entropy} in epoch {epoch + 1}; {_ADVICE}")
+        record = EpochRecord(
+            epoch=epoch + 1,
+            learning_rate=optimizer.param_groups[0]["lr"],
+            loss=sum(terms.values()),
+            terms=terms,
+            validation_accuracy=metrics.accuracy,
+            validation_cross_entropy=metrics.cross_entropy,
+            seconds=time.perf_counter() - start,
+        )
+        state.add(record, metrics)
+        observe(record)  # before the save: an epoch that a kill repeats is observed again rather than never
+        save(state.dump())
+    stopped = len(state.curve) < config.epochs
+    state.restore_best()
+    return FitResult(best_epoch=state.best_epoch, best=state.best, stopped_early=stopped, curve=tuple(state.curve))
+
+
+class _Step:
+    """One step of the optimizer on one batch."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        compute: Compute,
+        device: torch.device,
+    ) -> None:
+        self.network, self.objective, self.optimizer = network, objective, optimizer
+        self._scaler, self._compute, self._device = scaler, compute, device
+        self._spread = compute.spread(network, device)
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Take the step, and return the terms of its loss."""
+        with self._compute.autocast(self._device):
+            terms = self.objective.loss(self._spread, self.objective.prepare_batch(batch, generator))
+            loss = torch.stack([term.float() for term in terms.values()]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        return terms
+
+
+def _train_epoch(
+    step: _Step,
+    train: ImageSplit,
+    config: TrainingConfig,
+    steps: int,
+    epoch: int,
+    seed: int,
+    augmentation: Augmentation | None,
+) -> dict[str, float]:
+    """Train on all images once, and return the mean of each loss term over the steps."""
+    step.network.train()
+    generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
+    order = torch.randperm(len(train), generator=generator)
+    totals: dict[str, Tensor] = {}
+    for number in range(steps):
+        _set_learning_rate(step.optimizer, config, _epochs_done(epoch, number, steps, config))
+        chosen = order[number * config.batch_size : (number + 1) * config.batch_size]
+        batch = train.batch(chosen.to(train.images.device))
+        if augmentation is not None:
+            batch = augmentation(batch, epoch, generator)
+        for name, value in step(batch, generator).items():
+            totals[name] = totals.get(name, torch.zeros((), device=value.device)) + value.detach()
+    means = {name: float(total) / steps for name, total in totals.items()}
+    if not all(math.isfinite(value) for value in means.values()):
+        raise TrainingError(
+            f"the loss became {means} in epoch {epoch + 1} at learning rate "
+            f"{step.optimizer.param_groups[0]['lr']:.3g}; {_ADVICE}"
+        )
+    return means
+
+
+def _steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Number of steps an epoch. A last batch of a single image is left out: batch norm cannot train on it."""
+    whole, rest = divmod(examples, batch_size)
+    return whole + (1 if rest > 1 else 0)
+
+
+def _epochs_done(epoch: int, number: int, steps: int, config: TrainingConfig) -> float:
+    """Moment, in epochs, of a step's learning rate: the end of the step, where the last step's rate is 0.
+
+    A training of a single step uses its middle, or it would learn nothing.
+    """
+    if steps * config.epochs == 1:
+        return 0.5
+    return (epoch * steps + number + 1) / steps
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainingConfig, epochs_done: float) -> None:
+    """Set the learning rate: linear warm-up to the configured rate, then half a cosine down to 0 at the last step.
+
+    A warm-up that is as long as the training, or longer, is left out.
+    """
+    warmup = config.warmup_epochs if config.warmup_epochs < config.epochs else 0.0
+    if epochs_done < warmup:
+        factor = epochs_done / warmup
+    else:
+        factor = 0.5 * (1 + math.cos(math.pi * (epochs_done - warmup) / (config.epochs - warmup)))
+    for group in optimizer.param_groups:
+        group["lr"] = config.learning_rate * factor
+
+
+def _optimizer(parameters: list[nn.Parameter], config: TrainingConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        parameters, lr=config.learning_rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
+    )

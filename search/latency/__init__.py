@@ -1,0 +1,1 @@
+"""Latency models, and the measured latency of a winner."""

@@ -1,0 +1,1 @@
+"""Scores of candidates, each in a process of its own."""

@@ -1,0 +1,268 @@
+"""Pool of worker processes: runs a function on candidates, keeps their order and survives a process's death.
+
+Processes are forked or spawned. A fork takes some hundredths of a second and needs nothing pickled or imported. A
+spawned process works even if the libraries of this process hold threads or a GPU. Each worker receives the function
+once and computes on the given number of threads. An outcome depends on the candidate alone, so the number of
+processes, their start method and their order of finishing change only the time.
+"""
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import types
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from edgestill.pipeline.child import ended, inherited
+from edgestill.pipeline.device import keep_freed_memory
+from edgestill.pipeline.errors import FailedError, UserError
+from edgestill.search.scoring.outcome import Outcome
+from edgestill.search.space import Architecture
+
+Function = Callable[[Architecture], Outcome]  # may raise a UserError: a fault of every candidate
+
+_UNTOUCHED_DEATHS = 3  # processes in a row that may die before they have a candidate
+_PATIENCE_S = 5  # wait for a process to end when asked
+_WATCH_S = 0.5  # how long a forked process may outlive this one
+
+
+class UnloadableError(UserError):
+    """Failure of a spawned process to load the function."""
+
+
+class UnstartableError(FailedError):
+    """Failure to start processes on this machine."""
+
+
+@dataclass
+class _Worker:
+    process: Any
+    connection: Connection
+    is_ready: bool = False
+    holds: int = 0  # number of the function that it has; 0 is none
+    job: int | None = None
+
+
+class Pool:
+    """Pool of worker processes, at most one for each candidate; a context manager, without processes left at its end.
+
+    Args:
+        threads: number of threads of each process.
+        forks: True to fork processes. In a fork, several threads hang if this process has used several.
+        has_script: True if spawned processes import this process's script, for objects pickled from it. A script
+            without `if __name__ == "__main__"` would run again in each.
+    """
+
+    def __init__(self, size: int, *, threads: int = 1, forks: bool = False, has_script: bool = True) -> None:
+        self._size, self._threads, self.forks, self._has_script = size, threads, forks, has_script
+        self._workers: list[_Worker] = []
+        self._function: Function | bytes = b""
+        self._function_number = 0
+        self._untouched_deaths = 0
+        self._one_is_alone = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End every process, at once if the context is left by an exception."""
+        self._end(at_once=kind is not None)
+
+    def _end(self, *, at_once: bool) -> None:
+        for worker in self._workers:
+            worker.connection.close()  # an idle worker ends by itself
+            if at_once or self.forks or worker.job is not None or not worker.is_ready:
+                worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(_PATIENCE_S)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        self._workers.clear()
+
+    def outcomes(self, function: Function | bytes, architectures: Sequence[Architecture]) -> Iterator[Outcome]:
+        """Yield each candidate's outcome, in the order given.
+
+        If its process dies, a candidate is tried once more, alone. If it dies again, the candidate has failed.
+
+        Args:
+            function: the function itself for forked processes, its pickle for spawned ones.
+
+        Raises:
+            UserError: raised by the function.
+            UnloadableError: a spawned process cannot load the function.
+            UnstartableError: processes cannot be started, or end before they have a candidate.
+        """
+        if function != self._function:
+            self._function, self._function_number = function, self._function_number + 1
+            if self.forks:
+                self._end(at_once=True)
+        waiting, alone = deque(range(len(architectures))), deque[int]()
+        died: set[int] = set()
+        done: dict[int, Outcome] = {}
+        for position in range(len(architectures)):
+            while position not in done:
+                self._assign(architectures, waiting, alone)
+                for worker in self._heard():
+                    job = worker.job
+                    try:
+                        said = worker.connection.recv()
+                    except (EOFError, OSError):
+                        reason = self._bury(worker)
+                        if job is not None and job in died:
+                            done[job] = {"failure": reason, "type": "process_died"}
+                        elif job is not None:
+                            died.add(job)
+                            alone.append(job)
+                        continue
+                    self._untouched_deaths = 0
+                    if job is None:
+                        worker.is_ready = True
+                        continue
+                    worker.job = None
+                    if isinstance(said, UserError):
+                        raise said
+                    done[job] = said
+            yield done.pop(position)
+
+    def _assign(self, architectures: Sequence[Architecture], waiting: deque[int], alone: deque[int]) -> None:
+        """Give each idle process a candidate.
+
+        A candidate to be tried alone waits until all processes are idle, and the other candidates wait for it.
+        """
+        wanted = len(waiting) + len(alone) + sum(worker.job is not None for worker in self._workers)
+        while len(self._workers) < min(self._size, wanted):
+            self._workers.append(self._start())
+        idle = [worker for worker in self._workers if worker.is_ready and worker.job is None]
+        is_busy = any(worker.job is not None for worker in self._workers)
+        if (alone or self._one_is_alone) and is_busy:
+            return
+        self._one_is_alone = bool(alone and idle)
+        for worker in idle[:1] if alone else idle:
+            queue = alone or waiting
+            if queue:
+                worker.job = queue.popleft()
+                with contextlib.suppress(OSError):  # if it has died, `_heard` finds out next
+                    self._send(worker, architectures[worker.job])
+
+    def _send(self, worker: _Worker, architecture: Architecture) -> None:
+        if worker.holds != self._function_number:
+            assert isinstance(self._function, bytes), "a forked process has it from the start"
+            worker.connection.send_bytes(self._function)
+            worker.holds = self._function_number
+        worker.connection.send_bytes(pickle.dumps(architecture))
+
+    def _heard(self) -> list[_Worker]:
+        """Wait until a worker has sent something or died; return all such workers."""
+        heard = multiprocessing.connection.wait([worker.connection for worker in self._workers])
+        return [worker for worker in self._workers if worker.connection in heard]
+
+    def _bury(self, worker: _Worker) -> str:
+        """Take a dead process out of the pool and return how it ended.
+
+        Raises:
+            UnstartableError: several in a row ended without a candidate.
+        """
+        self._workers.remove(worker)
+        worker.connection.close()
+        worker.process.join(_PATIENCE_S)
+        code = worker.process.exitcode
+        how = ended(code)
+        if worker.job is None:
+            self._untouched_deaths += 1
+            if self._untouched_deaths >= _UNTOUCHED_DEATHS:
+                raise UnstartableError(
+                    f"scoring processes end before they have a candidate (the last {how}); a script that starts a "
+                    'search needs `if __name__ == "__main__":` around it; search.workers: 1 needs no such script'
+                )
+        return f"its process {how}" + (", as the system does where memory runs out" if code == -signal.SIGKILL else "")
+
+    def _start(self) -> _Worker:
+        context: Any = multiprocessing.get_context("fork" if self.forks else "spawn")
+        ours, theirs = context.Pipe()
+        given = (theirs, self._threads, self._function if self.forks else None, os.getpid())
+        process = context.Process(target=_serve, args=given, name="edgestill-score", daemon=True)
+        try:
+            with inherited(), contextlib.nullcontext() if self._has_script else _script_hidden():
+                process.start()
+        except OSError as error:
+            raise UnstartableError(f"scoring processes cannot be started ({error})") from error
+        theirs.close()  # so that ours is closed when the process dies
+        return _Worker(process, ours, holds=self._function_number if self.forks else 0)
+
+
+def cores() -> int:
+    """Number of cores available to this process."""
+    affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _script_hidden() -> Iterator[None]:
+    """Keep multiprocessing from running this process's script again in a child process."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+def can_fork() -> bool:
+    """True if a fork of this process can compute: the system's libraries survive a fork, and no GPU is in use."""
+    return sys.platform == "linux" and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+
+
+def _serve(connection: Connection, threads: int, forked: Function | None, parent: int) -> None:
+    """Run a worker process: receive functions and candidates, answer each candidate with its outcome."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end closes the connection
+    if forked is not None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    keep_freed_memory()
+    torch.set_num_threads(threads)  # a forked process has none of its parent's threads
+    function: Function | UserError = forked or UnloadableError("no function was sent")
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        connection.send("ready")
+        while True:
+            packed = connection.recv_bytes()
+            try:
+                given = pickle.loads(packed)
+            except Exception as error:  # such as a class of a module that only the parent can import
+                function = UnloadableError(f"search.workers: a process cannot load what scores ({error}); 1 needs none")
+                continue
+            if isinstance(given, Architecture):
+                connection.send(function if isinstance(function, UserError) else _answer(function, given))
+            else:
+                function = given
+
+
+def _end_with(parent: int) -> None:
+    """End this forked process with its parent.
+
+    The connection does not close when the parent ends, since this process has a copy of the other end.
+    """
+    while os.getppid() == parent:
+        time.sleep(_WATCH_S)
+    os._exit(0)
+
+
+def _answer(function: Function, architecture: Architecture) -> Outcome | UserError:
+    try:
+        return function(architecture)
+    except UserError as error:
+        return error
