@@ -1,6 +1,6 @@
 """Disjoint images for benchmarks: to train on, to choose on, and to measure on, drawn by seed from one data set.
 
-A run's test split is its report's alone (`flows/bundling.py`), so a benchmark that reports accuracies holds images
+A run's test split is its report's alone (`flows/stages/report.py`), so a benchmark that reports accuracies holds images
 out for itself.
 """
 

@@ -22,10 +22,10 @@ from edgestill.export.profile import profile
 from edgestill.export.result import ConvertResult, ExportedModel, ProfileResult, Ratio
 from edgestill.flows.chain import new_run, run_chain
 from edgestill.flows.config import RunConfig, load_config
-from edgestill.flows.delivery import ReportResult
+from edgestill.flows.stages.export import ReportResult
 from edgestill.flows.progress import Silent
-from edgestill.flows.quantization import QatResult
-from edgestill.flows.stage import Stage
+from edgestill.flows.stages.qat import QatResult
+from edgestill.flows.stages.context import Stage
 from edgestill.flows.words import duration
 from edgestill.pipeline.runs.manifest import Manifest
 from edgestill.pipeline.runs.rundir import RunDir

@@ -14,20 +14,22 @@ from pydantic import BaseModel
 from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.export.config import GateConfig
 from edgestill.export.result import ConvertResult, ProfileResult
-from edgestill.flows import bundling, delivery, stages
+from edgestill.flows.stages import report as bundling
+from edgestill.flows.stages import export as delivery
+from edgestill.flows.stages import distill as stages
 from edgestill.flows.config.model import RunConfig
-from edgestill.flows.heads import heads
-from edgestill.flows.latency import latency_model
+from edgestill.flows.stages.heads import heads
+from edgestill.flows.stages.latency import latency_model
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.progress import Forgiving, Progress, Silent
-from edgestill.flows.pruning import prune_student
-from edgestill.flows.quantization import QatResult, fine_tune_int8
-from edgestill.flows.rank_check import RankCheckResult, check_ranks
+from edgestill.flows.stages.prune import prune_student
+from edgestill.flows.stages.qat import QatResult, fine_tune_int8
+from edgestill.flows.stages.rank_check import RankCheckResult, check_ranks
 from edgestill.flows.report.again import report_again
 from edgestill.flows.sentences import sentence
-from edgestill.flows.stage import DataResult, Stage
+from edgestill.flows.stages.context import DataResult, Stage
 from edgestill.flows.supervise import note_progress, note_stage
-from edgestill.flows.tournament import play_tournament
+from edgestill.flows.stages.tournament import play_tournament
 from edgestill.pipeline.device import select_device
 from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.frozen import derive_seed, digest

@@ -29,7 +29,7 @@ from edgestill.pipeline.child import environment
 if TYPE_CHECKING:
     from edgestill.flows.config.model import RunConfig
     from edgestill.flows.outcome import Outcome
-    from edgestill.flows.rank_check import RankCheckResult
+    from edgestill.flows.stages.rank_check import RankCheckResult
     from edgestill.pipeline.runs.rundir import RunDir
 
 _INTERRUPTED = 130

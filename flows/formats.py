@@ -14,7 +14,7 @@ from edgestill.export.onnx.interface import Interface, interface_of, with_interf
 from edgestill.export.onnx.saturation import saturates_here
 from edgestill.export.parity import measure_parity, require_fp16_parity
 from edgestill.export.result import Absent, Arithmetic, ConvertedModel
-from edgestill.flows.stage import Stage
+from edgestill.flows.stages.context import Stage
 from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.errors import EdgestillError, ExportError, first_line
 from edgestill.pipeline.runs.rundir import file_digest

@@ -4,11 +4,11 @@ from functools import singledispatch
 
 from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.export.result import ConvertResult, ExportedModel, ProfileResult
-from edgestill.flows.delivery import ReportResult
+from edgestill.flows.stages.export import ReportResult
 from edgestill.flows.outcome import Outcome
-from edgestill.flows.quantization import QatResult
-from edgestill.flows.rank_check import RankCheckResult
-from edgestill.flows.stage import DataResult
+from edgestill.flows.stages.qat import QatResult
+from edgestill.flows.stages.rank_check import RankCheckResult
+from edgestill.flows.stages.context import DataResult
 from edgestill.flows.verdicts import lead_words, verdict
 from edgestill.flows.words import accuracy_claim, failure_counts, inputs, listing, significant, size_claim, speed_claim
 from edgestill.pipeline.networks.cost import Cost

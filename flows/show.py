@@ -8,13 +8,13 @@ from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.export.result import ConvertResult, ProfileResult
 from edgestill.flows.chain import stage_names
 from edgestill.flows.config.model import RunConfig
-from edgestill.flows.delivery import BUNDLE, ReportResult
+from edgestill.flows.stages.export import BUNDLE, ReportResult
 from edgestill.flows.outcome import Outcome
-from edgestill.flows.quantization import QatResult
-from edgestill.flows.rank_check import RankCheckResult
+from edgestill.flows.stages.qat import QatResult
+from edgestill.flows.stages.rank_check import RankCheckResult
 from edgestill.flows.report.again import kept_profiles
 from edgestill.flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows, verdict_lines
-from edgestill.flows.stage import DataResult
+from edgestill.flows.stages.context import DataResult
 from edgestill.flows.terminal import joined, table
 from edgestill.flows.verdicts import conditions, rank_cells, verdict
 from edgestill.pipeline.errors import EdgestillError, command, first_line

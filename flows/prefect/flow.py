@@ -19,7 +19,7 @@ from edgestill.flows.config.model import RunConfig
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.prefect.confinement import require_inside, reticent
 from edgestill.flows.progress import PlainLines
-from edgestill.flows.rank_check import RankCheckResult
+from edgestill.flows.stages.rank_check import RankCheckResult
 from edgestill.flows.sentences import SUMMARY_COLUMNS, summary_rows
 from edgestill.flows.terminal import inert
 from edgestill.flows.verdicts import conditions, rank_cells, verdict

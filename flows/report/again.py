@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgestill.export.device.document import ProfileDocument, read_profile
-from edgestill.flows.delivery import BUNDLE, ReportResult
+from edgestill.flows.stages.export import BUNDLE, ReportResult
 from edgestill.flows.report import render_report
 from edgestill.flows.report.device import render_profile
-from edgestill.flows.results import report_data
+from edgestill.flows.report.read import report_data
 from edgestill.pipeline.errors import DataError, first_line
 from edgestill.pipeline.frozen import digest
 from edgestill.pipeline.runs.rundir import RunDir

@@ -6,10 +6,10 @@ from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.export.device.document import ProfileDocument
 from edgestill.export.result import ConvertResult, ProfileResult
 from edgestill.flows.config.model import RunConfig
-from edgestill.flows.delivery import ReportResult
-from edgestill.flows.quantization import QatResult
-from edgestill.flows.rank_check import RankCheckResult
-from edgestill.flows.stage import DataResult
+from edgestill.flows.stages.export import ReportResult
+from edgestill.flows.stages.qat import QatResult
+from edgestill.flows.stages.rank_check import RankCheckResult
+from edgestill.flows.stages.context import DataResult
 from edgestill.pipeline.runs.manifest import Manifest
 from edgestill.pipeline.teachers.teacher import TeacherResult
 from edgestill.search.result import SearchResult

@@ -3,7 +3,7 @@
 from typing import Any
 
 from edgestill.distill.result import PruneResult
-from edgestill.flows.quantization import QatResult
+from edgestill.flows.stages.qat import QatResult
 from edgestill.flows.report import charts
 from edgestill.flows.words import accuracy_claim
 

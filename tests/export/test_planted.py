@@ -22,7 +22,7 @@ from edgestill.export.result import Arithmetic, ConvertedModel, ConvertResult, P
 from edgestill.flows import formats as building
 from edgestill.flows.config import RunConfig
 from edgestill.flows.formats import answers_of, build_formats
-from edgestill.flows.stage import Stage
+from edgestill.flows.stages.context import Stage
 from edgestill.pipeline.errors import ExportError, MissingDependencyError
 from edgestill.pipeline.runs.rundir import RunDir, file_digest
 from edgestill.pipeline.timing.timing import TimingConfig

@@ -44,7 +44,7 @@ Edgestill = Callable[..., "subprocess.CompletedProcess[str]"]
 def _no_rehearsal() -> Iterator[None]:
     """Three exports that a run in this process need not wait for; test_rehearsal.py and every subprocess have them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgestill.flows.stages.rehearse_export", lambda *given: None)
+        patch.setattr("edgestill.flows.stages.distill.rehearse_export", lambda *given: None)
         yield
 
 

@@ -14,12 +14,12 @@ from edgestill.export.result import ConvertResult
 from edgestill.flows.chain import new_run, run_chain, stage_names
 from edgestill.flows.config import RunConfig, load_config
 from edgestill.flows.progress import Silent
-from edgestill.flows.pruning import prune_student
-from edgestill.flows.quantization import QatResult, fine_tune_int8
+from edgestill.flows.stages.prune import prune_student
+from edgestill.flows.stages.qat import QatResult, fine_tune_int8
 from edgestill.flows.report.again import report_again
 from edgestill.flows.report.pruning import int8_fine_tuning, pruning
 from edgestill.flows.sentences import sentence
-from edgestill.flows.stage import Stage, distilled_student, method_state
+from edgestill.flows.stages.context import Stage, distilled_student, method_state
 from edgestill.pipeline.data.splits import load_splits
 from edgestill.pipeline.errors import ConfigError, RunDirError, TrainingError
 from edgestill.pipeline.runs.checkpoint import read_state
@@ -151,7 +151,7 @@ def test_fine_tuning_for_int8_goes_on_from_the_methods_of_what_ships(finished, t
         seen.append(state)
         raise TrainingError("enough was seen")
 
-    monkeypatch.setattr("edgestill.flows.quantization.taught", taught)
+    monkeypatch.setattr("edgestill.flows.stages.qat.taught", taught)
     for prune, stage in (("l1", "prune"), ("none", "distill")):
         given = with_settings(finished, tmp_path / stage, f"prune.method={prune}")
         fine_tune_int8(given, *results(finished), given.run.read("export", ConvertResult))

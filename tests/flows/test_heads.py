@@ -4,9 +4,9 @@ import pytest
 
 from edgestill.distill.config import DistillConfig
 from edgestill.flows.config import load_config
-from edgestill.flows.heads import heads, what_ships
-from edgestill.flows.stage import Stage
-from edgestill.flows.stages import prepare_data
+from edgestill.flows.stages.heads import heads, what_ships
+from edgestill.flows.stages.context import Stage
+from edgestill.flows.stages.distill import prepare_data
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.runs.rundir import RunDir
 

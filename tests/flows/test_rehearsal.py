@@ -7,8 +7,8 @@ import pytest
 from edgestill.export.formats import FORMATS
 from edgestill.export.onnx.write import to_onnx
 from edgestill.flows.config import load_config
-from edgestill.flows.rehearsal import rehearse_export
-from edgestill.flows.stage import Stage
+from edgestill.flows.stages.rehearsal import rehearse_export
+from edgestill.flows.stages.context import Stage
 from edgestill.pipeline.data.splits import load_splits
 from edgestill.pipeline.errors import ConfigError, ExportError
 from edgestill.pipeline.runs.rundir import RunDir
@@ -36,7 +36,7 @@ def rehearsed(tmp_path, monkeypatch, files):
             files[key] = to_onnx(network, input_shape, opset, vocab_size)
         return files[key]
 
-    monkeypatch.setattr("edgestill.flows.rehearsal.to_onnx", export)
+    monkeypatch.setattr("edgestill.flows.stages.rehearsal.to_onnx", export)
 
     def rehearse(preset: str, *settings: str) -> list[str]:
         config = load_config(preset=preset, settings=settings)
@@ -96,7 +96,7 @@ def test_what_is_not_here_is_no_fault_and_what_went_well_is_not_tried_again(rehe
     settings = [*IMAGES, "export.formats=[fp32, fp16, tensorrt_fp16]"]
     monkeypatch.setattr(FORMATS["tensorrt_fp16"], "missing", lambda self: "TensorRT is not installed")
     assert rehearsed("digits", *settings) == []
-    monkeypatch.setattr("edgestill.flows.rehearsal.to_onnx", lambda *arguments: pytest.fail("tried again"))
+    monkeypatch.setattr("edgestill.flows.stages.rehearsal.to_onnx", lambda *arguments: pytest.fail("tried again"))
     assert rehearsed("digits", *settings) == []
 
 

@@ -27,13 +27,13 @@ from edgestill.export.result import (
     Verdict,
 )
 from edgestill.flows.config import RunConfig
-from edgestill.flows.delivery import ReportResult
-from edgestill.flows.rank_check import RankCheckResult
+from edgestill.flows.stages.export import ReportResult
+from edgestill.flows.stages.rank_check import RankCheckResult
 from edgestill.flows.report import ReportData, render_report
 from edgestill.flows.report.palette import COLOURS
 from edgestill.flows.report.scatter import selection_values
 from edgestill.flows.sentences import sentence
-from edgestill.flows.stage import DataResult
+from edgestill.flows.stages.context import DataResult
 from edgestill.flows.verdicts import lead_words
 from edgestill.flows.words import accuracy_claim, size_claim, speed_claim
 from edgestill.pipeline.networks.cost import Cost

@@ -9,9 +9,9 @@ import torch
 
 from edgestill.flows.chain import _latency_model
 from edgestill.flows.config import load_config
-from edgestill.flows.latency import latency_of
-from edgestill.flows.stage import Stage
-from edgestill.flows.stages import prepare_data, scoring_batch
+from edgestill.flows.stages.latency import latency_of
+from edgestill.flows.stages.context import Stage
+from edgestill.flows.stages.distill import prepare_data, scoring_batch
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.search.latency.model import fit_latency_model, trace_student

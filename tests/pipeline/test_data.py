@@ -201,9 +201,9 @@ def test_only_the_report_opens_the_test_split():
             if mentions(tree, "load_test") and path.parent.name != "tasks":  # what a benchmark measures, at its end
                 users[path.relative_to(ROOT).as_posix()] = tree
     assert set(users) - {"pipeline/data/splits.py", "benchmarks/prune.py", "benchmarks/int8_weights.py"} == {
-        "flows/bundling.py"
+        "flows/stages/report.py"
     }
-    tree = users["flows/bundling.py"]
+    tree = users["flows/stages/report.py"]
     functions = [n.name for n in tree.body if isinstance(n, ast.FunctionDef) and mentions(n, "load_test")]
     assert functions == ["test_and_bundle"]
     elsewhere = [n for n in tree.body if not isinstance(n, ast.FunctionDef | ast.ImportFrom)]

@@ -15,11 +15,11 @@ from edgestill.export.onnx.interface import Interface, describe_input, describe_
 from edgestill.export.profile import evaluate_file, evaluate_run
 from edgestill.export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
 from edgestill.export.result import ConvertedModel, ExportedModel, ProfileResult
-from edgestill.flows.delivery import BUNDLE, ReportResult
+from edgestill.flows.stages.export import BUNDLE, ReportResult
 from edgestill.flows.formats import answers_of
-from edgestill.flows.quantization import QatResult
+from edgestill.flows.stages.qat import QatResult
 from edgestill.flows.sentences import sentence
-from edgestill.flows.stage import Stage, distilled_student, trained_teacher
+from edgestill.flows.stages.context import Stage, distilled_student, trained_teacher
 from edgestill.pipeline.data.splits import ImageSplit, load_test
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import TeacherResult

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from edgestill.export.file_timing import ProbeSettings, time_files
 from edgestill.export.onnx.write import to_onnx
-from edgestill.flows.stage import Stage
+from edgestill.flows.stages.context import Stage
 from edgestill.flows.supervise import attempting
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.networks.trace import Trace

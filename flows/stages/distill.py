@@ -1,4 +1,4 @@
-"""The stages to find the student and teach it; those to ship it are in `flows/delivery.py`.
+"""The stages to find the student and teach it; those to ship it are in `flows/stages/export.py`.
 
 Each turns a run's configuration and the results before it into its own result and files. Their order is in
 `flows/chain.py` alone.
@@ -19,10 +19,10 @@ from edgestill.distill.result import DistillResult, TuneResult
 from edgestill.distill.train import Distilled, caches_teacher, distill
 from edgestill.distill.tune import tune, with_hyperparameters
 from edgestill.flows.cache import kept_calibration
-from edgestill.flows.heads import telling_of_heads, what_ships
-from edgestill.flows.latency import keep_latency_model, latency_of
-from edgestill.flows.rehearsal import rehearse_export
-from edgestill.flows.stage import (
+from edgestill.flows.stages.heads import telling_of_heads, what_ships
+from edgestill.flows.stages.latency import keep_latency_model, latency_of
+from edgestill.flows.stages.rehearsal import rehearse_export
+from edgestill.flows.stages.context import (
     CHECKPOINT,
     METHODS,
     TOKENIZER,

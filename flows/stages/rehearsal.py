@@ -19,8 +19,8 @@ from edgestill.export.onnx.interface import with_interface
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.flows.cache import once
-from edgestill.flows.heads import heads, what_ships
-from edgestill.flows.stage import Stage, fresh_student
+from edgestill.flows.stages.heads import heads, what_ships
+from edgestill.flows.stages.context import Stage, fresh_student
 from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.errors import ConfigError, first_line
 from edgestill.pipeline.randomness import drawn_from

@@ -6,7 +6,7 @@ import time
 import torch
 
 from edgestill.distill.train import distill
-from edgestill.flows.stage import Stage, fresh_student, saved, saver, trained_teacher
+from edgestill.flows.stages.context import Stage, fresh_student, saved, saver, trained_teacher
 from edgestill.flows.supervise import attempting
 from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.frozen import digest

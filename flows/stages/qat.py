@@ -20,10 +20,10 @@ from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.result import ConvertedModel, ConvertResult
 from edgestill.flows.formats import answers_of, try_format
-from edgestill.flows.heads import heads
-from edgestill.flows.pruning import fine_tuning, with_classifier_of
-from edgestill.flows.stage import Stage, shipped_student, state_that_shipped
-from edgestill.flows.stages import curve_csv, taught
+from edgestill.flows.stages.heads import heads
+from edgestill.flows.stages.prune import fine_tuning, with_classifier_of
+from edgestill.flows.stages.context import Stage, shipped_student, state_that_shipped
+from edgestill.flows.stages.distill import curve_csv, taught
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import TrainingError
 from edgestill.pipeline.frozen import Frozen

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgestill.flows.cache import kept_calibration
-from edgestill.flows.short_training import ShortTrainings
-from edgestill.flows.stage import Stage, trained_teacher
-from edgestill.flows.stages import scoring_batch
+from edgestill.flows.stages.short_training import ShortTrainings
+from edgestill.flows.stages.context import Stage, trained_teacher
+from edgestill.flows.stages.distill import scoring_batch
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import CandidateError, ConfigError, first_line
 from edgestill.pipeline.frozen import Frozen

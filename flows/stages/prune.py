@@ -16,8 +16,8 @@ from edgestill.distill.config import DistillConfig, PruneConfig
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.distill.tune import with_hyperparameters
-from edgestill.flows.stage import METHODS, WEIGHTS, Stage, method_state, saved, saver, unpruned_student
-from edgestill.flows.stages import curve_csv, taught
+from edgestill.flows.stages.context import METHODS, WEIGHTS, Stage, method_state, saved, saver, unpruned_student
+from edgestill.flows.stages.distill import curve_csv, taught
 from edgestill.pipeline.data.splits import Batch, Splits
 from edgestill.pipeline.networks.cost import Cost, measure_cost
 from edgestill.pipeline.networks.network import Classifier

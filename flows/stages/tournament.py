@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from edgestill.flows.latency import latency_of
-from edgestill.flows.short_training import ShortTrainings
-from edgestill.flows.stage import Stage
+from edgestill.flows.stages.latency import latency_of
+from edgestill.flows.stages.short_training import ShortTrainings
+from edgestill.flows.stages.context import Stage
 from edgestill.pipeline.errors import CandidateError
 from edgestill.search.result import SearchResult
 from edgestill.search.spaces import make_space

@@ -1,4 +1,4 @@
-"""The stages to export a trained student to files, check and time them; `flows/bundling.py` ships them."""
+"""The stages to export a trained student to files, check and time them; `flows/stages/report.py` ships them."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from edgestill.export.parity import check_parity, require_accuracy
 from edgestill.export.profile import profile
 from edgestill.export.result import ConvertedModel, ConvertResult, ProfileResult
 from edgestill.flows.formats import answers_of, build_formats
-from edgestill.flows.stage import Stage, distilled_student, trained_teacher
+from edgestill.flows.stages.context import Stage, distilled_student, trained_teacher
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.runs.rundir import file_digest
