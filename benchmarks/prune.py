@@ -27,8 +27,10 @@ from edgestill.distill.result import DistillResult, TuneResult
 from edgestill.distill.train import distill
 from edgestill.distill.tune import with_hyperparameters
 from edgestill.flows.config import RunConfig
-from edgestill.flows.stages.prune import fine_tuning, scoring_batches
-from edgestill.flows.stages.context import Stage, fresh_student, trained_teacher, unpruned_student
+from edgestill.flows.stages.context import StageContext
+from edgestill.flows.stages.prune import scoring_batches
+from edgestill.flows.stages.students import distilled, fresh_network, networks
+from edgestill.flows.stages.training import fine_tuning
 from edgestill.pipeline.data.splits import load_test
 from edgestill.pipeline.frozen import digest
 from edgestill.pipeline.networks.cost import measure_cost
@@ -45,15 +47,16 @@ class Bench:
 
     def __init__(self, root: Path, folder: Path, views: int) -> None:
         run = RunDir.view(root)
-        self.stage = Stage(run, run.config(RunConfig), lambda done, total, note: None)
+        self.stage = StageContext(run, run.config(RunConfig), lambda done, total, note: None)
         self.distilled = run.read("distill", DistillResult)
+        self.point = distilled(self.stage, results_of(run, self.stage.config))
         best = run.read("tune", TuneResult).best
         recipe = with_hyperparameters(self.stage.config.distill, best)
         training = recipe.training.model_copy(update={"patience": 0, "views": views})  # equal epochs for all rows
         self.recipe = recipe.model_copy(update={"training": training})
         self.splits = self.stage.splits()
         self.test = load_test(self.stage.config.read_data, self.stage.config.seed, self.stage.tokenizer())
-        self.teacher = trained_teacher(self.stage, self.splits.task)
+        self.teacher = self.stage.teacher(self.splits.task)
         self.folder = folder / root.resolve().name
 
     @property
@@ -62,13 +65,13 @@ class Bench:
 
     def student(self) -> nn.Module:
         """As the run distilled it."""
-        student, shipped = unpruned_student(self.stage, self.distilled.architecture, self.splits.task)
+        student, shipped = networks(self.stage, self.point, self.splits.task)
         if student is not shipped:
             raise SystemExit("this benchmark prunes students that train no head of their own, such as plain KD's")
         return student
 
     def fresh(self) -> nn.Module:
-        return fresh_student(self.stage, self.distilled.architecture, self.splits.task)
+        return fresh_network(self.stage, self.point.architecture, self.splits.task)
 
     def trained(self, name: str, student: nn.Module, config: DistillConfig) -> nn.Module:
         """The student after distillation, from the folder where it is there."""

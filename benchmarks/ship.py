@@ -20,12 +20,11 @@ from edgestill.distill.result import DistillResult
 from edgestill.export.gate import Limits
 from edgestill.export.profile import profile
 from edgestill.export.result import ConvertResult, ExportedModel, ProfileResult, Ratio
-from edgestill.flows.chain import new_run, run_chain
 from edgestill.flows.config import RunConfig, load_config
-from edgestill.flows.stages.export import ReportResult
 from edgestill.flows.progress import Silent
-from edgestill.flows.stages.qat import QatResult
-from edgestill.flows.stages.context import Stage
+from edgestill.flows.runner import new_run, run_chain
+from edgestill.flows.stages.context import StageContext
+from edgestill.flows.stages.results import QatResult, ReportResult
 from edgestill.flows.words import duration
 from edgestill.pipeline.runs.manifest import Manifest
 from edgestill.pipeline.runs.rundir import RunDir
@@ -62,7 +61,7 @@ def read(root: Path, again_s: float | None) -> Found:
     """The run's results; its files are timed again for `again_s` seconds each, where that is given."""
     run = RunDir.view(root)
     config = run.config(RunConfig)
-    stage = Stage(run, config, lambda done, total, note: None)
+    stage = StageContext(run, config, lambda done, total, note: None)
     profiled = run.read("profile", ProfileResult)
     if again_s is not None:
         profiled = _timed_again(stage, profiled_files(run, config, profiled), again_s)
@@ -152,7 +151,7 @@ def _row(
     )
 
 
-def _timed_again(stage: Stage, converted: ConvertResult, seconds: float) -> ProfileResult:
+def _timed_again(stage: StageContext, converted: ConvertResult, seconds: float) -> ProfileResult:
     config = stage.config.profile
     timing = config.timing.model_copy(update={"duration_s": seconds, "warmup_s": 1.0, "max_samples": 10**6})
     validation = stage.splits().validation

@@ -29,7 +29,7 @@ from edgestill.pipeline.child import environment
 if TYPE_CHECKING:
     from edgestill.flows.config.model import RunConfig
     from edgestill.flows.outcome import Outcome
-    from edgestill.flows.stages.rank_check import RankCheckResult
+    from edgestill.flows.stages.results import RankCheckResult
     from edgestill.pipeline.runs.rundir import RunDir
 
 _INTERRUPTED = 130
@@ -382,23 +382,23 @@ def _sentence(error: Exception) -> str:
 
 
 def _start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None) -> None:
-    from edgestill.flows import chain
+    from edgestill.flows import runner
     from edgestill.flows.prefect import launch
 
     if launch.uses_prefect(prefect):
         _summarise(launch.as_flow(config, out))
     else:
-        with chain.new_run(config, out) as directory:
+        with runner.new_run(config, out) as directory:
             _run_here(directory, quiet)
 
 
 def _run_here(directory: "RunDir", quiet: bool) -> None:
-    from edgestill.flows.chain import run_configured
     from edgestill.flows.progress import choose_progress
+    from edgestill.flows.runner import run_chain
     from edgestill.pipeline.errors import EdgestillError
 
     try:
-        outcome = run_configured(directory, choose_progress(quiet))
+        outcome = run_chain(directory, choose_progress(quiet))
     except BaseException as error:
         with contextlib.suppress(EdgestillError, OSError):  # an unreadable manifest must not hide the error
             if directory.manifest.stages:

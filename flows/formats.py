@@ -14,7 +14,7 @@ from edgestill.export.onnx.interface import Interface, interface_of, with_interf
 from edgestill.export.onnx.saturation import saturates_here
 from edgestill.export.parity import measure_parity, require_fp16_parity
 from edgestill.export.result import Absent, Arithmetic, ConvertedModel
-from edgestill.flows.stages.context import Stage
+from edgestill.flows.stages.context import StageContext
 from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.errors import EdgestillError, ExportError, first_line
 from edgestill.pipeline.runs.rundir import file_digest
@@ -45,7 +45,7 @@ def answers_of(run: Run, split: ImageSplit) -> Answers:
 
 
 def build_formats(
-    stage: Stage,
+    context: StageContext,
     network: torch.nn.Module,
     raw: Path,
     splits: Splits,
@@ -60,20 +60,20 @@ def build_formats(
         expected: the shipped fp32 file's answers on validation.
         fp32: the shipped fp32 file, if it is not `raw`.
     """
-    config = stage.config.export
+    config = context.config.export
     examples = calibration_examples(splits.reference, config.calibration.examples)
     source = Source(onnx=raw, network=network.cpu().eval(), task=splits.task, calibration=examples)
     built: dict[str, ConvertedModel] = {}
     absent: list[Absent] = []
     names = [name for name in config.formats if name != "fp32"]
     for done, name in enumerate(names):
-        stage.tick(done, len(names), name)
+        context.tick(done, len(names), name)
         form = FORMATS[name](config)
         missing = form.missing()
         if missing is not None:
             absent.append(Absent(format=name, reason=missing, skipped=True))
             continue
-        made = try_format(stage, form, source, splits, expected, fp32=fp32)
+        made = try_format(context, form, source, splits, expected, fp32=fp32)
         if isinstance(made, str):
             absent.append(Absent(format=name, reason=made, skipped=False))
         else:
@@ -82,7 +82,7 @@ def build_formats(
 
 
 def try_format(
-    stage: Stage,
+    context: StageContext,
     form: Format,
     source: Source,
     splits: Splits,
@@ -98,7 +98,7 @@ def try_format(
         fp32: the file to compare it with, if not the source's own.
     """
     try:
-        return _build(stage, form, source, splits, expected, folder, fp32 or source.onnx)
+        return _build(context, form, source, splits, expected, folder, fp32 or source.onnx)
     except EdgestillError as error:
         return str(error)
     except Exception as error:  # a format's library has error types of its own
@@ -106,10 +106,10 @@ def try_format(
 
 
 def _build(
-    stage: Stage, form: Format, source: Source, splits: Splits, expected: Answers, folder: str, fp32: Path
+    context: StageContext, form: Format, source: Source, splits: Splits, expected: Answers, folder: str, fp32: Path
 ) -> ConvertedModel:
     """Try every variant, write and measure the most accurate; a tie goes to the one nearest to fp32."""
-    config = stage.config.export
+    config = context.config.export
     with tempfile.TemporaryDirectory() as scratch:
         tried = [
             _try(
@@ -125,14 +125,14 @@ def _build(
     if not tried:
         raise ExportError("the format made no file")
     best = max(tried, key=lambda variant: (variant.answers.metrics.accuracy, -variant.distance))
-    paths = [stage.run.write(folder, f"student.{form.name}{suffix}", data) for suffix, data in best.files.items()]
+    paths = [context.run.write(folder, f"student.{form.name}{suffix}", data) for suffix, data in best.files.items()]
     task = splits.task
     parts = {"validation": splits.validation, "reference": splits.reference}
     reference, run = FORMATS["fp32"](config).open(fp32, 1), form.open(paths[0], 1)
     parity = measure_parity(reference, run, parts, task.input_shape, task.vocab_size)
     if form.precision == "fp16":
         require_fp16_parity(parity)
-    first, *beside = (str(path.relative_to(stage.run.root)) for path in paths)
+    first, *beside = (str(path.relative_to(context.run.root)) for path in paths)
     return ConvertedModel(
         path=first,
         beside=tuple(beside),

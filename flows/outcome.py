@@ -4,7 +4,7 @@ from pathlib import Path
 
 from edgestill.distill.result import DistillResult
 from edgestill.export.result import ProfileResult
-from edgestill.flows.stages.export import ReportResult
+from edgestill.flows.stages.results import ReportResult
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.teachers.teacher import TeacherResult
 from edgestill.search.result import SearchResult

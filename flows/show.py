@@ -2,41 +2,20 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from edgestill.distill.result import DistillResult, PruneResult, TuneResult
-from edgestill.export.result import ConvertResult, ProfileResult
-from edgestill.flows.chain import stage_names
+from edgestill.export.result import ProfileResult
+from edgestill.flows.chain import stage_names, stages_of
 from edgestill.flows.config.model import RunConfig
-from edgestill.flows.stages.export import BUNDLE, ReportResult
 from edgestill.flows.outcome import Outcome
-from edgestill.flows.stages.qat import QatResult
-from edgestill.flows.stages.rank_check import RankCheckResult
 from edgestill.flows.report.again import kept_profiles
-from edgestill.flows.sentences import SUMMARY_COLUMNS, headline, sentence, summary_rows, verdict_lines
-from edgestill.flows.stages.context import DataResult
+from edgestill.flows.sentences import SUMMARY_COLUMNS, headline, summary_rows, verdict_lines
+from edgestill.flows.stages.results import BUNDLE, RankCheckResult, ReportResult
 from edgestill.flows.terminal import joined, table
 from edgestill.flows.verdicts import conditions, rank_cells, verdict
 from edgestill.pipeline.errors import EdgestillError, command, first_line
 from edgestill.pipeline.runs.rundir import RunDir, list_runs
-from edgestill.pipeline.teachers.teacher import TeacherResult
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
-
-_RESULTS: dict[str, Any] = {
-    "data": DataResult,
-    "teacher": TeacherResult,
-    "rank_check": RankCheckResult,
-    "search": SearchResult,
-    "tournament": TournamentResult,
-    "tune": TuneResult,
-    "distill": DistillResult,
-    "prune": PruneResult,
-    "export": ConvertResult,
-    "qat": QatResult,
-    "profile": ProfileResult,
-    "report": ReportResult,
-}
 
 
 def summary(outcome: Outcome) -> str:
@@ -77,21 +56,21 @@ def _page(run: Path, page: Path) -> str:
 def show_run(run: RunDir) -> str:
     """A run's stages, a line each, and its files."""
     manifest, config = run.manifest, run.config(RunConfig)
-    names = stage_names(config)
+    stages = stages_of(config)
     lines = [
         f"{run.root}",
         f"created {manifest.created}, seed {manifest.seed}, config {manifest.config_digest[:12]}",
         "",
     ]
-    width = len(str(len(names)))
-    for index, stage in enumerate(names, start=1):
-        record = manifest.stages.get(stage)
+    width = len(str(len(stages)))
+    for index, stage in enumerate(stages, start=1):
+        record = manifest.stages.get(stage.name)
         if record is None:
-            lines.append(f"  {index:>{width}}/{len(names)} {stage:<10}       –")
+            lines.append(f"  {index:>{width}}/{len(stages)} {stage.name:<10}       –")
             continue
-        said = sentence(run.read(stage, _RESULTS[stage], movable=BUNDLE))
-        lines.append(f"✓ {index:>{width}}/{len(names)} {stage:<10} {record.seconds:7.1f} s  {said}")
-    if len(manifest.stages) < len(names):
+        said = stage.sentence(stage.read(run))
+        lines.append(f"✓ {index:>{width}}/{len(stages)} {stage.name:<10} {record.seconds:7.1f} s  {said}")
+    if len(manifest.stages) < len(stages):
         where = [f"unfinished: {command('resume', run.root)}"]
     elif config.rank_check.only:
         where = rank_check_summary(run.read("rank_check", RankCheckResult)).split("\n")

@@ -27,16 +27,6 @@ COMMANDS = frozenset({"run", "resume", "rank-check", "score", "calibrate"})
 _DEATHS = 2  # deaths of its process until a candidate counts as failed
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if os.name == "posix" else ()
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_TO_CHANGE = {  # stage -> settings to change if it dies again and again
-    "data": "data",
-    "teacher": "teacher.architecture or teacher.training",
-    "search": "search.space or search.scorer",
-    "tournament": "search.space or search.tournament",
-    "tune": "search.space or tune",
-    "export": "search.space or export",
-    "profile": "search.space or export",
-    "report": "search.space or export",
-}
 
 
 @dataclass
@@ -61,9 +51,9 @@ class _Notes:
 _NOTES = _Notes()
 
 
-def note_stage(run: Path, stage: str) -> None:
-    """Note that a stage of a run begins."""
-    _NOTES.update(run=str(run), stage=stage, at="", candidate="")
+def note_stage(run: Path, stage: str, to_change: str) -> None:
+    """Note that a stage of a run begins, and the settings to change in another run should its process die again."""
+    _NOTES.update(run=str(run), stage=stage, to_change=to_change, at="", candidate="")
 
 
 def note_progress(done: int, total: int, note: str) -> None:
@@ -120,10 +110,9 @@ def _sentence(command: str, place: dict[str, str], how: str) -> str:
         return f"the process of `edgestill {command}` {how}; nothing was written"
     stage = place["stage"]
     where = f" at {place['at']}" if place["at"] else ""
-    change = _TO_CHANGE.get(stage, "search.space or distill")
     return (
         f"the process of the {stage} stage {how}{where}; `edgestill resume {place['run']}` goes on from there; should "
-        f"it die there again, start a new run with another {change}"
+        f"it die there again, start a new run with another {place['to_change']}"
     )
 
 

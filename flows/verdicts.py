@@ -1,6 +1,6 @@
 """Sentences on short trainings, no bolder than a few students allow: a tournament's lead, a rank check's verdict."""
 
-from edgestill.flows.stages.rank_check import RankCheckResult
+from edgestill.flows.stages.results import RankCheckResult
 from edgestill.flows.words import duration
 from edgestill.search.ranking import ScorerRank
 from edgestill.search.tournament import Lead

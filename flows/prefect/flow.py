@@ -1,7 +1,7 @@
 """The chain as one Prefect flow, with the typed configuration as its parameter.
 
 Prefect orchestrates and shows. Only the run directory knows the finished stages, so a run can be resumed with or
-without Prefect. The order of the stages is in `flows/chain.py`.
+without Prefect. The stages and their order are in `flows/chain.py`.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from edgestill.flows.chain import new_run, run_configured
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.prefect.confinement import require_inside, reticent
 from edgestill.flows.progress import PlainLines
-from edgestill.flows.stages.rank_check import RankCheckResult
+from edgestill.flows.runner import new_run, run_chain
 from edgestill.flows.sentences import SUMMARY_COLUMNS, summary_rows
+from edgestill.flows.stages.results import RankCheckResult
 from edgestill.flows.terminal import inert
 from edgestill.flows.verdicts import conditions, rank_cells, verdict
 from edgestill.pipeline.nicety import nicety
@@ -57,7 +57,7 @@ def compress(
     with reticent(), RunDir.open(begun) if begun else new_run(config, below) as run:
         logger.info("run directory %s", inert(str(run.root.resolve())))
         require_inside({"config": run.config(RunConfig)})
-        outcome = run_configured(run, PlainLines(logger.info), _as_task)
+        outcome = run_chain(run, PlainLines(logger.info), _as_task)
     cautions: list[str] = []
     with nicety("the artifact with the run's figures was not made", cautions):
         _keep_artifact(outcome)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.outcome import Outcome
-from edgestill.flows.stages.rank_check import RankCheckResult
+from edgestill.flows.stages.results import RankCheckResult
 from edgestill.pipeline.errors import MissingDependencyError, UserError
 
 # Settings of the temporary server, started by Prefect where there is none: it answers no page of a browser.

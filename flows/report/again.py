@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgestill.export.device.document import ProfileDocument, read_profile
-from edgestill.flows.stages.export import BUNDLE, ReportResult
 from edgestill.flows.report import render_report
 from edgestill.flows.report.device import render_profile
 from edgestill.flows.report.read import report_data
+from edgestill.flows.stages.results import BUNDLE, ReportResult
 from edgestill.pipeline.errors import DataError, first_line
 from edgestill.pipeline.frozen import digest
 from edgestill.pipeline.runs.rundir import RunDir
@@ -40,7 +40,7 @@ def report_again(run: RunDir, profiles: Sequence[Path] = (), cautions: list[str]
     run.add("report", DEVICES)
     kept, left_out = kept_profiles(run)
     undrawn: list[str] = []
-    page = run.write("", tested.report, render_report(report_data(run, tested, kept, left_out), undrawn))
+    page = run.write("", tested.report, render_report(report_data(run, kept, left_out), undrawn))
     if cautions is not None:
         cautions += [*left_out, *undrawn]
     return page

@@ -6,10 +6,9 @@ from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.export.device.document import ProfileDocument
 from edgestill.export.result import ConvertResult, ProfileResult
 from edgestill.flows.config.model import RunConfig
-from edgestill.flows.stages.export import ReportResult
-from edgestill.flows.stages.qat import QatResult
-from edgestill.flows.stages.rank_check import RankCheckResult
-from edgestill.flows.stages.context import DataResult
+from edgestill.flows.stages.results import DataResult, QatResult, RankCheckResult, ReportResult
+from edgestill.flows.stages.stage import Results
+from edgestill.flows.stages.students import shipped_result
 from edgestill.pipeline.runs.manifest import Manifest
 from edgestill.pipeline.teachers.teacher import TeacherResult
 from edgestill.search.result import SearchResult
@@ -22,23 +21,60 @@ class ReportData:
 
     config: RunConfig
     manifest: Manifest
-    data: DataResult
-    teacher: TeacherResult
-    ranked: RankCheckResult | None  # None: no rank check was asked for
-    found: SearchResult
-    played: TournamentResult
-    tuned: TuneResult
-    distilled: DistillResult  # of the student that ships
-    converted: ConvertResult
-    profiled: ProfileResult
+    results: Results  # of every stage of the run
     samples_ms: dict[str, list[float]]  # latency, by model
-    tested: ReportResult
-    pruned: PruneResult | None = None  # None: no pruning was asked for
-    fine_tuned: QatResult | None = None  # for INT8; None: never to be done
     devices: tuple[ProfileDocument, ...] = ()  # measured after the run
     cautions: tuple[str, ...] = ()  # things the run did without, a sentence each
 
     @property
+    def data(self) -> DataResult:
+        return self.results.of(DataResult)
+
+    @property
+    def teacher(self) -> TeacherResult:
+        return self.results.of(TeacherResult)
+
+    @property
+    def ranked(self) -> RankCheckResult | None:
+        return self.results.get(RankCheckResult)
+
+    @property
+    def found(self) -> SearchResult:
+        return self.results.of(SearchResult)
+
+    @property
+    def played(self) -> TournamentResult:
+        return self.results.of(TournamentResult)
+
+    @property
+    def tuned(self) -> TuneResult:
+        return self.results.of(TuneResult)
+
+    @property
+    def distilled(self) -> DistillResult:
+        return self.results.of(DistillResult)
+
+    @property
+    def pruned(self) -> PruneResult | None:
+        return self.results.get(PruneResult)
+
+    @property
+    def converted(self) -> ConvertResult:
+        return self.results.of(ConvertResult)
+
+    @property
+    def fine_tuned(self) -> QatResult | None:
+        return self.results.get(QatResult)
+
+    @property
+    def profiled(self) -> ProfileResult:
+        return self.results.of(ProfileResult)
+
+    @property
+    def tested(self) -> ReportResult:
+        return self.results.of(ReportResult)
+
+    @property
     def shipped_student(self) -> DistillResult:
         """The distilled student, or its pruned form."""
-        return self.distilled if self.pruned is None else self.pruned.applied_to(self.distilled)
+        return shipped_result(self.results)

@@ -8,7 +8,7 @@ from edgestill.distill.result import TuneResult
 from edgestill.flows.report import charts, scatter
 from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.palette import WINNER, Look, baseline_looks
-from edgestill.flows.sentences import latency_clause
+from edgestill.flows.stages.search import latency_clause
 from edgestill.flows.words import failure_counts, inputs, listing, significant, size
 from edgestill.pipeline.runs.manifest import Origin
 from edgestill.pipeline.training.state import EpochRecord

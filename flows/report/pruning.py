@@ -3,8 +3,8 @@
 from typing import Any
 
 from edgestill.distill.result import PruneResult
-from edgestill.flows.stages.qat import QatResult
 from edgestill.flows.report import charts
+from edgestill.flows.stages.results import QatResult
 from edgestill.flows.words import accuracy_claim
 
 _NAMES = {"taylor": "first-order Taylor expansion", "l1": "L1 norm of the filter", "fpgm": "geometric median"}

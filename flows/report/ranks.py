@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from edgestill.flows.stages.rank_check import RankCheckResult
+from edgestill.flows.stages.results import RankCheckResult
 from edgestill.flows.verdicts import conditions, lead_words, rank_cells, verdict
 from edgestill.flows.words import duration
 from edgestill.search.tournament import Entrant, Rung, TournamentResult

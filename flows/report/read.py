@@ -2,25 +2,16 @@
 
 import json
 
-from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.export.device.document import ProfileDocument
-from edgestill.export.result import ConvertResult, ProfileResult
+from edgestill.export.result import ProfileResult
+from edgestill.flows.chain import results_of
 from edgestill.flows.config.model import RunConfig
-from edgestill.flows.stages.export import ReportResult
-from edgestill.flows.stages.qat import QatResult
-from edgestill.flows.stages.rank_check import RankCheckResult
-from edgestill.flows.report import ReportData
-from edgestill.flows.stages.context import DataResult
+from edgestill.flows.report.data import ReportData
 from edgestill.pipeline.runs.rundir import RunDir
-from edgestill.pipeline.teachers.teacher import TeacherResult
-from edgestill.search.result import SearchResult
-from edgestill.search.tournament import TournamentResult
 
 
-def report_data(
-    run: RunDir, tested: ReportResult, devices: tuple[ProfileDocument, ...] = (), cautions: tuple[str, ...] = ()
-) -> ReportData:
-    """Read everything for the page of a run; its stages before the report must be done.
+def report_data(run: RunDir, devices: tuple[ProfileDocument, ...] = (), cautions: tuple[str, ...] = ()) -> ReportData:
+    """Read everything for the page of a finished run.
 
     Args:
         devices: profiles measured after the run.
@@ -30,23 +21,12 @@ def report_data(
         RunDirError: a stage is missing or was altered.
     """
     config = run.config(RunConfig)
-    profiled = run.read("profile", ProfileResult)
+    results = results_of(run, config)
     return ReportData(
         config=config,
         manifest=run.manifest,
-        data=run.read("data", DataResult),
-        teacher=run.read("teacher", TeacherResult),
-        ranked=run.read("rank_check", RankCheckResult) if config.rank_check.students else None,
-        found=run.read("search", SearchResult),
-        played=run.read("tournament", TournamentResult),
-        tuned=run.read("tune", TuneResult),
-        distilled=run.read("distill", DistillResult),
-        pruned=run.read("prune", PruneResult) if config.prune.enabled else None,
-        converted=run.read("export", ConvertResult),
-        fine_tuned=run.read("qat", QatResult) if config.qat.mode != "never" else None,
-        profiled=profiled,
-        samples_ms=_samples(run, profiled),
-        tested=tested,
+        results=results,
+        samples_ms=_samples(run, results.of(ProfileResult)),
         devices=devices,
         cautions=(*run.cautions, *cautions),
     )

@@ -4,8 +4,8 @@ import datetime
 from typing import Any
 
 from edgestill.export.result import ExportedModel
+from edgestill.flows.chain import stages_of
 from edgestill.flows.report.data import ReportData
-from edgestill.flows.sentences import sentence
 from edgestill.flows.words import (
     Claim,
     accuracy_claim,
@@ -116,21 +116,8 @@ def cautions(report: ReportData) -> list[str]:
 
 def chain(report: ReportData) -> dict[str, Any]:
     """The stages in order, with time, share of the longest and sentence; the report, not over yet, has no time."""
-    results = {
-        "data": report.data,
-        "teacher": report.teacher,
-        "rank_check": report.ranked,
-        "search": report.found,
-        "tournament": report.played,
-        "tune": report.tuned,
-        "distill": report.distilled,
-        "prune": report.pruned,
-        "export": report.converted,
-        "qat": report.fine_tuned,
-        "profile": report.profiled,
-        "report": report.tested,
-    }
-    results = {name: result for name, result in results.items() if result is not None}
+    found = {stage.name: (stage, report.results.get(stage.result)) for stage in stages_of(report.config)}
+    results = {name: (stage, result) for name, (stage, result) in found.items() if result is not None}
     records = report.manifest.stages
     seconds = {name: records[name].seconds for name in results if name in records and name != "report"}
     longest, total = max(seconds.values(), default=0.0), sum(seconds.values())
@@ -139,9 +126,9 @@ def chain(report: ReportData) -> dict[str, Any]:
             "name": name.replace("_", " "),
             "time": duration(seconds[name]) if name in seconds else "this page" if name == "report" else _NOTHING,
             "share": 100 * seconds[name] / longest if longest and name in seconds else 0.0,
-            "sentence": sentence(result),
+            "sentence": stage.sentence(result),
         }
-        for name, result in results.items()
+        for name, (stage, result) in results.items()
     ]
     columns = len(stages) if len(stages) <= _ONE_ROW else -(-len(stages) // 2)
     return {"stages": stages, "columns": columns, "total": duration(total)}

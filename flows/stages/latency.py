@@ -4,7 +4,7 @@ from pathlib import Path
 
 from edgestill.export.file_timing import ProbeSettings, time_files
 from edgestill.export.onnx.write import to_onnx
-from edgestill.flows.stages.context import Stage
+from edgestill.flows.stages.context import StageContext
 from edgestill.flows.supervise import attempting
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.networks.trace import Trace
@@ -48,18 +48,18 @@ def latency_source(config: SearchConfig, task: Task, opset: int) -> LatencySourc
     return LatencySource(predict, _Measure(space, task, opset, settings) if is_here(model) else None, False)
 
 
-def latency_of(stage: Stage, task: Task) -> LatencySource | None:
+def latency_of(context: StageContext, task: Task) -> LatencySource | None:
     """Make the latency source of a run, from the run's own copy of the latency model."""
-    config = stage.config.search
-    latency = config.latency.model_copy(update={"model": latency_model(stage.run, config)})
-    return latency_source(config.model_copy(update={"latency": latency}), task, stage.config.export.opset)
+    config = context.config.search
+    latency = config.latency.model_copy(update={"model": latency_model(context.run, config)})
+    return latency_source(config.model_copy(update={"latency": latency}), task, context.config.export.opset)
 
 
-def keep_latency_model(stage: Stage) -> None:
+def keep_latency_model(context: StageContext) -> None:
     """Copy the latency model into the run, so later changes to the file do not affect the run."""
-    model = stage.config.search.latency.model
+    model = context.config.search.latency.model
     if model is not None:
-        stage.run.write("data", _MODEL, model.read_bytes())
+        context.run.write("data", _MODEL, model.read_bytes())
 
 
 def latency_model(run: RunDir, config: SearchConfig) -> Path | None:

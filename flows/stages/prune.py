@@ -1,4 +1,4 @@
-"""The prune stage: remove channels of the distilled student and fine-tune the rest with the same recipe.
+"""Remove channels of the distilled student and fine-tune the rest with the same recipe.
 
 The fine-tuning is to be compared with the distillation's learning curve, so nothing of the distillation's result is
 overwritten: `prune/` has its own weights and its own curve.
@@ -16,42 +16,72 @@ from edgestill.distill.config import DistillConfig, PruneConfig
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.distill.tune import with_hyperparameters
-from edgestill.flows.stages.context import METHODS, WEIGHTS, Stage, method_state, saved, saver, unpruned_student
-from edgestill.flows.stages.distill import curve_csv, taught
+from edgestill.flows.config.model import RunConfig
+from edgestill.flows.stages.context import WEIGHTS, StageContext
+from edgestill.flows.stages.stage import Results, Stage
+from edgestill.flows.stages.students import METHODS, Student, distilled, methods_state, networks
+from edgestill.flows.stages.training import curve_csv, fine_tuning, taught
 from edgestill.pipeline.data.splits import Batch, Splits
 from edgestill.pipeline.networks.cost import Cost, measure_cost
 from edgestill.pipeline.networks.network import Classifier
 from edgestill.pipeline.runs.checkpoint import state_bytes, weights_bytes
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.teachers.teacher import TeacherResult
 from edgestill.pipeline.training.metrics import evaluate
 
 _BATCH = 64  # examples a batch for taylor's squared gradients
 
 
-def prune_student(stage: Stage, distilled: DistillResult, tuned: TuneResult) -> PruneResult:
+class Prune(Stage[PruneResult]):
+    name = "prune"
+    result = PruneResult
+
+    def takes_part(self, config: RunConfig) -> bool:
+        return config.prune.enabled
+
+    def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
+        config, best = context.config, results.of(TuneResult).best
+        return results.of(TeacherResult), results.of(DistillResult), config.prune, config.distill, best
+
+    def work(self, context: StageContext, results: Results) -> PruneResult:
+        return _pruned(context, distilled(context, results), results)
+
+    def sentence(self, result: PruneResult) -> str:
+        if result.refused is not None or result.cost is None or result.pruned is None or result.tuned is None:
+            return f"not pruned: {result.refused}; the distilled student ships"
+        rounds = f" in {result.rounds} rounds" if result.rounds > 1 else ""
+        return (
+            f"{result.cost.params / result.cost_before.params:.1%} of the parameters by {result.method}{rounds}; on "
+            f"validation {result.before.accuracy:.2%}, pruned {result.pruned.accuracy:.2%}, fine-tuned "
+            f"{result.tuned.accuracy:.2%} at epoch {result.best_epoch} of {len(result.curve)}"
+        )
+
+
+def _pruned(context: StageContext, whole: Student, results: Results) -> PruneResult:
     """Prune and fine-tune the student, kept at its best on validation; a failed pruning leaves it as it is."""
-    config, splits = stage.config.prune, stage.splits()
-    student, shipped = unpruned_student(stage, distilled.architecture, splits.task)
+    config, splits = context.config.prune, context.splits()
+    student, shipped = networks(context, whole, splits.task)
     about = {
         "method": config.method,
         "keep": config.keep,
         "rounds": config.rounds,
-        "before": evaluate(shipped.to(stage.device), splits.validation, stage.device),
-        "cost_before": distilled.cost,
+        "before": evaluate(shipped.to(context.device), splits.validation, context.device),
+        "cost_before": results.of(DistillResult).cost,
     }
-    recipe = with_hyperparameters(stage.config.distill, tuned.best)
+    recipe = with_hyperparameters(context.config.distill, results.of(TuneResult).best)
+    state = methods_state(context, whole)
     try:
-        narrowed, start, state, taken = _rounds(stage, recipe, splits, student, shipped)
+        narrowed, start, state, taken = _rounds(context, recipe, splits, student, shipped, state)
     except PruningError as error:
         return PruneResult(**about, refused=str(error))
     recipe = fine_tuning(recipe, config.epochs, config.learning_rate_factor)
     before = make_recipe(recipe.methods).deployable(copy.deepcopy(narrowed))
     before.load_state_dict(start)
-    pruned = evaluate(before.to(stage.device), splits.validation, stage.device)
-    result = taught(stage, "prune", narrowed, splits, recipe, start, state=state)
-    stage.run.write("prune", WEIGHTS, weights_bytes(result.student))
-    stage.run.write("prune", METHODS, state_bytes(result.state))
-    stage.run.write("prune", "curve.csv", curve_csv(result.fitted.curve))
+    pruned = evaluate(before.to(context.device), splits.validation, context.device)
+    result = taught(context, "prune", narrowed, splits, recipe, start, state=state)
+    context.run.write("prune", WEIGHTS, weights_bytes(result.student))
+    context.run.write("prune", METHODS, state_bytes(result.state))
+    context.run.write("prune", "curve.csv", curve_csv(result.fitted.curve))
     return PruneResult(
         **about,
         **taken,
@@ -67,7 +97,12 @@ def prune_student(stage: Stage, distilled: DistillResult, tuned: TuneResult) -> 
 
 
 def _rounds(
-    stage: Stage, recipe: DistillConfig, splits: Splits, student: nn.Module, shipped: nn.Module
+    context: StageContext,
+    recipe: DistillConfig,
+    splits: Splits,
+    student: nn.Module,
+    shipped: nn.Module,
+    state: dict[str, Any],
 ) -> tuple[nn.Module, dict[str, Tensor], dict[str, Any], dict[str, Any]]:
     """Prune in rounds, with a short fine-tuning between them; after a kill, go on from the saved cuts and trainings.
 
@@ -75,60 +110,52 @@ def _rounds(
         The narrowed student; its shipped form's weights and the methods' state, both before the last fine-tuning; and
         over all rounds the changed widths, the share of channels removed, and if residual sums were pruned.
     """
-    config, whole = stage.config.prune, sum(parameter.numel() for parameter in shipped.parameters())
+    config, whole = context.config.prune, sum(parameter.numel() for parameter in shipped.parameters())
     widths: dict[str, tuple[int, int]] = {}
     start: dict[str, Tensor] = {}
-    state = method_state(stage, "distill")
     stays, sums = 1.0, False
     for number, share in enumerate(config.shares, 1):
-        cut, start = _cut(stage, number, splits, student, shipped, share * whole)
+        cut, start = _cut(context, number, splits, student, shipped, share * whole)
         student = narrow(student.cpu(), cut["widths"])
         widths |= cut["widths"]
         stays, sums = stays * (1 - cut["channels_removed"]), sums or cut["sums_pruned"]
         if number < config.rounds:
             short = fine_tuning(recipe, config.round_epochs, config.learning_rate_factor)
-            trained = taught(stage, "prune", student, splits, short, start, f".round{number}.pt", state)
+            trained = taught(context, "prune", student, splits, short, start, f".round{number}.pt", state)
             shipped, state = trained.student, trained.state
     return student, start, state, {"widths": widths, "channels_removed": 1 - stays, "sums_pruned": sums}
 
 
-def fine_tuning(config: DistillConfig, epochs: int, learning_rate_factor: float) -> DistillConfig:
-    """The distillation's own recipe with another number of epochs and a scaled learning rate."""
-    rate = config.training.learning_rate * learning_rate_factor
-    training = config.training.model_copy(update={"epochs": epochs, "learning_rate": rate})
-    return config.model_copy(update={"training": training})
-
-
 def _cut(
-    stage: Stage, number: int, splits: Splits, student: nn.Module, shipped: nn.Module, params: float
+    context: StageContext, number: int, splits: Splits, student: nn.Module, shipped: nn.Module, params: float
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Choose a round's channels, once a run; return facts on the cut, and the shipped form's weights after it."""
-    config = stage.config.prune
+    config = context.config.prune
     file = f".cut{number}.pt"
-    if saved(stage, "prune", file) is None:
-        stage.tick(0, config.epochs, f"{config.method}: choosing channels, round {number} of {config.rounds}")
-        batches, seed = scoring_batches(stage, splits, config), stage.seed("prune", "speed-up")
+    if context.saved("prune", file) is None:
+        context.tick(0, config.epochs, f"{config.method}: choosing channels, round {number} of {config.rounds}")
+        batches, seed = scoring_batches(context, splits, config), context.seed("prune", "speed-up")
         found = prune(student, _classifier(shipped), config, batches, seed, params)
         narrowed = narrow(copy.deepcopy(student).cpu(), found.widths)
         narrowed.load_state_dict(found.state)
         about = {n: getattr(found, n) for n in ("widths", "channels_removed", "sums_pruned")}
-        weights = with_classifier_of(stage, narrowed, shipped).state_dict()
-        saver(stage, "prune", file)({"about": about, "weights": weights})
-    cut = saved(stage, "prune", file)
+        weights = with_classifier_of(context, narrowed, shipped).state_dict()
+        context.saver("prune", file)({"about": about, "weights": weights})
+    cut = context.saved("prune", file)
     assert cut is not None, "it was saved"
     return cut["about"], cut["weights"]
 
 
-def scoring_batches(stage: Stage, splits: Splits, config: PruneConfig) -> list[Batch]:
+def scoring_batches(context: StageContext, splits: Splits, config: PruneConfig) -> list[Batch]:
     """Reference examples for `taylor`'s gradients, drawn by seed."""
     images = splits.reference.labelled()
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(stage.seed("prune", "images")))
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(context.seed("prune", "images")))
     return [images.batch(index) for index in torch.split(chosen[: config.score_images], _BATCH)]
 
 
-def with_classifier_of(stage: Stage, student: nn.Module, shipped: nn.Module) -> nn.Module:
+def with_classifier_of(context: StageContext, student: nn.Module, shipped: nn.Module) -> nn.Module:
     """The student's shipped form, with the weights of the classifier (or a method's head) taken from `shipped`."""
-    made = make_recipe(stage.config.distill.methods).deployable(student)
+    made = make_recipe(context.config.distill.methods).deployable(student)
     _classifier(made).load_state_dict(_classifier(shipped).state_dict())
     return made
 

@@ -1,17 +1,17 @@
-"""The qat stage: fine-tune the student for INT8 if its INT8 files lose more accuracy than the gate allows.
+"""Fine-tune the student for INT8 if its INT8 files lose more accuracy than the gate allows.
 
 The student shipped in fp32 and fp16 stays as it is: only the INT8 files are made again, from the fine-tuned weights,
 and each is kept if it is better than the one before. The profile stage then judges the files.
 """
 
 import itertools
-from typing import Literal
+from typing import Any
 
 from torch import nn
 
 from edgestill.distill.compression.fake_quant import FakeQuantError, fake_quantized, without_fake_quant
 from edgestill.distill.config import DistillConfig
-from edgestill.distill.result import DistillResult, TuneResult
+from edgestill.distill.result import TuneResult
 from edgestill.distill.train import Distilled
 from edgestill.distill.tune import with_hyperparameters
 from edgestill.export.calibration import calibration_examples
@@ -19,54 +19,56 @@ from edgestill.export.formats import FORMATS, Source
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.result import ConvertedModel, ConvertResult
+from edgestill.flows.config.model import RunConfig
 from edgestill.flows.formats import answers_of, try_format
+from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.heads import heads
-from edgestill.flows.stages.prune import fine_tuning, with_classifier_of
-from edgestill.flows.stages.context import Stage, shipped_student, state_that_shipped
-from edgestill.flows.stages.distill import curve_csv, taught
+from edgestill.flows.stages.prune import with_classifier_of
+from edgestill.flows.stages.results import QatFormat, QatResult
+from edgestill.flows.stages.stage import Results, Stage
+from edgestill.flows.stages.students import Student, methods_state, networks, shipped, shipped_result
+from edgestill.flows.stages.training import curve_csv, fine_tuning, taught
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import TrainingError
-from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.teachers.teacher import TeacherResult
 from edgestill.pipeline.training.metrics import Metrics
-from edgestill.pipeline.training.state import EpochRecord
 
 _BATCHES = 8  # to set the first ranges; they follow the training from there
 _FINE_TUNED = "student.onnx"  # the fine-tuned weights in fp32, source of the INT8 files
 
 
-class QatFormat(Frozen):
-    """An INT8 file before and after fine-tuning, on validation."""
+class Qat(Stage[QatResult]):
+    name = "qat"
+    result = QatResult
 
-    before: Metrics
-    after: Metrics | None  # None: none could be made
-    kept: Literal["before", "after"]
-    passes: bool  # True if the kept one loses no more than the gate allows
-    reason: str = ""  # why none could be made
+    def takes_part(self, config: RunConfig) -> bool:
+        return config.qat.mode != "never"
+
+    def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
+        config, best = context.config, results.of(TuneResult).best
+        recipe = (config.qat, config.distill, best, config.export.gate.max_accuracy_drop)
+        return results.of(TeacherResult), shipped_result(results), results.of(ConvertResult), *recipe
+
+    def work(self, context: StageContext, results: Results) -> QatResult:
+        return _fine_tuned_where_short(context, results)
+
+    def sentence(self, result: QatResult) -> str:
+        if not result.formats:
+            return f"not needed: no INT8 file loses more than {100 * result.allowed:g} points on validation"
+        if result.refused is not None:
+            return f"not done: {result.refused}"
+        parts = []
+        for name, found in result.formats.items():
+            after = f"no file ({found.reason})" if found.after is None else f"{found.after.accuracy:.2%}"
+            verdict = f"{found.kept} is kept and {'passes' if found.passes else 'still misses'} the gate"
+            parts.append(f"{name} {found.before.accuracy:.2%} before, {after} after: {verdict}")
+        return f"fp32 {result.fp32.accuracy:.2%} on validation, {'; '.join(parts)}"
 
 
-class QatResult(Frozen):
-    """Result of fine-tuning for INT8; `formats` holds the formats it was done for."""
-
-    mode: Literal["auto", "always"]
-    allowed: float  # max_accuracy_drop
-    fp32: Metrics  # of the file, on validation
-    formats: dict[str, QatFormat] = {}
-    refused: str | None = None  # why the student could not be fine-tuned
-    fine_tuned: Metrics | None = None  # in torch, with fake quantisation
-    learning_rate: float | None = None
-    best_epoch: int | None = None
-    curve: tuple[EpochRecord, ...] = ()
-    models: dict[str, ConvertedModel] = {}  # files to take the place of the ones before
-
-    def applied_to(self, converted: ConvertResult) -> ConvertResult:
-        """Return the export's result with the INT8 files improved by fine-tuning."""
-        return converted.model_copy(update={"others": {**converted.others, **self.models}})
-
-
-def fine_tune_int8(stage: Stage, distilled: DistillResult, tuned: TuneResult, converted: ConvertResult) -> QatResult:
+def _fine_tuned_where_short(context: StageContext, results: Results) -> QatResult:
     """Fine-tune with fake quantisation if the mode or the gate calls for it, and make the INT8 files again."""
-    config, allowed = stage.config.qat, stage.config.export.gate.max_accuracy_drop
-    assert config.mode != "never", "the chain leaves the stage out"
+    config, allowed = context.config.qat, context.config.export.gate.max_accuracy_drop
+    converted = results.of(ConvertResult)
     fp32 = _validation(converted.student)
     about = {"mode": config.mode, "allowed": allowed, "fp32": fp32}
     short = {
@@ -76,17 +78,16 @@ def fine_tune_int8(stage: Stage, distilled: DistillResult, tuned: TuneResult, co
     }
     if not short:
         return QatResult.model_validate(about)
-    splits = stage.splits()
-    recipe = fine_tuning(
-        with_hyperparameters(stage.config.distill, tuned.best), config.epochs, config.learning_rate_factor
-    )
+    splits = context.splits()
+    tuned = with_hyperparameters(context.config.distill, results.of(TuneResult).best)
+    recipe = fine_tuning(tuned, config.epochs, config.learning_rate_factor)
     try:
-        done = _fine_tuned(stage, distilled, recipe, splits)
+        done = _fine_tuned(context, shipped(context, results), recipe, splits)
     except (FakeQuantError, TrainingError) as error:  # the files made before are still worth judging
         kept = {name: _kept(before, None, fp32, allowed, str(error)) for name, before in short.items()}
         return QatResult.model_validate(about | {"formats": kept, "refused": str(error)})
-    stage.run.write("qat", "curve.csv", curve_csv(done.fitted.curve))
-    formats, models = _made_again(stage, without_fake_quant(done.student), splits, converted, short)
+    context.run.write("qat", "curve.csv", curve_csv(done.fitted.curve))
+    formats, models = _made_again(context, without_fake_quant(done.student), splits, converted, short)
     return QatResult.model_validate(
         about
         | {
@@ -100,26 +101,26 @@ def fine_tune_int8(stage: Stage, distilled: DistillResult, tuned: TuneResult, co
     )
 
 
-def _fine_tuned(stage: Stage, distilled: DistillResult, recipe: DistillConfig, splits: Splits) -> Distilled:
+def _fine_tuned(context: StageContext, whole: Student, recipe: DistillConfig, splits: Splits) -> Distilled:
     """Fine-tune the student with fake quantisation; give it at its best epoch on validation."""
-    student, shipped = shipped_student(stage, distilled.architecture, splits.task)
-    has_head = bool(heads(stage.config.distill))
+    student, deployable = networks(context, whole, splits.task)
+    has_head = bool(heads(context.config.distill))
     begun_on = itertools.islice(splits.reference.batches(64), _BATCHES)
-    bits = stage.config.export.weight_bits
+    bits = context.config.export.weight_bits
     quantized = fake_quantized(student, begun_on, classifier=not has_head, weight_bits=bits)
-    start = with_classifier_of(stage, quantized, shipped).state_dict() if has_head else None
-    return taught(stage, "qat", quantized, splits, recipe, start, state=state_that_shipped(stage))
+    start = with_classifier_of(context, quantized, deployable).state_dict() if has_head else None
+    return taught(context, "qat", quantized, splits, recipe, start, state=methods_state(context, whole))
 
 
 def _made_again(
-    stage: Stage, network: nn.Module, splits: Splits, converted: ConvertResult, short: dict[str, Metrics]
+    context: StageContext, network: nn.Module, splits: Splits, converted: ConvertResult, short: dict[str, Metrics]
 ) -> tuple[dict[str, QatFormat], dict[str, ConvertedModel]]:
     """Make the INT8 files of the fine-tuned network; keep the better of each and the one before."""
-    config, task = stage.config.export, splits.task
-    fp32, shipped = _validation(converted.student), stage.run.root / converted.student.path
+    config, task = context.config.export, splits.task
+    fp32, shipped = _validation(converted.student), context.run.root / converted.student.path
     data = to_onnx(network, task.input_shape, config.opset, task.vocab_size)
     source = Source(
-        onnx=stage.run.write("qat", _FINE_TUNED, data),
+        onnx=context.run.write("qat", _FINE_TUNED, data),
         network=network,
         task=task,
         calibration=calibration_examples(splits.reference, config.calibration.examples),
@@ -128,8 +129,8 @@ def _made_again(
     formats: dict[str, QatFormat] = {}
     models: dict[str, ConvertedModel] = {}
     for done, (name, before) in enumerate(short.items()):
-        stage.tick(done, len(short), name)
-        made = try_format(stage, FORMATS[name](config), source, splits, expected, folder="qat", fp32=shipped)
+        context.tick(done, len(short), name)
+        made = try_format(context, FORMATS[name](config), source, splits, expected, folder="qat", fp32=shipped)
         model, reason = (None, made) if isinstance(made, str) else (made, "")
         after = None if model is None else _validation(model)
         formats[name] = _kept(before, after, fp32, config.gate.max_accuracy_drop, reason)

@@ -1,6 +1,7 @@
-"""`edgestill rank-check`: test how well the training-free scores rank students on this very task.
+"""Test how well the training-free scores rank students on this very task: Kendall's tau of every scorer.
 
-A handful of feasible students is scored as in the search, then each is trained briefly under equal conditions.
+A handful of feasible students is scored as in the search, then each is trained briefly under equal conditions. A
+resumed check repeats no finished work.
 """
 
 import random
@@ -8,18 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgestill.flows.cache import kept_calibration
+from edgestill.flows.config.model import RunConfig
+from edgestill.flows.stages.context import StageContext
+from edgestill.flows.stages.results import RankCheckResult
+from edgestill.flows.stages.search import scoring_batch
 from edgestill.flows.stages.short_training import ShortTrainings
-from edgestill.flows.stages.context import Stage, trained_teacher
-from edgestill.flows.stages.distill import scoring_batch
+from edgestill.flows.stages.stage import Results, Stage
+from edgestill.flows.verdicts import verdict
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import CandidateError, ConfigError, first_line
-from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.teachers.teacher import build_teacher
+from edgestill.pipeline.teachers.teacher import TeacherResult, build_teacher
 from edgestill.search.config import SearchConfig
 from edgestill.search.ranking import (
-    Comparison,
     RankedStudent,
-    ScorerRank,
     compare_with_params,
     rank_scorers,
     spread_students,
@@ -28,38 +30,41 @@ from edgestill.search.scorers import SCORERS, builds_networks
 from edgestill.search.scoring.evaluate import CostTable, Evaluator
 from edgestill.search.scoring.workshop import Workshop
 from edgestill.search.space import Architecture, SearchSpace
-from edgestill.search.spaces import make_space
 
 _JOURNAL = "students.jsonl"
 Score = Callable[[Architecture], dict[str, float]]
 
 
-class RankCheckResult(Frozen):
-    configured: str  # the search's scorer
-    rows: tuple[ScorerRank, ...]
-    against_params: Comparison | None  # of the configured scorer; None if it is params or has no tau
-    students: tuple[RankedStudent, ...]
-    epochs: int
-    train_images: int
-    validation_images: int
-    seconds: float  # of training
-    notes: tuple[str, ...]
+class RankCheck(Stage[RankCheckResult]):
+    name = "rank_check"
+    result = RankCheckResult
+
+    def takes_part(self, config: RunConfig) -> bool:
+        return config.rank_check.students > 0
+
+    def is_last(self, config: RunConfig) -> bool:
+        return config.rank_check.only
+
+    def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
+        config = context.config
+        return results.of(TeacherResult), config.rank_check, config.search, config.distill
+
+    def work(self, context: StageContext, results: Results) -> RankCheckResult:
+        trainings = ShortTrainings(context, "rank_check", context.config.rank_check.train_images)
+        with Workshop(1) as workshop:
+            return _checked(context, trainings, workshop)
+
+    def sentence(self, result: RankCheckResult) -> str:
+        return verdict(result)
 
 
-def check_ranks(stage: Stage) -> RankCheckResult:
-    """Compute Kendall's tau of every scorer on briefly trained students; a resumed check repeats no finished work."""
-    trainings = ShortTrainings(stage, "rank_check", stage.config.rank_check.train_images)
-    with Workshop(1) as workshop:
-        return _checked(stage, trainings, workshop)
-
-
-def _checked(stage: Stage, trainings: ShortTrainings, workshop: Workshop) -> RankCheckResult:
-    config, search = stage.config.rank_check, stage.config.search
-    task, space = trainings.splits.task, make_space(search.space)
+def _checked(context: StageContext, trainings: ShortTrainings, workshop: Workshop) -> RankCheckResult:
+    config, search = context.config.rank_check, context.config.search
+    task, space = trainings.splits.task, context.space
     costs = CostTable(space, task, apart=workshop.apart)
-    rng = random.Random(stage.seed("rank_check", "students"))
+    rng = random.Random(context.seed("rank_check", "students"))
     chosen = spread_students(space, costs, search.budget, config.students, rng)
-    journal = stage.run.journal("rank_check", _JOURNAL, stage.inputs)
+    journal = context.run.journal("rank_check", _JOURNAL, context.inputs)
     entries = {(entry["what"], entry["architecture"]): entry for entry in journal.entries}
 
     def once(what: str, architecture: Architecture, compute: Callable[[], dict[str, Any]]) -> Mapping[str, Any]:
@@ -70,11 +75,11 @@ def _checked(stage: Stage, trainings: ShortTrainings, workshop: Workshop) -> Ran
             journal.append(entry)
         return entry
 
-    score, notes = _all_scorers(stage, search, trainings.whole, space, costs, workshop)
+    score, notes = _all_scorers(context, search, trainings.whole, space, costs, workshop)
     students = []
     for done, architecture in enumerate(chosen):
         text = space.format(architecture)
-        stage.tick(done, len(chosen), text)
+        context.tick(done, len(chosen), text)
         scores = once("scores", architecture, lambda a=architecture: {"scores": score(a)})["scores"]  # type: ignore[misc]
         outcome = once("training", architecture, lambda t=text: _train(trainings, t, config.epochs))  # type: ignore[misc]
         students.append(
@@ -87,18 +92,20 @@ def _checked(stage: Stage, trainings: ShortTrainings, workshop: Workshop) -> Ran
                 failure=outcome.get("failure"),
             )
         )
-    stage.tick(len(chosen), len(chosen), "")
-    return _result(stage, trainings.splits, students, [*notes, *_notes(search, config.students, students)])
+    context.tick(len(chosen), len(chosen), "")
+    return _result(context, trainings.splits, students, [*notes, *_notes(search, config.students, students)])
 
 
-def _result(stage: Stage, splits: Splits, students: Sequence[RankedStudent], notes: Sequence[str]) -> RankCheckResult:
-    scorer = stage.config.search.scorer
+def _result(
+    context: StageContext, splits: Splits, students: Sequence[RankedStudent], notes: Sequence[str]
+) -> RankCheckResult:
+    scorer = context.config.search.scorer
     return RankCheckResult(
         configured=scorer,
         rows=rank_scorers(students, list(SCORERS)),
         against_params=None if scorer == "params" else compare_with_params(students, scorer),
         students=tuple(students),
-        epochs=stage.config.rank_check.epochs,
+        epochs=context.config.rank_check.epochs,
         train_images=len(splits.train),
         validation_images=len(splits.validation),
         seconds=sum(student.seconds for student in students),
@@ -116,17 +123,22 @@ def _train(trainings: ShortTrainings, architecture: str, epochs: int) -> dict[st
 
 
 def _all_scorers(
-    stage: Stage, search: SearchConfig, splits: Splits, space: SearchSpace, costs: CostTable, workshop: Workshop
+    context: StageContext,
+    search: SearchConfig,
+    splits: Splits,
+    space: SearchSpace,
+    costs: CostTable,
+    workshop: Workshop,
 ) -> tuple[Score, list[str]]:
     """Return a function to score a student by every scorer, and notes on scorers that do not apply.
 
     Each scorer has its own evaluator, set up as in the search, so a failing one does not affect the others.
     """
-    seed, trained = stage.seed("search"), search.teacher_weights == "trained"
-    batch = scoring_batch(stage, splits)
+    seed, trained = context.seed("search"), search.teacher_weights == "trained"
+    batch = scoring_batch(context, splits)
     evaluators, notes = dict[str, Evaluator](), list[str]()
     for name in SCORERS:
-        teacher = trained_teacher(stage, splits.task) if trained else build_teacher(stage.config.teacher, splits.task)
+        teacher = context.teacher(splits.task) if trained else build_teacher(context.config.teacher, splits.task)
         try:
             evaluators[name] = Evaluator(
                 space,

@@ -19,22 +19,22 @@ from edgestill.export.onnx.interface import with_interface
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.flows.cache import once
+from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.heads import heads, what_ships
-from edgestill.flows.stages.context import Stage, fresh_student
+from edgestill.flows.stages.students import fresh_network
 from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.errors import ConfigError, first_line
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.teachers.teacher import build_teacher
 from edgestill.pipeline.training.fit import TrainingConfig
 from edgestill.search.ends import ends_within_budget
-from edgestill.search.spaces import make_space
 
 _DEFAULT = ExportConfig()
 
 Problems = dict[str, str]  # setting -> why it cannot work
 
 
-def rehearse_export(stage: Stage, splits: Splits) -> None:
+def rehearse_export(context: StageContext, splits: Splits) -> None:
     """Make, open and run every configured format of the smallest and the largest student, and the teacher's file.
 
     A format unavailable here is left out, as in the export. A failure of one student alone is only a caution: the
@@ -43,10 +43,10 @@ def rehearse_export(stage: Stage, splits: Splits) -> None:
     Raises:
         ConfigError: the teacher cannot be exported, or no student can in some format; names the setting.
     """
-    config, task = stage.config, splits.task
+    config, task = context.config, splits.task
     if config.rank_check.only:
         return
-    seed, space = stage.seed("search"), make_space(config.search.space)
+    seed, space = context.seed("search"), context.space
     ends = [space.format(end) for end in ends_within_budget(config.search, task, seed, what_ships(config.distill))]
     sides = (
         task.kind,
@@ -60,21 +60,21 @@ def rehearse_export(stage: Stage, splits: Splits) -> None:
         with drawn_from(seed), tempfile.TemporaryDirectory() as folder:
             return _of_fp32(build_teacher(config.teacher, task), config.export, splits, Path(folder) / "teacher.onnx")
 
-    stage.tick(0, len(ends) + 1, "trying the export of the teacher")
+    context.tick(0, len(ends) + 1, "trying the export of the teacher")
     untrained = config.teacher.model_copy(update={"training": TrainingConfig()})
     problems = _lines(once("rehearsal", (content, untrained), teacher), "the teacher")
     if problems:  # the students would fail the same way
         raise ConfigError(problems)
     found: dict[str, Problems] = {}
     for done, text in enumerate(ends, 1):
-        stage.tick(done, len(ends) + 1, f"trying the export of student {text}")
+        context.tick(done, len(ends) + 1, f"trying the export of student {text}")
         about = (content, config.search.space, text, heads(config.distill), config.qat.mode)
-        found[text] = once("rehearsal", about, lambda t=text: _of_student(stage, t, splits))  # type: ignore[misc]
+        found[text] = once("rehearsal", about, lambda t=text: _of_student(context, t, splits))  # type: ignore[misc]
     everywhere = set.intersection(*(set(settings) for settings in found.values()))
     for text, settings in found.items():
         who = f"student {text} of space {space.name!r}"
         for line in _lines({n: why for n, why in settings.items() if n not in everywhere}, who):
-            stage.say(f"caution: {line}")
+            context.say(f"caution: {line}")
     if everywhere:
         first = {name: found[ends[0]][name] for name in sorted(everywhere)}
         raise ConfigError(_lines(first, f"student {ends[0]} of space {space.name!r}"))
@@ -84,10 +84,10 @@ def _lines(problems: Problems, who: str) -> list[str]:
     return [f"{setting} cannot work for {who}: {why}" for setting, why in problems.items()]
 
 
-def _of_student(stage: Stage, text: str, splits: Splits) -> Problems:
+def _of_student(context: StageContext, text: str, splits: Splits) -> Problems:
     """Problems of exporting this student, by setting."""
-    config, ships = stage.config.export, what_ships(stage.config.distill)
-    student = fresh_student(stage, text, splits.task)
+    config, ships = context.config.export, what_ships(context.config.distill)
+    student = fresh_network(context, text, splits.task)
     network = (student if ships is None else ships(student)).cpu().eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "student.onnx"
@@ -105,9 +105,9 @@ def _of_student(stage: Stage, text: str, splits: Splits) -> Problems:
             why = _why(lambda f=form: _try(f, source, Path(folder)))  # type: ignore[misc]
             if why is not None:
                 problems[f"export.formats: {name}"] = f"{why}; leave {name} out of export.formats"
-    if stage.config.qat.mode == "always":
+    if context.config.qat.mode == "always":
         begun_on = [splits.reference.batch(_first(splits.reference))]
-        has_head = bool(heads(stage.config.distill))
+        has_head = bool(heads(context.config.distill))
         why = _why(lambda: fake_quantized(student, begun_on, classifier=not has_head))
         if why is not None:
             problems["qat.mode: always"] = f"{why}; set qat.mode=auto or never"

@@ -1,4 +1,4 @@
-"""The report stage: open the test split, here alone, and write the bundle with its figures."""
+"""Open the test split, here alone, and write the bundle with its figures."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgestill.distill.result import DistillResult, PruneResult
+from edgestill.distill.result import PruneResult
 from edgestill.export.bundle.manifest import MANIFEST, read_manifest
 from edgestill.export.bundle.schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
 from edgestill.export.bundle.write import model_stem, write_bundle
@@ -15,11 +15,13 @@ from edgestill.export.onnx.interface import Interface, describe_input, describe_
 from edgestill.export.profile import evaluate_file, evaluate_run
 from edgestill.export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
 from edgestill.export.result import ConvertedModel, ExportedModel, ProfileResult
-from edgestill.flows.stages.export import BUNDLE, ReportResult
 from edgestill.flows.formats import answers_of
-from edgestill.flows.stages.qat import QatResult
-from edgestill.flows.sentences import sentence
-from edgestill.flows.stages.context import Stage, distilled_student, trained_teacher
+from edgestill.flows.stages.context import StageContext
+from edgestill.flows.stages.prune import Prune
+from edgestill.flows.stages.qat import Qat
+from edgestill.flows.stages.results import BUNDLE, QatResult, ReportResult
+from edgestill.flows.stages.stage import Results, Stage
+from edgestill.flows.stages.students import networks, shipped, shipped_result
 from edgestill.pipeline.data.splits import ImageSplit, load_test
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import TeacherResult
@@ -28,74 +30,90 @@ from edgestill.pipeline.training.metrics import Metrics, evaluate, right_answers
 ROBUSTNESS_EXAMPLES = 2000  # of the test split, at most
 
 
-def test_and_bundle(
-    stage: Stage, teacher: TeacherResult, distilled: DistillResult, profiled: ProfileResult
-) -> ReportResult:
+class Report(Stage[ReportResult]):
+    name = "report"
+    result = ReportResult
+    beside = BUNDLE
+    to_change = "search.space or export"
+
+    def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
+        return results.of(ProfileResult), shipped_result(results), results.get(QatResult), context.config.card
+
+    def work(self, context: StageContext, results: Results) -> ReportResult:
+        return _tested_and_bundled(context, results)
+
+    def sentence(self, result: ReportResult) -> str:
+        return (
+            f"shipped file {result.shipped.accuracy:.2%} on {result.shipped.n} test examples, "
+            f"teacher {result.teacher.accuracy:.2%}"
+        )
+
+
+def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult:
     """Open the test split, once, and write the bundle. The shipped figures are measured on the shipped file."""
-    device, task = stage.device, stage.splits().task
-    test = load_test(stage.config.read_data, stage.config.seed, stage.tokenizer())
-    runs = _opened(stage, profiled)
+    profiled, distilled, student = results.of(ProfileResult), shipped_result(results), shipped(context, results)
+    device, task = context.device, context.splits().task
+    test = load_test(context.config.read_data, context.config.seed, context.tokenizer())
+    runs = _opened(context, profiled)
     formats = {name: evaluate_run(run, test) for name, run in runs.items()}
-    network = trained_teacher(stage, task).to(device)
+    network = context.teacher(task).to(device)
     taught = right_answers(network, test, device)
     answered = answers_of(runs[profiled.default], test).right
     scores = {
         "teacher": evaluate(network, test, device),
-        "student": evaluate(distilled_student(stage, distilled.architecture, task).to(device), test, device),
+        "student": evaluate(networks(context, student, task)[1].to(device), test, device),
         "shipped": formats[profiled.default],
     }
-    interface = stage.config.export.interface
-    pruned = stage.run.read("prune", PruneResult) if stage.config.prune.enabled else None
-    is_pruned = pruned is not None and pruned.refused is None
+    interface = context.config.export.interface
     bundle = Bundle(
         schema="edgestill.bundle/2",
-        name=stage.config.name,
+        name=context.config.name,
         task=task,
         interface=interface,
         input=describe_input(task, interface),
         output=describe_output(task, interface),
         models={name: _model(m, formats[name], interface) for name, m in profiled.shipped.items()},
         default=profiled.default,
-        architecture=f"{stage.config.search.space.name}:{distilled.architecture}{', pruned' if is_pruned else ''}",
+        architecture=f"{context.space.name}:{distilled.architecture}{', pruned' if student.widths else ''}",
         methods=distilled.methods,
-        later=_later(stage, pruned, profiled),
+        later=_later(results),
         metrics={name: TestMetrics(test_accuracy=score.accuracy, n=score.n) for name, score in scores.items()},
         quality=_quality(runs[profiled.default], test, task),
-        cost={"teacher": teacher.cost, "student": distilled.cost},
+        cost={"teacher": results.of(TeacherResult).cost, "student": distilled.cost},
         latency=_latency(profiled),
-        **_provenance(stage),
+        **_provenance(context),
     )
-    files = {name: stage.run.root / path for m in profiled.shipped.values() for name, path in _names(m).items()}
-    tokenizer = stage.tokenizer()
+    files = {name: context.run.root / path for m in profiled.shipped.values() for name, path in _names(m).items()}
+    tokenizer = context.tokenizer()
 
     def fill(folder: Path) -> None:
-        stage.cautions.extend(write_bundle(folder, bundle, files, tokenizer))
+        context.cautions.extend(write_bundle(folder, bundle, files, tokenizer))
 
-    folder = stage.run.write_folder(BUNDLE, fill)
+    folder = context.run.write_folder(BUNDLE, fill)
     return ReportResult(
         **scores,
         formats=formats,
-        teacher_file=evaluate_file(stage.run.root / profiled.teacher.path, test),
+        teacher_file=evaluate_file(context.run.root / profiled.teacher.path, test),
         lost=int((taught & ~answered).sum()),
         gained=int((answered & ~taught).sum()),
         digest=read_manifest((folder / MANIFEST).read_bytes()).digest,
     )
 
 
-def _later(stage: Stage, pruned: PruneResult | None, profiled: ProfileResult) -> tuple[str, ...]:
+def _later(results: Results) -> tuple[str, ...]:
     """Changes to the shipped weights after distillation (pruning, fine-tuning for INT8), a sentence each."""
-    fine_tuned = stage.run.read("qat", QatResult) if stage.config.qat.mode != "never" else None
-    done = [] if pruned is None or pruned.refused is not None else [f"pruned: {sentence(pruned)}"]
-    if fine_tuned is not None and fine_tuned.models.keys() & profiled.shipped.keys():
-        done.append(f"fine-tuned for INT8: {sentence(fine_tuned)}")
+    pruned, fine_tuned = results.get(PruneResult), results.get(QatResult)
+    done = [] if pruned is None or pruned.refused is not None else [f"pruned: {Prune().sentence(pruned)}"]
+    if fine_tuned is not None and fine_tuned.models.keys() & results.of(ProfileResult).shipped.keys():
+        done.append(f"fine-tuned for INT8: {Qat().sentence(fine_tuned)}")
     return tuple(done)
 
 
-def _opened(stage: Stage, profiled: ProfileResult) -> dict[str, Run]:
+def _opened(context: StageContext, profiled: ProfileResult) -> dict[str, Run]:
     """Open every timed file of the student, shipped or not."""
-    config = stage.config.export
+    config = context.config.export
     return {
-        name: FORMATS[name](config).open(stage.run.root / model.path, 1) for name, model in profiled.formats.items()
+        name: FORMATS[name](config).open(context.run.root / model.path, 1) for name, model in profiled.formats.items()
     }
 
 
@@ -147,9 +165,9 @@ def _quality(run: Run, test: ImageSplit, task: Task) -> Quality:
     )
 
 
-def _provenance(stage: Stage) -> dict[str, Any]:
+def _provenance(context: StageContext) -> dict[str, Any]:
     """Fields of the bundle taken from the run's records and configuration."""
-    config, manifest, splits = stage.config, stage.run.manifest, stage.splits()
+    config, manifest, splits = context.config, context.run.manifest, context.splits()
     return {
         "created": manifest.created,
         "data": {

@@ -6,7 +6,8 @@ import time
 import torch
 
 from edgestill.distill.train import distill
-from edgestill.flows.stages.context import Stage, fresh_student, saved, saver, trained_teacher
+from edgestill.flows.stages.context import StageContext
+from edgestill.flows.stages.students import fresh_network
 from edgestill.flows.supervise import attempting
 from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.frozen import digest
@@ -27,37 +28,37 @@ class ShortTrainings:
         train_images: number of training images, drawn by seed; None is all.
     """
 
-    def __init__(self, stage: Stage, name: str, train_images: int | None) -> None:
-        self._stage, self._name = stage, name
-        splits = stage.splits()
+    def __init__(self, context: StageContext, name: str, train_images: int | None) -> None:
+        self._context, self._name = context, name
+        splits = context.splits()
         self.whole = splits
-        self.splits = _with_part_of_train(splits, train_images, stage.seed(name, "part"))
-        self._teacher = frozen(trained_teacher(stage, splits.task))
+        self.splits = _with_part_of_train(splits, train_images, context.seed(name, "part"))
+        self._teacher = frozen(context.teacher(splits.task))
 
     def __call__(self, architecture: str, rung: int, epochs: int) -> Trained:
         """Train a student for one rung: rung 0 starts afresh, another from the best weights of the rung before."""
-        start, stage = time.perf_counter(), self._stage
+        start, context = time.perf_counter(), self._context
         file = self._file(architecture, rung)
-        state = saved(stage, self._name, file)
+        state = context.saved(self._name, file)
         before = sum(record["seconds"] for record in state["curve"]) if state else 0.0
         if state is None and rung:
-            last = saved(stage, self._name, self._file(architecture, rung - 1))
+            last = context.saved(self._name, self._file(architecture, rung - 1))
             assert last is not None, "a rung follows the one before"
             state = restarted(last)
-        training = stage.config.distill.training.model_copy(update={"epochs": epochs, "patience": 0})
+        training = context.config.distill.training.model_copy(update={"epochs": epochs, "patience": 0})
         with attempting(f"{architecture} in rung {rung + 1}"):
             done = distill(
-                fresh_student(stage, architecture, self.splits.task),
+                fresh_network(context, architecture, self.splits.task),
                 self._teacher,
                 self.splits,
-                stage.config.distill.model_copy(update={"training": training}),
-                seed=stage.seed(self._name, rung),
-                device=stage.device,
-                save=saver(stage, self._name, file),
+                context.config.distill.model_copy(update={"training": training}),
+                seed=context.seed(self._name, rung),
+                device=context.device,
+                save=context.saver(self._name, file),
                 resume=state,
-                compute=stage.compute,
+                compute=context.compute,
             )
-            right = right_answers(done.student, self.splits.validation, stage.device)
+            right = right_answers(done.student, self.splits.validation, context.device)
         seconds = before + time.perf_counter() - start
         return Trained(done.fitted.best.accuracy, seconds, packed(right))
 

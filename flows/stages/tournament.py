@@ -1,32 +1,56 @@
-"""The tournament stage: short trainings decide between the best-scored students."""
+"""Choose the student by short trainings of the best-scored; a resumed tournament repeats no finished training."""
 
 from collections.abc import Callable
+from typing import Any
 
+from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.latency import latency_of
 from edgestill.flows.stages.short_training import ShortTrainings
-from edgestill.flows.stages.context import Stage
+from edgestill.flows.stages.stage import Results, Stage
+from edgestill.flows.verdicts import lead_words
 from edgestill.pipeline.errors import CandidateError
+from edgestill.pipeline.teachers.teacher import TeacherResult
 from edgestill.search.result import SearchResult
-from edgestill.search.spaces import make_space
 from edgestill.search.tournament import TournamentResult, Trained, play
 
 _JOURNAL = "rungs.jsonl"
 
 
-def play_tournament(stage: Stage, found: SearchResult) -> TournamentResult:
-    """Choose the student by short trainings; a resumed tournament repeats no finished training."""
-    config = stage.config.search
+class Tournament(Stage[TournamentResult]):
+    name = "tournament"
+    result = TournamentResult
+    to_change = "search.space or search.tournament"
+
+    def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
+        search, distill = context.config.search, context.config.distill
+        return results.of(TeacherResult), results.of(SearchResult), search.shortlist, search.tournament, distill
+
+    def work(self, context: StageContext, results: Results) -> TournamentResult:
+        return _played(context, results.of(SearchResult))
+
+    def sentence(self, result: TournamentResult) -> str:
+        if not result.enabled:
+            return "off"
+        ahead = f", {' and '.join(map(lead_words, result.leads))}" if result.leads else ""
+        change = f"changed {result.change}" if result.changed else f"kept {result.winner.architecture}"
+        rounds = f"{len(result.entrants)} students, {result.epochs} epochs" if result.rungs else "nothing to decide"
+        failed = sum(entrant.failure is not None for entrant in result.entrants)
+        return f"{change}{ahead}; {rounds}{f', {failed} failed' if failed else ''}"
+
+
+def _played(context: StageContext, found: SearchResult) -> TournamentResult:
+    config = context.config.search
     if config.shortlist < 2:
         return TournamentResult(enabled=False, winner=found.winner, search_winner=found.winner)
-    trainings = ShortTrainings(stage, "tournament", config.tournament.train_images)
-    require_latency = _measured_latency(stage, found, trainings)
+    trainings = ShortTrainings(context, "tournament", config.tournament.train_images)
+    require_latency = _measured_latency(context, found, trainings)
 
     def train(architecture: str, rung: int, epochs: int) -> Trained:
         if rung == 0:
             require_latency(architecture)
         return trainings(architecture, rung, epochs)
 
-    journal = stage.run.journal("tournament", _JOURNAL, stage.inputs)
+    journal = context.run.journal("tournament", _JOURNAL, context.inputs)
     result = play(
         found,
         config.shortlist,
@@ -34,21 +58,21 @@ def play_tournament(stage: Stage, found: SearchResult) -> TournamentResult:
         train,
         known=journal.entries,
         record=journal.append,
-        tick=stage.tick,
+        tick=context.tick,
     )
     sizes = {"validation_images": len(trainings.splits.validation), "train_images": len(trainings.splits.train)}
     return result.model_copy(update=sizes)
 
 
-def _measured_latency(stage: Stage, found: SearchResult, trainings: ShortTrainings) -> Callable[[str], None]:
+def _measured_latency(context: StageContext, found: SearchResult, trainings: ShortTrainings) -> Callable[[str], None]:
     """Return a check to measure an entrant here and refuse it above the latency limit.
 
     It does nothing without a limit, for the search's winner, if the target is another machine, or if the search
     measured latencies rather than predicting them.
     """
-    config = stage.config.search
-    limit, space = config.budget.max_latency_ms, make_space(config.space)
-    source = latency_of(stage, trainings.splits.task)
+    config = context.config.search
+    limit, space = config.budget.max_latency_ms, context.space
+    source = latency_of(context, trainings.splits.task)
 
     def require(architecture: str) -> None:
         if source is None or limit is None or source.measure is None or source.is_measured:

@@ -8,7 +8,7 @@ import pytest
 
 from edgestill.export.result import ConvertedModel, ConvertResult, ExportedModel, Latency, Parity, ProfileResult
 from edgestill.flows.config import RunConfig, load_config
-from edgestill.flows.stages.qat import QatResult
+from edgestill.flows.stages.results import QatResult
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.training.metrics import Metrics
 

@@ -22,7 +22,7 @@ from edgestill.export.result import Arithmetic, ConvertedModel, ConvertResult, P
 from edgestill.flows import formats as building
 from edgestill.flows.config import RunConfig
 from edgestill.flows.formats import answers_of, build_formats
-from edgestill.flows.stages.context import Stage
+from edgestill.flows.stages.context import StageContext
 from edgestill.pipeline.errors import ExportError, MissingDependencyError
 from edgestill.pipeline.runs.rundir import RunDir, file_digest
 from edgestill.pipeline.timing.timing import TimingConfig
@@ -35,7 +35,7 @@ PARITY = Parity(max_abs_difference=0.1, top1_agreement=0.99, n=1008, checked=("v
 def stage(tmp_path):
     with RunDir.create(tmp_path, "run", 0, RunConfig()) as run:
         config = RunConfig(export=ExportConfig(formats=("int8",), calibration=CalibrationConfig(method="minmax")))
-        yield Stage(run, config, lambda done, total, note: None)
+        yield StageContext(run, config, lambda done, total, note: None)
 
 
 def shipped(stage, student):

@@ -34,8 +34,7 @@ PLANTED = (
     "subprocess", "tempfile", "typing", "usercustomize", "zipfile", "PIL", "click", "cryptography", "cyclonedx",
     "fastapi", "filelock", "httpx", "jinja2", "joblib", "matplotlib", "nni", "numpy", "onnx", "onnxruntime",
     "onnxscript", "optuna", "packaging", "prefect", "pydantic", "pytorch_lightning", "rich", "safetensors",
-    "scipy", "sklearn", "sqlalchemy", "tokenizers", "torch", "transformers", "typer", "uvicorn", "yaml", "distill",
-    "export", "pipeline", "search",
+    "scipy", "sklearn", "sqlalchemy", "tokenizers", "torch", "transformers", "typer", "uvicorn", "yaml", "edgestill",
 )  # fmt: skip
 Edgestill = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -44,7 +43,7 @@ Edgestill = Callable[..., "subprocess.CompletedProcess[str]"]
 def _no_rehearsal() -> Iterator[None]:
     """Three exports that a run in this process need not wait for; test_rehearsal.py and every subprocess have them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgestill.flows.stages.distill.rehearse_export", lambda *given: None)
+        patch.setattr("edgestill.flows.stages.data.rehearse_export", lambda *given: None)
         yield
 
 

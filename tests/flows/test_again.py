@@ -8,10 +8,10 @@ import pytest
 
 from edgestill.export.bundle import write as bundle
 from edgestill.export.bundle.verify import verify
-from edgestill.flows.chain import run_chain
 from edgestill.flows.progress import Silent
 from edgestill.flows.report import again, charts
 from edgestill.flows.report.again import report_again
+from edgestill.flows.runner import run_chain
 from edgestill.flows.show import show_run, show_runs, summary
 from edgestill.pipeline.errors import DataError, RunDirError
 from edgestill.pipeline.runs.rundir import RunDir, file_digest

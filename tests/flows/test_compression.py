@@ -11,15 +11,17 @@ from safetensors.numpy import load_file
 from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.export.bundle.verify import verify
 from edgestill.export.result import ConvertResult
-from edgestill.flows.chain import new_run, run_chain, stage_names
+from edgestill.flows.chain import results_of, sentence, stage_names
 from edgestill.flows.config import RunConfig, load_config
 from edgestill.flows.progress import Silent
-from edgestill.flows.stages.prune import prune_student
-from edgestill.flows.stages.qat import QatResult, fine_tune_int8
 from edgestill.flows.report.again import report_again
 from edgestill.flows.report.pruning import int8_fine_tuning, pruning
-from edgestill.flows.sentences import sentence
-from edgestill.flows.stages.context import Stage, distilled_student, method_state
+from edgestill.flows.runner import new_run, run_chain
+from edgestill.flows.stages.context import StageContext
+from edgestill.flows.stages.prune import Prune
+from edgestill.flows.stages.qat import Qat
+from edgestill.flows.stages.results import QatResult
+from edgestill.flows.stages.students import distilled, methods_state, networks, shipped
 from edgestill.pipeline.data.splits import load_splits
 from edgestill.pipeline.errors import ConfigError, RunDirError, TrainingError
 from edgestill.pipeline.runs.checkpoint import read_state
@@ -102,8 +104,8 @@ def undisturbed(killed, tmp_path_factory) -> tuple[PruneResult, Path]:
     shutil.copytree(killed, copy)
     shutil.rmtree(copy / "prune")
     run = RunDir.view(copy)
-    stage = Stage(run, run.config(RunConfig), lambda *_: None)
-    return prune_student(stage, *results(copy)), copy
+    stage = StageContext(run, run.config(RunConfig), lambda *_: None)
+    return Prune().work(stage, results_of(run, stage.config)), copy
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +156,7 @@ def test_fine_tuning_for_int8_goes_on_from_the_methods_of_what_ships(finished, t
     monkeypatch.setattr("edgestill.flows.stages.qat.taught", taught)
     for prune, stage in (("l1", "prune"), ("none", "distill")):
         given = with_settings(finished, tmp_path / stage, f"prune.method={prune}")
-        fine_tune_int8(given, *results(finished), given.run.read("export", ConvertResult))
+        Qat().work(given, results_of(given.run, given.config))
         expected = read_state((finished / stage / "methods.pt").read_bytes())
         assert seen[-1]["hard"]["counts"] == expected["hard"]["counts"]
         assert torch.equal(seen[-1]["lelp"]["weights"], expected["lelp"]["weights"])
@@ -165,16 +167,18 @@ def test_a_distillation_that_kept_nothing_of_its_methods_is_not_gone_on_from(kil
     stage = with_settings(killed, tmp_path)
     (stage.run.root / "distill" / "methods.pt").unlink()
     with pytest.raises(RunDirError, match="did not keep what hard and lelp and kd_aif and embedding_regression had"):
-        method_state(stage, "distill")
+        methods_state(stage, distilled(stage, results_of(stage.run, stage.config)))
     plain = load_config(preset="digits", settings=(*SETTINGS, "distill.methods=[kd, rkd]"))
-    assert method_state(Stage(stage.run, plain, stage.tick), "distill") == {"kd": {}, "rkd": {}}
+    stage = StageContext(stage.run, plain, stage.tick)
+    assert methods_state(stage, distilled(stage, results_of(stage.run, plain))) == {"kd": {}, "rkd": {}}
 
 
 def test_what_ships_is_the_pruned_student(finished) -> None:
     run = RunDir.view(finished)
     found, config = run.read("prune", PruneResult), run.config(RunConfig)
     splits = load_splits(config.read_data, config.seed)
-    network = distilled_student(Stage(run, config, lambda *_: None), results(finished)[0].architecture, splits.task)
+    context = StageContext(run, config, lambda *_: None)
+    _, network = networks(context, shipped(context, results_of(run, config)), splits.task)
     params = sum(parameter.numel() for parameter in network.parameters())
     assert params == found.cost.params == pytest.approx(0.45 * found.cost_before.params, rel=0.05)
     bundle = json.loads((finished / "bundle" / "bundle.json").read_text())
@@ -240,16 +244,16 @@ def test_int8_is_made_again_from_the_fine_tuned_weights_and_the_better_file_is_k
     assert f"{judged.after.accuracy:.2%}" in str(int8_fine_tuning(found)["rows"])
 
 
-def with_settings(root: Path, tmp_path: Path, *settings: str) -> Stage:
+def with_settings(root: Path, tmp_path: Path, *settings: str) -> StageContext:
     config = load_config(preset="digits", settings=(*SETTINGS, *settings))
     copy = tmp_path / "run"
     shutil.copytree(root, copy)
-    return Stage(RunDir.view(copy), config, lambda *_: None)
+    return StageContext(RunDir.view(copy), config, lambda *_: None)
 
 
 def test_auto_fine_tunes_nothing_where_int8_passes_the_gate(finished, tmp_path) -> None:
     stage = with_settings(finished, tmp_path, "qat.mode=auto", "export.gate.max_accuracy_drop=1")
-    found = fine_tune_int8(stage, *results(finished), stage.run.read("export", ConvertResult))
+    found = Qat().work(stage, results_of(stage.run, stage.config))
     assert found.formats == {}
     assert found.models == {}
     assert sentence(found).startswith("not needed")
@@ -259,7 +263,7 @@ def test_auto_fine_tunes_nothing_where_int8_passes_the_gate(finished, tmp_path) 
 def test_a_fine_tuning_that_diverges_leaves_the_files_and_says_so(finished, tmp_path) -> None:
     stage = with_settings(finished, tmp_path, "qat.learning_rate_factor=10", "distill.training.learning_rate=100")
     converted = stage.run.read("export", ConvertResult)
-    found = fine_tune_int8(stage, *results(finished), converted)
+    found = Qat().work(stage, results_of(stage.run, stage.config))
     assert "try a lower learning_rate" in found.refused
     assert found.applied_to(converted) == converted
     assert found.formats["int8"].kept == "before"
@@ -269,10 +273,10 @@ def test_a_fine_tuning_that_diverges_leaves_the_files_and_says_so(finished, tmp_
 def test_a_pruning_that_cannot_be_done_ships_the_distilled_student_and_says_so(killed, tmp_path) -> None:
     stage = with_settings(killed, tmp_path, "prune.keep=0.05")
     shutil.rmtree(stage.run.root / "prune")
-    distilled, tuned = results(killed)
-    found = prune_student(stage, distilled, tuned)
+    done = results_of(stage.run, stage.config)
+    found = Prune().work(stage, done)
     assert "l1 cannot take the student from" in found.refused
-    assert found.applied_to(distilled) == distilled
+    assert found.applied_to(done.of(DistillResult)) == done.of(DistillResult)
     assert found.refused in sentence(found)
     assert pruning(found)["refused"] == found.refused
 

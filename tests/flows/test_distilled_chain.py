@@ -4,9 +4,9 @@ import pytest
 
 from edgestill.distill.result import TuneResult
 from edgestill.export.bundle.verify import verify
-from edgestill.flows.chain import new_run, run_chain
 from edgestill.flows.config import load_config
 from edgestill.flows.outcome import Outcome
+from edgestill.flows.runner import new_run, run_chain
 from edgestill.pipeline.runs.rundir import RunDir
 
 pytestmark = pytest.mark.engines

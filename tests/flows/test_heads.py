@@ -4,9 +4,10 @@ import pytest
 
 from edgestill.distill.config import DistillConfig
 from edgestill.flows.config import load_config
+from edgestill.flows.stages.context import StageContext
+from edgestill.flows.stages.data import Data
 from edgestill.flows.stages.heads import heads, what_ships
-from edgestill.flows.stages.context import Stage
-from edgestill.flows.stages.distill import prepare_data
+from edgestill.flows.stages.stage import Results
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.runs.rundir import RunDir
 
@@ -38,4 +39,4 @@ def test_a_recipe_that_the_data_cannot_serve_is_refused_before_anything_is_train
     with pytest.raises(
         ConfigError, match=r"lelp: class 0 has .* training examples, and 500 subclasses need 501 or more"
     ):
-        prepare_data(Stage(run, config, lambda done, total, note: None))
+        Data().work(StageContext(run, config, lambda done, total, note: None), Results())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import scipy.stats
 
-from edgestill.flows.stages.rank_check import RankCheckResult
+from edgestill.flows.stages.results import RankCheckResult
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.search.scorers import SCORERS
 

@@ -7,8 +7,8 @@ import pytest
 from edgestill.export.formats import FORMATS
 from edgestill.export.onnx.write import to_onnx
 from edgestill.flows.config import load_config
+from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.rehearsal import rehearse_export
-from edgestill.flows.stages.context import Stage
 from edgestill.pipeline.data.splits import load_splits
 from edgestill.pipeline.errors import ConfigError, ExportError
 from edgestill.pipeline.runs.rundir import RunDir
@@ -42,7 +42,7 @@ def rehearsed(tmp_path, monkeypatch, files):
         config = load_config(preset=preset, settings=settings)
         said: list[str] = []
         with RunDir.create(tmp_path / "runs", "tiny", 0, config) as run:
-            stage = Stage(run, config, lambda *told: None, said.append)
+            stage = StageContext(run, config, lambda *told: None, said.append)
             rehearse_export(stage, load_splits(config.read_data, config.seed))
         return said
 

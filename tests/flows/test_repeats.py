@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgestill.flows.chain import new_run, run_chain
 from edgestill.flows.config import load_config
+from edgestill.flows.runner import new_run, run_chain
 from edgestill.pipeline.networks.blocks import CifarResNet
 from edgestill.pipeline.runs.rundir import file_digest
 

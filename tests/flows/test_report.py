@@ -5,7 +5,6 @@ import io
 import math
 import random
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 from xml.etree import ElementTree
@@ -26,14 +25,13 @@ from edgestill.export.result import (
     Ratio,
     Verdict,
 )
+from edgestill.flows.chain import sentence
 from edgestill.flows.config import RunConfig
-from edgestill.flows.stages.export import ReportResult
-from edgestill.flows.stages.rank_check import RankCheckResult
 from edgestill.flows.report import ReportData, render_report
 from edgestill.flows.report.palette import COLOURS
 from edgestill.flows.report.scatter import selection_values
-from edgestill.flows.sentences import sentence
-from edgestill.flows.stages.context import DataResult
+from edgestill.flows.stages.results import DataResult, RankCheckResult, ReportResult
+from edgestill.flows.stages.stage import Results
 from edgestill.flows.verdicts import lead_words
 from edgestill.flows.words import accuracy_claim, size_claim, speed_claim
 from edgestill.pipeline.networks.cost import Cost
@@ -248,40 +246,44 @@ def report(
     labels: tuple[str, ...] = ("cat", "dog"),
     **changes: Any,
 ) -> ReportData:
-    """A finished run in small; `changes` are fields of ReportData."""
+    """A finished run in small; `changes` are results by name (`tuned`), or fields of ReportData."""
     random_numbers = random.Random(0)
     teacher, student = accuracies
-    return replace(
-        ReportData(
-            config=RunConfig(name="small"),
-            manifest=manifest(),
-            data=DataResult(
-                task=Task(labels=labels, input_shape=(1, 8, 8), mean=(0.3,), std=(0.3,)),
-                sizes={"train": 1000, "test": 450},
-                digests={"train": "11" * 32, "test": "22" * 32},
-            ),
-            teacher=trained_teacher(),
-            ranked=None,
-            found=search(),
-            played=played(),
-            tuned=tuned(),
-            distilled=distilled(student_params),
-            converted=ConvertResult(teacher=converted("teacher"), student=converted("student")),
-            profiled=profiled(speedup, interval),
-            samples_ms={
-                "teacher": [0.2 * random_numbers.uniform(0.9, 1.2) for _ in range(100)],
-                "student": [0.2 / speedup * random_numbers.uniform(0.9, 1.2) for _ in range(100)],
-            },
-            tested=ReportResult(
-                teacher=metrics(teacher),
-                student=metrics(student),
-                shipped=metrics(student),
-                bundle="bundle",
-                report="report.html",
-            ),
+    results: dict[str, Any] = {
+        "data": DataResult(
+            task=Task(labels=labels, input_shape=(1, 8, 8), mean=(0.3,), std=(0.3,)),
+            sizes={"train": 1000, "test": 450},
+            digests={"train": "11" * 32, "test": "22" * 32},
         ),
-        **changes,
-    )
+        "teacher": trained_teacher(),
+        "ranked": None,
+        "found": search(),
+        "played": played(),
+        "tuned": tuned(),
+        "distilled": distilled(student_params),
+        "pruned": None,
+        "converted": ConvertResult(teacher=converted("teacher"), student=converted("student")),
+        "fine_tuned": None,
+        "profiled": profiled(speedup, interval),
+        "tested": ReportResult(
+            teacher=metrics(teacher),
+            student=metrics(student),
+            shipped=metrics(student),
+            bundle="bundle",
+            report="report.html",
+        ),
+    }
+    fields: dict[str, Any] = {
+        "config": RunConfig(name="small"),
+        "manifest": manifest(),
+        "samples_ms": {
+            "teacher": [0.2 * random_numbers.uniform(0.9, 1.2) for _ in range(100)],
+            "student": [0.2 / speedup * random_numbers.uniform(0.9, 1.2) for _ in range(100)],
+        },
+    }
+    results |= {name: value for name, value in changes.items() if name in results}
+    fields |= {name: value for name, value in changes.items() if name not in results}
+    return ReportData(results=Results(*filter(None, results.values())), **fields)
 
 
 class Page(HTMLParser):
@@ -614,9 +616,8 @@ def test_run_without_a_rank_check_has_no_section_for_it(html: str) -> None:
 
 
 def shown(*items: ExhibitItem, title: str = "What it made", **measures: float) -> ReportData:
-    found = report()
     exhibits = (Exhibit(title=title, note="Look.", items=items),)
-    return replace(found, distilled=found.distilled.model_copy(update={"exhibits": exhibits, "measures": measures}))
+    return report(distilled=report().distilled.model_copy(update={"exhibits": exhibits, "measures": measures}))
 
 
 def test_methods_that_say_nothing_have_no_section(html: str) -> None:

@@ -16,11 +16,12 @@ import optuna
 import pytest
 
 from edgestill.export.bundle.schema import SCHEMA
-from edgestill.flows.chain import STAGES
+from edgestill.flows.chain import stage_names
 from edgestill.flows.config import RunConfig
 from edgestill.pipeline.data.splits import load_test
 from edgestill.pipeline.runs.rundir import RunDir
 
+NAMES = stage_names(RunConfig())  # of a run as configured by default
 pytestmark = pytest.mark.engines
 
 
@@ -31,7 +32,7 @@ def read_json(path: Path) -> dict:
 def test_a_run_finishes_every_stage_and_says_where_things_are(finished_run: Path, edgestill) -> None:
     shown = edgestill("show", str(finished_run))
     assert shown.returncode == 0, shown.stderr
-    assert [line.split()[2] for line in shown.stdout.splitlines() if line.startswith("✓")] == list(STAGES)
+    assert [line.split()[2] for line in shown.stdout.splitlines() if line.startswith("✓")] == list(NAMES)
     assert str(finished_run / "bundle") in shown.stdout
     assert finished_run.name in edgestill("runs", "--out", str(finished_run.parent)).stdout
 
@@ -135,7 +136,7 @@ def test_resuming_a_finished_run_repeats_nothing(finished_run: Path, edgestill) 
     before = stamps()
     again = edgestill("resume", str(finished_run), "--quiet")
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("was done") == len(STAGES)
+    assert again.stderr.count("was done") == len(NAMES)
     assert {k: v for k, v in stamps().items() if k in before and Path(k).is_file()} == {
         k: v for k, v in before.items() if Path(k).is_file()
     }
@@ -175,7 +176,7 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_bits(
         arguments = ["resume", str(run), "--quiet"]
     last = edgestill(*arguments)
     assert last.returncode == 0, last.stderr
-    assert last.stderr.count("was done") == STAGES.index("export")
+    assert last.stderr.count("was done") == NAMES.index("export")
     for name in ("teacher/weights.safetensors", "distill/weights.safetensors", "bundle/model.onnx"):
         assert (run / name).read_bytes() == (finished_run / name).read_bytes(), name
     tuned, undisturbed = (read_json(folder / "tune" / "result.json") for folder in (run, finished_run))

@@ -8,8 +8,8 @@ import torch
 
 from edgestill.flows import supervise
 from edgestill.flows.config import load_config
+from edgestill.flows.stages.context import WEIGHTS, StageContext
 from edgestill.flows.stages.short_training import ShortTrainings
-from edgestill.flows.stages.context import WEIGHTS, Stage, saved
 from edgestill.pipeline.data.splits import load_splits
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.runs.checkpoint import weights_bytes
@@ -28,19 +28,19 @@ def make_stage(tmp_path: Path):
     task = load_splits(config.data, config.seed).task
     weights = weights_bytes(build_teacher(config.teacher, task), teacher_metadata(config.teacher, task))
 
-    def make(name: str) -> Stage:
+    def make(name: str) -> StageContext:
         run = RunDir.create(tmp_path, name, config.seed, config)
         run.write("teacher", WEIGHTS, weights)
-        return Stage(run, config, lambda done, total, note: None)
+        return StageContext(run, config, lambda done, total, note: None)
 
     return make
 
 
-def played(stage: Stage) -> tuple[list[tuple[float, str]], dict]:
+def played(stage: StageContext) -> tuple[list[tuple[float, str]], dict]:
     """Accuracies with the answers that were right, and the last state."""
     trainings = ShortTrainings(stage, "tournament", 48)
     trained = [trainings(STUDENT, rung, 2) for rung in (0, 1)]
-    state = saved(stage, "tournament", ShortTrainings._file(STUDENT, 1))
+    state = stage.saved("tournament", ShortTrainings._file(STUDENT, 1))
     assert state is not None
     for one in trained:
         alone, _ = right_alone(one.right, packed(np.zeros(1, dtype=bool)))
@@ -80,8 +80,8 @@ def test_a_rung_starts_from_the_weights_of_the_rung_before(make_stage) -> None:
     alone = ShortTrainings(make_stage("two"), "tournament", 48)
     alone(STUDENT, 0, 1)
     first, second, again = (
-        saved(s, "tournament", ShortTrainings._file(STUDENT, rung))
-        for s, rung in ((stage, 0), (stage, 1), (alone._stage, 0))
+        s.saved("tournament", ShortTrainings._file(STUDENT, rung))
+        for s, rung in ((stage, 0), (stage, 1), (alone._context, 0))
     )
     assert all(torch.equal(again["network"][k], v) for k, v in first["network"].items())
     (name, *_) = [name for name in first["network"] if name.endswith("num_batches_tracked")]
@@ -98,7 +98,7 @@ def test_a_part_of_train_is_drawn_by_seed_and_all_students_share_it(make_stage) 
     trainings(STUDENT, 0, 1)
     trainings(OTHER, 0, 1)
     rates = [
-        saved(stage, "tournament", ShortTrainings._file(s, 0))["curve"][0]["learning_rate"] for s in (STUDENT, OTHER)
+        stage.saved("tournament", ShortTrainings._file(s, 0))["curve"][0]["learning_rate"] for s in (STUDENT, OTHER)
     ]
     assert rates == [0.0, 0.0]  # a cosine that ends with the rung, whatever distill.training says
 

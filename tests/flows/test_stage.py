@@ -1,5 +1,6 @@
 """What a run keeps of the files outside it, so that it goes on with what it was started with."""
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from edgestill.flows.chain import _latency_model
 from edgestill.flows.config import load_config
+from edgestill.flows.stages.context import StageContext
+from edgestill.flows.stages.data import Data
 from edgestill.flows.stages.latency import latency_of
-from edgestill.flows.stages.context import Stage
-from edgestill.flows.stages.distill import prepare_data, scoring_batch
+from edgestill.flows.stages.search import latency_model_digest, scoring_batch
+from edgestill.flows.stages.stage import Results
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.search.latency.model import fit_latency_model, trace_student
@@ -32,23 +34,28 @@ def save_data(path: Path, seed: int = 0) -> Path:
     return path
 
 
-def stage_after_data(folder: Path, *settings: str) -> Stage:
+def stage_after_data(folder: Path, *settings: str) -> StageContext:
     config = load_config(settings=[*SETTINGS, *settings])
     run = RunDir.create(folder / "runs", "tiny", config.seed, config)
-    stage = Stage(run, config, lambda done, total, note: None)
-    run.finish("data", prepare_data(stage), "inputs", 0.0)
-    return stage
+    stage = StageContext(run, config, lambda done, total, note: None)
+    run.finish("data", Data().work(stage, Results()), "inputs", 0.0)
+    return resumed(stage)
+
+
+def resumed(stage: StageContext) -> StageContext:
+    """The same run in another process, which has loaded nothing yet."""
+    return dataclasses.replace(stage, loaded=[])
 
 
 def test_other_pixels_in_the_data_file_are_refused_when_a_run_goes_on(tmp_path: Path) -> None:
     data = save_data(tmp_path / "my.npz")
     stage = stage_after_data(tmp_path, f"data={{name: npz, path: {data}}}")
-    assert len(stage.splits().train) > 0
+    assert stage.splits() is stage.splits(), "they are loaded once a run"
     save_data(data, seed=1)
     with pytest.raises(DataError, match=r"my\.npz is not what this run was started with: its reference, test, train, "):
-        stage.splits()
+        resumed(stage).splits()
     save_data(data)
-    assert len(stage.splits().train) > 0
+    assert len(resumed(stage).splits().train) > 0
 
 
 def test_one_other_test_label_is_refused_too_and_its_split_is_named(tmp_path: Path) -> None:
@@ -80,11 +87,11 @@ def test_a_run_goes_on_by_its_own_copy_of_the_latency_model(tmp_path: Path, make
         assert source is not None
         return source.find(architecture, trace_student(SPACE, architecture, task)).latency_ms
 
-    before, digest = predicted(), _latency_model(stage.run, stage.config)
+    before, digest = predicted(), latency_model_digest(stage)
     calibrate(3)
-    assert (predicted(), _latency_model(stage.run, stage.config)) == (before, digest)
+    assert (predicted(), latency_model_digest(stage)) == (before, digest)
     (tmp_path / "pi.json").unlink()
-    assert (predicted(), _latency_model(stage.run, stage.config)) == (before, digest)
+    assert (predicted(), latency_model_digest(stage)) == (before, digest)
 
 
 def test_the_batch_that_candidates_are_scored_on_is_cropped_and_flipped_where_it_is_asked_for(tmp_path: Path) -> None:

@@ -1,0 +1,124 @@
+"""Run the stages of the chain, in plain Python; `flows/prefect/flow.py` runs them as a Prefect flow."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from edgestill.export.result import ProfileResult
+from edgestill.flows.chain import stage_names, stages_of
+from edgestill.flows.config.model import RunConfig
+from edgestill.flows.outcome import Outcome
+from edgestill.flows.progress import Forgiving, Progress, Silent
+from edgestill.flows.report.again import report_again
+from edgestill.flows.stages.context import StageContext
+from edgestill.flows.stages.results import RankCheckResult, ReportResult
+from edgestill.flows.stages.stage import R, Results, Stage
+from edgestill.flows.stages.students import shipped_result
+from edgestill.flows.supervise import note_progress, note_stage
+from edgestill.pipeline.device import select_device
+from edgestill.pipeline.errors import RunDirError
+from edgestill.pipeline.frozen import derive_seed, digest
+from edgestill.pipeline.nicety import nicety
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.runs.rundir import RunDir
+from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.search.result import SearchResult
+from edgestill.search.tournament import TournamentResult
+
+Call = Callable[[str, Callable[[], Any]], Any]  # (stage's name, work) -> the work's result
+
+
+@contextmanager
+def new_run(config: RunConfig, out: Path) -> Iterator[RunDir]:
+    """Create a run directory below `out`, held by this process; remove it on an error before a stage is done."""
+    select_device(config.device)  # refuses a missing GPU before anything is made
+    with RunDir.create(out, config.name, config.seed, config) as run:
+        try:
+            yield run
+        except BaseException:
+            with suppress(RunDirError, OSError):  # the first error is the one to report
+                if not run.manifest.stages:
+                    run.discard()
+            raise
+
+
+def run_chain(
+    run: RunDir, progress: Progress | None = None, call: Call = lambda name, work: work()
+) -> Outcome | RankCheckResult:
+    """Run every stage in order; a stage already done for its inputs is read back, not repeated.
+
+    Args:
+        call: runs a stage's work; the Prefect flow passes its own, to run it as a task.
+
+    Returns:
+        The outcome, or the rank check's result with `rank_check: {only: true}`.
+    """
+    config = run.config(RunConfig)
+    runner = Runner(run, config, progress or Silent(), call)
+    results, unwritten = Results(), list[str]()
+    try:
+        for stage in stages_of(config):
+            results.add(runner(stage, results))
+        tested = results.get(ReportResult)
+        if tested is None:
+            return results.of(RankCheckResult)
+        if not runner.reused or not (run.root / tested.report).is_file():
+            with nicety(f"{tested.report} was not written", unwritten):
+                report_again(run, cautions=unwritten)
+    finally:
+        runner.progress.close()
+    return _outcome(run, results, (*run.cautions, *unwritten, *runner.progress.cautions))
+
+
+def _outcome(run: RunDir, results: Results, cautions: tuple[str, ...]) -> Outcome:
+    tested = results.of(ReportResult)
+    return Outcome(
+        run=run.root,
+        bundle=run.root / tested.bundle,
+        report=run.root / tested.report,
+        teacher=results.of(TeacherResult),
+        found=results.of(SearchResult),
+        played=results.of(TournamentResult),
+        distilled=shipped_result(results),
+        profiled=results.of(ProfileResult),
+        tested=tested,
+        cautions=cautions,
+    )
+
+
+class Runner:
+    """Runner of one stage after another: it reads back or computes each, records it and shows its progress."""
+
+    def __init__(self, run: RunDir, config: RunConfig, progress: Progress, call: Call) -> None:
+        self.run, self.progress, self.call = run, Forgiving(progress), call
+        self.reused = False  # True if the last stage was done before
+        self._names = stage_names(config)
+        self._context = StageContext(run, config, self._tick, self.progress.say)
+
+    def __call__(self, stage: Stage[R], results: Results) -> R:
+        inputs = digest(stage.name, *stage.inputs(self._context, results))
+        context = dataclasses.replace(self._context, inputs=inputs, cautions=[])
+        self.progress.begin(stage.name, self._names.index(stage.name) + 1, len(self._names))
+        self.reused = self.run.is_done(stage.name, inputs)
+        start = time.perf_counter()
+        note_stage(self.run.root, stage.name, stage.to_change)
+        result: R = self.call(stage.name, lambda: self._result(stage, context, results, start))
+        self.progress.end(stage.name, time.perf_counter() - start, stage.sentence(result), self.reused)
+        return result
+
+    def _result(self, stage: Stage[R], context: StageContext, results: Results, start: float) -> R:
+        if self.reused:
+            return stage.read(self.run)
+        self.run.note_origin()
+        with drawn_from(derive_seed(context.config.seed, "stage", stage.name)):
+            result = stage.work(context, results)
+        beside = () if stage.beside is None else (stage.beside,)
+        self.run.finish(stage.name, result, context.inputs, time.perf_counter() - start, beside, context.cautions)
+        return result
+
+    def _tick(self, done: int, total: int, note: str) -> None:
+        note_progress(done, total, note)
+        self.progress.tick(done, total, note)

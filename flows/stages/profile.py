@@ -1,0 +1,43 @@
+"""Time all files on validation examples, keep the raw samples, and decide on the files to ship."""
+
+import json
+from typing import Any
+
+from edgestill.export.profile import profile
+from edgestill.export.result import ProfileResult
+from edgestill.flows.stages.context import StageContext
+from edgestill.flows.stages.export import examples, limits
+from edgestill.flows.stages.stage import Results, Stage
+from edgestill.flows.stages.students import final_files
+from edgestill.flows.words import listing, speed_claim
+
+
+class Profile(Stage[ProfileResult]):
+    name = "profile"
+    result = ProfileResult
+    to_change = "search.space or export"
+
+    def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
+        config = context.config
+        source = config.search.latency.source
+        return final_files(results), config.profile, config.export.gate, config.search.budget, source
+
+    def work(self, context: StageContext, results: Results) -> ProfileResult:
+        result, timings = profile(
+            final_files(results),
+            context.run.root,
+            examples(context.splits()),
+            context.config.profile,
+            context.config.export,
+            limits(context),
+        )
+        samples = {name: timing.samples_ms for name, timing in timings.items()}
+        context.run.write("profile", "samples_ms.json", json.dumps(samples))
+        return result
+
+    def sentence(self, result: ProfileResult) -> str:
+        return (
+            f"{result.default} {result.student.latency.p50_ms:.3f} ms against the teacher's "
+            f"{result.teacher.latency.p50_ms:.3f} ms: {speed_claim(result.speedup, result.speedup_interval).words}; "
+            f"{listing(list(result.shipped))} {'ships' if len(result.shipped) == 1 else 'ship'}"
+        )

@@ -1,0 +1,90 @@
+"""Search the student's architecture; a resumed search scores no candidate again."""
+
+from typing import Any
+
+import torch
+
+from edgestill.flows.cache import kept_calibration
+from edgestill.flows.stages.context import StageContext
+from edgestill.flows.stages.heads import heads, telling_of_heads, what_ships
+from edgestill.flows.stages.latency import latency_model, latency_of
+from edgestill.flows.stages.results import DataResult
+from edgestill.flows.stages.stage import Results, Stage
+from edgestill.flows.words import failure_counts, significant
+from edgestill.pipeline.data.augmentation import Augmentation
+from edgestill.pipeline.data.splits import Batch, Splits, draw_batch
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.runs.rundir import file_digest
+from edgestill.pipeline.teachers.teacher import TeacherResult, build_teacher
+from edgestill.search.result import SearchResult, WinnerLatency
+from edgestill.search.search import find_student
+
+
+class Search(Stage[SearchResult]):
+    name = "search"
+    result = SearchResult
+    to_change = "search.space or search.scorer"
+
+    def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
+        config = context.config
+        trained = results.of(TeacherResult) if config.search.uses_trained_teacher else None
+        predicted = latency_model_digest(context)
+        return results.of(DataResult), config.search, config.teacher, trained, *predicted, *heads(config.distill)
+
+    def work(self, context: StageContext, results: Results) -> SearchResult:
+        config = context.config.search
+        task = context.splits().task
+        journal = context.run.journal("search", "history.jsonl", context.inputs)
+        trained = config.uses_trained_teacher
+        teacher = context.teacher(task) if trained else build_teacher(context.config.teacher, task)
+        with telling_of_heads(context.config.distill):
+            return find_student(
+                config,
+                task,
+                scoring_batch(context, context.splits()),
+                teacher,
+                seed=context.seed("search"),
+                latency=latency_of(context, task),
+                shipped=what_ships(context.config.distill),
+                known=journal.entries,
+                record=journal.append,
+                tick=context.tick,
+                calibrated=kept_calibration,
+            )
+
+    def sentence(self, result: SearchResult) -> str:
+        own = [failure for failure in result.failures if failure.scorer in (result.scorer, "cost")]
+        failed = f", {len(own)} failed ({failure_counts(own)})" if own else ""
+        cost = result.winner.cost
+        return (
+            f"{result.winner.architecture} of {result.evaluated} scored{failed}; {cost.params:,} parameters, "
+            f"{cost.flops:,} FLOPs{latency_clause(result.latency)}"
+        )
+
+
+def scoring_batch(context: StageContext, splits: Splits) -> Batch:
+    """Training images to score candidates on, augmented if so configured."""
+    config, seed = context.config.search, context.seed("search")
+    batch = draw_batch(splits.train, config.batch_size, seed)
+    if not config.batch_augmented:
+        return batch
+    generator = torch.Generator().manual_seed(derive_seed(seed, "augmented"))
+    return Augmentation(splits.augment)(batch, 0, generator)
+
+
+def latency_model_digest(context: StageContext) -> tuple[str, ...]:
+    """Digest of the latency model's file, if the search uses one: its path alone does not identify its content."""
+    search = context.config.search
+    model = latency_model(context.run, search)
+    return () if model is None or search.budget.max_latency_ms is None else (file_digest(model),)
+
+
+def latency_clause(latency: WinnerLatency | None) -> str:
+    """Clause on latency, such as `, predicted 2.10 ms ± 8%, measured 2.21 ms`; empty if the budget has no limit."""
+    if latency is None:
+        return ""
+    predicted, error, measured = latency.predicted_ms, latency.predicted_error, latency.measured_ms
+    found = "" if predicted is None else f", predicted {significant(predicted)} ms ± {error or 0:.0%}"
+    if measured is not None:
+        return f"{found}, measured {significant(measured)} ms"
+    return f"{found}, not measured: the target is another machine"

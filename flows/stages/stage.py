@@ -1,0 +1,66 @@
+"""Contract of a stage: all that is true of it alone, for the runner, the terminal, `show`, the report and Prefect."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Generic, TypeVar
+
+from edgestill.flows.config.model import RunConfig
+from edgestill.flows.stages.context import StageContext
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.runs.rundir import RunDir
+
+R = TypeVar("R", bound=Frozen)
+
+
+class Results:
+    """Results of a run's stages so far, each found by its type."""
+
+    def __init__(self, *found: Frozen) -> None:
+        self._found: dict[type[Frozen], Any] = {type(result): result for result in found}
+
+    def add(self, result: Frozen) -> None:
+        self._found[type(result)] = result
+
+    def of(self, kind: type[R]) -> R:
+        found: R = self._found[kind]
+        return found
+
+    def get(self, kind: type[R]) -> R | None:
+        """Return the result, or None if its stage took no part in the run."""
+        return self._found.get(kind)
+
+
+class Stage(ABC, Generic[R]):
+    """One step of a run. Its result is frozen, is written as JSON, and is not computed again for the same inputs."""
+
+    name: ClassVar[str]  # of its folder in the run
+    result: type[R]
+    beside: ClassVar[str | None] = None  # a folder of results outside its own, which may be moved away
+    to_change: ClassVar[str] = "search.space or distill"  # settings for another run, should its process die again
+
+    def takes_part(self, config: RunConfig) -> bool:
+        """True if a run of this configuration has the stage."""
+        return True
+
+    def is_last(self, config: RunConfig) -> bool:
+        """True if a run of this configuration ends with the stage."""
+        return False
+
+    @abstractmethod
+    def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
+        """Return the results, settings and digests of files that decide if the stage is done already."""
+
+    @abstractmethod
+    def work(self, context: StageContext, results: Results) -> R:
+        """Compute the result and write the stage's files; after a kill, go on from what is there."""
+
+    @abstractmethod
+    def sentence(self, result: R) -> str:
+        """Say the result in one line, for the terminal, the logs and the report."""
+
+    def read(self, run: RunDir) -> R:
+        """Read the result of a finished stage back.
+
+        Raises:
+            RunDirError: the stage is not finished, or was altered.
+        """
+        return run.read(self.name, self.result, movable=self.beside)

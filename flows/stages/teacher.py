@@ -1,0 +1,64 @@
+"""Load the teacher's weights if the configuration names a file, else train them."""
+
+from typing import Any
+
+from edgestill.flows.stages.context import WEIGHTS, StageContext
+from edgestill.flows.stages.results import DataResult
+from edgestill.flows.stages.stage import Results, Stage
+from edgestill.flows.stages.training import curve_csv, epoch_ticker
+from edgestill.pipeline.data.augmentation import Augmentation
+from edgestill.pipeline.data.splits import Splits
+from edgestill.pipeline.networks.cost import measure_cost
+from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.runs.checkpoint import weights_bytes
+from edgestill.pipeline.teachers.teacher import TeacherResult, build_teacher, load_teacher, teacher_metadata
+from edgestill.pipeline.training.fit import FitResult, Supervised, fit
+from edgestill.pipeline.training.metrics import evaluate
+
+
+class Teacher(Stage[TeacherResult]):
+    name = "teacher"
+    result = TeacherResult
+    to_change = "teacher.architecture or teacher.training"
+
+    def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
+        return results.of(DataResult), context.config.teacher
+
+    def work(self, context: StageContext, results: Results) -> TeacherResult:
+        config, device = context.config.teacher, context.device
+        splits = context.splits()
+        task = splits.task
+        cost = measure_cost(lambda: build_teacher(config, task), task.input_shape, task.input_dtype)
+        if config.source is not None:
+            network = load_teacher(config, task, config.source)
+            found: dict[str, Any] = {"validation": evaluate(network.to(device), splits.validation, device)}
+        else:
+            with drawn_from(context.seed("teacher", "weights")):
+                network = build_teacher(config, task)
+            fitted = _trained(context, network, splits)
+            found = {"validation": fitted.best, "best_epoch": fitted.best_epoch, "curve": fitted.curve}
+            context.run.write("teacher", "curve.csv", curve_csv(fitted.curve))
+        context.run.write("teacher", WEIGHTS, weights_bytes(network, teacher_metadata(config, task)))
+        return TeacherResult(**{"best_epoch": None, "curve": ()} | found, trained_here=config.source is None, cost=cost)
+
+    def sentence(self, result: TeacherResult) -> str:
+        how = f"trained, best at epoch {result.best_epoch}" if result.trained_here else "loaded"
+        return f"{how}; {result.validation.accuracy:.2%} on validation, {result.cost.params:,} parameters"
+
+
+def _trained(context: StageContext, network: Any, splits: Splits) -> FitResult:
+    config = context.config.teacher.training
+    return fit(
+        network,
+        Supervised(),
+        splits.train.labelled(),
+        splits.validation,
+        config,
+        seed=context.seed("teacher"),
+        device=context.device,
+        augmentation=Augmentation(splits.augment),
+        observe=epoch_ticker(context, config.epochs),
+        save=context.saver("teacher"),
+        resume=context.saved("teacher"),
+        compute=context.compute,
+    )

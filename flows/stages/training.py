@@ -1,0 +1,78 @@
+"""Training of a student by the run's teacher, as distillation, pruning and fine-tuning for INT8 share it."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from edgestill.distill.config import DistillConfig
+from edgestill.distill.train import Distilled, distill
+from edgestill.flows.stages.context import CHECKPOINT, StageContext
+from edgestill.pipeline.data.splits import Splits
+from edgestill.pipeline.training.state import EpochRecord
+
+
+def taught(
+    context: StageContext,
+    stage: str,
+    student: nn.Module,
+    splits: Splits,
+    config: DistillConfig,
+    start: Mapping[str, Tensor] | None = None,
+    file: str = CHECKPOINT,
+    state: Mapping[str, Any] | None = None,
+) -> Distilled:
+    """Train the student by the run's teacher, going on from a state that the stage saved, if there is one.
+
+    Args:
+        start: weights of the student's shipped form, to begin from.
+        file: the stage's file for the training's state.
+        state: of the methods, from the student's training before this one.
+    """
+    distilled = distill(
+        student,
+        context.teacher(splits.task),
+        splits,
+        config,
+        seed=context.seed(stage),
+        device=context.device,
+        observe=epoch_ticker(context, config.training.epochs),
+        save=context.saver(stage, file),
+        resume=context.saved(stage, file),
+        compute=context.compute,
+        start=start,
+        state=state,
+    )
+    context.cautions.extend(distilled.cautions)
+    return distilled
+
+
+def fine_tuning(config: DistillConfig, epochs: int, learning_rate_factor: float) -> DistillConfig:
+    """The distillation's own recipe with another number of epochs and a scaled learning rate."""
+    rate = config.training.learning_rate * learning_rate_factor
+    training = config.training.model_copy(update={"epochs": epochs, "learning_rate": rate})
+    return config.model_copy(update={"training": training})
+
+
+def epoch_ticker(context: StageContext, epochs: int) -> Callable[[EpochRecord], None]:
+    best = 0.0
+
+    def observe(record: EpochRecord) -> None:
+        nonlocal best
+        best = max(best, record.validation_accuracy)
+        context.tick(record.epoch, epochs, f"validation {record.validation_accuracy:.2%}, best {best:.2%}")
+
+    return observe
+
+
+def curve_csv(curve: Sequence[EpochRecord]) -> str:
+    terms = list(curve[0].terms) if curve else []
+    columns = ["epoch", "learning_rate", "loss", *terms, "validation_accuracy", "validation_cross_entropy", "seconds"]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    for record in curve:
+        writer.writerow(record.model_dump(exclude={"terms"}) | record.terms)
+    return out.getvalue()

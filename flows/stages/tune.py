@@ -1,0 +1,71 @@
+"""Tune the distillation's hyperparameters by Optuna on short trainings; find none if tuning is off."""
+
+from collections.abc import Callable
+from typing import Any
+
+from edgestill.distill.config import DistillConfig
+from edgestill.distill.result import TuneResult
+from edgestill.distill.train import distill
+from edgestill.distill.tune import tune
+from edgestill.flows.stages.context import StageContext
+from edgestill.flows.stages.stage import Results, Stage
+from edgestill.flows.stages.students import chosen, fresh_network
+from edgestill.flows.supervise import attempting
+from edgestill.pipeline.teachers.teacher import TeacherResult, frozen
+from edgestill.pipeline.training.state import EpochRecord
+from edgestill.search.tournament import TournamentResult
+
+
+class Tune(Stage[TuneResult]):
+    name = "tune"
+    result = TuneResult
+    to_change = "search.space or tune"
+
+    def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
+        config, winner = context.config, results.of(TournamentResult).winner
+        return results.of(TeacherResult), winner, config.tune, config.distill
+
+    def work(self, context: StageContext, results: Results) -> TuneResult:
+        config = context.config.tune
+        if not config.enabled:
+            return TuneResult(enabled=False, best={}, best_value=None, best_trial=None, trials=())
+        splits = context.splits()
+        teacher, student = frozen(context.teacher(splits.task)), chosen(context, results)
+        storage = context.run.path("tune", "study.db")
+        if not storage.exists():
+            context.run.forget("tune")  # checkpoints of trials whose study was deleted
+
+        def train(trial_config: DistillConfig, trial: int, observe: Callable[[EpochRecord], None]) -> float:
+            scratch = f".trial_{trial}.pt"
+            with attempting(f"trial {trial}"):
+                distilled = distill(
+                    fresh_network(context, student.architecture, splits.task),
+                    teacher,
+                    splits,
+                    trial_config,
+                    seed=context.seed("tune"),
+                    device=context.device,
+                    observe=observe,
+                    save=context.saver("tune", scratch),
+                    resume=context.saved("tune", scratch),
+                    compute=context.compute,
+                )
+            return distilled.fitted.best.accuracy
+
+        return tune(
+            config,
+            context.config.distill,
+            train,
+            storage,
+            seed=context.seed("tune"),
+            owner=context.run.owner("tune", storage.name, context.inputs),
+            tick=context.tick,
+            say=context.say,
+        )
+
+    def sentence(self, result: TuneResult) -> str:
+        if not result.enabled:
+            return "off"
+        pruned = sum(trial.state == "PRUNED" for trial in result.trials)
+        best = ", ".join(f"{name.split('.')[-1]} {value:.3g}" for name, value in result.best.items())
+        return f"{result.best_value:.2%} on validation with {best}; {len(result.trials)} trials, {pruned} pruned"
