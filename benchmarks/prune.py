@@ -26,6 +26,7 @@ from edgestill.distill.config import DistillConfig, PruneConfig
 from edgestill.distill.result import DistillResult, TuneResult
 from edgestill.distill.train import distill
 from edgestill.distill.tune import with_hyperparameters
+from edgestill.flows.chain import results_of
 from edgestill.flows.config import RunConfig
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.prune import scoring_batches

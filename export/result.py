@@ -1,6 +1,6 @@
 """Results of export and of profiling."""
 
-from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.frozen import Count, Frozen, Share
 from edgestill.pipeline.runs.manifest import RunPath
 from edgestill.pipeline.training.metrics import Metrics
 
@@ -9,8 +9,8 @@ class Parity(Frozen):
     """Distance of the file's logits from the reference's."""
 
     max_abs_difference: float  # of a logit
-    top1_agreement: float  # share of inputs with the same arg max
-    n: int
+    top1_agreement: Share  # share of inputs with the same arg max
+    n: Count
     checked: tuple[str, ...]  # the kinds of inputs
     reference: str = "torch"  # or fp32: the fp32 file, which is within 1e-4 of torch
     relative_difference: float = 0.0  # the largest difference over the reference's largest logit

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.frozen import Count, Frozen
 from edgestill.pipeline.networks.network import uninitialised
 
 
 class Cost(Frozen):
-    params: int  # trainable parameters
-    flops: int  # multiply-accumulates of one input, called FLOPs in NAS and ResNet papers
+    params: Count  # trainable parameters
+    flops: Count  # multiply-accumulates of one input, called FLOPs in NAS and ResNet papers
     # Counted or measured only where a budget asks for them:
     size_bytes: int | None = None  # of the fp32 ONNX file, an upper bound
     peak_activation_bytes: int | None = None  # of one image; pipeline/networks/activation_memory.py

@@ -22,6 +22,7 @@ _WORDS = {  # core schema, chapter 10.3.2 of YAML 1.2.2
     "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
     "merge": r"<<",  # of YAML 1.1, and in use
 }
+_MOST_LINES = 5  # that are named for one repeated key
 _BASES = {"0o": 8, "0x": 16}
 
 
@@ -117,6 +118,7 @@ def _repeated_keys(node: yaml.Node | None, path: tuple[str, ...], seen: set[int]
         for name, found in lines.items():
             if len(found) > 1:
                 *before, last = map(str, dict.fromkeys(found))
-                where = f"lines {', '.join(before)} and {last}" if before else f"line {last}"
+                more = ", …" if len(before) > _MOST_LINES else ""
+                where = f"lines {', '.join(before[:_MOST_LINES])}{more} and {last}" if before else f"line {last}"
                 times = "twice" if len(found) == 2 else f"{len(found)} times"
                 yield f"{where}: {'.'.join((*path, name))} stands {times}, and all but one would be lost; join them"

@@ -3,23 +3,25 @@
 import base64
 import math
 from collections.abc import Iterable
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from edgestill.pipeline.data.splits import ImageSplit
-from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.frozen import Frozen, Share
 from edgestill.pipeline.networks.network import evaluating
 
 _Z = 1.959964  # of a two-sided 95 % interval
 
 
 class Metrics(Frozen):
-    accuracy: float  # in [0, 1]
+    accuracy: Share
     cross_entropy: float  # mean, in nats
-    n: int
+    n: Annotated[int, Field(ge=1)]
 
 
 def metrics_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Metrics:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.frozen import Frozen, Share
 from edgestill.pipeline.training.metrics import Metrics
 
 _NO_METRICS = Metrics(accuracy=-1.0, cross_entropy=math.inf, n=0)  # worse than any measured
@@ -20,7 +20,7 @@ class EpochRecord(Frozen):
     learning_rate: float  # at the end of the epoch
     loss: float  # mean over the epoch's steps
     terms: dict[str, float]  # the loss by its terms, likewise
-    validation_accuracy: float
+    validation_accuracy: Share
     validation_cross_entropy: float
     seconds: float
 

@@ -4,11 +4,20 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from pydantic import ValidationError
 from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
 from edgestill.pipeline.data.splits import ImageSplit
-from edgestill.pipeline.training.metrics import evaluate, metrics_of, packed, right_alone, right_answers, tells_apart
+from edgestill.pipeline.training.metrics import (
+    Metrics,
+    evaluate,
+    metrics_of,
+    packed,
+    right_alone,
+    right_answers,
+    tells_apart,
+)
 
 
 def test_metrics_equal_scikit_learns_over_batches_of_unequal_size():
@@ -71,3 +80,9 @@ def test_accuracies_are_told_apart_where_scipys_exact_test_does(comparisons):
             assert tells_apart(lost, apart - lost, comparisons) == (p * comparisons <= 0.05)
     assert not tells_apart(0, 0)
     assert tells_apart(50_000, 50_900) == (scipy.stats.binomtest(50_000, 100_900, 0.5).pvalue <= 0.05)
+
+
+@pytest.mark.parametrize(("accuracy", "n"), [(-1e18, 450), (1.5, 450), (float("nan"), 450), (0.5, 0), (0.5, -3)])
+def test_metrics_that_nothing_can_have_are_no_metrics(accuracy, n):
+    with pytest.raises(ValidationError):
+        Metrics(accuracy=accuracy, cross_entropy=0.1, n=n)

@@ -81,3 +81,9 @@ def test_what_is_written_reads_back_as_it_was_by_readers_of_both_versions(in_one
 def test_a_comment_behind_a_value_is_found_and_a_number_sign_in_a_word_is_none() -> None:
     assert [comment_in(text) for text in ("x #1", "#x", "[a] # b", "{a: 1} #")] == ["#1", "#x", "# b", "#"]
     assert [comment_in(text) for text in ("x#1", "'x #1'", "a", "", "a: '#'")] == [None] * 5
+
+
+def test_of_a_key_that_stands_a_thousand_times_a_few_lines_are_named():
+    with pytest.raises(ConfigError, match=r"lines 1, 2, 3, 4, 5, … and 1000: a stands 1000 times") as caught:
+        read_yaml("\n".join(["a: 1"] * 1000), "it")
+    assert len(str(caught.value)) < 200
