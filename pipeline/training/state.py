@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edgestill.pipeline.frozen import Frozen, Share
 from edgestill.pipeline.training.metrics import Metrics
 
-_NO_METRICS = Metrics(accuracy=-1.0, cross_entropy=math.inf, n=0)  # worse than any measured
+_NO_METRICS = Metrics(accuracy=0.0, cross_entropy=math.inf, n=1)  # no better than any measured
 
 
 class EpochRecord(Frozen):

@@ -34,7 +34,8 @@ PLANTED = (
     "subprocess", "tempfile", "typing", "usercustomize", "zipfile", "PIL", "click", "cryptography", "cyclonedx",
     "fastapi", "filelock", "httpx", "jinja2", "joblib", "matplotlib", "nni", "numpy", "onnx", "onnxruntime",
     "onnxscript", "optuna", "packaging", "prefect", "pydantic", "pytorch_lightning", "rich", "safetensors",
-    "scipy", "sklearn", "sqlalchemy", "tokenizers", "torch", "transformers", "typer", "uvicorn", "yaml", "edgestill",
+    "scipy", "sklearn", "sqlalchemy", "tokenizers", "torch", "transformers", "typer", "uvicorn", "yaml", "distill",
+    "export", "flows", "pipeline", "search",
 )  # fmt: skip
 Edgestill = Callable[..., "subprocess.CompletedProcess[str]"]
 
