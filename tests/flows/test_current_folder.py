@@ -15,7 +15,7 @@ import pytest
 from hostile import rewritten
 from onnx import helper, numpy_helper
 
-from edgestill.flows.safe_path import leave_out_the_current_folder
+from edgestill.flows.cli.safe_path import leave_out_the_current_folder
 
 pytestmark = pytest.mark.engines
 
@@ -38,9 +38,9 @@ COMMANDS = (
     "--set blocks=[[1,2],[1,2],[1,2]] --set widths=[[4,6],[6],[8]]",
 )
 EACH = """
-from edgestill.flows.cli import _guarded
+from edgestill.flows.cli.main import execute
 for command in {commands!r}:
-    assert _guarded(command.split(), debug=True) == 0, command
+    assert execute(command.split(), debug=True) == 0, command
 """
 
 

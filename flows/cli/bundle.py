@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from edgestill.flows.cli.options import Commands
 from edgestill.flows.terminal import answer, answer_whole, inert, joined, say
 
 Bundle = Annotated[
@@ -12,14 +13,7 @@ Bundle = Annotated[
 ]
 PublicKey = Annotated[Path | None, typer.Option("--public-key", metavar="PEM", help="The signer's; must have signed.")]
 
-bundle_app = typer.Typer(help="A bundle as one file.", no_args_is_help=True)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to edgestill's."""
-    for command in (verify, predict, sign, keygen):
-        app.command()(command)
-    app.add_typer(bundle_app, name="bundle")
+as_one_file = typer.Typer(help="A bundle as one file.", no_args_is_help=True)
 
 
 def verify(
@@ -110,7 +104,7 @@ def keygen(
     say(f"wrote {private} (keep it secret) and {public}")
 
 
-@bundle_app.command("export")
+@as_one_file.command("export")
 def export(
     bundle: Bundle,
     out: Annotated[
@@ -154,3 +148,6 @@ def _read(path: Path) -> bytes:
         return read_regular(path, 100_000)
     except BundleError as error:
         raise ConfigError(error.problems) from None
+
+
+COMMANDS: Commands = {"verify": verify, "predict": predict, "sign": sign, "keygen": keygen, "bundle": as_one_file}

@@ -6,13 +6,8 @@ from typing import Annotated
 
 import typer
 
+from edgestill.flows.cli.options import Commands, Out
 from edgestill.flows.terminal import joined, say
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to edgestill's."""
-    for command in (profile, report):
-        app.command()(command)
 
 
 def profile(
@@ -70,7 +65,7 @@ def report(
         list[Path] | None,
         typer.Option(metavar="FILE.json", help="What a bundle's profile_device.py, or `profile`, wrote; repeatable."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder that holds the runs.")] = Path("runs"),
+    out: Out = Path("runs"),
 ) -> None:
     """Write a run's report once more, with latencies measured on devices."""
     from edgestill.flows.report.again import report_again
@@ -80,3 +75,6 @@ def report(
     with RunDir.open(find_run(run, out)) as directory:
         page = report_again(directory, device or [], cautions)
     say(joined([*(f"caution: {caution}" for caution in cautions), f"wrote {page}"]))
+
+
+COMMANDS: Commands = {"profile": profile, "report": report}
