@@ -51,10 +51,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def edgestill(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it, and stop.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Give it a trained classifier and a budget; it gives back a small student that ships."""
+    """Take a trained classifier and a budget; give back a small student that ships."""
 
 
 for _name, _command in COMMANDS.items():

@@ -10,11 +10,11 @@ from edgestill.flows.terminal import answer, say
 
 
 def init(
-    file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("edgestill.yaml"),
-    preset: Annotated[str, typer.Option("--preset", help="Whose values to start from.")] = "digits",
+    file: Annotated[Path, typer.Argument(help="File to write.")] = Path("edgestill.yaml"),
+    preset: Annotated[str, typer.Option("--preset", help="Built-in configuration to take the values from.")] = "digits",
     settings: Set = None,
 ) -> None:
-    """Write a complete, commented configuration to start from."""
+    """Write a complete configuration file, each key explained."""
     from edgestill.flows.config import commented_yaml, load_config
     from edgestill.pipeline.errors import ConfigError, command
     from edgestill.pipeline.runs.checkpoint import write_atomic
@@ -26,7 +26,7 @@ def init(
 
 
 def presets() -> None:
-    """The built-in configurations."""
+    """List the built-in configurations."""
     from edgestill.flows.config import preset_names, preset_text
 
     width = max(map(len, preset_names()))

@@ -8,24 +8,28 @@ import typer
 
 Commands = dict[str, Callable[..., object] | typer.Typer]  # by name; a Typer is a group of commands
 
-Out = Annotated[Path, typer.Option("--out", help="Folder that holds the runs.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="One plain line a stage.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the runs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print plain lines, one for each finished stage.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override one key, such as search.budget.max_params=50000; repeatable, and of one key the last counts.",
+        help="Set a configuration key, such as search.budget.max_params=50000. Repeatable; a key's last value counts.",
     ),
 ]
-Preset = Annotated[str | None, typer.Option("--preset", help="Start from a built-in configuration; see `presets`.")]
-Config = Annotated[Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Configuration; see `init`.")]
+Preset = Annotated[
+    str | None, typer.Option("--preset", help="Built-in configuration to start from; `edgestill presets` lists them.")
+]
+Config = Annotated[
+    Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Configuration file; `edgestill init` writes one.")
+]
 ViaPrefect = Annotated[
     bool | None,
     typer.Option(
         "--prefect/--no-prefect",
-        help="As a Prefect flow run, or in plain Python. Default: Prefect where PREFECT_API_URL is set.",
+        help="Run as a Prefect flow or in plain Python. Default: as a flow if PREFECT_API_URL is set.",
     ),
 ]
-Run = Annotated[str, typer.Argument(help="A run's folder, its name below --out, or `latest`.")]
-Space = Annotated[str, typer.Option(help="Search space.")]
+Run = Annotated[str, typer.Argument(help="Folder of the run, its name below --out, or `latest`.")]
+Space = Annotated[str, typer.Option(help="Search space, such as resnet or nb201.")]

@@ -11,7 +11,10 @@ def run(
     config: Config = None, preset: Preset = None, settings: Set = None, out: Out = Path("runs"),
     quiet: Quiet = False, prefect: ViaPrefect = None,
 ) -> None:  # fmt: skip
-    """Take a teacher to a shipped student: search, tune, distill, export, measure, report."""
+    """Make a student that ships, from a teacher and a budget.
+
+    Search a student, tune and distill it, export and measure its files, and write a bundle and a report.
+    """
     from edgestill.flows.config import load_config
     from edgestill.pipeline.errors import ConfigError
 
@@ -21,14 +24,14 @@ def run(
 
 
 def resume(run: Run, out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None) -> None:
-    """Go on with a run that was interrupted; what is done is not repeated."""
+    """Continue an interrupted run; finished stages are not repeated."""
     from edgestill.pipeline.runs.rundir import find_run
 
     go_on(find_run(run, out), out, quiet, prefect)
 
 
 def show(run: Run, out: Out = Path("runs")) -> None:
-    """What a run did, stage by stage, and what it is worth."""
+    """Show a run's stages, results and files."""
     from edgestill.flows.show import show_run
     from edgestill.pipeline.runs.rundir import RunDir, find_run
 
@@ -36,7 +39,7 @@ def show(run: Run, out: Out = Path("runs")) -> None:
 
 
 def runs(out: Out = Path("runs")) -> None:
-    """All runs, oldest first."""
+    """List all runs, oldest first."""
     from edgestill.flows.show import show_runs
 
     answer(show_runs(out))

@@ -12,17 +12,29 @@ from edgestill.flows.terminal import say
 
 def score(
     space: Space,
-    architectures: Annotated[Path, typer.Option(metavar="FILE", help="One architecture a line, in the space's form.")],
-    data: Annotated[Path, typer.Option(metavar="FILE.npz", help="x_train, y_train, x_test, y_test.")],
-    out: Annotated[Path, typer.Option(metavar="scores.csv", help="Where to write the scores.")],
-    scorers: Annotated[str, typer.Option(help="Comma-separated.")] = "diswot,nwot,params",
-    teacher: Annotated[str, typer.Option(help="Built-in architecture, random weights.")] = "resnet56",
-    batch_size: Annotated[int, typer.Option(min=2, help="Training images to score on.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the batch and all weights.")] = 0,
-    draws: Annotated[int, typer.Option(min=1, help="Of each network's weights; scores are means over them.")] = 1,
-    threads: Annotated[int, typer.Option(min=0, help="Of torch; 0 leaves its choice.")] = 0,
+    architectures: Annotated[
+        Path, typer.Option(metavar="FILE", help="Text file with one architecture of the space on each line.")
+    ],
+    data: Annotated[
+        Path,
+        typer.Option(metavar="FILE.npz", help="Images with labels: the arrays x_train, y_train, x_test and y_test."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="scores.csv", help="CSV file to write.")],
+    scorers: Annotated[str, typer.Option(help="Names of scorers, separated by commas.")] = "diswot,nwot,params",
+    teacher: Annotated[
+        str, typer.Option(help="Built-in architecture of the teacher; its weights are random.")
+    ] = "resnet56",
+    batch_size: Annotated[int, typer.Option(min=2, help="Number of training images to score with.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of images and of all random weights.")] = 0,
+    draws: Annotated[
+        int, typer.Option(min=1, help="Number of random weight draws for each network; a score is the mean over them.")
+    ] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="Number of threads for torch; 0 leaves the choice to torch.")] = 0,
 ) -> None:
-    """Score architectures without training them; one CSV row each."""
+    """Score architectures without training them.
+
+    Write a CSV file with a row for each architecture and a column for each scorer.
+    """
     from edgestill.flows.score import score_file
 
     names = [name.strip() for name in scorers.split(",") if name.strip()]
@@ -33,12 +45,19 @@ def score(
 def rank_check(
     config: Config = None, preset: Preset = None, settings: Set = None,
     students: Annotated[
-        int | None, typer.Option(min=4, help="To train, spread over the budget; default: rank_check.students, or 12.")
+        int | None,
+        typer.Option(min=4, help="Number of students to train, of all sizes. Default: rank_check.students, or 12."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of each; default: rank_check.epochs.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of each student's training. Default: rank_check.epochs.")
+    ] = None,
     out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None,
 ) -> None:  # fmt: skip
-    """Do the training-free scores rank students on this task? Trains a handful briefly and says; `resume` goes on."""
+    """Check how well the training-free scores rank students.
+
+    Train a few students of the configured task briefly and compare the order of their accuracies with that of each
+    scorer. If interrupted, `edgestill resume` continues it.
+    """
     from edgestill.flows.config import load_config
     from edgestill.pipeline.errors import ConfigError
 
@@ -56,27 +75,45 @@ def rank_check(
 
 def calibrate(
     space: Space,
-    out: Annotated[Path, typer.Option(metavar="DEVICE.json", help="Where to write the latency model.")],
-    samples: Annotated[int, typer.Option(min=1, help="Students to measure.")] = 60,
+    out: Annotated[Path, typer.Option(metavar="DEVICE.json", help="File to write the latency model to.")],
+    samples: Annotated[int, typer.Option(min=1, help="Number of students to measure.")] = 60,
     from_csv: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Latencies measured elsewhere: a table, or profiles (a folder; repeatable)."),
+        typer.Option(
+            metavar="FILE",
+            help="Latencies measured elsewhere: a CSV table, or profiles (files or folders; repeatable).",
+        ),
     ] = None,
-    column: Annotated[str | None, typer.Option(help="Of --from-csv, where it has several.")] = None,
-    save_csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the measurements.")] = None,
-    data: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Takes shape and classes from it.")] = None,
-    input_shape: Annotated[str, typer.Option(help="Channels, height, width.")] = "3x32x32",
-    classes: Annotated[int, typer.Option(min=2)] = 10,
-    device: Annotated[str | None, typer.Option(help="Its name; default: this CPU's, or the file's.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Of ONNX Runtime.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Images a call.")] = 1,
-    seconds: Annotated[float, typer.Option(min=0.001, help="Timed calls of each student.")] = 0.5,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the students.")] = 0,
+    column: Annotated[
+        str | None, typer.Option(help="Name of the latency column in the table of --from-csv, if it has several.")
+    ] = None,
+    save_csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV file to write the measured latencies to.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz", help="Data whose image shape and classes replace --input-shape and --classes."
+        ),
+    ] = None,
+    input_shape: Annotated[str, typer.Option(help="Shape of an image: channels, height and width.")] = "3x32x32",
+    classes: Annotated[int, typer.Option(min=2, help="Number of classes.")] = 10,
+    device: Annotated[
+        str | None, typer.Option(help="Name of the device. Default: this processor's, or the one in --from-csv.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Number of threads for ONNX Runtime.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Number of images in a call.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.001, help="Seconds of timed calls for each student.")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of students.")] = 0,
     options: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="The space's own, such as channels=8.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Setting of the search space, such as channels=8. Repeatable."),
     ] = None,
 ) -> None:
-    """Fit a latency model of a space's students: on this machine, or from latencies measured elsewhere."""
+    """Fit a latency model for the students of a search space.
+
+    Measure students on this machine, or read latencies measured elsewhere (--from-csv).
+    """
     from edgestill.export.file_timing import ProbeSettings
     from edgestill.flows.calibrate import Inputs, verdict
     from edgestill.flows.calibrate import calibrate as fit
@@ -90,7 +127,7 @@ def calibrate(
     )  # fmt: skip
     for line in verdict(model):
         say(line, err=line.startswith("warning"))
-    say(f"wrote {out}; search.latency={{source: model, model: {out}}} searches with it")
+    say(f"wrote {out}; to search with it, set search.latency={{source: model, model: {out}}}")
 
 
 COMMANDS: Commands = {"score": score, "rank-check": rank_check, "calibrate": calibrate}

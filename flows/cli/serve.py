@@ -9,19 +9,24 @@ from edgestill.flows.cli.options import Commands, Out, Preset, Set
 
 
 def serve(
-    config: Annotated[Path | None, typer.Option("--config", help="Default parameters of the deployment.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Configuration file with the deployment's default parameters.")
+    ] = None,
     preset: Preset = None,
     settings: Set = None,
-    cron: Annotated[str | None, typer.Option(help="Schedule, such as '0 2 * * *'.")] = None,
-    name: Annotated[str, typer.Option(help="Of the deployment.")] = "edgestill",
+    cron: Annotated[str | None, typer.Option(help="Schedule in cron's form, such as '0 2 * * *'.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the deployment.")] = "edgestill",
     out: Out = Path("runs"),
-    limit: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of runs at the same time.")] = 1,
     allow: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder that runs may read, beside --out and what the configuration names; repeatable."),
+        typer.Option(help="Folder that runs may read, besides --out and the configuration's paths. Repeatable."),
     ] = None,
 ) -> None:
-    """Serve the flow from this machine: trigger it in the Prefect UI, by API, or on a schedule."""
+    """Serve runs on this machine as a Prefect deployment.
+
+    Start them from the Prefect UI, by its API or on a schedule.
+    """
     from edgestill.flows.config import RunConfig, load_config
 
     given = config is not None or preset is not None or bool(settings)
@@ -32,15 +37,16 @@ def serve(
 
 
 def ui(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the server and its UI.")] = 4200,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the server and its UI.")] = 4200,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but this machine's own loopback needs a password.")
+        str, typer.Option(help="Address to listen on; any but a loopback address needs a password.")
     ] = "127.0.0.1",
     allow_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Another name that the server goes by; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Another name by which clients may address the server. Repeatable."),
     ] = None,
 ) -> None:
-    """Start a Prefect server with its UI here, where there is none yet."""
+    """Start a Prefect server with its UI, if none runs here yet."""
     from edgestill.flows.prefect.serve import start_server
 
     start_server(host, port, allow_host or [])

@@ -57,7 +57,7 @@ def _how_it_goes_on(root: Path, error: BaseException) -> str:
 
     line = f"the run is kept: {command('resume', root)} goes on with it"
     if isinstance(error, ConfigError | ExportError):
-        line += f"; a setting takes a new run: {command('run', root / 'config.yaml')} --set key=value"
+        line += f"; to change a setting, start a new run: {command('run', root / 'config.yaml')} --set key=value"
     return line
 
 
