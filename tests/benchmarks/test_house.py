@@ -13,7 +13,7 @@ import house
 # Module, folder or package -> its lines, modules or floors when the bounds were set.
 LONG = {"pipeline.runs.rundir": 370}
 FULL = {"flows": 29}
-HIGH = {"pipeline": 11, "flows": 17}
+HIGH = {"pipeline": 11, "flows": 20}
 CIRCLES = ({"export.config", "export.formats"},)
 
 
