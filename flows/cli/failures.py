@@ -18,7 +18,7 @@ _UsageError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 
 
 def guarded(work: Callable[[], object], debug: bool) -> int:
-    """Do a command's work and return its exit code; `debug` raises unforeseen errors instead of telling them."""
+    """Do a command's work and return its exit code; `debug` raises an error instead of telling it."""
     try:
         result = work()
     except typer.Exit as stop:

@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def execute(arguments: Sequence[str], debug: bool = False) -> int:
-    """Run one command in this process and return its exit code; `debug` raises unforeseen errors."""
+    """Run one command in this process and return its exit code; `debug` raises an error instead of telling it."""
     return guarded(lambda: _call(arguments), debug)
 
 
