@@ -12,7 +12,10 @@ Bundle = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Folder or zip of a bundle, or a run, whose bundle is taken.")
 ]
 PublicKey = Annotated[
-    Path | None, typer.Option("--public-key", metavar="PEM", help="Public key whose signature the bundle must have.")
+    Path | None,
+    typer.Option(
+        "--public-key", metavar="PEM", help="Public key of the expected signer; a bundle without its signature fails."
+    ),
 ]
 
 as_one_file = typer.Typer(help="Pack a bundle into one file.", no_args_is_help=True)
