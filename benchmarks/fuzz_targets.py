@@ -8,13 +8,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
-from unittest import mock
 
 import numpy as np
 from fuzz_mutate import mutate
 
 from edgestill.export.bundle.manifest import MANIFEST, SIGNATURE, manifest_bytes
-from edgestill.flows import cli
+from edgestill.flows.cli.failures import guarded
+from edgestill.flows.cli.main import execute
 
 
 class Outcome(NamedTuple):
@@ -34,21 +34,24 @@ Target = Callable[[Seeds, Path, random.Random], Outcome]
 
 
 def command(*arguments: object) -> Outcome:
-    """What a command of edgestill prints and its exit code; as `main`, in this process."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        code = cli._guarded([str(argument) for argument in arguments], debug=False)
-    return Outcome(code, out.getvalue())
+    """Exit code of a command of edgestill in this process, and all that it printed."""
+    return _heard(lambda: execute([str(argument) for argument in arguments]))
 
 
 def call(read: Callable[[], object]) -> Outcome:
-    """As `command`, of a function in the place of edgestill's own commands."""
+    """Read a file by a function, with a command's treatment of errors."""
 
-    def instead(*_: object, **__: object) -> None:
+    def work() -> None:
         read()
 
-    with mock.patch.object(cli, "app", instead):
-        return command()
+    return _heard(lambda: guarded(work, debug=False))
+
+
+def _heard(work: Callable[[], int]) -> Outcome:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        code = work()
+    return Outcome(code, out.getvalue())
 
 
 def bundle(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:

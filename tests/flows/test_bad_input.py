@@ -10,8 +10,7 @@ import pytest
 import torch
 import yaml
 
-from edgestill.flows import cli
-from edgestill.flows.cli import _guarded
+from edgestill.flows.cli.main import execute
 from edgestill.flows.config import RunConfig, commented_yaml, load_config, preset_names
 from edgestill.pipeline.data.datasets.base import AugmentConfig
 from edgestill.pipeline.errors import ConfigError, MissingDependencyError
@@ -128,7 +127,7 @@ def test_the_home_folder_is_put_in_for_a_tilde_in_every_path(tmp_path: Path, mon
         config = load_config(settings=[f"data={{name: {name}, path: ~/d}}"], check_files=False)
         assert config.data.path == tmp_path / "d"
     for arguments in (["runs", "--out=~/there"], ["runs", "--out", "~/there"]):
-        assert _guarded(arguments, debug=False) == 0
+        assert execute(arguments) == 0
         assert f"no runs in {tmp_path}/there" in capsys.readouterr().out
 
 
@@ -246,8 +245,8 @@ def test_init_does_not_overwrite(edgestill, tmp_path: Path) -> None:
 def test_help_answers_in_half_a_second_and_imports_nothing_slow(command_environment: dict[str, str]) -> None:
     import subprocess
 
-    code = "import sys; sys.argv = ['edgestill', '--help']\nimport edgestill.flows.cli as cli\n"
-    code += "try: cli.main()\nexcept SystemExit: pass\n"
+    code = "import sys; sys.argv = ['edgestill', '--help']\nfrom edgestill.flows.cli.main import main\n"
+    code += "try: main()\nexcept SystemExit: pass\n"
     code += "print([m for m in ('torch', 'prefect', 'optuna', 'onnx', 'pydantic', 'numpy') if m in sys.modules])"
     fastest = 9.0
     for _ in range(3):
@@ -271,7 +270,7 @@ def test_help_answers_in_half_a_second_and_imports_nothing_slow(command_environm
 def test_a_path_that_cannot_be_used_is_the_users_mistake(arguments, said, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a_file").write_text("")
-    assert _guarded(arguments, debug=False) == 2
+    assert execute(arguments) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
@@ -280,12 +279,12 @@ def test_a_path_that_cannot_be_used_is_the_users_mistake(arguments, said, tmp_pa
 
 def test_init_shows_the_keys_of_what_is_set(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _guarded(["init", "--set", "distill.methods=[hard]"], debug=False) == 0
+    assert execute(["init", "--set", "distill.methods=[hard]"]) == 0
     assert "augmented_weight:" in Path("edgestill.yaml").read_text()
 
 
 def test_the_version_is_told(capsys) -> None:
-    assert _guarded(["--version"], debug=False) == 0
+    assert execute(["--version"]) == 0
     assert capsys.readouterr().out == f"edgestill {metadata.version('edgestill')}\n"
 
 
@@ -302,9 +301,9 @@ def test_a_rank_check_trains_as_many_students_as_the_configuration_says(
     settings, given, expected, monkeypatch, tmp_path
 ) -> None:
     found = []
-    monkeypatch.setattr(cli, "_start", lambda config, *rest: found.append(config.rank_check))
+    monkeypatch.setattr("edgestill.flows.cli.search.start", lambda config, *rest: found.append(config.rank_check))
     arguments = [part for setting in settings for part in ("--set", setting)]
-    assert _guarded(["rank-check", "--preset", "digits", *arguments, *given], debug=False) == 0
+    assert execute(["rank-check", "--preset", "digits", *arguments, *given]) == 0
     assert [(check.students, check.only) for check in found] == [(expected, True)]
 
 
@@ -314,8 +313,8 @@ def run_that_fails(tmp_path: Path, monkeypatch, stage: str, error: BaseException
     def fail(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(f"flows.stages.{stage}", fail)
-    return _guarded(["run", "--preset", "digits", "--out", str(tmp_path), "--quiet", "--no-prefect"], debug=False)
+    monkeypatch.setattr(f"edgestill.flows.stages.{stage}", fail)
+    return execute(["run", "--preset", "digits", "--out", str(tmp_path), "--quiet", "--no-prefect"])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgestill.flows.cli import _guarded
+from edgestill.flows.cli.main import execute
 
 pytestmark = pytest.mark.engines
 
@@ -21,7 +21,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs the command in this process and gives exit code, output and errors."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        code = _guarded([str(argument) for argument in arguments], debug=False)
+        code = execute([str(argument) for argument in arguments])
         said = capsys.readouterr()
         return code, said.out, said.err
 

@@ -137,10 +137,10 @@ SPACE_CONFIG = ResNetConfig(blocks=((1, 2),) * 3, widths=((4, 6), (6,), (8,)))
     ],
 )
 def test_a_mistaken_command_is_one_sentence_and_leaves_no_file(arguments, reason, tmp_path, monkeypatch, capsys):
-    from edgestill.flows.cli import _guarded
+    from edgestill.flows.cli.main import execute
 
     monkeypatch.setattr(sys, "argv", ["edgestill"])
-    assert _guarded(["calibrate", *arguments, "--out", str(tmp_path / "d.json")], debug=False) == 2
+    assert execute(["calibrate", *arguments, "--out", str(tmp_path / "d.json")]) == 2
     assert reason in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

@@ -15,7 +15,8 @@ import pytest
 from hostile import rewritten
 from onnx import helper, numpy_helper
 
-from edgestill.flows.safe_path import leave_out_the_current_folder
+import edgestill
+from edgestill.flows.cli.safe_path import leave_out_the_current_folder
 
 pytestmark = pytest.mark.engines
 
@@ -38,9 +39,9 @@ COMMANDS = (
     "--set blocks=[[1,2],[1,2],[1,2]] --set widths=[[4,6],[6],[8]]",
 )
 EACH = """
-from edgestill.flows.cli import _guarded
+from edgestill.flows.cli.main import execute
 for command in {commands!r}:
-    assert _guarded(command.split(), debug=True) == 0, command
+    assert execute(command.split(), debug=True) == 0, command
 """
 
 
@@ -146,6 +147,9 @@ def test_the_current_folder_leaves_the_path_unless_it_is_named_in_full(tmp_path,
     ]  # fmt: skip
     assert path_of_imports(monkeypatch, ["/bin", here, site], here) == ["/bin", here, site]
     assert path_of_imports(monkeypatch, [here, site, here], "") == [site, here]  # installed from here
+    home = str(Path(edgestill.__file__).absolute().parents[1])
+    monkeypatch.chdir(home)
+    assert path_of_imports(monkeypatch, [home, site], "") == [home, site]  # our code lies in it
 
 
 def test_a_library_that_starts_processes_gives_the_environment_back(monkeypatch: pytest.MonkeyPatch) -> None:

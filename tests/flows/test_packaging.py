@@ -40,7 +40,7 @@ def test_asking_for_prefect_where_there_is_none_says_how_to_get_it(
     command_environment: dict[str, str], tmp_path: Path
 ) -> None:
     called = "sys.argv = ['edgestill', 'run', '--preset', 'digits', '--prefect']"
-    code = f"{called}\nfrom edgestill.flows.cli import main\nmain()"
+    code = f"{called}\nfrom edgestill.flows.cli.main import main\nmain()"
     failed = without_prefect(code, command_environment, tmp_path)
     assert failed.returncode == 2
     assert "pip install 'prefect" in failed.stderr

@@ -16,8 +16,8 @@ from edgestill.export.device.document import read_profile
 from edgestill.export.device.profile import Model, Settings, profile_files
 from edgestill.export.file_timing import ProbeSettings
 from edgestill.export.onnx.write import to_onnx
-from edgestill.flows import cli
 from edgestill.flows.calibrate import Inputs, calibrate
+from edgestill.flows.cli.main import execute
 from edgestill.flows.profile import settings_of
 from edgestill.flows.profiled import are_profiles, latencies_of_profiles
 from edgestill.flows.report import charts, device_charts
@@ -215,7 +215,7 @@ def test_what_cannot_be_profiled_is_one_sentence_and_runs_nothing(
     elif content is not None:
         (tmp_path / "m.onnx").write_bytes(content)
     np.save(tmp_path / "planted.npy", np.array([Planted()], dtype=object), allow_pickle=True)
-    code = cli._guarded(["profile", "m.onnx", *arguments, *QUICK], debug=False)
+    code = execute(["profile", "m.onnx", *arguments, *QUICK])
     printed = capfd.readouterr()
     assert code == 2, printed.err
     assert printed.err.startswith("error: ")

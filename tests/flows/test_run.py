@@ -212,7 +212,7 @@ def test_a_full_disk_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
         "import edgestill.pipeline.runs.checkpoint as checkpoint\n"
         "def full(fd): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'weights.safetensors')\n"
         "checkpoint.os.fsync = full\n"
-        "from edgestill.flows.cli import main\n"
+        "from edgestill.flows.cli.main import main\n"
         f"sys.argv = ['edgestill', 'init', {str(tmp_path / 'c.yaml')!r}]\n"
         "main()\n"
     )

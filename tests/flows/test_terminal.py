@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import edgestill
-from edgestill.flows.cli import _guarded
+from edgestill.flows.cli.main import execute
 from edgestill.flows.progress import Forgiving, PlainLines
 from edgestill.flows.terminal import Terminal, answer, answer_whole, inert, joined, say, table
 from edgestill.pipeline.child import environment
@@ -43,7 +43,7 @@ def test_cells_of_a_table_are_text_and_not_markup():
 def test_no_module_of_flows_prints_but_the_one():
     """Nor do the other packages, whose prints are those of scripts and of children that answer."""
     own = {"flows/terminal.py", "pipeline/child.py", "export/device/worker.py", "export/device/answers.py"}
-    own |= {str(path.relative_to(ROOT)) for path in (ROOT / "export").glob("_*.py")}
+    own |= {str(path.relative_to(ROOT)) for path in (ROOT / "export" / "bundle" / "scripts").glob("*.py")}
     found = set()
     for package in ("pipeline", "search", "distill", "export", "flows"):
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -103,16 +103,16 @@ def test_a_reader_that_left_is_no_error(monkeypatch, capsys):
 def test_an_error_that_quotes_a_file_is_inert_one_line_and_short(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text('"\\e[2J\\x9b\\u202e\\nerror: fake": 1\n')
-    assert _guarded(["run", "c.yaml"], debug=False) == 2
+    assert execute(["run", "c.yaml"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert all(c.isprintable() for c in said[:-1])
-    assert _guarded(["show", "\x1b[31m" + "n" * 10_000], debug=False) == 2
+    assert execute(["show", "\x1b[31m" + "n" * 10_000]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert len(said) < 5000
     assert said[:-1].isprintable()
-    assert _guarded(["show", "--\x1b[31m"], debug=False) == 2  # typer's own sentence
+    assert execute(["show", "--\x1b[31m"]) == 2  # typer's own sentence
     assert "\x1b" not in capsys.readouterr().err
 
 
@@ -144,9 +144,9 @@ def test_the_live_bar_shows_text_and_not_markup(monkeypatch, capsys):
 def test_commands_print_in_any_locale_and_to_a_closed_pipe(locale, tmp_path):
     """A process of its own: streams are set up as the interpreter starts."""
     script = (
-        "import os, sys; from edgestill.flows.cli import _guarded;"
+        "import os, sys; from edgestill.flows.cli.main import execute;"
         "from edgestill.flows.terminal import close_streams, open_streams, say;"
-        "open_streams(); code = _guarded(['presets'], False) or _guarded(['--help'], False); say('\\u2713 \\u732b');"
+        "open_streams(); code = execute(['presets']) or execute(['--help']); say('\\u2713 \\u732b');"
         "close_streams(); sys.exit(code)"
     )
     command = [sys.executable, "-c", script]

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from edgestill.flows.cli import _sentence
+from edgestill.flows.cli.failures import sentence_of
 from edgestill.pipeline.environment import environments_fault
 from edgestill.pipeline.runs.checkpoint import write_atomic
 
@@ -23,7 +23,7 @@ from edgestill.pipeline.runs.checkpoint import write_atomic
     ],
 )
 def test_a_fault_of_the_machine_is_told_with_its_path_and_the_way_out(number: int, said: str) -> None:
-    assert _sentence(OSError(number, os.strerror(number), "a.pt")).startswith(said)
+    assert sentence_of(OSError(number, os.strerror(number), "a.pt")).startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,13 @@ def test_a_fault_of_the_machine_is_told_with_its_path_and_the_way_out(number: in
     ids=["python", "cpu", "gpu"],
 )  # fmt: skip
 def test_too_little_memory_is_no_mistake_of_ours(error: Exception) -> None:
-    assert _sentence(error).startswith("there is too little memory")
+    assert sentence_of(error).startswith("there is too little memory")
 
 
 def test_what_is_a_mistake_stays_one() -> None:
     assert environments_fault(RuntimeError("shape mismatch")) is None
     assert environments_fault(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None
-    assert "this is our mistake" in _sentence(RuntimeError("shape mismatch"))
+    assert "this is our mistake" in sentence_of(RuntimeError("shape mismatch"))
 
 
 def test_a_write_that_fails_says_which_file_it_was(tmp_path, monkeypatch) -> None:
@@ -49,5 +49,5 @@ def test_a_write_that_fails_says_which_file_it_was(tmp_path, monkeypatch) -> Non
     monkeypatch.setattr("edgestill.pipeline.runs.checkpoint.os.fsync", full)
     with pytest.raises(OSError, match="No space left") as caught:
         write_atomic(tmp_path / "weights", b"data")
-    assert _sentence(caught.value).startswith(f"the disk is full ({tmp_path}/weights)")
+    assert sentence_of(caught.value).startswith(f"the disk is full ({tmp_path}/weights)")
     assert list(tmp_path.iterdir()) == []

@@ -1,13 +1,13 @@
 """Keep the current folder off the import path; `pipeline/child.py` does so for child processes.
 
-Otherwise a file there with a module's name (`onnx.py` in a downloaded bundle) would run. `flows/cli.py` calls this
+Otherwise a file there with a module's name (`onnx.py` in a downloaded bundle) would run. `main.py` calls this
 before any other import, so this module imports only modules loaded already.
 """
 
 import os
 import sys
 
-_HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120 - pathlib is not loaded yet
+_HOME = os.path.abspath(os.path.join(__file__, "..", "..", "..", ".."))  # noqa: PTH100, PTH118 - pathlib is not loaded yet
 
 
 def leave_out_the_current_folder() -> None:

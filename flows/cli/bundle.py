@@ -5,28 +5,30 @@ from typing import Annotated
 
 import typer
 
+from edgestill.flows.cli.options import Commands
 from edgestill.flows.terminal import answer, answer_whole, inert, joined, say
 
 Bundle = Annotated[
-    Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the zip of one; or a run, for its bundle.")
+    Path, typer.Argument(metavar="BUNDLE", help="Folder or zip of a bundle, or a run, whose bundle is taken.")
 ]
-PublicKey = Annotated[Path | None, typer.Option("--public-key", metavar="PEM", help="The signer's; must have signed.")]
+PublicKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--public-key", metavar="PEM", help="Public key of the expected signer; a bundle without its signature fails."
+    ),
+]
 
-bundle_app = typer.Typer(help="A bundle as one file.", no_args_is_help=True)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to edgestill's."""
-    for command in (verify, predict, sign, keygen):
-        app.command()(command)
-    app.add_typer(bundle_app, name="bundle")
+as_one_file = typer.Typer(help="Pack a bundle into one file.", no_args_is_help=True)
 
 
 def verify(
     bundle: Bundle, public_key: PublicKey = None,
-    digest: Annotated[str | None, typer.Option(help="That the bundle must have.")] = None,
+    digest: Annotated[str | None, typer.Option(help="Expected digest of the bundle, as its run printed it.")] = None,
 ) -> int:  # fmt: skip
-    """Is it what was shipped, and does it answer here as it did there? Exit code 1 says what differs."""
+    """Check that a bundle is unaltered and gives its stored answers.
+
+    Print every difference; exit code 1 means that there is one.
+    """
     from edgestill.export.bundle.verify import verify as check
     from edgestill.flows.bundle_path import find_bundle
 
@@ -39,12 +41,14 @@ def verify(
 
 def predict(
     bundle: Bundle,
-    inputs: Annotated[list[str], typer.Argument(metavar="IMAGE_OR_TEXT...", help="Image files, or texts.")],
-    model: Annotated[str | None, typer.Option(help="By its format; default: the bundle's own choice.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Every class's probability, as JSON.")] = False,
+    inputs: Annotated[list[str], typer.Argument(metavar="IMAGE_OR_TEXT...", help="Image files or texts to label.")],
+    model: Annotated[
+        str | None, typer.Option(help="Format of the model to ask, such as int8. Default: the bundle's own choice.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the probabilities of all classes, as JSON.")] = False,
     public_key: PublicKey = None,
 ) -> None:
-    """Label images or texts with a bundle, after checking it whole."""
+    """Label images or texts with a bundle, which is checked first."""
     import json
 
     from edgestill.export.bundle.predict import predict as ask
@@ -68,10 +72,14 @@ def predict(
 
 
 def sign(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder; or a run, for its bundle.")],
-    key: Annotated[Path, typer.Option("--key", metavar="PEM", help="An ed25519 private key; `edgestill keygen`.")],
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or a run, whose bundle is signed.")
+    ],
+    key: Annotated[
+        Path, typer.Option("--key", metavar="PEM", help="Private ed25519 key; `edgestill keygen` makes one.")
+    ],
 ) -> None:
-    """Sign a bundle's manifest, as manifest.sig in its folder."""
+    """Sign a bundle: write manifest.sig into its folder."""
     from edgestill.export.bundle.manifest import MANIFEST, SIGNATURE
     from edgestill.export.bundle.read import open_bundle
     from edgestill.export.bundle.sign import sign_manifest
@@ -81,7 +89,7 @@ def sign(
 
     bundle = find_bundle(bundle)
     if not bundle.is_dir():
-        raise ConfigError([f"{bundle} is not a bundle's folder; sign the folder, then export it"])
+        raise ConfigError([f"{bundle} is no folder; sign the bundle's folder, then export it as a file"])
     with open_bundle(bundle) as opened:
         signature, fingerprint = sign_manifest(opened.files[MANIFEST], _read(key))
     write_atomic(bundle / SIGNATURE, signature)
@@ -89,7 +97,12 @@ def sign(
 
 
 def keygen(
-    name: Annotated[Path, typer.Argument(metavar="NAME", help="Writes NAME.pem, to keep, and NAME.pub.pem, to give.")],
+    name: Annotated[
+        Path,
+        typer.Argument(
+            metavar="NAME", help="Name of the files: NAME.pem, the secret key, and NAME.pub.pem, the public one."
+        ),
+    ],
 ) -> None:
     """Make an ed25519 key pair to sign bundles with."""
     import os
@@ -101,7 +114,7 @@ def keygen(
     private, public = Path(f"{name}.pem"), Path(f"{name}.pub.pem")
     for path in (private, public):
         if path.exists():
-            raise ConfigError([f"{path} exists already; name another, a key that is lost cannot be made again"])
+            raise ConfigError([f"{path} exists already and may hold a key in use; choose another name"])
     secret, shown = make_keys()
     private.parent.mkdir(parents=True, exist_ok=True)
     with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -110,15 +123,18 @@ def keygen(
     say(f"wrote {private} (keep it secret) and {public}")
 
 
-@bundle_app.command("export")
+@as_one_file.command("export")
 def export(
     bundle: Bundle,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Where to write it; default: beside the bundle.")
+        Path | None, typer.Option("--out", metavar="FILE", help="File to write. Default: beside the bundle.")
     ] = None,
-    format: Annotated[str, typer.Option("--format", metavar="zip|oci-layout", help="Of the file.")] = "zip",
+    format: Annotated[str, typer.Option("--format", metavar="zip|oci-layout", help="Format of the file.")] = "zip",
 ) -> None:
-    """Write a bundle as one file, after checking it; equal bundles give equal bytes."""
+    """Write a checked bundle as one file.
+
+    Equal bundles give equal bytes.
+    """
     from edgestill.export.bundle.archive import FORMATS, archive
     from edgestill.export.bundle.read import open_bundle
     from edgestill.flows.bundle_path import find_bundle, require_outside_bundles
@@ -133,7 +149,7 @@ def export(
     if out.is_dir():
         raise ConfigError([f"--out: {out} is a folder; name the file to write"])
     if out.absolute() == bundle.absolute():
-        raise ConfigError([f"{bundle} is what it would be written to; name another file with --out"])
+        raise ConfigError([f"{bundle} would be overwritten by its own export; name another file with --out"])
     require_outside_bundles(out)
     with open_bundle(bundle) as opened:
         data = archive(opened.files, format, opened.bundle.name, opened.bundle.created)
@@ -154,3 +170,6 @@ def _read(path: Path) -> bytes:
         return read_regular(path, 100_000)
     except BundleError as error:
         raise ConfigError(error.problems) from None
+
+
+COMMANDS: Commands = {"verify": verify, "predict": predict, "sign": sign, "keygen": keygen, "bundle": as_one_file}

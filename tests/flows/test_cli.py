@@ -1,0 +1,42 @@
+"""The table of commands, and how the help reads."""
+
+import importlib
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+
+from edgestill.flows.cli.app import COMMANDS, app
+from edgestill.flows.cli.main import execute, main
+
+ROOT = Path(__file__).resolve().parents[2]
+# Openings of a help that reads only behind its flag's or command's name, or is a question.
+FRAGMENTS = {"A", "All", "Do", "Is", "It", "Its", "Of", "That", "The", "To", "What", "Where", "Whether", "Whose"}
+GROUP = typer.main.get_command(app)
+EACH = {name: GROUP.commands[name] for name in COMMANDS} | {
+    f"{name} {below}": command
+    for name in COMMANDS
+    for below, command in getattr(GROUP.commands[name], "commands", {}).items()
+}
+
+
+def test_the_help_lists_the_commands_in_the_tables_order_each_in_a_whole_sentence(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert execute(["--help"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    names, sentences = zip(*(line.split(maxsplit=1) for line in listed), strict=True)
+    assert names == tuple(COMMANDS)
+    assert [sentence for sentence in sentences if sentence.endswith("...") or not sentence.endswith(".")] == []
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_each_help_reads_alone(name: str) -> None:
+    texts = [EACH[name].help, *(option.help for option in EACH[name].params)]
+    assert [text for text in texts if not text or text.split()[0] in FRAGMENTS] == []
+
+
+def test_the_installed_script_calls_main() -> None:
+    entry = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["edgestill"]
+    module, _, function = entry.partition(":")
+    assert getattr(importlib.import_module(module), function) is main
