@@ -40,6 +40,7 @@ from edgestill.pipeline.data.splits import Batch, Splits, draw_batch, load_split
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.cost import Cost, measure_cost
 from edgestill.pipeline.networks.network import uninitialised
+from edgestill.pipeline.plugins import cautions
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import state_bytes, weights_bytes
 from edgestill.pipeline.task import Task
@@ -55,6 +56,7 @@ def prepare_data(stage: Stage) -> DataResult:
     """Read and split the data, record sizes and digests; refuse a hopeless budget or export before training."""
     config = stage.config
     splits = load_splits(config.read_data, config.seed)
+    stage.cautions.extend(cautions())
     make_recipe(config.distill.methods).check(splits.task, splits.train)
     if splits.coder is not None:
         stage.run.write("data", TOKENIZER, splits.coder.json)

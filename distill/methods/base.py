@@ -28,7 +28,7 @@ SLOTS: tuple[Slot, ...] = ("data", "teacher", "target", "divergence", "weight", 
 class MethodConfig(Frozen):
     """A method's hyperparameters, each declared with `tunable` or a plain Field."""
 
-    name: str
+    name: str = ""  # each method's own, as a Literal
 
     def unread(self) -> frozenset[str]:
         """Names of hyperparameters without effect under the present settings of the others; they are not tuned."""
