@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgestill.flows.bundle_commands import register as register_bundle_commands
+from edgestill.flows.conformance_command import register as register_conformance_command
+from edgestill.flows.conformance_command import tell_of_plugins
 from edgestill.flows.profile_commands import register as register_profile_commands
 from edgestill.flows.supervise import supervised
 from edgestill.flows.terminal import answer, close_streams, open_streams, say
@@ -251,6 +253,7 @@ def calibrate(
 
 register_bundle_commands(app)
 register_profile_commands(app)
+register_conformance_command(app)
 
 
 @app.command()
@@ -385,6 +388,7 @@ def _start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None) ->
     from edgestill.flows import chain
     from edgestill.flows.prefect import launch
 
+    tell_of_plugins()
     if launch.uses_prefect(prefect):
         _summarise(launch.as_flow(config, out))
     else:
