@@ -1,5 +1,7 @@
 """Checks of a format: it keeps the contract of `export/formats/base.py`."""
 
+import copy
+import functools
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,18 +119,24 @@ _TASK = image_task(channels=3, side=12, classes=4)
 
 
 def _source(folder: Path) -> Source:
-    """Make a small student that is right about its task: running statistics and a last layer solved for."""
+    network, data, train = _student()
+    path = folder / "student.onnx"
+    path.write_bytes(data)
+    reference = ImageSplit(train.images, train.targets, "reference")
+    calibration = calibration_examples(reference, 2 * MIN_EXAMPLES)
+    return Source(path, copy.deepcopy(network), _TASK.model_copy(update=_statistics(train)), calibration)
+
+
+@functools.cache
+def _student() -> tuple[nn.Module, bytes, ImageSplit]:
+    """Make a small student that is right about its task: network, ONNX file, training examples."""
     train = examples(_TASK, 400, seed=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         # Its normalisation differs by channel, or an exchange of channels would go unseen.
         network = CifarResNet((1, 1, 1), (8, 12, 16), num_classes=4, mean=(0.3, 0.5, 0.6), std=(0.2, 0.3, 0.4))
         learned(network, train)
-    path = folder / "student.onnx"
-    path.write_bytes(to_onnx(network, _TASK.input_shape, 20))
-    reference = ImageSplit(train.images, train.targets, "reference")
-    task = _TASK.model_copy(update=_statistics(train))
-    return Source(onnx=path, network=network, task=task, calibration=calibration_examples(reference, 2 * MIN_EXAMPLES))
+    return network, to_onnx(network, _TASK.input_shape, 20), train
 
 
 def learned(network: Any, split: ImageSplit) -> nn.Module:
