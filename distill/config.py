@@ -9,8 +9,9 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, mode
 
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.kd import KDConfig
-from edgestill.distill.recipe import make_recipe, slot_conflicts
+from edgestill.distill.recipe import make_recipe
 from edgestill.distill.tunable import tunable
+from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.frozen import Frozen, by_name
 from edgestill.pipeline.training.fit import TrainingConfig
 
@@ -18,10 +19,10 @@ from edgestill.pipeline.training.fit import TrainingConfig
 def _compatible(methods: tuple[Any, ...]) -> tuple[Any, ...]:
     if not methods:
         raise ValueError("lists no method; plain distillation is [kd]")
-    problems = slot_conflicts([method.name for method in methods])
-    if problems:
-        raise ValueError("; ".join(problems))
-    make_recipe(methods)  # finds conflicts that depend on the methods' settings
+    try:
+        make_recipe(methods)
+    except ConfigError as error:
+        raise ValueError("; ".join(error.problems)) from None
     return methods
 
 

@@ -8,7 +8,7 @@ A method that fills `divergence`, such as plain KD, may give default weights, us
 
 # N examples, K classes
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from edgestill.distill.methods import KD, METHODS, Method
 from edgestill.distill.methods.base import SLOTS, Context, Exhibit, Slot
-from edgestill.distill.methods.none import NoDistillation
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.device import full_precision
@@ -34,24 +33,24 @@ def make_recipe(configs: Sequence[Any]) -> "Recipe":
     return Recipe([METHODS[config.name](config) for config in configs])
 
 
-_FOR_THE_DIVERGENCE: frozenset[Slot] = frozenset({"data", "target", "divergence", "head"})
+def conflicts(methods: Sequence[Method]) -> list[str]:
+    """Describe in a sentence each reason why the methods cannot be used together."""
+    return [*_slot_conflicts(methods), *_own_conflicts(methods), *_teacher_conflicts(methods)]
 
 
-def slot_conflicts(names: Sequence[str]) -> list[str]:
-    """Describe each conflict in a sentence: a method listed twice, two in one slot, or one without effect by `none`."""
-    problems = [f"method {name!r} is listed twice" for name in dict.fromkeys(names) if names.count(name) > 1]
+def _slot_conflicts(methods: Sequence[Method]) -> Iterator[str]:
+    """Describe in a sentence each method listed twice, and each slot filled by two."""
+    names = [method.name for method in methods]
+    yield from (f"method {name!r} is listed twice" for name in dict.fromkeys(names) if names.count(name) > 1)
     for slot in SLOTS:
-        rivals = [name for name in dict.fromkeys(names) if slot in METHODS[name].fills]
+        rivals = dict.fromkeys(method.name for method in methods if slot in method.fills)
         if len(rivals) > 1 and slot != "feature":  # feature losses add up
-            problems.append(f"methods {' and '.join(map(repr, rivals))} both fill the slot {slot!r}; choose one")
-    in_vain = [name for name in dict.fromkeys(names) if METHODS[name].fills & _FOR_THE_DIVERGENCE]
-    if NoDistillation.name in names:
-        problems += [
-            f"method 'none' gives the divergence from the teacher no weight, which is what method {name!r} is there "
-            "for; leave one of them out"
-            for name in in_vain
-        ]
-    return problems
+            yield f"methods {' and '.join(map(repr, rivals))} both fill the slot {slot!r}; choose one"
+
+
+def _own_conflicts(methods: Sequence[Method]) -> Iterator[str]:
+    for method in methods:
+        yield from method.conflicts([other for other in methods if other is not method])
 
 
 def _teacher_conflicts(methods: Sequence[Method]) -> list[str]:
@@ -70,8 +69,7 @@ class Recipe:
     """Objective of a distillation, minimised by `pipeline.training.fit`."""
 
     def __init__(self, methods: Sequence[Method]) -> None:
-        problems = slot_conflicts([method.name for method in methods])
-        problems += _teacher_conflicts(methods)
+        problems = conflicts(methods)
         if problems:
             raise ConfigError(problems)
         self.methods = list(methods)

@@ -38,6 +38,7 @@ class SearchSpace(ABC):
 
     name: ClassVar[str]
     inputs: ClassVar[InputKind] = "image"
+    has_channels: ClassVar[bool] = True  # of convolutions, which pruning can remove
     genes: tuple[Gene, ...]
 
     @abstractmethod

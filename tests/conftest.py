@@ -1,6 +1,5 @@
 """What several test files need: small tasks, small data, and the optional development data."""
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 import torch
 from dead_workers import pytest_sessionfinish, pytest_terminal_summary, pytest_testnodedown
 
-from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.conformance import samples
 from edgestill.pipeline.data.splits import Batch, ImageSplit, Splits
 from edgestill.pipeline.task import Task
 from edgestill.search.space import SearchSpace
@@ -76,88 +75,40 @@ def development_data() -> Path:
     return found
 
 
-def _task(channels: int = 1, side: int = 8, classes: int = 3) -> Task:
-    labels = tuple(f"class {k}" for k in range(classes))
-    return Task(labels=labels, input_shape=(channels, side, side), mean=(0.4,) * channels, std=(0.3,) * channels)
-
-
-def _token_task(length: int = 10, vocab_size: int = 20, classes: int = 3) -> Task:
-    labels = tuple(f"class {k}" for k in range(classes))
-    return Task(kind="text", labels=labels, input_shape=(length,), vocab_size=vocab_size)
-
-
-def _token_split(task: Task, count: int, seed: int) -> ImageSplit:
-    """Sequences of any length, padded behind; half of the tokens of class k are k + 1."""
-    generator = torch.Generator().manual_seed(seed)
-    (length,), targets = task.input_shape, torch.arange(count) % task.num_classes
-    tokens = torch.randint(1, task.vocab_size, (count, length), generator=generator)
-    tokens = torch.where(torch.rand(count, length, generator=generator) < 0.5, targets[:, None] + 1, tokens)
-    lengths = torch.randint(length // 2, length + 1, (count, 1), generator=generator)
-    return ImageSplit(tokens * (torch.arange(length) < lengths), targets)
-
-
-def _split(task: Task, count: int, seed: int = 0) -> ImageSplit:
-    """Images whose class shows as a bright band, under noise; every class is there in turn."""
-    if task.kind == "text":
-        return _token_split(task, count, seed)
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(count, *task.input_shape, generator=generator) * 0.6
-    targets = torch.arange(count) % task.num_classes
-    for k in range(task.num_classes):
-        images[targets == k, :, 2 * k : 2 * k + 2] += 0.2
-    return ImageSplit(images, targets)
-
-
-def _splits(task: Task, augment: AugmentConfig | None = None, train: int = 90) -> Splits:
-    return Splits(
-        task=task,
-        train=dataclasses.replace(_split(task, train, seed=1), role="train"),
-        reference=dataclasses.replace(_split(task, 18, seed=2), role="reference"),
-        validation=dataclasses.replace(_split(task, 60, seed=3), role="validation"),
-        augment=augment or AugmentConfig(),
-        sizes={},
-        digests={},
-    )
-
-
 @pytest.fixture(scope="session")
 def make_task() -> Callable[..., Task]:
     """(channels=1, side=8, classes=3) to a task."""
-    return _task
+    return samples.image_task
 
 
 @pytest.fixture(scope="session")
 def make_token_task() -> Callable[..., Task]:
     """(length=10, vocab_size=20, classes=3) to a task of text."""
-    return _token_task
+    return samples.text_task
 
 
 @pytest.fixture(scope="session")
 def make_task_for() -> Callable[..., Task]:
     """(space, channels=1, side=8, classes=3) to a task that the space's students take; text as long as `side`."""
-
-    def make(space: SearchSpace, channels: int = 1, side: int = 8, classes: int = 3) -> Task:
-        return _token_task(side, classes=classes) if space.inputs == "text" else _task(channels, side, classes)
-
-    return make
+    return lambda space, *sizes, **named: samples.task_of(space.inputs, *sizes, **named)
 
 
 @pytest.fixture(scope="session")
 def make_split() -> Callable[..., ImageSplit]:
     """(task, count, seed=0) to learnable images, or to token ids for a task of text."""
-    return _split
+    return samples.examples
 
 
 @pytest.fixture(scope="session")
 def make_splits() -> Callable[..., Splits]:
     """(task, augment=None, train=90) to the splits that the stages are handed."""
-    return _splits
+    return samples.splits
 
 
 @pytest.fixture(scope="session")
 def make_batch() -> Callable[..., Batch]:
     """(task, size=12, seed=0) to one batch."""
-    return lambda task, size=12, seed=0: _split(task, size, seed).batch(torch.arange(size))
+    return samples.batch
 
 
 @pytest.fixture(scope="session")

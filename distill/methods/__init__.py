@@ -1,4 +1,6 @@
-"""Table of methods: a file and a line each."""
+"""Table of methods: a file and a line each, and those of other packages."""
+
+from typing import Any
 
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
 from edgestill.distill.methods.diswot_plus import DiswotPlus
@@ -10,8 +12,17 @@ from edgestill.distill.methods.lelp.embedding_regression import EmbeddingRegress
 from edgestill.distill.methods.lelp.method import LELP
 from edgestill.distill.methods.none import NoDistillation
 from edgestill.distill.methods.rkd import RKD
+from edgestill.pipeline.plugins import Table, require_attributes, require_class, require_config
 
-METHODS: dict[str, type[Method]] = {
+
+def _line(name: str, found: Any) -> type[Method]:
+    require_class(found, Method)
+    require_attributes(found, name, "paper", "fills", "Config")
+    require_config(found.Config, name, MethodConfig)
+    return found  # type: ignore[no-any-return]
+
+
+METHODS: Table[type[Method]] = Table("methods", _line, {
     "kd": KD,
     "kd_aif": KDAIF,
     "none": NoDistillation,
@@ -21,6 +32,6 @@ METHODS: dict[str, type[Method]] = {
     "diswot_plus": DiswotPlus,
     "hard": Hard,
     "random_affine": RandomAffine,
-}
+})  # fmt: skip
 
 __all__ = ["KD", "METHODS", "Method", "MethodConfig", "Slot"]

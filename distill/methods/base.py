@@ -28,7 +28,7 @@ SLOTS: tuple[Slot, ...] = ("data", "teacher", "target", "divergence", "weight", 
 class MethodConfig(Frozen):
     """A method's hyperparameters, each declared with `tunable` or a plain Field."""
 
-    name: str
+    name: str = ""  # each method's own, as a Literal
 
     def unread(self) -> frozenset[str]:
         """Names of hyperparameters without effect under the present settings of the others; they are not tuned."""
@@ -88,10 +88,11 @@ class Method(ABC):
     min_classes: ClassVar[int] = 2
     reads_features: ClassVar[bool] = False  # with slot `feature`: reads the teacher's feature maps too
     studies_teacher: ClassVar[bool] = False  # reads the context's teacher itself, not only slot `teacher`
+    to_shrink: ClassVar[str] = ""  # with slot `head`: how a user makes it smaller, such as "set fewer subclasses"
     Config: ClassVar[type[MethodConfig]]
 
-    def __init__(self, config: Any) -> None:
-        self.config = config
+    def __init__(self, config: Any = None) -> None:
+        self.config: Any = config or self.Config()
 
     @property
     def replaces_teacher(self) -> bool:
@@ -102,6 +103,10 @@ class Method(ABC):
     def varies_teacher(self) -> bool:
         """With slot `teacher`: True if its answer to an input changes after `prepare`, so that none can be cached."""
         return True
+
+    def conflicts(self, others: Sequence["Method"]) -> Iterable[str]:
+        """Give a sentence for each other method that this one cannot be used with, beyond those in its slots."""
+        return ()
 
     def check(self, task: Task, train: ImageSplit) -> None:
         """Refuse a task, data or environment unfit for the method. Runs before any training, and before `prepare`.

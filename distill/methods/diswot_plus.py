@@ -7,7 +7,7 @@ are its metrics' own equations (`pipeline/networks/diswot.py`) on each training 
 # N examples, C channels, K classes
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -42,10 +42,7 @@ class DiswotPlus(Method):
     fills: ClassVar[frozenset[Slot]] = frozenset({"feature"})
     reads_features: ClassVar[bool] = True
     Config: ClassVar[type[MethodConfig]] = DiswotPlusConfig
-
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config or DiswotPlusConfig())
-        self._semantic_applies = False
+    _semantic_applies = False
 
     def prepare(self, context: Context) -> None:
         widths = [embedding_width(network, context) for network in (context.teacher, context.student)]

@@ -1,6 +1,6 @@
 """Plain knowledge distillation, and the defaults of the equation's target, divergence and weight."""
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -32,9 +32,6 @@ class KD(Method):
     paper: ClassVar[str] = "Hinton, Vinyals, Dean 2015, arXiv:1503.02531"
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence"})
     Config: ClassVar[type[MethodConfig]] = KDConfig
-
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config or KDConfig())
 
     def target(self, teacher: View, batch: Batch) -> Tensor:
         return softened(teacher.logits, self.config.temperature)

@@ -1,9 +1,12 @@
 """No distillation: the baseline that every method is compared with."""
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Literal
 
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
 from edgestill.pipeline.data.splits import Batch
+
+_FOR_THE_DIVERGENCE: frozenset[Slot] = frozenset({"data", "target", "divergence", "head"})
 
 
 class NoneConfig(MethodConfig):
@@ -20,8 +23,13 @@ class NoDistillation(Method):
     fills: ClassVar[frozenset[Slot]] = frozenset({"weight"})
     Config: ClassVar[type[MethodConfig]] = NoneConfig
 
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config or NoneConfig())
+    def conflicts(self, others: Sequence[Method]) -> Iterable[str]:
+        for other in others:
+            if other.fills & _FOR_THE_DIVERGENCE:
+                yield (
+                    f"method {self.name!r} gives the divergence from the teacher no weight, which is what method "
+                    f"{other.name!r} is there for; leave one of them out"
+                )
 
     def weight(self, batch: Batch) -> tuple[float, float]:
         return 1.0, 0.0

@@ -7,7 +7,7 @@ the paper leaves something open: all pairs and triplets count, those of an examp
 # N examples, D embedding width
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,9 +41,6 @@ class RKD(Method):
     paper: ClassVar[str] = "Park, Kim, Lu, Cho 2019, arXiv:1904.05068"
     fills: ClassVar[frozenset[Slot]] = frozenset({"feature"})
     Config: ClassVar[type[MethodConfig]] = RKDConfig
-
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config or RKDConfig())
 
     def feature(self, teacher: View, student: View, batch: Batch) -> Mapping[str, Tensor]:
         t, s = teacher.embedding.detach().float(), student.embedding.float()

@@ -1,4 +1,6 @@
-"""Table of the forms a student can ship in; a new one adds its file and its line here."""
+"""Table of the forms a student can ship in; a new one adds its file and its line here, or is of another package."""
+
+from typing import Any
 
 from edgestill.export.formats.base import Format, Parted, Run, Source
 from edgestill.export.formats.executorch import ExecuTorch
@@ -9,8 +11,16 @@ from edgestill.export.formats.int8_tensorrt import Int8TensorRT
 from edgestill.export.formats.openvino import OpenVino, OpenVinoFp16, OpenVinoInt8
 from edgestill.export.formats.providers import CudaFp16, CudaFp32, OrtTensorRTFp16, OrtTensorRTInt8
 from edgestill.export.formats.tensorrt import TensorRTFp16, TensorRTInt8
+from edgestill.pipeline.plugins import Table, require_attributes, require_class
 
-FORMATS: dict[str, type[Format]] = {
+
+def _line(name: str, found: Any) -> type[Format]:
+    require_class(found, Format)
+    require_attributes(found, name, "precision", "runtime", "suffix")
+    return found  # type: ignore[no-any-return]
+
+
+FORMATS: Table[type[Format]] = Table("formats", _line, {
     "fp32": Fp32,
     "fp16": Fp16,
     "int8": Int8,
@@ -25,6 +35,6 @@ FORMATS: dict[str, type[Format]] = {
     "ort_tensorrt_int8": OrtTensorRTInt8,
     "tensorrt_fp16": TensorRTFp16,
     "tensorrt_int8": TensorRTInt8,
-}
+})  # fmt: skip
 
 __all__ = ["FORMATS", "Format", "Parted", "Run", "Source"]

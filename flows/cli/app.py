@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgestill.flows.cli import bundle, configure, device, run, search, serve
+from edgestill.flows.cli import bundle, configure, conformance, device, run, search, serve
 from edgestill.flows.cli.options import Commands
 from edgestill.flows.terminal import answer
 
@@ -18,6 +18,7 @@ COMMANDS: Commands = {
     **search.COMMANDS,
     **bundle.COMMANDS,
     **device.COMMANDS,
+    **conformance.COMMANDS,
     **serve.COMMANDS,
 }
 

@@ -4,12 +4,13 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgestill.flows.cli.conformance import tell_of_plugins
 from edgestill.flows.terminal import say
 
 if TYPE_CHECKING:
     from edgestill.flows.config.model import RunConfig
     from edgestill.flows.outcome import Outcome
-    from edgestill.flows.rank_check import RankCheckResult
+    from edgestill.flows.stages.results import RankCheckResult
     from edgestill.pipeline.runs.rundir import RunDir
 
 
@@ -18,6 +19,7 @@ def start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None) -> 
     from edgestill.flows import runner
     from edgestill.flows.prefect import launch
 
+    tell_of_plugins()
     if launch.uses_prefect(prefect):
         _summarise(launch.as_flow(config, out))
     else:

@@ -15,6 +15,7 @@ from edgestill.flows.config.model import RunConfig
 from edgestill.pipeline.data.datasets.base import DatasetConfig
 from edgestill.pipeline.errors import ConfigError, command, nearest
 from edgestill.pipeline.foreign import MAX_CONFIG_BYTES, read_text_bounded
+from edgestill.pipeline.plugins import cautions
 from edgestill.pipeline.runs.yaml_text import comment_in, read_yaml, write_yaml
 
 
@@ -45,7 +46,7 @@ def load_config(
     try:
         config = RunConfig.model_validate(raw, context={"check_files": check_files})
     except ValidationError as error:
-        raise ConfigError([*problems, *explain(error, raw)]) from None
+        raise ConfigError([*problems, *explain(error, raw), *cautions()]) from None
     if problems:
         raise ConfigError(problems)
     return config

@@ -11,6 +11,7 @@ from edgestill.flows.stages.results import DataResult
 from edgestill.flows.stages.stage import Results, Stage
 from edgestill.flows.words import inputs
 from edgestill.pipeline.networks.network import uninitialised
+from edgestill.pipeline.plugins import cautions
 from edgestill.pipeline.teachers.teacher import build_teacher
 from edgestill.search.search import require_feasible
 
@@ -26,6 +27,7 @@ class Data(Stage[DataResult]):
     def work(self, context: StageContext, results: Results) -> DataResult:
         config = context.config
         splits = context.splits()
+        context.cautions.extend(cautions())
         make_recipe(config.distill.methods).check(splits.task, splits.train)
         if splits.coder is not None:
             context.run.write("data", TOKENIZER, splits.coder.json)

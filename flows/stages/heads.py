@@ -30,7 +30,8 @@ def telling_of_heads(config: DistillConfig) -> Iterator[None]:
         if not heads(config):
             raise
         [name] = [method.name for method in heads(config)]
+        smaller = METHODS[name].to_shrink
         raise BudgetError(
-            f"{error}; the head that method {name!r} adds to the student is counted in it: set fewer subclasses, or "
-            f"leave {name!r} out"
+            f"{error}; the head that method {name!r} adds to the student is counted in it: "
+            f"{f'{smaller}, or ' if smaller else ''}leave {name!r} out"
         ) from error

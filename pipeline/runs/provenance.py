@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from edgestill.pipeline.plugins import plugin_distributions
+
 _LIBRARIES = (
     "edgestill", "torch", "numpy", "optuna", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf", "executorch",
     "tensorrt", "nni", "prefect", "scikit-learn", "pydantic",
@@ -44,9 +46,9 @@ def _cpu_model() -> str:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of the installed libraries that figures depend on; "unknown" where a package's metadata are broken."""
+    """Versions of the installed libraries and plug-ins that figures depend on; "unknown" where metadata are broken."""
     found = {}
-    for name in _LIBRARIES:
+    for name in (*_LIBRARIES, *plugin_distributions()):
         try:
             found[name] = metadata.version(name) or "unknown"
         except metadata.PackageNotFoundError:

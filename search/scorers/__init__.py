@@ -1,5 +1,8 @@
-"""Table of scorers: each is a file (or a few lines of one) and a line here. Higher is always better."""
+"""Table of scorers: each is a few lines of a file and a line here, or of another package. Higher is always better."""
 
+from typing import Any
+
+from edgestill.pipeline.plugins import Table, require_attributes, require_class
 from edgestill.search.scorers.az_trainability import AzTrainability
 from edgestill.search.scorers.base import Scorer, ScoringContext, Student
 from edgestill.search.scorers.counts import Flops, Params, Random
@@ -14,7 +17,14 @@ from edgestill.search.scorers.synflow import Synflow
 from edgestill.search.scorers.zen import Zen
 from edgestill.search.scorers.zico import Zico
 
-SCORERS: dict[str, type[Scorer]] = {
+
+def _line(name: str, found: Any) -> type[Scorer]:
+    require_class(found, Scorer)
+    require_attributes(found, name)
+    return found  # type: ignore[no-any-return]
+
+
+SCORERS: Table[type[Scorer]] = Table("scorers", _line, {
     "ensemble": Ensemble,
     "diswot": Diswot,
     "diswot_semantic": DiswotSemantic,
@@ -32,7 +42,7 @@ SCORERS: dict[str, type[Scorer]] = {
     "params": Params,
     "flops": Flops,
     "random": Random,
-}
+})  # fmt: skip
 
 
 def builds_networks(name: str) -> bool:

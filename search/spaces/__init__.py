@@ -1,9 +1,10 @@
-"""Table of search spaces: each is a file and a line here."""
+"""Table of search spaces: each is a file and a line here, or of another package."""
 
 from typing import Any
 
 from edgestill.pipeline.errors import ConfigError, nearest
-from edgestill.pipeline.frozen import by_name
+from edgestill.pipeline.frozen import Frozen, by_name
+from edgestill.pipeline.plugins import Table, require_attributes, require_class, require_config, require_pair
 from edgestill.search.space import SearchSpace
 from edgestill.search.spaces.mobile import MobileConfig, MobileSpace
 from edgestill.search.spaces.nb201 import Nb201Config, Nb201Space
@@ -13,14 +14,23 @@ from edgestill.search.spaces.resnet import ResNetConfig, ResNetSpace
 from edgestill.search.spaces.text_transformer import TextTransformerConfig, TextTransformerSpace
 from edgestill.search.spaces.vit import VitConfig, VitSpace
 
-SPACES: dict[str, tuple[type[Any], type[SearchSpace]]] = {
+
+def _line(name: str, found: Any) -> tuple[type[Any], type[SearchSpace]]:
+    config, space = require_pair(found, "search space")
+    require_class(space, SearchSpace)
+    require_attributes(space, name)
+    require_config(config, name, Frozen)
+    return config, space
+
+
+SPACES: Table[tuple[type[Any], type[SearchSpace]]] = Table("spaces", _line, {
     "resnet": (ResNetConfig, ResNetSpace),
     "nb201": (Nb201Config, Nb201Space),
     "mobile": (MobileConfig, MobileSpace),
     "vit": (VitConfig, VitSpace),
     "text_transformer": (TextTransformerConfig, TextTransformerSpace),
     "nni": (NniHubConfig, NniHubSpace),
-}
+})  # fmt: skip
 
 
 def make_space(config: Any) -> SearchSpace:

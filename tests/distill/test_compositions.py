@@ -7,7 +7,7 @@ import torch
 
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.methods import METHODS
-from edgestill.distill.recipe import make_recipe, slot_conflicts
+from edgestill.distill.recipe import conflicts, make_recipe
 from edgestill.distill.train import distill
 from edgestill.distill.tunable import tuning_ranges
 from edgestill.distill.tune import search_ranges, with_hyperparameters
@@ -53,7 +53,7 @@ def test_every_hyperparameter_of_every_method_is_tuned_at_once(names):
 def test_two_methods_conflict_where_they_fill_the_same_slot_and_nowhere_else():
     for one, other in itertools.combinations(METHODS, 2):
         shared = (METHODS[one].fills & METHODS[other].fills) - {"feature"}
-        problems = slot_conflicts([one, other])
+        problems = conflicts([METHODS[one](), METHODS[other]()])
         rest = ({one, other} - {"none"}).pop()
         in_vain = "none" in (one, other) and METHODS[rest].fills & {"data", "target", "divergence", "head"}
         assert len(problems) == len(shared) + bool(in_vain)
@@ -84,7 +84,8 @@ def test_no_method_of_the_divergence_stands_beside_none_which_gives_it_no_weight
         for names in (["none", name], [name, "none"]):
             with pytest.raises(ValueError, match=f"the teacher no weight, which is what method '{name}' is there for"):
                 config(names)
-    assert slot_conflicts(["none", "rkd"]) == slot_conflicts(["none", "embedding_regression"]) == []
+    for name in ("rkd", "embedding_regression"):
+        assert conflicts([METHODS["none"](), METHODS[name]()]) == []
 
 
 def test_kd_sets_temperature_and_kd_aif_the_weights(make_task, make_splits, make_network):

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -278,7 +279,7 @@ def test_labels_enter_by_the_summed_probability_and_only_if_asked_for(prepared):
 class Halves(Method):
     """Stands for a method of the weight slot."""
 
-    name, paper, fills = "halves", "none", frozenset({"weight"})
+    name, fills, Config = "halves", frozenset({"weight"}), SimpleNamespace
 
     def weight(self, batch):
         return torch.full((len(batch.targets),), 0.5), (batch.index % 2).float()
@@ -287,7 +288,7 @@ class Halves(Method):
 class Negative(Method):
     """Stands for a method of the data slot: every other image as its negative."""
 
-    name, paper, fills = "negative", "none", frozenset({"data"})
+    name, fills, Config = "negative", frozenset({"data"}), SimpleNamespace
 
     def data(self, batch, generator):
         altered = batch.index % 2 == 0
@@ -303,7 +304,7 @@ def test_other_methods_weigh_and_alter_and_altered_inputs_get_a_target_of_their_
     splits, terms = make_splits(make_task()), []
     teacher, student = frozen(make_network(1, (8, 12, 16))), make_network(2).eval()
     for cache in (True, False):
-        recipe = Recipe([Negative(None), LELP(), Halves(None)])
+        recipe = Recipe([Negative(), LELP(), Halves()])
         context = make_context(recipe, splits, teacher, student)
         recipe.prepare(context, Augmentation() if cache else None)
         batch = recipe.prepare_batch(splits.train.batch(torch.arange(12)), torch.Generator())

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from edgestill.distill.config import DistillConfig, StudentTrainingConfig
 from edgestill.distill.methods import KD, METHODS, Method, MethodConfig
 from edgestill.distill.methods.base import SLOTS
 from edgestill.distill.methods.kd import KDConfig
-from edgestill.distill.recipe import Recipe, make_recipe, slot_conflicts
+from edgestill.distill.recipe import Recipe, conflicts, make_recipe
 from edgestill.distill.train import caches_teacher, distill
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.datasets import DigitsConfig
@@ -102,14 +103,14 @@ def second_method(name, slot):
 
 def test_two_methods_for_one_slot_are_refused_by_name(monkeypatch):
     monkeypatch.setitem(METHODS, "rival", second_method("rival", "target"))
-    assert slot_conflicts(["kd", "rival"]) == ["methods 'kd' and 'rival' both fill the slot 'target'; choose one"]
-    rival = METHODS["rival"](None)
+    rival = METHODS["rival"]()
+    assert conflicts([KD(), rival]) == ["methods 'kd' and 'rival' both fill the slot 'target'; choose one"]
     with pytest.raises(ConfigError, match="methods 'kd' and 'rival' both fill the slot 'target'"):
         Recipe([KD(), rival])
 
 
 def test_a_method_listed_twice_is_refused():
-    assert slot_conflicts(["kd", "kd"]) == ["method 'kd' is listed twice"]
+    assert conflicts([KD(), KD()]) == ["method 'kd' is listed twice"]
     with pytest.raises(ValueError, match="method 'kd' is listed twice"):
         DistillConfig(methods=("kd", "kd"))
     with pytest.raises(ValueError, match="no method"):
@@ -119,8 +120,8 @@ def test_a_method_listed_twice_is_refused():
 def test_several_feature_losses_add_up(monkeypatch, prepared):
     for name in ("one", "two"):
         monkeypatch.setitem(METHODS, name, second_method(name, "feature"))
-    assert slot_conflicts(["kd", "one", "two"]) == []
-    recipe, student, batch, _ = prepared([KD(), METHODS["one"](None)])
+    assert conflicts([KD(), METHODS["one"](), METHODS["two"]()]) == []
+    recipe, student, batch, _ = prepared([KD(), METHODS["one"]()])
     terms = recipe.loss(student, batch)
     assert set(terms) == {"cross_entropy", "distillation", "mean"}
     assert terms["mean"].requires_grad
@@ -129,7 +130,7 @@ def test_several_feature_losses_add_up(monkeypatch, prepared):
 def test_slots_that_nobody_fills_are_plain_kds(monkeypatch, prepared):
     """With the weight slot alone filled, target and divergence are KD's at its default temperature of 4."""
     monkeypatch.setitem(METHODS, "odd", second_method("odd", "weight"))
-    recipe, student, batch, teacher = prepared([METHODS["odd"](None)])
+    recipe, student, batch, teacher = prepared([METHODS["odd"]()])
     student.eval()
     terms = recipe.loss(student, batch)
     with torch.no_grad():
@@ -145,7 +146,7 @@ def test_losses_are_in_float32_where_the_networks_are_not(monkeypatch, prepared)
         seen.extend([torch.is_autocast_enabled("cpu"), *(part.dtype for part in (*teacher, *student))]) or {}
     )
     monkeypatch.setitem(METHODS, "wary", method)
-    recipe, student, batch, _ = prepared([KD(), method(None)])
+    recipe, student, batch, _ = prepared([KD(), method()])
     exact = recipe.loss(student.eval(), batch)["distillation"].item()
     with torch.autocast("cpu", torch.bfloat16):
         assert student(batch.inputs).dtype == torch.bfloat16
@@ -160,7 +161,7 @@ def test_a_method_that_needs_more_classes_is_refused(monkeypatch, prepared):
     method.min_classes = 5
     monkeypatch.setitem(METHODS, "many", method)
     with pytest.raises(ConfigError, match="method 'many' needs 5 classes; 3 are given"):
-        prepared([method(None)])
+        prepared([method()])
 
 
 # The teacher's outputs
@@ -219,17 +220,17 @@ def test_the_teacher_looks_once_at_each_view_of_an_image(make_network, make_task
 @pytest.mark.parametrize("slot", SLOTS)
 def test_only_methods_that_change_the_teacher_forbid_the_cache(monkeypatch, make_task, make_splits, slot):
     if slot == "head":
-        method = type("Headed", (Method,), {"name": "other", "paper": "", "fills": frozenset({"head"})})
+        method = type("Headed", (Method,), {"name": "other", "fills": frozenset({"head"}), "Config": SimpleNamespace})
     else:
         method = second_method("other", slot)
     monkeypatch.setitem(METHODS, "other", method)
-    recipe = Recipe([method(None)])
+    recipe = Recipe([method()])
     assert caches_teacher(recipe, make_splits(make_task()), 0) == (slot != "teacher")
 
 
 def test_a_method_of_the_data_slot_changes_what_student_and_teacher_see(monkeypatch, prepared):
     monkeypatch.setitem(METHODS, "negative", second_method("negative", "data"))
-    recipe, _, batch, _ = prepared([KD(), METHODS["negative"](None)])
+    recipe, _, batch, _ = prepared([KD(), METHODS["negative"]()])
     seen = recipe.prepare_batch(batch, torch.Generator())
     assert torch.equal(seen.inputs, 1 - batch.inputs)
     assert torch.equal(seen.targets, batch.targets)
@@ -244,8 +245,8 @@ def test_the_teacher_looks_again_at_what_a_method_altered_and_only_at_that(monke
     method = second_method("negative", "data")
     method.data = half_negative
     monkeypatch.setitem(METHODS, "negative", method)
-    cached, student, batch, _ = prepared([KD(), method(None)], cache=True)
-    fresh = prepared([KD(), method(None)])[0]
+    cached, student, batch, _ = prepared([KD(), method()], cache=True)
+    fresh = prepared([KD(), method()])[0]
     given = cached.prepare_batch(batch, torch.Generator())
     student.eval()
     one, other = (recipe.loss(student, given)["distillation"].item() for recipe in (cached, fresh))

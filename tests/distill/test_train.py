@@ -9,7 +9,7 @@ import torch
 
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.methods import METHODS
-from edgestill.distill.recipe import make_recipe, slot_conflicts
+from edgestill.distill.recipe import conflicts, make_recipe
 from edgestill.distill.train import distill
 from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.training.state import restarted
@@ -34,7 +34,7 @@ ALONE = [{"name": name} | SETTINGS.get(name, {}) for name in METHODS] + VARIANTS
 TOGETHER = [
     [{"name": name} | SETTINGS.get(name, {}) for name in names]
     for names in [*itertools.combinations(METHODS, 2), ("hard", "lelp", "kd_aif", "embedding_regression", "rkd")]
-    if not slot_conflicts(names)
+    if not conflicts([METHODS[name]() for name in names])
 ]
 
 

@@ -13,6 +13,7 @@ from edgestill.export.bundle.schema import Bundle, BundleModel, ClassQuality, Li
 from edgestill.export.bundle.write import write_bundle
 from edgestill.export.calibration import calibration_examples
 from edgestill.export.config import CalibrationConfig, ExportConfig
+from edgestill.export.conformance import learned
 from edgestill.export.formats import FORMATS, Source
 from edgestill.export.onnx.interface import describe_input, describe_output, interface_of, with_interface
 from edgestill.export.onnx.write import to_onnx
@@ -190,23 +191,6 @@ def copy_of(tmp_path) -> Callable[[Made], Path]:
         return target
 
     return copy
-
-
-def learned(network, split):
-    """The network with running statistics of the split, and its last layer solved for by least squares."""
-    images, targets = split.images, split.targets
-    network.train()
-    for _ in range(30):
-        network(images)
-    network.eval()
-    with torch.no_grad():
-        embedding = network.forward_head(network.forward_features(images), pre_logits=True).double()
-        wide = torch.cat([embedding, torch.ones(len(embedding), 1, dtype=torch.float64)], dim=1)
-        wanted = 6 * torch.nn.functional.one_hot(targets, network.num_classes).double() - 2
-        solved = torch.linalg.lstsq(wide, wanted).solution.float()
-        network.linear.weight.copy_(solved[:-1].T)
-        network.linear.bias.copy_(solved[-1])
-    return network
 
 
 TINTS = torch.tensor([[0.3, 0.0, 0.1], [0.0, 0.3, 0.1], [0.1, 0.1, 0.4], [0.2, 0.2, 0.0]])  # of a class, by channel

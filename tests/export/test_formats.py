@@ -11,17 +11,15 @@ from torch import nn
 
 from edgestill.export.calibration import MIN_EXAMPLES, calibration_examples, require_sound
 from edgestill.export.config import CalibrationConfig, ExportConfig
+from edgestill.export.conformance import CHECKS, QUICK, require_same_function
 from edgestill.export.formats import FORMATS, Source
 from edgestill.export.onnx.quantize import METHODS
 from edgestill.export.onnx.sessions import open_session, runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import measure_parity, require_fp16_parity
+from edgestill.pipeline.conformance.suite import NotHereError
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.networks.network import Normalize
-
-QUICK = ExportConfig(calibration=CalibrationConfig(method="minmax"))
-MOVED = {"fp32": 0.0, "fp16": 0.02, "int8": 0.25}  # of a logit, by the largest one
-ELSEWHERE = {"fp32": 1e-5, "fp16": 0.02}  # by another runtime's arithmetic
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +42,13 @@ def models(built):
     return {name: onnx.load(path) for name, (_, path) in built.items() if path.suffix == ".onnx"}
 
 
-def test_the_table_says_of_each_format_what_it_is():
-    for name, form in FORMATS.items():
-        assert form.name == name
-        assert form.precision in {"fp32", "fp16", "int8"}
-        assert form.suffix.startswith(".")
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_every_format_passes(check, name):
+    try:
+        check(FORMATS[name])
+    except NotHereError as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -56,20 +56,8 @@ def test_a_format_computes_the_student_whatever_the_batch(name, built, image_stu
     if name not in built:
         pytest.skip(FORMATS[name](QUICK).missing())
     form, path = built[name]
-    run, reference = form.open(path, 1), runner(image_student.path)
-    images = image_student.splits.validation.images
-    for size in (1, 7, 300):
-        given = images[:size].numpy()
-        logits, expected = run(given), reference(given)
-        assert logits.shape == (size, 4)
-        assert logits.dtype == np.float32
-        moved = MOVED if form.runtime == "onnxruntime" else ELSEWHERE
-        if form.precision in moved:
-            assert np.abs(logits - expected).max() <= moved[form.precision] * np.abs(expected).max()
-        # NNCF's file answers 291 of these 300 as fp32 does, ONNX Runtime's all: whether that will do is the gate's.
-        assert np.isfinite(logits).all()
-    if form.precision in moved:
-        assert (logits.argmax(1) == expected.argmax(1)).mean() > 0.97
+    images = image_student.splits.validation.images.numpy()
+    require_same_function(form, form.open(path, 1), runner(image_student.path), images)
 
 
 def test_every_onnx_file_takes_and_gives_float32_and_is_valid(models):

@@ -1,4 +1,4 @@
-"""Every stage keeps the contract: killed it goes on, done it is not repeated, it says a line, its result survives JSON."""
+"""Every stage keeps its contract: it goes on when killed, repeats nothing, says a line; its result survives JSON."""
 
 import json
 import shutil

@@ -11,6 +11,7 @@ from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.networks.text_transformer import sinusoids
+from edgestill.search.conformance import scorers
 from edgestill.search.scorers import SCORERS
 from edgestill.search.scorers.az_trainability import gradient_correlation
 from edgestill.search.scorers.synflow import synaptic_flow
@@ -55,6 +56,12 @@ def setting(small_space, make_task_for, make_batch):
         return space, task, make_batch(task, 12), teacher, student
 
     return make
+
+
+@pytest.mark.parametrize("name", SCORERS)
+@pytest.mark.parametrize("check", scorers.CHECKS, ids=lambda check: check.__name__)
+def test_every_scorer_passes(check, name):
+    check(SCORERS[name])
 
 
 @pytest.mark.parametrize("space_name", SPACES)

@@ -1,4 +1,4 @@
-"""Every space of the table keeps the contract of `search.space.SearchSpace`."""
+"""Every space of the table keeps the contract of `search.space.SearchSpace`: it passes `search.conformance.spaces`."""
 
 import json
 import math
@@ -7,51 +7,33 @@ import re
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from edgestill.pipeline.errors import ArchitectureError
 from edgestill.pipeline.networks.cost import measure_cost
-from edgestill.pipeline.networks.network import Classifier, look
+from edgestill.search.conformance import spaces
+from edgestill.search.conformance.spaces import samples
 from edgestill.search.spaces import SPACES, Nb201Config, Nb201Space, ResNetConfig, ResNetSpace, make_space
 from edgestill.search.spaces.nb201 import OPERATIONS
 
 every_space = pytest.mark.parametrize("name", SPACES)
 
 
-def samples(space, count=8):
-    rng = random.Random(1)
-    return [space.sample(rng) for _ in range(count)]
+@every_space
+@pytest.mark.parametrize("check", spaces.CHECKS, ids=lambda check: check.__name__)
+def test_every_space_passes_at_a_small_size(check, name, small_space):
+    check(small_space(name))
 
 
 @every_space
-def test_parsing_a_formatted_architecture_gives_it_back(name, small_space):
-    for space in (small_space(name), make_space(SPACES[name][0]())):
-        for architecture in samples(space, 50):
-            again = space.parse(space.format(architecture))
-            assert again == architecture
-            assert again.key == architecture.key
-
-
-@every_space
-def test_surrounding_blanks_do_not_matter_to_parsing(name, small_space):
-    space = small_space(name)
-    architecture = samples(space)[0]
-    assert space.parse(f"  {space.format(architecture)}\n") == architecture
+@pytest.mark.parametrize("check", spaces.OF_GENES, ids=lambda check: check.__name__)
+def test_every_space_passes_at_its_default(check, name):
+    check(make_space(SPACES[name][0]()))
 
 
 @every_space
 @pytest.mark.parametrize("text", ["", "nonsense", "1-2", "|none~0|", "1-1-1/8-16", "-1-1-1", "1-1-1/8-16-64/3"])
 def test_a_string_that_names_no_architecture_is_refused_with_the_form_it_should_have(name, text):
-    space = make_space(SPACES[name][0]())
-    with pytest.raises(ArchitectureError) as caught:
-        space.parse(text)
-    sentence = str(caught.value)
-    assert repr(text) in sentence
-    assert name in sentence
-    assert "expected" in sentence
+    spaces.require_refused(make_space(SPACES[name][0]()), text)
 
 
 def test_a_resnet_string_out_of_bounds_is_refused_with_the_bounds():
@@ -116,33 +98,12 @@ def test_the_published_diswot_cell_is_read():
 
 
 @every_space
-@pytest.mark.parametrize(("channels", "side"), [(1, 8), (3, 9), (1, 11), (3, 15), (1, 28), (3, 32)])
-def test_students_take_any_size_and_keep_the_classifier_contract(
-    name, channels, side, small_space, make_task_for, make_batch
-):
+def test_feature_maps_are_behind_a_relu(name, small_space, make_task_for, make_batch):
     space = small_space(name)
-    task = make_task_for(space, channels, side, classes=5)
+    task = make_task_for(space, 3, 9)
     for architecture in samples(space, 3):
-        student = space.build(architecture, task).eval()
-        assert isinstance(student, Classifier)
-        assert student.num_classes == 5
-        inputs = make_batch(task, 2).inputs
-        features = student.forward_features(inputs)
-        embedding = student.forward_head(features, pre_logits=True)
-        logits = student(inputs)
-        if features.dim() == 4:
-            assert features.shape[:2] == (2, student.embedding_dim)
-            assert (features >= 0).all()
-        else:
-            assert (len(features), features.shape[2]) == (2, student.embedding_dim)
-        assert embedding.shape == (2, student.embedding_dim)
-        assert logits.shape == (2, 5)
-        assert torch.equal(student.forward_head(features), logits)
-        assert torch.equal(student.get_classifier()(embedding), logits)
-        view = look(student, inputs)
-        assert torch.equal(view.features, features)
-        assert torch.equal(view.embedding, embedding)
-        assert torch.equal(view.logits, logits)
+        features = space.build(architecture, task).eval().forward_features(make_batch(task, 2).inputs)
+        assert features.dim() == 3 or (features >= 0).all()
 
 
 @pytest.mark.parametrize("name", [name for name, (_, space) in SPACES.items() if space.inputs == "image"])
@@ -166,13 +127,6 @@ def test_embedding_dims_list_every_width_of_the_last_stage():
     assert space.embedding_dims() == {24, 32, 64}
 
 
-@every_space
-def test_size_counts_every_architecture_once(name, small_space):
-    space = small_space(name)
-    keys = [architecture.key for architecture in space.all_architectures()]
-    assert len(keys) == len(set(keys)) == space.size
-
-
 def test_the_default_sizes_are_the_products_of_the_documented_choices():
     assert make_space(SPACES["resnet"][0]()).size == 5**3 * 4 * 4
     stages = (2 * 3, 3 * 3, 3 * 3, 2 * 3)  # depths x widths
@@ -192,49 +146,10 @@ def test_a_choice_listed_twice_counts_once():
     assert space.size == 2
 
 
-@every_space
-def test_sampling_reaches_every_choice_of_every_gene(name, small_space):
-    space, rng = small_space(name), random.Random(0)
-    met = [space.sample(rng).choices for _ in range(400)]
-    for gene in space.genes:
-        assert {choices[gene.name] for choices in met} == set(gene.choices)
-
-
-@every_space
-def test_mutation_at_a_tiny_rate_changes_exactly_one_gene(name, small_space):
-    space, rng = small_space(name), random.Random(0)
-    for parent in samples(space, 100):
-        child = space.mutate(parent, rng, rate=1e-12)
-        changed = [gene for gene in space.genes if child.choices[gene.name] != parent.choices[gene.name]]
-        assert len(changed) == 1
-        assert child.choices[changed[0].name] in changed[0].choices
-
-
-@every_space
-def test_mutation_at_rate_one_changes_every_free_gene(name, small_space):
-    space, rng = small_space(name), random.Random(0)
-    for parent in samples(space, 20):
-        child = space.mutate(parent, rng, rate=1.0)
-        for gene in space.genes:
-            assert (child.choices[gene.name] != parent.choices[gene.name]) == (len(gene.choices) > 1)
-
-
 def test_a_space_of_one_member_mutates_into_itself():
     space = ResNetSpace(ResNetConfig(blocks=((1,),) * 3, widths=((8,),) * 3))
     parent = space.sample(random.Random(0))
     assert space.mutate(parent, random.Random(0)) == parent
-
-
-@every_space
-@given(seed=st.integers(0, 2**32))
-@settings(max_examples=50, deadline=None)
-def test_crossover_takes_every_gene_from_a_parent(name, seed):
-    space, rng = make_space(SPACES[name][0]()), random.Random(seed)
-    mother, father = space.sample(rng), space.sample(rng)
-    child = space.crossover(mother, father, rng)
-    assert set(child.choices) == {gene.name for gene in space.genes}
-    for gene, choice in child.choices.items():
-        assert choice in (mother.choices[gene], father.choices[gene])
 
 
 @every_space
@@ -244,21 +159,6 @@ def test_crossover_uses_both_parents(name):
     father = space.mutate(mother, rng, rate=1.0)
     children = {space.crossover(mother, father, rng).key for _ in range(50)}
     assert len(children) > 10
-
-
-@every_space
-@pytest.mark.parametrize(("channels", "side"), [(1, 8), (3, 13), (3, 32)])
-def test_costs_are_those_that_torch_counts(name, channels, side, small_space, make_task_for, make_batch):
-    """Torch's counter knows attention by its plain implementation only: a fused kernel of the CPU's counts as 0."""
-    space = small_space(name)
-    task = make_task_for(space, channels, side)
-    for architecture in samples(space, 4):
-        network = space.build(architecture, task).eval()
-        cost = measure_cost(lambda a=architecture: space.build(a, task), task.input_shape, task.input_dtype)
-        assert cost.params == sum(p.numel() for p in network.parameters())
-        with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            network(make_batch(task, 1).inputs)
-        assert 2 * cost.flops == counter.get_total_flops()
 
 
 @pytest.mark.parametrize(("blocks", "params"), [("3-3-3", 278_324), ("7-1-3", 259_892)])

@@ -1,17 +1,16 @@
 """Every strategy of the table, on synthetic scores whose best member and whose front are known."""
 
 import random
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from edgestill.pipeline.errors import BudgetError, CandidateError, ConfigError
+from edgestill.pipeline.errors import CandidateError, ConfigError
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.budget import Budget
-from edgestill.search.config import SearchConfig
+from edgestill.search.conformance import strategies
+from edgestill.search.conformance.strategies import Grid, Scored, cost_of, failing, peak, run, values
 from edgestill.search.pareto import crowding_distances, objectives, pareto_front, sort_by_dominance
-from edgestill.search.space import Architecture, Gene, SearchSpace
 from edgestill.search.strategies import (
     STRATEGIES,
     EvolutionConfig,
@@ -20,93 +19,26 @@ from edgestill.search.strategies import (
     RandomConfig,
     Search,
     is_exhaustive,
-    run_strategy,
 )
 from edgestill.search.strategies.surrogate import pick_widening, predict
 
 SAMPLERS = [name for name in STRATEGIES if name != "exhaustive"]  # those that look at a part of the space
 
 
-class Grid(SearchSpace):
-    """Genes a, b, c, … of equal choices; never built."""
-
-    name = "grid"
-
-    def __init__(self, genes=4, choices=4):
-        self.genes = tuple(Gene("abcdefgh"[i], tuple(range(choices))) for i in range(genes))
-
-    def build(self, architecture, task):
-        raise AssertionError("a strategy has no business building networks")
-
-    def format(self, architecture):
-        return "-".join(map(str, values(architecture)))
-
-    def parse(self, text):
-        return self.make({gene.name: int(n) for gene, n in zip(self.genes, text.split("-"), strict=True)})
-
-    def embedding_dims(self):
-        return frozenset({1})
-
-
-class Scored(NamedTuple):
-    architecture: Architecture
-    value: float
-    cost: Cost
-
-
-def values(architecture):
-    return list(architecture.choices.values())
-
-
-def cost_of(architecture):
-    params = 10 + sum((i + 1) * v for i, v in enumerate(values(architecture)))
-    flops = 5 + sum((9 - i) * v * v for i, v in enumerate(values(architecture)))
-    return Cost(params=params, flops=flops)
-
-
-def peak(architecture):
-    """Highest, 0, where every gene is 2, inside the space."""
-    return -sum((v - 2) ** 2 for v in values(architecture)) + 0.5 * (
-        values(architecture)[0] == values(architecture)[-1]
-    )
-
-
-def run(name, space=None, budget=None, evaluations=100, seed=0, fails=lambda a: False, cost=cost_of, value=peak):
-    asked, told = [], []
-
-    def score(architectures):
-        for a in architectures:
-            asked.append(a)
-            yield None if fails(a) else Scored(a, value(a), cost_of(a))
-
-    search = Search(
-        space or Grid(),
-        cost,
-        budget or Budget(),
-        score=score,
-        rank=lambda found: [s.value for s in found],
-        evaluations=evaluations,
-        rng=random.Random(seed),
-        tick=lambda *done: told.append(done),
-    )
-    return run_strategy(search, STRATEGIES[name][0]()), asked, told
-
-
 @pytest.mark.parametrize("name", STRATEGIES)
 class TestEveryStrategy:
-    def test_a_seed_repeats(self, name):
-        one, again, other = (run(name, seed=seed)[1] for seed in (1, 1, 2))
-        assert one == again
+    @pytest.mark.parametrize("check", strategies.CHECKS, ids=lambda check: check.__name__)
+    def test_it_passes(self, check, name):
+        check(name)
+
+    def test_another_seed_takes_another_way(self, name):
+        one, other = (run(name, seed=seed)[1] for seed in (1, 2))
         assert (one != other) == (name != "exhaustive")
 
     @pytest.mark.parametrize("seed", range(4))
-    def test_only_feasible_members_are_scored_and_none_twice(self, name, seed):
+    def test_as_many_feasible_members_are_scored_as_there_are_or_may_be(self, name, seed):
         budget = Budget(max_params=30, max_flops=90)
-        found, asked, told = run(name, budget=budget, seed=seed)
-        assert all(not budget.violations(cost_of(a)) for a in asked)
-        assert len({a.key for a in asked}) == len(asked)
-        assert [s.architecture for s in found] == asked
-        assert [done for done, _ in told] == list(range(1, len(asked) + 1))
+        _, asked, told = run(name, budget=budget, seed=seed)
         assert {total for _, total in told} == {len(asked)} if name == "exhaustive" else {100}
         feasible = sum(not budget.violations(cost_of(a)) for a in Grid().all_architectures())
         expected = feasible if name == "exhaustive" else min(100, feasible)
@@ -127,9 +59,7 @@ class TestEveryStrategy:
         assert [s.architecture for s in found] == list(Grid().all_architectures())
 
     def test_no_failure_is_ranked_and_the_best_of_the_rest_is_found(self, name):
-        def fails(architecture):
-            return random.Random(architecture.key).random() < 0.3
-
+        fails = failing(0.3)
         found, asked, _ = run(name, evaluations=256, fails=fails)
         assert [s.architecture for s in found] == [a for a in asked if not fails(a)]
         assert 50 < len(asked) - len(found) < 110
@@ -138,9 +68,7 @@ class TestEveryStrategy:
         assert max(found, key=lambda s: s.value) == max(rest, key=lambda s: s.value)
 
     def test_with_a_third_failing_a_part_of_the_space_is_enough(self, name):
-        def fails(architecture):
-            return random.Random(architecture.key).random() < 0.3
-
+        fails = failing(0.3)
         best = max(peak(a) for a in Grid().all_architectures() if not fails(a))
         reached = []
         for seed in range(5):
@@ -165,17 +93,9 @@ class TestEveryStrategy:
         assert found
         assert not any(values(s.architecture)[0] == 2 for s in found)
 
-    def test_an_unreachable_budget_is_an_error_that_names_the_nearest_miss(self, name):
-        with pytest.raises(BudgetError, match="the nearest is 0-0-0-0, whose params 10 is above max_params 9"):
-            run(name, budget=Budget(max_params=9))
-
     def test_one_evaluation_is_enough_to_have_a_result(self, name):
         found, asked, _ = run(name, evaluations=1)
         assert len(found) == len(asked) == (256 if name == "exhaustive" else 1)
-
-    def test_its_configuration_is_chosen_by_name_alone(self, name):
-        assert SearchConfig(strategy=name).strategy == STRATEGIES[name][0]()
-        assert SearchConfig(strategy={"name": name}).strategy.name == name
 
 
 def test_exhaustive_refuses_a_space_above_its_limit():

@@ -108,9 +108,6 @@ class KDAIF(Method):
     Config: ClassVar[type[MethodConfig]] = KDAIFConfig
     config: KDAIFConfig
 
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config or KDAIFConfig())
-
     @property
     def replaces_teacher(self) -> bool:
         return self.config.mechanism != "student_only"

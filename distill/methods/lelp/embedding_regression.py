@@ -48,16 +48,13 @@ class EmbeddingRegression(Method):
     fills: ClassVar[frozenset[Slot]] = frozenset({"feature"})
     studies_teacher: ClassVar[bool] = True
     Config: ClassVar[type[MethodConfig]] = EmbeddingRegressionConfig
-
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config or EmbeddingRegressionConfig())
-        self._projection: nn.Linear | None = None
-        self._mean, self._scale = torch.zeros(()), torch.ones(())
+    _projection: nn.Linear | None = None
 
     def prepare(self, context: Context) -> None:
         own, given = (embedding_width(network, context) for network in (context.student, context.teacher))
         with drawn_from(derive_seed(context.seed, self.name)):
             self._projection = nn.Linear(own, given).to(context.device)
+        self._mean, self._scale = torch.zeros(()), torch.ones(())
 
     def study(self, context: Context) -> None:
         assert self._projection is not None, "prepare() comes before study()"

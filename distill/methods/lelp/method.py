@@ -80,13 +80,11 @@ class LELP(Method):
     paper: ClassVar[str] = "Loo, Iliopoulos, Hu, Vee 2024, arXiv:2409.20449"
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence", "head"})
     studies_teacher: ClassVar[bool] = True
+    to_shrink: ClassVar[str] = "set fewer subclasses"
     Config: ClassVar[type[MethodConfig]] = LELPConfig
-
-    def __init__(self, config: Any = None) -> None:
-        super().__init__(config or LELPConfig())
-        self._linear: nn.Linear | None = None
-        self._projections: Projections | None = None
-        self._table: Tensor | None = None  # with a control: q of each training example, [N, C, S]
+    _linear: nn.Linear | None = None
+    _projections: Projections | None = None
+    _table: Tensor | None = None  # with a control: q of each training example, [N, C, S]
 
     def check(self, task: Task, train: ImageSplit) -> None:
         if bool((train.targets != UNLABELLED).all()):  # otherwise the teacher will give the missing classes

@@ -1,20 +1,30 @@
-"""The table of data sets: each has a file of its own and a line here."""
+"""The table of data sets: each has a file of its own and a line here, or is of another package."""
 
 from collections.abc import Callable
 from typing import Any
 
-from edgestill.pipeline.data.datasets.base import LabelledImages, LabelledTexts, RawData
+from edgestill.pipeline.data.datasets.base import DatasetConfig, LabelledImages, LabelledTexts, RawData
 from edgestill.pipeline.data.datasets.cifar import CifarConfig, load_cifar
 from edgestill.pipeline.data.datasets.digits import DigitsConfig, load_digits
 from edgestill.pipeline.data.datasets.npz import NpzConfig, load_npz
 from edgestill.pipeline.data.datasets.text import TextConfig, load_text
+from edgestill.pipeline.plugins import Table, require_config, require_pair
 
-DATASETS: dict[str, tuple[type[Any], Callable[[Any], RawData]]] = {
+Line = tuple[type[Any], Callable[[Any], RawData]]
+
+
+def _line(name: str, found: Any) -> Line:
+    config, load = require_pair(found, "function of that configuration")
+    require_config(config, name, DatasetConfig, is_complete=False)
+    return config, load
+
+
+DATASETS: Table[Line] = Table("datasets", _line, {
     "digits": (DigitsConfig, load_digits),
     "npz": (NpzConfig, load_npz),
     "cifar": (CifarConfig, load_cifar),
     "text": (TextConfig, load_text),
-}
+})  # fmt: skip
 
 __all__ = [
     "DATASETS",

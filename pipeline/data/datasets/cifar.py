@@ -49,7 +49,7 @@ def load_cifar(config: CifarConfig) -> RawData:
         DataError: no CIFAR files in the folder, files missing or of a wrong size, labels outside the classes.
     """
     if not config.path.is_dir():
-        return load_npz(NpzConfig.model_validate(config.model_dump() | {"name": "npz"}))
+        return load_npz(NpzConfig.model_validate(config.model_dump(exclude={"name"})))
     folder = config.path
     known = [parts for parts in (_CIFAR10, _CIFAR100) if (folder / parts[0][0]).is_file()]
     if not known:

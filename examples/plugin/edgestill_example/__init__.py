@@ -1,0 +1,1 @@
+"""A method, a search space and a format for edgestill."""

@@ -1,0 +1,169 @@
+"""Checks of a format: it keeps the contract of `export/formats/base.py`."""
+
+import copy
+import functools
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgestill.export.calibration import MIN_EXAMPLES, calibration_examples
+from edgestill.export.config import CalibrationConfig, ExportConfig
+from edgestill.export.formats import FORMATS, Format, Run, Source
+from edgestill.export.onnx.sessions import runner
+from edgestill.export.onnx.write import to_onnx
+from edgestill.pipeline.conformance.samples import examples, image_task
+from edgestill.pipeline.conformance.suite import Check, NotHereError, require
+from edgestill.pipeline.data.splits import ImageSplit
+from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.task import Task
+
+Kind = type[Format]
+PRECISIONS = ("fp32", "fp16", "int8")
+QUICK = ExportConfig(calibration=CalibrationConfig(method="minmax"))
+MOVED = {"fp32": 0.0, "fp16": 0.02, "int8": 0.25}  # of a logit, by the largest one
+ELSEWHERE = {"fp32": 1e-5, "fp16": 0.02}  # by another runtime's arithmetic
+
+
+def it_is_listed_under_its_own_name_which_chooses_it(kind: Kind) -> None:
+    require(FORMATS.get(kind.name) is kind, f"the table has no format {kind.name!r}, or another")
+    chosen = ExportConfig.model_validate({"formats": [kind.name]}).formats
+    require(kind.name in chosen, f"export.formats=[{kind.name}] chooses {', '.join(chosen)}")
+
+
+def it_says_what_it_is(kind: Kind) -> None:
+    require(kind.precision in PRECISIONS, f"precision is {kind.precision!r}; known: {', '.join(PRECISIONS)}")
+    require(kind.runtime, "runtime is empty")
+    for suffix in (kind.suffix, *kind.beside):
+        require(suffix.startswith("."), f"the suffix {suffix!r} does not begin with a dot")
+
+
+def what_is_missing_here_is_told_in_one_sentence(kind: Kind) -> None:
+    missing = _made(kind).missing()
+    require(missing is None or (missing and "\n" not in missing), f"missing() is {missing!r}")
+
+
+def it_makes_the_files_that_it_names(kind: Kind) -> None:
+    with built(kind) as (_, files, _, _):
+        expected = [kind.suffix, *kind.beside]
+        require(list(files) == expected, f"build() gives {', '.join(files)}, not {', '.join(expected)}")
+        require(all(isinstance(data, bytes) and data for data in files.values()), "a file is empty, or no bytes")
+
+
+def it_computes_the_student_whatever_the_batch(kind: Kind) -> None:
+    with built(kind) as (form, _, run, fp32):
+        require_same_function(form, run, runner(fp32), examples(_TASK, 300, seed=2).images.numpy())
+
+
+CHECKS: tuple[Check, ...] = (
+    it_is_listed_under_its_own_name_which_chooses_it,
+    it_says_what_it_is,
+    what_is_missing_here_is_told_in_one_sentence,
+    it_makes_the_files_that_it_names,
+    it_computes_the_student_whatever_the_batch,
+)
+
+
+def require_same_function(form: Format, run: Run, reference: Run, images: np.ndarray) -> None:
+    """Require the reference's logits at batches of 1, 7 and all, within what the format's precision allows."""
+    moved = MOVED if form.runtime == "onnxruntime" else ELSEWHERE
+    for size in (1, 7, len(images)):
+        logits, expected = run(images[:size]), reference(images[:size])
+        require(logits.shape == expected.shape, f"logits of {size} images are {list(logits.shape)}")
+        require(logits.dtype == np.float32, f"logits are {logits.dtype}")
+        require(np.isfinite(logits).all(), f"logits of {size} images are not finite")
+        if form.precision in moved:  # of an INT8 file elsewhere, the gate decides
+            share = float(np.abs(logits - expected).max() / np.abs(expected).max())
+            require(share <= moved[form.precision], f"logits move by {share:.2g}; {moved[form.precision]:g} is allowed")
+            if size == len(images):
+                agreed = float((logits.argmax(1) == expected.argmax(1)).mean())
+                require(agreed > 0.97, f"{agreed:.1%} of the answers are the student's")
+
+
+def require_same_graph(found: nn.Module, expected: nn.Module, task: Task) -> None:
+    """Require two networks to export as the same operators with weights of the same shapes, in as many bytes."""
+    one, other = (to_onnx(network, task.input_shape, 20) for network in (found, expected))
+    require(_graph(one) == _graph(other), "the exported graph has other operators or weights than the plain student's")
+    require(len(one) == len(other), f"the exported file has {len(one):,} bytes; the plain student's {len(other):,}")
+
+
+@contextmanager
+def built(kind: Kind) -> Iterator[tuple[Format, dict[str, bytes], Run, Path]]:
+    """Build the format of a tiny student and open it: format, files by suffix, run, path of the fp32 file.
+
+    Raises:
+        NotHereError: its library is missing here.
+    """
+    form = _made(kind)
+    missing = form.missing()
+    if missing is not None:
+        raise NotHereError(missing)
+    with tempfile.TemporaryDirectory() as folder:
+        source = _source(Path(folder))
+        files = form.build(source)
+        for suffix, data in files.items():
+            (Path(folder) / f"model{suffix}").write_bytes(data)
+        yield form, files, form.open(Path(folder) / f"model{kind.suffix}", 1), source.onnx
+
+
+def _made(kind: Kind) -> Format:
+    return kind(QUICK)
+
+
+_TASK = image_task(channels=3, side=12, classes=4)
+
+
+def _source(folder: Path) -> Source:
+    network, data, train = _student()
+    path = folder / "student.onnx"
+    path.write_bytes(data)
+    reference = ImageSplit(train.images, train.targets, "reference")
+    calibration = calibration_examples(reference, 2 * MIN_EXAMPLES)
+    return Source(path, copy.deepcopy(network), _TASK.model_copy(update=_statistics(train)), calibration)
+
+
+@functools.cache
+def _student() -> tuple[nn.Module, bytes, ImageSplit]:
+    """Make a small student that is right about its task: network, ONNX file, training examples."""
+    train = examples(_TASK, 400, seed=1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        # Its normalisation differs by channel, or an exchange of channels would go unseen.
+        network = CifarResNet((1, 1, 1), (8, 12, 16), num_classes=4, mean=(0.3, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+        learned(network, train)
+    return network, to_onnx(network, _TASK.input_shape, 20), train
+
+
+def learned(network: Any, split: ImageSplit) -> nn.Module:
+    """Give the network running statistics of the split, and solve for its last layer by least squares."""
+    network.train()
+    for _ in range(30):
+        network(split.images)
+    network.eval()
+    with torch.no_grad():
+        embedding = network.forward_head(network.forward_features(split.images), pre_logits=True).double()
+        wide = torch.cat([embedding, torch.ones(len(embedding), 1, dtype=torch.float64)], dim=1)
+        wanted = 6 * torch.nn.functional.one_hot(split.targets, network.num_classes).double() - 2
+        solved = torch.linalg.lstsq(wide, wanted).solution.float()
+        network.linear.weight.copy_(solved[:-1].T)
+        network.linear.bias.copy_(solved[-1])
+    made: nn.Module = network
+    return made
+
+
+def _statistics(split: ImageSplit) -> dict[str, tuple[float, ...]]:
+    means, deviations = split.images.mean((0, 2, 3)), split.images.std((0, 2, 3))
+    return {"mean": tuple(means.tolist()), "std": tuple(deviations.tolist())}
+
+
+def _graph(data: bytes) -> tuple[list[str], list[tuple[int, ...]]]:
+    """Operator types in order, and the shapes of all weights."""
+    import onnx
+
+    graph = onnx.load_from_string(data).graph
+    return [node.op_type for node in graph.node], sorted(tuple(tensor.dims) for tensor in graph.initializer)

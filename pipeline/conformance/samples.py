@@ -1,0 +1,63 @@
+"""Small tasks and learnable examples for checks of plug-ins, and for tests."""
+
+import dataclasses
+
+import torch
+
+from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.splits import Batch, ImageSplit, Splits
+from edgestill.pipeline.task import InputKind, Task
+
+
+def image_task(channels: int = 1, side: int = 8, classes: int = 3) -> Task:
+    labels = tuple(f"class {k}" for k in range(classes))
+    return Task(labels=labels, input_shape=(channels, side, side), mean=(0.4,) * channels, std=(0.3,) * channels)
+
+
+def text_task(length: int = 10, vocab_size: int = 20, classes: int = 3) -> Task:
+    labels = tuple(f"class {k}" for k in range(classes))
+    return Task(kind="text", labels=labels, input_shape=(length,), vocab_size=vocab_size)
+
+
+def task_of(inputs: InputKind, channels: int = 1, side: int = 8, classes: int = 3) -> Task:
+    """Make a task of this kind; of text, as long as `side`."""
+    return text_task(side, classes=classes) if inputs == "text" else image_task(channels, side, classes)
+
+
+def examples(task: Task, count: int, seed: int = 0) -> ImageSplit:
+    """Images whose class shows as a bright band, under noise, or texts of the task; every class is there in turn."""
+    if task.kind == "text":
+        return _texts(task, count, seed)
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, *task.input_shape, generator=generator) * 0.6
+    targets = torch.arange(count) % task.num_classes
+    for k in range(task.num_classes):
+        images[targets == k, :, 2 * k : 2 * k + 2] += 0.2
+    return ImageSplit(images, targets)
+
+
+def splits(task: Task, augment: AugmentConfig | None = None, train: int = 90) -> Splits:
+    return Splits(
+        task=task,
+        train=dataclasses.replace(examples(task, train, seed=1), role="train"),
+        reference=dataclasses.replace(examples(task, 18, seed=2), role="reference"),
+        validation=dataclasses.replace(examples(task, 60, seed=3), role="validation"),
+        augment=augment or AugmentConfig(),
+        sizes={},
+        digests={},
+    )
+
+
+def batch(task: Task, size: int = 12, seed: int = 0) -> Batch:
+    return examples(task, size, seed).batch(torch.arange(size))
+
+
+def _texts(task: Task, count: int, seed: int) -> ImageSplit:
+    """Sequences of any length, padded behind; half of the tokens of class k are k + 1."""
+    assert task.vocab_size is not None
+    generator = torch.Generator().manual_seed(seed)
+    (length,), targets = task.input_shape, torch.arange(count) % task.num_classes
+    tokens = torch.randint(1, task.vocab_size, (count, length), generator=generator)
+    tokens = torch.where(torch.rand(count, length, generator=generator) < 0.5, targets[:, None] + 1, tokens)
+    lengths = torch.randint(length // 2, length + 1, (count, 1), generator=generator)
+    return ImageSplit(tokens * (torch.arange(length) < lengths), targets)

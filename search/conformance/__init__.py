@@ -1,0 +1,1 @@
+"""Checks of search spaces, scorers and strategies."""
