@@ -38,6 +38,7 @@ class SearchSpace(ABC):
 
     name: ClassVar[str]
     inputs: ClassVar[InputKind] = "image"
+    has_channels: ClassVar[bool] = True  # students have convolutions, whose channels can be pruned
     genes: tuple[Gene, ...]
 
     @abstractmethod

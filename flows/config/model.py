@@ -15,6 +15,7 @@ from edgestill.pipeline.device import DeviceConfig
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.teachers.teacher import TeacherConfig
 from edgestill.search.config import RankCheckConfig, SearchConfig
+from edgestill.search.spaces import SPACES
 
 
 class RunConfig(Frozen):
@@ -46,7 +47,7 @@ class RunConfig(Frozen):
     @model_validator(mode="after")
     def _has_channels_to_prune(self) -> "RunConfig":
         space = self.search.space.name
-        if self.prune.enabled and space in ("vit", "text_transformer"):
+        if self.prune.enabled and not SPACES[space][1].has_channels:
             raise ValueError(
                 f"prune.method {self.prune.method!r} removes channels of convolutions, and students of {space!r} have "
                 "none; leave prune out, or search resnet or mobile"

@@ -32,6 +32,7 @@ class TextTransformerConfig(Frozen):
 class TextTransformerSpace(SearchSpace):
     name: ClassVar[str] = "text_transformer"
     inputs: ClassVar[InputKind] = "text"
+    has_channels: ClassVar[bool] = False
 
     def __init__(self, config: TextTransformerConfig | None = None) -> None:
         config = config or TextTransformerConfig()

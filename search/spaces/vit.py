@@ -43,6 +43,7 @@ class VitConfig(Frozen):
 
 class VitSpace(SearchSpace):
     name: ClassVar[str] = "vit"
+    has_channels: ClassVar[bool] = False
 
     def __init__(self, config: VitConfig | None = None) -> None:
         config = config or VitConfig()

@@ -36,6 +36,15 @@ def test_parsing_a_formatted_architecture_gives_it_back(name, small_space):
 
 
 @every_space
+def test_a_space_says_truly_whether_its_blocks_have_channels_to_prune(name, small_space, make_task_for):
+    space = small_space(name)
+    task = make_task_for(space)
+    for architecture in samples(space, 3):
+        modules = [module for block in space.build(architecture, task).blocks() for module in block.modules()]
+        assert any(isinstance(module, torch.nn.Conv2d) for module in modules) == space.has_channels
+
+
+@every_space
 def test_surrounding_blanks_do_not_matter_to_parsing(name, small_space):
     space = small_space(name)
     architecture = samples(space)[0]
