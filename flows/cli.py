@@ -234,8 +234,8 @@ def calibrate(
 ) -> None:
     """Fit a latency model of a space's students: on this machine, or from latencies measured elsewhere."""
     from edgestill.export.file_timing import ProbeSettings
-    from edgestill.flows.calibrate import Inputs, verdict
-    from edgestill.flows.calibrate import calibrate as fit
+    from edgestill.flows.fit_device import Inputs, verdict
+    from edgestill.flows.fit_device import fit_device as fit
     from edgestill.pipeline.timing.timing import TimingConfig
 
     timing = TimingConfig(warmup_s=min(0.1, seconds), duration_s=seconds, min_samples=30)

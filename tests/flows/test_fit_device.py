@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from edgestill.flows.calibrate import latencies_csv, read_latencies
+from edgestill.flows.fit_device import latencies_csv, read_latencies
 from edgestill.flows.config import load_config
 from edgestill.flows.latency import export_student, latency_source
 from edgestill.pipeline.errors import ConfigError, DataError
