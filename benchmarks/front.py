@@ -31,7 +31,7 @@ from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher
 from edgestill.search.budget import Budget
 from edgestill.search.pareto import objectives, pareto_front
 from edgestill.search.scorers import SCORERS, builds_networks
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.space import Architecture
 from edgestill.search.spaces import ResNetConfig, ResNetSpace
 from edgestill.search.strategies import STRATEGIES, Search

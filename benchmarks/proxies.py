@@ -42,8 +42,8 @@ from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher
 from edgestill.search.scorers import SCORERS, Calibration, builds_networks
-from edgestill.search.scorers.scale import PARTS, natural, spread
-from edgestill.search.scoring.evaluate import CostTable, Evaluator
+from edgestill.search.scorers.ensemble_scale import PARTS, natural, spread
+from edgestill.search.scoring.evaluator import CostTable, Evaluator
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import Nb201Space, ResNetSpace
 

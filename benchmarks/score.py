@@ -37,8 +37,8 @@ from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher
 from edgestill.search.scorers import SCORERS
 from edgestill.search.scoring.attempt import attempt
-from edgestill.search.scoring.evaluate import CostTable, Evaluator
-from edgestill.search.scoring.parallel import Pool
+from edgestill.search.scoring.evaluator import CostTable, Evaluator
+from edgestill.search.scoring.pool import Pool
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import Nb201Space
 

@@ -44,7 +44,7 @@ from edgestill.pipeline.networks.network import PooledClassifier
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.search.scorers import SCORERS
-from edgestill.search.scoring.evaluate import CostTable, Evaluator
+from edgestill.search.scoring.evaluator import CostTable, Evaluator
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
 

@@ -19,7 +19,7 @@ from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, writ
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
-from edgestill.search.scoring.evaluate import CostTable, Evaluator
+from edgestill.search.scoring.evaluator import CostTable, Evaluator
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig
 

@@ -16,7 +16,7 @@ from edgestill.pipeline.errors import CandidateError, ConfigError, first_line
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.teachers.teacher import build_teacher
 from edgestill.search.config import SearchConfig
-from edgestill.search.ranking import (
+from edgestill.search.rank_correlation import (
     Comparison,
     RankedStudent,
     ScorerRank,
@@ -25,7 +25,7 @@ from edgestill.search.ranking import (
     spread_students,
 )
 from edgestill.search.scorers import SCORERS, builds_networks
-from edgestill.search.scoring.evaluate import CostTable, Evaluator
+from edgestill.search.scoring.evaluator import CostTable, Evaluator
 from edgestill.search.scoring.workshop import Workshop
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space

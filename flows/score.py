@@ -17,7 +17,7 @@ from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import write_atomic
 from edgestill.pipeline.teachers.teacher import TEACHERS, TeacherConfig, build_teacher
 from edgestill.search.scorers import SCORERS
-from edgestill.search.scoring.evaluate import CostTable, Evaluator, Scores
+from edgestill.search.scoring.evaluator import CostTable, Evaluator, Scores
 from edgestill.search.scoring.outcome import Outcome, value
 from edgestill.search.scoring.workshop import Workshop
 from edgestill.search.space import Architecture, SearchSpace

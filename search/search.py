@@ -13,7 +13,7 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.task import Task
 from edgestill.search.config import SearchConfig
-from edgestill.search.costs import HardwareCosts, LatencySource
+from edgestill.search.hardware_costs import HardwareCosts, LatencySource
 from edgestill.search.journal import Journal
 from edgestill.search.latency.confirm import confirm_winner
 from edgestill.search.pareto import objectives, pareto_front
@@ -21,7 +21,7 @@ from edgestill.search.result import Candidate, Failure, SearchResult
 from edgestill.search.scorers import builds_networks
 from edgestill.search.scoring.attempt import guarded, on_threads
 from edgestill.search.scoring.ensemble_scale import Calibrated
-from edgestill.search.scoring.evaluate import CostTable, Evaluator, Shipped
+from edgestill.search.scoring.evaluator import CostTable, Evaluator, Shipped
 from edgestill.search.scoring.workshop import Workshop
 from edgestill.search.space import Architecture
 from edgestill.search.spaces import make_space

@@ -5,10 +5,10 @@ from edgestill.search.scorers.base import Scorer, ScoringContext, Student
 from edgestill.search.scorers.counts import Flops, Params, Random
 from edgestill.search.scorers.diswot import Diswot, DiswotRelation, DiswotSemantic, DiswotStages
 from edgestill.search.scorers.ensemble import Ensemble
+from edgestill.search.scorers.ensemble_scale import Calibration
 from edgestill.search.scorers.jacov import Jacov
 from edgestill.search.scorers.meco import Meco, MecoBlocks
 from edgestill.search.scorers.nwot import Nwot
-from edgestill.search.scorers.scale import Calibration
 from edgestill.search.scorers.swap import Swap
 from edgestill.search.scorers.synflow import Synflow
 from edgestill.search.scorers.zen import Zen

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.networks.network import Initialisation, View
-from edgestill.search.scorers.scale import Calibration
+from edgestill.search.scorers.ensemble_scale import Calibration
 from edgestill.search.scoring.observe import Graph
 
 

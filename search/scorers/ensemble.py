@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from edgestill.search.scorers.base import Scorer, ScoringContext, Student
-from edgestill.search.scorers.scale import PARTS, Scale, natural
+from edgestill.search.scorers.ensemble_scale import PARTS, Scale, natural
 
 _CLIP = (-4.0, 6.0)
 

@@ -7,7 +7,7 @@ import torch
 
 from edgestill.pipeline.errors import CandidateError, UserError
 from edgestill.pipeline.networks.cost import Cost
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.scoring.outcome import Outcome, failure
 from edgestill.search.space import Architecture
 

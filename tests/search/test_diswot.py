@@ -16,7 +16,7 @@ from edgestill.pipeline.networks.diswot import EPS, classifier_gradient, relatio
 from edgestill.pipeline.networks.network import View, initialise, look
 from edgestill.search.scorers import SCORERS, ScoringContext, Student
 from edgestill.search.scorers.diswot import live_rows, relation_similarity, semantic_similarity
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.spaces import ResNetConfig, ResNetSpace
 
 # B batch, K classes, C channels

@@ -11,8 +11,8 @@ from edgestill.pipeline.errors import CandidateError, FailedError
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import initialise
 from edgestill.search.scorers import Calibration
-from edgestill.search.scorers.scale import PARTS, Scale
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scorers.ensemble_scale import PARTS, Scale
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 
 PART_NAMES = list(PARTS)

@@ -16,8 +16,8 @@ from edgestill.pipeline.errors import UserError
 from edgestill.search.config import SearchConfig
 from edgestill.search.scorers import SCORERS
 from edgestill.search.scoring.attempt import attempt
-from edgestill.search.scoring.evaluate import Evaluator
-from edgestill.search.scoring.parallel import Pool
+from edgestill.search.scoring.evaluator import Evaluator
+from edgestill.search.scoring.pool import Pool
 from edgestill.search.search import find_student
 from edgestill.search.spaces import SPACES, ResNetConfig, ResNetSpace
 
@@ -253,7 +253,7 @@ SCRIPT = """
     from edgestill.pipeline.task import Task
     from edgestill.search.scoring.attempt import attempt
     from edgestill.search.config import SearchConfig
-    from edgestill.search.scoring.evaluate import Evaluator
+    from edgestill.search.scoring.evaluator import Evaluator
     from edgestill.search.search import find_student
     from edgestill.search.spaces import ResNetConfig, ResNetSpace
 

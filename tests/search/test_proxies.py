@@ -16,7 +16,7 @@ from edgestill.search.scorers.az_trainability import FLOOR, block_trainability, 
 from edgestill.search.scorers.diswot import stage_ends
 from edgestill.search.scorers.meco import smallest_eigenvalue
 from edgestill.search.scorers.synflow import synaptic_flow
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.scoring.observe import observe
 from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 

@@ -16,7 +16,7 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.networks.network import initialise
 from edgestill.search.scorers import SCORERS, ScoringContext, Student
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.space import Architecture, Gene
 from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 

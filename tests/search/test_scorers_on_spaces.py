@@ -14,7 +14,7 @@ from edgestill.pipeline.networks.text_transformer import sinusoids
 from edgestill.search.scorers import SCORERS
 from edgestill.search.scorers.az_trainability import gradient_correlation
 from edgestill.search.scorers.synflow import synaptic_flow
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.spaces import SPACES, ResNetSpace, TextTransformerSpace, VitSpace
 
 # (scorer, space): why there is no score where the teacher is a ResNet of three stages, or for text another student.

@@ -10,7 +10,7 @@ import torch
 
 from edgestill.search.config import SearchConfig
 from edgestill.search.scorers import SCORERS
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.search import find_student
 from edgestill.search.spaces import SPACES, ResNetConfig, ResNetSpace
 
