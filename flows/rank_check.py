@@ -7,7 +7,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from edgestill.flows.cache import kept_calibration
+from torch import nn
+
+from edgestill.flows.cache import kept_prepared
 from edgestill.flows.short_training import ShortTrainings
 from edgestill.flows.stage import Stage, trained_teacher
 from edgestill.flows.stages import scoring_batch
@@ -25,7 +27,9 @@ from edgestill.search.rank_correlation import (
     spread_students,
 )
 from edgestill.search.scorers import SCORERS, builds_networks
-from edgestill.search.scoring.evaluator import CostTable, Evaluator
+from edgestill.search.scoring.conditions import Conditions, Means
+from edgestill.search.scoring.cost_table import CostTable
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.scoring.workshop import Workshop
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
@@ -122,27 +126,21 @@ def _all_scorers(
 
     Each scorer has its own evaluator, set up as in the search, so a failing one does not affect the others.
     """
-    seed, trained = stage.seed("search"), search.teacher_weights == "trained"
     batch = scoring_batch(stage, splits)
+    means = Means(costs, kept_prepared, workshop.each)
     evaluators, notes = dict[str, Evaluator](), list[str]()
     for name in SCORERS:
-        teacher = trained_teacher(stage, splits.task) if trained else build_teacher(stage.config.teacher, splits.task)
+        conditions = Conditions(
+            batch,
+            _teacher(stage, search, splits),
+            stage.seed("search"),
+            search.draws,
+            trained=search.uses_trained_teacher,
+            comparable=True,
+            guard=builds_networks(name),
+        )
         try:
-            evaluators[name] = Evaluator(
-                space,
-                splits.task,
-                batch,
-                [name],
-                teacher=teacher,
-                seed=seed,
-                draws=search.draws,
-                trained=trained,
-                comparable=True,
-                guard=builds_networks(name),
-                costs=costs,
-                calibrated=kept_calibration,
-                each=workshop.each,
-            )
+            evaluators[name] = Evaluator(space, splits.task, [name], conditions, means)
         except ConfigError as error:
             notes.append(f"{name} does not apply: {error}")
 
@@ -163,6 +161,12 @@ def _all_scorers(
                 f"{name} does without {', '.join(parts)}, which have no score in this space beside this teacher"
             )
     return score, notes
+
+
+def _teacher(stage: Stage, search: SearchConfig, splits: Splits) -> nn.Module:
+    if search.uses_trained_teacher:
+        return trained_teacher(stage, splits.task)
+    return build_teacher(stage.config.teacher, splits.task)
 
 
 def _notes(search: SearchConfig, wanted: int, students: Sequence[RankedStudent]) -> list[str]:

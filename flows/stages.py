@@ -18,7 +18,7 @@ from edgestill.distill.recipe import make_recipe
 from edgestill.distill.result import DistillResult, TuneResult
 from edgestill.distill.train import Distilled, caches_teacher, distill
 from edgestill.distill.tune import tune, with_hyperparameters
-from edgestill.flows.cache import kept_calibration
+from edgestill.flows.cache import kept_prepared
 from edgestill.flows.heads import telling_of_heads, what_ships
 from edgestill.flows.latency import keep_latency_model, latency_of
 from edgestill.flows.rehearsal import rehearse_export
@@ -108,7 +108,7 @@ def search_student(stage: Stage) -> SearchResult:
     """Search the student's architecture; a resumed search scores no candidate again."""
     config = stage.config.search
     splits = stage.splits()
-    trained = config.teacher_weights == "trained"
+    trained = config.uses_trained_teacher
     journal = stage.run.journal("search", "history.jsonl", stage.inputs)
     teacher = trained_teacher(stage, splits.task) if trained else build_teacher(stage.config.teacher, splits.task)
     with telling_of_heads(stage.config.distill):
@@ -123,7 +123,7 @@ def search_student(stage: Stage) -> SearchResult:
             known=journal.entries,
             record=journal.append,
             tick=stage.tick,
-            calibrated=kept_calibration,
+            keep=kept_prepared,
         )
 
 

@@ -20,8 +20,9 @@ from edgestill.search.pareto import objectives, pareto_front
 from edgestill.search.result import Candidate, Failure, SearchResult
 from edgestill.search.scorers import builds_networks
 from edgestill.search.scoring.attempt import guarded, on_threads
-from edgestill.search.scoring.ensemble_scale import Calibrated
-from edgestill.search.scoring.evaluator import CostTable, Evaluator, Shipped
+from edgestill.search.scoring.conditions import Conditions, Keep, Means, compute_anew
+from edgestill.search.scoring.cost_table import CostTable, Shipped
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.scoring.workshop import Workshop
 from edgestill.search.space import Architecture
 from edgestill.search.spaces import make_space
@@ -43,7 +44,7 @@ def find_student(
     known: Sequence[Mapping[str, Any]] = (),
     record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
-    calibrated: Calibrated = lambda key, compute: compute(),
+    keep: Keep = compute_anew,
 ) -> SearchResult:
     """Search with the configured scorer, and again with each baseline at the same effort and seed.
 
@@ -52,7 +53,7 @@ def find_student(
         shipped: maps a student to its shipped network, subject to the budget; None: the student itself.
         teacher: re-initialised in place unless `config.teacher_weights` is "trained".
         known: entries given to `record` by an interrupted search; those candidates are not scored again.
-        calibrated: returns the ensemble's calibration, given its content name and a function to compute it.
+        keep: keeps what scorers with parts prepare, such as the ensemble's scale.
 
     Raises:
         BudgetError: nothing in the space meets the budget.
@@ -86,21 +87,16 @@ def find_student(
     def run(scorer: str, stage: str) -> list[Candidate]:
         terms = (scorer, *_DISWOT_TERMS) if scorer == "diswot" else (scorer,)
         with on_threads(1):
-            evaluator = Evaluator(
-                space,
-                task,
+            conditions = Conditions(
                 batch,
-                terms,
-                teacher=teacher,
-                seed=seed,
-                draws=config.draws,
-                trained=config.teacher_weights == "trained",
+                teacher,
+                seed,
+                config.draws,
+                trained=config.uses_trained_teacher,
                 comparable=True,
                 guard=builds_networks(scorer),
-                costs=counts,
-                calibrated=calibrated,
-                each=workshop.each,
             )
+            evaluator = Evaluator(space, task, terms, conditions, Means(counts, keep, workshop.each))
         notes.extend(_missing(evaluator))
 
         outcomes = workshop.scorer(evaluator, scorer)

@@ -5,7 +5,6 @@ from edgestill.search.scorers.base import Scorer, ScoringContext, Student
 from edgestill.search.scorers.counts import Flops, Params, Random
 from edgestill.search.scorers.diswot import Diswot, DiswotRelation, DiswotSemantic, DiswotStages
 from edgestill.search.scorers.ensemble import Ensemble
-from edgestill.search.scorers.ensemble_scale import Calibration
 from edgestill.search.scorers.jacov import Jacov
 from edgestill.search.scorers.meco import Meco, MecoBlocks
 from edgestill.search.scorers.nwot import Nwot
@@ -41,4 +40,4 @@ def builds_networks(name: str) -> bool:
     return kind.initialisation is not None or any(builds_networks(part) for part in kind.parts)
 
 
-__all__ = ["SCORERS", "Calibration", "Scorer", "ScoringContext", "Student", "builds_networks"]
+__all__ = ["SCORERS", "Scorer", "ScoringContext", "Student", "builds_networks"]

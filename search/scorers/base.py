@@ -1,16 +1,16 @@
-"""Interface of scorers: their context, their input and their base class."""
+"""Interface of scorers: their context, their input, their settings and their base class."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from edgestill.pipeline.data.splits import Batch
+from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.networks.network import Initialisation, View
-from edgestill.search.scorers.ensemble_scale import Calibration
 from edgestill.search.scoring.observe import Graph
 
 
@@ -23,7 +23,7 @@ class ScoringContext:
     teacher_dims: frozenset[int]  # embedding widths that every scored student has; empty: judge each by its own
     seed: int
     teacher_blocks: tuple[Tensor, ...] = ()  # as `Student.blocks`; if a scorer `needs_blocks`
-    calibration: Calibration | None = None  # of the ensemble's parts in this space
+    prepared: Frozen | None = None  # of `Scorer.prepare`
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Scorer(ABC):
     """Base of scorers: made once for a search, to compute the teacher's side once, then called on each student."""
 
     name: ClassVar[str]
+    Config: ClassVar[type[Frozen]] = Frozen  # its settings, each with a default
     initialisation: ClassVar[Initialisation | None] = None  # None: no network is built for this scorer
     needs_teacher: ClassVar[bool] = False
     needs_codes: ClassVar[bool] = False
@@ -59,10 +60,26 @@ class Scorer(ABC):
     needs_graph: ClassVar[bool] = False
     parts: ClassVar[tuple[str, ...]] = ()  # other scorers, run first; this one sees only their scores
     images: ClassVar[int | None] = None  # number of the batch's images for scoring the parts; None: all
+    prepares: ClassVar[type[Frozen] | None] = None  # type of what `prepare` returns; None: no sample is scored
+    kept_as: ClassVar[str] = ""  # with `prepares`: name and version of that in the cache; default: `name`
 
-    def __init__(self, context: ScoringContext) -> None:
+    def __init__(self, context: ScoringContext, config: Any = None) -> None:
         self.context = context
+        self.config = self.Config() if config is None else config
 
     @abstractmethod
     def __call__(self, student: Student) -> float:
         """Score a student, from the student and the context alone; NaN or infinite means: no score."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Parts without a score in this space, left out for all its students."""
+        return ()
+
+    @classmethod
+    def prepare(cls, sample: Mapping[str, Sequence[float]]) -> Frozen:
+        """With `prepares`: learn from each part's scores of a sample of the space, NaN for no score.
+
+        Runs once for a space, a batch and a teacher; the result is kept between runs.
+        """
+        raise NotImplementedError

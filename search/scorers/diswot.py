@@ -14,7 +14,7 @@ The score is M_s + M_r, both at most 0, higher is better, and 0 for the teacher 
 import itertools
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -51,8 +51,8 @@ class _TeacherAware(Scorer):
     initialisation: ClassVar[Initialisation | None] = "gaussian"
     needs_teacher: ClassVar[bool] = True
 
-    def __init__(self, context: ScoringContext) -> None:
-        super().__init__(context)
+    def __init__(self, context: ScoringContext, config: Any = None) -> None:
+        super().__init__(context, config)
         assert context.teacher is not None
         self._relation = last_relation(context.teacher)
         self._gradient = classifier_gradient(context.teacher, context.batch.targets)
@@ -112,8 +112,8 @@ class DiswotStages(_TeacherAware):
     name: ClassVar[str] = "diswot_stages"
     needs_blocks: ClassVar[bool] = True
 
-    def __init__(self, context: ScoringContext) -> None:
-        super().__init__(context)
+    def __init__(self, context: ScoringContext, config: Any = None) -> None:
+        super().__init__(context, config)
         assert context.teacher is not None
         self._relations = _stage_relations(context.teacher_blocks, context.teacher)
 

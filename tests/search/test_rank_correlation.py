@@ -18,7 +18,7 @@ from edgestill.search.rank_correlation import (
     spread_students,
     tau_interval,
 )
-from edgestill.search.scoring.evaluator import CostTable
+from edgestill.search.scoring.cost_table import CostTable
 
 
 def student(i, accuracy, **scores):
