@@ -138,6 +138,7 @@ def _all_scorers(
             trained=search.uses_trained_teacher,
             comparable=True,
             guard=builds_networks(name),
+            configs={name: search.scorer_config(name)},
         )
         try:
             evaluators[name] = Evaluator(space, splits.task, [name], conditions, means)

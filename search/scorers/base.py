@@ -1,4 +1,8 @@
-"""Interface of scorers: their context, their input, their settings and their base class."""
+"""Interface of scorers: their context, their input, their settings and their base class.
+
+A scorer scores one candidate alone. It overrides the hooks it needs: `check` and `notes` before a search, `prepare`
+if it has `parts`, and `fitness` if it ranks a population by more than its own score.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +16,7 @@ from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.networks.network import Initialisation, View
 from edgestill.search.scoring.observe import Graph
+from edgestill.search.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Scorer(ABC):
     needs_codes: ClassVar[bool] = False
     needs_blocks: ClassVar[bool] = False
     needs_graph: ClassVar[bool] = False
+    beside: ClassVar[tuple[str, ...]] = ()  # other scorers of each candidate in a search, for `fitness`
     parts: ClassVar[tuple[str, ...]] = ()  # other scorers, run first; this one sees only their scores
     images: ClassVar[int | None] = None  # number of the batch's images for scoring the parts; None: all
     prepares: ClassVar[type[Frozen] | None] = None  # type of what `prepare` returns; None: no sample is scored
@@ -77,9 +83,32 @@ class Scorer(ABC):
         return ()
 
     @classmethod
+    def check(cls, space: SearchSpace, teacher: nn.Module) -> None:
+        """Refuse a space whose students cannot be scored beside this teacher. Runs before a search by this scorer.
+
+        Raises:
+            ConfigError: the students cannot be scored.
+        """
+
+    @classmethod
+    def notes(cls, space: SearchSpace, teacher: nn.Module) -> tuple[str, ...]:
+        """Notes for the search result on how this space's students are scored beside this teacher."""
+        return ()
+
+    @classmethod
     def prepare(cls, sample: Mapping[str, Sequence[float]]) -> Frozen:
         """With `prepares`: learn from each part's scores of a sample of the space, NaN for no score.
 
         Runs once for a space, a batch and a teacher; the result is kept between runs.
         """
         raise NotImplementedError
+
+    @classmethod
+    def fitness(cls, config: Any, scores: Sequence[Mapping[str, float]]) -> list[float]:
+        """Values for selection, of a whole population's scores by scorer; default: each candidate's own score."""
+        return [candidate[cls.name] for candidate in scores]
+
+    @classmethod
+    def fitness_name(cls, config: Any) -> str:
+        """Name of these values in a chart; default: the scorer's."""
+        return cls.name
