@@ -31,7 +31,8 @@ from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher
 from edgestill.search.budget import Budget
 from edgestill.search.pareto import objectives, pareto_front
 from edgestill.search.scorers import SCORERS, builds_networks
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.conditions import Conditions
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.space import Architecture
 from edgestill.search.spaces import ResNetConfig, ResNetSpace
 from edgestill.search.strategies import STRATEGIES, Search
@@ -145,14 +146,7 @@ def scored(scorer: str) -> dict[str, Member]:
     teacher = build_teacher(TeacherConfig(architecture="resnet56"), splits.task)
     batch = draw_batch(splits.train, 32, 0)
     evaluator = Evaluator(
-        SPACE,
-        splits.task,
-        batch,
-        [scorer],
-        teacher=teacher,
-        seed=0,
-        comparable=True,
-        guard=builds_networks(scorer),
+        SPACE, splits.task, [scorer], Conditions(batch, teacher, 0, comparable=True, guard=builds_networks(scorer))
     )
     members = {}
     for architecture in SPACE.all_architectures():

@@ -37,18 +37,22 @@ from edgestill.pipeline.data.datasets import NpzConfig
 from edgestill.pipeline.data.splits import Batch, draw_batch, load_whole_train
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.errors import CandidateError
+from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.network import initialise, look
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher
-from edgestill.search.scorers import SCORERS, Calibration, builds_networks
-from edgestill.search.scorers.scale import PARTS, natural, spread
-from edgestill.search.scoring.evaluate import CostTable, Evaluator
+from edgestill.search.scorers import SCORERS, builds_networks
+from edgestill.search.scorers.ensemble import Ensemble
+from edgestill.search.scorers.ensemble_scale import PARTS, natural, spread
+from edgestill.search.scoring.conditions import Conditions, Means, P
+from edgestill.search.scoring.cost_table import CostTable
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import Nb201Space, ResNetSpace
 
 _RANK_SUM = ("synflow", "nwot", "jacov")
-_CALIBRATIONS: dict[str, Calibration] = {}
+_PREPARED: dict[str, Frozen] = {}
 _RESAMPLES = 1000
 _CAPS = 8
 
@@ -70,8 +74,8 @@ def main() -> None:
 
     def make(names: Sequence[str]) -> Evaluator:
         teacher = build_teacher(TeacherConfig(architecture="resnet56"), task)
-        options = {"seed": arguments.seed, "draws": arguments.draws, "guard": True, "costs": costs}
-        return Evaluator(space, task, batch, names, teacher=teacher, comparable=True, calibrated=_kept, **options)
+        conditions = Conditions(batch, teacher, arguments.seed, arguments.draws, comparable=True, guard=True)
+        return Evaluator(space, task, names, conditions, Means(costs, _kept))
 
     published = _published(rows)
     architectures = [row.architecture for row in rows]
@@ -117,14 +121,15 @@ def _score_ensemble(
         variants[f"ensemble, {', '.join(f'{name} {weight:g}' for name, weight in weights.items())}"] = own | weights
     columns = {name: np.full(len(architectures), np.nan) for name in variants}
     taken: dict[str, list[float]] = {name: [] for name in PARTS}
-    ((ensemble, parts),) = evaluator.wholes
+    (whole,) = evaluator.composed
+    assert isinstance(whole.scorer, Ensemble)
     for i, architecture in enumerate(architectures):
         with contextlib.suppress(CandidateError):
-            drawn = parts.drawn(architecture)
+            drawn = whole.parts(architecture)
             for name, values in drawn.items():
                 taken[name] += [natural(value, PARTS[name]) for value in values]
             rows = [dict(zip(drawn, values, strict=True)) for values in zip(*drawn.values(), strict=True)]
-            z = [ensemble.standardised(row) for row in rows]
+            z = [whole.scorer.standardised(row) for row in rows]
             for name, weight in variants.items():
                 columns[name][i] = np.mean([sum(weight[part] * row[part] for part in row) for row in z])
     spreads = (
@@ -142,10 +147,12 @@ def _published(rows: Sequence[Trained]) -> dict[str, np.ndarray]:
     return {"published rank sum": sum(rankdata(np.nan_to_num(term, nan=-np.inf)) for term in terms)}
 
 
-def _kept(key: str, compute: Callable[[], Calibration]) -> Calibration:
-    """The ensemble is calibrated once, for the table and for its timing."""
-    _CALIBRATIONS[key] = _CALIBRATIONS.get(key) or compute()
-    return _CALIBRATIONS[key]
+def _kept(key: str, kind: type[P], compute: Callable[[], P]) -> P:
+    """The ensemble's scale is fitted once, for the table and for its timing."""
+    kept = _PREPARED.get(key)
+    found = kept if isinstance(kept, kind) else compute()
+    _PREPARED[key] = found
+    return found
 
 
 def _cost(

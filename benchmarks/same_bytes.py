@@ -5,13 +5,15 @@
 
 Run the first line before a change and the second after it, on one machine. Each run goes through `edgestill run`:
 images with every stage and three methods, images by evolution and DisWOT's rank sum, and text. A digest stands for the
-search's journal without its seconds, for each tensor file without its container, and for each ONNX file as it is.
+search's journal without its seconds, for each tensor file without its container, and for each ONNX file and the
+search's result as they are. Kept results of earlier runs are not used.
 Nothing that was measured on the clock is compared. Exit code 1: something differs, or a file is missing.
 """
 
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -102,9 +104,10 @@ def digests(name: str) -> dict[str, str]:
         below = Path(folder)
         settings = [part for setting in (*RUNS[name], *_data(name, below)) for part in ("--set", setting)]
         preset = "sst2" if name == "text" else "digits"
-        edgestill = str(Path(sys.executable).with_name("edgestill"))  # whatever its packages are called
-        command = [edgestill, "run", "--preset", preset, *settings, "--out", str(below / "runs"), "--quiet"]
-        done = subprocess.run(command, cwd=below, capture_output=True, text=True)
+        edgestill = (sys.executable, "-P", "-m", "edgestill.flows.cli")  # of this checkout, if PYTHONPATH names it
+        command = [*edgestill, "run", "--preset", preset, *settings, "--out", str(below / "runs"), "--quiet"]
+        environment = os.environ | {"EDGESTILL_CACHE": str(below / "cache")}  # nothing kept from before a change
+        done = subprocess.run(command, cwd=below, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{name}: exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
         (run,) = (below / "runs").iterdir()
@@ -132,7 +135,7 @@ def _digests(run: Path) -> Iterator[tuple[str, str]]:
             )
         elif path.suffix == ".pt":
             yield f"{path.parent.name}/{path.name}", _digest(_plain(torch.load(path, weights_only=True)))
-        elif path.suffix == ".onnx":
+        elif path.suffix == ".onnx" or (path.parent.name, path.name) == ("search", "result.json"):
             yield f"{path.parent.name}/{path.name}", hashlib.sha256(path.read_bytes()).hexdigest()
 
 

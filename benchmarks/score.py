@@ -37,8 +37,10 @@ from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher
 from edgestill.search.scorers import SCORERS
 from edgestill.search.scoring.attempt import attempt
-from edgestill.search.scoring.evaluate import CostTable, Evaluator
-from edgestill.search.scoring.parallel import Pool
+from edgestill.search.scoring.conditions import Conditions
+from edgestill.search.scoring.cost_table import CostTable
+from edgestill.search.scoring.evaluator import Evaluator
+from edgestill.search.scoring.pool import Pool
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import Nb201Space
 
@@ -54,7 +56,7 @@ def main() -> None:
     batch = plain._replace(inputs=inputs.contiguous(memory_format=torch.channels_last))
     space, rng = Nb201Space(), random.Random(arguments.seed)
     teacher = build_teacher(TeacherConfig(architecture="resnet56"), task)
-    evaluator = Evaluator(space, task, batch, [arguments.scorer], teacher=teacher, seed=arguments.seed)
+    evaluator = Evaluator(space, task, [arguments.scorer], Conditions(batch, teacher, arguments.seed))
     architectures = [space.sample(rng) for _ in range(arguments.architectures)]
     counting, medians = [], []
     greatest_difference = 0.0

@@ -44,7 +44,9 @@ from edgestill.pipeline.networks.network import PooledClassifier
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.search.scorers import SCORERS
-from edgestill.search.scoring.evaluate import CostTable, Evaluator
+from edgestill.search.scoring.conditions import Conditions, Means
+from edgestill.search.scoring.cost_table import CostTable
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
 
@@ -162,13 +164,15 @@ def _score(
             evaluator = Evaluator(
                 space,
                 splits.task,
-                draw_batch(splits.train, 64, k),
                 names,
-                teacher=copy.deepcopy(looked_at[t]),  # re-initialised in place where it is to be untrained
-                seed=k,
-                trained=weights == "trained",
-                comparable=True,
-                costs=costs,
+                Conditions(
+                    draw_batch(splits.train, 64, k),
+                    copy.deepcopy(looked_at[t]),
+                    k,
+                    trained=weights == "trained",
+                    comparable=True,
+                ),
+                Means(costs=costs),
             )
             for i, architecture in enumerate(students):
                 with contextlib.suppress(CandidateError):

@@ -19,7 +19,9 @@ from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, writ
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
-from edgestill.search.scoring.evaluate import CostTable, Evaluator
+from edgestill.search.scoring.conditions import Conditions, Means
+from edgestill.search.scoring.cost_table import CostTable
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig
 
@@ -73,7 +75,7 @@ def choose_students(space: SearchSpace, splits: Splits, count: int, seed: int) -
     drawn = {a.key: a for a in (space.sample(rng) for _ in range(20 * count))}
     ordered = sorted(drawn.values(), key=lambda a: (costs(a).params, space.format(a)))
     batch = draw_batch(splits.train, 64, seed)
-    alive = Evaluator(space, splits.task, batch, ["nwot"], teacher=None, seed=seed, guard=True, costs=costs)
+    alive = Evaluator(space, splits.task, ["nwot"], Conditions(batch, None, seed, guard=True), Means(costs=costs))
     chosen = []
     for i in range(count):
         stratum = ordered[i * len(ordered) // count : (i + 1) * len(ordered) // count]

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from edgestill.search.scoring.evaluate import CostTable
+from edgestill.search.scoring.cost_table import CostTable
 from edgestill.search.space import Architecture, SearchSpace
 
 _EDGES = ("edge01", "edge02", "edge03", "edge12", "edge13", "edge23")

@@ -37,7 +37,7 @@ from edgestill.pipeline.teachers.teacher import build_teacher
 from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
 from edgestill.pipeline.training.metrics import Metrics, evaluate
 from edgestill.search.scorers import SCORERS
-from edgestill.search.scoring.evaluate import CostTable
+from edgestill.search.scoring.cost_table import CostTable
 from edgestill.search.search import find_student
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space

@@ -6,24 +6,26 @@ A file of another owner, or one impossible to read or write, costs time only.
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.errors import RunDirError
-from edgestill.pipeline.frozen import digest
+from edgestill.pipeline.frozen import Frozen, digest
 from edgestill.pipeline.runs.provenance import git_commit, installed_versions
 from edgestill.pipeline.runs.sealed import read_sealed, write_sealed
-from edgestill.search.scorers import Calibration
+
+P = TypeVar("P", bound=Frozen)
 
 
-def kept_calibration(key: str, compute: Callable[[], Calibration]) -> Calibration:
-    """Return the calibration kept for the same content; without one, compute and keep it."""
-    path = cache_folder() / "calibration" / f"{key}.json"
+def kept_prepared(key: str, kind: type[P], compute: Callable[[], P]) -> P:
+    """Return what a scorer prepared, kept for the same content; without it, compute and keep it."""
+    path = cache_folder() / "calibration" / f"{key}.json"  # an older name; files of it are still found
     kept = _kept(path, key)
     if kept is not None:
         with contextlib.suppress(ValidationError):
-            return Calibration.model_validate_json(kept)
+            return kind.model_validate_json(kept)
     found = compute()
     _keep(path, found.model_dump_json().encode(), key)
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from edgestill.flows.cache import kept_calibration
+from edgestill.flows.cache import kept_prepared
 from edgestill.pipeline.data.datasets import NpzConfig
 from edgestill.pipeline.data.splits import draw_batch, load_whole_train
 from edgestill.pipeline.device import DeviceConfig, select_device
@@ -17,8 +17,10 @@ from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import write_atomic
 from edgestill.pipeline.teachers.teacher import TEACHERS, TeacherConfig, build_teacher
 from edgestill.search.scorers import SCORERS
-from edgestill.search.scoring.evaluate import CostTable, Evaluator, Scores
-from edgestill.search.scoring.outcome import Outcome, value
+from edgestill.search.scoring.conditions import Conditions, Means
+from edgestill.search.scoring.cost_table import CostTable
+from edgestill.search.scoring.evaluator import Evaluator
+from edgestill.search.scoring.outcome import Outcome, Scores, value
 from edgestill.search.scoring.workshop import Workshop
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import named_space
@@ -68,18 +70,9 @@ def score_file(
     with drawn_from(seed):
         network = build_teacher(TeacherConfig(architecture=teacher), task)
     with Workshop(1, torch.get_num_threads()) as workshop:
-        evaluator = Evaluator(
-            space,
-            task,
-            draw_batch(train, batch_size, seed),
-            list(dict.fromkeys(scorers)),
-            teacher=network,
-            seed=seed,
-            draws=draws,
-            costs=CostTable(space, task, apart=workshop.apart),
-            calibrated=kept_calibration,
-            each=workshop.each,
-        )
+        conditions = Conditions(draw_batch(train, batch_size, seed), network, seed, draws)
+        means = Means(CostTable(space, task, apart=workshop.apart), kept_prepared, workshop.each)
+        evaluator = Evaluator(space, task, list(dict.fromkeys(scorers)), conditions, means)
         for name, parts in evaluator.missing.items():
             if parts:
                 say(f"{name} does without {', '.join(parts)}, which have no score in this space beside this teacher")

@@ -2,7 +2,7 @@
 
 from edgestill.flows.stages.results import RankCheckResult
 from edgestill.flows.words import duration
-from edgestill.search.ranking import ScorerRank
+from edgestill.search.rank_correlation import ScorerRank
 from edgestill.search.tournament import Lead
 
 

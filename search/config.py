@@ -10,16 +10,19 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from edgestill.pipeline.frozen import Frozen, GivenPath, by_name, existing_file
+from edgestill.pipeline.frozen import Frozen, GivenPath, by_name, existing_file, first_problem
 from edgestill.pipeline.timing.timing import MedianTimingConfig, TimingConfig
 from edgestill.search.budget import Budget
 from edgestill.search.latency.model import read_latency_model
+from edgestill.search.scorer_settings import HoldsScorerSettings, scorer_config
 from edgestill.search.scorers import SCORERS
+from edgestill.search.scorers.diswot import Combine
 from edgestill.search.spaces import SPACES, ResNetConfig, by_space_name, make_space
 from edgestill.search.strategies import STRATEGIES, EvolutionConfig
 
@@ -96,12 +99,12 @@ class RankCheckConfig(Frozen):
         return self
 
 
-class SearchConfig(Frozen):
+class SearchConfig(HoldsScorerSettings):
+    """Configuration of a search. `scorer: {name: diswot, combine: zscore}` gives a scorer with its settings."""
+
     space: SpaceConfig = ResNetConfig()
     scorer: ScorerName = Field("ensemble", description="what candidates are ranked by")
-    combine: Literal["sum", "zscore", "rank_sum"] = Field(
-        "sum", description="how diswot joins its two metrics; sum is the paper's"
-    )
+    combine: Combine = Field("sum", description="how diswot joins its two metrics; sum is the paper's")
     baselines: tuple[ScorerName, ...] = Field(
         ("params", "flops", "nwot", "random"), description="searched with the same effort, shown beside the winner"
     )
@@ -128,6 +131,28 @@ class SearchConfig(Frozen):
     @property
     def uses_trained_teacher(self) -> bool:
         return self.teacher_weights == "trained"
+
+    def scorer_config(self, scorer: str) -> Any:
+        """Settings of the scorer or of a baseline."""
+        return scorer_config(scorer, self.combine, self.scorer_settings if scorer == self.scorer else {})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scorer_without_settings(cls, given: Any) -> Any:
+        """Take `scorer: {name: …}` apart into the keys that hold its name and its settings."""
+        if not isinstance(given, dict) or not isinstance(given.get("scorer"), dict):
+            return given
+        settings = dict(given["scorer"])
+        older = {key: settings.pop(key) for key in ("combine",) if key in settings}
+        return {**given, "scorer": settings.pop("name", None), **older, "scorer_settings": settings}
+
+    @model_validator(mode="after")
+    def _scorer_has_these_settings(self) -> "SearchConfig":
+        try:
+            self.scorer_config(self.scorer)
+        except ValidationError as error:
+            raise ValueError(f"scorer {self.scorer}: {first_problem(error)}") from None
+        return self
 
     @model_validator(mode="after")
     def _model_is_of_this_space(self, info: ValidationInfo) -> "SearchConfig":

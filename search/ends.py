@@ -7,7 +7,7 @@ from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.task import Task
 from edgestill.search.config import SearchConfig
 from edgestill.search.scoring.attempt import guarded
-from edgestill.search.scoring.evaluate import CostTable, Shipped
+from edgestill.search.scoring.cost_table import CostTable, Shipped
 from edgestill.search.space import Architecture
 from edgestill.search.spaces import make_space
 from edgestill.search.strategies.feasible import Bounds, find_feasible

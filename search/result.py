@@ -5,6 +5,7 @@ from pydantic import Field
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.budget import Budget
+from edgestill.search.scorer_settings import HoldsScorerSettings
 
 
 class Candidate(Frozen):
@@ -33,7 +34,7 @@ class WinnerLatency(Frozen):
     measured_ms: float | None  # None: the target is another machine
 
 
-class SearchResult(Frozen):
+class SearchResult(HoldsScorerSettings):
     space: str
     space_size: int
     scorer: str

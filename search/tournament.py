@@ -25,8 +25,8 @@ from edgestill.pipeline.errors import CandidateError, first_line
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.training.metrics import right_alone, tells_apart
 from edgestill.search.config import TournamentConfig
+from edgestill.search.fitness import fitness_of, ranked
 from edgestill.search.result import Candidate, SearchResult
-from edgestill.search.search import fitness
 
 
 class Trained(NamedTuple):
@@ -93,15 +93,11 @@ class TournamentResult(Frozen):
 
 def shortlist(found: SearchResult, count: int) -> list[Entrant]:
     """Return the search's winner, the next best by score up to `count` in all, and the student with most parameters."""
-    values = fitness(found.candidates, found.scorer, found.combine)
-    order = sorted(
-        zip(values, found.candidates, strict=True), key=lambda p: (-p[0], p[1].cost.params, p[1].architecture)
-    )
-    ranked = [candidate for _, candidate in order]
-    ranked.sort(key=lambda candidate: candidate.architecture != found.winner.architecture)
-    ranks = {candidate.architecture: rank for rank, candidate in enumerate(ranked, start=1)}
-    largest = found.picks.get("params") or min(ranked, key=lambda c: (-c.cost.params, c.architecture))
-    chosen = {candidate.architecture: candidate for candidate in (*ranked[:count], largest)}
+    order = ranked(found.candidates, fitness_of(found))
+    order.sort(key=lambda candidate: candidate.architecture != found.winner.architecture)
+    ranks = {candidate.architecture: rank for rank, candidate in enumerate(order, start=1)}
+    largest = found.picks.get("params") or min(order, key=lambda c: (-c.cost.params, c.architecture))
+    chosen = {candidate.architecture: candidate for candidate in (*order[:count], largest)}
     return [
         Entrant(candidate=c, rank=ranks.get(name), most_params=name == largest.architecture)
         for name, c in chosen.items()

@@ -115,8 +115,8 @@ def calibrate(
     Measure students on this machine, or read latencies measured elsewhere (--from-csv).
     """
     from edgestill.export.file_timing import ProbeSettings
-    from edgestill.flows.calibrate import Inputs, verdict
-    from edgestill.flows.calibrate import calibrate as fit
+    from edgestill.flows.fit_device import Inputs, verdict
+    from edgestill.flows.fit_device import fit_device as fit
     from edgestill.pipeline.timing.timing import TimingConfig
 
     timing = TimingConfig(warmup_s=min(0.1, seconds), duration_s=seconds, min_samples=30)

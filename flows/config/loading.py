@@ -77,7 +77,8 @@ def commented_yaml(config: RunConfig) -> str:
 
 def _commented(model: BaseModel, values: Mapping[str, Any], depth: int) -> Iterator[str]:
     indent = "  " * depth
-    fields = sorted(type(model).model_fields.items(), key=lambda item: item[0] != "name")
+    written = [(name, field) for name, field in type(model).model_fields.items() if name in values]
+    fields = sorted(written, key=lambda item: item[0] != "name")
     for name, field in fields:
         value = getattr(model, name)
         note = f"  # {field.description}" if field.description else ""

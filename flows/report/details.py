@@ -12,6 +12,7 @@ from edgestill.flows.stages.search import latency_clause
 from edgestill.flows.words import failure_counts, inputs, listing, significant, size
 from edgestill.pipeline.runs.manifest import Origin
 from edgestill.pipeline.training.state import EpochRecord
+from edgestill.search.fitness import fitness_name_of
 from edgestill.search.result import Candidate, SearchResult
 
 
@@ -27,7 +28,7 @@ def search(found: SearchResult) -> dict[str, Any]:
         "wide": scatter.search_scatter(found, 1000, 400, with_tips=True),
         "narrow": scatter.search_scatter(found, 360, 320, with_tips=False),
         "has_tips": len(found.candidates) <= scatter.MOST_TIPS,
-        "score_name": scatter.score_name(found),
+        "score_name": fitness_name_of(found),
         "looks": looks,
         "winner_look": WINNER,
         "unmet": [name for name, pick in found.picks.items() if pick.architecture not in values],

@@ -8,8 +8,8 @@ from markupsafe import Markup
 from edgestill.flows.report.canvas import count_ticks, draw, log_ticks, tip
 from edgestill.flows.report.palette import COLOURS, WINNER, baseline_looks
 from edgestill.flows.report.undrawn import chart
+from edgestill.search.fitness import fitness_name_of, fitness_of
 from edgestill.search.result import Candidate, SearchResult
-from edgestill.search.search import fitness
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,21 +47,15 @@ def search_scatter(found: SearchResult, width: int, height: int, *, with_tips: b
             count_ticks(axes.xaxis)
         axes.margins(x=0.05, y=0.1)
         axes.set_xlabel("parameters")
-        axes.set_ylabel(score_name(found), parse_math=False)
+        axes.set_ylabel(fitness_name_of(found), parse_math=False)
 
     return draw(width, height, paint, tips)
 
 
 def selection_values(found: SearchResult) -> dict[str, float]:
     """Values compared by the winner's search, by architecture."""
-    values = fitness(found.candidates, found.scorer, found.combine)
+    values = fitness_of(found)
     return {c.architecture: value for c, value in zip(found.candidates, values, strict=True)}
-
-
-def score_name(found: SearchResult) -> str:
-    """Label of the scatter's y axis: the scorer, and how its metrics were joined if not as its raw score."""
-    joined = {"zscore": ", its metrics as z-scores", "rank_sum": ", its metrics as ranks"}
-    return found.scorer + (joined.get(found.combine, "") if found.scorer == "diswot" else "")
 
 
 def _paint_candidates(axes: "Axes", found: SearchResult, values: Mapping[str, float]) -> "PathCollection":

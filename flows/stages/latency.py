@@ -14,7 +14,7 @@ from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.timing.timing import Timing
 from edgestill.search.config import SearchConfig
-from edgestill.search.costs import Latency, LatencySource
+from edgestill.search.hardware_costs import Latency, LatencySource
 from edgestill.search.latency.model import LatencyModel, read_latency_model
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space

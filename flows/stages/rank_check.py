@@ -8,7 +8,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from edgestill.flows.cache import kept_calibration
+from torch import nn
+
+from edgestill.flows.cache import kept_prepared
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import RankCheckResult
@@ -20,14 +22,16 @@ from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import CandidateError, ConfigError, first_line
 from edgestill.pipeline.teachers.teacher import TeacherResult, build_teacher
 from edgestill.search.config import SearchConfig
-from edgestill.search.ranking import (
+from edgestill.search.rank_correlation import (
     RankedStudent,
     compare_with_params,
     rank_scorers,
     spread_students,
 )
 from edgestill.search.scorers import SCORERS, builds_networks
-from edgestill.search.scoring.evaluate import CostTable, Evaluator
+from edgestill.search.scoring.conditions import Conditions, Means
+from edgestill.search.scoring.cost_table import CostTable
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.scoring.workshop import Workshop
 from edgestill.search.space import Architecture, SearchSpace
 
@@ -134,27 +138,22 @@ def _all_scorers(
 
     Each scorer has its own evaluator, set up as in the search, so a failing one does not affect the others.
     """
-    seed, trained = context.seed("search"), search.teacher_weights == "trained"
     batch = scoring_batch(context, splits)
+    means = Means(costs, kept_prepared, workshop.each)
     evaluators, notes = dict[str, Evaluator](), list[str]()
     for name in SCORERS:
-        teacher = context.teacher(splits.task) if trained else build_teacher(context.config.teacher, splits.task)
+        conditions = Conditions(
+            batch,
+            _teacher(context, search, splits),
+            context.seed("search"),
+            search.draws,
+            trained=search.uses_trained_teacher,
+            comparable=True,
+            guard=builds_networks(name),
+            configs={name: search.scorer_config(name)},
+        )
         try:
-            evaluators[name] = Evaluator(
-                space,
-                splits.task,
-                batch,
-                [name],
-                teacher=teacher,
-                seed=seed,
-                draws=search.draws,
-                trained=trained,
-                comparable=True,
-                guard=builds_networks(name),
-                costs=costs,
-                calibrated=kept_calibration,
-                each=workshop.each,
-            )
+            evaluators[name] = Evaluator(space, splits.task, [name], conditions, means)
         except ConfigError as error:
             notes.append(f"{name} does not apply: {error}")
 
@@ -175,6 +174,12 @@ def _all_scorers(
                 f"{name} does without {', '.join(parts)}, which have no score in this space beside this teacher"
             )
     return score, notes
+
+
+def _teacher(context: StageContext, search: SearchConfig, splits: Splits) -> nn.Module:
+    if search.uses_trained_teacher:
+        return context.teacher(splits.task)
+    return build_teacher(context.config.teacher, splits.task)
 
 
 def _notes(search: SearchConfig, wanted: int, students: Sequence[RankedStudent]) -> list[str]:

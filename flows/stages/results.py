@@ -7,7 +7,7 @@ from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.metrics import Metrics
 from edgestill.pipeline.training.state import EpochRecord
-from edgestill.search.ranking import Comparison, RankedStudent, ScorerRank
+from edgestill.search.rank_correlation import Comparison, RankedStudent, ScorerRank
 
 BUNDLE: Literal["bundle"] = "bundle"  # the run's folder for the shipped files
 PAGE: Literal["report.html"] = "report.html"

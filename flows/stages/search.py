@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from edgestill.flows.cache import kept_calibration
+from edgestill.flows.cache import kept_prepared
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.heads import heads, telling_of_heads, what_ships
 from edgestill.flows.stages.latency import latency_model, latency_of
@@ -49,7 +49,7 @@ class Search(Stage[SearchResult]):
                 known=journal.entries,
                 record=journal.append,
                 tick=context.tick,
-                calibrated=kept_calibration,
+                keep=kept_prepared,
             )
 
     def sentence(self, result: SearchResult) -> str:

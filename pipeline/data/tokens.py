@@ -108,7 +108,11 @@ def _asked(
     seconds = SECONDS + total / _SLOW
     try:
         return answer(
-            f"pipeline.token_child:{question}", tokenizer.encode(), *given, memory_bytes=memory, seconds=seconds
+            f"edgestill.pipeline.data.token_child:{question}",
+            tokenizer.encode(),
+            *given,
+            memory_bytes=memory,
+            seconds=seconds,
         )
     except ChildError as error:
         raise DataError(f"{name} {error}") from None

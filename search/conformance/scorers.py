@@ -9,7 +9,8 @@ from edgestill.pipeline.conformance.suite import Check, require
 from edgestill.pipeline.errors import CandidateError
 from edgestill.search.config import SearchConfig
 from edgestill.search.scorers import SCORERS, Scorer
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.conditions import Conditions
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.spaces import ResNetConfig, ResNetSpace
 
 Kind = type[Scorer]
@@ -53,7 +54,7 @@ def scores(*names: str, junk: int = 0) -> list[dict[str, float]]:
     del held
     space, task = ResNetSpace(_SPACE), image_task(side=16)
     teacher = ResNetSpace().build(ResNetSpace().parse("1-2-1/4-6-8"), task)
-    evaluator = Evaluator(space, task, batch(task), names, teacher=teacher, seed=0)
+    evaluator = Evaluator(space, task, names, Conditions(batch(task), teacher, seed=0))
     rng = random.Random(0)
     found = []
     for architecture in (space.sample(rng) for _ in range(4)):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from edgestill.pipeline.errors import BudgetError, FailedError, first_line
 from edgestill.search.budget import Budget
-from edgestill.search.costs import LatencySource
+from edgestill.search.hardware_costs import LatencySource
 from edgestill.search.result import Candidate, WinnerLatency
 from edgestill.search.space import SearchSpace
 

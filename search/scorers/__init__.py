@@ -11,7 +11,6 @@ from edgestill.search.scorers.ensemble import Ensemble
 from edgestill.search.scorers.jacov import Jacov
 from edgestill.search.scorers.meco import Meco, MecoBlocks
 from edgestill.search.scorers.nwot import Nwot
-from edgestill.search.scorers.scale import Calibration
 from edgestill.search.scorers.swap import Swap
 from edgestill.search.scorers.synflow import Synflow
 from edgestill.search.scorers.zen import Zen
@@ -51,4 +50,4 @@ def builds_networks(name: str) -> bool:
     return kind.initialisation is not None or any(builds_networks(part) for part in kind.parts)
 
 
-__all__ = ["SCORERS", "Calibration", "Scorer", "ScoringContext", "Student", "builds_networks"]
+__all__ = ["SCORERS", "Scorer", "ScoringContext", "Student", "builds_networks"]

@@ -13,11 +13,15 @@ The score is M_s + M_r, both at most 0, higher is better, and 0 for the teacher 
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
 
+from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.diswot import (
     EPS,
     classifier_gradient,
@@ -28,6 +32,14 @@ from edgestill.pipeline.networks.diswot import (
 )
 from edgestill.pipeline.networks.network import Initialisation, View
 from edgestill.search.scorers.base import Scorer, ScoringContext, Student
+from edgestill.search.space import SearchSpace
+
+Combine = Literal["sum", "zscore", "rank_sum"]
+_JOINED: dict[Combine, str] = {"sum": "", "zscore": ", its metrics as z-scores", "rank_sum": ", its metrics as ranks"}
+
+
+class DiswotConfig(Frozen):
+    combine: Combine = Field("sum", description="how the two metrics are joined; sum is the paper's")
 
 
 def relation_similarity(teacher: Tensor, student: Tensor) -> float:
@@ -51,8 +63,8 @@ class _TeacherAware(Scorer):
     initialisation: ClassVar[Initialisation | None] = "gaussian"
     needs_teacher: ClassVar[bool] = True
 
-    def __init__(self, context: ScoringContext) -> None:
-        super().__init__(context)
+    def __init__(self, context: ScoringContext, config: Any = None) -> None:
+        super().__init__(context, config)
         assert context.teacher is not None
         self._relation = last_relation(context.teacher)
         self._gradient = classifier_gradient(context.teacher, context.batch.targets)
@@ -84,6 +96,18 @@ class DiswotSemantic(_TeacherAware):
 
     name: ClassVar[str] = "diswot_semantic"
 
+    @classmethod
+    def check(cls, space: SearchSpace, teacher: nn.Module) -> None:
+        if not _as_wide(space, teacher):
+            dim = _embedding_dim(teacher)
+            raise ConfigError(
+                [
+                    f"search.scorer: diswot_semantic compares embeddings of equal width; the space's are "
+                    f"{_widths(space)} wide and the teacher's is {dim}; use diswot_relation, or fix the last width at "
+                    f"{dim}"
+                ]
+            )
+
     def __call__(self, student: Student) -> float:
         return self._semantic_similarity(student)
 
@@ -96,10 +120,38 @@ class Diswot(_TeacherAware):
     """
 
     name: ClassVar[str] = "diswot"
+    Config: ClassVar[type[Frozen]] = DiswotConfig
+    beside: ClassVar[tuple[str, ...]] = (DiswotSemantic.name, DiswotRelation.name)
 
     def __call__(self, student: Student) -> float:
         semantic = self._semantic_similarity(student)
         return self._relation_similarity(student) + (0.0 if math.isnan(semantic) else semantic)
+
+    @classmethod
+    def notes(cls, space: SearchSpace, teacher: nn.Module) -> tuple[str, ...]:
+        if _as_wide(space, teacher):
+            return ()
+        return (
+            f"students' embeddings are {_widths(space)} wide and the teacher's is {_embedding_dim(teacher)}, so "
+            "DisWOT's semantic metric does not apply and its relation metric alone ranks them",
+        )
+
+    @classmethod
+    def fitness(cls, config: DiswotConfig, scores: Sequence[Mapping[str, float]]) -> list[float]:
+        """Join the two metrics.
+
+        `sum` is the paper's raw sum, where the semantic metric is some hundred times the larger. `zscore` and
+        `rank_sum` weigh both alike over the given candidates.
+        """
+        if config.combine == "sum" or any(DiswotSemantic.name not in candidate for candidate in scores):
+            return super().fitness(config, scores)
+        scale = _zscores if config.combine == "zscore" else _ranks
+        columns = [scale([candidate[metric] for candidate in scores]) for metric in cls.beside]
+        return [sum(pair) for pair in zip(*columns, strict=True)]
+
+    @classmethod
+    def fitness_name(cls, config: DiswotConfig) -> str:
+        return cls.name + _JOINED[config.combine]
 
 
 class DiswotStages(_TeacherAware):
@@ -112,8 +164,8 @@ class DiswotStages(_TeacherAware):
     name: ClassVar[str] = "diswot_stages"
     needs_blocks: ClassVar[bool] = True
 
-    def __init__(self, context: ScoringContext) -> None:
-        super().__init__(context)
+    def __init__(self, context: ScoringContext, config: Any = None) -> None:
+        super().__init__(context, config)
         assert context.teacher is not None
         self._relations = _stage_relations(context.teacher_blocks, context.teacher)
 
@@ -135,3 +187,26 @@ def stage_ends(blocks: Sequence[Tensor], features: Tensor) -> list[Tensor]:
     pairs = [(one, other) for one, other in itertools.pairwise(blocks) if one.dim() == 4]
     changes = [one for one, other in pairs if one.shape[2:] != other.shape[2:]]
     return [*changes, features]
+
+
+def _zscores(values: list[float]) -> list[float]:
+    mean, std = statistics.fmean(values), statistics.pstdev(values)
+    return [(value - mean) / std if std > 0 else 0.0 for value in values]
+
+
+def _ranks(values: list[float]) -> list[float]:
+    order = sorted(values)
+    return [(order.index(value) + len(order) - order[::-1].index(value) - 1) / 2 for value in values]
+
+
+def _as_wide(space: SearchSpace, teacher: nn.Module) -> bool:
+    """True if every student's embedding is as wide as the teacher's."""
+    return space.embedding_dims() == {_embedding_dim(teacher)}
+
+
+def _embedding_dim(teacher: nn.Module) -> int | None:
+    return getattr(teacher, "embedding_dim", None)
+
+
+def _widths(space: SearchSpace) -> str:
+    return ", ".join(str(dim) for dim in sorted(space.embedding_dims()))

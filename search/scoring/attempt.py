@@ -7,12 +7,11 @@ import torch
 
 from edgestill.pipeline.errors import CandidateError, UserError
 from edgestill.pipeline.networks.cost import Cost
-from edgestill.search.scoring.evaluate import Evaluator
-from edgestill.search.scoring.outcome import Outcome, failure
+from edgestill.search.scoring.outcome import Outcome, Scores, failure
 from edgestill.search.space import Architecture
 
 
-def attempt(evaluator: Evaluator, scorer: str, architecture: Architecture) -> Outcome:
+def attempt(evaluator: Callable[[Architecture], Scores], scorer: str, architecture: Architecture) -> Outcome:
     """Score on one thread, so that the result has the same bits in any process.
 
     Returns:

@@ -6,9 +6,18 @@ from typing import Any
 import torch
 
 from edgestill.pipeline.errors import CandidateError, ExportError, UserError, first_line
+from edgestill.pipeline.frozen import Frozen
 from edgestill.search.space import Architecture
 
 Outcome = dict[str, Any]  # {failure, type}, or the values asked for; journals keep it
+
+
+class Scores(Frozen):
+    """Scores of a candidate, each the mean over draws of the weights."""
+
+    values: dict[str, float]  # scorer -> score; a scorer that had none (NaN, infinite) is left out
+    std: dict[str, float]  # over draws; 0 for one draw
+    seconds: float
 
 
 class Caught:

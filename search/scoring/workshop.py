@@ -9,9 +9,9 @@ from typing import Any, Literal, Self, TypeVar
 from edgestill.pipeline.errors import ConfigError
 from edgestill.search.scorers import builds_networks
 from edgestill.search.scoring.attempt import attempt, on_threads
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.scoring.outcome import Caught, Outcome, value
-from edgestill.search.scoring.parallel import Function, Pool, UnloadableError, UnstartableError, can_fork, cores
+from edgestill.search.scoring.pool import Function, Pool, UnloadableError, UnstartableError, can_fork, cores
 from edgestill.search.space import Architecture
 
 T = TypeVar("T")

@@ -34,7 +34,7 @@ from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.networks.cost import measure_cost
 from edgestill.pipeline.networks.network import View, look
 from edgestill.pipeline.teachers.teacher import frozen
-from edgestill.search.costs import size_bound
+from edgestill.search.hardware_costs import size_bound
 from edgestill.search.latency.model import trace_student
 
 CPU = torch.device("cpu")

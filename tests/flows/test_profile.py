@@ -16,8 +16,8 @@ from edgestill.export.device.document import read_profile
 from edgestill.export.device.profile import Model, Settings, profile_files
 from edgestill.export.file_timing import ProbeSettings
 from edgestill.export.onnx.write import to_onnx
-from edgestill.flows.calibrate import Inputs, calibrate
 from edgestill.flows.cli.main import execute
+from edgestill.flows.fit_device import Inputs, fit_device
 from edgestill.flows.profile import settings_of
 from edgestill.flows.profiled import are_profiles, latencies_of_profiles
 from edgestill.flows.report import charts, device_charts
@@ -261,7 +261,7 @@ def test_profiles_of_a_device_are_its_latencies(profiles, document):
 
 def test_a_latency_model_is_fitted_to_profiles(profiles, tmp_path):
     options = ["blocks=[[1,2,3],[1,2,3],[1,2,3]]", "widths=[[4,6],[6,8],[8]]"]
-    calibrate(
+    fit_device(
         "resnet", options, Inputs(None, "1x8x8", 3), tmp_path / "device.json", samples=60,
         settings=ProbeSettings(TimingConfig(), 1, 1), seed=0, from_csv=[profiles], column=None, device=None,
         save_csv=None, say=lambda line: None,

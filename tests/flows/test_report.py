@@ -41,7 +41,7 @@ from edgestill.pipeline.teachers.teacher import TeacherResult
 from edgestill.pipeline.training.metrics import Metrics, wilson
 from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.budget import Budget
-from edgestill.search.ranking import Comparison, RankedStudent, ScorerRank
+from edgestill.search.rank_correlation import Comparison, RankedStudent, ScorerRank
 from edgestill.search.result import Candidate, Failure, SearchResult
 from edgestill.search.tournament import Entrant, Lead, Rung, TournamentResult
 

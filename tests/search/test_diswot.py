@@ -16,7 +16,8 @@ from edgestill.pipeline.networks.diswot import EPS, classifier_gradient, relatio
 from edgestill.pipeline.networks.network import View, initialise, look
 from edgestill.search.scorers import SCORERS, ScoringContext, Student
 from edgestill.search.scorers.diswot import live_rows, relation_similarity, semantic_similarity
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.conditions import Conditions
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.spaces import ResNetConfig, ResNetSpace
 
 # B batch, K classes, C channels
@@ -281,7 +282,7 @@ def s0_evaluator(make_task):
         images = torch.rand(32, 3, 32, 32, generator=generator)
         batch = Batch(images, torch.randint(100, (32,), generator=generator), torch.arange(32))
         teacher = space.build(space.parse("9-9-9"), task)
-        evaluator = Evaluator(space, task, batch, ["diswot_semantic"], teacher=teacher, seed=seed)
+        evaluator = Evaluator(space, task, ["diswot_semantic"], Conditions(batch, teacher, seed))
         return lambda abc: evaluator(space.parse("-".join(abc))).values["diswot_semantic"]
 
     return make

@@ -1,4 +1,4 @@
-"""The default score against its definition written out, and its calibration."""
+"""The default score against its definition written out, and its scale."""
 
 import math
 import random
@@ -10,9 +10,10 @@ import torch
 from edgestill.pipeline.errors import CandidateError, FailedError
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import initialise
-from edgestill.search.scorers import Calibration
-from edgestill.search.scorers.scale import PARTS, Scale
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scorers.ensemble_scale import PARTS, EnsembleScale, Scale, fit_scale
+from edgestill.search.scoring.conditions import Conditions, Means
+from edgestill.search.scoring.draws import Draws
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 
 PART_NAMES = list(PARTS)
@@ -44,9 +45,9 @@ def first(batch, count):
 
 def test_the_ensemble_is_the_weighted_sum_of_its_clipped_standardised_parts(space, task, batch):
     """Parts, medians and scales by scorers of their own on the first 32 images, and numpy's quantiles."""
-    parts = Evaluator(space, task, first(batch, 32), PART_NAMES, teacher=teacher_of(task), seed=3)
-    ensemble = Evaluator(space, task, batch, ["ensemble"], teacher=teacher_of(task), seed=3)
-    members = list(space.all_architectures())  # fewer than 64, so they are what is calibrated on
+    parts = Evaluator(space, task, PART_NAMES, Conditions(first(batch, 32), teacher_of(task), 3))
+    ensemble = Evaluator(space, task, ["ensemble"], Conditions(batch, teacher_of(task), 3))
+    members = list(space.all_architectures())  # fewer than 64, so they are the sample
     columns = {name: [parts(member).values[name] for member in members] for name in PARTS}
     expected = np.zeros(len(members))
     for name, (weight, log, least) in PARTS.items():
@@ -59,9 +60,7 @@ def test_the_ensemble_is_the_weighted_sum_of_its_clipped_standardised_parts(spac
 
 
 def test_the_score_of_a_draw_does_not_depend_on_how_many_are_drawn(space, task, batch):
-    one, three = (
-        Evaluator(space, task, batch, ["ensemble"], teacher=teacher_of(task), seed=0, draws=n) for n in (1, 3)
-    )
+    one, three = (Evaluator(space, task, ["ensemble"], Conditions(batch, teacher_of(task), 0, draws=n)) for n in (1, 3))
     architecture = space.sample(random.Random(1))
     drawn = three.drawn(architecture)["ensemble"]
     assert drawn[0] == one.drawn(architecture)["ensemble"][0]
@@ -71,54 +70,54 @@ def test_the_score_of_a_draw_does_not_depend_on_how_many_are_drawn(space, task, 
 
 def test_a_narrow_space_is_not_measured_finer_than_a_wide_one():
     columns = {name: [100.0, 100.0001, 100.0002] if part.log else [-0.1, -0.1001] for name, part in PARTS.items()}
-    scales = Calibration.of(columns).scales
+    scales = fit_scale(columns).scales
     assert {name: scale.scale for name, scale in scales.items()} == {n: part.min_scale for n, part in PARTS.items()}
 
 
 def test_a_part_without_a_score_on_most_architectures_is_left_out_and_named():
     columns = {name: [1.0, 2.0, 3.0, 4.0] for name in PARTS} | {"jacov": [math.nan, math.nan, math.nan, -33.0]}
-    found = Calibration.of(columns)
+    found = fit_scale(columns)
     assert found.missing == ("jacov",)
     assert set(found.scales) == set(PARTS) - {"jacov"}
 
 
 def test_a_part_without_a_score_on_few_is_kept_and_its_scale_is_of_the_rest():
     columns = {name: [1.0, 2.0, 3.0, 4.0] for name in PARTS} | {"jacov": [-50.0, math.nan, -33.0, -40.0]}
-    found = Calibration.of(columns)
+    found = fit_scale(columns)
     assert found.missing == ()
     assert found.scales["jacov"] == Scale(median=-40.0, scale=22.0)
 
 
 def test_a_candidate_that_lacks_a_part_which_the_space_has_has_no_score(space, task, batch, monkeypatch):
-    ask = Evaluator(space, task, batch, ["ensemble", "params"], teacher=teacher_of(task), seed=0)
-    _, parts = ask.wholes[0]
-    drawn = parts.drawn
-    monkeypatch.setattr(parts, "drawn", lambda architecture: drawn(architecture) | {"jacov": [math.nan]})
+    ask = Evaluator(space, task, ["ensemble", "params"], Conditions(batch, teacher_of(task), 0))
+    (whole,) = ask.composed
+    drawn = whole.parts
+    monkeypatch.setattr(Draws, "__call__", lambda self, architecture: drawn(architecture) | {"jacov": [math.nan]})
     assert set(ask(space.sample(random.Random(0))).values) == {"params"}
 
 
 def test_where_widths_differ_the_semantic_part_is_left_out(space, task, batch):
-    ask = Evaluator(space, task, batch, ["ensemble"], teacher=teacher_of(task, width=24), seed=0)
+    ask = Evaluator(space, task, ["ensemble"], Conditions(batch, teacher_of(task, width=24), 0))
     assert ask.missing == {"ensemble": ("diswot_semantic",)}
     assert math.isfinite(ask(space.sample(random.Random(0))).values["ensemble"])
 
 
 def test_without_a_teacher_its_parts_are_left_out(space, task, batch):
-    ask = Evaluator(space, task, batch, ["ensemble"], teacher=None, seed=0)
+    ask = Evaluator(space, task, ["ensemble"], Conditions(batch, None, 0))
     assert ask.missing == {"ensemble": ("diswot_semantic", "diswot_relation")}
 
 
-def test_the_calibration_is_asked_for_by_a_name_that_follows_what_it_depends_on(task, make_batch):
+def test_the_scale_is_asked_for_by_a_name_that_follows_what_it_depends_on(task, make_batch):
     def key(channels=2, images=0, seed=0, teacher_seed=0):
         space, found = Nb201Space(Nb201Config(channels=channels, cells=1)), []
 
-        def calibrated(name, compute):
+        def keep(name, kind, compute):
             found.append(name)
-            return Calibration.of({part: [1.0, 2.0] for part in PARTS})
+            return fit_scale({part: [1.0, 2.0] for part in PARTS})
 
         torch.manual_seed(teacher_seed)
         teacher, seen = teacher_of(task, 8), make_batch(task, 32, seed=images)
-        Evaluator(space, task, seen, ["ensemble"], teacher=teacher, seed=seed, trained=True, calibrated=calibrated)
+        Evaluator(space, task, ["ensemble"], Conditions(seen, teacher, seed, trained=True), Means(keep=keep))
         return found[0]
 
     assert key() == key()
@@ -126,18 +125,18 @@ def test_the_calibration_is_asked_for_by_a_name_that_follows_what_it_depends_on(
     assert len({key(), *others}) == 5
 
 
-def test_a_kept_calibration_gives_the_same_scores_without_computing(space, task, batch):
+def test_a_kept_scale_gives_the_same_scores_without_computing(space, task, batch):
     kept = {}
 
-    def keeping(key, compute):
-        kept[key] = Calibration.model_validate_json(compute().model_dump_json())
+    def keeping(key, kind, compute):
+        kept[key] = EnsembleScale.model_validate_json(compute().model_dump_json())
         return kept[key]
 
-    def known(key, compute):
+    def known(key, kind, compute):
         return kept[key]
 
     first, second = (
-        Evaluator(space, task, batch, ["ensemble"], teacher=teacher_of(task), seed=0, calibrated=how)
+        Evaluator(space, task, ["ensemble"], Conditions(batch, teacher_of(task), 0), Means(keep=how))
         for how in (keeping, known)
     )
     architecture = space.sample(random.Random(0))
@@ -147,23 +146,23 @@ def test_a_kept_calibration_gives_the_same_scores_without_computing(space, task,
 def test_a_dead_candidate_has_no_ensemble_score_whether_or_not_the_others_guard(task, batch):
     space = Nb201Space(Nb201Config(channels=4, cells=1))
     dead = space.parse("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")
-    ask = Evaluator(space, task, batch, ["ensemble", "params"], teacher=None, seed=0)
+    ask = Evaluator(space, task, ["ensemble", "params"], Conditions(batch, None, 0))
     assert set(ask(dead).values) == {"params"}
     with pytest.raises(CandidateError, match="dead"):
-        Evaluator(space, task, batch, ["ensemble"], teacher=None, seed=0)(dead)
+        Evaluator(space, task, ["ensemble"], Conditions(batch, None, 0))(dead)
 
 
 def test_a_space_of_dead_students_is_refused_with_the_reason(task, batch):
     space = Nb201Space(Nb201Config(channels=4, cells=1))
     space.genes = tuple(gene._replace(choices=(0,)) for gene in space.genes)
     with pytest.raises(FailedError, match=r"none of 1 random students of space 'nb201' .*dead"):
-        Evaluator(space, task, batch, ["ensemble"], teacher=None, seed=0)
+        Evaluator(space, task, ["ensemble"], Conditions(batch, None, 0))
 
 
 def test_zen_equals_the_definition_written_out(space, task, batch):
     """Batch norms by hand, in double precision: their input's variance, layer by layer."""
     architecture = space.parse("1-1-1/4-8-16")
-    found = Evaluator(space, task, batch, ["zen"], teacher=None, seed=0)(architecture).values["zen"]
+    found = Evaluator(space, task, ["zen"], Conditions(batch, None, 0))(architecture).values["zen"]
     seed = derive_seed(0, architecture.key, "gaussian", 0)
     network = space.build(architecture, task)
     initialise(network, "gaussian", seed)

@@ -9,10 +9,10 @@ from edgestill.pipeline.errors import BudgetError, CandidateError, ExportError
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.budget import Budget
 from edgestill.search.config import LatencyConfig, SearchConfig
-from edgestill.search.costs import HardwareCosts, Latency, LatencySource
+from edgestill.search.hardware_costs import HardwareCosts, Latency, LatencySource
 from edgestill.search.latency.confirm import confirm_winner
 from edgestill.search.result import Candidate, SearchResult
-from edgestill.search.scoring.evaluate import CostTable
+from edgestill.search.scoring.cost_table import CostTable
 from edgestill.search.search import find_student, require_feasible
 from edgestill.search.spaces import ResNetConfig, ResNetSpace
 from edgestill.search.strategies import EvolutionConfig

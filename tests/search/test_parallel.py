@@ -16,8 +16,9 @@ from edgestill.pipeline.errors import UserError
 from edgestill.search.config import SearchConfig
 from edgestill.search.scorers import SCORERS
 from edgestill.search.scoring.attempt import attempt
-from edgestill.search.scoring.evaluate import Evaluator
-from edgestill.search.scoring.parallel import Pool
+from edgestill.search.scoring.conditions import Conditions
+from edgestill.search.scoring.evaluator import Evaluator
+from edgestill.search.scoring.pool import Pool
 from edgestill.search.search import find_student
 from edgestill.search.spaces import SPACES, ResNetConfig, ResNetSpace
 
@@ -124,7 +125,7 @@ def test_every_scorer_can_be_sent_and_gives_the_same_bits(scorer, make_task, mak
     task = make_task(channels=1, side=8, classes=4)
     space = ResNetSpace(SPACE)
     teacher = ResNetSpace().build(ResNetSpace().parse("2-2-2/4-8-16"), task)
-    evaluator = Evaluator(space, task, make_batch(task, 24), [scorer], teacher=teacher, seed=0)
+    evaluator = Evaluator(space, task, [scorer], Conditions(make_batch(task, 24), teacher, 0))
     sent = pickle.loads(pickle.dumps(evaluator))
     for architecture in list(space.all_architectures())[:2]:
         here, there = (without_seconds([attempt(e, scorer, architecture)]) for e in (evaluator, sent))
@@ -253,7 +254,7 @@ SCRIPT = """
     from edgestill.pipeline.task import Task
     from edgestill.search.scoring.attempt import attempt
     from edgestill.search.config import SearchConfig
-    from edgestill.search.scoring.evaluate import Evaluator
+    from edgestill.search.scoring.evaluator import Evaluator
     from edgestill.search.search import find_student
     from edgestill.search.spaces import ResNetConfig, ResNetSpace
 

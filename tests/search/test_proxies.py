@@ -16,7 +16,8 @@ from edgestill.search.scorers.az_trainability import FLOOR, block_trainability, 
 from edgestill.search.scorers.diswot import stage_ends
 from edgestill.search.scorers.meco import smallest_eigenvalue
 from edgestill.search.scorers.synflow import synaptic_flow
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.conditions import Conditions
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.scoring.observe import observe
 from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 
@@ -39,7 +40,7 @@ def architecture(space):
 
 
 def scored(name, space, architecture, task, batch, **options):
-    return Evaluator(space, task, batch, [name], teacher=None, seed=0, **options)(architecture).values[name]
+    return Evaluator(space, task, [name], Conditions(batch, None, 0, **options))(architecture).values[name]
 
 
 def as_scored(space, architecture, task):
@@ -356,7 +357,7 @@ def test_stages_end_before_each_change_of_resolution(task, make_batch):
 def test_the_relation_by_stage_is_the_sum_over_stages_of_the_published_metric(space, architecture, task, make_batch):
     batch = make_batch(task)
     teacher = space.build(space.parse("2-2-1/4-6-8"), task)
-    evaluator = Evaluator(space, task, batch, ["diswot_stages", "diswot_relation"], teacher=teacher, seed=0)
+    evaluator = Evaluator(space, task, ["diswot_stages", "diswot_relation"], Conditions(batch, teacher, 0))
     found = evaluator(architecture).values
     student = space.build(architecture, task).train()
     initialise(student, "gaussian", derive_seed(0, architecture.key, "gaussian", 0))

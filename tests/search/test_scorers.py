@@ -16,7 +16,8 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.networks.network import initialise
 from edgestill.search.scorers import SCORERS, ScoringContext, Student
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.conditions import Conditions, Means
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.space import Architecture, Gene
 from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 
@@ -58,19 +59,19 @@ def batch(task, make_batch):
 
 
 @pytest.fixture(scope="module")
-def calibrations():
+def keep():
     """Computed once for all tests here: they are tested in test_ensemble.py."""
     known = {}
 
-    def calibrated(key, compute):
+    def find(key, kind, compute):
         known[key] = known.get(key) or compute()
         return known[key]
 
-    return calibrated
+    return find
 
 
 @pytest.fixture
-def evaluator(task, batch, calibrations):
+def evaluator(task, batch, keep):
     """Scorer names (and options) to an evaluator with a teacher of its own, always from the same weights."""
 
     def make(space, *names, seed=0, teacher=None, **options):
@@ -78,8 +79,7 @@ def evaluator(task, batch, calibrations):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(5)
                 teacher = make_teacher(task)
-        options = {"calibrated": calibrations} | options
-        return Evaluator(space, task, batch, names, teacher=teacher, seed=seed, **options)
+        return Evaluator(space, task, names, Conditions(batch, teacher, seed, **options), Means(keep=keep))
 
     return make
 
@@ -262,7 +262,7 @@ def test_nwot_equals_a_brute_force_hamming_kernel(task, make_batch):
     batch = make_batch(task, 6)
     space = TinySpace()
     architecture = space.sample(random.Random(0))
-    found = Evaluator(space, task, batch, ["nwot"], teacher=None, seed=0)(architecture).values["nwot"]
+    found = Evaluator(space, task, ["nwot"], Conditions(batch, None, 0))(architecture).values["nwot"]
     network = Tiny()
     initialise(network, "kaiming", derive_seed(0, architecture.key, "kaiming", 0))
     assert found == pytest.approx(brute_force_nwot(states_by_hand(network, batch.inputs)), rel=1e-9)
@@ -274,7 +274,7 @@ def test_two_inputs_that_nwot_cannot_tell_apart_leave_no_score(size, seed, task,
     """The kernel is singular, which rounding hides from a determinant about every other time."""
     batch = make_batch(task, size, seed)
     batch.inputs[size // 2] = batch.inputs[1]
-    evaluator = Evaluator(ResNetSpace(), task, batch, ["nwot"], teacher=None, seed=0)
+    evaluator = Evaluator(ResNetSpace(), task, ["nwot"], Conditions(batch, None, 0))
     with pytest.raises(CandidateError, match="no finite score"):
         evaluator(ResNetSpace().parse("1-1-1/4-8-16"))
 
@@ -309,7 +309,7 @@ def test_a_broken_student_has_no_score_but_a_reason(how, task, batch):
     space.how = how
     teacher = ResNetSpace().build(ResNetSpace().parse("1-1-1/4-8-16"), task)
     evaluator = Evaluator(
-        space, task, batch, ["diswot", "diswot_semantic", "diswot_relation"], teacher=teacher, seed=0, guard=True
+        space, task, ["diswot", "diswot_semantic", "diswot_relation"], Conditions(batch, teacher, 0, guard=True)
     )
     expected = {
         "dead": "^dead: its last features are the same for every input$",
@@ -324,7 +324,7 @@ def test_an_nb201_cell_that_passes_nothing_on_is_dead(task, batch, small_space):
     space = small_space("nb201")
     nothing = space.parse("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")
     with pytest.raises(CandidateError, match="dead"):
-        Evaluator(space, task, batch, ["nwot"], teacher=None, seed=0, guard=True)(nothing)
+        Evaluator(space, task, ["nwot"], Conditions(batch, None, 0, guard=True))(nothing)
 
 
 @every_scorer

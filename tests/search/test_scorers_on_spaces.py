@@ -15,7 +15,8 @@ from edgestill.search.conformance import scorers
 from edgestill.search.scorers import SCORERS
 from edgestill.search.scorers.az_trainability import gradient_correlation
 from edgestill.search.scorers.synflow import synaptic_flow
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.conditions import Conditions, Means
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.spaces import SPACES, ResNetSpace, TextTransformerSpace, VitSpace
 
 # (scorer, space): why there is no score where the teacher is a ResNet of three stages, or for text another student.
@@ -29,11 +30,11 @@ UNDEFINED = {
 
 
 @pytest.fixture(scope="module")
-def calibrated():
-    """Calibrations computed once for all tests here."""
+def keep():
+    """What is prepared is prepared once for all tests here."""
     known = {}
 
-    def find(key, compute):
+    def find(key, kind, compute):
         known[key] = known.get(key) or compute()
         return known[key]
 
@@ -66,9 +67,9 @@ def test_every_scorer_passes(check, name):
 
 @pytest.mark.parametrize("space_name", SPACES)
 @pytest.mark.parametrize("name", SCORERS)
-def test_every_scorer_scores_every_space_or_says_that_it_has_no_score(name, space_name, setting, calibrated):
+def test_every_scorer_scores_every_space_or_says_that_it_has_no_score(name, space_name, setting, keep):
     space, task, batch, teacher, student = setting(space_name)
-    evaluator = Evaluator(space, task, batch, [name], teacher=teacher, seed=0, calibrated=calibrated)
+    evaluator = Evaluator(space, task, [name], Conditions(batch, teacher, 0), Means(keep=keep))
     if (name, space_name) in UNDEFINED:
         with pytest.raises(CandidateError, match="no finite score"):
             evaluator(student)
@@ -77,12 +78,12 @@ def test_every_scorer_scores_every_space_or_says_that_it_has_no_score(name, spac
 
 
 @pytest.mark.parametrize("space_name", ["mobile", "vit", "text_transformer"])
-def test_all_scorers_together_score_as_each_does_alone(space_name, setting, calibrated):
+def test_all_scorers_together_score_as_each_does_alone(space_name, setting, keep):
     space, task, batch, teacher, student = setting(space_name)
 
     def scored(*names):
         given = copy.deepcopy(teacher)
-        return Evaluator(space, task, batch, names, teacher=given, seed=0, calibrated=calibrated)(student).values
+        return Evaluator(space, task, names, Conditions(batch, given, 0), Means(keep=keep))(student).values
 
     together = scored(*SCORERS)
     assert together == {name: scored(name)[name] for name in SCORERS if (name, space_name) not in UNDEFINED}
@@ -98,7 +99,7 @@ def test_scores_depend_on_the_seed_alone_whatever_memory_held(space_name, settin
         torch.manual_seed(seed)
         junk = [torch.full((size,), 7.0 * (seed + 1)) for size in (64, 256, 1024, 4096)]
         del junk
-        found.append(Evaluator(space, task, batch, names, teacher=copy.deepcopy(teacher), seed=0)(student).values)
+        found.append(Evaluator(space, task, names, Conditions(batch, copy.deepcopy(teacher), 0))(student).values)
     assert found[0] == found[1] == found[2]
 
 
@@ -117,7 +118,7 @@ def test_meco_takes_tokens_as_positions_and_leaves_padding_out(make_token_task, 
     expected = sum(
         np.linalg.eigvalsh(np.corrcoef(output[0].T.double().numpy()))[0] for output in caught if output.dim() == 3
     )
-    found = Evaluator(space, task, batch, ["meco"], teacher=None, seed=0)(architecture).values["meco"]
+    found = Evaluator(space, task, ["meco"], Conditions(batch, None, 0))(architecture).values["meco"]
     assert found == pytest.approx(expected, abs=1e-6)
     assert found > 0.01
 
@@ -125,7 +126,7 @@ def test_meco_takes_tokens_as_positions_and_leaves_padding_out(make_token_task, 
 def test_meco_has_no_score_where_every_module_is_wider_than_the_sequence(make_token_task, make_batch):
     space, task = TextTransformerSpace(), make_token_task(length=8)
     with pytest.raises(CandidateError, match="meco"):
-        Evaluator(space, task, make_batch(task, 4), ["meco"], teacher=None, seed=0)(space.parse("d1h1x8f2"))
+        Evaluator(space, task, ["meco"], Conditions(make_batch(task, 4), None, 0))(space.parse("d1h1x8f2"))
 
 
 def test_trainability_of_tokens_equals_that_of_the_same_features_as_a_map():
@@ -138,7 +139,7 @@ def test_relations_of_tokens_are_those_of_their_means_and_compare_with_a_network
     space, task = VitSpace(), make_task()
     batch, architecture = make_batch(task, 6), VitSpace().parse("d1h2x8f2g4")
     teacher = ResNetSpace().build(ResNetSpace().parse("1-1-1/4-6-8"), task)
-    found = Evaluator(space, task, batch, ["diswot_relation"], teacher=teacher, seed=0)(architecture)
+    found = Evaluator(space, task, ["diswot_relation"], Conditions(batch, teacher, 0))(architecture)
     student = space.build(architecture, task)
     initialise(student, "gaussian", derive_seed(0, architecture.key, "gaussian", 0))
     with torch.no_grad():
@@ -155,7 +156,7 @@ def test_diswot_of_the_teacher_itself_is_0_on_tokens(make_token_task, make_batch
     teacher = space.build(architecture, task)
     initialise(teacher, "gaussian", derive_seed(0, architecture.key, "gaussian", 0))
     names = ["diswot", "diswot_semantic", "diswot_relation", "diswot_stages"]
-    found = Evaluator(space, task, batch, names, teacher=teacher, trained=True, seed=0)(architecture).values
+    found = Evaluator(space, task, names, Conditions(batch, teacher, 0, trained=True))(architecture).values
     assert found == pytest.approx(dict.fromkeys(names, 0), abs=1e-12)
 
 

@@ -11,9 +11,11 @@ from edgestill.pipeline.errors import BudgetError, CandidateError, FailedError
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.budget import Budget
 from edgestill.search.config import SearchConfig
+from edgestill.search.fitness import fitness
 from edgestill.search.result import Candidate
 from edgestill.search.scorers import SCORERS
-from edgestill.search.search import find_student, fitness, require_feasible
+from edgestill.search.scorers.diswot import DiswotConfig
+from edgestill.search.search import find_student, require_feasible
 from edgestill.search.spaces import SPACES, ResNetConfig, ResNetSpace
 from edgestill.search.strategies import STRATEGIES, EvolutionConfig
 
@@ -306,17 +308,17 @@ def test_ways_to_combine_equal_scipys():
     pairs = [(-0.3, -0.001), (-0.2, -0.004), (-0.2, -0.002), (-0.9, -0.003), (-0.25, -0.002), (-0.2, -0.002)]
     semantic, relation = zip(*pairs, strict=True)
     given = candidates(pairs)
-    assert fitness(given, "diswot", "sum") == [s + r for s, r in pairs]
+    assert fitness(given, "diswot", DiswotConfig(combine="sum")) == [s + r for s, r in pairs]
     zscores = scipy.stats.zscore(semantic) + scipy.stats.zscore(relation)
-    assert fitness(given, "diswot", "zscore") == pytest.approx(list(zscores))
+    assert fitness(given, "diswot", DiswotConfig(combine="zscore")) == pytest.approx(list(zscores))
     ranks = scipy.stats.rankdata(semantic) + scipy.stats.rankdata(relation)
-    differences = torch.tensor(fitness(given, "diswot", "rank_sum")) - torch.from_numpy(ranks)
+    differences = torch.tensor(fitness(given, "diswot", DiswotConfig(combine="rank_sum"))) - torch.from_numpy(ranks)
     assert differences.unique().numel() == 1  # the same but for where counting starts
 
 
 def test_equal_terms_do_not_divide_by_zero():
     given = candidates([(-0.5, -0.001), (-0.5, -0.002)])
-    assert fitness(given, "diswot", "zscore") == pytest.approx([1, -1])
+    assert fitness(given, "diswot", DiswotConfig(combine="zscore")) == pytest.approx([1, -1])
 
 
 def test_of_equal_scores_the_smaller_student_wins(find, monkeypatch):

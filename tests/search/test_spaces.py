@@ -31,6 +31,15 @@ def test_every_space_passes_at_its_default(check, name):
 
 
 @every_space
+def test_a_space_says_truly_whether_its_blocks_have_channels_to_prune(name, small_space, make_task_for):
+    space = small_space(name)
+    task = make_task_for(space)
+    for architecture in samples(space, 3):
+        modules = [module for block in space.build(architecture, task).blocks() for module in block.modules()]
+        assert any(isinstance(module, torch.nn.Conv2d) for module in modules) == space.has_channels
+
+
+@every_space
 @pytest.mark.parametrize("text", ["", "nonsense", "1-2", "|none~0|", "1-1-1/8-16", "-1-1-1", "1-1-1/8-16-64/3"])
 def test_a_string_that_names_no_architecture_is_refused_with_the_form_it_should_have(name, text):
     spaces.require_refused(make_space(SPACES[name][0]()), text)

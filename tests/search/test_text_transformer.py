@@ -12,7 +12,8 @@ from edgestill.pipeline.networks.cost import measure_cost
 from edgestill.pipeline.networks.network import initialise, look
 from edgestill.pipeline.networks.text_transformer import sinusoids
 from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.conditions import Conditions
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.scoring.observe import observe
 from edgestill.search.spaces import MobileSpace, ResNetSpace, TextTransformerSpace, VitSpace
 
@@ -114,7 +115,7 @@ def test_appended_padding_changes_no_score_that_leaves_it_out(name, make_token_t
     longer = batch._replace(inputs=F.pad(batch.inputs, (0, 3)))
     teacher, architecture = SPACE.build(SPACE.parse("d3h2x8f2"), task), SPACE.parse("d2h2x8f2")
     one, other = (
-        Evaluator(SPACE, task, given, [name], teacher=teacher, seed=0)(architecture).values[name]
+        Evaluator(SPACE, task, [name], Conditions(given, teacher, 0))(architecture).values[name]
         for given in (batch, longer)
     )
     assert one == pytest.approx(other, rel=0.5 if name == "synflow" else 1e-4)
@@ -143,6 +144,6 @@ def test_a_text_student_ships_as_onnx_with_parity(task, student, make_split, tmp
 def test_spaces_refuse_inputs_of_another_kind(task, make_task, make_batch):
     for space in (ResNetSpace(), MobileSpace(), VitSpace()):
         with pytest.raises(ConfigError, match=f"{space.name} is for image inputs, and the data's are text"):
-            Evaluator(space, task, make_batch(task), ["params"], teacher=None, seed=0)
+            Evaluator(space, task, ["params"], Conditions(make_batch(task), None, 0))
     with pytest.raises(ConfigError, match="text_transformer is for text inputs, and the data's are image"):
-        Evaluator(SPACE, make_task(), make_batch(make_task()), ["params"], teacher=None, seed=0)
+        Evaluator(SPACE, make_task(), ["params"], Conditions(make_batch(make_task()), None, 0))

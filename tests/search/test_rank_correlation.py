@@ -10,7 +10,7 @@ import scipy.stats
 from edgestill.pipeline.errors import UserError
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.budget import Budget
-from edgestill.search.ranking import (
+from edgestill.search.rank_correlation import (
     RankedStudent,
     compare_with_params,
     kendall_tau,
@@ -18,7 +18,7 @@ from edgestill.search.ranking import (
     spread_students,
     tau_interval,
 )
-from edgestill.search.scoring.evaluate import CostTable
+from edgestill.search.scoring.cost_table import CostTable
 
 
 def student(i, accuracy, **scores):

@@ -15,7 +15,7 @@ from edgestill.pipeline.task import Task
 from edgestill.search.budget import Budget
 from edgestill.search.latency.model import trace_student
 from edgestill.search.result import Failure
-from edgestill.search.scoring.evaluate import Apart, Shipped
+from edgestill.search.scoring.cost_table import Apart, Shipped
 from edgestill.search.scoring.outcome import failure
 from edgestill.search.space import Architecture, SearchSpace
 

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from edgestill.flows.calibrate import latencies_csv, read_latencies
 from edgestill.flows.config import load_config
+from edgestill.flows.fit_device import latencies_csv, read_latencies
 from edgestill.flows.stages.latency import export_student, latency_source
 from edgestill.pipeline.errors import ConfigError, DataError
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.search.budget import Budget
 from edgestill.search.config import LatencyConfig, SearchConfig
-from edgestill.search.costs import size_bound
+from edgestill.search.hardware_costs import size_bound
 from edgestill.search.latency.model import fit_latency_model, read_latency_model, trace_student
 from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace, make_space
 

@@ -10,7 +10,8 @@ import torch
 
 from edgestill.search.config import SearchConfig
 from edgestill.search.scorers import SCORERS
-from edgestill.search.scoring.evaluate import Evaluator
+from edgestill.search.scoring.conditions import Conditions
+from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.search import find_student
 from edgestill.search.spaces import SPACES, ResNetConfig, ResNetSpace
 
@@ -114,7 +115,7 @@ def test_a_score_does_not_depend_on_which_others_are_asked_for(drawing, make_tas
     architecture = space.parse("1-1-1/4-6-8")
 
     def scores(asked):
-        return Evaluator(space, task, make_batch(task, 16), asked, teacher=teacher, seed=0)(architecture).values
+        return Evaluator(space, task, asked, Conditions(make_batch(task, 16), teacher, 0))(architecture).values
 
     together = scores(names)
     for name in ("meco", "zen", "synflow", "zico", "diswot"):

@@ -9,7 +9,7 @@ import numpy as np
 from edgestill.pipeline.frozen import Frozen
 
 _NORMAL_SPREAD = 2.563  # a normal distribution's 90th less its 10th percentile, in standard deviations
-_MIN_SHARE = 0.5  # of the calibration's architectures; a part with a score on fewer is left out
+_MIN_SHARE = 0.5  # of the sample's architectures; a part with a score on fewer is left out
 
 
 class Part(NamedTuple):
@@ -36,25 +36,25 @@ class Scale(Frozen):
     scale: float
 
 
-class Calibration(Frozen):
+class EnsembleScale(Frozen):
     """Scales of the parts with a score in a space, from random architectures of it without labels."""
 
     scales: dict[str, Scale]
     missing: tuple[str, ...]  # parts without a score on most architectures: left out for the whole space
     architectures: int
 
-    @classmethod
-    def of(cls, columns: Mapping[str, Sequence[float]]) -> "Calibration":
-        """Calibrate from each part's scores of the same architectures, NaN for no score."""
-        scales, missing = {}, []
-        for name, part in PARTS.items():
-            given = [natural(value, part) for value in columns.get(name, ())]
-            found = [value for value in given if math.isfinite(value)]
-            if not found or len(found) < _MIN_SHARE * len(given):
-                missing.append(name)
-                continue
-            scales[name] = Scale(median=float(np.median(found)), scale=max(spread(found), part.min_scale))
-        return cls(scales=scales, missing=tuple(missing), architectures=max(map(len, columns.values())))
+
+def fit_scale(columns: Mapping[str, Sequence[float]]) -> EnsembleScale:
+    """Fit the scales to each part's scores of the same architectures, NaN for no score."""
+    scales, missing = {}, []
+    for name, part in PARTS.items():
+        given = [natural(value, part) for value in columns.get(name, ())]
+        found = [value for value in given if math.isfinite(value)]
+        if not found or len(found) < _MIN_SHARE * len(given):
+            missing.append(name)
+            continue
+        scales[name] = Scale(median=float(np.median(found)), scale=max(spread(found), part.min_scale))
+    return EnsembleScale(scales=scales, missing=tuple(missing), architectures=max(map(len, columns.values())))
 
 
 def natural(value: float, part: Part) -> float:

@@ -66,7 +66,7 @@ class Inputs:
         )
 
 
-def calibrate(
+def fit_device(
     space_name: str,
     options: Sequence[str],
     inputs: Inputs,
