@@ -8,13 +8,14 @@ import torch
 
 from edgestill.distill.result import DistillResult, PruneResult
 from edgestill.export.bundle.manifest import MANIFEST, read_manifest
+from edgestill.export.bundle.names import model_names
 from edgestill.export.bundle.schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
-from edgestill.export.bundle.write import model_stem, write_bundle
+from edgestill.export.bundle.write import write_bundle
 from edgestill.export.formats import FORMATS, Run
 from edgestill.export.onnx.interface import Interface, describe_input, describe_output, interface_of
 from edgestill.export.profile import evaluate_file, evaluate_run
 from edgestill.export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
-from edgestill.export.result import ConvertedModel, ExportedModel, ProfileResult
+from edgestill.export.result import ExportedModel, ProfileResult
 from edgestill.flows.delivery import BUNDLE, ReportResult
 from edgestill.flows.formats import answers_of
 from edgestill.flows.quantization import QatResult
@@ -65,7 +66,7 @@ def test_and_bundle(
         latency=_latency(profiled),
         **_provenance(stage),
     )
-    files = {name: stage.run.root / path for m in profiled.shipped.values() for name, path in _names(m).items()}
+    files = {name: stage.run.root / path for m in profiled.shipped.values() for name, path in model_names(m).items()}
     tokenizer = stage.tokenizer()
 
     def fill(folder: Path) -> None:
@@ -101,7 +102,7 @@ def _opened(stage: Stage, profiled: ProfileResult) -> dict[str, Run]:
 
 def _model(model: ExportedModel, tested: Metrics, interface: Interface) -> BundleModel:
     return BundleModel(
-        file=next(iter(_names(model))),
+        file=next(iter(model_names(model))),
         format=model.format,
         precision=model.precision,
         runtime=model.runtime,
@@ -113,13 +114,6 @@ def _model(model: ExportedModel, tested: Metrics, interface: Interface) -> Bundl
         latency=model.latency.summary,
         arithmetic=model.arithmetic,
     )
-
-
-def _names(model: ConvertedModel) -> dict[str, str]:
-    """Names in the bundle -> paths in the run: `model.onnx` is fp32's, others are `model.<format><suffix>`."""
-    stem = "student" if model.format == "fp32" else f"student.{model.format}"
-    paths = (model.path, *model.beside)
-    return {Path(path).name.replace(stem, model_stem(model.format), 1): path for path in paths}
 
 
 def _quality(run: Run, test: ImageSplit, task: Task) -> Quality:
