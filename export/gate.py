@@ -6,7 +6,7 @@ from edgestill.export.config import GateConfig
 from edgestill.export.result import Absent, ConvertedModel, ExportedModel, Ratio, Verdict
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.training.metrics import paired_difference
+from edgestill.pipeline.training.metrics import Metrics, paired_difference
 
 _KINDS = {"saturating": "there", "exact": "elsewhere"}  # kind of processor -> its name in the sentence of `_elsewhere`
 
@@ -82,6 +82,11 @@ def require_a_size_within(formats: Mapping[str, ConvertedModel], limits: Limits)
         raise ExportError("no file of the student keeps the budget: " + "; ".join(f"{k} {v}" for k, v in found.items()))
 
 
+def loses_too_much(found: Metrics, fp32: Metrics, max_accuracy_drop: float) -> bool:
+    """True if a file's accuracy is further below fp32's than the gate allows."""
+    return fp32.accuracy - found.accuracy > max_accuracy_drop + 1e-9
+
+
 def _judge_fp32(fp32: ExportedModel, limits: Limits) -> Verdict:
     too_large = _too_large(fp32, limits)
     reason = too_large or "what the others are measured against"
@@ -130,8 +135,7 @@ def _changed_nothing(model: ExportedModel, fp32: ExportedModel) -> str:
 def _loses(model: ExportedModel, fp32: ExportedModel, gate: GateConfig) -> str:
     assert fp32.validation is not None
     assert model.validation is not None
-    drop = fp32.validation.accuracy - model.validation.accuracy
-    if drop <= gate.max_accuracy_drop + 1e-9:
+    if not loses_too_much(model.validation, fp32.validation, gate.max_accuracy_drop):
         return ""
     return f"{_accuracy(model, fp32)}; at most {100 * gate.max_accuracy_drop:g} below are allowed"
 

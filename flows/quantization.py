@@ -16,6 +16,7 @@ from edgestill.distill.train import Distilled
 from edgestill.distill.tune import with_hyperparameters
 from edgestill.export.calibration import calibration_examples
 from edgestill.export.formats import FORMATS, Source
+from edgestill.export.gate import loses_too_much
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.result import ConvertedModel, ConvertResult
@@ -72,7 +73,7 @@ def fine_tune_int8(stage: Stage, distilled: DistillResult, tuned: TuneResult, co
     short = {
         name: _validation(model)
         for name, model in converted.others.items()
-        if model.precision == "int8" and (config.mode == "always" or _misses(_validation(model), fp32, allowed))
+        if model.precision == "int8" and (config.mode == "always" or loses_too_much(_validation(model), fp32, allowed))
     }
     if not short:
         return QatResult.model_validate(about)
@@ -145,13 +146,9 @@ def _kept(before: Metrics, after: Metrics | None, fp32: Metrics, allowed: float,
         before=before,
         after=after,
         kept="after" if better else "before",
-        passes=not _misses(chosen, fp32, allowed),
+        passes=not loses_too_much(chosen, fp32, allowed),
         reason=reason,
     )
-
-
-def _misses(found: Metrics, fp32: Metrics, allowed: float) -> bool:
-    return fp32.accuracy - found.accuracy > allowed + 1e-9
 
 
 def _validation(model: ConvertedModel) -> Metrics:
