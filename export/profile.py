@@ -9,10 +9,11 @@ import torch
 
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.device.facts import load_average
-from edgestill.export.formats import FORMATS, Parted, Run
+from edgestill.export.formats import FORMATS
 from edgestill.export.gate import Limits, beyond_limits, choose_default, judge
 from edgestill.export.onnx.sessions import PROVIDER, SessionRun, runner, runtime_name
 from edgestill.export.result import Absent, ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult, Ratio
+from edgestill.export.run import Parted, Run
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.runs.provenance import describe_machine

@@ -11,11 +11,12 @@ from edgestill.export.bundle.manifest import MANIFEST, read_manifest
 from edgestill.export.bundle.names import model_names
 from edgestill.export.bundle.schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
 from edgestill.export.bundle.write import write_bundle
-from edgestill.export.formats import FORMATS, Run
+from edgestill.export.formats import FORMATS
 from edgestill.export.onnx.interface import Interface, describe_input, describe_output, interface_of
 from edgestill.export.profile import evaluate_file, evaluate_run
 from edgestill.export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
 from edgestill.export.result import ExportedModel, ProfileResult
+from edgestill.export.run import Run
 from edgestill.flows.delivery import BUNDLE, ReportResult
 from edgestill.flows.formats import answers_of
 from edgestill.flows.quantization import QatResult

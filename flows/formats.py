@@ -9,11 +9,12 @@ import torch
 
 from edgestill.export.calibration import calibration_examples
 from edgestill.export.device.facts import byte_products
-from edgestill.export.formats import FORMATS, Format, Run, Source
+from edgestill.export.formats import FORMATS, Format, Source
 from edgestill.export.onnx.interface import Interface, interface_of, with_interface
 from edgestill.export.onnx.saturation import saturates_here
 from edgestill.export.parity import measure_parity, require_fp16_parity
 from edgestill.export.result import Absent, Arithmetic, ConvertedModel
+from edgestill.export.run import Run
 from edgestill.flows.stage import Stage
 from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.errors import EdgestillError, ExportError, first_line

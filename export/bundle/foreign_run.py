@@ -9,8 +9,8 @@ from safetensors.numpy import load, save
 from edgestill.export.bundle.probes import open_model
 from edgestill.export.bundle.read import OpenedBundle
 from edgestill.export.bundle.schema import BundleModel
-from edgestill.export.formats import Run
 from edgestill.export.onnx.sessions import OUTPUT
+from edgestill.export.run import Run
 from edgestill.pipeline.child import answer
 
 _MEMORY, _TIMES, _SECONDS = 2**32, 8, 120  # 4 GiB beside some copies of the file

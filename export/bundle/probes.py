@@ -10,8 +10,9 @@ import numpy as np
 from edgestill.export.bundle.schema import PROBES, Bundle, BundleModel
 from edgestill.export.config import ExportConfig
 from edgestill.export.device.answers import INT8_TOLERANCE
-from edgestill.export.formats import FORMATS, Run
+from edgestill.export.formats import FORMATS
 from edgestill.export.onnx.admission import BATCHES
+from edgestill.export.run import Run
 from edgestill.pipeline.errors import BundleError, ExportError, first_line
 from edgestill.pipeline.task import PADDING, Task
 

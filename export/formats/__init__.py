@@ -1,6 +1,6 @@
 """Table of the forms a student can ship in; a new one adds its file and its line here."""
 
-from edgestill.export.formats.base import Format, Parted, Run, Source
+from edgestill.export.formats.base import Format, Source
 from edgestill.export.formats.executorch import ExecuTorch
 from edgestill.export.formats.fp16 import Fp16
 from edgestill.export.formats.fp32 import Fp32
@@ -27,4 +27,4 @@ FORMATS: dict[str, type[Format]] = {
     "tensorrt_int8": TensorRTInt8,
 }
 
-__all__ = ["FORMATS", "Format", "Parted", "Run", "Source"]
+__all__ = ["FORMATS", "Format", "Source"]

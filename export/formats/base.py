@@ -1,32 +1,20 @@
 """Contract of the forms a student can ship in; each is one file and one line in `FORMATS`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from torch import nn
 
+from edgestill.export.run import Run
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.task import Task
 
 if TYPE_CHECKING:  # export.config imports the table of formats: a cycle at run time
     from edgestill.export.config import ExportConfig
-
-Run = Callable[[np.ndarray], np.ndarray]
-"""Images [B, C, H, W] float32 in [0, 1], or token ids [B, T] int64, to logits [B, K] float32."""
-
-
-@runtime_checkable
-class Parted(Protocol):
-    """`Run` on a separate device: a call consists of copies and of the device's work between them."""
-
-    def __call__(self, inputs: np.ndarray) -> np.ndarray: ...
-
-    def parts(self, inputs: np.ndarray) -> dict[str, Callable[[], object]]:
-        """Return `copy_in`, `execute` and `copy_out`, to be timed one by one, and `call`, all of them."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from edgestill.export.calibration import require_sound
-from edgestill.export.formats.base import Format, Run, Source
+from edgestill.export.formats.base import Format, Source
 from edgestill.export.onnx.quantize import METHODS, Scheme, quantize
 from edgestill.export.onnx.saturating import saturating_runner
 from edgestill.export.onnx.saturation import saturable, saturates_here
 from edgestill.export.onnx.sessions import runner
+from edgestill.export.run import Run
 
 if TYPE_CHECKING:
     from edgestill.export.config import ExportConfig

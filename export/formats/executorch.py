@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgestill.export.formats.base import Format, Run, Source
+from edgestill.export.formats.base import Format, Source
 from edgestill.export.onnx.sessions import feed
 from edgestill.export.onnx.write import signature
+from edgestill.export.run import Run
 from edgestill.pipeline.errors import ExportError, first_line
 
 HOW_TO_GET = "`pip install 'edgestill[executorch]'`"

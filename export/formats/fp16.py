@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from edgestill.export.formats.base import Format, Run, Source
+from edgestill.export.formats.base import Format, Source
 from edgestill.export.onnx.sessions import runner
+from edgestill.export.run import Run
 from edgestill.pipeline.errors import ExportError, first_line
 
 

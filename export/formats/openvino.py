@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from edgestill.export.calibration import require_sound
-from edgestill.export.formats.base import Format, Run, Source
+from edgestill.export.formats.base import Format, Source
 from edgestill.export.onnx.saturation import LARGEST_PAIR
 from edgestill.export.onnx.sessions import OUTPUT, feed
+from edgestill.export.run import Run
 from edgestill.pipeline.errors import ExportError, first_line
 
 HOW_TO_GET = "`pip install 'edgestill[openvino]'`"

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from edgestill.export.formats.base import Format, Run, Source
+from edgestill.export.formats.base import Format, Source
 from edgestill.export.formats.fp16 import Fp16
 from edgestill.export.formats.fp32 import Fp32
 from edgestill.export.formats.int8_tensorrt import Int8TensorRT
 from edgestill.export.onnx.sessions import OUTPUT, PROVIDER, SessionRun
+from edgestill.export.run import Run
 from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.errors import ExportError, first_line
 

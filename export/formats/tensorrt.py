@@ -15,13 +15,14 @@ import torch
 from pydantic import Field, ValidationError
 
 from edgestill.export.files import read_regular
-from edgestill.export.formats.base import Format, Run, Source
+from edgestill.export.formats.base import Format, Source
 from edgestill.export.formats.fp16 import Fp16
 from edgestill.export.formats.int8_tensorrt import Int8TensorRT
 from edgestill.export.formats.tensorrt_build import HOW_TO_GET, Shapes, build_engine, load_tensorrt
 from edgestill.export.formats.tensorrt_engines import EngineKey, EngineStore, Gpu, this_gpu
 from edgestill.export.formats.tensorrt_run import CudaDevice, Device, EngineRun
 from edgestill.export.onnx.sessions import INPUT, MASK, TOKENS, runner
+from edgestill.export.run import Run
 from edgestill.export.strict_json import MAX_BYTES, parse_json
 from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.errors import BundleError, ExportError, first_line
