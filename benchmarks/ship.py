@@ -158,7 +158,7 @@ def _timed_again(stage: Stage, converted: ConvertResult, seconds: float) -> Prof
     validation = stage.splits().validation
     inputs = validation.batch(torch.arange(min(64, len(validation)))).inputs.contiguous().numpy()
     one_thread = config.model_copy(update={"threads": 1, "timing": timing})
-    result, _ = profile(converted, stage.run.root, inputs, one_thread, stage.config.export, Limits())
+    result, _ = profile(converted, stage.run.root, inputs, one_thread, stage.config.export.gate, Limits())
     return result
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from edgestill.export.config import GateConfig
+from edgestill.export.formats import FORMATS
 from edgestill.export.result import Absent, ConvertedModel, ExportedModel, Ratio, Verdict
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.frozen import Frozen
@@ -53,7 +54,7 @@ def choose_default(verdicts: Sequence[Verdict], formats: Mapping[str, ExportedMo
     Raises:
         ExportError: nothing that ships runs in ONNX Runtime.
     """
-    ships = [v for v in verdicts if v.shipped and formats[v.format].runtime == "onnxruntime"]
+    ships = [v for v in verdicts if v.shipped and FORMATS[v.format].is_cpu_onnx]
     if not ships:
         raise ExportError("no file that ships runs in ONNX Runtime, which a bundle's run.py needs")
     names = [v.format for v in ships]

@@ -12,7 +12,8 @@ from edgestill.export.bundle.names import model_names
 from edgestill.export.bundle.schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
 from edgestill.export.bundle.write import write_bundle
 from edgestill.export.formats import FORMATS
-from edgestill.export.onnx.interface import Interface, describe_input, describe_output, interface_of
+from edgestill.export.onnx.interface import describe_input, describe_output
+from edgestill.export.onnx.sessions import Interface
 from edgestill.export.profile import evaluate_file, evaluate_run
 from edgestill.export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
 from edgestill.export.result import ExportedModel, ProfileResult
@@ -95,10 +96,7 @@ def _later(stage: Stage, pruned: PruneResult | None, profiled: ProfileResult) ->
 
 def _opened(stage: Stage, profiled: ProfileResult) -> dict[str, Run]:
     """Open every timed file of the student, shipped or not."""
-    config = stage.config.export
-    return {
-        name: FORMATS[name](config).open(stage.run.root / model.path, 1) for name, model in profiled.formats.items()
-    }
+    return {name: FORMATS[name].open(stage.run.root / model.path, 1) for name, model in profiled.formats.items()}
 
 
 def _model(model: ExportedModel, tested: Metrics, interface: Interface) -> BundleModel:
@@ -107,7 +105,7 @@ def _model(model: ExportedModel, tested: Metrics, interface: Interface) -> Bundl
         format=model.format,
         precision=model.precision,
         runtime=model.runtime,
-        interface=interface_of(model.runtime, interface),
+        interface=FORMATS[model.format].interface(interface),
         bytes=model.size_bytes,
         parity=model.parity,
         validation_accuracy=None if model.validation is None else model.validation.accuracy,

@@ -106,7 +106,7 @@ def profile_models(stage: Stage, converted: ConvertResult) -> ProfileResult:
         stage.run.root,
         _examples(stage.splits()),
         stage.config.profile,
-        stage.config.export,
+        stage.config.export.gate,
         _limits(stage),
     )
     samples = {name: timing.samples_ms for name, timing in timings.items()}

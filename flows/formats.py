@@ -10,8 +10,9 @@ import torch
 from edgestill.export.calibration import calibration_examples
 from edgestill.export.device.facts import byte_products
 from edgestill.export.formats import FORMATS, Format, Source
-from edgestill.export.onnx.interface import Interface, interface_of, with_interface
+from edgestill.export.onnx.interface import with_interface
 from edgestill.export.onnx.saturation import saturates_here
+from edgestill.export.onnx.sessions import Interface
 from edgestill.export.parity import measure_parity, require_fp16_parity
 from edgestill.export.result import Absent, Arithmetic, ConvertedModel
 from edgestill.export.run import Run
@@ -69,7 +70,7 @@ def build_formats(
     names = [name for name in config.formats if name != "fp32"]
     for done, name in enumerate(names):
         stage.tick(done, len(names), name)
-        form = FORMATS[name](config)
+        form = FORMATS[name]
         missing = form.missing()
         if missing is not None:
             absent.append(Absent(format=name, reason=missing, skipped=True))
@@ -121,7 +122,7 @@ def _build(
                 splits.validation,
                 expected,
             )
-            for position, (name, files) in enumerate(form.variants(source))
+            for position, (name, files) in enumerate(form.variants(source, config))
         ]
     if not tried:
         raise ExportError("the format made no file")
@@ -129,7 +130,7 @@ def _build(
     paths = [stage.run.write(folder, f"student.{form.name}{suffix}", data) for suffix, data in best.files.items()]
     task = splits.task
     parts = {"validation": splits.validation, "reference": splits.reference}
-    reference, run = FORMATS["fp32"](config).open(fp32, 1), form.open(paths[0], 1)
+    reference, run = FORMATS["fp32"].open(fp32, 1), form.open(paths[0], 1)
     parity = measure_parity(reference, run, parts, task.input_shape, task.vocab_size)
     if form.precision == "fp16":
         require_fp16_parity(parity)
@@ -156,8 +157,8 @@ def _build(
 def with_interfaces(
     form: Format, files: dict[str, bytes], interface: Interface, examples: np.ndarray
 ) -> dict[str, bytes]:
-    """Add the configured interface to a format's files if ONNX Runtime opens them; other runtimes take them raw."""
-    if interface_of(form.runtime, interface) == "raw":
+    """Add the configured interface to a format's files if the format takes it."""
+    if form.interface(interface) == "raw":
         return files
     return {**files, form.suffix: with_interface(files[form.suffix], interface, examples[:64])}
 

@@ -130,7 +130,7 @@ def _made_again(
     models: dict[str, ConvertedModel] = {}
     for done, (name, before) in enumerate(short.items()):
         stage.tick(done, len(short), name)
-        made = try_format(stage, FORMATS[name](config), source, splits, expected, folder="qat", fp32=shipped)
+        made = try_format(stage, FORMATS[name], source, splits, expected, folder="qat", fp32=shipped)
         model, reason = (None, made) if isinstance(made, str) else (made, "")
         after = None if model is None else _validation(model)
         formats[name] = _kept(before, after, fp32, config.gate.max_accuracy_drop, reason)

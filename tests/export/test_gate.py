@@ -135,8 +135,8 @@ def test_the_default_is_the_fastest_that_is_surely_faster():
 
 
 def test_the_default_is_never_a_file_that_run_py_cannot_open():
-    formats = {"fp32": FP32, "other": model("other", p50=0.1, runtime="openvino")}
-    found = judge(formats, {"other": Ratio(value=10, interval=(9, 11))}, (), GateConfig(), Limits())
+    formats = {"fp32": FP32, "openvino": model("openvino", p50=0.1, runtime="openvino")}
+    found = judge(formats, {"openvino": Ratio(value=10, interval=(9, 11))}, (), GateConfig(), Limits())
     assert found[1].shipped
     assert choose_default(found, formats, GateConfig()) == "fp32"
 
