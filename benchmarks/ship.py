@@ -18,8 +18,8 @@ import torch
 
 from edgestill.distill.result import DistillResult
 from edgestill.export.gate import Limits
-from edgestill.export.profile import profile
 from edgestill.export.result import ConvertResult, ExportedModel, ProfileResult, Ratio
+from edgestill.export.timing import profile
 from edgestill.flows.chain import new_run, run_chain
 from edgestill.flows.config import RunConfig, load_config
 from edgestill.flows.delivery import ReportResult

@@ -11,15 +11,14 @@ from edgestill.export.bundle.manifest import MANIFEST, read_manifest
 from edgestill.export.bundle.names import model_names
 from edgestill.export.bundle.schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
 from edgestill.export.bundle.write import write_bundle
+from edgestill.export.evaluate import answers_of, evaluate_file, evaluate_run, open_files
 from edgestill.export.formats import FORMATS
 from edgestill.export.onnx.interface import describe_input, describe_output
 from edgestill.export.onnx.sessions import Interface
-from edgestill.export.profile import evaluate_file, evaluate_run
 from edgestill.export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
 from edgestill.export.result import ExportedModel, ProfileResult
 from edgestill.export.run import Run
 from edgestill.flows.delivery import BUNDLE, ReportResult
-from edgestill.flows.formats import answers_of
 from edgestill.flows.quantization import QatResult
 from edgestill.flows.sentences import sentence
 from edgestill.flows.stage import Stage, distilled_student, trained_teacher
@@ -37,7 +36,7 @@ def test_and_bundle(
     """Open the test split, once, and write the bundle. The shipped figures are measured on the shipped file."""
     device, task = stage.device, stage.splits().task
     test = load_test(stage.config.read_data, stage.config.seed, stage.tokenizer())
-    runs = _opened(stage, profiled)
+    runs = open_files(profiled.formats, stage.run.root)  # shipped or not
     formats = {name: evaluate_run(run, test) for name, run in runs.items()}
     network = trained_teacher(stage, task).to(device)
     taught = right_answers(network, test, device)
@@ -92,11 +91,6 @@ def _later(stage: Stage, pruned: PruneResult | None, profiled: ProfileResult) ->
     if fine_tuned is not None and fine_tuned.models.keys() & profiled.shipped.keys():
         done.append(f"fine-tuned for INT8: {sentence(fine_tuned)}")
     return tuple(done)
-
-
-def _opened(stage: Stage, profiled: ProfileResult) -> dict[str, Run]:
-    """Open every timed file of the student, shipped or not."""
-    return {name: FORMATS[name].open(stage.run.root / model.path, 1) for name, model in profiled.formats.items()}
 
 
 def _model(model: ExportedModel, tested: Metrics, interface: Interface) -> BundleModel:

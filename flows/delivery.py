@@ -1,6 +1,7 @@
 """The stages to export a trained student to files, check and time them; `flows/bundling.py` ships them."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -9,14 +10,15 @@ import torch
 from torch import nn
 
 from edgestill.distill.result import DistillResult
+from edgestill.export.build import Folder, Reference, build_formats, source_of
+from edgestill.export.evaluate import answers_of
 from edgestill.export.gate import Limits, require_a_size_within
 from edgestill.export.onnx.interface import with_interface
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import check_parity, require_accuracy
-from edgestill.export.profile import profile
 from edgestill.export.result import ConvertedModel, ConvertResult, ProfileResult
-from edgestill.flows.formats import answers_of, build_formats
+from edgestill.export.timing import profile
 from edgestill.flows.stage import Stage, distilled_student, trained_teacher
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.frozen import Frozen
@@ -55,7 +57,9 @@ def export_models(stage: Stage, distilled: DistillResult) -> ConvertResult:
     path = stage.run.root / student.path
     if path != raw:
         answers = answers_of(runner(path), splits.validation)
-    others, absent = build_formats(stage, network, raw, splits, answers, fp32=path)
+    config, folder = stage.config.export, Folder(stage.run.root, partial(stage.run.write, "export"))
+    source = source_of(network, raw, splits, config)
+    others, absent = build_formats(source, Reference(path, answers), splits, config, folder, stage.tick)
     student = student.model_copy(update={"validation": answers.metrics})
     converted = ConvertResult(teacher=teacher, student=student, others=others, absent=absent)
     require_a_size_within(converted.formats, _limits(stage))

@@ -5,6 +5,7 @@ and each is kept if it is better than the one before. The profile stage then jud
 """
 
 import itertools
+from functools import partial
 from typing import Literal
 
 from torch import nn
@@ -14,13 +15,13 @@ from edgestill.distill.config import DistillConfig
 from edgestill.distill.result import DistillResult, TuneResult
 from edgestill.distill.train import Distilled
 from edgestill.distill.tune import with_hyperparameters
-from edgestill.export.calibration import calibration_examples
-from edgestill.export.formats import FORMATS, Source
+from edgestill.export.build import Folder, Reference, source_of, try_format
+from edgestill.export.evaluate import answers_of
+from edgestill.export.formats import FORMATS
 from edgestill.export.gate import loses_too_much
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.result import ConvertedModel, ConvertResult
-from edgestill.flows.formats import answers_of, try_format
 from edgestill.flows.heads import heads
 from edgestill.flows.pruning import fine_tuning, with_classifier_of
 from edgestill.flows.stage import Stage, shipped_student, state_that_shipped
@@ -119,18 +120,14 @@ def _made_again(
     config, task = stage.config.export, splits.task
     fp32, shipped = _validation(converted.student), stage.run.root / converted.student.path
     data = to_onnx(network, task.input_shape, config.opset, task.vocab_size)
-    source = Source(
-        onnx=stage.run.write("qat", _FINE_TUNED, data),
-        network=network,
-        task=task,
-        calibration=calibration_examples(splits.reference, config.calibration.examples),
-    )
-    expected = answers_of(runner(shipped), splits.validation)
+    folder = Folder(stage.run.root, partial(stage.run.write, "qat"))
+    source = source_of(network, folder.write(_FINE_TUNED, data), splits, config)
+    reference = Reference(shipped, answers_of(runner(shipped), splits.validation))
     formats: dict[str, QatFormat] = {}
     models: dict[str, ConvertedModel] = {}
     for done, (name, before) in enumerate(short.items()):
         stage.tick(done, len(short), name)
-        made = try_format(stage, FORMATS[name], source, splits, expected, folder="qat", fp32=shipped)
+        made = try_format(FORMATS[name], source, reference, splits, config, folder)
         model, reason = (None, made) if isinstance(made, str) else (made, "")
         after = None if model is None else _validation(model)
         formats[name] = _kept(before, after, fp32, config.gate.max_accuracy_drop, reason)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgestill.export.build import with_interfaces
 from edgestill.export.bundle.schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
 from edgestill.export.bundle.write import write_bundle
 from edgestill.export.calibration import CalibrationConfig, calibration_examples
@@ -18,7 +19,6 @@ from edgestill.export.onnx.interface import describe_input, describe_output, wit
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import check_parity
 from edgestill.export.result import Parity
-from edgestill.flows.formats import with_interfaces
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.data.tokens import TokenizerConfig, make_coder
 from edgestill.pipeline.networks.blocks import CifarResNet

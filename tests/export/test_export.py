@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from edgestill.export.config import GateConfig, ProfileConfig
+from edgestill.export.evaluate import evaluate_file
 from edgestill.export.gate import Limits
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import _answers_as, check_parity
-from edgestill.export.profile import evaluate_file, profile
 from edgestill.export.result import ConvertedModel, ConvertResult
+from edgestill.export.timing import profile
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.networks.blocks import CifarResNet
 from edgestill.pipeline.runs.rundir import file_digest

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import time
+from functools import partial
 
 import numpy as np
 import onnx
@@ -10,9 +11,12 @@ import pytest
 import torch
 from torch import nn
 
+from edgestill.export import build as building
+from edgestill.export.build import Folder, Reference, build_formats, source_of
 from edgestill.export.calibration import CalibrationConfig
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.device.facts import byte_products
+from edgestill.export.evaluate import answers_of, evaluate_file, evaluate_run
 from edgestill.export.formats import FORMATS, Format
 from edgestill.export.formats.int8 import Int8
 from edgestill.export.gate import Limits
@@ -20,11 +24,9 @@ from edgestill.export.onnx.quantize import FOR_CPU
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import check_parity, require_accuracy, require_fp16_parity
-from edgestill.export.profile import evaluate_file, evaluate_run, profile
 from edgestill.export.result import Arithmetic, ConvertedModel, ConvertResult, Parity
-from edgestill.flows import formats as building
+from edgestill.export.timing import profile
 from edgestill.flows.config import RunConfig
-from edgestill.flows.formats import answers_of, build_formats
 from edgestill.flows.stage import Stage
 from edgestill.pipeline.errors import ExportError, MissingDependencyError
 from edgestill.pipeline.runs.rundir import RunDir, file_digest
@@ -45,15 +47,17 @@ def shipped(stage, student):
     """Export's and profile's result for the student, by the stages' functions."""
     path = stage.run.write("export", "student.onnx", student.path.read_bytes())
     answers = answers_of(runner(path), student.splits.validation)
-    others, absent = build_formats(stage, student.network, path, student.splits, answers)
+    export, folder = stage.config.export, Folder(stage.run.root, partial(stage.run.write, "export"))
+    source, fp32 = source_of(student.network, path, student.splits, export), Reference(path, answers)
+    others, absent = build_formats(source, fp32, student.splits, export, folder, stage.tick)
     fp32 = ConvertedModel(
         path="export/student.onnx", sha256=file_digest(path), size_bytes=path.stat().st_size, precision="fp32",
         opset=20, parity=PARITY, validation=answers.metrics,
     )  # fmt: skip
     converted = ConvertResult(teacher=fp32, student=fp32, others=others, absent=absent)
     timing = TimingConfig(warmup_s=0.01, duration_s=0.1, min_samples=200, max_samples=1000)
-    images, gate = student.splits.validation.images[:8].numpy(), stage.config.export.gate
-    result, _ = profile(converted, stage.run.root, images, ProfileConfig(timing=timing), gate, Limits())
+    images = student.splits.validation.images[:8].numpy()
+    result, _ = profile(converted, stage.run.root, images, ProfileConfig(timing=timing), export.gate, Limits())
     return converted, result
 
 

@@ -22,8 +22,8 @@ from edgestill.export.formats.tensorrt_run import EngineRun
 from edgestill.export.gate import Limits
 from edgestill.export.onnx.sessions import feed, open_session, runner
 from edgestill.export.onnx.write import to_onnx
-from edgestill.export.profile import profile
 from edgestill.export.result import ConvertedModel, ConvertResult, Parity
+from edgestill.export.timing import profile
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.timing.timing import TimingConfig, time_interleaved
 from edgestill.pipeline.training.metrics import Metrics

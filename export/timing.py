@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 
 from edgestill.export.config import GateConfig, ProfileConfig
 from edgestill.export.device.facts import load_average
@@ -14,12 +13,10 @@ from edgestill.export.gate import Limits, beyond_limits, choose_default, judge
 from edgestill.export.onnx.sessions import PROVIDER, SessionRun, runner, runtime_name
 from edgestill.export.result import Absent, ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult, Ratio
 from edgestill.export.run import Parted, Run
-from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.timing.latency_statistics import paired_ratio
 from edgestill.pipeline.timing.timing import Timing, time_interleaved
-from edgestill.pipeline.training.metrics import Metrics, metrics_of
 
 T = TypeVar("T")
 
@@ -66,16 +63,6 @@ def profile(
         over_budget=beyond_limits(formats[default], limits),
     )
     return result, timings
-
-
-def evaluate_file(path: Path, split: ImageSplit) -> Metrics:
-    """Metrics of an ONNX file on a split."""
-    return evaluate_run(runner(path), split)
-
-
-def evaluate_run(run: Run, split: ImageSplit) -> Metrics:
-    """Metrics of a `Run` on a split."""
-    return metrics_of((torch.from_numpy(run(b.inputs.numpy())), b.targets) for b in split.batches(256))
 
 
 def _open_all(models: ConvertResult, root: Path, threads: int) -> tuple[dict[str, Run], list[Absent]]:
