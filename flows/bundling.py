@@ -3,31 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from edgestill.distill.result import DistillResult, PruneResult
+from edgestill.export.bundle.contents import bundle_model, latency_of, quality_of
 from edgestill.export.bundle.manifest import MANIFEST, read_manifest
 from edgestill.export.bundle.names import model_names
-from edgestill.export.bundle.schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
+from edgestill.export.bundle.schema import Bundle, Licences, TestMetrics
 from edgestill.export.bundle.write import write_bundle
 from edgestill.export.evaluate import answers_of, evaluate_file, evaluate_run, open_files
-from edgestill.export.formats import FORMATS
 from edgestill.export.onnx.interface import describe_input, describe_output
-from edgestill.export.onnx.sessions import Interface
-from edgestill.export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
-from edgestill.export.result import ExportedModel, ProfileResult
-from edgestill.export.run import Run
+from edgestill.export.result import ProfileResult
 from edgestill.flows.delivery import BUNDLE, ReportResult
 from edgestill.flows.quantization import QatResult
 from edgestill.flows.sentences import sentence
 from edgestill.flows.stage import Stage, distilled_student, trained_teacher
-from edgestill.pipeline.data.splits import ImageSplit, load_test
-from edgestill.pipeline.task import Task
+from edgestill.pipeline.data.splits import load_test
 from edgestill.pipeline.teachers.teacher import TeacherResult
-from edgestill.pipeline.training.metrics import Metrics, evaluate, right_answers
-
-ROBUSTNESS_EXAMPLES = 2000  # of the test split, at most
+from edgestill.pipeline.training.metrics import evaluate, right_answers
 
 
 def test_and_bundle(
@@ -40,7 +31,7 @@ def test_and_bundle(
     formats = {name: evaluate_run(run, test) for name, run in runs.items()}
     network = trained_teacher(stage, task).to(device)
     taught = right_answers(network, test, device)
-    answered = answers_of(runs[profiled.default], test).right
+    answered = answers_of(runs[profiled.default], test)
     scores = {
         "teacher": evaluate(network, test, device),
         "student": evaluate(distilled_student(stage, distilled.architecture, task).to(device), test, device),
@@ -56,15 +47,15 @@ def test_and_bundle(
         interface=interface,
         input=describe_input(task, interface),
         output=describe_output(task, interface),
-        models={name: _model(m, formats[name], interface) for name, m in profiled.shipped.items()},
+        models={name: bundle_model(m, formats[name], interface) for name, m in profiled.shipped.items()},
         default=profiled.default,
         architecture=f"{stage.config.search.space.name}:{distilled.architecture}{', pruned' if is_pruned else ''}",
         methods=distilled.methods,
         later=_later(stage, pruned, profiled),
         metrics={name: TestMetrics(test_accuracy=score.accuracy, n=score.n) for name, score in scores.items()},
-        quality=_quality(runs[profiled.default], test, task),
+        quality=quality_of(runs[profiled.default], answered, test, task),
         cost={"teacher": teacher.cost, "student": distilled.cost},
-        latency=_latency(profiled),
+        latency=latency_of(profiled),
         **_provenance(stage),
     )
     files = {name: stage.run.root / path for m in profiled.shipped.values() for name, path in model_names(m).items()}
@@ -78,8 +69,8 @@ def test_and_bundle(
         **scores,
         formats=formats,
         teacher_file=evaluate_file(stage.run.root / profiled.teacher.path, test),
-        lost=int((taught & ~answered).sum()),
-        gained=int((answered & ~taught).sum()),
+        lost=int((taught & ~answered.right).sum()),
+        gained=int((answered.right & ~taught).sum()),
         digest=read_manifest((folder / MANIFEST).read_bytes()).digest,
     )
 
@@ -91,47 +82,6 @@ def _later(stage: Stage, pruned: PruneResult | None, profiled: ProfileResult) ->
     if fine_tuned is not None and fine_tuned.models.keys() & profiled.shipped.keys():
         done.append(f"fine-tuned for INT8: {sentence(fine_tuned)}")
     return tuple(done)
-
-
-def _model(model: ExportedModel, tested: Metrics, interface: Interface) -> BundleModel:
-    return BundleModel(
-        file=next(iter(model_names(model))),
-        format=model.format,
-        precision=model.precision,
-        runtime=model.runtime,
-        interface=FORMATS[model.format].interface(interface),
-        bytes=model.size_bytes,
-        parity=model.parity,
-        validation_accuracy=None if model.validation is None else model.validation.accuracy,
-        test_accuracy=tested.accuracy,
-        latency=model.latency.summary,
-        arithmetic=model.arithmetic,
-    )
-
-
-def _quality(run: Run, test: ImageSplit, task: Task) -> Quality:
-    targets = test.targets.numpy()
-    logits = np.concatenate([run(batch.inputs.contiguous().numpy()) for batch in test.batches(256)])
-    ece, confidence = calibration(logits, targets)
-    chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:ROBUSTNESS_EXAMPLES]
-    examples = test.batch(chosen.sort().values)
-    given = examples.inputs.contiguous().numpy()
-    robustness = {
-        damage: accuracy(logits_of(run, damaged), examples.targets.numpy())
-        for damage, damaged in perturbed(given, task)
-    }
-    scores = by_class(logits, targets)
-    return Quality(
-        classes=tuple(
-            ClassQuality(label=label, n=s.n, precision=s.precision, recall=s.recall)
-            for label, s in zip(task.labels, scores, strict=True)
-        ),
-        ece=ece,
-        ece_bins=ECE_BINS,
-        confidence=confidence,
-        robustness=robustness,
-        robustness_n=len(chosen),
-    )
 
 
 def _provenance(stage: Stage) -> dict[str, Any]:
@@ -153,19 +103,4 @@ def _provenance(stage: Stage) -> dict[str, Any]:
         "machine": manifest.machine,
         "git_commit": manifest.git_commit,
         "config_digest": manifest.config_digest,
-    }
-
-
-def _latency(profiled: ProfileResult) -> dict[str, Any]:
-    latency = profiled.student.latency
-    return {
-        "runtime": latency.runtime,
-        "provider": latency.provider,
-        "threads": latency.threads,
-        "batch": latency.batch,
-        "cpu": profiled.cpu,
-        "teacher": profiled.teacher.latency.summary,
-        "student": latency.summary,
-        "speedup": profiled.speedup,
-        "speedup_interval": profiled.speedup_interval,
     }
