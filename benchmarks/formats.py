@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgestill.export.config import CalibrationConfig, ExportConfig
+from edgestill.export.calibration import CalibrationConfig
+from edgestill.export.config import ExportConfig
 from edgestill.export.formats import FORMATS, Source
 from edgestill.export.onnx.sessions import runtime_name
 from edgestill.export.onnx.write import to_onnx
@@ -72,8 +73,8 @@ def rows(name: str, network: nn.Module, task: Task, arguments: argparse.Namespac
         fp32.write_bytes(to_onnx(network, task.input_shape, config.opset, task.vocab_size))
         source, runs, sizes = Source(fp32, network, task, examples), {}, {}
         for kind in ("fp32", *arguments.formats):
-            form, path = FORMATS[kind](config), Path(folder) / f"{kind}.onnx"
-            path.write_bytes(form.build(source)[".onnx"])
+            form, path = FORMATS[kind], Path(folder) / f"{kind}.onnx"
+            path.write_bytes(form.build(source, config)[".onnx"])
             runs[kind], sizes[kind] = form.open(path, 1), path.stat().st_size
     single = np.ascontiguousarray(examples[:1, :TOKENS] if task.kind == "text" else examples[:1])
     timing = TimingConfig(warmup_s=0.3, duration_s=arguments.seconds)

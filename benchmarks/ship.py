@@ -18,8 +18,8 @@ import torch
 
 from edgestill.distill.result import DistillResult
 from edgestill.export.gate import Limits
-from edgestill.export.profile import profile
 from edgestill.export.result import ConvertResult, ExportedModel, ProfileResult, Ratio
+from edgestill.export.timing import profile
 from edgestill.flows.config import RunConfig, load_config
 from edgestill.flows.progress import Silent
 from edgestill.flows.runner import new_run, run_chain
@@ -157,7 +157,7 @@ def _timed_again(stage: StageContext, converted: ConvertResult, seconds: float) 
     validation = stage.splits().validation
     inputs = validation.batch(torch.arange(min(64, len(validation)))).inputs.contiguous().numpy()
     one_thread = config.model_copy(update={"threads": 1, "timing": timing})
-    result, _ = profile(converted, stage.run.root, inputs, one_thread, stage.config.export, Limits())
+    result, _ = profile(converted, stage.run.root, inputs, one_thread, stage.config.export.gate, Limits())
     return result
 
 

@@ -1,16 +1,39 @@
-"""Examples to find INT8 ranges on, and checks against examples with misleading ranges."""
+"""Settings and examples to find INT8 ranges, and checks against examples with misleading ranges."""
 
 # N examples, C channels
 
+from typing import Literal
+
 import numpy as np
 import torch
+from pydantic import Field
 
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.errors import ExportError
+from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.task import Task
 
 MIN_EXAMPLES = 32  # fewer would miss the widest activations of a device's inputs
 _FAR = 0.5  # largest distance between a channel's means, in standard deviations
+
+
+class CalibrationConfig(Frozen):
+    """Settings to find the ranges of INT8 activations, on examples of the reference split (docs/export.md)."""
+
+    method: Literal["auto", "minmax", "entropy", "percentile"] = Field(
+        "auto", description="auto makes all three and keeps the file that is best on validation"
+    )
+    percentile: float = Field(99.99, gt=50, lt=100, description="of the values inside the range, in percent")
+    examples: int = Field(256, ge=MIN_EXAMPLES, le=100_000, description="of the reference split, at most")
+
+
+class Int8Keys(Frozen):
+    """Keys of the INT8 formats under `export`."""
+
+    calibration: CalibrationConfig = CalibrationConfig()
+    weight_bits: Literal[7, 8] = Field(
+        7, description="of INT8 weights; 8 where every device has VNNI, Arm or a GPU: others may saturate"
+    )
 
 
 def calibration_examples(split: ImageSplit, count: int) -> np.ndarray:

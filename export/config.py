@@ -1,24 +1,24 @@
 """Settings of export and of its measurements."""
 
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator
 
-from edgestill.export.calibration import MIN_EXAMPLES
 from edgestill.export.formats import FORMATS
 from edgestill.pipeline.errors import nearest
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.timing.timing import MedianTimingConfig, TimingConfig
 
+if TYPE_CHECKING:
+    from edgestill.export.calibration import Int8Keys
+    from edgestill.export.formats.executorch import ExecutorchKeys
+    from edgestill.export.formats.tensorrt import TensorRTKeys
 
-class CalibrationConfig(Frozen):
-    """Settings to find the ranges of INT8 activations, on examples of the reference split (docs/export.md)."""
+    class _KeysOfFormats(TensorRTKeys, ExecutorchKeys, Int8Keys): ...
 
-    method: Literal["auto", "minmax", "entropy", "percentile"] = Field(
-        "auto", description="auto makes all three and keeps the file that is best on validation"
-    )
-    percentile: float = Field(99.99, gt=50, lt=100, description="of the values inside the range, in percent")
-    examples: int = Field(256, ge=MIN_EXAMPLES, le=100_000, description="of the reference split, at most")
+else:  # the union over the table; keys of later bases come first
+    _kinds = dict.fromkeys(form.Config for form in FORMATS.values() if form.Config.model_fields)
+    _KeysOfFormats = create_model("_KeysOfFormats", __base__=tuple(reversed(_kinds)))
 
 
 class GateConfig(Frozen):
@@ -30,26 +30,7 @@ class GateConfig(Frozen):
     max_slowdown: float = Field(1.2, ge=1, description="times slower than fp32 that a smaller file may be")
 
 
-class TensorRTConfig(Frozen):
-    """Batch sizes of an engine: any up to the largest, fastest at the optimal one."""
-
-    optimal_batch: int = Field(1, ge=1, description="the batch that its kernels are chosen for")
-    max_batch: int = Field(64, ge=1, le=4096, description="the largest; a larger batch goes in parts")
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.optimal_batch > self.max_batch:
-            raise ValueError(f"optimal_batch {self.optimal_batch} is above max_batch {self.max_batch}")
-        return self
-
-
-class ExecutorchConfig(Frozen):
-    max_batch: int = Field(
-        8, ge=1, le=1024, description="memory is planned for this batch; a larger one goes in parts, 1 is leanest"
-    )
-
-
-class ExportConfig(Frozen):
+class _SharedKeys(Frozen):
     interface: Literal["raw", "image"] = Field(
         "raw",
         description="raw: floats in [0, 1] to logits; image: uint8 [B, H, W, C] to probabilities",
@@ -58,13 +39,7 @@ class ExportConfig(Frozen):
     formats: tuple[str, ...] = Field(
         ("fp32", "fp16", "int8"), description=f"to try, of {', '.join(FORMATS)}; fp32 is always made"
     )
-    calibration: CalibrationConfig = CalibrationConfig()
-    weight_bits: Literal[7, 8] = Field(
-        7, description="of INT8 weights; 8 where every device has VNNI, Arm or a GPU: others may saturate"
-    )
     gate: GateConfig = GateConfig()
-    tensorrt: TensorRTConfig = TensorRTConfig()
-    executorch: ExecutorchConfig = ExecutorchConfig()
 
     @field_validator("formats")
     @classmethod
@@ -73,6 +48,10 @@ class ExportConfig(Frozen):
             if name not in FORMATS:
                 raise ValueError(f"unknown format {name!r}; {nearest(name, FORMATS)}")
         return tuple(dict.fromkeys(("fp32", *formats)))
+
+
+class ExportConfig(_KeysOfFormats, _SharedKeys):
+    """Settings of export: those that all formats share, then the formats' own."""
 
 
 class ProfileConfig(Frozen):

@@ -12,51 +12,51 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgestill.export.calibration import MIN_EXAMPLES, calibration_examples
-from edgestill.export.config import CalibrationConfig, ExportConfig
-from edgestill.export.formats import FORMATS, Format, Run, Source
+from edgestill.export.calibration import MIN_EXAMPLES, CalibrationConfig, calibration_examples
+from edgestill.export.config import ExportConfig
+from edgestill.export.formats import FORMATS, Format, Source
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
+from edgestill.export.run import Run
 from edgestill.pipeline.conformance.samples import examples, image_task
 from edgestill.pipeline.conformance.suite import Check, NotHereError, require
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.networks.blocks import CifarResNet
 from edgestill.pipeline.task import Task
 
-Kind = type[Format]
 PRECISIONS = ("fp32", "fp16", "int8")
 QUICK = ExportConfig(calibration=CalibrationConfig(method="minmax"))
 MOVED = {"fp32": 0.0, "fp16": 0.02, "int8": 0.25}  # of a logit, by the largest one
 ELSEWHERE = {"fp32": 1e-5, "fp16": 0.02}  # by another runtime's arithmetic
 
 
-def it_is_listed_under_its_own_name_which_chooses_it(kind: Kind) -> None:
-    require(FORMATS.get(kind.name) is kind, f"the table has no format {kind.name!r}, or another")
-    chosen = ExportConfig.model_validate({"formats": [kind.name]}).formats
-    require(kind.name in chosen, f"export.formats=[{kind.name}] chooses {', '.join(chosen)}")
+def it_is_listed_under_its_own_name_which_chooses_it(form: Format) -> None:
+    require(FORMATS.get(form.name) is form, f"the table has no format {form.name!r}, or another")
+    chosen = ExportConfig.model_validate({"formats": [form.name]}).formats
+    require(form.name in chosen, f"export.formats=[{form.name}] chooses {', '.join(chosen)}")
 
 
-def it_says_what_it_is(kind: Kind) -> None:
-    require(kind.precision in PRECISIONS, f"precision is {kind.precision!r}; known: {', '.join(PRECISIONS)}")
-    require(kind.runtime, "runtime is empty")
-    for suffix in (kind.suffix, *kind.beside):
+def it_says_what_it_is(form: Format) -> None:
+    require(form.precision in PRECISIONS, f"precision is {form.precision!r}; known: {', '.join(PRECISIONS)}")
+    require(form.runtime, "runtime is empty")
+    for suffix in (form.suffix, *form.beside):
         require(suffix.startswith("."), f"the suffix {suffix!r} does not begin with a dot")
 
 
-def what_is_missing_here_is_told_in_one_sentence(kind: Kind) -> None:
-    missing = _made(kind).missing()
+def what_is_missing_here_is_told_in_one_sentence(form: Format) -> None:
+    missing = form.missing()
     require(missing is None or (missing and "\n" not in missing), f"missing() is {missing!r}")
 
 
-def it_makes_the_files_that_it_names(kind: Kind) -> None:
-    with built(kind) as (_, files, _, _):
-        expected = [kind.suffix, *kind.beside]
+def it_makes_the_files_that_it_names(form: Format) -> None:
+    with built(form) as (files, _, _):
+        expected = [form.suffix, *form.beside]
         require(list(files) == expected, f"build() gives {', '.join(files)}, not {', '.join(expected)}")
         require(all(isinstance(data, bytes) and data for data in files.values()), "a file is empty, or no bytes")
 
 
-def it_computes_the_student_whatever_the_batch(kind: Kind) -> None:
-    with built(kind) as (form, _, run, fp32):
+def it_computes_the_student_whatever_the_batch(form: Format) -> None:
+    with built(form) as (_, run, fp32):
         require_same_function(form, run, runner(fp32), examples(_TASK, 300, seed=2).images.numpy())
 
 
@@ -93,26 +93,21 @@ def require_same_graph(found: nn.Module, expected: nn.Module, task: Task) -> Non
 
 
 @contextmanager
-def built(kind: Kind) -> Iterator[tuple[Format, dict[str, bytes], Run, Path]]:
-    """Build the format of a tiny student and open it: format, files by suffix, run, path of the fp32 file.
+def built(form: Format) -> Iterator[tuple[dict[str, bytes], Run, Path]]:
+    """Build the format of a tiny student and open it: files by suffix, run, path of the fp32 file.
 
     Raises:
         NotHereError: its library is missing here.
     """
-    form = _made(kind)
     missing = form.missing()
     if missing is not None:
         raise NotHereError(missing)
     with tempfile.TemporaryDirectory() as folder:
         source = _source(Path(folder))
-        files = form.build(source)
+        files = form.build(source, QUICK)
         for suffix, data in files.items():
             (Path(folder) / f"model{suffix}").write_bytes(data)
-        yield form, files, form.open(Path(folder) / f"model{kind.suffix}", 1), source.onnx
-
-
-def _made(kind: Kind) -> Format:
-    return kind(QUICK)
+        yield files, form.open(Path(folder) / f"model{form.suffix}", 1), source.onnx
 
 
 _TASK = image_task(channels=3, side=12, classes=4)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgestill.export.formats.base import Run
+from edgestill.export.run import Run
 from edgestill.pipeline.networks.network import Normalize
 
 _ENOUGH = 64  # inputs

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from edgestill.export.config import GateConfig
+from edgestill.export.formats import FORMATS
 from edgestill.export.result import Absent, ConvertedModel, ExportedModel, Ratio, Verdict
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.training.metrics import paired_difference
+from edgestill.pipeline.training.metrics import Metrics, paired_difference
 
 _KINDS = {"saturating": "there", "exact": "elsewhere"}  # kind of processor -> its name in the sentence of `_elsewhere`
 
@@ -53,7 +54,7 @@ def choose_default(verdicts: Sequence[Verdict], formats: Mapping[str, ExportedMo
     Raises:
         ExportError: nothing that ships runs in ONNX Runtime.
     """
-    ships = [v for v in verdicts if v.shipped and formats[v.format].runtime == "onnxruntime"]
+    ships = [v for v in verdicts if v.shipped and FORMATS[v.format].is_cpu_onnx]
     if not ships:
         raise ExportError("no file that ships runs in ONNX Runtime, which a bundle's run.py needs")
     names = [v.format for v in ships]
@@ -80,6 +81,11 @@ def require_a_size_within(formats: Mapping[str, ConvertedModel], limits: Limits)
     found = {name: _too_large(model, limits) for name, model in formats.items()}
     if found and all(found.values()):
         raise ExportError("no file of the student keeps the budget: " + "; ".join(f"{k} {v}" for k, v in found.items()))
+
+
+def loses_too_much(found: Metrics, fp32: Metrics, max_accuracy_drop: float) -> bool:
+    """True if a file's accuracy is further below fp32's than the gate allows."""
+    return fp32.accuracy - found.accuracy > max_accuracy_drop + 1e-9
 
 
 def _judge_fp32(fp32: ExportedModel, limits: Limits) -> Verdict:
@@ -130,8 +136,7 @@ def _changed_nothing(model: ExportedModel, fp32: ExportedModel) -> str:
 def _loses(model: ExportedModel, fp32: ExportedModel, gate: GateConfig) -> str:
     assert fp32.validation is not None
     assert model.validation is not None
-    drop = fp32.validation.accuracy - model.validation.accuracy
-    if drop <= gate.max_accuracy_drop + 1e-9:
+    if not loses_too_much(model.validation, fp32.validation, gate.max_accuracy_drop):
         return ""
     return f"{_accuracy(model, fp32)}; at most {100 * gate.max_accuracy_drop:g} below are allowed"
 

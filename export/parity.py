@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from edgestill.export.diagnose import why_accuracy_differs, why_logits_differ
-from edgestill.export.formats.base import Run
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.result import Parity
+from edgestill.export.run import Run
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.task import PADDING, Task

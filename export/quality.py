@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edgestill.export.formats import Run
+from edgestill.export.run import Run
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.task import PADDING, Task
 

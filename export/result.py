@@ -18,7 +18,7 @@ class Parity(Frozen):
 
 
 class Arithmetic(Frozen):
-    """Dependence of an INT8 file's answers on the processor (`export.saturation`)."""
+    """Dependence of an INT8 file's answers on the processor (`export.onnx.saturation`)."""
 
     saturable: int  # products that may saturate where there is no VNNI; 0: every processor computes the same
     measured_on: tuple[str, ...]  # instruction sets that 8-bit products used where its accuracy was measured

@@ -126,6 +126,7 @@ def _problems_of_examples(path: Path) -> list[str]:
 def _open(path: Path, chosen: str | None, private: Path, name: str, settings: Settings) -> Iterator[Subject]:
     """Open a bundle or one ONNX file as a private copy, so the very bytes that were checked are measured."""
     from edgestill.export.bundle.read import check_onnx, open_bundle
+    from edgestill.export.formats import FORMATS
 
     if path.suffix == ".onnx" and not path.exists():
         raise ConfigError([f"there is no file {path}; name an .onnx file, a bundle or a run"])
@@ -140,7 +141,7 @@ def _open(path: Path, chosen: str | None, private: Path, name: str, settings: Se
         bundle = opened.bundle
         names = list(bundle.models) if chosen == "all" else [chosen or bundle.default]
         described = {one: opened.model(one) for one in names}
-        foreign = {one: model.runtime for one, model in described.items() if model.runtime != "onnxruntime"}
+        foreign = {one: model.runtime for one, model in described.items() if not FORMATS[model.format].is_cpu_onnx}
         if len(foreign) == len(names):
             raise ConfigError(
                 [f"{one} runs in {runtime}, which this does not measure" for one, runtime in foreign.items()]

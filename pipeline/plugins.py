@@ -118,13 +118,13 @@ def require_class(found: Any, base: type[Any]) -> None:
         raise PlugInError(f"the class {found.__name__} lacks {lacking}")
 
 
-def require_attributes(found: type[Any], name: str, *attributes: str) -> None:
-    """Raise PlugInError unless the class has the attributes, and `name` as its own."""
+def require_attributes(found: Any, name: str, *attributes: str) -> None:
+    """Raise PlugInError unless a class, or an object made from it, has the attributes, and `name` as its own."""
     lacking = [attribute for attribute in ("name", *attributes) if not hasattr(found, attribute)]
     if lacking:
-        raise PlugInError(f"the class {found.__name__} lacks {', '.join(lacking)}")
+        raise PlugInError(f"{_described(found)} lacks {', '.join(lacking)}")
     if found.name != name:
-        raise PlugInError(f"the class {found.__name__} has the name {str(found.name)[:40]!r}")
+        raise PlugInError(f"{_described(found)} has the name {str(found.name)[:40]!r}")
 
 
 def require_config(config: Any, name: str, base: type[Any], *, is_complete: bool = True) -> None:

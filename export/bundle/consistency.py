@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from edgestill.export.bundle.names import labels_text
 from edgestill.export.bundle.probes import COUNT
 from edgestill.export.bundle.schema import BUNDLE, LABELS, TOKENIZER, Bundle
-from edgestill.export.bundle.write import labels_text
 from edgestill.export.formats import FORMATS
 from edgestill.export.onnx.interface import describe_input, describe_output
 from edgestill.export.onnx.sizes import MAX_ELEMENTS

@@ -9,13 +9,13 @@ from safetensors.numpy import load, save
 from edgestill.export.bundle.probes import open_model
 from edgestill.export.bundle.read import OpenedBundle
 from edgestill.export.bundle.schema import BundleModel
-from edgestill.export.formats import Run
+from edgestill.export.formats import FORMATS
 from edgestill.export.onnx.sessions import OUTPUT
+from edgestill.export.run import Run
 from edgestill.pipeline.child import answer
 
 _MEMORY, _TIMES, _SECONDS = 2**32, 8, 120  # 4 GiB beside some copies of the file
 _CHUNK_BYTES = 2**26  # of inputs given to a child at once, if they are run one by one
-_BOUNDED = "onnxruntime"  # the one bounded runtime: a GPU's driver reserves more addresses than there is memory
 
 
 def open_foreign(opened: OpenedBundle, model: BundleModel, singly: bool = False) -> Run:
@@ -27,7 +27,7 @@ def open_foreign(opened: OpenedBundle, model: BundleModel, singly: bool = False)
     Raises:
         ExportError: its runtime is not here or refuses it, or it must not be trusted.
     """
-    if model.runtime == _BOUNDED:
+    if FORMATS[model.format].is_cpu_onnx:  # to be bounded: a GPU's driver reserves more addresses than there is memory
         return lambda inputs: _in_chunks(opened.files[model.file], inputs, singly)
     run = open_model(opened.folder, model, opened.trusted)
     return (lambda inputs: np.concatenate([run(single[None]) for single in inputs])) if singly else run

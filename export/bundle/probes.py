@@ -8,16 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from edgestill.export.bundle.schema import PROBES, Bundle, BundleModel
-from edgestill.export.config import ExportConfig
 from edgestill.export.device.answers import INT8_TOLERANCE
-from edgestill.export.formats import FORMATS, Run
+from edgestill.export.formats import FORMATS
 from edgestill.export.onnx.admission import BATCHES
+from edgestill.export.run import Run
 from edgestill.pipeline.errors import BundleError, ExportError, first_line
 from edgestill.pipeline.task import PADDING, Task
 
 INPUTS = "inputs"
 COUNT = BATCHES[-1]
-_PROGRAMS = ("executorch", "openvino")  # their runtimes trust their files, and no gate here checks these
 # Allowed distance of a logit from the stored one, relative to the largest stored one (at least 1). The files are equal
 # to the byte; processors differ in the order of sums and in fp16 arithmetic. Sums of bytes are exact unless they
 # saturate, and saturation must be found (0.15 to 0.6 of the largest logit on ResNets). A value midway between two steps
@@ -86,10 +85,10 @@ def read_probes(data: bytes, bundle: Bundle) -> dict[str, np.ndarray]:
 
 def why_not_run(model: BundleModel, trusted: bool) -> str | None:
     """Return the reason a model cannot or must not run here, which is no fault of its file; None if it can."""
-    opener = FORMATS[model.format](ExportConfig())
-    if opener.runtime in _PROGRAMS and not trusted:
-        return f"a file of {opener.runtime} is a program; give --public-key, the key of a signer you trust, to run it"
-    return opener.missing()
+    form = FORMATS[model.format]
+    if form.is_program and not trusted:
+        return f"a file of {form.runtime} is a program; give --public-key, the key of a signer you trust, to run it"
+    return form.missing()
 
 
 def open_model(
@@ -108,7 +107,7 @@ def open_model(
     if reason is not None:
         raise ExportError(f"{model.file}: {reason}")
     try:
-        form = FORMATS[model.format](ExportConfig())
+        form = FORMATS[model.format]
         return (form.open_exact if exact else form.open)(folder / model.file, threads)
     except Exception as error:  # the runtimes' error types share no base class
         raise ExportError(f"{model.file} is refused by {model.runtime}: {_line(error)}") from None

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from edgestill.export.bundle.consistency import inconsistencies
 from edgestill.export.bundle.manifest import MANIFEST, SIGNATURE, Manifest, read_manifest
+from edgestill.export.bundle.names import known_names
 from edgestill.export.bundle.schema import BUNDLE, SCHEMA, Bundle, BundleModel
 from edgestill.export.bundle.sign import Signed, check_signature
-from edgestill.export.bundle.write import known_names
 from edgestill.export.files import read_files
 from edgestill.export.onnx.admission import check_onnx, check_onnx_bytes
 from edgestill.export.onnx.interface import ends_of

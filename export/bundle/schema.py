@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from edgestill.export.onnx.interface import Interface
+from edgestill.export.onnx.sessions import RUNTIME, Interface
 from edgestill.export.result import Arithmetic, Parity
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.cost import Cost
@@ -102,7 +102,7 @@ class Bundle(Frozen):
     def _one_default(self) -> "Bundle":
         if self.default not in self.models:
             raise ValueError(f"default {self.default!r} is none of the models {', '.join(self.models)}")
-        if self.models[self.default].runtime != "onnxruntime":
+        if self.models[self.default].runtime != RUNTIME:
             raise ValueError(f"default {self.default!r} is not for onnxruntime, which is all that run.py has")
         wrong = [name for name, model in self.models.items() if model.format != name]
         if wrong:

@@ -5,17 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgestill.export.bundle.card import model_card
-from edgestill.export.bundle.manifest import MANIFEST, SIGNATURE, manifest_bytes
+from edgestill.export.bundle.manifest import MANIFEST, manifest_bytes
+from edgestill.export.bundle.names import SCRIPTS, labels_text
 from edgestill.export.bundle.probes import make_probes
 from edgestill.export.bundle.sbom import SBOM, sbom_bytes
-from edgestill.export.bundle.schema import BUNDLE, CARD, LABELS, PROBES, RUN, TOKENIZER, Bundle
+from edgestill.export.bundle.schema import BUNDLE, CARD, LABELS, PROBES, TOKENIZER, Bundle
 from edgestill.export.bundle.scripts.join import PROFILE, profile_script, run_script
-from edgestill.export.formats import FORMATS
 from edgestill.pipeline.nicety import nicety
-from edgestill.pipeline.task import Task
-
-_SCRIPTS = {"image": {RUN: "run_images.py"}, "text": {RUN: "run_texts.py"}}  # name in the bundle -> file in scripts/
-_FORMER = ("run.py", "profile.py")  # names of scripts in older bundles
 
 
 def write_bundle(
@@ -31,7 +27,7 @@ def write_bundle(
     files[LABELS] = labels_text(bundle.task)
     if tokenizer is not None:
         files[TOKENIZER] = tokenizer.encode()
-    for name, source in _SCRIPTS[bundle.task.kind].items():
+    for name, source in SCRIPTS[bundle.task.kind].items():
         files[name] = run_script(source).encode()
     files[PROFILE] = profile_script().encode()
     cautions: list[str] = []
@@ -50,20 +46,3 @@ def write_bundle(
     for name in files.keys() - models.keys():
         (folder / name).write_bytes(files[name])
     return bundle.cautions
-
-
-def model_stem(format: str) -> str:
-    """Return the name of a format's files without its suffix: `model` for fp32, else such as `model.int8`."""
-    return "model" if format == "fp32" else f"model.{format}"
-
-
-def known_names() -> frozenset[str]:
-    """Return all names allowed for a bundle's files, over all tasks and formats."""
-    models = {model_stem(name) + suffix for name, kind in FORMATS.items() for suffix in (kind.suffix, *kind.beside)}
-    scripts = {PROFILE, *_FORMER, *(name for of_kind in _SCRIPTS.values() for name in of_kind)}
-    return frozenset({BUNDLE, LABELS, CARD, TOKENIZER, SBOM, PROBES, MANIFEST, SIGNATURE} | scripts | models)
-
-
-def labels_text(task: Task) -> bytes:
-    """`labels.txt`: line k names class k."""
-    return "".join(f"{label}\n" for label in task.labels).encode()

@@ -2,39 +2,47 @@
 
 from typing import Any
 
-from edgestill.export.formats.base import Format, Parted, Run, Source
+from edgestill.export.formats.base import Format, Source
 from edgestill.export.formats.executorch import ExecuTorch
 from edgestill.export.formats.fp16 import Fp16
 from edgestill.export.formats.fp32 import Fp32
 from edgestill.export.formats.int8 import Int8
-from edgestill.export.formats.int8_tensorrt import Int8TensorRT
-from edgestill.export.formats.openvino import OpenVino, OpenVinoFp16, OpenVinoInt8
-from edgestill.export.formats.providers import CudaFp16, CudaFp32, OrtTensorRTFp16, OrtTensorRTInt8
-from edgestill.export.formats.tensorrt import TensorRTFp16, TensorRTInt8
+from edgestill.export.formats.openvino import OpenVinoFloat
+from edgestill.export.formats.openvino_int8 import OpenVinoInt8
+from edgestill.export.formats.providers import CUDA, TENSORRT, OnProvider
+from edgestill.export.formats.tensorrt import TensorRT
+from edgestill.export.onnx.quantize import FOR_CPU, FOR_TENSORRT
 from edgestill.pipeline.plugins import Table, require_attributes, require_class
 
+_FP32, _FP16, _INT8_TENSORRT = Fp32(), Fp16(), Int8("int8_tensorrt", FOR_TENSORRT)  # others are made from these
+_ALL: tuple[Format, ...] = (
+    _FP32,
+    _FP16,
+    Int8("int8", FOR_CPU),
+    _INT8_TENSORRT,
+    OpenVinoFloat("openvino", "fp32"),
+    OpenVinoFloat("openvino_fp16", "fp16"),
+    OpenVinoInt8(),
+    ExecuTorch(),
+    OnProvider("cuda_fp32", CUDA, _FP32),
+    OnProvider("cuda_fp16", CUDA, _FP16),
+    OnProvider("ort_tensorrt_fp16", TENSORRT, _FP16),
+    OnProvider("ort_tensorrt_int8", TENSORRT, _INT8_TENSORRT),
+    TensorRT("tensorrt_fp16", _FP16),
+    TensorRT("tensorrt_int8", _INT8_TENSORRT),
+)
 
-def _line(name: str, found: Any) -> type[Format]:
-    require_class(found, Format)
+
+def _line(name: str, found: Any) -> Format:
+    """Read an entry point: a Format, or a class of one that is made without arguments."""
+    if not isinstance(found, Format):
+        require_class(found, Format)
+        require_attributes(found, name, "precision", "runtime", "suffix")
+        return found()  # type: ignore[no-any-return]
     require_attributes(found, name, "precision", "runtime", "suffix")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
-FORMATS: Table[type[Format]] = Table("formats", _line, {
-    "fp32": Fp32,
-    "fp16": Fp16,
-    "int8": Int8,
-    "int8_tensorrt": Int8TensorRT,
-    "openvino": OpenVino,
-    "openvino_fp16": OpenVinoFp16,
-    "openvino_int8": OpenVinoInt8,
-    "executorch": ExecuTorch,
-    "cuda_fp32": CudaFp32,
-    "cuda_fp16": CudaFp16,
-    "ort_tensorrt_fp16": OrtTensorRTFp16,
-    "ort_tensorrt_int8": OrtTensorRTInt8,
-    "tensorrt_fp16": TensorRTFp16,
-    "tensorrt_int8": TensorRTInt8,
-})  # fmt: skip
+FORMATS: Table[Format] = Table("formats", _line, {form.name: form for form in _ALL})
 
-__all__ = ["FORMATS", "Format", "Parted", "Run", "Source"]
+__all__ = ["FORMATS", "Format", "Source"]

@@ -1,32 +1,22 @@
 """Contract of the forms a student can ship in; each is one file and one line in `FORMATS`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
 
+from edgestill.export.onnx.sessions import RUNTIME, Interface
+from edgestill.export.run import Run
 from edgestill.pipeline.errors import ExportError
+from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.task import Task
 
-if TYPE_CHECKING:  # export.config imports the table of formats: a cycle at run time
-    from edgestill.export.config import ExportConfig
-
-Run = Callable[[np.ndarray], np.ndarray]
-"""Images [B, C, H, W] float32 in [0, 1], or token ids [B, T] int64, to logits [B, K] float32."""
-
-
-@runtime_checkable
-class Parted(Protocol):
-    """`Run` on a separate device: a call consists of copies and of the device's work between them."""
-
-    def __call__(self, inputs: np.ndarray) -> np.ndarray: ...
-
-    def parts(self, inputs: np.ndarray) -> dict[str, Callable[[], object]]:
-        """Return `copy_in`, `execute` and `copy_out`, to be timed one by one, and `call`, all of them."""
+Files = dict[str, bytes]
+"""A format's files by suffix; the first is the one to open."""
 
 
 @dataclass(frozen=True)
@@ -46,30 +36,41 @@ class Format(ABC):
     reason from `missing`; this is never an error.
     """
 
-    name: ClassVar[str]  # key of the table, and in configuration
-    precision: ClassVar[str]  # fp32 | fp16 | int8
-    runtime: ClassVar[str]  # onnxruntime (on a CPU) | onnxruntime-cuda | openvino | executorch | tensorrt | …
-    suffix: ClassVar[str]  # of its first file
-    beside: ClassVar[tuple[str, ...]] = ()  # of its others
+    name: str  # key of the table, and in configuration
+    precision: str  # fp32 | fp16 | int8
+    runtime: str  # onnxruntime (on a CPU) | onnxruntime-cuda | openvino | executorch | tensorrt | …
+    suffix: str  # of its first file
+    beside: tuple[str, ...] = ()  # of its others
+    is_program: bool = False  # True if its runtime trusts its file, which no gate here checks
+    Config: ClassVar[type[Frozen]] = Frozen  # its keys under `export`
 
-    def __init__(self, config: "ExportConfig") -> None:
-        self.config = config
+    @property
+    def is_cpu_onnx(self) -> bool:
+        """True if ONNX Runtime runs its file on a CPU, as a bundle's scripts do."""
+        return self.runtime == RUNTIME
+
+    def interface(self, configured: Interface) -> Interface:
+        """Return the interface of its files: the configured one if ONNX Runtime runs them, else `raw`."""
+        return configured if self.runtime.partition("-")[0] == RUNTIME else "raw"
 
     def missing(self) -> str | None:
         """Return None if it can be built and run here; else a sentence with the missing thing and how to get it."""
         return None
 
     @abstractmethod
-    def build(self, source: Source) -> dict[str, bytes]:
-        """Build the files, by suffix (`.onnx`); `open` takes the first.
+    def build(self, source: Source, config: Any) -> Files:
+        """Build the files; `open` takes the first.
+
+        Args:
+            config: settings of export, its own `Config` among them.
 
         Raises:
             ExportError: there is no such form of this network; says why.
         """
 
-    def variants(self, source: Source) -> Iterator[tuple[str, dict[str, bytes]]]:
+    def variants(self, source: Source, config: Any) -> Iterator[tuple[str, Files]]:
         """Yield (label, files) for each way to make this format; the best on validation is kept."""
-        yield "", self.build(source)
+        yield "", self.build(source, config)
 
     @abstractmethod
     def open(self, path: Path, threads: int) -> Run:

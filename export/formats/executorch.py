@@ -11,15 +11,30 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from edgestill.export.formats.base import Format, Run, Source
+from edgestill.export.formats.base import Files, Format, Source
 from edgestill.export.onnx.sessions import feed
 from edgestill.export.onnx.write import signature
+from edgestill.export.run import Run
 from edgestill.pipeline.errors import ExportError, first_line
+from edgestill.pipeline.frozen import Frozen
 
 HOW_TO_GET = "`pip install 'edgestill[executorch]'`"
 _DELEGATE = "executorch_call_delegate"
+
+
+class ExecutorchConfig(Frozen):
+    max_batch: int = Field(
+        8, ge=1, le=1024, description="memory is planned for this batch; a larger one goes in parts, 1 is leanest"
+    )
+
+
+class ExecutorchKeys(Frozen):
+    """Key of the format under `export`."""
+
+    executorch: ExecutorchConfig = ExecutorchConfig()
 
 
 class ExecuTorch(Format):
@@ -29,6 +44,8 @@ class ExecuTorch(Format):
     precision = "fp32"
     runtime = "executorch"
     suffix = ".pte"
+    is_program = True
+    Config = ExecutorchKeys
 
     def missing(self) -> str | None:
         try:
@@ -41,13 +58,13 @@ class ExecuTorch(Format):
             return f"ExecuTorch does not import beside torch {torch.__version__} ({reason}); {HOW_TO_GET}"
         return None
 
-    def build(self, source: Source) -> dict[str, bytes]:
+    def build(self, source: Source, config: ExecutorchKeys) -> Files:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
         try:
             with _quiet():
-                program = _exported(source, self.config.executorch.max_batch)
+                program = _exported(source, config.executorch.max_batch)
                 edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
                 nodes = [node.name for node in edge.exported_program().graph.nodes if node.op == "call_function"]
                 data = bytes(edge.to_executorch().buffer)

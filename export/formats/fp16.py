@@ -1,19 +1,21 @@
 """Weights and arithmetic in 16 bits; inputs and logits stay float32, so that a caller changes nothing."""
 
 from pathlib import Path
+from typing import Any
 
-from edgestill.export.formats.base import Format, Run, Source
-from edgestill.export.onnx.sessions import runner
+from edgestill.export.formats.base import Files, Format, Source
+from edgestill.export.onnx.sessions import RUNTIME, runner
+from edgestill.export.run import Run
 from edgestill.pipeline.errors import ExportError, first_line
 
 
 class Fp16(Format):
     name = "fp16"
     precision = "fp16"
-    runtime = "onnxruntime"
+    runtime = RUNTIME
     suffix = ".onnx"
 
-    def build(self, source: Source) -> dict[str, bytes]:
+    def build(self, source: Source, config: Any) -> Files:
         import onnx
         from onnxruntime.transformers.float16 import convert_float_to_float16
         from onnxruntime.transformers.onnx_model import OnnxModel

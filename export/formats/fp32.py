@@ -1,18 +1,20 @@
 """The checked ONNX file, unchanged."""
 
 from pathlib import Path
+from typing import Any
 
-from edgestill.export.formats.base import Format, Run, Source
-from edgestill.export.onnx.sessions import runner
+from edgestill.export.formats.base import Files, Format, Source
+from edgestill.export.onnx.sessions import RUNTIME, runner
+from edgestill.export.run import Run
 
 
 class Fp32(Format):
     name = "fp32"
     precision = "fp32"
-    runtime = "onnxruntime"
+    runtime = RUNTIME
     suffix = ".onnx"
 
-    def build(self, source: Source) -> dict[str, bytes]:
+    def build(self, source: Source, config: Any) -> Files:
         return {self.suffix: source.onnx.read_bytes()}
 
     def open(self, path: Path, threads: int) -> Run:

@@ -1,9 +1,62 @@
-"""8-bit weights and activations for ONNX Runtime's CPU kernels: QDQ, unsigned activations."""
+"""8-bit weights and activations in an ONNX file: a scheme of quantisation, and a file for each calibration method."""
 
-from edgestill.export.formats.calibrated import CpuInt8
-from edgestill.export.onnx.quantize import CPU
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from edgestill.export.calibration import Int8Keys, require_sound
+from edgestill.export.formats.base import Files, Format, Source
+from edgestill.export.onnx.quantize import METHODS, Scheme, quantize
+from edgestill.export.onnx.saturating import saturating_runner
+from edgestill.export.onnx.saturation import saturable, saturates_here
+from edgestill.export.onnx.sessions import RUNTIME, runner
+from edgestill.export.run import Run
 
 
-class Int8(CpuInt8):
-    name = "int8"
-    scheme = CPU
+class Int8(Format):
+    """Quantised ONNX file, run by ONNX Runtime on a CPU.
+
+    The scheme for TensorRT makes it slower there than fp32 and no smaller, as the gate then reports; it is the source
+    of an engine.
+    """
+
+    precision = "int8"
+    runtime = RUNTIME
+    suffix = ".onnx"
+    Config = Int8Keys
+
+    def __init__(self, name: str, scheme: Scheme) -> None:
+        self.name, self._scheme = name, scheme
+
+    def variants(self, source: Source, config: Int8Keys) -> Iterator[tuple[str, Files]]:
+        """Yield (method, files) for each configured calibration method."""
+        require_sound(source.calibration, source.task)
+        asked, bits = config.calibration, config.weight_bits
+        for method in METHODS if asked.method == "auto" else (asked.method,):
+            data = quantize(source.onnx, source.calibration, method, asked.percentile, self._scheme, bits)
+            yield method, {self.suffix: data}
+
+    def build(self, source: Source, config: Int8Keys) -> Files:
+        return _nearest_to_fp32(source, self.variants(source, config))
+
+    def open(self, path: Path, threads: int) -> Run:
+        return runner(path, threads)
+
+    def open_exact(self, path: Path, threads: int) -> Run:
+        return runner(path, threads, exact=True)
+
+    def saturable(self, path: Path) -> int:
+        return len(saturable(path.read_bytes()))
+
+    def elsewhere(self, path: Path, threads: int) -> Run:
+        return self.open_exact(path, threads) if saturates_here() else saturating_runner(path.read_bytes(), threads)
+
+
+def _nearest_to_fp32(source: Source, variants: Iterable[tuple[str, Files]]) -> Files:
+    """Return the files with the logits nearest to fp32's on the calibration examples, by mean absolute difference."""
+    built = [files for _, files in variants]
+    if len(built) == 1:
+        return built[0]
+    expected = runner(source.onnx)(source.calibration)
+    return min(built, key=lambda files: float(np.abs(runner(files[".onnx"])(source.calibration) - expected).mean()))

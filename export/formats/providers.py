@@ -11,13 +11,11 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from edgestill.export.formats.base import Format, Run, Source
-from edgestill.export.formats.fp16 import Fp16
-from edgestill.export.formats.fp32 import Fp32
-from edgestill.export.formats.int8_tensorrt import Int8TensorRT
-from edgestill.export.onnx.sessions import OUTPUT, PROVIDER, SessionRun
+from edgestill.export.formats.base import Files, Format, Source
+from edgestill.export.onnx.sessions import OUTPUT, PROVIDER, RUNTIME, SessionRun
+from edgestill.export.run import Run
 from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.errors import ExportError, first_line
 
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+_RUNTIMES = {CUDA: f"{RUNTIME}-cuda", TENSORRT: f"{RUNTIME}-tensorrt"}
 _ON_A_GPU = (
     "on a machine with an NVIDIA GPU: `pip install 'edgestill[gpu]'`, `pip uninstall -y onnxruntime`, `pip install "
     "--force-reinstall --no-deps onnxruntime-gpu` (both write one folder)"
@@ -36,15 +35,14 @@ HOW_TO_GET = {
 _HEAVY = ("Conv", "Gemm", "MatMul", "FusedConv", "FusedMatMul", "QLinearConv", "QGemm", "Attention")
 
 
-class CudaFp32(Format):
-    """ONNX form of the table, run by a provider; the CPU runs light operators without a kernel there."""
+class OnProvider(Format):
+    """Another format's ONNX file, run by a provider; the CPU runs light operators without a kernel there."""
 
-    name = "cuda_fp32"
-    precision = "fp32"
-    runtime = "onnxruntime-cuda"
     suffix = ".onnx"
-    made_from: ClassVar[type[Format]] = Fp32
-    provider: ClassVar[str] = CUDA
+
+    def __init__(self, name: str, provider: str, made_from: Format) -> None:
+        self.name, self.precision, self.runtime = name, made_from.precision, _RUNTIMES[provider]
+        self.provider, self._made_from = provider, made_from
 
     def missing(self) -> str | None:
         import onnxruntime
@@ -55,13 +53,13 @@ class CudaFp32(Format):
             open_on(self.provider, _nothing(), 1)
         except ExportError as error:
             return f"{error}; {HOW_TO_GET[self.provider]}"
-        return self.made_from(self.config).missing()
+        return self._made_from.missing()
 
-    def build(self, source: Source) -> dict[str, bytes]:
-        return self.made_from(self.config).build(source)
+    def build(self, source: Source, config: Any) -> Files:
+        return self._made_from.build(source, config)
 
-    def variants(self, source: Source) -> Iterator[tuple[str, dict[str, bytes]]]:
-        return self.made_from(self.config).variants(source)
+    def variants(self, source: Source, config: Any) -> Iterator[tuple[str, Files]]:
+        return self._made_from.variants(source, config)
 
     def open(self, path: Path, threads: int) -> Run:
         session = open_on(self.provider, path.read_bytes(), threads)
@@ -70,28 +68,6 @@ class CudaFp32(Format):
         if heavy:
             raise ExportError(f"{self.provider} leaves {', '.join(heavy)} of {path.name} to the CPU")
         return SessionRun(session)
-
-
-class CudaFp16(CudaFp32):
-    name = "cuda_fp16"
-    precision = "fp16"
-    made_from = Fp16
-
-
-class OrtTensorRTFp16(CudaFp32):
-    name = "ort_tensorrt_fp16"
-    precision = "fp16"
-    runtime = "onnxruntime-tensorrt"
-    made_from = Fp16
-    provider = TENSORRT
-
-
-class OrtTensorRTInt8(CudaFp32):
-    name = "ort_tensorrt_int8"
-    precision = "int8"
-    runtime = "onnxruntime-tensorrt"
-    made_from = Int8TensorRT
-    provider = TENSORRT
 
 
 def open_on(provider: str, model: bytes, threads: int) -> "onnxruntime.InferenceSession":

@@ -1,6 +1,6 @@
 """TensorRT on an NVIDIA GPU. The ONNX file and a recipe ship; the engine is built where it runs, and kept.
 
-An engine is tied to its GPU, driver and version (`export.engines`), and loading one runs its content. So none is
+An engine is tied to its GPU, driver and version (`tensorrt_engines.py`), and loading one runs its content. So none is
 shipped, and only engines built here are loaded.
 """
 
@@ -8,30 +8,45 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from edgestill.export.files import read_regular
-from edgestill.export.formats.base import Format, Run, Source
-from edgestill.export.formats.fp16 import Fp16
-from edgestill.export.formats.int8_tensorrt import Int8TensorRT
+from edgestill.export.formats.base import Files, Format, Source
 from edgestill.export.formats.tensorrt_build import HOW_TO_GET, Shapes, build_engine, load_tensorrt
 from edgestill.export.formats.tensorrt_engines import EngineKey, EngineStore, Gpu, this_gpu
 from edgestill.export.formats.tensorrt_run import CudaDevice, Device, EngineRun
 from edgestill.export.onnx.sessions import INPUT, MASK, TOKENS, runner
+from edgestill.export.run import Run
 from edgestill.export.strict_json import MAX_BYTES, parse_json
 from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.errors import BundleError, ExportError, first_line
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.task import Task
 
-if TYPE_CHECKING:
-    from edgestill.export.config import TensorRTConfig
-
 MAX_RELATIVE_DIFFERENCE = 0.05  # of the logits' root mean square, engine against ONNX Runtime on the same file
+
+
+class TensorRTConfig(Frozen):
+    """Batch sizes of an engine: any up to the largest, fastest at the optimal one."""
+
+    optimal_batch: int = Field(1, ge=1, description="the batch that its kernels are chosen for")
+    max_batch: int = Field(64, ge=1, le=4096, description="the largest; a larger batch goes in parts")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.optimal_batch > self.max_batch:
+            raise ValueError(f"optimal_batch {self.optimal_batch} is above max_batch {self.max_batch}")
+        return self
+
+
+class TensorRTKeys(Frozen):
+    """Key of the formats under `export`, beside the keys of those that they are made from."""
+
+    tensorrt: TensorRTConfig = TensorRTConfig()
 
 
 class Recipe(Frozen):
@@ -44,13 +59,16 @@ class Recipe(Frozen):
     made_on: Gpu
 
 
-class TensorRTFp16(Format):
-    name = "tensorrt_fp16"
-    precision = "fp16"
+class TensorRT(Format):
+    """Engine of another format's ONNX file."""
+
     runtime = "tensorrt"
     suffix = ".onnx"
     beside = (".json",)
-    made_from: ClassVar[type[Format]] = Fp16
+    Config = TensorRTKeys
+
+    def __init__(self, name: str, made_from: Format) -> None:
+        self.name, self.precision, self._made_from = name, made_from.precision, made_from
 
     def missing(self) -> str | None:
         try:
@@ -59,14 +77,14 @@ class TensorRTFp16(Format):
             return str(error)
         if not torch.cuda.is_available():
             return f"TensorRT needs a GPU, and torch {torch.__version__} sees none; {HOW_TO_GET}"
-        return self.made_from(self.config).missing()
+        return self._made_from.missing()
 
-    def build(self, source: Source) -> dict[str, bytes]:
-        return self._checked(self.made_from(self.config).build(source)[".onnx"], source)
+    def build(self, source: Source, config: TensorRTKeys) -> Files:
+        return self._checked(self._made_from.build(source, config), source, config)
 
-    def variants(self, source: Source) -> Iterator[tuple[str, dict[str, bytes]]]:
-        for label, files in self.made_from(self.config).variants(source):
-            yield label, self._checked(files[".onnx"], source)
+    def variants(self, source: Source, config: TensorRTKeys) -> Iterator[tuple[str, Files]]:
+        for label, files in self._made_from.variants(source, config):
+            yield label, self._checked(files, source, config)
 
     def open(self, path: Path, threads: int) -> Run:
         recipe = path.with_suffix(".json")
@@ -76,10 +94,10 @@ class TensorRTFp16(Format):
             raise ExportError(f"{recipe.name} is no recipe of a TensorRT engine: {first_line(error)}") from error
         return self._run(path.read_bytes(), shapes)
 
-    def _checked(self, onnx: bytes, source: Source) -> dict[str, bytes]:
+    def _checked(self, files: Files, source: Source, config: TensorRTKeys) -> Files:
         """Return the file and its recipe, after comparing its engine's answers with ONNX Runtime's."""
-        shapes = shapes_of(source.task, self.config.tensorrt)
-        examples = source.calibration
+        onnx, examples = files[self.suffix], source.calibration
+        shapes = shapes_of(source.task, config.tensorrt)
         relative = _relative_difference(self._run(onnx, shapes)(examples), runner(onnx, exact=True)(examples))
         if not relative <= MAX_RELATIVE_DIFFERENCE:
             raise ExportError(
@@ -106,13 +124,7 @@ class TensorRTFp16(Format):
         return EngineRun(trt, engine, shapes, self.device())
 
 
-class TensorRTInt8(TensorRTFp16):
-    name = "tensorrt_int8"
-    precision = "int8"
-    made_from = Int8TensorRT
-
-
-def shapes_of(task: Task, config: "TensorRTConfig") -> dict[str, Shapes]:
+def shapes_of(task: Task, config: TensorRTConfig) -> dict[str, Shapes]:
     """Return the shape range of each input: any batch up to the largest, any length of text up to the task's."""
     batches = (1, config.optimal_batch, config.max_batch)
     if task.kind == "text":

@@ -7,23 +7,26 @@ serves every precision; the operators between stay as they were.
 
 # B batch, C channels, H W height and width, K classes
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from edgestill.export.onnx.sessions import IMAGE, INPUT, MASK, OUTPUT, PROBABILITIES, TOKENS, open_session, to_pixels
+from edgestill.export.onnx.sessions import (
+    IMAGE,
+    INPUT,
+    MASK,
+    OUTPUT,
+    PROBABILITIES,
+    TOKENS,
+    Interface,
+    open_session,
+    to_pixels,
+)
 from edgestill.export.onnx.sizes import Ends
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.task import PADDING, Task
 
-Interface = Literal["raw", "image"]
-
 MAX_DIFFERENCE = 1e-5  # between the two files' logits, relative to the largest; they compute the same
-
-
-def interface_of(runtime: str, configured: Interface) -> Interface:
-    """Return the interface of a format's file: the configured one for ONNX Runtime, else `raw`."""
-    return configured if runtime.startswith("onnxruntime") else "raw"
 
 
 def with_interface(data: bytes, interface: Interface, examples: np.ndarray) -> bytes:

@@ -32,8 +32,8 @@ class Scheme(NamedTuple):
     options: dict[str, Any]
 
 
-CPU = Scheme(signed_activations=False, options={"ActivationSymmetric": False, "CalibTensorRangeSymmetric": False})
-TENSORRT = Scheme(
+FOR_CPU = Scheme(signed_activations=False, options={"ActivationSymmetric": False, "CalibTensorRangeSymmetric": False})
+FOR_TENSORRT = Scheme(
     signed_activations=True,
     options={
         "ActivationSymmetric": True,
@@ -53,7 +53,7 @@ def quantize(
         examples: [N, *input_shape], to find the ranges of activations on.
         method: of METHODS.
         percentile: share of the values inside a range, in percent; for the method `percentile` alone.
-        weight_bits: 7 keeps weights within ±64, so that no processor saturates (`export.saturation`); 8 within ±127.
+        weight_bits: 7 keeps weights within ±64, so that no processor saturates (`saturation.py`); 8 within ±127.
 
     Raises:
         ExportError: the quantiser refuses the graph, or found nothing in it to quantise.

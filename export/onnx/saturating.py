@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgestill.export.formats.base import Run
 from edgestill.export.onnx.saturation import Graph, graph_of, int8_values
 from edgestill.export.onnx.sessions import runner
+from edgestill.export.run import Run
 from edgestill.pipeline.errors import ExportError
 
 _BATCH = 8  # every pair's sum is in memory at once

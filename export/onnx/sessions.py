@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     import onnxruntime
 
 INPUT, OUTPUT = "images", "logits"
+Interface = Literal["raw", "image"]
 IMAGE, PROBABILITIES = "image", "probabilities"  # of a file with the interface `image`
 TOKENS, MASK = "input_ids", "attention_mask"  # names of a text's inputs
 PROVIDER = "CPUExecutionProvider"
+RUNTIME = "onnxruntime"  # of a format that it runs on a CPU; on a GPU there is more to the name
 
 
 def open_session(
@@ -81,10 +83,10 @@ def to_pixels(images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.round(np.clip(images, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
-def runtime_name(runtime: str = "onnxruntime") -> str:
+def runtime_name(runtime: str = RUNTIME) -> str:
     """Return a format's runtime and its version, for a report."""
     library = runtime.partition("-")[0]  # onnxruntime-cuda belongs to onnxruntime
-    if library == "onnxruntime":
+    if library == RUNTIME:
         import onnxruntime
 
         return f"{runtime} {onnxruntime.__version__}"

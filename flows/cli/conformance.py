@@ -78,7 +78,7 @@ def _table_of(found: Any, place: str) -> "Table[Any]":
         (Method, METHODS), (SearchSpace, SPACES), (Scorer, SCORERS), (Format, FORMATS),
     )  # fmt: skip
     for base, table in classes:
-        if isinstance(thing, type) and issubclass(thing, base):
+        if isinstance(thing, base) or (isinstance(thing, type) and issubclass(thing, base)):
             return table
     if callable(thing) and isinstance(config, type) and issubclass(config, Frozen):
         return DATASETS if issubclass(config, DatasetConfig) else STRATEGIES
@@ -97,7 +97,7 @@ def _name_in(table: "Table[Any]", found: Any) -> str:
         PlugInError: it cannot be a line of the table.
     """
     for name, line in table.items():
-        if line == found or (isinstance(line, tuple) and found in line):
+        if found in (line, type(line)) or (isinstance(line, tuple) and found in line):
             return name
     config, thing = _parts(found)
     fields = getattr(config, "model_fields", {})

@@ -1,5 +1,6 @@
 """Export teacher and student to ONNX, each checked against its network, and the student to the other formats."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +8,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgestill.export.build import Folder, Reference, build_formats, source_of
 from edgestill.export.config import GateConfig
+from edgestill.export.evaluate import answers_of
 from edgestill.export.gate import Limits, require_a_size_within
 from edgestill.export.onnx.interface import with_interface
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import check_parity, require_accuracy
 from edgestill.export.result import ConvertedModel, ConvertResult
-from edgestill.flows.formats import answers_of, build_formats
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.stage import Results, Stage
 from edgestill.flows.stages.students import networks, shipped, shipped_result
@@ -44,7 +46,9 @@ class Export(Stage[ConvertResult]):
         path = context.run.root / student.path
         if path != raw:
             answers = answers_of(runner(path), splits.validation)
-        others, absent = build_formats(context, network, raw, splits, answers, fp32=path)
+        config, folder = context.config.export, Folder(context.run.root, partial(context.run.write, "export"))
+        source = source_of(network, raw, splits, config)
+        others, absent = build_formats(source, Reference(path, answers), splits, config, folder, context.tick)
         student = student.model_copy(update={"validation": answers.metrics})
         converted = ConvertResult(teacher=teacher, student=student, others=others, absent=absent)
         require_a_size_within(converted.formats, limits(context))

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from edgestill.export.profile import profile
 from edgestill.export.result import ProfileResult
+from edgestill.export.timing import profile
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.export import examples, limits
 from edgestill.flows.stages.stage import Results, Stage
@@ -28,7 +28,7 @@ class Profile(Stage[ProfileResult]):
             context.run.root,
             examples(context.splits()),
             context.config.profile,
-            context.config.export,
+            context.config.export.gate,
             limits(context),
         )
         samples = {name: timing.samples_ms for name, timing in timings.items()}

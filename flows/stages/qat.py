@@ -5,6 +5,7 @@ and each is kept if it is better than the one before. The profile stage then jud
 """
 
 import itertools
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -14,13 +15,14 @@ from edgestill.distill.config import DistillConfig
 from edgestill.distill.result import TuneResult
 from edgestill.distill.train import Distilled
 from edgestill.distill.tune import with_hyperparameters
-from edgestill.export.calibration import calibration_examples
-from edgestill.export.formats import FORMATS, Source
+from edgestill.export.build import Folder, Reference, source_of, try_format
+from edgestill.export.evaluate import answers_of
+from edgestill.export.formats import FORMATS
+from edgestill.export.gate import loses_too_much
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.result import ConvertedModel, ConvertResult
 from edgestill.flows.config.model import RunConfig
-from edgestill.flows.formats import answers_of, try_format
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.heads import heads
 from edgestill.flows.stages.prune import with_classifier_of
@@ -74,7 +76,7 @@ def _fine_tuned_where_short(context: StageContext, results: Results) -> QatResul
     short = {
         name: _validation(model)
         for name, model in converted.others.items()
-        if model.precision == "int8" and (config.mode == "always" or _misses(_validation(model), fp32, allowed))
+        if model.precision == "int8" and (config.mode == "always" or loses_too_much(_validation(model), fp32, allowed))
     }
     if not short:
         return QatResult.model_validate(about)
@@ -119,18 +121,14 @@ def _made_again(
     config, task = context.config.export, splits.task
     fp32, shipped = _validation(converted.student), context.run.root / converted.student.path
     data = to_onnx(network, task.input_shape, config.opset, task.vocab_size)
-    source = Source(
-        onnx=context.run.write("qat", _FINE_TUNED, data),
-        network=network,
-        task=task,
-        calibration=calibration_examples(splits.reference, config.calibration.examples),
-    )
-    expected = answers_of(runner(shipped), splits.validation)
+    folder = Folder(context.run.root, partial(context.run.write, "qat"))
+    source = source_of(network, folder.write(_FINE_TUNED, data), splits, config)
+    reference = Reference(shipped, answers_of(runner(shipped), splits.validation))
     formats: dict[str, QatFormat] = {}
     models: dict[str, ConvertedModel] = {}
     for done, (name, before) in enumerate(short.items()):
         context.tick(done, len(short), name)
-        made = try_format(context, FORMATS[name](config), source, splits, expected, folder="qat", fp32=shipped)
+        made = try_format(FORMATS[name], source, reference, splits, config, folder)
         model, reason = (None, made) if isinstance(made, str) else (made, "")
         after = None if model is None else _validation(model)
         formats[name] = _kept(before, after, fp32, config.gate.max_accuracy_drop, reason)
@@ -146,13 +144,9 @@ def _kept(before: Metrics, after: Metrics | None, fp32: Metrics, allowed: float,
         before=before,
         after=after,
         kept="after" if better else "before",
-        passes=not _misses(chosen, fp32, allowed),
+        passes=not loses_too_much(chosen, fp32, allowed),
         reason=reason,
     )
-
-
-def _misses(found: Metrics, fp32: Metrics, allowed: float) -> bool:
-    return fp32.accuracy - found.accuracy > allowed + 1e-9
 
 
 def _validation(model: ConvertedModel) -> Metrics:

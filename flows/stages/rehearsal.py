@@ -95,14 +95,15 @@ def _of_student(context: StageContext, text: str, splits: Splits) -> Problems:
         if problems:
             return problems
         # One calibration method stands for all: they differ in the ranges found, not in the files' operators.
-        brief = config.calibration.model_copy(update={"method": "minmax"})
+        minmax = config.calibration.model_copy(update={"method": "minmax"})
+        brief = config.model_copy(update={"calibration": minmax})
         examples = calibration_examples(splits.reference, MIN_EXAMPLES)
         source = Source(onnx=path, network=network, task=splits.task, calibration=examples)
         for name in config.formats:
-            form = FORMATS[name](config.model_copy(update={"calibration": brief}))
+            form = FORMATS[name]
             if name == "fp32" or form.missing() is not None or (form.precision == "int8" and not _is_sound(source)):
                 continue
-            why = _why(lambda f=form: _try(f, source, Path(folder)))  # type: ignore[misc]
+            why = _why(lambda f=form: _try(f, source, brief, Path(folder)))  # type: ignore[misc]
             if why is not None:
                 problems[f"export.formats: {name}"] = f"{why}; leave {name} out of export.formats"
     if context.config.qat.mode == "always":
@@ -138,9 +139,9 @@ def _with_default(export: ExportConfig, name: str) -> ExportConfig:
     return export.model_copy(update={name: getattr(_DEFAULT, name)})
 
 
-def _try(form: Format, source: Source, folder: Path) -> None:
+def _try(form: Format, source: Source, config: ExportConfig, folder: Path) -> None:
     """Make the format's files, open and run them; the logits of an untrained student are not judged."""
-    for _, files in form.variants(source):
+    for _, files in form.variants(source, config):
         for suffix, data in files.items():
             (folder / f"tried{suffix}").write_bytes(data)
         form.open(folder / f"tried{next(iter(files))}", 1)(source.calibration[:2])

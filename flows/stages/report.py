@@ -3,31 +3,24 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from edgestill.distill.result import PruneResult
+from edgestill.export.bundle.contents import bundle_model, latency_of, quality_of
 from edgestill.export.bundle.manifest import MANIFEST, read_manifest
-from edgestill.export.bundle.schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
-from edgestill.export.bundle.write import model_stem, write_bundle
-from edgestill.export.formats import FORMATS, Run
-from edgestill.export.onnx.interface import Interface, describe_input, describe_output, interface_of
-from edgestill.export.profile import evaluate_file, evaluate_run
-from edgestill.export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
-from edgestill.export.result import ConvertedModel, ExportedModel, ProfileResult
-from edgestill.flows.formats import answers_of
+from edgestill.export.bundle.names import model_names
+from edgestill.export.bundle.schema import Bundle, Licences, TestMetrics
+from edgestill.export.bundle.write import write_bundle
+from edgestill.export.evaluate import answers_of, evaluate_file, evaluate_run, open_files
+from edgestill.export.onnx.interface import describe_input, describe_output
+from edgestill.export.result import ProfileResult
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.prune import Prune
 from edgestill.flows.stages.qat import Qat
 from edgestill.flows.stages.results import BUNDLE, QatResult, ReportResult
 from edgestill.flows.stages.stage import Results, Stage
 from edgestill.flows.stages.students import networks, shipped, shipped_result
-from edgestill.pipeline.data.splits import ImageSplit, load_test
-from edgestill.pipeline.task import Task
+from edgestill.pipeline.data.splits import load_test
 from edgestill.pipeline.teachers.teacher import TeacherResult
-from edgestill.pipeline.training.metrics import Metrics, evaluate, right_answers
-
-ROBUSTNESS_EXAMPLES = 2000  # of the test split, at most
+from edgestill.pipeline.training.metrics import evaluate, right_answers
 
 
 class Report(Stage[ReportResult]):
@@ -54,11 +47,11 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
     profiled, distilled, student = results.of(ProfileResult), shipped_result(results), shipped(context, results)
     device, task = context.device, context.splits().task
     test = load_test(context.config.read_data, context.config.seed, context.tokenizer())
-    runs = _opened(context, profiled)
+    runs = open_files(profiled.formats, context.run.root)  # shipped or not
     formats = {name: evaluate_run(run, test) for name, run in runs.items()}
     network = context.teacher(task).to(device)
     taught = right_answers(network, test, device)
-    answered = answers_of(runs[profiled.default], test).right
+    answered = answers_of(runs[profiled.default], test)
     scores = {
         "teacher": evaluate(network, test, device),
         "student": evaluate(networks(context, student, task)[1].to(device), test, device),
@@ -72,18 +65,18 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
         interface=interface,
         input=describe_input(task, interface),
         output=describe_output(task, interface),
-        models={name: _model(m, formats[name], interface) for name, m in profiled.shipped.items()},
+        models={name: bundle_model(m, formats[name], interface) for name, m in profiled.shipped.items()},
         default=profiled.default,
         architecture=f"{context.space.name}:{distilled.architecture}{', pruned' if student.widths else ''}",
         methods=distilled.methods,
         later=_later(results),
         metrics={name: TestMetrics(test_accuracy=score.accuracy, n=score.n) for name, score in scores.items()},
-        quality=_quality(runs[profiled.default], test, task),
+        quality=quality_of(runs[profiled.default], answered, test, task),
         cost={"teacher": results.of(TeacherResult).cost, "student": distilled.cost},
-        latency=_latency(profiled),
+        latency=latency_of(profiled),
         **_provenance(context),
     )
-    files = {name: context.run.root / path for m in profiled.shipped.values() for name, path in _names(m).items()}
+    files = {name: context.run.root / path for m in profiled.shipped.values() for name, path in model_names(m).items()}
     tokenizer = context.tokenizer()
 
     def fill(folder: Path) -> None:
@@ -94,8 +87,8 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
         **scores,
         formats=formats,
         teacher_file=evaluate_file(context.run.root / profiled.teacher.path, test),
-        lost=int((taught & ~answered).sum()),
-        gained=int((answered & ~taught).sum()),
+        lost=int((taught & ~answered.right).sum()),
+        gained=int((answered.right & ~taught).sum()),
         digest=read_manifest((folder / MANIFEST).read_bytes()).digest,
     )
 
@@ -107,62 +100,6 @@ def _later(results: Results) -> tuple[str, ...]:
     if fine_tuned is not None and fine_tuned.models.keys() & results.of(ProfileResult).shipped.keys():
         done.append(f"fine-tuned for INT8: {Qat().sentence(fine_tuned)}")
     return tuple(done)
-
-
-def _opened(context: StageContext, profiled: ProfileResult) -> dict[str, Run]:
-    """Open every timed file of the student, shipped or not."""
-    config = context.config.export
-    return {
-        name: FORMATS[name](config).open(context.run.root / model.path, 1) for name, model in profiled.formats.items()
-    }
-
-
-def _model(model: ExportedModel, tested: Metrics, interface: Interface) -> BundleModel:
-    return BundleModel(
-        file=next(iter(_names(model))),
-        format=model.format,
-        precision=model.precision,
-        runtime=model.runtime,
-        interface=interface_of(model.runtime, interface),
-        bytes=model.size_bytes,
-        parity=model.parity,
-        validation_accuracy=None if model.validation is None else model.validation.accuracy,
-        test_accuracy=tested.accuracy,
-        latency=model.latency.summary,
-        arithmetic=model.arithmetic,
-    )
-
-
-def _names(model: ConvertedModel) -> dict[str, str]:
-    """Names in the bundle -> paths in the run: `model.onnx` is fp32's, others are `model.<format><suffix>`."""
-    stem = "student" if model.format == "fp32" else f"student.{model.format}"
-    paths = (model.path, *model.beside)
-    return {Path(path).name.replace(stem, model_stem(model.format), 1): path for path in paths}
-
-
-def _quality(run: Run, test: ImageSplit, task: Task) -> Quality:
-    targets = test.targets.numpy()
-    logits = np.concatenate([run(batch.inputs.contiguous().numpy()) for batch in test.batches(256)])
-    ece, confidence = calibration(logits, targets)
-    chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:ROBUSTNESS_EXAMPLES]
-    examples = test.batch(chosen.sort().values)
-    given = examples.inputs.contiguous().numpy()
-    robustness = {
-        damage: accuracy(logits_of(run, damaged), examples.targets.numpy())
-        for damage, damaged in perturbed(given, task)
-    }
-    scores = by_class(logits, targets)
-    return Quality(
-        classes=tuple(
-            ClassQuality(label=label, n=s.n, precision=s.precision, recall=s.recall)
-            for label, s in zip(task.labels, scores, strict=True)
-        ),
-        ece=ece,
-        ece_bins=ECE_BINS,
-        confidence=confidence,
-        robustness=robustness,
-        robustness_n=len(chosen),
-    )
 
 
 def _provenance(context: StageContext) -> dict[str, Any]:
@@ -184,19 +121,4 @@ def _provenance(context: StageContext) -> dict[str, Any]:
         "machine": manifest.machine,
         "git_commit": manifest.git_commit,
         "config_digest": manifest.config_digest,
-    }
-
-
-def _latency(profiled: ProfileResult) -> dict[str, Any]:
-    latency = profiled.student.latency
-    return {
-        "runtime": latency.runtime,
-        "provider": latency.provider,
-        "threads": latency.threads,
-        "batch": latency.batch,
-        "cpu": profiled.cpu,
-        "teacher": profiled.teacher.latency.summary,
-        "student": latency.summary,
-        "speedup": profiled.speedup,
-        "speedup_interval": profiled.speedup_interval,
     }

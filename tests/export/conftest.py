@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import nn
 
+from edgestill.export.build import with_interfaces
 from edgestill.export.bundle.schema import Bundle, BundleModel, ClassQuality, Licences, Quality, TestMetrics
 from edgestill.export.bundle.write import write_bundle
-from edgestill.export.calibration import calibration_examples
-from edgestill.export.config import CalibrationConfig, ExportConfig
+from edgestill.export.calibration import CalibrationConfig, calibration_examples
+from edgestill.export.config import ExportConfig
 from edgestill.export.conformance import learned
 from edgestill.export.formats import FORMATS, Source
-from edgestill.export.onnx.interface import describe_input, describe_output, interface_of, with_interface
+from edgestill.export.onnx.interface import describe_input, describe_output, with_interface
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import check_parity
 from edgestill.export.result import Parity
-from edgestill.flows.formats import with_interfaces
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.data.tokens import TokenizerConfig, make_coder
 from edgestill.pipeline.networks.blocks import CifarResNet
@@ -102,9 +102,9 @@ def bundle_of_formats(tmp_path_factory, image_student) -> Made:
     config = ExportConfig(calibration=CalibrationConfig(method="minmax"), interface="image")
     files = {}
     for name in ("fp32", "fp16", "int8", "openvino"):
-        form = FORMATS[name](config)
+        form = FORMATS[name]
         if form.missing() is None:
-            files[name] = with_interfaces(form, form.build(source), "image", source.calibration)
+            files[name] = with_interfaces(form, form.build(source, config), "image", source.calibration)
     parity = Parity(max_abs_difference=0.1, top1_agreement=0.99, n=1008, checked=("validation",), reference="fp32")
     return _bundle(folder, image_student.network, image_student.task, files, parity, "image", default="int8")
 
@@ -126,7 +126,7 @@ def _bundle(folder, network, task, files, parity, interface, tokenizer=None, def
             format=name,
             precision=kind.precision,
             runtime=kind.runtime,
-            interface=interface_of(kind.runtime, interface),
+            interface=kind.interface(interface),
             bytes=sum(map(len, contents.values())),
             parity=parity,
             test_accuracy=0.9512,

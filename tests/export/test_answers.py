@@ -13,7 +13,8 @@ from edgestill.export.bundle.manifest import MANIFEST, manifest_bytes
 from edgestill.export.bundle.scripts.join import PROFILE, run_script
 from edgestill.export.bundle.verify import verify
 from edgestill.export.bundle.write import write_bundle
-from edgestill.export.config import CalibrationConfig, ExportConfig
+from edgestill.export.calibration import CalibrationConfig
+from edgestill.export.config import ExportConfig
 from edgestill.export.device.answers import OTHERWISE, int8_note, off_by, open_default, probe_feed, read_probe_file
 from edgestill.export.device.facts import byte_products
 from edgestill.export.formats import FORMATS
@@ -38,7 +39,7 @@ def of_8_bits(bundle_of_formats, image_student, tmp_path_factory):
     """A bundle whose INT8 file saturates where there is no VNNI."""
     folder = tmp_path_factory.mktemp("eight")
     config = ExportConfig(calibration=CalibrationConfig(method="minmax"), weight_bits=8)
-    data = FORMATS["int8"](config).build(image_student.source)[".onnx"]
+    data = FORMATS["int8"].build(image_student.source, config)[".onnx"]
     files = {"model.onnx": image_student.path.read_bytes(), "model.int8.onnx": data}
     models = {
         name: bundle_of_formats.bundle.models[name].model_copy(update={"bytes": len(files[file]), "interface": "raw"})

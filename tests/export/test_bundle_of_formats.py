@@ -77,7 +77,7 @@ def test_a_file_that_its_runtime_refuses_is_a_difference_and_one_without_its_run
 
     if "openvino" not in bundle_of_formats.bundle.models:
         pytest.skip("openvino is not installed")
-    monkeypatch.setattr("edgestill.export.bundle.probes._PROGRAMS", ())  # as where the signer is known
+    monkeypatch.setattr(FORMATS["openvino"], "is_program", False)  # as where the signer is known
     folder = copy_of(bundle_of_formats)
     data = (folder / "model.openvino.xml").read_bytes()
     (folder / "model.openvino.xml").write_bytes(b" " * len(data))
@@ -85,7 +85,7 @@ def test_a_file_that_its_runtime_refuses_is_a_difference_and_one_without_its_run
     (folder / MANIFEST).write_bytes(manifest_bytes(files))
     (problem,) = verify(folder).problems
     assert problem.startswith("model.openvino.xml is refused by openvino")
-    monkeypatch.setattr(FORMATS["openvino"], "missing", lambda self: "it is not installed")
+    monkeypatch.setattr(FORMATS["openvino"], "missing", lambda: "it is not installed")
     verdict = verify(folder)
     assert verdict.problems == ()
     assert "not run here: model.openvino.xml: it is not installed" in verdict.facts

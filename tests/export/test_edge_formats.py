@@ -9,9 +9,10 @@ import onnxruntime
 import pytest
 import torch
 
-from edgestill.export.config import ExecutorchConfig, ExportConfig
+from edgestill.export.config import ExportConfig
 from edgestill.export.formats import FORMATS
 from edgestill.export.formats.base import Source
+from edgestill.export.formats.executorch import ExecutorchConfig
 from edgestill.export.formats.providers import CUDA, TENSORRT, nodes_by_provider, open_on
 from edgestill.export.onnx.sessions import open_session, runner
 from edgestill.export.onnx.write import to_onnx
@@ -46,12 +47,12 @@ def opened(sources, tmp_path_factory):
     made = {}
 
     def build(name, space):
-        form = FORMATS[name](ExportConfig())
+        form = FORMATS[name]
         if form.missing():
             pytest.skip(form.missing())
         if (name, space) not in made:
             source, folder = sources(space), tmp_path_factory.mktemp(name)
-            files = form.build(source)
+            files = form.build(source, ExportConfig())
             for suffix, data in files.items():
                 (folder / f"student.{name}{suffix}").write_bytes(data)
             made[name, space] = source, files, form.open(folder / f"student.{name}{form.suffix}", 1)
@@ -98,7 +99,7 @@ def test_openvino_computes_in_fp32_on_the_threads_asked_for(opened, monkeypatch,
     monkeypatch.setattr(openvino.Core, "compile_model", lambda *args: given.append(args) or compile_model(*args))
     for suffix, data in files.items():
         (tmp_path / f"model{suffix}").write_bytes(data)
-    FORMATS["openvino"](ExportConfig()).open(tmp_path / "model.xml", 2)
+    FORMATS["openvino"].open(tmp_path / "model.xml", 2)
     ((core, path, device, settings),) = given
     compiled = compile_model(core, path, device, settings)
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
@@ -122,16 +123,16 @@ def test_a_damaged_file_is_refused_in_one_sentence(opened, name, tmp_path):
     path = tmp_path / f"model{FORMATS[name].suffix}"
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(ExportError, match=f"refuses {path.name}: .+") as caught:
-        FORMATS[name](ExportConfig()).open(path, 1)
+        FORMATS[name].open(path, 1)
     assert "\n" not in str(caught.value)
 
 
 def test_executorch_plans_memory_for_one_example_where_that_is_asked_for(opened, sources, tmp_path):
     opened("executorch", "resnet")
     source = sources("resnet")
-    form = FORMATS["executorch"](ExportConfig(executorch=ExecutorchConfig(max_batch=1)))
+    form, config = FORMATS["executorch"], ExportConfig(executorch=ExecutorchConfig(max_batch=1))
     path = tmp_path / "model.pte"
-    path.write_bytes(form.build(source)[".pte"])
+    path.write_bytes(form.build(source, config)[".pte"])
     assert form.open(path, 1)(source.calibration) == pytest.approx(runner(source.onnx)(source.calibration), abs=1e-5)
 
 
@@ -141,7 +142,7 @@ def test_without_its_library_a_format_is_missing_with_the_way_to_get_it(monkeypa
     for module in [m for m in sys.modules if m.split(".")[0] == library]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, library, None)
-    reason = FORMATS[name](ExportConfig()).missing()
+    reason = FORMATS[name].missing()
     assert "does not import" in reason
     assert f"pip install 'edgestill[{library}]'" in reason
 
@@ -151,7 +152,7 @@ def test_without_its_library_a_format_is_missing_with_the_way_to_get_it(monkeypa
 
 @pytest.mark.parametrize("name", GPU)
 def test_a_provider_that_is_not_here_is_missing_with_the_way_to_get_it(name):
-    form = FORMATS[name](ExportConfig())
+    form = FORMATS[name]
     if form.provider in onnxruntime.get_available_providers():
         pytest.skip(f"this onnxruntime has {form.provider}")
     assert form.missing().startswith(f"onnxruntime {onnxruntime.__version__} has no {form.provider} here; on a machine")
@@ -188,7 +189,7 @@ def test_a_provider_that_is_listed_and_does_not_load_is_missing(monkeypatch, nam
     """As with onnxruntime-gpu where CUDA's libraries are not."""
     if torch.cuda.is_available():
         pytest.skip("the provider may load here")
-    form = FORMATS[name](ExportConfig())
+    form = FORMATS[name]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [form.provider, "CPUExecutionProvider"])
     assert "did not load, so that ONNX Runtime fell back to CPUExecutionProvider" in form.missing()
     assert "pip install 'edgestill[gpu]'" in form.missing()
@@ -204,7 +205,7 @@ def test_a_provider_that_leaves_the_layers_to_the_cpu_is_refused(sources, monkey
     source = sources("resnet")
     convolutions = Counter(node.op_type for node in _graph(source.onnx).node)["Conv"]
     with pytest.raises(ExportError, match=rf"leaves .*{convolutions} .*Conv.* of student\.onnx to the CPU"):
-        FORMATS["cuda_fp32"](ExportConfig()).open(source.onnx, 1)
+        FORMATS["cuda_fp32"].open(source.onnx, 1)
 
 
 def test_every_node_is_counted_at_its_provider(sources):

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from edgestill.export.config import ExportConfig, ProfileConfig
+from edgestill.export.config import GateConfig, ProfileConfig
+from edgestill.export.evaluate import evaluate_file
 from edgestill.export.gate import Limits
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import _answers_as, check_parity
-from edgestill.export.profile import evaluate_file, profile
 from edgestill.export.result import ConvertedModel, ConvertResult
+from edgestill.export.timing import profile
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.networks.blocks import CifarResNet
 from edgestill.pipeline.runs.rundir import file_digest
@@ -194,7 +195,7 @@ def test_profiling_times_both_files_in_turns_and_gives_their_ratio(network, path
     config = ProfileConfig(timing=TimingConfig(warmup_s=0, duration_s=0.01, min_samples=70, max_samples=70))
     images = splits["validation"].images[:8].numpy()
     twice = ConvertResult(teacher=model, student=model)
-    result, timings = profile(twice, path.parent, images, config, ExportConfig(), Limits())
+    result, timings = profile(twice, path.parent, images, config, GateConfig(), Limits())
     assert {name: len(timing.samples_ms) for name, timing in timings.items()} == {"teacher": 70, "fp32": 70}
     assert result.student.latency.p50_ms == timings["fp32"].percentile(50)
     assert set(result.student.latency.summary) == {"n", "p50_ms", "p90_ms"}

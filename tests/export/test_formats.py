@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgestill.export.calibration import MIN_EXAMPLES, calibration_examples, require_sound
-from edgestill.export.config import CalibrationConfig, ExportConfig
+from edgestill.export.calibration import MIN_EXAMPLES, CalibrationConfig, calibration_examples, require_sound
+from edgestill.export.config import ExportConfig
 from edgestill.export.conformance import CHECKS, QUICK, require_same_function
 from edgestill.export.formats import FORMATS, Source
 from edgestill.export.onnx.quantize import METHODS
@@ -26,12 +26,11 @@ from edgestill.pipeline.networks.network import Normalize
 def built(image_student, tmp_path_factory):
     """Name to (format, path) of each format that can be built here."""
     found = {}
-    for name, kind in FORMATS.items():
-        form = kind(QUICK)
+    for name, form in FORMATS.items():
         if form.missing() is not None:
             continue
         folder = tmp_path_factory.mktemp(name)
-        for suffix, data in form.build(image_student.source).items():
+        for suffix, data in form.build(image_student.source, QUICK).items():
             (folder / f"model{suffix}").write_bytes(data)
         found[name] = form, folder / f"model{form.suffix}"
     return found
@@ -51,10 +50,40 @@ def test_every_format_passes(check, name):
         pytest.skip(str(reason))
 
 
+def test_the_table_says_of_each_format_what_it_is():
+    for name, form in FORMATS.items():
+        assert form.name == name
+        assert form.precision in {"fp32", "fp16", "int8"}
+        assert form.suffix.startswith(".")
+        assert form.suffix == ".onnx" or form.interface("image") == "raw"
+        assert form.interface("image") == "image" or not form.is_cpu_onnx
+        assert form.is_program == (form.runtime in {"executorch", "openvino"})
+
+
+def test_export_takes_the_keys_of_each_format_and_no_two_formats_declare_the_same():
+    declared = [name for kind in {form.Config for form in FORMATS.values()} for name in kind.model_fields]
+    assert sorted(declared) == ["calibration", "executorch", "tensorrt", "weight_bits"]
+    assert set(ExportConfig.model_fields) == {*declared, "interface", "opset", "formats", "gate"}
+
+
+def test_export_reads_every_key_that_a_run_has_kept():
+    kept = {
+        "interface": "image",
+        "opset": 21,
+        "formats": ["fp32", "tensorrt_int8", "executorch"],
+        "calibration": {"method": "percentile", "percentile": 99.9, "examples": 64},
+        "weight_bits": 8,
+        "gate": {"max_accuracy_drop": 0.01, "min_speedup": 1.1, "min_shrink": 2.0, "max_slowdown": 1.5},
+        "tensorrt": {"optimal_batch": 2, "max_batch": 16},
+        "executorch": {"max_batch": 1},
+    }
+    assert ExportConfig.model_validate(kept).model_dump(mode="json") == kept
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_format_computes_the_student_whatever_the_batch(name, built, image_student):
     if name not in built:
-        pytest.skip(FORMATS[name](QUICK).missing())
+        pytest.skip(FORMATS[name].missing())
     form, path = built[name]
     images = image_student.splits.validation.images.numpy()
     require_same_function(form, form.open(path, 1), runner(image_student.path), images)
@@ -108,8 +137,8 @@ def test_int8_for_tensorrt_is_symmetric_with_float_weights_and_biases(models):
 
 
 def test_each_calibration_method_gives_another_file(image_student):
-    auto = FORMATS["int8"](ExportConfig(calibration=CalibrationConfig(method="auto", percentile=90.0)))
-    variants = dict(auto.variants(image_student.source))
+    auto = ExportConfig(calibration=CalibrationConfig(method="auto", percentile=90.0))
+    variants = dict(FORMATS["int8"].variants(image_student.source, auto))
     assert tuple(variants) == METHODS
     assert variants["minmax"] != variants["percentile"]
 
@@ -123,7 +152,7 @@ def test_a_text_student_has_both_precisions(small_space, make_token_task, make_s
     source = Source(path, student, task, calibration_examples(reference, 64))
     expected = runner(path)(source.calibration)
     for name, moved in (("fp16", 0.02), ("int8", 0.5)):
-        data = FORMATS[name](QUICK).build(source)[".onnx"]
+        data = FORMATS[name].build(source, QUICK)[".onnx"]
         model = onnx.load_from_string(data)
         assert [taken.name for taken in model.graph.input] == ["input_ids", "attention_mask"]
         logits = runner(data)(source.calibration)
@@ -146,7 +175,7 @@ def test_a_network_without_a_product_to_quantise_is_refused_as_unchanged(make_ta
     path.write_bytes(to_onnx(Means(), (3, 12, 12), 20))
     source = dataclasses.replace(image_student.source, onnx=path)
     with pytest.raises(ExportError, match="changed nothing"):
-        FORMATS["int8"](QUICK).build(source)
+        FORMATS["int8"].build(source, QUICK)
 
 
 def test_a_session_takes_other_providers(image_student):
@@ -185,7 +214,7 @@ BROKEN = {
 def test_a_broken_calibration_is_refused_with_its_reason(name, form, image_student):
     change, reason = BROKEN[name]
     with pytest.raises(ExportError, match=reason):
-        FORMATS[form](QUICK).build(spoilt(image_student, change))
+        FORMATS[form].build(spoilt(image_student, change), QUICK)
 
 
 def test_token_ids_outside_the_vocabulary_are_refused(make_token_task):
@@ -214,7 +243,7 @@ def test_calibration_takes_at_most_what_it_is_told(image_student):
 def test_a_calibration_too_narrow_to_notice_costs_what_the_gate_sees(image_student):
     """Within [0, 1] and near the training data's mean, and yet without contrast: the ranges clip the true inputs."""
     flat = spoilt(image_student, lambda x: 0.02 * (x - x.mean()) + x.mean())
-    data = FORMATS["int8"](QUICK).build(flat)[".onnx"]
+    data = FORMATS["int8"].build(flat, QUICK)[".onnx"]
     images, targets = image_student.splits.validation.images.numpy(), image_student.splits.validation.targets.numpy()
     assert (runner(image_student.path)(images).argmax(1) == targets).mean() > 0.9
     assert (runner(data)(images).argmax(1) == targets).mean() < 0.8

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgestill.export.config import ExportConfig, GateConfig
-from edgestill.export.gate import Limits, beyond_limits, choose_default, judge, require_a_size_within
+from edgestill.export.gate import Limits, beyond_limits, choose_default, judge, loses_too_much, require_a_size_within
 from edgestill.export.result import Absent, ExportedModel, Latency, Parity, Ratio
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.training.metrics import Metrics, paired_difference
@@ -135,10 +135,17 @@ def test_the_default_is_the_fastest_that_is_surely_faster():
 
 
 def test_the_default_is_never_a_file_that_run_py_cannot_open():
-    formats = {"fp32": FP32, "other": model("other", p50=0.1, runtime="openvino")}
-    found = judge(formats, {"other": Ratio(value=10, interval=(9, 11))}, (), GateConfig(), Limits())
+    formats = {"fp32": FP32, "openvino": model("openvino", p50=0.1, runtime="openvino")}
+    found = judge(formats, {"openvino": Ratio(value=10, interval=(9, 11))}, (), GateConfig(), Limits())
     assert found[1].shipped
     assert choose_default(found, formats, GateConfig()) == "fp32"
+
+
+def test_the_largest_drop_that_is_allowed_is_allowed_however_it_is_rounded():
+    fp32 = Metrics(accuracy=0.95, cross_entropy=0.1, n=1000)
+    assert 0.95 - 0.945 > 0.005
+    assert not loses_too_much(fp32.model_copy(update={"accuracy": 0.945}), fp32, 0.005)
+    assert loses_too_much(fp32.model_copy(update={"accuracy": 0.944}), fp32, 0.005)
 
 
 def test_a_latency_above_the_budget_is_named():

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import time
+from functools import partial
 
 import numpy as np
 import onnx
@@ -10,18 +11,22 @@ import pytest
 import torch
 from torch import nn
 
-from edgestill.export.config import CalibrationConfig, ExportConfig, ProfileConfig
+from edgestill.export import build as building
+from edgestill.export.build import Folder, Reference, build_formats, source_of
+from edgestill.export.calibration import CalibrationConfig
+from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.device.facts import byte_products
+from edgestill.export.evaluate import answers_of, evaluate_file, evaluate_run
 from edgestill.export.formats import FORMATS, Format
+from edgestill.export.formats.int8 import Int8
 from edgestill.export.gate import Limits
+from edgestill.export.onnx.quantize import FOR_CPU
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import check_parity, require_accuracy, require_fp16_parity
-from edgestill.export.profile import evaluate_file, evaluate_run, profile
 from edgestill.export.result import Arithmetic, ConvertedModel, ConvertResult, Parity
-from edgestill.flows import formats as building
+from edgestill.export.timing import profile
 from edgestill.flows.config import RunConfig
-from edgestill.flows.formats import answers_of, build_formats
 from edgestill.flows.stages.context import StageContext
 from edgestill.pipeline.errors import ExportError, MissingDependencyError
 from edgestill.pipeline.runs.rundir import RunDir, file_digest
@@ -42,7 +47,9 @@ def shipped(stage, student):
     """Export's and profile's result for the student, by the stages' functions."""
     path = stage.run.write("export", "student.onnx", student.path.read_bytes())
     answers = answers_of(runner(path), student.splits.validation)
-    others, absent = build_formats(stage, student.network, path, student.splits, answers)
+    export, folder = stage.config.export, Folder(stage.run.root, partial(stage.run.write, "export"))
+    source, fp32 = source_of(student.network, path, student.splits, export), Reference(path, answers)
+    others, absent = build_formats(source, fp32, student.splits, export, folder, stage.tick)
     fp32 = ConvertedModel(
         path="export/student.onnx", sha256=file_digest(path), size_bytes=path.stat().st_size, precision="fp32",
         opset=20, parity=PARITY, validation=answers.metrics,
@@ -50,15 +57,13 @@ def shipped(stage, student):
     converted = ConvertResult(teacher=fp32, student=fp32, others=others, absent=absent)
     timing = TimingConfig(warmup_s=0.01, duration_s=0.1, min_samples=200, max_samples=1000)
     images = student.splits.validation.images[:8].numpy()
-    result, _ = profile(converted, stage.run.root, images, ProfileConfig(timing=timing), stage.config.export, Limits())
+    result, _ = profile(converted, stage.run.root, images, ProfileConfig(timing=timing), export.gate, Limits())
     return converted, result
 
 
 def planted(monkeypatch, **methods):
     """Puts a format in int8's place, with methods of its own."""
-    kind = type("Planted", (FORMATS["int8"],), methods)
-    monkeypatch.setitem(FORMATS, "int8", kind)
-    return kind
+    monkeypatch.setitem(FORMATS, "int8", type("Planted", (Int8,), methods)("int8", FOR_CPU))
 
 
 def test_a_true_int8_is_measured_and_judged(stage, image_student):
@@ -139,13 +144,13 @@ def test_a_slower_int8_is_rejected_for_being_slower(stage, image_student, monkey
 
 
 def test_a_compression_that_gives_the_same_file_is_found(stage, image_student, monkeypatch):
-    planted(monkeypatch, variants=lambda self, source: iter([("minmax", {".onnx": source.onnx.read_bytes()})]))
+    planted(monkeypatch, variants=lambda self, source, config: iter([("minmax", {".onnx": source.onnx.read_bytes()})]))
     _, result = shipped(stage, image_student)
     assert "the compression changed nothing: its file is fp32's, byte for byte" in result.verdicts[1].reason
 
 
 def test_a_compression_that_only_renames_is_found(stage, image_student, monkeypatch):
-    def renamed(self, source):
+    def renamed(self, source, config):
         model = onnx.load(source.onnx)
         model.graph.name = "quantized"
         return iter([("minmax", {".onnx": model.SerializeToString()})])
@@ -185,7 +190,7 @@ def test_a_calibration_without_contrast_is_rejected_for_its_accuracy(stage, imag
     ],
 )
 def test_a_format_that_breaks_ends_nothing(stage, image_student, monkeypatch, error, reason):
-    def broken(self, source):
+    def broken(self, source, config):
         raise error
 
     planted(monkeypatch, variants=broken)
@@ -204,10 +209,10 @@ class Biased(Format):
 
     name, precision, runtime, suffix = "int8", "int8", "onnxruntime", ".onnx"
 
-    def build(self, source):
+    def build(self, source, config):
         raise NotImplementedError
 
-    def variants(self, source):
+    def variants(self, source, config):
         for shift in (50.0, 0.004, 0.002):
             model = onnx.load(source.onnx)
             (bias,) = (t for t in model.graph.initializer if tuple(t.dims) == (4,))
@@ -221,7 +226,7 @@ class Biased(Format):
 
 
 def test_the_best_on_validation_is_kept_and_ties_go_to_the_nearest_to_fp32(stage, image_student, monkeypatch):
-    monkeypatch.setitem(FORMATS, "int8", Biased)
+    monkeypatch.setitem(FORMATS, "int8", Biased())
     converted, _ = shipped(stage, image_student)
     made = converted.others["int8"]
     assert set(made.tried) == {"50", "0.004", "0.002"}

@@ -13,8 +13,7 @@ from torch import nn
 from edgestill.distill.compression.fake_quant import FakeQuantError, fake_quantized, without_fake_quant
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.train import distill
-from edgestill.export.onnx.quantize import CPU as CPU_SCHEME
-from edgestill.export.onnx.quantize import quantize
+from edgestill.export.onnx.quantize import FOR_CPU, quantize
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.pipeline.networks.blocks import CifarResNet
@@ -81,7 +80,7 @@ def int8_file(network: nn.Module, task, splits, folder, name: str, bits: int = 7
     source = folder / f"{name}.onnx"
     source.write_bytes(to_onnx(network, task.input_shape, 20))
     examples = splits.reference.batch(torch.arange(len(splits.reference))).inputs.contiguous().numpy()
-    (folder / f"{name}.int8.onnx").write_bytes(quantize(source, examples, "minmax", 99.99, CPU_SCHEME, bits))
+    (folder / f"{name}.int8.onnx").write_bytes(quantize(source, examples, "minmax", 99.99, FOR_CPU, bits))
     return runner(folder / f"{name}.int8.onnx", exact=True)
 
 
@@ -109,7 +108,7 @@ def test_weights_are_rounded_as_the_file_rounds_them(bits, largest, trained, tas
     torch.testing.assert_close(rounded, expected, atol=1e-7, rtol=1e-6)
     (tmp_path / "plain.onnx").write_bytes(to_onnx(without_fake_quant(made), task.input_shape, 20))
     examples = splits.reference.batch(torch.arange(len(splits.reference))).inputs.contiguous().numpy()
-    data = quantize(tmp_path / "plain.onnx", examples, "minmax", 99.99, CPU_SCHEME, bits)
+    data = quantize(tmp_path / "plain.onnx", examples, "minmax", 99.99, FOR_CPU, bits)
     torch.testing.assert_close(torch.from_numpy(first_weights(data)), rounded, atol=1e-7, rtol=1e-5)
     with torch.no_grad():
         layer.weight.mul_(0.01)  # and no scale is remembered

@@ -7,16 +7,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgestill.export.config import CalibrationConfig, ExportConfig
+from edgestill.export.calibration import CalibrationConfig
+from edgestill.export.config import ExportConfig
 from edgestill.export.device.answers import INT8_TOLERANCE
 from edgestill.export.formats import FORMATS
-from edgestill.export.onnx.quantize import CPU, TENSORRT, quantize
+from edgestill.export.onnx.quantize import FOR_CPU, FOR_TENSORRT, quantize
 from edgestill.export.onnx.saturating import saturating_model, saturating_runner
 from edgestill.export.onnx.saturation import LARGEST_PAIR, saturable, saturates_here
 from edgestill.export.onnx.sessions import open_session, runner
 from edgestill.pipeline.errors import ExportError
 
-KINDS = {"int8": CPU, "int8_tensorrt": TENSORRT}
+KINDS = {"int8": FOR_CPU, "int8_tensorrt": FOR_TENSORRT}
 
 
 def quantised_product(kind, weights, signed=False, given=(2, 4, 5, 5), out=True, zero=0, axis=0, **attributes):
@@ -206,7 +207,7 @@ def test_a_student_of_7_bits_answers_alike_exact_saturating_and_here(name, image
 
 def test_formats_make_7_bits_unless_told_otherwise(image_student, tmp_path):
     for config, saturates in ((ExportConfig(), False), (ExportConfig(weight_bits=8), True)):
-        form = FORMATS["int8"](config.model_copy(update={"calibration": CalibrationConfig(method="minmax")}))
+        quick = config.model_copy(update={"calibration": CalibrationConfig(method="minmax")})
         path = tmp_path / "model.onnx"
-        path.write_bytes(form.build(image_student.source)[".onnx"])
-        assert bool(form.saturable(path)) == saturates
+        path.write_bytes(FORMATS["int8"].build(image_student.source, quick)[".onnx"])
+        assert bool(FORMATS["int8"].saturable(path)) == saturates

@@ -12,18 +12,18 @@ import tensorrt_api as api
 import tensorrt_double as double
 import torch
 
-from edgestill.export.config import ExportConfig, ProfileConfig, TensorRTConfig
+from edgestill.export.config import ExportConfig, GateConfig, ProfileConfig
 from edgestill.export.formats import FORMATS
 from edgestill.export.formats.base import Source
-from edgestill.export.formats.tensorrt import TensorRTFp16, TensorRTInt8, shapes_of
+from edgestill.export.formats.tensorrt import TensorRT, TensorRTConfig, shapes_of
 from edgestill.export.formats.tensorrt_build import Built, Shapes, build_engine, load_tensorrt
 from edgestill.export.formats.tensorrt_engines import EngineKey, EngineStore, Gpu
 from edgestill.export.formats.tensorrt_run import EngineRun
 from edgestill.export.gate import Limits
 from edgestill.export.onnx.sessions import feed, open_session, runner
 from edgestill.export.onnx.write import to_onnx
-from edgestill.export.profile import profile
 from edgestill.export.result import ConvertedModel, ConvertResult, Parity
+from edgestill.export.timing import profile
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.timing.timing import TimingConfig, time_interleaved
 from edgestill.pipeline.training.metrics import Metrics
@@ -81,11 +81,19 @@ def trt(request):
 
 @pytest.fixture
 def make_format(trt, monkeypatch, tmp_path):
-    """(kind, max_batch) to a format of the double's release on a GPU that is the host."""
+    """(made_from, max_batch, gpu) to a format of the double's release on a GPU that is the host."""
     monkeypatch.setenv("EDGESTILL_CACHE", str(tmp_path))
 
-    def make(kind=TensorRTFp16, max_batch=4, gpu=GPU):
-        class Doubled(kind):
+    def make(made_from="fp16", max_batch=4, gpu=GPU):
+        asked = ExportConfig(tensorrt=TensorRTConfig(max_batch=max_batch))
+
+        class Doubled(TensorRT):
+            def build(self, source, config=asked):
+                return super().build(source, config)
+
+            def variants(self, source, config=asked):
+                return super().variants(source, config)
+
             def library(self):
                 return trt
 
@@ -95,7 +103,7 @@ def make_format(trt, monkeypatch, tmp_path):
             def device(self):
                 return Host()
 
-        return Doubled(ExportConfig(tensorrt=TensorRTConfig(max_batch=max_batch)))
+        return Doubled("doubled", FORMATS[made_from])
 
     return make
 
@@ -270,7 +278,7 @@ def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path):
 def test_the_onnx_file_and_the_recipe_ship_and_the_engine_is_built_where_they_run(images, make_format, trt, tmp_path):
     files = make_format().build(images)
     assert list(files) == [".onnx", ".json"]
-    assert files[".onnx"] == FORMATS["fp16"](ExportConfig()).build(images)[".onnx"]
+    assert files[".onnx"] == FORMATS["fp16"].build(images, ExportConfig())[".onnx"]
     recipe = json.loads(files[".json"])
     assert recipe["shapes"]["images"] == [[1, 1, 8, 8], [1, 1, 8, 8], [4, 1, 8, 8]]
     assert recipe["relative_difference"] < 1e-6  # the double's engine computes what ONNX Runtime does
@@ -301,7 +309,7 @@ def test_text_goes_in_with_its_mask_at_any_length(text, make_format, tmp_path):
 
 
 def test_int8_is_built_from_the_symmetric_file_in_each_calibration(images, make_format, trt):
-    variants = dict(make_format(TensorRTInt8).variants(images))
+    variants = dict(make_format("int8_tensorrt").variants(images))
     assert set(variants) == {"minmax", "entropy", "percentile"}
     assert variants["minmax"][".onnx"] != variants["entropy"][".onnx"]
     operators = {node.op_type for node in _graph(variants["minmax"][".onnx"]).node}
@@ -354,7 +362,7 @@ def test_a_profile_holds_the_copies_apart_for_a_device_and_for_no_other(images, 
     path = saved(make_format().build(images), tmp_path)
     form = make_format()
     monkeypatch.setattr(form, "missing", lambda: None)
-    monkeypatch.setitem(FORMATS, "tensorrt_fp16", lambda config: form)
+    monkeypatch.setitem(FORMATS, "tensorrt_fp16", form)
     parity = Parity(max_abs_difference=1e-3, top1_agreement=1, n=40, checked=())
     (tmp_path / "student.onnx").write_bytes(images.onnx.read_bytes())
     fp32 = ConvertedModel(
@@ -365,7 +373,7 @@ def test_a_profile_holds_the_copies_apart_for_a_device_and_for_no_other(images, 
     others = {"tensorrt_fp16": fp32.model_copy(update=changes)}
     config = ProfileConfig(timing=TimingConfig(warmup_s=0, duration_s=0.01, min_samples=70, max_samples=70))
     converted = ConvertResult(teacher=fp32, student=fp32, others=others)
-    result, _ = profile(converted, tmp_path, images.calibration, config, ExportConfig(), Limits())
+    result, _ = profile(converted, tmp_path, images.calibration, config, GateConfig(), Limits())
     parts = result.formats["tensorrt_fp16"].latency.parts
     assert set(parts) == {"copy_in", "execute", "copy_out"}
     assert all({"n", "p50_ms"} <= set(summary) for summary in parts.values())
@@ -376,7 +384,7 @@ def test_a_profile_holds_the_copies_apart_for_a_device_and_for_no_other(images, 
 def test_without_tensorrt_or_without_a_gpu_there_is_a_reason_and_a_way(monkeypatch, make_format):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     for name in ("tensorrt_fp16", "tensorrt_int8"):
-        reason = FORMATS[name](ExportConfig()).missing()
+        reason = FORMATS[name].missing()
         assert "TensorRT does not import here" in reason
         assert "pip install 'edgestill[tensorrt]'" in reason
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -408,10 +416,10 @@ def test_another_major_version_is_refused(monkeypatch, tmp_path, version):
 @pytest.mark.parametrize("name", ["tensorrt_fp16", "tensorrt_int8"])
 @pytest.mark.parametrize("kind", ["images", "text"])
 def test_a_real_engine_gives_the_files_logits_at_every_batch(name, kind, request, tmp_path):
-    source, form = request.getfixturevalue(kind), FORMATS[name](ExportConfig())
+    source, form = request.getfixturevalue(kind), FORMATS[name]
     if form.missing():
         pytest.skip(form.missing())
-    path = saved(form.build(source), tmp_path)
+    path = saved(form.build(source, ExportConfig()), tmp_path)
     run, expected = form.open(path, 1), open_session(path)
     for count in (1, 7, len(source.calibration)):
         inputs = source.calibration[:count]

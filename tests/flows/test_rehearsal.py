@@ -5,6 +5,7 @@ import random
 import pytest
 
 from edgestill.export.formats import FORMATS
+from edgestill.export.formats.fp16 import Fp16
 from edgestill.export.onnx.write import to_onnx
 from edgestill.flows.config import load_config
 from edgestill.flows.stages.context import StageContext
@@ -69,19 +70,19 @@ def test_an_opset_that_the_runtime_cannot_run_is_named_with_one_that_works(rehea
     assert problem.endswith("; export.opset=20 works")
 
 
-class _Failing(FORMATS["fp16"]):  # type: ignore[name-defined,misc]
+class _Failing(Fp16):
     """Refuses networks above a size."""
 
     limit = 0
 
-    def build(self, source):
+    def build(self, source, config):
         if sum(parameter.numel() for parameter in source.network.parameters()) > self.limit:
             raise ExportError("too large for this format")
-        return super().build(source)
+        return super().build(source, config)
 
 
 def test_a_format_that_no_student_has_is_refused_and_one_that_some_have_is_told_of(rehearsed, monkeypatch) -> None:
-    monkeypatch.setitem(FORMATS, "fp16", _Failing)
+    monkeypatch.setitem(FORMATS, "fp16", _Failing())
     with pytest.raises(ConfigError) as caught:
         rehearsed("digits", *IMAGES)
     (problem,) = caught.value.problems
@@ -94,7 +95,7 @@ def test_a_format_that_no_student_has_is_refused_and_one_that_some_have_is_told_
 
 def test_what_is_not_here_is_no_fault_and_what_went_well_is_not_tried_again(rehearsed, monkeypatch) -> None:
     settings = [*IMAGES, "export.formats=[fp32, fp16, tensorrt_fp16]"]
-    monkeypatch.setattr(FORMATS["tensorrt_fp16"], "missing", lambda self: "TensorRT is not installed")
+    monkeypatch.setattr(FORMATS["tensorrt_fp16"], "missing", lambda: "TensorRT is not installed")
     assert rehearsed("digits", *settings) == []
     monkeypatch.setattr("edgestill.flows.stages.rehearsal.to_onnx", lambda *arguments: pytest.fail("tried again"))
     assert rehearsed("digits", *settings) == []

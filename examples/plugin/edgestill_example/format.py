@@ -1,11 +1,13 @@
 """Weights stored in 16 bits, and arithmetic in 32: half the bytes to download, on any processor."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from edgestill.export.formats.base import Format, Run, Source
+from edgestill.export.formats.base import Format, Source
 from edgestill.export.onnx.sessions import runner
+from edgestill.export.run import Run
 from edgestill.pipeline.errors import ExportError
 
 
@@ -15,7 +17,7 @@ class Fp16Stored(Format):
     runtime = "onnxruntime"
     suffix = ".onnx"
 
-    def build(self, source: Source) -> dict[str, bytes]:
+    def build(self, source: Source, config: Any) -> dict[str, bytes]:
         import onnx
 
         graph = (model := onnx.load(source.onnx)).graph

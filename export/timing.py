@@ -5,20 +5,18 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 
-from edgestill.export.config import ExportConfig, ProfileConfig
+from edgestill.export.config import GateConfig, ProfileConfig
 from edgestill.export.device.facts import load_average
-from edgestill.export.formats import FORMATS, Parted, Run
+from edgestill.export.formats import FORMATS
 from edgestill.export.gate import Limits, beyond_limits, choose_default, judge
 from edgestill.export.onnx.sessions import PROVIDER, SessionRun, runner, runtime_name
 from edgestill.export.result import Absent, ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult, Ratio
-from edgestill.pipeline.data.splits import ImageSplit
+from edgestill.export.run import Parted, Run
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.timing.latency_statistics import paired_ratio
 from edgestill.pipeline.timing.timing import Timing, time_interleaved
-from edgestill.pipeline.training.metrics import Metrics, metrics_of
 
 T = TypeVar("T")
 
@@ -28,7 +26,7 @@ def profile(
     root: Path,
     inputs: np.ndarray,
     config: ProfileConfig,
-    export: ExportConfig,
+    gate: GateConfig,
     limits: Limits,
 ) -> tuple[ProfileResult, dict[str, Timing]]:
     """Time every file on real examples at batch 1 and judge each format; return the result and the raw samples.
@@ -42,7 +40,7 @@ def profile(
         ExportError: nothing ships.
     """
     load_before = load_average()
-    runs, refused = _open_all(models, root, config.threads, export)
+    runs, refused = _open_all(models, root, config.threads)
     opened: dict[str, Run] = {"teacher": runner(root / models.teacher.path), **runs}
     calls = {name: _call(run, inputs) for name, run in opened.items()}
     timings = time_interleaved(calls, config.timing)
@@ -52,8 +50,8 @@ def profile(
         for name, run in runs.items()
     }
     over_fp32 = {name: _ratio(timings["fp32"], timings[name]) for name in runs if name != "fp32"}
-    verdicts = judge(formats, over_fp32, (*models.absent, *refused), export.gate, limits)
-    default = choose_default(verdicts, formats, export.gate)
+    verdicts = judge(formats, over_fp32, (*models.absent, *refused), gate, limits)
+    default = choose_default(verdicts, formats, gate)
     result = ProfileResult(
         teacher=_exported(models.teacher, teacher, config),
         formats=formats,
@@ -67,24 +65,12 @@ def profile(
     return result, timings
 
 
-def evaluate_file(path: Path, split: ImageSplit) -> Metrics:
-    """Metrics of an ONNX file on a split."""
-    return evaluate_run(runner(path), split)
-
-
-def evaluate_run(run: Run, split: ImageSplit) -> Metrics:
-    """Metrics of a `Run` on a split."""
-    return metrics_of((torch.from_numpy(run(b.inputs.numpy())), b.targets) for b in split.batches(256))
-
-
-def _open_all(
-    models: ConvertResult, root: Path, threads: int, export: ExportConfig
-) -> tuple[dict[str, Run], list[Absent]]:
+def _open_all(models: ConvertResult, root: Path, threads: int) -> tuple[dict[str, Run], list[Absent]]:
     """Open the student's files; return the open ones and the refused ones. Only a refusal of fp32 raises."""
     runs: dict[str, Run] = {}
     refused = []
     for name, model in models.formats.items():
-        form = FORMATS[name](export)
+        form = FORMATS[name]
         missing = form.missing()
         if missing is not None:
             refused.append(Absent(format=name, reason=missing, skipped=True))
@@ -137,7 +123,7 @@ def _exported(
 ) -> ExportedModel:
     latency = Latency(
         runtime=runtime_name(model.runtime),
-        provider=PROVIDER if model.runtime == "onnxruntime" else model.runtime,
+        provider=PROVIDER if FORMATS[model.format].is_cpu_onnx else model.runtime,
         threads=config.threads,
         batch=1,
         summary=timing.summary(),

@@ -1,0 +1,176 @@
+"""The student's files in every configured format, each judged on validation; a failed format is recorded."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch import nn
+
+from edgestill.export.calibration import calibration_examples
+from edgestill.export.config import ExportConfig
+from edgestill.export.device.facts import byte_products
+from edgestill.export.evaluate import Answers, answers_of
+from edgestill.export.formats import FORMATS, Format, Source
+from edgestill.export.formats.base import Files
+from edgestill.export.onnx.interface import with_interface
+from edgestill.export.onnx.saturation import saturates_here
+from edgestill.export.onnx.sessions import Interface
+from edgestill.export.parity import measure_parity, require_fp16_parity
+from edgestill.export.result import Absent, Arithmetic, ConvertedModel, Parity
+from edgestill.pipeline.data.splits import ImageSplit, Splits
+from edgestill.pipeline.errors import EdgestillError, ExportError, first_line
+from edgestill.pipeline.runs.rundir import file_digest
+
+
+class Folder(NamedTuple):
+    """Place of a student's files in a run."""
+
+    root: Path  # of the run; results name files relative to it
+    write: Callable[[str, bytes], Path]  # a file's name and content to its path
+
+
+class Reference(NamedTuple):
+    """The shipped fp32 file, which the others are compared with."""
+
+    path: Path
+    answers: Answers  # on validation
+
+
+class _Variant(NamedTuple):
+    name: str
+    files: Files
+    answers: Answers  # if an INT8 file's answers depend on the processor, the worse ones
+    distance: float  # mean absolute difference of a logit from fp32
+    arithmetic: Arithmetic | None  # of an INT8 file
+
+
+def source_of(network: nn.Module, onnx: Path, splits: Splits, config: ExportConfig) -> Source:
+    """Return the material for a network's formats.
+
+    Args:
+        onnx: its checked file, without an interface, whose softmax would be quantized too.
+    """
+    examples = calibration_examples(splits.reference, config.calibration.examples)
+    return Source(onnx=onnx, network=network.cpu().eval(), task=splits.task, calibration=examples)
+
+
+def build_formats(
+    source: Source,
+    fp32: Reference,
+    splits: Splits,
+    config: ExportConfig,
+    folder: Folder,
+    tick: Callable[[int, int, str], None],
+) -> tuple[dict[str, ConvertedModel], tuple[Absent, ...]]:
+    """Build the formats beside fp32; give those made, and for each other one the reason. No failure ends a run."""
+    built: dict[str, ConvertedModel] = {}
+    absent: list[Absent] = []
+    names = [name for name in config.formats if name != "fp32"]
+    for done, name in enumerate(names):
+        tick(done, len(names), name)
+        missing = FORMATS[name].missing()
+        if missing is not None:
+            absent.append(Absent(format=name, reason=missing, skipped=True))
+            continue
+        made = try_format(FORMATS[name], source, fp32, splits, config, folder)
+        if isinstance(made, str):
+            absent.append(Absent(format=name, reason=made, skipped=False))
+        else:
+            built[name] = made
+    return built, tuple(absent)
+
+
+def try_format(
+    form: Format, source: Source, fp32: Reference, splits: Splits, config: ExportConfig, folder: Folder
+) -> ConvertedModel | str:
+    """Build the format's best variant on validation; on failure return the reason: other formats are still to come."""
+    try:
+        return _build(form, source, fp32, splits, config, folder)
+    except EdgestillError as error:
+        return str(error)
+    except Exception as error:  # a format's library has error types of its own
+        return f"{type(error).__name__}: {first_line(error)}"
+
+
+def with_interfaces(form: Format, files: Files, interface: Interface, examples: np.ndarray) -> Files:
+    """Add the configured interface to a format's files, if the format takes it."""
+    if form.interface(interface) == "raw":
+        return files
+    return {**files, form.suffix: with_interface(files[form.suffix], interface, examples[:64])}
+
+
+def _build(
+    form: Format, source: Source, fp32: Reference, splits: Splits, config: ExportConfig, folder: Folder
+) -> ConvertedModel:
+    """Try every variant, write and measure the most accurate; a tie goes to the one nearest to fp32."""
+    tried = _tried(form, source, fp32, splits.validation, config)
+    if not tried:
+        raise ExportError("the format made no file")
+    best = max(tried, key=lambda variant: (variant.answers.metrics.accuracy, -variant.distance))
+    paths = [folder.write(f"student.{form.name}{suffix}", data) for suffix, data in best.files.items()]
+    first, *beside = (str(path.relative_to(folder.root)) for path in paths)
+    return ConvertedModel(
+        path=first,
+        beside=tuple(beside),
+        sha256=file_digest(paths[0]),
+        size_bytes=sum(map(len, best.files.values())),
+        precision=form.precision,
+        opset=config.opset,
+        parity=_parity(form, paths[0], fp32.path, splits),
+        format=form.name,
+        runtime=form.runtime,
+        variant=best.name,
+        tried={variant.name: variant.answers.metrics.accuracy for variant in tried if variant.name},
+        validation=best.answers.metrics,
+        lost=int((fp32.answers.right & ~best.answers.right).sum()),
+        gained=int((best.answers.right & ~fp32.answers.right).sum()),
+        arithmetic=best.arithmetic,
+    )
+
+
+def _tried(
+    form: Format, source: Source, fp32: Reference, validation: ImageSplit, config: ExportConfig
+) -> list[_Variant]:
+    found = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for position, (name, raw) in enumerate(form.variants(source, config)):
+            files = with_interfaces(form, raw, config.interface, source.calibration)
+            folder = Path(scratch, f"{position}")
+            folder.mkdir()
+            for suffix, data in files.items():
+                (folder / f"model{suffix}").write_bytes(data)
+            answers, arithmetic = _on_every_processor(form, folder / f"model{next(iter(files))}", validation)
+            distance = float(np.abs(answers.logits - fp32.answers.logits).mean())
+            found.append(_Variant(name, files, answers, distance, arithmetic))
+    return found
+
+
+def _on_every_processor(form: Format, path: Path, validation: ImageSplit) -> tuple[Answers, Arithmetic | None]:
+    """Give the file's answers, from the kind of processor with the worse ones if kinds differ, and how they differ."""
+    here, saturable = answers_of(form.open(path, 1), validation), form.saturable(path)
+    if saturable is None:
+        return here, None
+    about = Arithmetic(saturable=saturable, measured_on=byte_products())
+    if not saturable:
+        return here, about
+    try:
+        elsewhere = answers_of(form.elsewhere(path, 1), validation)
+    except ExportError as error:
+        return here, about.model_copy(update={"unknown": str(error)})
+    kinds = dict(
+        zip(("saturating", "exact") if saturates_here() else ("exact", "saturating"), (here, elsewhere), strict=True)
+    )
+    accuracy = {kind: answers.metrics.accuracy for kind, answers in kinds.items()}
+    worse = min(here, elsewhere, key=lambda answers: answers.metrics.accuracy)
+    return worse, about.model_copy(update={"accuracy": accuracy})
+
+
+def _parity(form: Format, path: Path, fp32: Path, splits: Splits) -> Parity:
+    parts = {"validation": splits.validation, "reference": splits.reference}
+    task, reference = splits.task, FORMATS["fp32"].open(fp32, 1)
+    parity = measure_parity(reference, form.open(path, 1), parts, task.input_shape, task.vocab_size)
+    if form.precision == "fp16":
+        require_fp16_parity(parity)
+    return parity

@@ -1,0 +1,82 @@
+"""Parts of `bundle.json` that come from the profile's result and from the test split."""
+
+from typing import Any
+
+import torch
+
+from edgestill.export.bundle.names import model_names
+from edgestill.export.bundle.schema import BundleModel, ClassQuality, Quality
+from edgestill.export.evaluate import Answers
+from edgestill.export.formats import FORMATS
+from edgestill.export.onnx.sessions import Interface
+from edgestill.export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
+from edgestill.export.result import ExportedModel, ProfileResult
+from edgestill.export.run import Run
+from edgestill.pipeline.data.splits import ImageSplit
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.training.metrics import Metrics
+
+ROBUSTNESS_EXAMPLES = 2000  # of the test split, at most
+
+
+def bundle_model(model: ExportedModel, tested: Metrics, interface: Interface) -> BundleModel:
+    """Describe one file.
+
+    Args:
+        tested: of the file, on the test split.
+        interface: the configured one.
+    """
+    return BundleModel(
+        file=next(iter(model_names(model))),
+        format=model.format,
+        precision=model.precision,
+        runtime=model.runtime,
+        interface=FORMATS[model.format].interface(interface),
+        bytes=model.size_bytes,
+        parity=model.parity,
+        validation_accuracy=None if model.validation is None else model.validation.accuracy,
+        test_accuracy=tested.accuracy,
+        latency=model.latency.summary,
+        arithmetic=model.arithmetic,
+    )
+
+
+def quality_of(run: Run, answers: Answers, test: ImageSplit, task: Task) -> Quality:
+    """Measure a file's quality on the test split, given its answers there; it runs again on damaged examples."""
+    targets = test.targets.numpy()
+    ece, confidence = calibration(answers.logits, targets)
+    chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:ROBUSTNESS_EXAMPLES]
+    examples = test.batch(chosen.sort().values)
+    given = examples.inputs.contiguous().numpy()
+    robustness = {
+        damage: accuracy(logits_of(run, damaged), examples.targets.numpy())
+        for damage, damaged in perturbed(given, task)
+    }
+    scores = by_class(answers.logits, targets)
+    return Quality(
+        classes=tuple(
+            ClassQuality(label=label, n=s.n, precision=s.precision, recall=s.recall)
+            for label, s in zip(task.labels, scores, strict=True)
+        ),
+        ece=ece,
+        ece_bins=ECE_BINS,
+        confidence=confidence,
+        robustness=robustness,
+        robustness_n=len(chosen),
+    )
+
+
+def latency_of(profiled: ProfileResult) -> dict[str, Any]:
+    """Compare the default file's latency with the teacher's, and say how both were timed."""
+    latency = profiled.student.latency
+    return {
+        "runtime": latency.runtime,
+        "provider": latency.provider,
+        "threads": latency.threads,
+        "batch": latency.batch,
+        "cpu": profiled.cpu,
+        "teacher": profiled.teacher.latency.summary,
+        "student": latency.summary,
+        "speedup": profiled.speedup,
+        "speedup_interval": profiled.speedup_interval,
+    }

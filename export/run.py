@@ -1,0 +1,19 @@
+"""Types of a call to a model's file: inputs in, logits out."""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+Run = Callable[[np.ndarray], np.ndarray]
+"""Images [B, C, H, W] float32 in [0, 1], or token ids [B, T] int64, to logits [B, K] float32."""
+
+
+@runtime_checkable
+class Parted(Protocol):
+    """`Run` on a separate device: a call consists of copies and of the device's work between them."""
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray: ...
+
+    def parts(self, inputs: np.ndarray) -> dict[str, Callable[[], object]]:
+        """Return `copy_in`, `execute` and `copy_out`, to be timed one by one, and `call`, all of them."""
