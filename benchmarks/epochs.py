@@ -31,7 +31,8 @@ from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import frozen
-from edgestill.pipeline.training.fit import Objective, Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Objective, Supervised, fit
 
 _CPU = torch.device("cpu")
 

@@ -21,7 +21,8 @@ from typing import NamedTuple
 import torch
 
 from edgestill.pipeline.data.datasets import DigitsConfig
-from edgestill.pipeline.data.splits import draw_batch, load_splits
+from edgestill.pipeline.data.loading import load_splits
+from edgestill.pipeline.data.splits import draw_batch
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.frozen import derive_seed

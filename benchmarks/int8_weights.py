@@ -23,11 +23,13 @@ from edgestill.export.onnx.sessions import SessionRun, runner, runtime_name
 from edgestill.export.onnx.write import to_onnx
 from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.datasets.npz import NpzConfig
-from edgestill.pipeline.data.splits import ImageSplit, Splits, load_splits, load_test
+from edgestill.pipeline.data.loading import load_splits, load_test
+from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.networks.blocks import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.provenance import describe_machine
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 from edgestill.pipeline.training.metrics import paired_difference
 from edgestill.search.spaces import named_space
 

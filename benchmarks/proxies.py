@@ -34,7 +34,8 @@ from scipy.stats import kendalltau, rankdata
 from trained import Trained, check_params, read_cells, read_s0
 
 from edgestill.pipeline.data.datasets import NpzConfig
-from edgestill.pipeline.data.splits import Batch, draw_batch, load_whole_train
+from edgestill.pipeline.data.loading import load_whole_train
+from edgestill.pipeline.data.splits import Batch, draw_batch
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.networks.network import initialise, look

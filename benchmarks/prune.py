@@ -29,7 +29,7 @@ from edgestill.distill.tune import with_hyperparameters
 from edgestill.flows.config import RunConfig
 from edgestill.flows.pruning import fine_tuning, scoring_batches
 from edgestill.flows.stage import Stage, fresh_student, trained_teacher, unpruned_student
-from edgestill.pipeline.data.splits import load_test
+from edgestill.pipeline.data.loading import load_test
 from edgestill.pipeline.frozen import digest
 from edgestill.pipeline.networks.cost import measure_cost
 from edgestill.pipeline.networks.network import Classifier, initialise

@@ -18,7 +18,8 @@ from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, write_atomic
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import frozen
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 from edgestill.search.scoring.evaluate import CostTable, Evaluator
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig

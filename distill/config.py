@@ -12,7 +12,7 @@ from edgestill.distill.methods.kd import KDConfig
 from edgestill.distill.recipe import make_recipe, slot_conflicts
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.frozen import Frozen, by_name
-from edgestill.pipeline.training.fit import TrainingConfig
+from edgestill.pipeline.training.config import TrainingConfig
 
 
 def _compatible(methods: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -20,7 +20,8 @@ from edgestill.flows.formats import answers_of
 from edgestill.flows.quantization import QatResult
 from edgestill.flows.sentences import sentence
 from edgestill.flows.stage import Stage, distilled_student, trained_teacher
-from edgestill.pipeline.data.splits import ImageSplit, load_test
+from edgestill.pipeline.data.loading import load_test
+from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import TeacherResult
 from edgestill.pipeline.training.metrics import Metrics, evaluate, right_answers

@@ -9,7 +9,8 @@ import torch
 
 from edgestill.flows.cache import kept_calibration
 from edgestill.pipeline.data.datasets import NpzConfig
-from edgestill.pipeline.data.splits import draw_batch, load_whole_train
+from edgestill.pipeline.data.loading import load_whole_train
+from edgestill.pipeline.data.splits import draw_batch
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.errors import ArchitectureError, CandidateError, ConfigError, nearest
 from edgestill.pipeline.foreign import MAX_TABLE_BYTES, read_text_bounded

@@ -12,7 +12,8 @@ from edgestill.distill.compression.narrow import Widths, narrow
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.result import PruneResult
 from edgestill.flows.config.model import RunConfig
-from edgestill.pipeline.data.splits import Splits, load_splits
+from edgestill.pipeline.data.loading import load_splits
+from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.device import Compute, select_device
 from edgestill.pipeline.errors import DataError, RunDirError
 from edgestill.pipeline.frozen import Frozen, derive_seed

@@ -36,7 +36,8 @@ from edgestill.flows.stage import (
 )
 from edgestill.flows.supervise import attempting
 from edgestill.pipeline.data.augmentation import Augmentation
-from edgestill.pipeline.data.splits import Batch, Splits, draw_batch, load_splits
+from edgestill.pipeline.data.loading import load_splits
+from edgestill.pipeline.data.splits import Batch, Splits, draw_batch
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.cost import Cost, measure_cost
 from edgestill.pipeline.networks.network import uninitialised

@@ -9,7 +9,7 @@ from edgestill.export.bundle.card_config import CardConfig
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.formats import FORMATS
 from edgestill.pipeline.data.datasets import DigitsConfig, TextConfig
-from edgestill.pipeline.data.splits import DataConfig
+from edgestill.pipeline.data.loading import DataConfig
 from edgestill.pipeline.data.tokens import TokenizerConfig
 from edgestill.pipeline.device import DeviceConfig
 from edgestill.pipeline.frozen import Frozen

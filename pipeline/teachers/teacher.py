@@ -14,7 +14,7 @@ from edgestill.pipeline.networks.text_transformer import TextTransformer
 from edgestill.pipeline.runs.checkpoint import load_weights, read_metadata
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.huggingface import TOKENIZER, build_from_folder, load_from_folder, weights_file
-from edgestill.pipeline.training.fit import TrainingConfig
+from edgestill.pipeline.training.config import TrainingConfig
 from edgestill.pipeline.training.metrics import Metrics
 from edgestill.pipeline.training.state import EpochRecord
 

@@ -19,7 +19,8 @@ from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.pipeline.networks.blocks import CifarResNet
 from edgestill.pipeline.networks.network import initialise
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 from edgestill.pipeline.training.metrics import evaluate
 
 CPU = torch.device("cpu")

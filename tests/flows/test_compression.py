@@ -20,7 +20,7 @@ from edgestill.flows.report.again import report_again
 from edgestill.flows.report.pruning import int8_fine_tuning, pruning
 from edgestill.flows.sentences import sentence
 from edgestill.flows.stage import Stage, distilled_student, method_state
-from edgestill.pipeline.data.splits import load_splits
+from edgestill.pipeline.data.loading import load_splits
 from edgestill.pipeline.errors import ConfigError, RunDirError, TrainingError
 from edgestill.pipeline.runs.checkpoint import read_state
 from edgestill.pipeline.runs.rundir import RunDir

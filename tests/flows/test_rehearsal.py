@@ -9,7 +9,7 @@ from edgestill.export.onnx.write import to_onnx
 from edgestill.flows.config import load_config
 from edgestill.flows.rehearsal import rehearse_export
 from edgestill.flows.stage import Stage
-from edgestill.pipeline.data.splits import load_splits
+from edgestill.pipeline.data.loading import load_splits
 from edgestill.pipeline.errors import ConfigError, ExportError
 from edgestill.pipeline.runs.rundir import RunDir
 

@@ -10,7 +10,7 @@ from edgestill.flows import supervise
 from edgestill.flows.config import load_config
 from edgestill.flows.short_training import ShortTrainings
 from edgestill.flows.stage import WEIGHTS, Stage, saved
-from edgestill.pipeline.data.splits import load_splits
+from edgestill.pipeline.data.loading import load_splits
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.runs.checkpoint import weights_bytes
 from edgestill.pipeline.runs.rundir import RunDir

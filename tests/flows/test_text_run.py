@@ -16,7 +16,7 @@ from edgestill.export.bundle.verify import verify
 from edgestill.flows.chain import STAGES, new_run, run_chain
 from edgestill.flows.config import RunConfig, load_config
 from edgestill.flows.stage import DataResult
-from edgestill.pipeline.data.splits import load_test
+from edgestill.pipeline.data.loading import load_test
 from edgestill.pipeline.errors import CheckpointError, ConfigError
 from edgestill.pipeline.runs.checkpoint import read_metadata
 from edgestill.pipeline.runs.rundir import RunDir

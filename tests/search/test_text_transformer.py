@@ -11,7 +11,8 @@ from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.networks.cost import measure_cost
 from edgestill.pipeline.networks.network import initialise, look
 from edgestill.pipeline.networks.text_transformer import sinusoids
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 from edgestill.search.scoring.evaluate import Evaluator
 from edgestill.search.scoring.observe import observe
 from edgestill.search.spaces import MobileSpace, ResNetSpace, TextTransformerSpace, VitSpace
