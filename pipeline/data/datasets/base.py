@@ -47,3 +47,4 @@ class RawData(NamedTuple):
     labels: tuple[str, ...]
     validation: LabelledImages | LabelledTexts | None = None
     unlabelled: np.ndarray | None = None  # [N, C, H, W] like train's images; more training images, without labels
+    test_fraction: float = 0.2  # of train, to carve where `test` is None

@@ -96,7 +96,8 @@ def load_text(config: TextConfig) -> RawData:
     if absent:
         raise DataError(f"{path}: no text has the label {absent[0]!r} of data.labels; there are {_few(found)}")
     parts = {part: _labelled(path, table, labels) for part, (path, table) in tables.items()}
-    return RawData(parts["train"], parts.get("test"), labels, parts.get("validation"))
+    test, validation = parts.get("test"), parts.get("validation")
+    return RawData(parts["train"], test, labels, validation, test_fraction=config.test_fraction)
 
 
 def _files(config: TextConfig) -> dict[str, Path]:
