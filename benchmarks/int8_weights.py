@@ -65,7 +65,7 @@ def _one_seed(arguments: argparse.Namespace, seed: int) -> dict[tuple[str, int, 
     examples, found = calibration_examples(splits.reference, 256), {}
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "student.onnx"
-        source.write_bytes(to_onnx(network, splits.task.input_shape, 20))
+        source.write_bytes(to_onnx(network, splits.task.inputs, 20))
         fp32 = _answers(runner(source), test)
         print(f"seed {seed}: fp32 {fp32.right.mean():.2%} of {len(test):,}", flush=True)
         for method in METHODS:

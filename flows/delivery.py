@@ -66,10 +66,10 @@ def _converted(stage: Stage, name: str, network: nn.Module, splits: Splits) -> t
     """Export a network to fp32; return the file's record, and the raw file without interface, checked for parity."""
     stage.tick(0, 1, name)
     task, config = splits.task, stage.config.export
-    data = to_onnx(network, task.input_shape, config.opset, task.vocab_size)
+    data = to_onnx(network, task.inputs, config.opset)
     raw = path = stage.run.write("export", f"{name}.onnx" if config.interface == "raw" else f"{name}.raw.onnx", data)
     parts = {"validation": splits.validation, "reference": splits.reference}
-    parity = check_parity(network, raw, parts, task.input_shape, task.vocab_size)
+    parity = check_parity(network, raw, parts, task.inputs)
     if config.interface != "raw":
         data = with_interface(data, config.interface, _examples(splits))
         path = stage.run.write("export", f"{name}.onnx", data)

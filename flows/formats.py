@@ -129,7 +129,7 @@ def _build(
     task = splits.task
     parts = {"validation": splits.validation, "reference": splits.reference}
     reference, run = FORMATS["fp32"](config).open(fp32, 1), form.open(paths[0], 1)
-    parity = measure_parity(reference, run, parts, task.input_shape, task.vocab_size)
+    parity = measure_parity(reference, run, parts, task.inputs)
     if form.precision == "fp16":
         require_fp16_parity(parity)
     first, *beside = (str(path.relative_to(stage.run.root)) for path in paths)

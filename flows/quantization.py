@@ -117,7 +117,7 @@ def _made_again(
     """Make the INT8 files of the fine-tuned network; keep the better of each and the one before."""
     config, task = stage.config.export, splits.task
     fp32, shipped = _validation(converted.student), stage.run.root / converted.student.path
-    data = to_onnx(network, task.input_shape, config.opset, task.vocab_size)
+    data = to_onnx(network, task.inputs, config.opset)
     source = Source(
         onnx=stage.run.write("qat", _FINE_TUNED, data),
         network=network,

@@ -119,7 +119,7 @@ def _of_fp32(network: nn.Module, export: ExportConfig, splits: Splits, path: Pat
 
     def write(config: ExportConfig) -> None:
         task, examples = splits.task, splits.validation.batch(_first(splits.validation)).inputs.numpy()
-        data = to_onnx(network, task.input_shape, config.opset, task.vocab_size)
+        data = to_onnx(network, task.inputs, config.opset)
         path.write_bytes(data)
         runner(path)(np.ascontiguousarray(examples))
         with_interface(data, config.interface, np.ascontiguousarray(examples))

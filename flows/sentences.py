@@ -10,7 +10,7 @@ from edgestill.flows.quantization import QatResult
 from edgestill.flows.rank_check import RankCheckResult
 from edgestill.flows.stage import DataResult
 from edgestill.flows.verdicts import lead_words, verdict
-from edgestill.flows.words import accuracy_claim, failure_counts, inputs, listing, significant, size_claim, speed_claim
+from edgestill.flows.words import accuracy_claim, failure_counts, listing, significant, size_claim, speed_claim
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.teachers.teacher import TeacherResult
 from edgestill.search.result import SearchResult, WinnerLatency
@@ -26,7 +26,7 @@ def sentence(result: object) -> str:
 @sentence.register
 def _(result: DataResult) -> str:
     sizes = ", ".join(f"{count:,} {name}" for name, count in result.sizes.items())
-    return f"{result.task.num_classes} classes of {inputs(result.task)}: {sizes}"
+    return f"{result.task.num_classes} classes of {result.task.inputs.described()}: {sizes}"
 
 
 @sentence.register

@@ -11,10 +11,10 @@ from edgestill.export.bundle.sbom import SBOM, sbom_bytes
 from edgestill.export.bundle.schema import BUNDLE, CARD, LABELS, PROBES, RUN, TOKENIZER, Bundle
 from edgestill.export.bundle.scripts.join import PROFILE, profile_script, run_script
 from edgestill.export.formats import FORMATS
+from edgestill.pipeline.input_kind import INPUT_KINDS
 from edgestill.pipeline.nicety import nicety
 from edgestill.pipeline.task import Task
 
-_SCRIPTS = {"image": {RUN: "run_images.py"}, "text": {RUN: "run_texts.py"}}  # name in the bundle -> file in scripts/
 _FORMER = ("run.py", "profile.py")  # names of scripts in older bundles
 
 
@@ -31,8 +31,7 @@ def write_bundle(
     files[LABELS] = labels_text(bundle.task)
     if tokenizer is not None:
         files[TOKENIZER] = tokenizer.encode()
-    for name, source in _SCRIPTS[bundle.task.kind].items():
-        files[name] = run_script(source).encode()
+    files[RUN] = run_script(bundle.task.inputs.script).encode()
     files[PROFILE] = profile_script().encode()
     cautions: list[str] = []
     with nicety(f"{SBOM} was not written", cautions):
@@ -60,8 +59,9 @@ def model_stem(format: str) -> str:
 def known_names() -> frozenset[str]:
     """Return all names allowed for a bundle's files, over all tasks and formats."""
     models = {model_stem(name) + suffix for name, kind in FORMATS.items() for suffix in (kind.suffix, *kind.beside)}
-    scripts = {PROFILE, *_FORMER, *(name for of_kind in _SCRIPTS.values() for name in of_kind)}
-    return frozenset({BUNDLE, LABELS, CARD, TOKENIZER, SBOM, PROBES, MANIFEST, SIGNATURE} | scripts | models)
+    of_inputs = {file for kind in INPUT_KINDS.values() for file in kind.files}
+    ours = {BUNDLE, LABELS, CARD, SBOM, PROBES, MANIFEST, SIGNATURE, PROFILE, RUN, *_FORMER}
+    return frozenset(ours | of_inputs | models)
 
 
 def labels_text(task: Task) -> bytes:

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgestill.pipeline.task import PADDING
+from edgestill.pipeline.input_kind import Images, Texts
+from edgestill.pipeline.input_kind.text import PADDING
 
 if TYPE_CHECKING:
     import onnxruntime
 
-INPUT, OUTPUT = "images", "logits"
+(INPUT,), OUTPUT = Images.ports, "logits"
 IMAGE, PROBABILITIES = "image", "probabilities"  # of a file with the interface `image`
-TOKENS, MASK = "input_ids", "attention_mask"  # names of a text's inputs
+TOKENS, MASK = Texts.ports
 PROVIDER = "CPUExecutionProvider"
 
 
@@ -69,7 +70,7 @@ def feed(inputs: np.ndarray, session: "onnxruntime.InferenceSession | None" = No
 
     With the session, images become 8-bit ones if its file takes those.
     """
-    if inputs.dtype == np.int64:
+    if inputs.dtype == np.int64:  # by their type, as runs and devices give arrays and know no task
         return {TOKENS: inputs, MASK: (inputs != PADDING).astype(np.int64)}
     if session is not None and session.get_inputs()[0].type == "tensor(uint8)":
         return {IMAGE: to_pixels(inputs)}

@@ -9,7 +9,7 @@ from edgestill.flows.report import charts, scatter
 from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.palette import WINNER, Look, baseline_looks
 from edgestill.flows.sentences import latency_clause
-from edgestill.flows.words import failure_counts, inputs, listing, significant, size
+from edgestill.flows.words import failure_counts, listing, significant, size
 from edgestill.pipeline.runs.manifest import Origin
 from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.result import Candidate, SearchResult
@@ -133,7 +133,7 @@ def provenance(report: ReportData) -> dict[str, Any]:
         "versions": list(manifest.versions.items()),
         "splits": [(n, f"{count:,}", report.data.digests.get(n, "–")) for n, count in report.data.sizes.items()],
         "labels": task.labels,
-        "input": inputs(task),
+        "input": task.inputs.described(),
         "tuned": report.tuned.enabled,
     }
 

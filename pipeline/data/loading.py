@@ -17,8 +17,8 @@ import torch
 from pydantic import BeforeValidator, Discriminator
 from torch import Tensor
 
-from edgestill.pipeline.data.datasets import DATASETS, LabelledImages, LabelledTexts, RawData
-from edgestill.pipeline.data.datasets.base import DatasetConfig
+from edgestill.pipeline.data.datasets import DATASETS, LabelledTexts, RawData
+from edgestill.pipeline.data.datasets.base import DatasetConfig, Examples
 from edgestill.pipeline.data.splits import UNLABELLED, ImageSplit, Splits
 from edgestill.pipeline.data.tokens import Coder, make_coder
 from edgestill.pipeline.errors import DataError
@@ -137,7 +137,7 @@ def _stratified(
 
 
 def _coder(config: Any, raw: RawData, train: np.ndarray, tokenizer: str | None) -> Coder | None:
-    """Make the tokenizer of a text task from the training part alone; None for images."""
+    """Make the tokenizer from the training part alone, where there are texts; else None."""
     if not isinstance(raw.train, LabelledTexts):
         return None
     if tokenizer is not None:
@@ -152,17 +152,13 @@ def _joined(train: ImageSplit, unlabelled: np.ndarray) -> ImageSplit:
     return replace(train, images=images, targets=torch.cat([train.targets, targets]))
 
 
-def _take(examples: LabelledImages | LabelledTexts, index: np.ndarray, coder: Coder | None, role: str) -> ImageSplit:
-    if isinstance(examples, LabelledTexts):
-        assert coder is not None
-        inputs = coder.encode([examples.texts[n] for n in index])
-    else:
-        inputs = examples.images[index]
+def _take(examples: Examples, index: np.ndarray, coder: Coder | None, role: str) -> ImageSplit:
+    inputs = examples.inputs(index, None if coder is None else coder.encode)
     return ImageSplit(torch.from_numpy(inputs), torch.from_numpy(examples.targets[index]), role)
 
 
 def _task(raw: RawData, train: ImageSplit, coder: Coder | None) -> Task:
-    if coder is not None:
+    if coder is not None:  # each kind's fields come from elsewhere: its tokenizer, or the training pixels
         return Task(
             kind="text",
             labels=raw.labels,
@@ -187,20 +183,10 @@ def _pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, .
     return tuple(means), tuple(stds)
 
 
-def _digest(index: np.ndarray, examples: LabelledImages | LabelledTexts, taken: Tensor | None = None) -> str:
-    """SHA-256 of the indices, the targets and the examples; for text, of the texts and not of their tokens.
-
-    Args:
-        taken: the chosen images, if they were copied already: copying takes longer than hashing.
-    """
+def _digest(index: np.ndarray, examples: Examples, taken: Tensor | None = None) -> str:
+    """SHA-256 of the indices, the targets and the examples; `taken` has the inputs if they were chosen already."""
     found = hashlib.sha256(index.astype("<i8").tobytes())
     found.update(examples.targets[index].astype("<i8").tobytes())
-    if isinstance(examples, LabelledTexts):
-        for n in index:
-            text = examples.texts[n].encode("utf-8", "surrogatepass")
-            found.update(len(text).to_bytes(8, "little") + text)
-    else:
-        found.update(f"{examples.images.dtype} {examples.images.shape[1:]}".encode())
-        images = examples.images if len(index) == len(examples.images) else examples.images[index]
-        found.update(np.ascontiguousarray(images if taken is None else taken.numpy()).data)
+    for content in examples.contents(index, None if taken is None else taken.numpy()):
+        found.update(content)
     return found.hexdigest()

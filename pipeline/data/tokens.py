@@ -17,7 +17,7 @@ from edgestill.pipeline.child import MEMORY_BYTES, SECONDS, ChildError, answer
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.foreign import read_text_bounded
 from edgestill.pipeline.frozen import Frozen, GivenPath, existing_file
-from edgestill.pipeline.task import PADDING
+from edgestill.pipeline.input_kind.text import PADDING
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from edgestill.pipeline.errors import CheckpointError, MissingDependencyError, first_line
 from edgestill.pipeline.foreign import read_json_bounded
+from edgestill.pipeline.input_kind.text import PADDING
 from edgestill.pipeline.runs.checkpoint import read_weights
-from edgestill.pipeline.task import PADDING, Task, distinct_names
+from edgestill.pipeline.task import Task, distinct_names
 
 WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 

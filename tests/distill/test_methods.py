@@ -192,7 +192,7 @@ def test_the_exported_graph_is_the_plain_students(name, task, make_splits, make_
     config = DistillConfig(methods=(METHODS[name].Config(),), training=StudentTrainingConfig(epochs=2))
     shipped = distill(copy.deepcopy(plain), make_network(1), splits, config, seed=0, device=CPU).student
     fit(plain, Supervised(), splits.train, splits.validation, config.training, seed=0, device=CPU)
-    expected, found = (to_onnx(network, task.input_shape, 20) for network in (plain, shipped))
+    expected, found = (to_onnx(network, task.inputs, 20) for network in (plain, shipped))
     assert signature(found) == signature(expected)
     assert len(found) == len(expected)
     assert (found == expected) == (name == "none")  # other weights, but for the labels alone

@@ -40,7 +40,7 @@ def files(tmp_path_factory, make_task):
     folder, task = tmp_path_factory.mktemp("models"), make_task()
     for name, widths in (("student", (4, 6, 8)), ("teacher", (16, 24, 32))):
         network = CifarResNet((1, 1, 1), widths, num_classes=3, mean=task.mean, std=task.std)
-        (folder / f"{name}.onnx").write_bytes(to_onnx(network, task.input_shape, 20))
+        (folder / f"{name}.onnx").write_bytes(to_onnx(network, task.inputs, 20))
     return folder
 
 

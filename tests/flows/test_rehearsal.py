@@ -30,10 +30,10 @@ def rehearsed(tmp_path, monkeypatch, files):
     """(preset, settings) to what was told on the way; every call tries anew."""
     monkeypatch.setenv("EDGESTILL_CACHE", str(tmp_path / "cache"))
 
-    def export(network, input_shape, opset, vocab_size):
+    def export(network, inputs, opset):
         key = (opset, sum(parameter.numel() for parameter in network.parameters()))
         if key not in files:
-            files[key] = to_onnx(network, input_shape, opset, vocab_size)
+            files[key] = to_onnx(network, inputs, opset)
         return files[key]
 
     monkeypatch.setattr("edgestill.flows.rehearsal.to_onnx", export)

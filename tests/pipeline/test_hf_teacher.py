@@ -58,9 +58,9 @@ def test_it_answers_as_the_librarys_own_model_and_ships_as_onnx(kind, saved, tmp
     assert (view.features.shape, view.embedding.shape) == ((20, LENGTH, 16), (20, 16))
     assert (teacher.num_classes, teacher.embedding_dim) == (3, 16)
     path = tmp_path / "teacher.onnx"
-    path.write_bytes(to_onnx(teacher, TASK.input_shape, 20, VOCABULARY))
+    path.write_bytes(to_onnx(teacher, TASK.inputs, 20))
     splits = {"validation": ImageSplit(ids, torch.zeros(20, dtype=torch.int64))}
-    assert "shorter" in check_parity(teacher, path, splits, TASK.input_shape, VOCABULARY).checked
+    assert "shorter" in check_parity(teacher, path, splits, TASK.inputs).checked
 
 
 def test_a_fresh_one_has_the_shape_and_not_the_weights(saved):

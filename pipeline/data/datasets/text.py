@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -21,6 +21,8 @@ _ENDINGS = (".tsv", ".csv")
 
 class TextConfig(DatasetConfig):
     """Sentences or documents in tsv or csv files."""
+
+    kind: ClassVar[str] = "text"
 
     name: Literal["text"] = "text"
     path: GivenPath = Field(
@@ -74,6 +76,13 @@ class TextConfig(DatasetConfig):
         except LookupError:
             raise ValueError(f"no encoding {encoding!r}; utf-8 and latin-1 are the usual ones") from None
         return encoding
+
+    @property
+    def has_own_tokenizer(self) -> bool:
+        return self.tokenizer != TokenizerConfig()
+
+    def with_tokenizer(self, path: Path) -> Self:
+        return self.model_copy(update={"tokenizer": TokenizerConfig(file=path)})
 
 
 def load_text(config: TextConfig) -> RawData:
