@@ -41,7 +41,7 @@ from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.networks.network import initialise, look
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher
+from edgestill.pipeline.teachers import TeacherConfig, build_teacher
 from edgestill.search.scorers import SCORERS, Calibration, builds_networks
 from edgestill.search.scorers.scale import PARTS, natural, spread
 from edgestill.search.scoring.evaluate import CostTable, Evaluator

@@ -23,7 +23,7 @@ from edgestill.flows.stage import Stage, distilled_student, trained_teacher
 from edgestill.pipeline.data.loading import load_test
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.metrics import Metrics, evaluate, right_answers
 
 ROBUSTNESS_EXAMPLES = 2000  # of the test split, at most

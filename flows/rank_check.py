@@ -14,7 +14,7 @@ from edgestill.flows.stages import scoring_batch
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import CandidateError, ConfigError, first_line
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.teachers.teacher import build_teacher
+from edgestill.pipeline.teachers import build_teacher
 from edgestill.search.config import SearchConfig
 from edgestill.search.ranking import (
     Comparison,

@@ -24,7 +24,7 @@ from edgestill.flows.stage import Stage, fresh_student
 from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.errors import ConfigError, first_line
 from edgestill.pipeline.randomness import drawn_from
-from edgestill.pipeline.teachers.teacher import build_teacher
+from edgestill.pipeline.teachers import build_teacher
 from edgestill.pipeline.training.config import TrainingConfig
 from edgestill.search.ends import ends_within_budget
 from edgestill.search.spaces import make_space

@@ -12,7 +12,7 @@ from edgestill.flows.rank_check import RankCheckResult
 from edgestill.flows.report import ReportData
 from edgestill.flows.stage import DataResult
 from edgestill.pipeline.runs.rundir import RunDir
-from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
 

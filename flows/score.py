@@ -16,7 +16,8 @@ from edgestill.pipeline.errors import ArchitectureError, CandidateError, ConfigE
 from edgestill.pipeline.foreign import MAX_TABLE_BYTES, read_text_bounded
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import write_atomic
-from edgestill.pipeline.teachers.teacher import TEACHERS, TeacherConfig, build_teacher
+from edgestill.pipeline.teachers import TeacherConfig, build_teacher
+from edgestill.pipeline.teachers.resnet import RESNETS
 from edgestill.search.scorers import SCORERS
 from edgestill.search.scoring.evaluate import CostTable, Evaluator, Scores
 from edgestill.search.scoring.outcome import Outcome, value
@@ -55,8 +56,8 @@ def score_file(
         space = named_space(space_name)
     except ConfigError as error:
         problems.extend(error.problems)
-    if teacher not in TEACHERS:
-        problems.append(f"unknown teacher {teacher!r}; {nearest(teacher, TEACHERS)}")
+    if teacher not in RESNETS:
+        problems.append(f"unknown teacher {teacher!r}; {nearest(teacher, RESNETS)}")
     if not architectures.is_file():
         problems.append(f"no file of architectures at {architectures}")
     if not out.parent.is_dir():

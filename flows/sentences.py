@@ -12,7 +12,7 @@ from edgestill.flows.stage import DataResult
 from edgestill.flows.verdicts import lead_words, verdict
 from edgestill.flows.words import accuracy_claim, failure_counts, listing, significant, size_claim, speed_claim
 from edgestill.pipeline.networks.cost import Cost
-from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.result import SearchResult, WinnerLatency
 from edgestill.search.tournament import TournamentResult
 

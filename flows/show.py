@@ -19,7 +19,7 @@ from edgestill.flows.terminal import joined, table
 from edgestill.flows.verdicts import conditions, rank_cells, verdict
 from edgestill.pipeline.errors import EdgestillError, command, first_line
 from edgestill.pipeline.runs.rundir import RunDir, list_runs
-from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
 

@@ -21,7 +21,7 @@ from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import load_weights, read_state
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers.teacher import load_teacher
+from edgestill.pipeline.teachers import load_teacher
 from edgestill.search.spaces import make_space
 
 WEIGHTS, TOKENIZER = "weights.safetensors", "tokenizer.json"

@@ -44,7 +44,9 @@ from edgestill.pipeline.networks.network import uninitialised
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import state_bytes, weights_bytes
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers.teacher import TeacherResult, build_teacher, frozen, load_teacher, teacher_metadata
+from edgestill.pipeline.teachers import build_teacher, make_teacher
+from edgestill.pipeline.teachers.result import TeacherResult
+from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.pipeline.training.fit import Supervised, fit
 from edgestill.pipeline.training.metrics import evaluate
 from edgestill.pipeline.training.state import EpochRecord
@@ -72,17 +74,18 @@ def prepare_data(stage: Stage) -> DataResult:
 def train_teacher(stage: Stage) -> TeacherResult:
     """Load the teacher's weights if the configuration names a file, else train them."""
     config, device = stage.config.teacher, stage.device
+    teacher = make_teacher(config)
     splits = stage.splits()
     task = splits.task
-    cost = measure_cost(lambda: build_teacher(config, task), task.input_shape, task.input_dtype)
+    cost = measure_cost(lambda: teacher.build(task), task.input_shape, task.input_dtype)
     best_epoch: int | None = None
     curve: tuple[EpochRecord, ...] = ()
-    if config.source is not None:
-        network = load_teacher(config, task, config.source)
+    if teacher.source is not None:
+        network = teacher.load(task, teacher.source)
         validation = evaluate(network.to(device), splits.validation, device)
     else:
         with drawn_from(stage.seed("teacher", "weights")):
-            network = build_teacher(config, task)
+            network = teacher.build(task)
         fitted = fit(
             network,
             Supervised(),
@@ -99,9 +102,9 @@ def train_teacher(stage: Stage) -> TeacherResult:
         )
         validation, best_epoch, curve = fitted.best, fitted.best_epoch, fitted.curve
         stage.run.write("teacher", "curve.csv", curve_csv(curve))
-    stage.run.write("teacher", WEIGHTS, weights_bytes(network, teacher_metadata(config, task)))
+    stage.run.write("teacher", WEIGHTS, weights_bytes(network, teacher.metadata(task)))
     return TeacherResult(
-        trained_here=config.source is None, validation=validation, cost=cost, best_epoch=best_epoch, curve=curve
+        trained_here=teacher.source is None, validation=validation, cost=cost, best_epoch=best_epoch, curve=curve
     )
 
 

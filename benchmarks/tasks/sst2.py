@@ -19,7 +19,7 @@ from edgestill.pipeline.data.tokens import TokenizerConfig
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.text_transformer import TextTransformer
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, write_atomic
-from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher
+from edgestill.pipeline.teachers import TeacherConfig, build_teacher
 from edgestill.pipeline.training.config import TrainingConfig
 from edgestill.pipeline.training.fit import Supervised, fit
 

@@ -13,7 +13,7 @@ from edgestill.pipeline.data.loading import DataConfig
 from edgestill.pipeline.device import DeviceConfig
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.input_kind import INPUT_KINDS
-from edgestill.pipeline.teachers.teacher import TeacherConfig
+from edgestill.pipeline.teachers import AnyTeacherConfig, TeacherConfig, make_teacher
 from edgestill.search.config import RankCheckConfig, SearchConfig
 
 
@@ -24,7 +24,7 @@ class RunConfig(Frozen):
     seed: int = Field(0, ge=0, lt=2**31, description="decides everything that is drawn")
     device: DeviceConfig = DeviceConfig()
     data: DataConfig = DigitsConfig()
-    teacher: TeacherConfig = TeacherConfig()
+    teacher: AnyTeacherConfig = TeacherConfig()
     rank_check: RankCheckConfig = RankCheckConfig()
     search: SearchConfig = SearchConfig()
     tune: TuneConfig = TuneConfig()
@@ -38,7 +38,7 @@ class RunConfig(Frozen):
     @property
     def read_data(self) -> Any:
         """Data configuration for the stages: for texts, a teacher's own tokenizer takes the place of the data's."""
-        tokenizer = self.teacher.tokenizer
+        tokenizer = make_teacher(self.teacher).tokenizer
         return self.data if tokenizer is None else self.data.with_tokenizer(tokenizer)
 
     @model_validator(mode="after")
@@ -62,7 +62,7 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _one_tokenizer(self) -> "RunConfig":
-        if self.teacher.tokenizer is not None and self.data.has_own_tokenizer:
+        if make_teacher(self.teacher).tokenizer is not None and self.data.has_own_tokenizer:
             raise ValueError("data.tokenizer is set, and teacher.folder has its own, which the student must share")
         return self
 

@@ -11,7 +11,7 @@ from edgestill.flows.quantization import QatResult
 from edgestill.flows.rank_check import RankCheckResult
 from edgestill.flows.stage import DataResult
 from edgestill.pipeline.runs.manifest import Manifest
-from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
 

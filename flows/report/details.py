@@ -11,6 +11,7 @@ from edgestill.flows.report.palette import WINNER, Look, baseline_looks
 from edgestill.flows.sentences import latency_clause
 from edgestill.flows.words import failure_counts, listing, significant, size
 from edgestill.pipeline.runs.manifest import Origin
+from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.result import Candidate, SearchResult
 
@@ -66,11 +67,11 @@ def tuning(tuned: TuneResult, configured: dict[str, float]) -> dict[str, Any]:
 
 def learning(report: ReportData) -> dict[str, Any]:
     """The student's curves, and the teacher's where it was trained in this run."""
-    distilled, teacher, teacher_config = report.distilled, report.teacher, report.config.teacher
+    distilled, teacher = report.distilled, report.teacher
     return {
         "student": _curves(distilled.curve, distilled.best_epoch, "student", teacher.validation.accuracy),
         "teacher": _curves(teacher.curve, teacher.best_epoch, "teacher", None),
-        "teacher_weights": source.name if (source := teacher_config.weights or teacher_config.folder) else "a file",
+        "teacher_weights": make_teacher(report.config.teacher).source_name or "a file",
         "stopped_early": distilled.stopped_early,
         "validation": distilled.validation,
         "teacher_validation": teacher.validation,

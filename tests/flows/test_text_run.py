@@ -21,7 +21,7 @@ from edgestill.pipeline.errors import CheckpointError, ConfigError
 from edgestill.pipeline.runs.checkpoint import read_metadata
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher, load_teacher
+from edgestill.pipeline.teachers import TeacherConfig, build_teacher, load_teacher
 
 pytestmark = pytest.mark.engines
 
