@@ -26,7 +26,7 @@ from edgestill.distill.recipe import Recipe, make_recipe
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.device import DeviceConfig, select_device
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task

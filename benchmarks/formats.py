@@ -21,7 +21,7 @@ from edgestill.export.config import CalibrationConfig, ExportConfig
 from edgestill.export.formats import FORMATS, Source
 from edgestill.export.onnx.sessions import runtime_name
 from edgestill.export.onnx.write import to_onnx
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.timing.latency_statistics import paired_ratio

@@ -25,7 +25,7 @@ from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.datasets.npz import NpzConfig
 from edgestill.pipeline.data.loading import load_splits, load_test
 from edgestill.pipeline.data.splits import ImageSplit, Splits
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.training.config import TrainingConfig

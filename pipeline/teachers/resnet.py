@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from edgestill.pipeline.errors import CheckpointError
-from edgestill.pipeline.networks.blocks import CifarResNet, Shortcut
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet, Shortcut
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.metadata_checks import require_image_size
 from edgestill.pipeline.teachers.named_config import NamedConfig

@@ -18,7 +18,7 @@ from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
 from edgestill.distill.tunable import tuning_ranges
 from edgestill.export.onnx.write import to_onnx
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.teachers.teacher import frozen

@@ -22,7 +22,7 @@ from edgestill.pipeline.data.loading import load_splits
 from edgestill.pipeline.data.splits import UNLABELLED, Batch
 from edgestill.pipeline.device import Compute
 from edgestill.pipeline.errors import ConfigError
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.teachers.teacher import frozen

@@ -21,7 +21,7 @@ from edgestill.export.result import Parity
 from edgestill.flows.formats import with_interfaces
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.data.tokens import TokenizerConfig, make_coder
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.networks.text_transformer import TextTransformer
 from edgestill.pipeline.task import Task

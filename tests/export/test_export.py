@@ -17,7 +17,7 @@ from edgestill.export.parity import _answers_as, check_parity
 from edgestill.export.profile import evaluate_file, profile
 from edgestill.export.result import ConvertedModel, ConvertResult
 from edgestill.pipeline.errors import ExportError
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.runs.rundir import file_digest
 from edgestill.pipeline.timing.timing import TimingConfig
 from edgestill.pipeline.training.metrics import evaluate

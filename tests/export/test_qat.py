@@ -17,7 +17,7 @@ from edgestill.export.onnx.quantize import CPU as CPU_SCHEME
 from edgestill.export.onnx.quantize import quantize
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.training.config import TrainingConfig
 from edgestill.pipeline.training.fit import Supervised, fit

@@ -23,7 +23,7 @@ from edgestill.flows.profiled import are_profiles, latencies_of_profiles
 from edgestill.flows.report import charts, device_charts
 from edgestill.flows.report.device import render_profile, section
 from edgestill.pipeline.errors import ConfigError, DataError
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.timing.latency_statistics import describe_samples
 from edgestill.pipeline.timing.timing import TimingConfig
 from edgestill.search.latency.model import read_latency_model

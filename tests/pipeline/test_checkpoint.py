@@ -12,7 +12,7 @@ from torch import nn
 
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.errors import CheckpointError
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.runs.checkpoint import (
     load_weights,
     read_metadata,

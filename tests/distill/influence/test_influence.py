@@ -26,7 +26,7 @@ from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.loading import load_splits, load_test
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.errors import DataError, MissingDependencyError
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 
 from .conftest import CLASSES, fit_exactly
