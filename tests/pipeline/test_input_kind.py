@@ -1,4 +1,4 @@
-"""What every kind of input promises, and what each is refused for."""
+"""Promises of every kind of input, and values that each refuses."""
 
 import ast
 import json

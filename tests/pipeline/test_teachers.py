@@ -1,4 +1,4 @@
-"""The table of teachers: what every family promises, and how a configuration chooses one."""
+"""The table of teachers: promises of every family, and how a configuration chooses one."""
 
 from typing import ClassVar, Literal
 
