@@ -97,7 +97,7 @@ def _commented(model: BaseModel, values: Mapping[str, Any], depth: int) -> Itera
 
 
 def _preset_folder() -> Any:
-    return resources.files("flows").joinpath("presets")
+    return resources.files("edgestill.flows").joinpath("presets")
 
 
 def _read(path: Path) -> str:
