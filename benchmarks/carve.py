@@ -12,7 +12,8 @@ import torch.nn.functional as F
 
 from edgestill.pipeline.data.datasets import DigitsConfig, NpzConfig
 from edgestill.pipeline.data.datasets.base import AugmentConfig
-from edgestill.pipeline.data.splits import ImageSplit, Splits, load_whole_train
+from edgestill.pipeline.data.loading import load_whole_train
+from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.task import Task
 

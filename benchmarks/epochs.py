@@ -26,12 +26,13 @@ from edgestill.distill.recipe import Recipe, make_recipe
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.device import DeviceConfig, select_device
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import frozen
-from edgestill.pipeline.training.fit import Objective, Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Objective, Supervised, fit
 
 _CPU = torch.device("cpu")
 

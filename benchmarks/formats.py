@@ -22,7 +22,7 @@ from edgestill.export.config import ExportConfig
 from edgestill.export.formats import FORMATS, Source
 from edgestill.export.onnx.sessions import runtime_name
 from edgestill.export.onnx.write import to_onnx
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.timing.latency_statistics import paired_ratio
@@ -59,7 +59,7 @@ def students() -> list[tuple[str, nn.Module, Task]]:
     for _, network, task in found:
         with torch.no_grad():
             for _ in range(3):
-                network.train()(torch.from_numpy(_inputs(task, 64)))
+                network.train()(torch.from_numpy(task.inputs.probes(64)))
         network.eval()
     return found
 
@@ -67,10 +67,10 @@ def students() -> list[tuple[str, nn.Module, Task]]:
 def rows(name: str, network: nn.Module, task: Task, arguments: argparse.Namespace) -> list[str]:
     """A line for fp32 and for each format."""
     config = ExportConfig(calibration=CalibrationConfig(method="minmax"))
-    examples = _inputs(task, 64)
+    examples = task.inputs.probes(64)
     with tempfile.TemporaryDirectory() as folder:
         fp32 = Path(folder) / "fp32.onnx"
-        fp32.write_bytes(to_onnx(network, task.input_shape, config.opset, task.vocab_size))
+        fp32.write_bytes(to_onnx(network, task.inputs, config.opset))
         source, runs, sizes = Source(fp32, network, task, examples), {}, {}
         for kind in ("fp32", *arguments.formats):
             form, path = FORMATS[kind], Path(folder) / f"{kind}.onnx"
@@ -88,13 +88,6 @@ def rows(name: str, network: nn.Module, task: Task, arguments: argparse.Namespac
             f"{timings[kind].percentile(50):>12.4f}   {ratio:.2f} [{low:.2f}, {high:.2f}] {same:>16.1%}"
         )
     return lines
-
-
-def _inputs(task: Task, count: int) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    if task.kind == "text":
-        return rng.integers(1, task.vocab_size, (count, *task.input_shape))
-    return rng.random((count, *task.input_shape), dtype=np.float32)
 
 
 def _arguments() -> argparse.Namespace:

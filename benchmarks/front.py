@@ -21,13 +21,14 @@ from typing import NamedTuple
 import torch
 
 from edgestill.pipeline.data.datasets import DigitsConfig
-from edgestill.pipeline.data.splits import draw_batch, load_splits
+from edgestill.pipeline.data.loading import load_splits
+from edgestill.pipeline.data.splits import draw_batch
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.runs.provenance import describe_machine
-from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher
+from edgestill.pipeline.teachers import TeacherConfig, build_teacher
 from edgestill.search.budget import Budget
 from edgestill.search.pareto import objectives, pareto_front
 from edgestill.search.scorers import SCORERS, builds_networks

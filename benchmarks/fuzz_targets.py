@@ -107,7 +107,7 @@ def configuration(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
 
 def images_data(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
     from edgestill.pipeline.data.datasets import NpzConfig
-    from edgestill.pipeline.data.splits import load_splits
+    from edgestill.pipeline.data.loading import load_splits
 
     path = Path(shutil.copy(seeds.folder / "images.npz", place))
     _mutated(path, rng)
@@ -116,7 +116,7 @@ def images_data(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
 
 def table(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
     from edgestill.pipeline.data.datasets import TextConfig
-    from edgestill.pipeline.data.splits import load_splits
+    from edgestill.pipeline.data.loading import load_splits
 
     path = Path(shutil.copy(seeds.folder / "texts.csv", place))
     _mutated(path, rng)

@@ -32,7 +32,8 @@ from edgestill.pipeline.networks.network import PooledClassifier, initialise
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import frozen
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 
 # N examples; images are [N, 1, 1, LENGTH]
 LENGTH, PATTERNS = 32, 6

@@ -17,17 +17,20 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgestill.distill.conformance import CPU
 from edgestill.export.calibration import calibration_examples
-from edgestill.export.onnx.quantize import CPU, METHODS, quantize
+from edgestill.export.onnx.quantize import METHODS, quantize
 from edgestill.export.onnx.sessions import SessionRun, runner, runtime_name
 from edgestill.export.onnx.write import to_onnx
 from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.datasets.npz import NpzConfig
-from edgestill.pipeline.data.splits import ImageSplit, Splits, load_splits, load_test
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.data.loading import load_splits, load_test
+from edgestill.pipeline.data.splits import ImageSplit, Splits
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.provenance import describe_machine
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 from edgestill.pipeline.training.metrics import paired_difference
 from edgestill.search.spaces import named_space
 
@@ -63,7 +66,7 @@ def _one_seed(arguments: argparse.Namespace, seed: int) -> dict[tuple[str, int, 
     examples, found = calibration_examples(splits.reference, 256), {}
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "student.onnx"
-        source.write_bytes(to_onnx(network, splits.task.input_shape, 20))
+        source.write_bytes(to_onnx(network, splits.task.inputs, 20))
         fp32 = _answers(runner(source), test)
         print(f"seed {seed}: fp32 {fp32.right.mean():.2%} of {len(test):,}", flush=True)
         for method in METHODS:

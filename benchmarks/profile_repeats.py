@@ -122,11 +122,12 @@ def write_resnet20(path: Path) -> Path:
     import torch
 
     from edgestill.export.onnx.write import to_onnx
-    from edgestill.pipeline.networks.blocks import CifarResNet
+    from edgestill.pipeline.input_kind import Images
+    from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 
     torch.manual_seed(0)
     network = CifarResNet((3, 3, 3), (16, 32, 64), num_classes=10, mean=(0.5,) * 3, std=(0.25,) * 3)
-    path.write_bytes(to_onnx(network, (3, 32, 32), opset=20))
+    path.write_bytes(to_onnx(network, Images((3, 32, 32)), opset=20))
     return path
 
 

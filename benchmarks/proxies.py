@@ -34,14 +34,15 @@ from scipy.stats import kendalltau, rankdata
 from trained import Trained, check_params, read_cells, read_s0
 
 from edgestill.pipeline.data.datasets import NpzConfig
-from edgestill.pipeline.data.splits import Batch, draw_batch, load_whole_train
+from edgestill.pipeline.data.loading import load_whole_train
+from edgestill.pipeline.data.splits import Batch, draw_batch
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.network import initialise, look
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher
+from edgestill.pipeline.teachers import TeacherConfig, build_teacher
 from edgestill.search.scorers import SCORERS, builds_networks
 from edgestill.search.scorers.ensemble import Ensemble
 from edgestill.search.scorers.ensemble_scale import PARTS, natural, spread

@@ -32,7 +32,7 @@ from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.prune import scoring_batches
 from edgestill.flows.stages.students import distilled, fresh_network, networks
 from edgestill.flows.stages.training import fine_tuning
-from edgestill.pipeline.data.splits import load_test
+from edgestill.pipeline.data.loading import load_test
 from edgestill.pipeline.frozen import digest
 from edgestill.pipeline.networks.cost import measure_cost
 from edgestill.pipeline.networks.network import Classifier, initialise

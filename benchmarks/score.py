@@ -34,7 +34,7 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import initialise, look
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher
+from edgestill.pipeline.teachers import TeacherConfig, build_teacher
 from edgestill.search.scorers import SCORERS
 from edgestill.search.scoring.attempt import attempt
 from edgestill.search.scoring.conditions import Conditions

@@ -28,7 +28,8 @@ from edgestill.flows.stages.results import QatResult, ReportResult
 from edgestill.flows.words import duration
 from edgestill.pipeline.runs.manifest import Manifest
 from edgestill.pipeline.runs.rundir import RunDir
-from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.teachers import make_teacher
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.metrics import Metrics, wilson
 
 
@@ -115,7 +116,7 @@ def conditions(found: Found, again_s: float | None) -> list[str]:
         f"{found.profiled.cpu}, {latency.runtime}, {latency.threads} thread, batch {latency.batch}; {when}, load "
         f"{found.profiled.load_before or 0:.2f} before; {latency.summary['n']:,} calls of the teacher's file",
         f"data {found.config.data.name}, {found.tested.shipped.n:,} test examples, seed {found.config.seed}; teacher "
-        f"{found.config.teacher.title} ({trained}), student {distilled.architecture}: {sizes}",
+        f"{make_teacher(found.config.teacher).title} ({trained}), student {distilled.architecture}: {sizes}",
         f"distillation: {len(distilled.curve)} epochs, best {distilled.best_epoch}, {duration(seconds)} on "
         f"{manifest.machine.get('accelerator') or manifest.machine.get('cpu', 'this machine')}, methods "
         f"{', '.join(str(method['name']) for method in distilled.methods)}; validation "

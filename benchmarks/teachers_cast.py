@@ -12,7 +12,7 @@ from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Splits, draw_batch
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import PooledClassifier
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, write_atomic

@@ -33,8 +33,9 @@ from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.provenance import describe_machine
-from edgestill.pipeline.teachers.teacher import build_teacher
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.teachers import build_teacher
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 from edgestill.pipeline.training.metrics import Metrics, evaluate
 from edgestill.search.scorers import SCORERS
 from edgestill.search.scoring.cost_table import CostTable

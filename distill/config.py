@@ -13,7 +13,7 @@ from edgestill.distill.recipe import make_recipe
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.frozen import Frozen, by_name
-from edgestill.pipeline.training.fit import TrainingConfig
+from edgestill.pipeline.training.config import TrainingConfig
 
 
 def _compatible(methods: tuple[Any, ...]) -> tuple[Any, ...]:

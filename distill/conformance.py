@@ -19,7 +19,7 @@ from edgestill.pipeline.conformance.samples import image_task, splits, text_task
 from edgestill.pipeline.conformance.suite import Check, require
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.errors import UserError
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.networks.text_transformer import TextTransformer
 from edgestill.pipeline.runs.checkpoint import state_bytes

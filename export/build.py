@@ -170,7 +170,7 @@ def _on_every_processor(form: Format, path: Path, validation: ImageSplit) -> tup
 def _parity(form: Format, path: Path, fp32: Path, splits: Splits) -> Parity:
     parts = {"validation": splits.validation, "reference": splits.reference}
     task, reference = splits.task, FORMATS["fp32"].open(fp32, 1)
-    parity = measure_parity(reference, form.open(path, 1), parts, task.input_shape, task.vocab_size)
+    parity = measure_parity(reference, form.open(path, 1), parts, task.inputs)
     if form.precision == "fp16":
         require_fp16_parity(parity)
     return parity

@@ -1,7 +1,5 @@
 """Settings and examples to find INT8 ranges, and checks against examples with misleading ranges."""
 
-# N examples, C channels
-
 from typing import Literal
 
 import numpy as np
@@ -14,7 +12,6 @@ from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.task import Task
 
 MIN_EXAMPLES = 32  # fewer would miss the widest activations of a device's inputs
-_FAR = 0.5  # largest distance between a channel's means, in standard deviations
 
 
 class CalibrationConfig(Frozen):
@@ -64,35 +61,6 @@ def require_sound(examples: np.ndarray, task: Task) -> None:
         raise ExportError(f"calibration examples have shape {list(examples.shape[1:])}, not {list(task.input_shape)}")
     if len(np.unique(examples.reshape(len(examples), -1), axis=0)) < MIN_EXAMPLES:
         raise ExportError(f"calibration examples are all alike: fewer than {MIN_EXAMPLES} of {len(examples)} differ")
-    if task.kind == "text":
-        _require_tokens(examples, task.vocab_size or 0)
-    else:
-        _require_pixels(examples, task)
-
-
-def _require_tokens(examples: np.ndarray, vocab_size: int) -> None:
-    if examples.dtype != np.int64:
-        raise ExportError(f"calibration examples are {examples.dtype}; token ids are int64")
-    low, high = int(examples.min()), int(examples.max())
-    if low < 0 or high >= vocab_size:
-        raise ExportError(f"calibration examples hold token ids {low} to {high}; the vocabulary has {vocab_size}")
-
-
-def _require_pixels(examples: np.ndarray, task: Task) -> None:
-    if examples.dtype != np.float32:
-        raise ExportError(f"calibration examples are {examples.dtype}; the file takes float32")
-    if not np.isfinite(examples).all():
-        bad = int((~np.isfinite(examples)).reshape(len(examples), -1).any(axis=1).sum())
-        raise ExportError(f"{bad} of {len(examples)} calibration examples hold NaN or infinity")
-    low, high = float(examples.min()), float(examples.max())
-    if low < 0 or high > 1:
-        raise ExportError(
-            f"calibration pixels run from {low:.3g} to {high:.3g}; the file takes [0, 1] and normalises itself"
-        )
-    means = examples.mean(axis=(0, 2, 3))
-    for channel, (found, mean, std) in enumerate(zip(means, task.mean, task.std, strict=True)):
-        if abs(float(found) - mean) > _FAR * std:
-            raise ExportError(
-                f"calibration examples are not like the training data: channel {channel} has mean {found:.3f}, and "
-                f"{mean:.3f} in training (standard deviation {std:.3f})"
-            )
+    fault = task.inputs.fault(examples, "calibration")
+    if fault is not None:
+        raise ExportError(fault)

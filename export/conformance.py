@@ -21,7 +21,7 @@ from edgestill.export.run import Run
 from edgestill.pipeline.conformance.samples import examples, image_task
 from edgestill.pipeline.conformance.suite import Check, NotHereError, require
 from edgestill.pipeline.data.splits import ImageSplit
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.task import Task
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -87,7 +87,7 @@ def require_same_function(form: Format, run: Run, reference: Run, images: np.nda
 
 def require_same_graph(found: nn.Module, expected: nn.Module, task: Task) -> None:
     """Require two networks to export as the same operators with weights of the same shapes, in as many bytes."""
-    one, other = (to_onnx(network, task.input_shape, 20) for network in (found, expected))
+    one, other = (to_onnx(network, task.inputs, 20) for network in (found, expected))
     require(_graph(one) == _graph(other), "the exported graph has other operators or weights than the plain student's")
     require(len(one) == len(other), f"the exported file has {len(one):,} bytes; the plain student's {len(other):,}")
 
@@ -131,7 +131,7 @@ def _student() -> tuple[nn.Module, bytes, ImageSplit]:
         # Its normalisation differs by channel, or an exchange of channels would go unseen.
         network = CifarResNet((1, 1, 1), (8, 12, 16), num_classes=4, mean=(0.3, 0.5, 0.6), std=(0.2, 0.3, 0.4))
         learned(network, train)
-    return network, to_onnx(network, _TASK.input_shape, 20), train
+    return network, to_onnx(network, _TASK.inputs, 20), train
 
 
 def learned(network: Any, split: ImageSplit) -> nn.Module:

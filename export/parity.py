@@ -13,7 +13,8 @@ from edgestill.export.result import Parity
 from edgestill.export.run import Run
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.errors import ExportError
-from edgestill.pipeline.task import PADDING, Task
+from edgestill.pipeline.input_kind import InputKind
+from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.metrics import Metrics, wilson
 
 MAX_ABS_DIFFERENCE = 1e-4  # of a logit, fp32
@@ -28,13 +29,9 @@ def check_parity(
     network: nn.Module,
     path: Path,
     splits: Mapping[str, ImageSplit],
-    input_shape: tuple[int, ...],
-    vocab_size: int | None = None,
+    kind: InputKind,
 ) -> Parity:
-    """Compare the fp32 file and the network on whole splits, on zeros and extremes, and at batch sizes 1 and 7.
-
-    With a vocabulary, inputs are token ids. Padding alone, no padding at all, and shorter sequences then replace the
-    extremes.
+    """Compare the fp32 file and the network on whole splits, on their kind's extremes, and at batch sizes 1 and 7.
 
     Raises:
         ExportError: a logit differs by more than 1e-4, or an arg max beyond a tie; says where, and why if known. Or
@@ -45,21 +42,21 @@ def check_parity(
     _require_independent_answers(network, next(iter(splits.values())))
     worst, agreeing, count, checked = 0.0, 0, 0, []
     with torch.inference_mode():
-        for kind, inputs in (*_examples(splits), *_hostile(input_shape, vocab_size)):
+        for name, inputs in (*_examples(splits), *kind.extremes()):
             expected = network(inputs).numpy()
-            found = _sound(run, kind, inputs, expected)
+            found = _sound(run, name, inputs, expected)
             difference = float(np.abs(found - expected).max())
             same = int(_answers_as(found, expected).sum())
             if difference > MAX_ABS_DIFFERENCE or same < len(expected):
                 why = why_logits_differ(network, run, inputs.contiguous().numpy())
                 raise ExportError(
-                    f"the exported file is not the network: on {kind} logits differ by up to {difference:.2g} "
+                    f"the exported file is not the network: on {name} logits differ by up to {difference:.2g} "
                     f"(allowed {MAX_ABS_DIFFERENCE:g}) and {len(expected) - same} of {len(expected)} answers change"
                     f"{f'; {why}' if why else ''}"
                 )
             worst, agreeing, count = max(worst, difference), agreeing + same, count + len(expected)
-            if kind not in checked:
-                checked.append(kind)
+            if name not in checked:
+                checked.append(name)
     return Parity(max_abs_difference=worst, top1_agreement=agreeing / count, n=count, checked=tuple(checked))
 
 
@@ -74,25 +71,24 @@ def measure_parity(
     reference: Run,
     run: Run,
     splits: Mapping[str, ImageSplit],
-    input_shape: tuple[int, ...],
-    vocab_size: int | None = None,
+    kind: InputKind,
 ) -> Parity:
     """Measure another precision's distance from the fp32 file's logits, on whole splits and at batch sizes 1 and 7.
 
     Raises:
-        ExportError: on those, or on zeros and extremes, its logits have another shape or are not finite.
+        ExportError: on those, or on their kind's extremes, its logits have another shape or are not finite.
     """
     worst, largest, agreeing, count, checked = 0.0, 0.0, 0, 0, []
-    for kind, inputs in _examples(splits):
+    for name, inputs in _examples(splits):
         expected = reference(inputs.numpy())
-        found = _sound(run, kind, inputs, expected)
+        found = _sound(run, name, inputs, expected)
         worst = max(worst, float(np.abs(found - expected).max()))
         largest = max(largest, float(np.abs(expected).max()))
         agreeing, count = agreeing + int((found.argmax(1) == expected.argmax(1)).sum()), count + len(expected)
-        if kind not in checked:
-            checked.append(kind)
-    for kind, inputs in _hostile(input_shape, vocab_size):
-        _sound(run, kind, inputs, reference(inputs.numpy()))
+        if name not in checked:
+            checked.append(name)
+    for name, inputs in kind.extremes():
+        _sound(run, name, inputs, reference(inputs.numpy()))
     return Parity(
         max_abs_difference=worst,
         top1_agreement=agreeing / count,
@@ -157,11 +153,11 @@ def _require_independent_answers(network: nn.Module, split: ImageSplit) -> None:
         )
 
 
-def _sound(run: Run, kind: str, inputs: Tensor, expected: np.ndarray) -> np.ndarray:
+def _sound(run: Run, name: str, inputs: Tensor, expected: np.ndarray) -> np.ndarray:
     found = run(inputs.contiguous().numpy())
     if found.shape != expected.shape or not np.isfinite(found).all():
         raise ExportError(
-            f"on {kind} the exported file gives logits {list(found.shape)} with "
+            f"on {name} the exported file gives logits {list(found.shape)} with "
             f"{int((~np.isfinite(found)).sum())} not finite; torch gives {list(expected.shape)}"
         )
     return found
@@ -174,20 +170,3 @@ def _examples(splits: Mapping[str, ImageSplit]) -> Iterator[tuple[str, Tensor]]:
     first = next(iter(splits.values()))
     for size in (1, 7):
         yield f"batch size {size}", first.batch(torch.arange(min(size, len(first)))).inputs
-
-
-def _hostile(input_shape: tuple[int, ...], vocab_size: int | None) -> Iterator[tuple[str, Tensor]]:
-    noise = torch.rand(7, *input_shape, generator=torch.Generator().manual_seed(0))
-    if vocab_size is not None:
-        yield "padding", torch.full((1, *input_shape), PADDING)
-        ids = 1 + (noise * (vocab_size - 1)).long()
-        yield "noise", ids
-        for length in {1, (input_shape[0] + 1) // 2}:
-            yield "shorter", ids[:, :length]
-        return
-    yield "zeros", torch.zeros(1, *input_shape)
-    yield "ones", torch.ones(1, *input_shape)
-    stripes = torch.zeros(1, *input_shape)
-    stripes[..., ::2] = 1
-    yield "stripes", stripes
-    yield "noise", noise

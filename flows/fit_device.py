@@ -18,7 +18,7 @@ from edgestill.flows.config import load_config
 from edgestill.flows.profiled import are_profiles, latencies_of_profiles
 from edgestill.flows.stages.latency import export_student, median_ms
 from edgestill.pipeline.data.datasets import NpzConfig
-from edgestill.pipeline.data.splits import load_whole_train
+from edgestill.pipeline.data.loading import load_whole_train
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.errors import ConfigError, DataError
 from edgestill.pipeline.foreign import MAX_TABLE_BYTES, read_text_bounded

@@ -6,7 +6,7 @@ from edgestill.distill.result import DistillResult
 from edgestill.export.result import ProfileResult
 from edgestill.flows.stages.results import ReportResult
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
 

@@ -151,7 +151,7 @@ def _open(path: Path, chosen: str | None, private: Path, name: str, settings: Se
             for one, model in described.items()
             if one not in foreign
         }
-        length = bundle.task.input_shape[0] if bundle.task.kind == "text" else 0
+        length = bundle.task.inputs.length
         notes = [int8_note({**model.facts, "file": model.file}, opened.folder) for model in models.values()]
         yield Subject(models, foreign, bundle.architecture, length, tuple(f"{note}." for note in notes if note))
 

@@ -24,7 +24,7 @@ from edgestill.pipeline.frozen import derive_seed, digest
 from edgestill.pipeline.nicety import nicety
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.rundir import RunDir
-from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
 

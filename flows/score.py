@@ -9,13 +9,15 @@ import torch
 
 from edgestill.flows.cache import kept_prepared
 from edgestill.pipeline.data.datasets import NpzConfig
-from edgestill.pipeline.data.splits import draw_batch, load_whole_train
+from edgestill.pipeline.data.loading import load_whole_train
+from edgestill.pipeline.data.splits import draw_batch
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.errors import ArchitectureError, CandidateError, ConfigError, nearest
 from edgestill.pipeline.foreign import MAX_TABLE_BYTES, read_text_bounded
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import write_atomic
-from edgestill.pipeline.teachers.teacher import TEACHERS, TeacherConfig, build_teacher
+from edgestill.pipeline.teachers import TeacherConfig, build_teacher
+from edgestill.pipeline.teachers.resnet import RESNETS
 from edgestill.search.scorers import SCORERS
 from edgestill.search.scoring.conditions import Conditions, Means
 from edgestill.search.scoring.cost_table import CostTable
@@ -56,8 +58,8 @@ def score_file(
         space = named_space(space_name)
     except ConfigError as error:
         problems.extend(error.problems)
-    if teacher not in TEACHERS:
-        problems.append(f"unknown teacher {teacher!r}; {nearest(teacher, TEACHERS)}")
+    if teacher not in RESNETS:
+        problems.append(f"unknown teacher {teacher!r}; {nearest(teacher, RESNETS)}")
     if not architectures.is_file():
         problems.append(f"no file of architectures at {architectures}")
     if not out.parent.is_dir():

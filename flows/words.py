@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edgestill.pipeline.task import Task
 from edgestill.search.result import Failure
 
 
@@ -72,13 +71,6 @@ def size(size_bytes: int) -> str:
         if size_bytes >= unit:
             return f"{significant(size_bytes / unit)} {name}"
     return f"{size_bytes} bytes"
-
-
-def inputs(task: Task) -> str:
-    """Inputs of a task as text: `1×8×8 images`, `texts of up to 64 tokens from 4,000`."""
-    if task.kind == "text":
-        return f"texts of up to {task.input_shape[0]} tokens from {task.vocab_size:,}"
-    return f"{'×'.join(map(str, task.input_shape))} images"
 
 
 def duration(seconds: float) -> str:

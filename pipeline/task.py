@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.input_kind import INPUT_KINDS, InputKind
 
 if TYPE_CHECKING:
     import torch
 
-PADDING = 0  # the token id of padding
-
-InputKind = Literal["image", "text"]
-
+    KindName = str
+else:
+    KindName = Literal[*INPUT_KINDS]
 
 MAX_LABEL = 200  # characters
 _NO_TEXT = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories: control characters, halves of pairs, ends of lines
@@ -42,10 +42,10 @@ Labels = Annotated[tuple[str, ...], AfterValidator(distinct_names)]  # class nam
 class Task(Frozen):
     """One classification problem; every stage reads its shapes and labels from here.
 
-    Images are float32 pixels in [0, 1]; text is int64 token ids in [0, vocab_size), of which 0 is padding.
+    Its inputs' fields are flat, as in JSON; `inputs` is the object that knows their kind.
     """
 
-    kind: InputKind = "image"
+    kind: KindName = "image"
     labels: Labels = Field(min_length=2)
     input_shape: tuple[int, ...]  # channels, height, width; or the length of a sequence, padding included
     mean: tuple[float, ...] = ()  # of the training pixels in [0, 1], a value a channel
@@ -58,23 +58,19 @@ class Task(Frozen):
         return len(self.labels)
 
     @property
+    def inputs(self) -> InputKind:
+        return INPUT_KINDS[self.kind].of(self)
+
+    @property
     def input_dtype(self) -> "torch.dtype":
         import torch
 
-        return torch.float32 if self.kind == "image" else torch.int64
+        dtype: torch.dtype = getattr(torch, self.inputs.dtype)
+        return dtype
 
     @model_validator(mode="after")
     def _whole(self) -> "Task":
-        if self.kind == "text":
-            if len(self.input_shape) != 1 or self.vocab_size is None or self.mean or self.std:
-                raise ValueError("a text task has an input_shape of (length,), a vocab_size, and neither mean nor std")
-            return self
-        if len(self.input_shape) != 3 or self.vocab_size is not None or self.tokenizer_sha256 is not None:
-            raise ValueError(
-                "an image task has an input_shape of (channels, height, width), no vocab_size, no tokenizer"
-            )
-        if not len(self.mean) == len(self.std) == self.input_shape[0]:
-            raise ValueError(f"{self.input_shape[0]} channels need as many means and stds")
+        _ = self.inputs  # refuses fields of another kind
         return self
 
     @model_serializer(mode="wrap")

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 from edgestill.pipeline.errors import ArchitectureError, ConfigError, first_line
 from edgestill.pipeline.frozen import Frozen, digest
 from edgestill.pipeline.networks.network import BlockClassifier
-from edgestill.pipeline.task import InputKind, Task
+from edgestill.pipeline.task import KindName, Task
 
 MAX_TEXT = 4000  # characters of an architecture's string, several times the longest
 _DRAWS = 100  # random draws for each different member asked for
@@ -37,7 +37,7 @@ class SearchSpace(ABC):
     """Base of search spaces: subclasses give genes, network and string form; the rest follows from the genes."""
 
     name: ClassVar[str]
-    inputs: ClassVar[InputKind] = "image"
+    inputs: ClassVar[KindName] = "image"
     has_channels: ClassVar[bool] = True  # of convolutions, which pruning can remove
     genes: tuple[Gene, ...]
 

@@ -18,7 +18,8 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import PooledClassifier, initialise
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, write_atomic
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]  # float images in [0, 1]; drawn for each
 

@@ -20,7 +20,8 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import PooledClassifier
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 
 _MEAN, _STD = (0.1307,), (0.3081,)  # of the training pixels
 _TASK = Task(labels=tuple("0123456789"), input_shape=(1, 28, 28), mean=_MEAN, std=_STD)

@@ -7,11 +7,12 @@ from bench import Bench
 
 from edgestill.distill.config import StudentTrainingConfig
 from edgestill.pipeline.data.datasets import DigitsConfig
-from edgestill.pipeline.data.splits import load_splits, load_test
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.data.loading import load_splits, load_test
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 
 
 def make(seed: int, data: Path, cache: Path) -> Bench:

@@ -20,7 +20,8 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import PooledClassifier, initialise
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, write_atomic
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 
 _TEACHER, _STUDENT = (16, 32, 64), (8, 16, 36)  # channels of each convolution
 _SIZES = {"teacher": 50_000, "validation": 2_000, "reference": 1_000}

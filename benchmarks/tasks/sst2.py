@@ -13,13 +13,15 @@ from torch import nn
 
 from edgestill.distill.config import StudentTrainingConfig
 from edgestill.pipeline.data.datasets import TextConfig
-from edgestill.pipeline.data.splits import Splits, load_splits, load_test
+from edgestill.pipeline.data.loading import load_splits, load_test
+from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.data.tokens import TokenizerConfig
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.text_transformer import TextTransformer
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, write_atomic
-from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.teachers import TeacherConfig, build_teacher
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 
 _TEACHER = TeacherConfig(architecture="text_transformer_2x128", dropout=0.2)
 _TRAINING = {"batch_size": 64, "optimizer": "adamw"}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.network import View, evaluating, look
-from edgestill.pipeline.task import PADDING, Task
+from edgestill.pipeline.task import Task
 
 Slot = Literal["data", "teacher", "target", "divergence", "weight", "feature", "head"]
 SLOTS: tuple[Slot, ...] = ("data", "teacher", "target", "divergence", "weight", "feature", "head")
@@ -56,12 +56,7 @@ class Context:
 
         Without `decode`, the text is the ids themselves.
         """
-        if not example.is_floating_point():
-            ids = [int(number) for number in example if number != PADDING]
-            text = " ".join(map(str, ids)) if self.decode is None else self.decode(ids)
-            return ExhibitItem(caption=caption, text=text)
-        pixels = example.detach().cpu().clamp(0, 1).mul(255).round().to(torch.uint8)
-        return ExhibitItem(caption=caption, pixels=tuple(pixels.flatten().tolist()), shape=tuple(pixels.shape))
+        return ExhibitItem(caption=caption, **self.task.inputs.shown(example, self.decode)._asdict())
 
 
 class Exhibit(Frozen):

@@ -25,11 +25,11 @@ def model_card(bundle: Bundle) -> str:
         "Licences": _licences(bundle),
         "What is in the folder": _folder(bundle),
     }
-    what = {"image": "An image classifier", "text": "A text classifier"}[bundle.task.kind]
-    cost = bundle.cost
+    task, cost = bundle.task, bundle.cost
     head = (
-        f"# {_text(bundle.name)}\n\n{what} for {bundle.task.num_classes} classes, {cost['student'].params:,} "
-        f"parameters, distilled by\nedgestill from a teacher of {cost['teacher'].params:,}.\n"
+        f"# {_text(bundle.name)}\n\n{task.inputs.classifier} for {task.num_classes} classes, "
+        f"{cost['student'].params:,} parameters, "
+        f"distilled by\nedgestill from a teacher of {cost['teacher'].params:,}.\n"
     )
     return head + "".join(f"\n## {title}\n\n{text.strip()}\n" for title, text in sections.items())
 
@@ -37,14 +37,11 @@ def model_card(bundle: Bundle) -> str:
 def _use(bundle: Bundle) -> str:
     file, task = bundle.models[bundle.default].file, bundle.task
     output = f"float32 [batch, {task.num_classes}]; line k of `labels.txt` names class k"
-    given = describe_input(task, bundle.interface)
-    if task.kind == "text":
-        ids, mask = given["names"]
-        return f"""`{file}` takes `{ids}` and `{mask}`, int64 [batch, length] with at most
-{task.input_shape[0]} tokens, and gives `logits`, {output}.
-`tokenizer.json` (of the library tokenizers) turns text into ids and cuts what is longer; a token whose mask is 0
-is padding.
-`python run.py "A TEXT"` prints a label and needs numpy, onnxruntime and tokenizers."""
+    return _USES[task.kind](bundle, file, output)
+
+
+def _use_of_images(bundle: Bundle, file: str, output: str) -> str:
+    given = describe_input(bundle.task, bundle.interface)
     shape = ", ".join(map(str, given["shape"]))
     how = {
         "raw": "with pixels in [0, 1]\n(normalisation is inside), and gives `logits`",
@@ -54,15 +51,27 @@ is padding.
 `python run.py IMAGE` prints a label and needs numpy and onnxruntime."""
 
 
+def _use_of_texts(bundle: Bundle, file: str, output: str) -> str:
+    ids, mask = bundle.task.inputs.ports
+    return f"""`{file}` takes `{ids}` and `{mask}`, int64 [batch, length] with at most
+{bundle.task.inputs.length} tokens, and gives `logits`, {output}.
+`tokenizer.json` (of the library tokenizers) turns text into ids and cuts what is longer; a token whose mask is 0
+is padding.
+`python run.py "A TEXT"` prints a label and needs numpy, onnxruntime and tokenizers."""
+
+
+_USES = {"image": _use_of_images, "text": _use_of_texts}  # by the task's kind of input
+
+
 def _limits(bundle: Bundle) -> str:
     said = [_text(bundle.use[key]) for key in ("intended", "limits") if bundle.use.get(key)]
     if not bundle.use.get("intended"):
         said.insert(0, "The maker of this bundle did not say what it is meant for.")
-    return "\n\n".join([*said, _ALWAYS.format(kind=bundle.task.kind)])
+    return "\n\n".join([*said, _ALWAYS.format(inputs=bundle.task.inputs.plural)])
 
 
 _ALWAYS = """It was trained on the classes listed and answers with one of them whatever it is shown. The figures below
-are for {kind}s like those of the test split; on others, measure first."""
+are for {inputs} like those of the test split; on others, measure first."""
 
 
 def _data(bundle: Bundle) -> str:
@@ -78,7 +87,7 @@ Classes: {classes}{more}."""
 
 def _quality(bundle: Bundle) -> str:
     teacher, student, shipped = (bundle.metrics[k] for k in ("teacher", "student", "shipped"))
-    cost, kind = bundle.cost, bundle.task.kind
+    cost = bundle.cost
     rows: list[Sequence[Any]] = [
         (name, f"{metrics.test_accuracy:.2%}", f"{cost[who].params:,}", f"{cost[who].flops:,}", "")
         for name, metrics, who in (("teacher", teacher, "teacher"), ("student, in torch", student, "student"))
@@ -92,7 +101,7 @@ def _quality(bundle: Bundle) -> str:
         f"{_answers(model.parity.top1_agreement)}."
         for model in bundle.models.values()
     )
-    return f"""Accuracy on the {shipped.n} {kind}s of the test split, opened once.
+    return f"""Accuracy on the {shipped.n} {bundle.task.inputs.plural} of the test split, opened once.
 
 {_table(("", "accuracy", "parameters", "multiply-accumulates", "bytes"), rows)}
 

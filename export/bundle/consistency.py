@@ -38,7 +38,7 @@ def _wrong_contents(bundle: Bundle, files: Mapping[str, bytes]) -> Iterator[str]
         size = sum(len(files[file]) for file in own)
         if size != model.bytes:
             yield f"{BUNDLE} says that the model {name} has {model.bytes} bytes; its files have {size:,}"
-    if bundle.task.kind == "text":
+    if TOKENIZER in bundle.task.inputs.files:
         yield from _wrong_tokenizer(bundle.task, files[TOKENIZER])
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from edgestill.export.bundle.manifest import MANIFEST, SIGNATURE
 from edgestill.export.bundle.sbom import SBOM
-from edgestill.export.bundle.schema import BUNDLE, CARD, LABELS, PROBES, RUN, TOKENIZER
+from edgestill.export.bundle.schema import BUNDLE, CARD, LABELS, PROBES, RUN
 from edgestill.export.bundle.scripts.join import PROFILE
 from edgestill.export.formats import FORMATS
 from edgestill.export.result import ConvertedModel
+from edgestill.pipeline.input_kind import INPUT_KINDS
 from edgestill.pipeline.task import Task
 
-SCRIPTS = {"image": {RUN: "run_images.py"}, "text": {RUN: "run_texts.py"}}  # name in the bundle -> file in scripts/
 _FORMER = ("run.py", "profile.py")  # names of scripts in older bundles
 
 
@@ -24,8 +24,9 @@ def model_names(model: ConvertedModel) -> dict[str, str]:
 def known_names() -> frozenset[str]:
     """Return all names allowed for a bundle's files, over all tasks and formats."""
     models = {_stem(name) + suffix for name, kind in FORMATS.items() for suffix in (kind.suffix, *kind.beside)}
-    scripts = {PROFILE, *_FORMER, *(name for of_kind in SCRIPTS.values() for name in of_kind)}
-    return frozenset({BUNDLE, LABELS, CARD, TOKENIZER, SBOM, PROBES, MANIFEST, SIGNATURE} | scripts | models)
+    of_inputs = {file for kind in INPUT_KINDS.values() for file in kind.files}
+    ours = {BUNDLE, LABELS, CARD, SBOM, PROBES, MANIFEST, SIGNATURE, PROFILE, RUN, *_FORMER}
+    return frozenset(ours | of_inputs | models)
 
 
 def labels_text(task: Task) -> bytes:

@@ -17,7 +17,6 @@ from edgestill.pipeline.child import ChildError, answer
 from edgestill.pipeline.data.tokens import Coder
 from edgestill.pipeline.errors import BundleError, DataError, printable
 from edgestill.pipeline.foreign import read_bounded
-from edgestill.pipeline.task import Task
 
 _MEMORY = 2**31  # some copies of the largest image allowed
 _AT_ONCE, _AT_ONCE_BYTES = 64, 2**24  # images per child, and bytes of their files
@@ -50,11 +49,7 @@ def predict(
     task = opened.bundle.task
     chosen = opened.model(model)
     run = open_foreign(opened, chosen, singly=True)
-    inputs = (
-        _images(given, task.input_shape, note)
-        if task.kind == "image"
-        else _tokens(given, opened.files[TOKENIZER], task)
-    )
+    inputs = _READERS[task.kind](given, opened, note)
     logits = run_checked(run, chosen, np.stack(inputs), task.num_classes)
     answers = []
     for name, shares in zip(given, softmax(logits.astype(np.float64)), strict=True):
@@ -63,8 +58,9 @@ def predict(
     return answers
 
 
-def _images(paths: Sequence[str], shape: tuple[int, ...], note: Callable[[str], None]) -> list[np.ndarray]:
+def _images(paths: Sequence[str], opened: OpenedBundle, note: Callable[[str], None]) -> list[np.ndarray]:
     """Read images in child processes: their decoders are third-party code, and the files may be hostile."""
+    shape = opened.bundle.task.input_shape
     images: list[np.ndarray] = []
     waiting: list[tuple[str, bytes]] = []
     for number, path in enumerate(paths, start=1):
@@ -109,16 +105,20 @@ def _unreadable(path: str, reason: str) -> DataError:
     return DataError(f"{path}: not an image that is read here ({reason[:200]})")
 
 
-def _tokens(texts: Sequence[str], tokenizer: bytes, task: Task) -> list[np.ndarray]:
+def _tokens(texts: Sequence[str], opened: OpenedBundle, note: Callable[[str], None]) -> list[np.ndarray]:
     blank = next((text for text in texts if not text.strip()), None)
     if blank is not None:
         raise DataError(f"{blank!r}: there is nothing in this text")
     try:
-        ids = Coder(tokenizer.decode(), TOKENIZER).encode(texts)
+        ids = Coder(opened.files[TOKENIZER].decode(), TOKENIZER).encode(texts)
     except DataError as error:
         raise BundleError(
             [f"{TOKENIZER} does not code the text: {str(error).removeprefix('the tokenizer ')}"]
         ) from None
-    if ids.max() >= (task.vocab_size or 0):
+    task = opened.bundle.task
+    if not task.inputs.is_within(ids):
         raise BundleError([f"{TOKENIZER} gives the id {ids.max()}; the model has ids below {task.vocab_size}"])
     return list(ids)
+
+
+_READERS = {"image": _images, "text": _tokens}  # by the task's kind of input

@@ -13,7 +13,6 @@ from edgestill.export.formats import FORMATS
 from edgestill.export.onnx.admission import BATCHES
 from edgestill.export.run import Run
 from edgestill.pipeline.errors import BundleError, ExportError, first_line
-from edgestill.pipeline.task import PADDING, Task
 
 INPUTS = "inputs"
 COUNT = BATCHES[-1]
@@ -24,27 +23,6 @@ COUNT = BATCHES[-1]
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": INT8_TOLERANCE}
 
 
-def probe_inputs(task: Task, seed: int = 0) -> np.ndarray:
-    """Return the probe inputs [COUNT, …]: float32 in [0, 1] in steps of 1/255, or int64 token ids.
-
-    Images are noise of varied coarseness and contrast; texts have lengths from 1 to the longest.
-    """
-    rng = np.random.default_rng(seed)
-    if task.kind == "text":
-        length, vocabulary = task.input_shape[0], task.vocab_size or 2
-        ids = rng.integers(1, vocabulary, (COUNT, length))
-        kept = np.linspace(1, length, COUNT).round().astype(int)
-        return np.where(np.arange(length) < kept[:, None], ids, PADDING).astype(np.int64)
-    channels, height, width = task.input_shape
-    images = []
-    for index in range(COUNT):
-        step = 2 ** (index % 4)
-        coarse = rng.random((channels, -(-height // step), -(-width // step)))
-        image = coarse.repeat(step, axis=1).repeat(step, axis=2)[:, :height, :width]
-        images.append(rng.random() + (image - rng.random()) * rng.uniform(0.2, 1.5))
-    return (np.round(np.clip(np.stack(images), 0, 1) * 255) / np.float32(255)).astype(np.float32)
-
-
 def make_probes(folder: Path, bundle: Bundle) -> bytes:
     """Return the probes of a bundle, with its models in `folder`, as safetensors.
 
@@ -52,7 +30,7 @@ def make_probes(folder: Path, bundle: Bundle) -> bytes:
     """
     from safetensors.numpy import save
 
-    inputs = probe_inputs(bundle.task)
+    inputs = bundle.task.inputs.probes(COUNT)
     runs = {name: open_model(folder, model, trusted=True, exact=True) for name, model in bundle.models.items()}
     return save({INPUTS: inputs} | {name: run(inputs) for name, run in runs.items()})
 
@@ -70,11 +48,11 @@ def read_probes(data: bytes, bundle: Bundle) -> dict[str, np.ndarray]:
     except Exception as error:  # the library's own error type, and any that a hostile header causes
         raise BundleError([f"{PROBES} cannot be read: {first_line(error, 'damaged')[:200]}"]) from None
     task, inputs = bundle.task, found.get(INPUTS)
-    kind = np.float32 if task.kind == "image" else np.int64
-    if inputs is None or inputs.dtype != kind or inputs.shape != (COUNT, *task.input_shape):
+    kind = task.inputs
+    if inputs is None or inputs.dtype != kind.dtype or inputs.shape != (COUNT, *kind.shape):
         raise BundleError([f"{PROBES} holds no inputs of this bundle's kind"])
-    if task.kind == "text" and (inputs.min() < 0 or inputs.max() >= (task.vocab_size or 0)):
-        raise BundleError([f"{PROBES} holds token ids outside the vocabulary"])
+    if not kind.is_within(inputs):
+        raise BundleError([f"{PROBES} holds {kind.values} outside {kind.limits}"])
     expected = (COUNT, task.num_classes)
     wrong = [name for name in bundle.models if name not in found or found[name].shape != expected]
     wrong += [name for name in bundle.models if name not in wrong and not np.isfinite(found[name]).all()]

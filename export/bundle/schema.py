@@ -110,6 +110,6 @@ class Bundle(Frozen):
         return self
 
     def needs(self) -> Iterator[str]:
-        """Yield the names of the files the bundle needs: models, labels, probes, a text task's tokenizer."""
+        """Yield the names of the files the bundle needs: models, labels, probes, those that make its inputs."""
         yield from (model.file for model in self.models.values())
-        yield from (LABELS, PROBES, *([TOKENIZER] if self.task.kind == "text" else ()))
+        yield from (LABELS, PROBES, *self.task.inputs.files)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from edgestill.export.bundle.card import model_card
 from edgestill.export.bundle.manifest import MANIFEST, manifest_bytes
-from edgestill.export.bundle.names import SCRIPTS, labels_text
+from edgestill.export.bundle.names import labels_text
 from edgestill.export.bundle.probes import make_probes
 from edgestill.export.bundle.sbom import SBOM, sbom_bytes
-from edgestill.export.bundle.schema import BUNDLE, CARD, LABELS, PROBES, TOKENIZER, Bundle
+from edgestill.export.bundle.schema import BUNDLE, CARD, LABELS, PROBES, RUN, TOKENIZER, Bundle
 from edgestill.export.bundle.scripts.join import PROFILE, profile_script, run_script
 from edgestill.pipeline.nicety import nicety
 
@@ -27,8 +27,7 @@ def write_bundle(
     files[LABELS] = labels_text(bundle.task)
     if tokenizer is not None:
         files[TOKENIZER] = tokenizer.encode()
-    for name, source in SCRIPTS[bundle.task.kind].items():
-        files[name] = run_script(source).encode()
+    files[RUN] = run_script(bundle.task.inputs.script).encode()
     files[PROFILE] = profile_script().encode()
     cautions: list[str] = []
     with nicety(f"{SBOM} was not written", cautions):

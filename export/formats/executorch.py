@@ -96,7 +96,7 @@ class ExecuTorch(Format):
 
 def _exported(source: Source, max_batch: int) -> Any:
     task = source.task
-    _, network, example, dynamic = signature(source.network, task.input_shape, task.vocab_size)
+    network, example, dynamic = signature(source.network, task.inputs)
     if max_batch == 1:
         sides = tuple({dimension: side for dimension, side in each.items() if dimension} for each in dynamic)
     else:

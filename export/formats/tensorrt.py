@@ -19,7 +19,7 @@ from edgestill.export.formats.base import Files, Format, Source
 from edgestill.export.formats.tensorrt_build import HOW_TO_GET, Shapes, build_engine, load_tensorrt
 from edgestill.export.formats.tensorrt_engines import EngineKey, EngineStore, Gpu, this_gpu
 from edgestill.export.formats.tensorrt_run import CudaDevice, Device, EngineRun
-from edgestill.export.onnx.sessions import INPUT, MASK, TOKENS, runner
+from edgestill.export.onnx.sessions import runner
 from edgestill.export.run import Run
 from edgestill.export.strict_json import MAX_BYTES, parse_json
 from edgestill.pipeline.cache import cache_folder
@@ -127,11 +127,9 @@ class TensorRT(Format):
 def shapes_of(task: Task, config: TensorRTConfig) -> dict[str, Shapes]:
     """Return the shape range of each input: any batch up to the largest, any length of text up to the task's."""
     batches = (1, config.optimal_batch, config.max_batch)
-    if task.kind == "text":
-        (length,) = task.input_shape
-        sides = Shapes(*((batch, side) for batch, side in zip(batches, (1, length, length), strict=True)))
-        return {TOKENS: sides, MASK: sides}
-    return {INPUT: Shapes(*((batch, *task.input_shape) for batch in batches))}
+    least = (1,) if task.inputs.length else task.input_shape
+    sides = zip(batches, (least, task.input_shape, task.input_shape), strict=True)
+    return dict.fromkeys(task.inputs.ports, Shapes(*((batch, *shape) for batch, shape in sides)))
 
 
 def _relative_difference(found: np.ndarray, expected: np.ndarray) -> float:

@@ -11,21 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from edgestill.export.onnx.sessions import (
-    IMAGE,
-    INPUT,
-    MASK,
-    OUTPUT,
-    PROBABILITIES,
-    TOKENS,
-    Interface,
-    open_session,
-    to_pixels,
-)
+from edgestill.export.onnx.sessions import IMAGE, INPUT, OUTPUT, PROBABILITIES, Interface, open_session, to_pixels
 from edgestill.export.onnx.sizes import Ends
 from edgestill.pipeline.errors import ExportError
-from edgestill.pipeline.task import PADDING, Task
+from edgestill.pipeline.task import Task
 
+_ELEMENTS = {"float32": "FLOAT", "int64": "INT64"}  # ONNX's names
 MAX_DIFFERENCE = 1e-5  # between the two files' logits, relative to the largest; they compute the same
 
 
@@ -109,13 +100,10 @@ def check_image_interface(raw: bytes, wrapped: bytes, examples: np.ndarray) -> f
 
 def describe_input(task: Task, interface: Interface = "raw") -> dict[str, Any]:
     """Describe the file's inputs for `bundle.json`."""
-    if task.kind == "text":
-        sides = {"dtype": "int64", "shape": ["batch", "length"], "max_length": task.input_shape[0]}
-        return {"names": [TOKENS, MASK], **sides, "padding": PADDING, "tokenizer": "tokenizer.json"}
+    if not _takes_bytes(task, interface):
+        return task.inputs.description()
     channels, height, width = task.input_shape
-    if interface == "image":
-        return {"name": IMAGE, "dtype": "uint8", "shape": ["batch", height, width, channels], "range": [0, 255]}
-    return {"name": INPUT, "dtype": "float32", "shape": ["batch", channels, height, width], "range": [0, 1]}
+    return {"name": IMAGE, "dtype": "uint8", "shape": ["batch", height, width, channels], "range": [0, 255]}
 
 
 def describe_output(task: Task, interface: Interface = "raw") -> dict[str, Any]:
@@ -127,12 +115,15 @@ def describe_output(task: Task, interface: Interface = "raw") -> dict[str, Any]:
 def ends_of(task: Task, interface: Interface = "raw") -> Ends:
     """Return the inputs and outputs of the task's ONNX files."""
     logits = {OUTPUT: ("FLOAT", (task.num_classes,))}
-    if task.kind == "text":
-        return Ends(dict.fromkeys((TOKENS, MASK), ("INT64", task.input_shape)), logits)
-    if interface == "raw":
-        return Ends({INPUT: ("FLOAT", task.input_shape)}, logits)
+    if not _takes_bytes(task, interface):
+        kind = task.inputs
+        return Ends(dict.fromkeys(kind.ports, (_ELEMENTS[kind.dtype], kind.shape)), logits)
     channels, height, width = task.input_shape
     return Ends({IMAGE: ("UINT8", (height, width, channels))}, logits | {PROBABILITIES: logits[OUTPUT]})
+
+
+def _takes_bytes(task: Task, interface: Interface) -> bool:
+    return interface == "image" and interface in task.inputs.interfaces
 
 
 def _sides(value: Any) -> Any:

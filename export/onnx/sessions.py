@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from edgestill.pipeline.task import PADDING
+from edgestill.pipeline.input_kind import Images, Texts
+from edgestill.pipeline.input_kind.text import PADDING
 
 if TYPE_CHECKING:
     import onnxruntime
 
-INPUT, OUTPUT = "images", "logits"
+(INPUT,), OUTPUT = Images.ports, "logits"
 Interface = Literal["raw", "image"]
 IMAGE, PROBABILITIES = "image", "probabilities"  # of a file with the interface `image`
-TOKENS, MASK = "input_ids", "attention_mask"  # names of a text's inputs
+TOKENS, MASK = Texts.ports
 PROVIDER = "CPUExecutionProvider"
 RUNTIME = "onnxruntime"  # of a format that it runs on a CPU; on a GPU there is more to the name
 
@@ -71,7 +72,7 @@ def feed(inputs: np.ndarray, session: "onnxruntime.InferenceSession | None" = No
 
     With the session, images become 8-bit ones if its file takes those.
     """
-    if inputs.dtype == np.int64:
+    if inputs.dtype == np.int64:  # by their type, as runs and devices give arrays and know no task
         return {TOKENS: inputs, MASK: (inputs != PADDING).astype(np.int64)}
     if session is not None and session.get_inputs()[0].type == "tensor(uint8)":
         return {IMAGE: to_pixels(inputs)}

@@ -10,17 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgestill.export.onnx.sessions import INPUT, MASK, OUTPUT, TOKENS
+from edgestill.export.onnx.sessions import OUTPUT
 from edgestill.pipeline.errors import ExportError, first_line
+from edgestill.pipeline.input_kind import InputKind
+from edgestill.pipeline.input_kind.text import PADDING
 from edgestill.pipeline.randomness import drawn_from
-from edgestill.pipeline.task import PADDING
 
 
-def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_size: int | None = None) -> bytes:
-    """Export the network in evaluation mode as ONNX fp32: `images` [batch, C, H, W] to `logits` [batch, K].
+def to_onnx(network: nn.Module, inputs: InputKind, opset: int) -> bytes:
+    """Export the network in evaluation mode as ONNX fp32: the inputs' ports to `logits` [batch, K].
 
-    With a vocabulary, `input_ids` and `attention_mask` [batch, length] int64 go in, and `length` may differ from call
-    to call; a token where the mask is 0 is padding, whatever its id.
+    Images are [batch, C, H, W]. Of texts, `input_ids` and `attention_mask` are [batch, length], and `length` may differ
+    from call to call; a token where the mask is 0 is padding, whatever its id.
 
     Raises:
         ExportError: an operator has no ONNX form, the checker refuses the graph, or it holds training-mode nodes.
@@ -29,14 +30,14 @@ def to_onnx(network: nn.Module, input_shape: tuple[int, ...], opset: int, vocab_
 
     network = network.cpu().eval()
     _require_evaluation_mode(network)
-    names, network, example, dynamic = signature(network, input_shape, vocab_size)
+    network, example, dynamic = signature(network, inputs)
     try:
         with warnings.catch_warnings(), _quiet(), drawn_from(0):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,
                 example,
-                input_names=names,
+                input_names=list(inputs.ports),
                 output_names=[OUTPUT],
                 opset_version=opset,
                 dynamo=True,
@@ -66,18 +67,28 @@ def _require_evaluation_mode(network: nn.Module) -> None:
         raise ExportError(f"the network stays in training mode when it is told to evaluate: {', '.join(training[:3])}")
 
 
-def signature(
-    network: nn.Module, input_shape: tuple[int, ...], vocab_size: int | None
-) -> tuple[list[str], nn.Module, tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
-    """Return the inputs' names, the network that takes them, an example of each, and their dynamic sides."""
-    batch = torch.export.Dim("batch")
-    if vocab_size is None:
-        example = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0))
-        return [INPUT], network, (example,), ({0: batch},)
-    sides = {0: batch, 1: torch.export.Dim("length", max=max(2, *input_shape))}
+Signature = tuple[nn.Module, tuple[Tensor, ...], tuple[dict[int, Any], ...]]
+
+
+def signature(network: nn.Module, inputs: InputKind) -> Signature:
+    """Return the network that takes the inputs' ports, an example of each, and their dynamic sides."""
+    return _SIGNATURES[inputs.name](network, inputs, torch.export.Dim("batch"))
+
+
+def _of_images(network: nn.Module, inputs: InputKind, batch: Any) -> Signature:
+    example = torch.rand(2, *inputs.shape, generator=torch.Generator().manual_seed(0))
+    return network, (example,), ({0: batch},)
+
+
+def _of_texts(network: nn.Module, inputs: InputKind, batch: Any) -> Signature:
+    longest = max(2, inputs.length)
+    sides = {0: batch, 1: torch.export.Dim("length", max=longest)}
     # torch.export would take a side of 1 for a constant, and one tensor given twice for one input.
-    ids, mask = (torch.ones(2, max(2, *input_shape), dtype=torch.int64) for _ in range(2))
-    return [TOKENS, MASK], _Masked(network).eval(), (ids, mask), (sides, sides)
+    ids, mask = (torch.ones(2, longest, dtype=torch.int64) for _ in range(2))
+    return _Masked(network).eval(), (ids, mask), (sides, sides)
+
+
+_SIGNATURES = {"image": _of_images, "text": _of_texts}  # by kind of input
 
 
 class _Masked(nn.Module):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from edgestill.flows.config.model import RunConfig
 from edgestill.pipeline.errors import nearest
+from edgestill.pipeline.teachers import BUILT_IN
 
 
 def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
@@ -48,7 +49,7 @@ def _user_path(loc: Sequence[int | str], raw: Any) -> list[int | str]:
         if isinstance(node, str) and part in (node.partition(":")[0], "name"):  # a bare name, short for {name: …}
             node = {}
             continue
-        if position and isinstance(node, dict) and part == node.get("name"):
+        if position and isinstance(node, dict) and part == node.get("name", BUILT_IN):
             continue
         path.append(part)
         if isinstance(node, dict):
@@ -99,6 +100,8 @@ def _bare(kind: Any) -> Any:
 
 
 def _tag(member: type[BaseModel]) -> str:
+    if "name" not in member.model_fields:
+        return BUILT_IN
     annotation = member.model_fields["name"].annotation
     return str(get_args(annotation)[0]) if get_origin(annotation) is Literal else member.__name__
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from edgestill.flows.config.explaining import explain
 from edgestill.flows.config.model import RunConfig
+from edgestill.pipeline.data.datasets import DATASETS
 from edgestill.pipeline.data.datasets.base import DatasetConfig
 from edgestill.pipeline.errors import ConfigError, command, nearest
 from edgestill.pipeline.foreign import MAX_CONFIG_BYTES, read_text_bounded
@@ -98,7 +99,7 @@ def _commented(model: BaseModel, values: Mapping[str, Any], depth: int) -> Itera
 
 
 def _preset_folder() -> Any:
-    return resources.files("flows").joinpath("presets")
+    return resources.files("edgestill.flows").joinpath("presets")
 
 
 def _read(path: Path) -> str:
@@ -137,10 +138,17 @@ def _merged(base: Any, over: Any, *, is_kind: bool = False) -> Any:
     """Merge mappings key by key; below the top, a mapping with another `name` (mobile over resnet) replaces.
 
     Another data set of images (npz over cifar) inherits the settings common to all data sets: splits and augmentation.
+    One of another kind does not: it is not augmented.
     """
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return over
     if is_kind and "name" in over and over["name"] != base.get("name", over["name"]):
-        shared = () if over["name"] == "text" else base.keys() & DatasetConfig.model_fields.keys()
+        shared = base.keys() & DatasetConfig.model_fields.keys() if _is_of_images(over["name"]) else ()
         return _merged({key: base[key] for key in shared}, over)
     return base | {k: _merged(base[k], v, is_kind=True) if k in base else v for k, v in over.items()}
+
+
+def _is_of_images(name: object) -> bool:
+    """True unless it is a data set of another kind of input."""
+    config, _ = DATASETS.get(str(name), (DatasetConfig, None))
+    return config.kind == DatasetConfig.kind

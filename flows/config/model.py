@@ -8,12 +8,12 @@ from edgestill.distill.config import DistillConfig, PruneConfig, QatConfig, Tune
 from edgestill.export.bundle.card_config import CardConfig
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.formats import FORMATS
-from edgestill.pipeline.data.datasets import DigitsConfig, TextConfig
-from edgestill.pipeline.data.splits import DataConfig
-from edgestill.pipeline.data.tokens import TokenizerConfig
+from edgestill.pipeline.data.datasets import DigitsConfig
+from edgestill.pipeline.data.loading import DataConfig
 from edgestill.pipeline.device import DeviceConfig
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.teachers.teacher import TeacherConfig
+from edgestill.pipeline.input_kind import INPUT_KINDS
+from edgestill.pipeline.teachers import AnyTeacherConfig, TeacherConfig, make_teacher
 from edgestill.search.config import RankCheckConfig, SearchConfig
 from edgestill.search.spaces import SPACES
 
@@ -25,7 +25,7 @@ class RunConfig(Frozen):
     seed: int = Field(0, ge=0, lt=2**31, description="decides everything that is drawn")
     device: DeviceConfig = DeviceConfig()
     data: DataConfig = DigitsConfig()
-    teacher: TeacherConfig = TeacherConfig()
+    teacher: AnyTeacherConfig = TeacherConfig()
     rank_check: RankCheckConfig = RankCheckConfig()
     search: SearchConfig = SearchConfig()
     tune: TuneConfig = TuneConfig()
@@ -39,10 +39,8 @@ class RunConfig(Frozen):
     @property
     def read_data(self) -> Any:
         """Data configuration for the stages: for texts, a teacher's own tokenizer takes the place of the data's."""
-        tokenizer = self.teacher.tokenizer
-        if tokenizer is None or not isinstance(self.data, TextConfig):
-            return self.data
-        return self.data.model_copy(update={"tokenizer": TokenizerConfig(file=tokenizer)})
+        tokenizer = make_teacher(self.teacher).tokenizer
+        return self.data if tokenizer is None else self.data.with_tokenizer(tokenizer)
 
     @model_validator(mode="after")
     def _has_channels_to_prune(self) -> "RunConfig":
@@ -65,14 +63,13 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _one_tokenizer(self) -> "RunConfig":
-        given = self.data.tokenizer if isinstance(self.data, TextConfig) else TokenizerConfig()
-        if self.teacher.tokenizer is not None and given != TokenizerConfig():
+        if make_teacher(self.teacher).tokenizer is not None and self.data.has_own_tokenizer:
             raise ValueError("data.tokenizer is set, and teacher.folder has its own, which the student must share")
         return self
 
     @model_validator(mode="after")
     def _images_for_the_image_interface(self) -> "RunConfig":
-        if self.export.interface == "image" and isinstance(self.data, TextConfig):
+        if self.export.interface not in INPUT_KINDS[self.data.kind].interfaces:
             raise ValueError("export.interface image is for images; text goes in as token ids, with interface raw")
         return self
 

@@ -10,7 +10,7 @@ from edgestill.flows.stages.results import DataResult, QatResult, RankCheckResul
 from edgestill.flows.stages.stage import Results
 from edgestill.flows.stages.students import shipped_result
 from edgestill.pipeline.runs.manifest import Manifest
-from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
 

@@ -9,8 +9,9 @@ from edgestill.flows.report import charts, scatter
 from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.palette import WINNER, Look, baseline_looks
 from edgestill.flows.stages.search import latency_clause
-from edgestill.flows.words import failure_counts, inputs, listing, significant, size
+from edgestill.flows.words import failure_counts, listing, significant, size
 from edgestill.pipeline.runs.manifest import Origin
+from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.fitness import fitness_name_of
 from edgestill.search.result import Candidate, SearchResult
@@ -67,11 +68,11 @@ def tuning(tuned: TuneResult, configured: dict[str, float]) -> dict[str, Any]:
 
 def learning(report: ReportData) -> dict[str, Any]:
     """The student's curves, and the teacher's where it was trained in this run."""
-    distilled, teacher, teacher_config = report.distilled, report.teacher, report.config.teacher
+    distilled, teacher = report.distilled, report.teacher
     return {
         "student": _curves(distilled.curve, distilled.best_epoch, "student", teacher.validation.accuracy),
         "teacher": _curves(teacher.curve, teacher.best_epoch, "teacher", None),
-        "teacher_weights": source.name if (source := teacher_config.weights or teacher_config.folder) else "a file",
+        "teacher_weights": make_teacher(report.config.teacher).source_name or "a file",
         "stopped_early": distilled.stopped_early,
         "validation": distilled.validation,
         "teacher_validation": teacher.validation,
@@ -134,7 +135,7 @@ def provenance(report: ReportData) -> dict[str, Any]:
         "versions": list(manifest.versions.items()),
         "splits": [(n, f"{count:,}", report.data.digests.get(n, "–")) for n, count in report.data.sizes.items()],
         "labels": task.labels,
-        "input": inputs(task),
+        "input": task.inputs.described(),
         "tuned": report.tuned.enabled,
     }
 

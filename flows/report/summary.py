@@ -16,6 +16,7 @@ from edgestill.flows.words import (
     speed_claim,
 )
 from edgestill.pipeline.networks.cost import Cost
+from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.training.metrics import Metrics, tells_apart, wilson
 
 _NOTHING = "–"
@@ -29,7 +30,7 @@ def header(report: ReportData) -> dict[str, Any]:
     return {
         "name": report.manifest.name,
         "created": f"{created:%Y-%m-%d %H:%M} UTC",
-        "teacher": report.config.teacher.title,
+        "teacher": make_teacher(report.config.teacher).title,
         "student": report.played.winner.architecture,
         "headline": f"{', '.join(claims)} on {report.tested.shipped.n:,} test examples",
     }

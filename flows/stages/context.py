@@ -9,14 +9,15 @@ from torch import nn
 
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.stages.results import DataResult
-from edgestill.pipeline.data.splits import Splits, load_splits
+from edgestill.pipeline.data.loading import load_splits
+from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.device import Compute, select_device
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers.teacher import load_teacher
+from edgestill.pipeline.teachers import load_teacher
 from edgestill.search.space import SearchSpace
 from edgestill.search.spaces import make_space
 

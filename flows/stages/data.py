@@ -9,10 +9,9 @@ from edgestill.flows.stages.latency import keep_latency_model, latency_of
 from edgestill.flows.stages.rehearsal import rehearse_export
 from edgestill.flows.stages.results import DataResult
 from edgestill.flows.stages.stage import Results, Stage
-from edgestill.flows.words import inputs
 from edgestill.pipeline.networks.network import uninitialised
 from edgestill.pipeline.plugins import cautions
-from edgestill.pipeline.teachers.teacher import build_teacher
+from edgestill.pipeline.teachers import build_teacher
 from edgestill.search.search import require_feasible
 
 
@@ -42,4 +41,4 @@ class Data(Stage[DataResult]):
 
     def sentence(self, result: DataResult) -> str:
         sizes = ", ".join(f"{count:,} {name}" for name, count in result.sizes.items())
-        return f"{result.task.num_classes} classes of {inputs(result.task)}: {sizes}"
+        return f"{result.task.num_classes} classes of {result.task.inputs.described()}: {sizes}"

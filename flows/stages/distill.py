@@ -16,7 +16,7 @@ from edgestill.flows.stages.training import curve_csv, taught
 from edgestill.pipeline.networks.cost import Cost, measure_cost
 from edgestill.pipeline.runs.checkpoint import state_bytes, weights_bytes
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.tournament import TournamentResult
 
 

@@ -22,7 +22,7 @@ from edgestill.flows.stages.stage import Results, Stage
 from edgestill.flows.stages.students import networks, shipped, shipped_result
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.runs.rundir import file_digest
-from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.teachers.result import TeacherResult
 
 
 class Export(Stage[ConvertResult]):
@@ -68,10 +68,10 @@ def _converted(context: StageContext, name: str, network: nn.Module, splits: Spl
     """Export a network to fp32; return the file's record, and the raw file without interface, checked for parity."""
     context.tick(0, 1, name)
     task, config = splits.task, context.config.export
-    data = to_onnx(network, task.input_shape, config.opset, task.vocab_size)
+    data = to_onnx(network, task.inputs, config.opset)
     raw = path = context.run.write("export", f"{name}.onnx" if config.interface == "raw" else f"{name}.raw.onnx", data)
     parts = {"validation": splits.validation, "reference": splits.reference}
-    parity = check_parity(network, raw, parts, task.input_shape, task.vocab_size)
+    parity = check_parity(network, raw, parts, task.inputs)
     if config.interface != "raw":
         data = with_interface(data, config.interface, examples(splits))
         path = context.run.write("export", f"{name}.onnx", data)

@@ -78,7 +78,7 @@ def export_student(space: SearchSpace, architecture: Architecture, task: Task, o
     """Export a fresh student to ONNX; its weights do not affect its speed."""
     with drawn_from(0):
         network = space.build(architecture, task)
-    return to_onnx(network, task.input_shape, opset, task.vocab_size)
+    return to_onnx(network, task.inputs, opset)
 
 
 def median_ms(timing: Timing) -> float:

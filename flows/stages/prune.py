@@ -26,7 +26,7 @@ from edgestill.pipeline.networks.cost import Cost, measure_cost
 from edgestill.pipeline.networks.network import Classifier
 from edgestill.pipeline.runs.checkpoint import state_bytes, weights_bytes
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.metrics import evaluate
 
 _BATCH = 64  # examples a batch for taylor's squared gradients

@@ -32,7 +32,7 @@ from edgestill.flows.stages.students import Student, methods_state, networks, sh
 from edgestill.flows.stages.training import curve_csv, fine_tuning, taught
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import TrainingError
-from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.metrics import Metrics
 
 _BATCHES = 8  # to set the first ranges; they follow the training from there
@@ -120,7 +120,7 @@ def _made_again(
     """Make the INT8 files of the fine-tuned network; keep the better of each and the one before."""
     config, task = context.config.export, splits.task
     fp32, shipped = _validation(converted.student), context.run.root / converted.student.path
-    data = to_onnx(network, task.input_shape, config.opset, task.vocab_size)
+    data = to_onnx(network, task.inputs, config.opset)
     folder = Folder(context.run.root, partial(context.run.write, "qat"))
     source = source_of(network, folder.write(_FINE_TUNED, data), splits, config)
     reference = Reference(shipped, answers_of(runner(shipped), splits.validation))

@@ -20,7 +20,8 @@ from edgestill.flows.stages.stage import Results, Stage
 from edgestill.flows.verdicts import verdict
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import CandidateError, ConfigError, first_line
-from edgestill.pipeline.teachers.teacher import TeacherResult, build_teacher
+from edgestill.pipeline.teachers import build_teacher
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.config import SearchConfig
 from edgestill.search.rank_correlation import (
     RankedStudent,

@@ -25,8 +25,8 @@ from edgestill.flows.stages.students import fresh_network
 from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.errors import ConfigError, first_line
 from edgestill.pipeline.randomness import drawn_from
-from edgestill.pipeline.teachers.teacher import build_teacher
-from edgestill.pipeline.training.fit import TrainingConfig
+from edgestill.pipeline.teachers import build_teacher
+from edgestill.pipeline.training.config import TrainingConfig
 from edgestill.search.ends import ends_within_budget
 
 _DEFAULT = ExportConfig()
@@ -120,7 +120,7 @@ def _of_fp32(network: nn.Module, export: ExportConfig, splits: Splits, path: Pat
 
     def write(config: ExportConfig) -> None:
         task, examples = splits.task, splits.validation.batch(_first(splits.validation)).inputs.numpy()
-        data = to_onnx(network, task.input_shape, config.opset, task.vocab_size)
+        data = to_onnx(network, task.inputs, config.opset)
         path.write_bytes(data)
         runner(path)(np.ascontiguousarray(examples))
         with_interface(data, config.interface, np.ascontiguousarray(examples))

@@ -18,8 +18,8 @@ from edgestill.flows.stages.qat import Qat
 from edgestill.flows.stages.results import BUNDLE, QatResult, ReportResult
 from edgestill.flows.stages.stage import Results, Stage
 from edgestill.flows.stages.students import networks, shipped, shipped_result
-from edgestill.pipeline.data.splits import load_test
-from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.data.loading import load_test
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.metrics import evaluate, right_answers
 
 

@@ -15,7 +15,8 @@ from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Batch, Splits, draw_batch
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.runs.rundir import file_digest
-from edgestill.pipeline.teachers.teacher import TeacherResult, build_teacher
+from edgestill.pipeline.teachers import build_teacher
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.result import SearchResult, WinnerLatency
 from edgestill.search.search import find_student
 

@@ -11,7 +11,8 @@ from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.networks.cost import measure_cost
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import weights_bytes
-from edgestill.pipeline.teachers.teacher import TeacherResult, build_teacher, load_teacher, teacher_metadata
+from edgestill.pipeline.teachers import make_teacher
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.fit import FitResult, Supervised, fit
 from edgestill.pipeline.training.metrics import evaluate
 
@@ -25,21 +26,23 @@ class Teacher(Stage[TeacherResult]):
         return results.of(DataResult), context.config.teacher
 
     def work(self, context: StageContext, results: Results) -> TeacherResult:
-        config, device = context.config.teacher, context.device
+        teacher, device = make_teacher(context.config.teacher), context.device
         splits = context.splits()
         task = splits.task
-        cost = measure_cost(lambda: build_teacher(config, task), task.input_shape, task.input_dtype)
-        if config.source is not None:
-            network = load_teacher(config, task, config.source)
+        cost = measure_cost(lambda: teacher.build(task), task.input_shape, task.input_dtype)
+        if teacher.source is not None:
+            network = teacher.load(task, teacher.source)
             found: dict[str, Any] = {"validation": evaluate(network.to(device), splits.validation, device)}
         else:
             with drawn_from(context.seed("teacher", "weights")):
-                network = build_teacher(config, task)
+                network = teacher.build(task)
             fitted = _trained(context, network, splits)
             found = {"validation": fitted.best, "best_epoch": fitted.best_epoch, "curve": fitted.curve}
             context.run.write("teacher", "curve.csv", curve_csv(fitted.curve))
-        context.run.write("teacher", WEIGHTS, weights_bytes(network, teacher_metadata(config, task)))
-        return TeacherResult(**{"best_epoch": None, "curve": ()} | found, trained_here=config.source is None, cost=cost)
+        context.run.write("teacher", WEIGHTS, weights_bytes(network, teacher.metadata(task)))
+        return TeacherResult(
+            **{"best_epoch": None, "curve": ()} | found, trained_here=teacher.source is None, cost=cost
+        )
 
     def sentence(self, result: TeacherResult) -> str:
         how = f"trained, best at epoch {result.best_epoch}" if result.trained_here else "loaded"

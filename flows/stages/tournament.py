@@ -9,7 +9,7 @@ from edgestill.flows.stages.short_training import ShortTrainings
 from edgestill.flows.stages.stage import Results, Stage
 from edgestill.flows.verdicts import lead_words
 from edgestill.pipeline.errors import CandidateError
-from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult, Trained, play
 

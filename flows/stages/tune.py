@@ -11,7 +11,8 @@ from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.stage import Results, Stage
 from edgestill.flows.stages.students import chosen, fresh_network
 from edgestill.flows.supervise import attempting
-from edgestill.pipeline.teachers.teacher import TeacherResult, frozen
+from edgestill.pipeline.teachers.result import TeacherResult
+from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.tournament import TournamentResult
 

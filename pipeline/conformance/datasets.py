@@ -7,7 +7,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from edgestill.pipeline.conformance.suite import Check, NotHereError, require
 from edgestill.pipeline.data.datasets import DATASETS, LabelledImages
-from edgestill.pipeline.data.splits import DataConfig, load_splits
+from edgestill.pipeline.data.loading import DataConfig, load_splits
 from edgestill.pipeline.frozen import first_problem
 
 

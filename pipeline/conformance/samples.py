@@ -6,7 +6,7 @@ import torch
 
 from edgestill.pipeline.data.datasets.base import AugmentConfig
 from edgestill.pipeline.data.splits import Batch, ImageSplit, Splits
-from edgestill.pipeline.task import InputKind, Task
+from edgestill.pipeline.task import KindName, Task
 
 
 def image_task(channels: int = 1, side: int = 8, classes: int = 3) -> Task:
@@ -19,7 +19,7 @@ def text_task(length: int = 10, vocab_size: int = 20, classes: int = 3) -> Task:
     return Task(kind="text", labels=labels, input_shape=(length,), vocab_size=vocab_size)
 
 
-def task_of(inputs: InputKind, channels: int = 1, side: int = 8, classes: int = 3) -> Task:
+def task_of(inputs: KindName, channels: int = 1, side: int = 8, classes: int = 3) -> Task:
     """Make a task of this kind; of text, as long as `side`."""
     return text_task(side, classes=classes) if inputs == "text" else image_task(channels, side, classes)
 

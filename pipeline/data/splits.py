@@ -1,37 +1,19 @@
-"""The stages' only access to data: the same four splits, by name, drawn by seed and recorded by digest.
-
-`train` is for training, `reference` for influence weights and calibration, `validation` for every choice. `test` is
-not given to the stages: only `load_test` opens it, and only the report calls that.
-"""
+"""A data set's splits in memory, and batches of their examples."""
 
 # N examples, C channels, H W height and width, T tokens, B batch
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from pydantic import BeforeValidator, Discriminator
 from torch import Tensor
 
-from edgestill.pipeline.data.datasets import DATASETS, LabelledImages, LabelledTexts, RawData
-from edgestill.pipeline.data.datasets.base import AugmentConfig, DatasetConfig
-from edgestill.pipeline.data.tokens import Coder, make_coder
+from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.tokens import Coder
 from edgestill.pipeline.errors import DataError
-from edgestill.pipeline.frozen import by_name, derive_seed
-from edgestill.pipeline.task import Task, distinct_names
-
-if TYPE_CHECKING:
-    DataConfig = Any
-else:  # the union over the table; `data: digits` is short for `data: {name: digits}`
-    DataConfig = Annotated[
-        reduce(or_, (config for config, _ in DATASETS.values())), Discriminator("name"), BeforeValidator(by_name)
-    ]
-
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.task import Task
 
 UNLABELLED = -100  # the target of an example without a label; torch's cross-entropy leaves it out by default
 
@@ -101,52 +83,6 @@ def channels_last(inputs: Tensor) -> Tensor:
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
 
 
-def load_splits(config: Any, seed: int, tokenizer: str | None = None) -> Splits:
-    """Load the data set of a configuration, split by seed.
-
-    Args:
-        tokenizer: for text, the `json` of an earlier `Coder`; None makes the configured one, from the training texts.
-
-    Raises:
-        DataError: the data cannot be read, or a class is too small to appear in every split.
-    """
-    raw, parts = _load(config, seed)
-    coder = _coder(config, raw, parts["train"], tokenizer)
-    sources = {"train": raw.train, "reference": raw.train, "validation": raw.validation or raw.train}
-    chosen = {name: _take(source, parts[name], coder, name) for name, source in sources.items()}
-    task = _task(raw, chosen["train"], coder)
-    sizes = {name: len(index) for name, index in parts.items()}
-    digests = {name: _digest(parts[name], source, chosen[name].images) for name, source in sources.items()}
-    digests["test"] = _digest(parts["test"], raw.test or raw.train)
-    if raw.unlabelled is not None:
-        chosen["train"] = _joined(chosen["train"], raw.unlabelled)
-        sizes["unlabelled"] = len(raw.unlabelled)
-        digests["unlabelled"] = hashlib.sha256(np.ascontiguousarray(raw.unlabelled).data).hexdigest()
-    return Splits(
-        task,
-        **chosen,
-        augment=config.augment,
-        sizes=sizes,
-        digests=digests,
-        coder=coder,
-    )
-
-
-def load_test(config: Any, seed: int, tokenizer: str | None = None) -> ImageSplit:
-    """Load the test split; to be opened once a run, by its report."""
-    raw, parts = _load(config, seed)
-    return _take(raw.test or raw.train, parts["test"], _coder(config, raw, parts["train"], tokenizer), "test")
-
-
-def load_whole_train(config: Any) -> tuple[Task, ImageSplit]:
-    """Load all labelled training examples, for scores of untrained networks: those choose nothing on other splits."""
-    raw = _read(config)
-    index = np.arange(len(raw.train.targets))
-    coder = _coder(config, raw, index, None)
-    whole = _take(raw.train, index, coder, "train")
-    return _task(raw, whole, coder), whole
-
-
 def draw_batch(split: ImageSplit, size: int, seed: int) -> Batch:
     """Draw `size` labelled images by seed, without replacement.
 
@@ -158,130 +94,3 @@ def draw_batch(split: ImageSplit, size: int, seed: int) -> Batch:
         raise DataError(f"a batch of {size} was asked for, but there are {len(split)} training examples")
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(derive_seed(seed, "batch")))
     return split.batch(order[:size])
-
-
-def _load(config: DatasetConfig, seed: int) -> tuple[RawData, dict[str, np.ndarray]]:
-    raw = _read(config)
-    return raw, _split_indices(config, raw, seed)
-
-
-def _read(config: Any) -> RawData:
-    """Read the data set, and check its class names as configured ones are checked."""
-    raw: RawData = DATASETS[config.name][1](config)
-    try:
-        distinct_names(raw.labels)
-    except ValueError as error:
-        raise DataError(f"{getattr(config, 'path', config.name)}: {error}; mend the labels there") from None
-    return raw
-
-
-def _split_indices(config: DatasetConfig, raw: RawData, seed: int) -> dict[str, np.ndarray]:
-    """Indices of each split, stratified by class: into the data set's own part of that name, or else into its train."""
-    targets = raw.train.targets
-    remaining = np.arange(len(targets))
-    parts: dict[str, np.ndarray] = {}
-    if raw.test is not None:
-        parts["test"] = np.arange(len(raw.test.targets))
-    else:
-        remaining, parts["test"] = _stratified(remaining, targets, config.test_fraction, seed, "test")  # type: ignore[attr-defined]
-    pool = len(remaining)
-    carved = [("validation", config.validation_fraction), ("reference", config.reference_fraction)]
-    if raw.validation is not None:
-        parts["validation"] = np.arange(len(raw.validation.targets))
-        del carved[0]
-    for name, fraction in carved:
-        share = fraction * pool / len(remaining)
-        remaining, parts[name] = _stratified(remaining, targets, share, seed, name)
-    parts["train"] = remaining
-    return parts
-
-
-def _stratified(
-    index: np.ndarray, targets: np.ndarray, fraction: float, seed: int, name: str
-) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.model_selection import train_test_split
-
-    counts = np.bincount(targets[index])
-    smallest = int(np.argmin(np.where(counts > 0, counts, counts.max() + 1)))
-    try:
-        kept, taken = train_test_split(
-            index, test_size=fraction, stratify=targets[index], random_state=derive_seed(seed, "split", name) % 2**32
-        )
-        if len(np.unique(targets[taken])) < np.count_nonzero(counts):
-            raise ValueError("rounding left the class out")
-    except ValueError as error:
-        raise DataError(
-            f"class {smallest} has {counts[smallest]} examples left, too few to give {fraction:.0%} of "
-            f"{len(index)} to {name!r} with every class in it; add examples or change data.{name}_fraction"
-        ) from error
-    return np.sort(kept), np.sort(taken)
-
-
-def _coder(config: Any, raw: RawData, train: np.ndarray, tokenizer: str | None) -> Coder | None:
-    """Make the tokenizer of a text task from the training part alone; None for images."""
-    if not isinstance(raw.train, LabelledTexts):
-        return None
-    if tokenizer is not None:
-        return Coder(tokenizer)
-    return make_coder([raw.train.texts[n] for n in train], config.tokenizer, config.max_length)
-
-
-def _joined(train: ImageSplit, unlabelled: np.ndarray) -> ImageSplit:
-    """Append the images without labels to the training images."""
-    targets = torch.full((len(unlabelled),), UNLABELLED)
-    images = torch.cat([train.images, torch.from_numpy(unlabelled)])
-    return replace(train, images=images, targets=torch.cat([train.targets, targets]))
-
-
-def _take(examples: LabelledImages | LabelledTexts, index: np.ndarray, coder: Coder | None, role: str) -> ImageSplit:
-    if isinstance(examples, LabelledTexts):
-        assert coder is not None
-        inputs = coder.encode([examples.texts[n] for n in index])
-    else:
-        inputs = examples.images[index]
-    return ImageSplit(torch.from_numpy(inputs), torch.from_numpy(examples.targets[index]), role)
-
-
-def _task(raw: RawData, train: ImageSplit, coder: Coder | None) -> Task:
-    if coder is not None:
-        return Task(
-            kind="text",
-            labels=raw.labels,
-            input_shape=(coder.length,),
-            vocab_size=coder.vocab_size,
-            tokenizer_sha256=coder.sha256,
-        )
-    mean, std = _pixel_statistics(train.images)
-    channels, height, width = (int(n) for n in train.images.shape[1:])
-    return Task(labels=raw.labels, input_shape=(channels, height, width), mean=mean, std=std)
-
-
-def _pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of pixels in [0, 1]; a constant channel gets std 1."""
-    scale = 255.0 if images.dtype == torch.uint8 else 1.0
-    means, stds = [], []
-    for channel in range(images.shape[1]):
-        pixels = images[:, channel].double() / scale
-        std = float(pixels.std(correction=0))
-        means.append(round(float(pixels.mean()), 6))
-        stds.append(round(std, 6) if std > 1e-3 else 1.0)
-    return tuple(means), tuple(stds)
-
-
-def _digest(index: np.ndarray, examples: LabelledImages | LabelledTexts, taken: Tensor | None = None) -> str:
-    """SHA-256 of the indices, the targets and the examples; for text, of the texts and not of their tokens.
-
-    Args:
-        taken: the chosen images, if they were copied already: copying takes longer than hashing.
-    """
-    found = hashlib.sha256(index.astype("<i8").tobytes())
-    found.update(examples.targets[index].astype("<i8").tobytes())
-    if isinstance(examples, LabelledTexts):
-        for n in index:
-            text = examples.texts[n].encode("utf-8", "surrogatepass")
-            found.update(len(text).to_bytes(8, "little") + text)
-    else:
-        found.update(f"{examples.images.dtype} {examples.images.shape[1:]}".encode())
-        images = examples.images if len(index) == len(examples.images) else examples.images[index]
-        found.update(np.ascontiguousarray(images if taken is None else taken.numpy()).data)
-    return found.hexdigest()

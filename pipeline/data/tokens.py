@@ -17,13 +17,14 @@ from edgestill.pipeline.child import MEMORY_BYTES, SECONDS, ChildError, answer
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.foreign import read_text_bounded
 from edgestill.pipeline.frozen import Frozen, GivenPath, existing_file
-from edgestill.pipeline.task import PADDING
+from edgestill.pipeline.input_kind.text import PADDING
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from tokenizers.normalizers import Normalizer
 
 MAX_TOKENIZER_BYTES = 2**26  # the largest known ones have half of it
+_CHILD = "edgestill.pipeline.data.token_child"
 _PAD, _UNKNOWN = "[PAD]", "[UNK]"
 _LONG, _SLOW = 300, 100_000  # bytes of memory to encode a character; characters a second, a tenth of the usual
 
@@ -77,7 +78,7 @@ class Coder:
         """Return the text of one sequence, as far as its ids determine it; padding is left out."""
         kept = json.dumps([int(i) for i in ids if i != PADDING])
         try:
-            return answer("edgestill.pipeline.data.token_child:decoded", self.json.encode(), kept).decode().strip()
+            return answer(f"{_CHILD}:decoded", self.json.encode(), kept).decode().strip()
         except ChildError as error:
             raise DataError(f"the tokenizer {error}") from None
 
@@ -107,13 +108,7 @@ def _asked(
     memory = MEMORY_BYTES + 20 * len(tokenizer) + _LONG * longest + 16 * total + more_bytes
     seconds = SECONDS + total / _SLOW
     try:
-        return answer(
-            f"edgestill.pipeline.data.token_child:{question}",
-            tokenizer.encode(),
-            *given,
-            memory_bytes=memory,
-            seconds=seconds,
-        )
+        return answer(f"{_CHILD}:{question}", tokenizer.encode(), *given, memory_bytes=memory, seconds=seconds)
     except ChildError as error:
         raise DataError(f"{name} {error}") from None
 

@@ -1,12 +1,13 @@
-"""Atomic writes of files, and reading of weights without running code in them."""
+"""Atomic writes of files and folders, and reading of weights without running code in them."""
 
 import io
 import json
 import os
 import pickle
+import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,25 @@ def write_atomic(path: Path, data: bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     fsync_directory(path.parent)
+
+
+def write_folder(target: Path, fill: Callable[[Path], object]) -> Path:
+    """Write a folder whole or not at all: fill it aside, then rename it into place. One that is there is replaced."""
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        temporary.chmod(0o755)
+        fill(temporary)
+        for path in temporary.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fsync_directory(target.parent)
+    return target
 
 
 def fsync_directory(path: Path) -> None:

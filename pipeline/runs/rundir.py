@@ -14,31 +14,24 @@ holds a run at a time, by a lock that the system releases when the process dies.
 
 import datetime
 import hashlib
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
-from edgestill.pipeline.errors import ConfigError, RunDirError, command, nearest
+from edgestill.pipeline.errors import RunDirError, command, nearest
 from edgestill.pipeline.foreign import MAX_JSON_BYTES, read_bounded
 from edgestill.pipeline.frozen import digest, first_problem, require_utf8
-from edgestill.pipeline.runs.checkpoint import fsync_directory, read_state, state_bytes, write_atomic
-from edgestill.pipeline.runs.manifest import (
-    MANIFEST,
-    Manifest,
-    StageRecord,
-    origin_here,
-    read_run_manifest,
-    require_own_files,
-)
+from edgestill.pipeline.runs.checkpoint import read_state, state_bytes, write_atomic, write_folder
+from edgestill.pipeline.runs.folder import acquire, own_folder, unused_folder
+from edgestill.pipeline.runs.manifest import MANIFEST, Manifest, StageRecord, origin_here, read_run_manifest
+from edgestill.pipeline.runs.run_config import CONFIG, read_config
 from edgestill.pipeline.runs.sealed import Journal, read_sealed, write_sealed
-from edgestill.pipeline.runs.yaml_text import read_yaml, write_yaml
+from edgestill.pipeline.runs.yaml_text import write_yaml
 
 Result = TypeVar("Result", bound=BaseModel)
 
@@ -64,7 +57,7 @@ class RunDir:
         config_digest = digest(config)
         created = datetime.datetime.now(datetime.UTC)
         folder = f"{created:%Y%m%d_%H%M%S}_{name}_{config_digest[:6]}"
-        root = _unused(parent, folder)
+        root = unused_folder(parent, folder)
         try:
             return cls._begun(root, name, seed, config, created)
         except BaseException:
@@ -73,7 +66,7 @@ class RunDir:
 
     @classmethod
     def _begun(cls, root: Path, name: str, seed: int, config: BaseModel, created: datetime.datetime) -> "RunDir":
-        run = cls(root, _acquire(root))
+        run = cls(root, acquire(root))
         manifest = Manifest(
             schema=1,
             name=name,
@@ -82,7 +75,7 @@ class RunDir:
             config_digest=digest(config),
             **dict(origin_here()),
         )
-        write_atomic(root / "config.yaml", write_yaml(config.model_dump(mode="json")).encode())
+        write_atomic(root / CONFIG, write_yaml(config.model_dump(mode="json")).encode())
         run._save(manifest)
         return run
 
@@ -93,12 +86,12 @@ class RunDir:
         Raises:
             RunDirError: there is no run, another process holds it, or it holds a link, a pipe or a device.
         """
-        return cls(_own(root, held=True), _acquire(root))
+        return cls(own_folder(root, held=True), acquire(root))
 
     @classmethod
     def view(cls, root: Path) -> "RunDir":
         """Open an existing run to read from, even if another process holds it."""
-        return cls(_own(root, held=False), None)
+        return cls(own_folder(root, held=False), None)
 
     def __enter__(self) -> "RunDir":
         return self
@@ -130,28 +123,9 @@ class RunDir:
         """Read the configuration that the run was created with; settings newer than the run have their defaults.
 
         Raises:
-            RunDirError: the file is unreadable or was edited since; or the run is held for writing, and a version of
-                edgestill with other settings wrote it.
+            RunDirError: it is unreadable or was edited; or the run is held, and another version started it.
         """
-        try:
-            written = read_yaml((self.root / "config.yaml").read_text(encoding="utf-8"), "it")
-            config = kind.model_validate(written)
-        except (OSError, UnicodeDecodeError, ConfigError, ValidationError) as error:
-            first = str(error).splitlines()[0]
-            path = self.root / "config.yaml"
-            raise RunDirError(f"{path} cannot be read ({first}); put it back, or start a new run") from error
-        started_with = self.manifest.config_digest
-        if started_with not in (digest(written), digest(config)):
-            raise RunDirError(
-                f"{self.root}/config.yaml is not the configuration that this run was started with; "
-                "put it back, or start a new run with `edgestill run`"
-            )
-        if self._lock is not None and digest(config) != started_with:
-            raise RunDirError(
-                f"another version of edgestill, with other settings, started {self.root}: it can be looked at, but not "
-                "go on; start a new run with `edgestill run`"
-            )
-        return config
+        return read_config(self.root, kind, self.manifest.config_digest, held=self._lock is not None)
 
     def path(self, stage: str, name: str) -> Path:
         """Return the path of a stage's file, and make its folder."""
@@ -169,22 +143,7 @@ class RunDir:
 
     def write_folder(self, name: str, fill: Callable[[Path], object]) -> Path:
         """Write a folder whole or not at all: fill it aside, then rename it into place."""
-        target = self.root / name
-        temporary = Path(tempfile.mkdtemp(dir=self.root, prefix=f".{name}."))
-        try:
-            temporary.chmod(0o755)
-            fill(temporary)
-            for path in temporary.iterdir():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-            if target.exists():
-                shutil.rmtree(target)
-            temporary.rename(target)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        fsync_directory(self.root)
-        return target
+        return write_folder(self.root / name, fill)
 
     def journal(self, stage: str, name: str, inputs: str = "") -> Journal:
         """Open a stage's journal for these inputs.
@@ -332,36 +291,6 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _unused(parent: Path, folder: str) -> Path:
-    for suffix in ("", *(f"-{n}" for n in range(2, 1000))):
-        root = parent / (folder + suffix)
-        try:
-            root.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return root
-    raise RunDirError(f"{parent} already holds a thousand runs called {folder}; give another --out")
-
-
-def _own(root: Path, held: bool) -> Path:
-    """Check a run's folder, which may have come from elsewhere, and return it."""
-    if (root / MANIFEST).is_file():
-        require_own_files(root, held)
-    read_run_manifest(root)
-    return root
-
-
-def _acquire(root: Path) -> FileLock:
-    lock = FileLock(root / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunDirError(
-            f"{root} is held by another edgestill process; wait for it, or stop it and run {command('resume', root)}"
-        ) from error
-    return lock
 
 
 def _files(root: Path, *names: str) -> list[Path]:

@@ -1,1 +1,114 @@
-"""Teachers: built, loaded or trained."""
+"""The table of families of teachers: each has a file of its own and a line here."""
+
+from collections.abc import Mapping
+from functools import reduce
+from operator import or_
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+from torch import nn
+
+from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.teachers.huggingface import HuggingFaceConfig, HuggingFaceTeacher
+from edgestill.pipeline.teachers.resnet import ResNetConfig, ResNetTeacher
+from edgestill.pipeline.teachers.teacher import FamilyConfig, Teacher
+from edgestill.pipeline.teachers.text_transformer import TextTransformerConfig, TextTransformerTeacher
+
+TEACHERS: dict[str, type[Teacher]] = {
+    "resnet": ResNetTeacher,
+    "text_transformer": TextTransformerTeacher,
+    "huggingface": HuggingFaceTeacher,
+}
+BUILT_IN = "built in"  # tag of TeacherConfig among the families' own configurations, which have a `name`
+
+if TYPE_CHECKING:
+    ArchitectureName = str
+else:
+    ArchitectureName = Literal[*(name for family in TEACHERS.values() for name in family.architectures)]
+
+
+class TeacherConfig(FamilyConfig, HuggingFaceConfig, TextTransformerConfig, ResNetConfig):
+    """Keys of the first three families together, without a name: what is given tells which of them is meant."""
+
+    architecture: ArchitectureName = Field("resnet56", description="built in: CIFAR-style ResNets, text transformers")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "TeacherConfig":
+        if self.folder is not None and self.weights is not None:
+            raise ValueError("weights and folder are both given; a folder brings its own weights")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Name of the family in the table."""
+        if self.folder is not None:
+            return "huggingface"
+        return next(name for name, family in TEACHERS.items() if self.architecture in family.architectures)
+
+
+def config_type(families: Mapping[str, type[Teacher]]) -> Any:
+    """Type of `teacher` in a configuration: by its `name` a family's own Config, without a name TeacherConfig."""
+    own = {name: family.Config for name, family in families.items() if "name" in family.Config.model_fields}
+    members: list[Any] = [Annotated[config, Tag(name)] for name, config in {BUILT_IN: TeacherConfig, **own}.items()]
+    return Annotated[reduce(or_, members), Discriminator(_tag)] if own else TeacherConfig
+
+
+if TYPE_CHECKING:
+    AnyTeacherConfig = Any
+else:
+    AnyTeacherConfig = config_type(TEACHERS)
+
+
+def make_teacher(config: Any) -> Teacher:
+    """Make the teacher of a configuration."""
+    return TEACHERS[config.name](config)
+
+
+def build_teacher(config: Any, task: Task) -> nn.Module:
+    """Build the teacher's network for a task, with fresh weights.
+
+    Raises:
+        ConfigError: the teacher reads another kind of input than the task's.
+        CheckpointError: its settings do not fit the task.
+    """
+    return _fitting(config, task).build(task)
+
+
+def load_teacher(config: Any, task: Task, path: Path) -> nn.Module:
+    """Build the teacher with the weights of a file: its source, or the copy that a run keeps of them.
+
+    Raises:
+        ConfigError: the teacher reads another kind of input than the task's.
+        CheckpointError: the file does not fit, or was trained on other inputs.
+    """
+    return _fitting(config, task).load(task, path)
+
+
+def _fitting(config: Any, task: Task) -> Teacher:
+    teacher = make_teacher(config)
+    if task.kind not in teacher.kinds:
+        fitting = [name for family in TEACHERS.values() if task.kind in family.kinds for name in family.architectures]
+        raise ConfigError([teacher.refusal(task, fitting)])
+    return teacher
+
+
+def _tag(value: Any) -> str:
+    if isinstance(value, TeacherConfig):
+        return BUILT_IN
+    return str(value.get("name", BUILT_IN) if isinstance(value, Mapping) else getattr(value, "name", BUILT_IN))
+
+
+__all__ = [
+    "BUILT_IN",
+    "TEACHERS",
+    "AnyTeacherConfig",
+    "FamilyConfig",
+    "Teacher",
+    "TeacherConfig",
+    "build_teacher",
+    "config_type",
+    "load_teacher",
+    "make_teacher",
+]

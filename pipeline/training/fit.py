@@ -9,11 +9,10 @@ epoch's number. So a run resumed from its last epoch computes the same as an und
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from edgestill.pipeline.data.augmentation import Augmentation
@@ -22,22 +21,11 @@ from edgestill.pipeline.device import FP32, Compute
 from edgestill.pipeline.errors import TrainingError
 from edgestill.pipeline.frozen import Frozen, derive_seed
 from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.training.config import TrainingConfig
 from edgestill.pipeline.training.metrics import Metrics, evaluate
 from edgestill.pipeline.training.state import EpochRecord, TrainingState
 
 _ADVICE = "try a lower learning_rate"
-
-
-class TrainingConfig(Frozen):
-    epochs: int = Field(30, ge=1, le=100_000)
-    batch_size: int = Field(64, ge=2, le=65_536)
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd has Nesterov momentum 0.9")
-    learning_rate: float = Field(0.1, gt=0, le=100)
-    weight_decay: float = Field(5e-4, ge=0, le=1)
-    warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up, then a half cosine to 0")
-    patience: int = Field(
-        0, ge=0, description="epochs below the best validation accuracy before stopping; 0 never stops"
-    )
 
 
 class FitResult(Frozen):

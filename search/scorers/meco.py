@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from edgestill.pipeline.input_kind.text import PADDING
 from edgestill.pipeline.networks.network import Initialisation, Normalize, look
-from edgestill.pipeline.task import PADDING
 from edgestill.search.scorers.base import Scorer, Student
 
 INPUTS = 8  # number of inputs of MecoBlocks

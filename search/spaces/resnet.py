@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.task import Task
 from edgestill.search.space import Architecture, Gene, SearchSpace
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.text_transformer import TextTransformer
-from edgestill.pipeline.task import InputKind, Task
+from edgestill.pipeline.task import KindName, Task
 from edgestill.search.space import Architecture, Gene, SearchSpace
 
 _LIMITS = {"depth": 100, "heads": 64, "head_width": 256, "feed_forward": 16}
@@ -31,7 +31,7 @@ class TextTransformerConfig(Frozen):
 
 class TextTransformerSpace(SearchSpace):
     name: ClassVar[str] = "text_transformer"
-    inputs: ClassVar[InputKind] = "text"
+    inputs: ClassVar[KindName] = "text"
     has_channels: ClassVar[bool] = False
 
     def __init__(self, config: TextTransformerConfig | None = None) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from edgestill.distill.methods.base import Context
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 
 

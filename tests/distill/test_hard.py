@@ -28,7 +28,8 @@ from edgestill.pipeline.networks.network import PooledClassifier, View, initiali
 from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import frozen
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 
 CPU = torch.device("cpu")
 

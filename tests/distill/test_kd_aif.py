@@ -22,11 +22,13 @@ from edgestill.distill.recipe import Recipe, make_recipe
 from edgestill.distill.train import caches_teacher, distill
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.datasets import DigitsConfig
-from edgestill.pipeline.data.splits import UNLABELLED, ImageSplit, load_splits, load_test
+from edgestill.pipeline.data.loading import load_splits, load_test
+from edgestill.pipeline.data.splits import UNLABELLED, ImageSplit
 from edgestill.pipeline.errors import ConfigError, DataError, MissingDependencyError
 from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.teachers.teacher import frozen
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 from edgestill.pipeline.training.metrics import evaluate
 
 CPU = torch.device("cpu")

@@ -372,7 +372,7 @@ def test_the_exported_file_answers_as_the_student_does_also_when_built_from_its_
     with torch.no_grad():
         expected = student.eval()(images).numpy()
     for network in (student, rebuilt):
-        session = onnxruntime.InferenceSession(to_onnx(network, task.input_shape, 20))
+        session = onnxruntime.InferenceSession(to_onnx(network, task.inputs, 20))
         [found] = session.run(None, {session.get_inputs()[0].name: images.numpy()})
         assert found.shape == (7, 3)
         assert np.abs(found - expected).max() < 1e-4
@@ -490,4 +490,4 @@ def test_the_size_bound_holds_with_the_head(small_space, make_task):
     space, task = small_space("resnet"), make_task(classes=10)
     architecture = space.sample(random.Random(0))
     shipped = make_recipe([LELPConfig()]).deployable(space.build(architecture, task))
-    assert len(to_onnx(shipped, task.input_shape, 20)) <= size_bound(shipped, trace_student(space, architecture, task))
+    assert len(to_onnx(shipped, task.inputs, 20)) <= size_bound(shipped, trace_student(space, architecture, task))

@@ -12,7 +12,8 @@ from edgestill.pipeline.data.datasets.base import AugmentConfig
 from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 from edgestill.pipeline.training.metrics import evaluate
 
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from edgestill.distill.compression.prune import TOLERANCE, PruningError, prune
 from edgestill.distill.config import DistillConfig, PruneConfig
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes
 

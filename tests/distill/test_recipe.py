@@ -19,14 +19,16 @@ from edgestill.distill.train import caches_teacher, distill
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.datasets.base import AugmentConfig
-from edgestill.pipeline.data.splits import UNLABELLED, Batch, load_splits
+from edgestill.pipeline.data.loading import load_splits
+from edgestill.pipeline.data.splits import UNLABELLED, Batch
 from edgestill.pipeline.device import Compute
 from edgestill.pipeline.errors import ConfigError
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.teachers.teacher import frozen
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 
 CPU = torch.device("cpu")
 

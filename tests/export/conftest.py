@@ -22,7 +22,7 @@ from edgestill.export.parity import check_parity
 from edgestill.export.result import Parity
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.data.tokens import TokenizerConfig, make_coder
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.networks.text_transformer import TextTransformer
 from edgestill.pipeline.task import Task
@@ -73,9 +73,9 @@ def _image_network(folder: Path, channels: int, make_task, make_split) -> tuple[
     with torch.no_grad():  # no class wins by default
         network.linear.bias -= network(torch.rand(256, *task.input_shape)).mean(0)
     split = make_split(task, 8)
-    data = to_onnx(network, task.input_shape, 20)
+    data = to_onnx(network, task.inputs, 20)
     (folder / "raw.onnx").write_bytes(data)
-    parity = check_parity(network, folder / "raw.onnx", {"validation": split}, task.input_shape)
+    parity = check_parity(network, folder / "raw.onnx", {"validation": split}, task.inputs)
     return network, task, data, parity, split.batch(torch.arange(8)).inputs.contiguous().numpy()
 
 
@@ -88,10 +88,10 @@ def text_bundle(tmp_path_factory, make_split) -> Made:
     task = Task(kind="text", labels=("good", "bad"), input_shape=(coder.length,), vocab_size=coder.vocab_size)
     network = TextTransformer(task, depth=1, heads=2, head_width=4, feed_forward=1).eval()
     torch.nn.init.normal_(network.linear.weight, std=5)
-    data = to_onnx(network, task.input_shape, 20, task.vocab_size)
+    data = to_onnx(network, task.inputs, 20)
     (folder / "raw.onnx").write_bytes(data)
     split = {"validation": make_split(task, 8)}
-    parity = check_parity(network, folder / "raw.onnx", split, task.input_shape, task.vocab_size)
+    parity = check_parity(network, folder / "raw.onnx", split, task.inputs)
     return _bundle(folder, network, task, {"fp32": {".onnx": data}}, parity, "raw", coder.json)
 
 
@@ -219,7 +219,7 @@ def image_student(make_task, tmp_path_factory):
         learned(network, train)
     splits = SimpleNamespace(validation=tinted(300, 2, "validation"), reference=tinted(64, 3, "reference"), task=task)
     path = tmp_path_factory.mktemp("student") / "student.onnx"
-    path.write_bytes(to_onnx(network, task.input_shape, 20))
+    path.write_bytes(to_onnx(network, task.inputs, 20))
     source = Source(onnx=path, network=network, task=task, calibration=calibration_examples(splits.reference, 64))
     return SimpleNamespace(task=task, splits=splits, network=network, path=path, source=source)
 

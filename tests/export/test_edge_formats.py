@@ -34,7 +34,7 @@ def sources(small_space, make_task_for, make_split, tmp_path_factory):
             task = make_task_for(space)
             student = space.build(list(space.all_architectures())[-1], task).eval()
             path = tmp_path_factory.mktemp(name) / "student.onnx"
-            path.write_bytes(to_onnx(student, task.input_shape, 20, task.vocab_size))
+            path.write_bytes(to_onnx(student, task.inputs, 20))
             made[name] = Source(path, student, task, make_split(task, 40).images.numpy())
         return made[name]
 

@@ -18,7 +18,7 @@ from edgestill.export.parity import _answers_as, check_parity
 from edgestill.export.result import ConvertedModel, ConvertResult
 from edgestill.export.timing import profile
 from edgestill.pipeline.errors import ExportError
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.runs.rundir import file_digest
 from edgestill.pipeline.timing.timing import TimingConfig
 from edgestill.pipeline.training.metrics import evaluate
@@ -50,7 +50,7 @@ def network(task):
 @pytest.fixture(scope="module")
 def data(network, task):
     assert network.training
-    return to_onnx(network, task.input_shape, OPSET)
+    return to_onnx(network, task.inputs, OPSET)
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +100,9 @@ def test_students_of_every_other_space_export_on_odd_sides_too(name, small_space
     space = small_space(name)
     task = make_task_for(space, channels=1, side=9)
     student, path = space.build(list(space.all_architectures())[-1], task), tmp_path / "model.onnx"
-    path.write_bytes(to_onnx(student, task.input_shape, OPSET, task.vocab_size))
+    path.write_bytes(to_onnx(student, task.inputs, OPSET))
     splits = {"validation": make_split(task, 20)}
-    parity = check_parity(student, path, splits, task.input_shape, task.vocab_size)
+    parity = check_parity(student, path, splits, task.inputs)
     assert parity.top1_agreement == 1
 
 
@@ -112,7 +112,7 @@ def test_a_network_without_an_onnx_form_is_refused_in_one_sentence(task):
             return images.mean((1, 2, 3))[:, None] * (2 if images.sum() > 3 else 1)
 
     with pytest.raises(ExportError, match="has no ONNX form") as caught:
-        to_onnx(Branching(), task.input_shape, OPSET)
+        to_onnx(Branching(), task.inputs, OPSET)
     assert "\n" not in str(caught.value)
 
 
@@ -120,7 +120,7 @@ def test_a_network_without_an_onnx_form_is_refused_in_one_sentence(task):
 
 
 def test_a_true_file_passes_on_every_kind_of_input(network, path, splits, task):
-    parity = check_parity(network, path, splits, task.input_shape)
+    parity = check_parity(network, path, splits, task.inputs)
     assert parity.max_abs_difference < 1e-4
     assert parity.top1_agreement == 1
     assert parity.n == 300 + 20 + 1 + 7 + 1 + 1 + 1 + 7
@@ -163,16 +163,16 @@ def with_one_bias_slightly_off(network):
 def test_a_file_of_another_network_is_refused(network, splits, task, tmp_path, spoil):
     other = copy.deepcopy(network)
     spoil(other)
-    (tmp_path / "model.onnx").write_bytes(to_onnx(other, task.input_shape, OPSET))
+    (tmp_path / "model.onnx").write_bytes(to_onnx(other, task.inputs, OPSET))
     with pytest.raises(ExportError, match=r"is not the network: on validation logits differ by up to .* \(allowed"):
-        check_parity(network, tmp_path / "model.onnx", splits, task.input_shape)
+        check_parity(network, tmp_path / "model.onnx", splits, task.inputs)
 
 
 def test_a_file_with_other_classes_or_no_numbers_is_refused(network, path, splits, task):
     wider = copy.deepcopy(network)
     wider.linear = nn.Linear(8, 5)
     with pytest.raises(ExportError, match=r"on validation the exported file gives logits \[256, 4\].*gives \[256, 5\]"):
-        check_parity(wider, path, splits, task.input_shape)
+        check_parity(wider, path, splits, task.inputs)
 
 
 # Latency and accuracy of files
@@ -187,7 +187,7 @@ def test_accuracy_of_a_file_is_that_of_the_network(network, path, splits):
 
 
 def test_profiling_times_both_files_in_turns_and_gives_their_ratio(network, path, splits, task):
-    parity = check_parity(network, path, splits, task.input_shape)
+    parity = check_parity(network, path, splits, task.inputs)
     model = ConvertedModel(
         path=path.name, sha256=file_digest(path), size_bytes=path.stat().st_size, precision="fp32", opset=OPSET,
         parity=parity, validation=evaluate_file(path, splits["validation"]),

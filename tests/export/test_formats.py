@@ -19,6 +19,7 @@ from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import measure_parity, require_fp16_parity
 from edgestill.pipeline.conformance.suite import NotHereError
 from edgestill.pipeline.errors import ExportError
+from edgestill.pipeline.input_kind import Images
 from edgestill.pipeline.networks.network import Normalize
 
 
@@ -103,7 +104,7 @@ def test_fp16_halves_the_weights(built, models, image_student):
     assert set(kinds) <= {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64}
     assert built["fp16"][1].stat().st_size < 0.7 * image_student.path.stat().st_size
     splits = {"validation": image_student.splits.validation}
-    parity = measure_parity(runner(image_student.path), runner(built["fp16"][1]), splits, (3, 12, 12))
+    parity = measure_parity(runner(image_student.path), runner(built["fp16"][1]), splits, Images((3, 12, 12)))
     assert 0 < parity.relative_difference < 1e-2
     require_fp16_parity(parity)
 
@@ -147,7 +148,7 @@ def test_a_text_student_has_both_precisions(small_space, make_token_task, make_s
     task, space = make_token_task(), small_space("text_transformer")
     student = space.build(list(space.all_architectures())[-1], task).eval()
     path = tmp_path / "student.onnx"
-    path.write_bytes(to_onnx(student, task.input_shape, 20, task.vocab_size))
+    path.write_bytes(to_onnx(student, task.inputs, 20))
     reference = dataclasses.replace(make_split(task, 64, seed=3), role="reference")
     source = Source(path, student, task, calibration_examples(reference, 64))
     expected = runner(path)(source.calibration)
@@ -172,7 +173,7 @@ def test_a_network_without_a_product_to_quantise_is_refused_as_unchanged(make_ta
             return self.normalize(images).mean((2, 3))
 
     path = tmp_path / "means.onnx"
-    path.write_bytes(to_onnx(Means(), (3, 12, 12), 20))
+    path.write_bytes(to_onnx(Means(), Images((3, 12, 12)), 20))
     source = dataclasses.replace(image_student.source, onnx=path)
     with pytest.raises(ExportError, match="changed nothing"):
         FORMATS["int8"].build(source, QUICK)

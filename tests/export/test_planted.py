@@ -301,7 +301,7 @@ def spoilt(image_student, tmp_path_factory):
         path = folder / f"{name}.onnx"
         if not path.exists():
             network = MISTAKES[name][0](image_student.network).eval()
-            path.write_bytes(to_onnx(network, image_student.task.input_shape, 20))
+            path.write_bytes(to_onnx(network, image_student.task.inputs, 20))
         return path
 
     return file
@@ -312,7 +312,7 @@ def test_a_file_of_a_network_spoilt_in_a_known_way_is_refused_with_the_reason(na
     reason, path = MISTAKES[name][1], spoilt(name)
     splits = {"validation": image_student.splits.validation}
     with pytest.raises(ExportError, match=f"the exported file is not the network: on validation .*; .*{reason}"):
-        check_parity(image_student.network, path, splits, image_student.task.input_shape)
+        check_parity(image_student.network, path, splits, image_student.task.inputs)
 
 
 @pytest.mark.parametrize("name", [name for name in MISTAKES if name != "batch norm in training mode"])
@@ -333,7 +333,7 @@ def test_another_network_than_the_one_evaluated_is_refused_without_a_made_up_rea
     other = copy.deepcopy(image_student.network)
     nn.init.normal_(other.linear.weight)
     path, validation = tmp_path / "other.onnx", image_student.splits.validation
-    path.write_bytes(to_onnx(other, image_student.task.input_shape, 20))
+    path.write_bytes(to_onnx(other, image_student.task.inputs, 20))
     trained = evaluate(image_student.network, validation, torch.device("cpu"))
     with pytest.raises(ExportError, match="normalisation, channel order or mode must differ"):
         require_accuracy(evaluate_file(path, validation), trained, runner(path), validation, image_student.task)
@@ -347,7 +347,7 @@ def test_a_network_whose_answers_depend_on_the_batch_is_refused(image_student):
             module.track_running_stats, module.running_mean, module.running_var = False, None, None
     splits = {"validation": image_student.splits.validation}
     with pytest.raises(ExportError, match=r"depends on the others in its batch .* batch norm is in training mode"):
-        check_parity(network, image_student.path, splits, image_student.task.input_shape)
+        check_parity(network, image_student.path, splits, image_student.task.inputs)
 
 
 def test_a_module_that_does_not_listen_to_eval_is_named(image_student):
@@ -358,7 +358,7 @@ def test_a_module_that_does_not_listen_to_eval_is_named(image_student):
     network = copy.deepcopy(image_student.network)
     network.bn1 = Stubborn(8)
     with pytest.raises(ExportError, match="stays in training mode when it is told to evaluate: bn1"):
-        to_onnx(network, image_student.task.input_shape, 20)
+        to_onnx(network, image_student.task.inputs, 20)
 
 
 def test_fp16_further_away_than_rounding_explains_is_refused():

@@ -16,9 +16,10 @@ from edgestill.distill.train import distill
 from edgestill.export.onnx.quantize import FOR_CPU, quantize
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 from edgestill.pipeline.training.metrics import evaluate
 
 CPU = torch.device("cpu")
@@ -78,7 +79,7 @@ def hard_sum(trained) -> nn.Module:
 def int8_file(network: nn.Module, task, splits, folder, name: str, bits: int = 7):
     """The INT8 file as ONNX Runtime's own quantiser makes it, opened; what it computes is the same everywhere."""
     source = folder / f"{name}.onnx"
-    source.write_bytes(to_onnx(network, task.input_shape, 20))
+    source.write_bytes(to_onnx(network, task.inputs, 20))
     examples = splits.reference.batch(torch.arange(len(splits.reference))).inputs.contiguous().numpy()
     (folder / f"{name}.int8.onnx").write_bytes(quantize(source, examples, "minmax", 99.99, FOR_CPU, bits))
     return runner(folder / f"{name}.int8.onnx", exact=True)
@@ -106,7 +107,7 @@ def test_weights_are_rounded_as_the_file_rounds_them(bits, largest, trained, tas
     scale = layer.weight.detach().abs().amax((1, 2, 3)) / largest  # symmetric, a scale for each output channel
     expected = (layer.weight.detach() / scale.view(-1, 1, 1, 1)).round() * scale.view(-1, 1, 1, 1)
     torch.testing.assert_close(rounded, expected, atol=1e-7, rtol=1e-6)
-    (tmp_path / "plain.onnx").write_bytes(to_onnx(without_fake_quant(made), task.input_shape, 20))
+    (tmp_path / "plain.onnx").write_bytes(to_onnx(without_fake_quant(made), task.inputs, 20))
     examples = splits.reference.batch(torch.arange(len(splits.reference))).inputs.contiguous().numpy()
     data = quantize(tmp_path / "plain.onnx", examples, "minmax", 99.99, FOR_CPU, bits)
     torch.testing.assert_close(torch.from_numpy(first_weights(data)), rounded, atol=1e-7, rtol=1e-5)

@@ -58,7 +58,7 @@ def make_source(small_space, make_task_for, make_split, tmp_path_factory):
         torch.manual_seed(0)
         student = space.build(list(space.all_architectures())[-1], task).eval()
         path = tmp_path_factory.mktemp(name) / "student.onnx"
-        path.write_bytes(to_onnx(student, task.input_shape, 20, task.vocab_size))
+        path.write_bytes(to_onnx(student, task.inputs, 20))
         return Source(path, student, task, make_split(task, 40).images.numpy())
 
     return make

@@ -22,7 +22,7 @@ from edgestill.flows.stages.prune import Prune
 from edgestill.flows.stages.qat import Qat
 from edgestill.flows.stages.results import QatResult
 from edgestill.flows.stages.students import distilled, methods_state, networks, shipped
-from edgestill.pipeline.data.splits import load_splits
+from edgestill.pipeline.data.loading import load_splits
 from edgestill.pipeline.errors import ConfigError, RunDirError, TrainingError
 from edgestill.pipeline.runs.checkpoint import read_state
 from edgestill.pipeline.runs.rundir import RunDir

@@ -23,7 +23,7 @@ from edgestill.flows.profiled import are_profiles, latencies_of_profiles
 from edgestill.flows.report import charts, device_charts
 from edgestill.flows.report.device import render_profile, section
 from edgestill.pipeline.errors import ConfigError, DataError
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.timing.latency_statistics import describe_samples
 from edgestill.pipeline.timing.timing import TimingConfig
 from edgestill.search.latency.model import read_latency_model
@@ -40,7 +40,7 @@ def files(tmp_path_factory, make_task):
     folder, task = tmp_path_factory.mktemp("models"), make_task()
     for name, widths in (("student", (4, 6, 8)), ("teacher", (16, 24, 32))):
         network = CifarResNet((1, 1, 1), widths, num_classes=3, mean=task.mean, std=task.std)
-        (folder / f"{name}.onnx").write_bytes(to_onnx(network, task.input_shape, 20))
+        (folder / f"{name}.onnx").write_bytes(to_onnx(network, task.inputs, 20))
     return folder
 
 

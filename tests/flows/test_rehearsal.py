@@ -10,7 +10,7 @@ from edgestill.export.onnx.write import to_onnx
 from edgestill.flows.config import load_config
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.rehearsal import rehearse_export
-from edgestill.pipeline.data.splits import load_splits
+from edgestill.pipeline.data.loading import load_splits
 from edgestill.pipeline.errors import ConfigError, ExportError
 from edgestill.pipeline.runs.rundir import RunDir
 
@@ -31,10 +31,10 @@ def rehearsed(tmp_path, monkeypatch, files):
     """(preset, settings) to what was told on the way; every call tries anew."""
     monkeypatch.setenv("EDGESTILL_CACHE", str(tmp_path / "cache"))
 
-    def export(network, input_shape, opset, vocab_size):
+    def export(network, inputs, opset):
         key = (opset, sum(parameter.numel() for parameter in network.parameters()))
         if key not in files:
-            files[key] = to_onnx(network, input_shape, opset, vocab_size)
+            files[key] = to_onnx(network, inputs, opset)
         return files[key]
 
     monkeypatch.setattr("edgestill.flows.stages.rehearsal.to_onnx", export)

@@ -11,7 +11,7 @@ import torch
 
 from edgestill.flows.config import load_config
 from edgestill.flows.runner import new_run, run_chain
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.runs.rundir import file_digest
 
 pytestmark = pytest.mark.engines

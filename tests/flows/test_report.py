@@ -37,7 +37,7 @@ from edgestill.flows.words import accuracy_claim, size_claim, speed_claim
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.runs.manifest import Manifest, Origin, StageRecord
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers.teacher import TeacherResult
+from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.metrics import Metrics, wilson
 from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.budget import Budget

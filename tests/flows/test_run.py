@@ -18,7 +18,7 @@ import pytest
 from edgestill.export.bundle.schema import SCHEMA
 from edgestill.flows.chain import stage_names
 from edgestill.flows.config import RunConfig
-from edgestill.pipeline.data.splits import load_test
+from edgestill.pipeline.data.loading import load_test
 from edgestill.pipeline.runs.rundir import RunDir
 
 NAMES = stage_names(RunConfig())  # of a run as configured by default

@@ -10,11 +10,11 @@ from edgestill.flows import supervise
 from edgestill.flows.config import load_config
 from edgestill.flows.stages.context import WEIGHTS, StageContext
 from edgestill.flows.stages.short_training import ShortTrainings
-from edgestill.pipeline.data.splits import load_splits
+from edgestill.pipeline.data.loading import load_splits
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.runs.checkpoint import weights_bytes
 from edgestill.pipeline.runs.rundir import RunDir
-from edgestill.pipeline.teachers.teacher import build_teacher, teacher_metadata
+from edgestill.pipeline.teachers import build_teacher, make_teacher
 from edgestill.pipeline.training.metrics import packed, right_alone
 
 SETTINGS = ["teacher.architecture=resnet8", "distill.training.batch_size=16", "distill.training.patience=1"]
@@ -26,7 +26,7 @@ def make_stage(tmp_path: Path):
     """A stage of a new run whose teacher is there, if untrained."""
     config = load_config(preset="digits", settings=SETTINGS)
     task = load_splits(config.data, config.seed).task
-    weights = weights_bytes(build_teacher(config.teacher, task), teacher_metadata(config.teacher, task))
+    weights = weights_bytes(build_teacher(config.teacher, task), make_teacher(config.teacher).metadata(task))
 
     def make(name: str) -> StageContext:
         run = RunDir.create(tmp_path, name, config.seed, config)

@@ -17,12 +17,12 @@ from edgestill.flows.chain import stage_names
 from edgestill.flows.config import RunConfig, load_config
 from edgestill.flows.runner import new_run, run_chain
 from edgestill.flows.stages.results import DataResult
-from edgestill.pipeline.data.splits import load_test
+from edgestill.pipeline.data.loading import load_test
 from edgestill.pipeline.errors import CheckpointError, ConfigError
 from edgestill.pipeline.runs.checkpoint import read_metadata
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher, load_teacher
+from edgestill.pipeline.teachers import TeacherConfig, build_teacher, load_teacher
 
 NAMES = stage_names(RunConfig())  # of a run as configured by default
 pytestmark = pytest.mark.engines

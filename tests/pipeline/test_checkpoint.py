@@ -12,7 +12,7 @@ from torch import nn
 
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.errors import CheckpointError
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.runs.checkpoint import (
     load_weights,
     read_metadata,
@@ -22,7 +22,8 @@ from edgestill.pipeline.runs.checkpoint import (
     weights_bytes,
     write_atomic,
 )
-from edgestill.pipeline.teachers.teacher import TEACHERS, TeacherConfig, build_teacher, load_teacher, teacher_metadata
+from edgestill.pipeline.teachers import TeacherConfig, build_teacher, load_teacher, make_teacher
+from edgestill.pipeline.teachers.resnet import RESNETS
 from edgestill.pipeline.training.metrics import evaluate
 from edgestill.search.spaces import SPACES
 
@@ -259,7 +260,7 @@ def test_teachers_have_their_papers_depth_and_parameters(make_task):
     """He et al. 2015, table 6: ResNet-20 0.27M, -32 0.46M, -44 0.66M, -56 0.85M, -110 1.7M, on CIFAR-10."""
     published = {"resnet20": 0.27, "resnet32": 0.46, "resnet44": 0.66, "resnet56": 0.85, "resnet110": 1.7}
     counted = {"resnet8": 0.078, "resnet14": 0.175}  # by hand: n = 1 and 2, which the paper has not
-    assert set(TEACHERS) == {*published, *counted}
+    assert set(RESNETS) == {*published, *counted}
     task = make_task(channels=3, side=32, classes=10)
     for name, millions in (published | counted).items():
         network = build_teacher(TeacherConfig(architecture=name), task)
@@ -284,7 +285,7 @@ def test_a_teacher_for_images_of_another_size_is_refused(tmp_path, make_task):
     small, large = make_task(side=8), make_task(side=16)
     network = build_teacher(config, small)
     path = tmp_path / "teacher.safetensors"
-    path.write_bytes(weights_bytes(network, teacher_metadata(config, small)))
+    path.write_bytes(weights_bytes(network, make_teacher(config).metadata(small)))
     assert same(load_teacher(config, small, path), network)
     with pytest.raises(CheckpointError, match="was trained on images of 8 x 8 pixels, and the data's are 16 x 16"):
         load_teacher(config, large, path)

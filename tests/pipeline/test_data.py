@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from edgestill.pipeline.data.datasets import DATASETS, CifarConfig, DigitsConfig, NpzConfig, TextConfig
-from edgestill.pipeline.data.splits import ImageSplit, draw_batch, load_splits, load_test, load_whole_train
+from edgestill.pipeline.data.loading import load_splits, load_test, load_whole_train
+from edgestill.pipeline.data.splits import ImageSplit, draw_batch
 from edgestill.pipeline.errors import DataError
 
 PARTS = ("train", "reference", "validation")
@@ -200,7 +201,7 @@ def test_only_the_report_opens_the_test_split():
             tree = ast.parse(path.read_text(encoding="utf-8"))
             if mentions(tree, "load_test") and path.parent.name != "tasks":  # what a benchmark measures, at its end
                 users[path.relative_to(ROOT).as_posix()] = tree
-    assert set(users) - {"pipeline/data/splits.py", "benchmarks/prune.py", "benchmarks/int8_weights.py"} == {
+    assert set(users) - {"pipeline/data/loading.py", "benchmarks/prune.py", "benchmarks/int8_weights.py"} == {
         "flows/stages/report.py"
     }
     tree = users["flows/stages/report.py"]

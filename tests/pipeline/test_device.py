@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from edgestill.pipeline.data.datasets import DigitsConfig
-from edgestill.pipeline.data.splits import load_splits
+from edgestill.pipeline.data.loading import load_splits
 from edgestill.pipeline.device import Compute, DeviceConfig, select_device
 from edgestill.pipeline.errors import UserError
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise, look
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
 
 _COUNT_FAULTS = """
 import resource, sys, torch

@@ -11,7 +11,7 @@ from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.errors import CheckpointError, ConfigError
 from edgestill.pipeline.networks.network import look
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers.teacher import TeacherConfig, build_teacher, load_teacher
+from edgestill.pipeline.teachers import TeacherConfig, build_teacher, load_teacher, make_teacher
 
 transformers = pytest.importorskip("transformers", reason="pip install 'edgestill[transformers]'")
 
@@ -50,7 +50,7 @@ def token_ids() -> torch.Tensor:
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_it_answers_as_the_librarys_own_model_and_ships_as_onnx(kind, saved, tmp_path):
     model, config = saved(kind)
-    teacher, ids = load_teacher(config, TASK, config.source).eval(), token_ids()
+    teacher, ids = load_teacher(config, TASK, make_teacher(config).source).eval(), token_ids()
     with torch.no_grad():
         expected = model(input_ids=ids, attention_mask=(ids != 0).long()).logits
         view = look(teacher, ids)
@@ -58,9 +58,9 @@ def test_it_answers_as_the_librarys_own_model_and_ships_as_onnx(kind, saved, tmp
     assert (view.features.shape, view.embedding.shape) == ((20, LENGTH, 16), (20, 16))
     assert (teacher.num_classes, teacher.embedding_dim) == (3, 16)
     path = tmp_path / "teacher.onnx"
-    path.write_bytes(to_onnx(teacher, TASK.input_shape, 20, VOCABULARY))
+    path.write_bytes(to_onnx(teacher, TASK.inputs, 20))
     splits = {"validation": ImageSplit(ids, torch.zeros(20, dtype=torch.int64))}
-    assert "shorter" in check_parity(teacher, path, splits, TASK.input_shape, VOCABULARY).checked
+    assert "shorter" in check_parity(teacher, path, splits, TASK.inputs).checked
 
 
 def test_a_fresh_one_has_the_shape_and_not_the_weights(saved):
@@ -75,13 +75,13 @@ def test_weights_that_are_missing_are_an_error_and_not_drawn_at_random(saved):
     described = json.loads((config.folder / "config.json").read_text())
     (config.folder / "config.json").write_text(json.dumps(described | {"num_labels": 3}))
     with pytest.raises(CheckpointError, match=r"model\.safetensors lacks classifier.bias.*no fine-tuned classifier"):
-        load_teacher(config, TASK, config.source)
+        load_teacher(config, TASK, make_teacher(config).source)
     (config.folder / "model.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(CheckpointError, match="does not fit: "):
-        load_teacher(config, TASK, config.source)
+        load_teacher(config, TASK, make_teacher(config).source)
     (config.folder / "model.safetensors").rename(config.folder / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="which is a pickle"):
-        _ = config.source
+        _ = make_teacher(config).source
 
 
 @pytest.mark.parametrize(
@@ -135,14 +135,14 @@ def weights_of(teacher):
 def test_a_key_that_makes_another_network_is_refused(changes, saved):
     _, config = saved()
     described(config.folder, **changes)
-    for make in (lambda: build_teacher(config, TASK), lambda: load_teacher(config, TASK, config.source)):
+    for make in (lambda: build_teacher(config, TASK), lambda: load_teacher(config, TASK, make_teacher(config).source)):
         with pytest.raises(CheckpointError, match=rf"config.json has {next(iter(changes))}: "):
             make()
 
 
 def test_only_the_checked_weights_are_opened_whatever_else_the_folder_holds(saved, monkeypatch, tmp_path):
     _, config = saved()
-    expected = weights_of(load_teacher(config, TASK, config.source))
+    expected = weights_of(load_teacher(config, TASK, make_teacher(config).source))
     folder, ran = config.folder, tmp_path / "ran"
     (folder / "code.py").write_text(f"open({str(ran)!r}, 'w')\n")
     hostile = {
@@ -165,7 +165,7 @@ def test_only_the_checked_weights_are_opened_whatever_else_the_folder_holds(save
     (folder / "tokenizer_config.json").write_text(json.dumps(hostile | {"chat_template": "{{ 1 / 0 }}"}))
     (folder / "generation_config.json").write_text("not JSON")
     (folder / "pytorch_model.bin").write_bytes(b"not a checkpoint")
-    teacher = load_teacher(config, TASK, config.source)
+    teacher = load_teacher(config, TASK, make_teacher(config).source)
     assert {name: tensor.dtype for name, tensor in teacher.model.state_dict().items()} == {
         name: tensor.dtype for name, tensor in expected.items()
     }
@@ -224,6 +224,6 @@ def test_sizes_that_the_weights_do_not_have_are_refused_before_anything_is_built
     _, config = saved()
     path = config.folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    for build in (build_teacher, lambda *given: load_teacher(*given, config.source)):
+    for build in (build_teacher, lambda *given: load_teacher(*given, make_teacher(config).source)):
         with pytest.raises(CheckpointError, match=r"asks for more weights than|a whole number|does not name classes"):
             build(config, TASK)

@@ -9,7 +9,8 @@ import pytest
 
 from edgestill.pipeline.data.datasets import NpzConfig
 from edgestill.pipeline.data.datasets.npz import load_npz
-from edgestill.pipeline.data.splits import UNLABELLED, draw_batch, load_splits
+from edgestill.pipeline.data.loading import load_splits
+from edgestill.pipeline.data.splits import UNLABELLED, draw_batch
 from edgestill.pipeline.errors import DataError
 
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from edgestill.pipeline.data.datasets import TextConfig
-from edgestill.pipeline.data.splits import load_splits, load_test, load_whole_train
+from edgestill.pipeline.data.loading import load_splits, load_test, load_whole_train
 from edgestill.pipeline.data.tokens import Coder, TokenizerConfig, make_coder
 from edgestill.pipeline.errors import DataError
 

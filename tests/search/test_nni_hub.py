@@ -232,8 +232,8 @@ def test_a_student_exports_with_parity(name, make_task, make_split, tmp_path):
     space, task = space_of(name), make_task(channels=3, side=32)
     student = space.build(space.make({gene.name: 0 for gene in space.genes}), task)
     initialise(student, "kaiming", 0)
-    (tmp_path / "model.onnx").write_bytes(to_onnx(student, task.input_shape, 20))
-    parity = check_parity(student, tmp_path / "model.onnx", {"validation": make_split(task, 20)}, task.input_shape)
+    (tmp_path / "model.onnx").write_bytes(to_onnx(student, task.inputs, 20))
+    parity = check_parity(student, tmp_path / "model.onnx", {"validation": make_split(task, 20)}, task.inputs)
     assert parity.top1_agreement == 1
 
 

@@ -132,11 +132,11 @@ def test_a_student_learns_a_task_of_tokens(task, make_split, student):
 
 def test_a_text_student_ships_as_onnx_with_parity(task, student, make_split, tmp_path):
     path = tmp_path / "model.onnx"
-    path.write_bytes(to_onnx(student, task.input_shape, 20, task.vocab_size))
+    path.write_bytes(to_onnx(student, task.inputs, 20))
     given = {put.name: (put.type, put.shape) for put in open_session(path).get_inputs()}
     sides = ("tensor(int64)", ["batch", "length"])
     assert given == {"input_ids": sides, "attention_mask": sides}
-    parity = check_parity(student, path, {"validation": make_split(task, 40, seed=2)}, task.input_shape, 20)
+    parity = check_parity(student, path, {"validation": make_split(task, 40, seed=2)}, task.inputs)
     assert parity.top1_agreement == 1
     assert parity.checked == ("validation", "batch size 1", "batch size 7", "padding", "noise", "shorter")
 

@@ -28,7 +28,7 @@ from edgestill.pipeline.data.splits import UNLABELLED, Batch, ImageSplit
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import View, evaluating, look
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.training.fit import TrainingConfig
+from edgestill.pipeline.training.config import TrainingConfig
 
 Mechanism = Literal["student_only", "teacher_only", "both_sequential", "simultaneous"]
 

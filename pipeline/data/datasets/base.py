@@ -1,6 +1,8 @@
 """Types that every data set's loader returns, and the settings that all data sets share."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field
@@ -22,28 +24,72 @@ class AugmentConfig(Frozen):
 class DatasetConfig(Frozen):
     """Settings that every data set has."""
 
+    kind: ClassVar[str] = "image"  # of input
+
     reference_fraction: float = Field(
         0.1, gt=0, lt=0.5, description="of the training part, set aside for influence weights and calibration"
     )
     validation_fraction: float = Field(0.15, gt=0, lt=0.5, description="of the training part, for every choice")
     augment: AugmentConfig = AugmentConfig()
 
+    @property
+    def has_own_tokenizer(self) -> bool:
+        """True if the configuration says which tokenizer makes the inputs."""
+        return False
+
+    def with_tokenizer(self, path: Path) -> Self:
+        """Return the configuration with inputs made by the tokenizer of a file, for data that has a tokenizer."""
+        return self
+
+
+Encode = Callable[[Sequence[str]], np.ndarray]  # texts to their token ids
+
 
 class LabelledImages(NamedTuple):
     images: np.ndarray  # [N, C, H, W]: uint8, or float32 in [0, 1]
     targets: np.ndarray  # [N] int64
+
+    def inputs(self, index: np.ndarray, encode: Encode | None) -> np.ndarray:
+        """Return the chosen images."""
+        chosen: np.ndarray = self.images[index]
+        return chosen
+
+    def contents(self, index: np.ndarray, taken: np.ndarray | None = None) -> Iterator[Any]:
+        """Yield bytes that determine the chosen images.
+
+        Args:
+            taken: the chosen images, if they were copied already: copying takes longer than hashing.
+        """
+        yield f"{self.images.dtype} {self.images.shape[1:]}".encode()
+        images = self.images if len(index) == len(self.images) else self.images[index]
+        yield np.ascontiguousarray(images if taken is None else taken).data
 
 
 class LabelledTexts(NamedTuple):
     texts: tuple[str, ...]
     targets: np.ndarray  # [N] int64
 
+    def inputs(self, index: np.ndarray, encode: Encode | None) -> np.ndarray:
+        """Return the token ids of the chosen texts."""
+        assert encode is not None
+        return encode([self.texts[n] for n in index])
+
+    def contents(self, index: np.ndarray, taken: np.ndarray | None = None) -> Iterator[Any]:
+        """Yield bytes that determine the chosen texts, and not their tokens."""
+        for n in index:
+            text = self.texts[n].encode("utf-8", "surrogatepass")
+            yield len(text).to_bytes(8, "little") + text
+
+
+Examples = LabelledImages | LabelledTexts
+
 
 class RawData(NamedTuple):
     """A data set before it is split; a part that is None is carved from `train`."""
 
-    train: LabelledImages | LabelledTexts
-    test: LabelledImages | LabelledTexts | None
+    train: Examples
+    test: Examples | None
     labels: tuple[str, ...]
-    validation: LabelledImages | LabelledTexts | None = None
+    validation: Examples | None = None
     unlabelled: np.ndarray | None = None  # [N, C, H, W] like train's images; more training images, without labels
+    test_fraction: float = 0.2  # of train, to carve where `test` is None

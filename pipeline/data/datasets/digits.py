@@ -21,4 +21,5 @@ def load_digits(config: DigitsConfig) -> RawData:
 
     images, targets = load_bundled(return_X_y=True)
     pixels = (images.reshape(-1, 1, 8, 8) / 16.0).astype(np.float32)
-    return RawData(LabelledImages(pixels, targets.astype(np.int64)), None, tuple("0123456789"))
+    examples, labels = LabelledImages(pixels, targets.astype(np.int64)), tuple("0123456789")
+    return RawData(examples, None, labels, test_fraction=config.test_fraction)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -21,6 +21,8 @@ _ENDINGS = (".tsv", ".csv")
 
 class TextConfig(DatasetConfig):
     """Sentences or documents in tsv or csv files."""
+
+    kind: ClassVar[str] = "text"
 
     name: Literal["text"] = "text"
     path: GivenPath = Field(
@@ -75,6 +77,13 @@ class TextConfig(DatasetConfig):
             raise ValueError(f"no encoding {encoding!r}; utf-8 and latin-1 are the usual ones") from None
         return encoding
 
+    @property
+    def has_own_tokenizer(self) -> bool:
+        return self.tokenizer != TokenizerConfig()
+
+    def with_tokenizer(self, path: Path) -> Self:
+        return self.model_copy(update={"tokenizer": TokenizerConfig(file=path)})
+
 
 def load_text(config: TextConfig) -> RawData:
     """Read the files and check every row.
@@ -96,7 +105,8 @@ def load_text(config: TextConfig) -> RawData:
     if absent:
         raise DataError(f"{path}: no text has the label {absent[0]!r} of data.labels; there are {_few(found)}")
     parts = {part: _labelled(path, table, labels) for part, (path, table) in tables.items()}
-    return RawData(parts["train"], parts.get("test"), labels, parts.get("validation"))
+    test, validation = parts.get("test"), parts.get("validation")
+    return RawData(parts["train"], test, labels, validation, test_fraction=config.test_fraction)
 
 
 def _files(config: TextConfig) -> dict[str, Path]:

@@ -23,9 +23,10 @@ from edgestill.distill.methods.kd_aif.influence.ekfac import ekfac
 from edgestill.distill.methods.kd_aif.influence.last_layer import head_hessian, last_layer, solve_head
 from edgestill.distill.methods.kd_aif.influence.network import Neighbourhood, cg, identity, lissa_backend
 from edgestill.pipeline.data.datasets import DigitsConfig
-from edgestill.pipeline.data.splits import ImageSplit, load_splits, load_test
+from edgestill.pipeline.data.loading import load_splits, load_test
+from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.errors import DataError, MissingDependencyError
-from edgestill.pipeline.networks.blocks import CifarResNet
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 
 from .conftest import CLASSES, fit_exactly

@@ -1,0 +1,44 @@
+"""The configuration in a run's folder, which must be the one that the run was started with."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from edgestill.pipeline.errors import ConfigError, RunDirError
+from edgestill.pipeline.frozen import digest
+from edgestill.pipeline.runs.yaml_text import read_yaml
+
+CONFIG = "config.yaml"
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def read_config(root: Path, kind: type[Config], started_with: str, held: bool) -> Config:
+    """Read a run's configuration; settings newer than the run have their defaults.
+
+    Args:
+        started_with: digest of the configuration that the run was started with.
+        held: the run is to go on, so that this version's settings must be those of the one that started it.
+
+    Raises:
+        RunDirError: the file is unreadable or was edited since; or the run is held, and a version of edgestill with
+            other settings wrote it.
+    """
+    path = root / CONFIG
+    try:
+        written = read_yaml(path.read_text(encoding="utf-8"), "it")
+        config = kind.model_validate(written)
+    except (OSError, UnicodeDecodeError, ConfigError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise RunDirError(f"{path} cannot be read ({first}); put it back, or start a new run") from error
+    if started_with not in (digest(written), digest(config)):
+        raise RunDirError(
+            f"{path} is not the configuration that this run was started with; put it back, or start a new run with "
+            "`edgestill run`"
+        )
+    if held and digest(config) != started_with:
+        raise RunDirError(
+            f"another version of edgestill, with other settings, started {root}: it can be looked at, but not go on; "
+            "start a new run with `edgestill run`"
+        )
+    return config

@@ -1,0 +1,19 @@
+"""The settings of a training run."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from edgestill.pipeline.frozen import Frozen
+
+
+class TrainingConfig(Frozen):
+    epochs: int = Field(30, ge=1, le=100_000)
+    batch_size: int = Field(64, ge=2, le=65_536)
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd has Nesterov momentum 0.9")
+    learning_rate: float = Field(0.1, gt=0, le=100)
+    weight_decay: float = Field(5e-4, ge=0, le=1)
+    warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up, then a half cosine to 0")
+    patience: int = Field(
+        0, ge=0, description="epochs below the best validation accuracy before stopping; 0 never stops"
+    )
