@@ -3,7 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from edgestill.pipeline.errors import first_line
+from edgestill.pipeline.frozen import first_problem
 
 Check = Callable[[Any], None]
 
@@ -38,6 +41,8 @@ def outcomes(checks: Iterable[Check], subject: Any) -> Iterator[Outcome]:
             yield Outcome(claim, skipped=str(reason))
         except ConformanceError as error:
             yield Outcome(claim, str(error))
+        except ValidationError as error:
+            yield Outcome(claim, first_problem(error))
         except Exception as error:
             yield Outcome(claim, f"{type(error).__name__}: {first_line(error)}")
         else:

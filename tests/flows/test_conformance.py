@@ -36,7 +36,7 @@ class ForgetfulConfig(MethodConfig):
 class Forgetful(Method):
     """Weighs the labels less with every epoch, and forgets at which it was."""
 
-    name, paper, fills, Config = "forgetful", "nobody", frozenset({"weight", "feature"}), ForgetfulConfig
+    name, paper, fills, Config = "forgetful", "nobody", frozenset({"weight"}), ForgetfulConfig
     epochs = 0
 
     def weight(self, batch):
@@ -44,6 +44,12 @@ class Forgetful(Method):
 
     def end_epoch(self, epoch, student):
         self.epochs += 1
+
+
+class Boastful(Forgetful):
+    """Fills a slot without a hook for it."""
+
+    fills = frozenset({"weight", "feature"})
 
 
 class Misprinted(ResNetSpace):
@@ -91,9 +97,11 @@ def load_unlabelled(config):
 FAULTS = [
     (METHODS, "forgetful", Forgetful, of_methods.CHECKS, Forgetful, [
         "it names its source with a year and says what it computes",
-        "it overrides the hooks of the slots that it fills and no others",
         "its hyperparameters are described and misspelt ones refused",
         "training goes on from a saved state bit for bit",
+    ]),
+    (METHODS, "forgetful", Boastful, of_methods.CHECKS[:3], Boastful, [
+        "it overrides the hooks of the slots that it fills and no others",
     ]),
     (None, "resnet", None, of_spaces.OF_GENES, Misprinted(ResNetConfig()), [
         "parsing a formatted architecture gives it back", "crossover takes every gene from a parent",
@@ -110,7 +118,7 @@ FAULTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault[1])
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: getattr(fault[4], "__name__", fault[1]))
 def test_a_broken_plug_in_fails_the_checks_that_it_should(monkeypatch, fault):
     table, name, line, checks, subject, broken = fault
     if table is not None:
