@@ -30,7 +30,7 @@ from edgestill.flows.chain import results_of
 from edgestill.flows.config import RunConfig
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.prune import scoring_batches
-from edgestill.flows.stages.students import distilled, fresh_network, networks
+from edgestill.flows.stages.students import distilled, networks
 from edgestill.flows.stages.training import fine_tuning
 from edgestill.pipeline.data.loading import load_test
 from edgestill.pipeline.frozen import digest
@@ -72,7 +72,7 @@ class Bench:
         return student
 
     def fresh(self) -> nn.Module:
-        return fresh_network(self.stage, self.point.architecture, self.splits.task)
+        return self.stage.fresh_student(self.point.architecture, self.splits.task)
 
     def trained(self, name: str, student: nn.Module, config: DistillConfig) -> nn.Module:
         """The student after distillation, from the folder where it is there."""

@@ -104,7 +104,7 @@ def digests(name: str) -> dict[str, str]:
         below = Path(folder)
         settings = [part for setting in (*RUNS[name], *_data(name, below)) for part in ("--set", setting)]
         preset = "sst2" if name == "text" else "digits"
-        edgestill = (sys.executable, "-P", "-m", "edgestill.flows.cli")  # of this checkout, if PYTHONPATH names it
+        edgestill = (sys.executable, "-P", "-m", "edgestill")  # of this checkout, if PYTHONPATH names it
         command = [*edgestill, "run", "--preset", preset, *settings, "--out", str(below / "runs"), "--quiet"]
         environment = os.environ | {"EDGESTILL_CACHE": str(below / "cache")}  # nothing kept from before a change
         done = subprocess.run(command, cwd=below, env=environment, capture_output=True, text=True)

@@ -1,6 +1,6 @@
 """The stages in their order, which is written here and nowhere else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from edgestill.flows.config.model import RunConfig
@@ -12,11 +12,13 @@ from edgestill.flows.stages.prune import Prune
 from edgestill.flows.stages.qat import Qat
 from edgestill.flows.stages.rank_check import RankCheck
 from edgestill.flows.stages.report import Report
+from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.search import Search
-from edgestill.flows.stages.stage import Results, Stage
+from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.teacher import Teacher
 from edgestill.flows.stages.tournament import Tournament
 from edgestill.flows.stages.tune import Tune
+from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.runs.rundir import RunDir
 
 STAGES: tuple[Stage[Any], ...] = (
@@ -50,13 +52,25 @@ def results_of(run: RunDir, config: RunConfig) -> Results:
     Raises:
         RunDirError: one of them was altered.
     """
-    return Results(*(stage.read(run) for stage in stages_of(config) if stage.name in run.manifest.stages))
+    return collected(stage.read(run) for stage in stages_of(config) if stage.name in run.manifest.stages)
 
 
-def sentence(result: Any) -> str:
+def collected(found: Iterable[Frozen]) -> Results:
+    """Collect results of stages."""
+    results = Results()
+    for result in found:
+        stage = _stage_of(result)
+        results.add(stage.name, result, stage.sentence(result))
+    return results
+
+
+def sentence(result: Frozen) -> str:
     """Say a stage's result in one line."""
-    (stage,) = (stage for stage in STAGES if stage.result is type(result))
-    return stage.sentence(result)
+    return _stage_of(result).sentence(result)
+
+
+def _stage_of(result: Frozen) -> Stage[Any]:
+    return next(stage for stage in STAGES if stage.result is type(result))
 
 
 def _taking_part(config: RunConfig) -> Iterator[Stage[Any]]:

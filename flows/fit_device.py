@@ -15,8 +15,8 @@ from typing import Any
 from edgestill.export.file_timing import ProbeSettings, time_files
 from edgestill.export.onnx.sessions import runtime_name
 from edgestill.flows.config import load_config
+from edgestill.flows.latency import export_student, median_ms
 from edgestill.flows.profiled import are_profiles, latencies_of_profiles
-from edgestill.flows.stages.latency import export_student, median_ms
 from edgestill.pipeline.data.datasets import NpzConfig
 from edgestill.pipeline.data.loading import load_whole_train
 from edgestill.pipeline.device import DeviceConfig, select_device

@@ -14,9 +14,8 @@ from edgestill.flows.outcome import Outcome
 from edgestill.flows.progress import Forgiving, Progress, Silent
 from edgestill.flows.report.again import report_again
 from edgestill.flows.stages.context import StageContext
-from edgestill.flows.stages.results import RankCheckResult, ReportResult
-from edgestill.flows.stages.stage import R, Results, Stage
-from edgestill.flows.stages.students import shipped_result
+from edgestill.flows.stages.results import R, RankCheckResult, ReportResult, Results
+from edgestill.flows.stages.stage import Stage
 from edgestill.flows.supervise import note_progress, note_stage
 from edgestill.pipeline.device import select_device
 from edgestill.pipeline.errors import RunDirError
@@ -61,13 +60,14 @@ def run_chain(
     results, unwritten = Results(), list[str]()
     try:
         for stage in stages_of(config):
-            results.add(runner(stage, results))
+            result = runner(stage, results)
+            results.add(stage.name, result, stage.sentence(result))
         tested = results.get(ReportResult)
         if tested is None:
             return results.of(RankCheckResult)
         if not runner.reused or not (run.root / tested.report).is_file():
             with nicety(f"{tested.report} was not written", unwritten):
-                report_again(run, cautions=unwritten)
+                report_again(run, results, cautions=unwritten)
     finally:
         runner.progress.close()
     return _outcome(run, results, (*run.cautions, *unwritten, *runner.progress.cautions))
@@ -82,7 +82,7 @@ def _outcome(run: RunDir, results: Results, cautions: tuple[str, ...]) -> Outcom
         teacher=results.of(TeacherResult),
         found=results.of(SearchResult),
         played=results.of(TournamentResult),
-        distilled=shipped_result(results),
+        distilled=results.shipped_student,
         profiled=results.of(ProfileResult),
         tested=tested,
         cautions=cautions,

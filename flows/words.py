@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edgestill.search.result import Failure
+from edgestill.search.result import Failure, WinnerLatency
 
 
 class Claim(NamedTuple):
@@ -103,3 +103,14 @@ def failure_counts(failures: Sequence[Failure]) -> str:
     """Failures by type, the most frequent first: `3 out of memory, 1 dead`."""
     counts = Counter(failure.type for failure in failures)
     return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.most_common())
+
+
+def latency_clause(latency: WinnerLatency | None) -> str:
+    """Clause on latency, such as `, predicted 2.10 ms ± 8%, measured 2.21 ms`; empty if the budget has no limit."""
+    if latency is None:
+        return ""
+    predicted, error, measured = latency.predicted_ms, latency.predicted_error, latency.measured_ms
+    found = "" if predicted is None else f", predicted {significant(predicted)} ms ± {error or 0:.0%}"
+    if measured is not None:
+        return f"{found}, measured {significant(measured)} ms"
+    return f"{found}, not measured: the target is another machine"

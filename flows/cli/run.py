@@ -1,10 +1,27 @@
-"""The commands for runs: run, resume, show, runs."""
+"""The commands for runs: run, resume, show, runs, rank-check."""
 
+import contextlib
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from edgestill.flows.cli.conformance import tell_of_plugins
 from edgestill.flows.cli.options import Commands, Config, Out, Preset, Quiet, Run, Set, ViaPrefect
-from edgestill.flows.cli.start import go_on, start
-from edgestill.flows.terminal import answer
+from edgestill.flows.terminal import answer, say
+
+if TYPE_CHECKING:
+    from edgestill.flows.config.model import RunConfig
+    from edgestill.flows.outcome import Outcome
+    from edgestill.flows.stages.results import RankCheckResult
+    from edgestill.pipeline.runs.rundir import RunDir
+
+# Settings of the temporary server, started by Prefect where there is none: it answers no page of a browser.
+_TEMPORARY = {
+    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",
+    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+}
 
 
 def run(
@@ -45,4 +62,115 @@ def runs(out: Out = Path("runs")) -> None:
     answer(show_runs(out))
 
 
-COMMANDS: Commands = {"run": run, "resume": resume, "show": show, "runs": runs}
+def rank_check(
+    config: Config = None, preset: Preset = None, settings: Set = None,
+    students: Annotated[
+        int | None,
+        typer.Option(min=4, help="Number of students to train, of all sizes. Default: rank_check.students, or 12."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of each student's training. Default: rank_check.epochs.")
+    ] = None,
+    out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None,
+) -> None:  # fmt: skip
+    """Check how well the training-free scores rank students.
+
+    Train a few students of the configured task briefly and compare the order of their accuracies with that of each
+    scorer. If interrupted, `edgestill resume` continues it.
+    """
+    from edgestill.flows.config import load_config
+    from edgestill.pipeline.errors import ConfigError
+
+    if config is None and preset is None and not settings:
+        raise ConfigError(["nothing to check: give a CONFIG.yaml, or --preset digits for a first look"])
+    if students is None:
+        given = load_config(config, preset, [*(settings or []), "rank_check.only=false"], check_files=False)
+        students = given.rank_check.students or 12
+    chosen = [f"rank_check.students={students}", "rank_check.only=true"]
+    if epochs is not None:
+        chosen.append(f"rank_check.epochs={epochs}")
+    loaded = load_config(config, preset, [*(settings or []), *chosen])
+    start(loaded, out, quiet, prefect)
+
+
+def start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None) -> None:
+    """Start a new run below the folder `out`."""
+    from edgestill.flows import runner
+    from edgestill.flows.prefect import launch
+
+    tell_of_plugins()
+    if launch.uses_prefect(prefect):
+        _summarise(_as_flow(config, out))
+    else:
+        with runner.new_run(config, out) as directory:
+            _run_here(directory, quiet)
+
+
+def go_on(run: Path, out: Path, quiet: bool, prefect: bool | None) -> None:
+    """Continue an interrupted run."""
+    from edgestill.flows.prefect import launch
+    from edgestill.pipeline.runs.rundir import RunDir
+
+    if launch.uses_prefect(prefect):
+        _summarise(_as_flow(None, out, resume=run))
+    else:
+        with RunDir.open(run) as directory:
+            _run_here(directory, quiet)
+
+
+def _run_here(directory: "RunDir", quiet: bool) -> None:
+    from edgestill.flows.progress import choose_progress
+    from edgestill.flows.runner import run_chain
+    from edgestill.pipeline.errors import EdgestillError
+
+    try:
+        outcome = run_chain(directory, choose_progress(quiet))
+    except BaseException as error:
+        with contextlib.suppress(EdgestillError, OSError):  # an unreadable manifest must not hide the error
+            if directory.manifest.stages:
+                say(_how_it_goes_on(directory.root, error), err=True)
+        raise
+    _summarise(outcome)
+
+
+def _how_it_goes_on(root: Path, error: BaseException) -> str:
+    from edgestill.pipeline.errors import ConfigError, ExportError, command
+
+    line = f"the run is kept: {command('resume', root)} goes on with it"
+    if isinstance(error, ConfigError | ExportError):
+        line += f"; to change a setting, start a new run: {command('run', root / 'config.yaml')} --set key=value"
+    return line
+
+
+def _summarise(outcome: "Outcome | RankCheckResult") -> None:
+    from edgestill.flows.outcome import Outcome
+    from edgestill.flows.show import rank_check_summary, summary
+
+    say(summary(outcome) if isinstance(outcome, Outcome) else rank_check_summary(outcome))
+
+
+def _as_flow(config: "RunConfig | None", out: Path, resume: Path | None = None) -> "Outcome | RankCheckResult":
+    """Run the chain as one flow run in this process; without a server, Prefect starts a temporary one (some 10 s).
+
+    Raises:
+        UserError: a server is named and does not answer.
+    """
+    from edgestill.flows.config.model import RunConfig
+    from edgestill.flows.prefect.launch import in_prefects_folder, require_server
+
+    for name, value in _TEMPORARY.items():
+        os.environ.setdefault(name, value)
+    parameters = (config or RunConfig(), str(out.absolute()), str(resume.absolute()) if resume else None)
+    with in_prefects_folder():
+        from prefect.settings import PREFECT_API_URL
+
+        url = PREFECT_API_URL.value()
+        if url:
+            require_server(url)
+        from edgestill.flows.prefect.flow import compress
+
+        outcome: Outcome | RankCheckResult = compress(*parameters)
+    return outcome
+
+
+COMMANDS: Commands = {"run": run, "resume": resume, "show": show, "runs": runs, "rank-check": rank_check}

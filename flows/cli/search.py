@@ -1,12 +1,11 @@
-"""The commands for the search: score, rank-check, calibrate."""
+"""The commands for the search: score, calibrate."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgestill.flows.cli.options import Commands, Config, Out, Preset, Quiet, Set, Space, ViaPrefect
-from edgestill.flows.cli.start import start
+from edgestill.flows.cli.options import Commands, Space
 from edgestill.flows.terminal import say
 
 
@@ -40,37 +39,6 @@ def score(
     names = [name.strip() for name in scorers.split(",") if name.strip()]
     count = score_file(space, architectures, data, names, out, teacher, batch_size, seed, draws, threads, say)
     say(f"wrote {count} scores to {out}", err=True)
-
-
-def rank_check(
-    config: Config = None, preset: Preset = None, settings: Set = None,
-    students: Annotated[
-        int | None,
-        typer.Option(min=4, help="Number of students to train, of all sizes. Default: rank_check.students, or 12."),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of each student's training. Default: rank_check.epochs.")
-    ] = None,
-    out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None,
-) -> None:  # fmt: skip
-    """Check how well the training-free scores rank students.
-
-    Train a few students of the configured task briefly and compare the order of their accuracies with that of each
-    scorer. If interrupted, `edgestill resume` continues it.
-    """
-    from edgestill.flows.config import load_config
-    from edgestill.pipeline.errors import ConfigError
-
-    if config is None and preset is None and not settings:
-        raise ConfigError(["nothing to check: give a CONFIG.yaml, or --preset digits for a first look"])
-    if students is None:
-        given = load_config(config, preset, [*(settings or []), "rank_check.only=false"], check_files=False)
-        students = given.rank_check.students or 12
-    chosen = [f"rank_check.students={students}", "rank_check.only=true"]
-    if epochs is not None:
-        chosen.append(f"rank_check.epochs={epochs}")
-    loaded = load_config(config, preset, [*(settings or []), *chosen])
-    start(loaded, out, quiet, prefect)
 
 
 def calibrate(
@@ -130,4 +98,4 @@ def calibrate(
     say(f"wrote {out}; to search with it, set search.latency={{source: model, model: {out}}}")
 
 
-COMMANDS: Commands = {"score": score, "rank-check": rank_check, "calibrate": calibrate}
+COMMANDS: Commands = {"score": score, "calibrate": calibrate}

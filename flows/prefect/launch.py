@@ -1,4 +1,4 @@
-"""Start the chain as a Prefect flow run, for users of Prefect."""
+"""Conditions for a Prefect flow run: Prefect installed, a server that answers, and a folder without surprises."""
 
 import contextlib
 import importlib.util
@@ -6,16 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgestill.flows.config.model import RunConfig
-from edgestill.flows.outcome import Outcome
-from edgestill.flows.stages.results import RankCheckResult
 from edgestill.pipeline.errors import MissingDependencyError, UserError
-
-# Settings of the temporary server, started by Prefect where there is none: it answers no page of a browser.
-_TEMPORARY = {
-    "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "http://127.0.0.1",
-    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
-}
 
 
 def uses_prefect(wanted: bool | None) -> bool:
@@ -77,24 +68,3 @@ def in_prefects_folder() -> Iterator[None]:
             os.environ[name] = str(Path(os.environ[name]).absolute())
     with contextlib.chdir(home):
         yield
-
-
-def as_flow(config: RunConfig | None, out: Path, resume: Path | None = None) -> Outcome | RankCheckResult:
-    """Run the chain as one flow run in this process; without a server, Prefect starts a temporary one (some 10 s).
-
-    Raises:
-        UserError: a server is named and does not answer.
-    """
-    for name, value in _TEMPORARY.items():
-        os.environ.setdefault(name, value)
-    parameters = (config or RunConfig(), str(out.absolute()), str(resume.absolute()) if resume else None)
-    with in_prefects_folder():
-        from prefect.settings import PREFECT_API_URL
-
-        url = PREFECT_API_URL.value()
-        if url:
-            require_server(url)
-        from edgestill.flows.prefect.flow import compress
-
-        outcome: Outcome | RankCheckResult = compress(*parameters)
-    return outcome

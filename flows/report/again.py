@@ -1,14 +1,17 @@
 """`edgestill report`: write a finished run's page once more, with latencies measured on devices since."""
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgestill.export.device.document import ProfileDocument, read_profile
-from edgestill.flows.report import render_report
+from edgestill.export.result import ProfileResult
+from edgestill.flows.config.model import RunConfig
+from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.device import render_profile
-from edgestill.flows.report.read import report_data
-from edgestill.flows.stages.results import BUNDLE, ReportResult
+from edgestill.flows.report.write import render_report
+from edgestill.flows.stages.results import PAGE, Results
 from edgestill.pipeline.errors import DataError, first_line
 from edgestill.pipeline.frozen import digest
 from edgestill.pipeline.runs.rundir import RunDir
@@ -16,20 +19,22 @@ from edgestill.pipeline.runs.rundir import RunDir
 DEVICES = "devices"  # a run's folder for the devices' profiles
 
 
-def report_again(run: RunDir, profiles: Sequence[Path] = (), cautions: list[str] | None = None) -> Path:
+def report_again(
+    run: RunDir, results: Results, profiles: Sequence[Path] = (), cautions: list[str] | None = None
+) -> Path:
     """Keep the profiles in the run, write its page and return the page's path.
 
     Nothing is measured, the test split stays shut. The page is made from files listed in the manifest, and is not
     listed itself. A profile kept earlier that cannot be shown is a caution on the page.
 
     Args:
+        results: of all the run's stages.
         cautions: gets a sentence for each such profile and for each chart not drawn.
 
     Raises:
         DataError: a profile cannot be read or shown, or measured no file of this run; nothing is kept then.
-        RunDirError: the run is not finished, or was altered.
+        RunDirError: a file of the run was altered.
     """
-    tested = run.read("report", ReportResult, movable=BUNDLE)
     found = [(path, _showable(path)) for path in profiles]
     made = {known for record in run.manifest.stages.values() for known in record.files.values()}
     strangers = [path for path, profile in found if not made & {model.sha256 for model in profile.models.values()}]
@@ -40,7 +45,15 @@ def report_again(run: RunDir, profiles: Sequence[Path] = (), cautions: list[str]
     run.add("report", DEVICES)
     kept, left_out = kept_profiles(run)
     undrawn: list[str] = []
-    page = run.write("", tested.report, render_report(report_data(run, kept, left_out), undrawn))
+    report = ReportData(
+        config=run.config(RunConfig),
+        manifest=run.manifest,
+        results=results,
+        samples_ms=_samples(run, results.of(ProfileResult)),
+        devices=kept,
+        cautions=(*run.cautions, *left_out),
+    )
+    page = run.write("", PAGE, render_report(report, undrawn))
     if cautions is not None:
         cautions += [*left_out, *undrawn]
     return page
@@ -71,3 +84,9 @@ def _name(profile: ProfileDocument) -> str:
     """Name for a kept profile, from its title and its digest, such as `raspberry-pi-4-1a2b3c`."""
     title = re.sub(r"[^a-z0-9]+", "-", profile.title.lower()).strip("-")[:40]
     return f"{title or 'device'}-{digest(profile)[:6]}"
+
+
+def _samples(run: RunDir, profiled: ProfileResult) -> dict[str, list[float]]:
+    """Latency samples in ms of the teacher's file and the student's default file."""
+    samples = json.loads(run.path("profile", "samples_ms.json").read_text(encoding="utf-8"))
+    return {"teacher": samples["teacher"], "student": samples[profiled.default]}

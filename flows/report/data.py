@@ -6,9 +6,7 @@ from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.export.device.document import ProfileDocument
 from edgestill.export.result import ConvertResult, ProfileResult
 from edgestill.flows.config.model import RunConfig
-from edgestill.flows.stages.results import DataResult, QatResult, RankCheckResult, ReportResult
-from edgestill.flows.stages.stage import Results
-from edgestill.flows.stages.students import shipped_result
+from edgestill.flows.stages.results import DataResult, QatResult, RankCheckResult, ReportResult, Results
 from edgestill.pipeline.runs.manifest import Manifest
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.result import SearchResult
@@ -77,4 +75,4 @@ class ReportData:
     @property
     def shipped_student(self) -> DistillResult:
         """The distilled student, or its pruned form."""
-        return shipped_result(self.results)
+        return self.results.shipped_student

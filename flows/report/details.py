@@ -6,10 +6,9 @@ from typing import Any
 
 from edgestill.distill.result import TuneResult
 from edgestill.flows.report import charts, scatter
+from edgestill.flows.report.canvas import WINNER, Look, baseline_looks
 from edgestill.flows.report.data import ReportData
-from edgestill.flows.report.palette import WINNER, Look, baseline_looks
-from edgestill.flows.stages.search import latency_clause
-from edgestill.flows.words import failure_counts, listing, significant, size
+from edgestill.flows.words import failure_counts, latency_clause, listing, significant, size
 from edgestill.pipeline.runs.manifest import Origin
 from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.training.state import EpochRecord

@@ -7,9 +7,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgestill.export.device.document import ProfileDocument, Result
 from edgestill.export.device.text import milliseconds
+from edgestill.flows.report.canvas import COLOURS, baseline_looks
 from edgestill.flows.report.charts import latency_histogram, shown_until_ms
 from edgestill.flows.report.device_charts import steadiness
-from edgestill.flows.report.palette import COLOURS, baseline_looks
 from edgestill.flows.report.undrawn import forgiving
 from edgestill.flows.words import size
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from edgestill.export.device.document import Result
-from edgestill.flows.report.canvas import draw
-from edgestill.flows.report.palette import COLOURS
+from edgestill.flows.report.canvas import COLOURS, draw
 from edgestill.flows.report.undrawn import chart
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from edgestill.flows.report.canvas import count_ticks, draw, log_ticks, tip
-from edgestill.flows.report.palette import COLOURS, WINNER, baseline_looks
+from edgestill.flows.report.canvas import COLOURS, WINNER, baseline_looks, count_ticks, draw, log_ticks, tip
 from edgestill.flows.report.undrawn import chart
 from edgestill.search.fitness import fitness_name_of, fitness_of
 from edgestill.search.result import Candidate, SearchResult

@@ -4,7 +4,6 @@ import datetime
 from typing import Any
 
 from edgestill.export.result import ExportedModel
-from edgestill.flows.chain import stages_of
 from edgestill.flows.report.data import ReportData
 from edgestill.flows.words import (
     Claim,
@@ -117,19 +116,18 @@ def cautions(report: ReportData) -> list[str]:
 
 def chain(report: ReportData) -> dict[str, Any]:
     """The stages in order, with time, share of the longest and sentence; the report, not over yet, has no time."""
-    found = {stage.name: (stage, report.results.get(stage.result)) for stage in stages_of(report.config)}
-    results = {name: (stage, result) for name, (stage, result) in found.items() if result is not None}
+    said = report.results.sentences
     records = report.manifest.stages
-    seconds = {name: records[name].seconds for name in results if name in records and name != "report"}
+    seconds = {name: records[name].seconds for name in said if name in records and name != "report"}
     longest, total = max(seconds.values(), default=0.0), sum(seconds.values())
     stages = [
         {
             "name": name.replace("_", " "),
             "time": duration(seconds[name]) if name in seconds else "this page" if name == "report" else _NOTHING,
             "share": 100 * seconds[name] / longest if longest and name in seconds else 0.0,
-            "sentence": stage.sentence(result),
+            "sentence": sentence,
         }
-        for name, (stage, result) in results.items()
+        for name, sentence in said.items()
     ]
     columns = len(stages) if len(stages) <= _ONE_ROW else -(-len(stages) // 2)
     return {"stages": stages, "columns": columns, "total": duration(total)}

@@ -6,11 +6,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgestill.distill.tune import configured_values, search_ranges
 from edgestill.flows.report import details, ranks, summary
+from edgestill.flows.report.canvas import COLOURS
 from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.device import section
 from edgestill.flows.report.formats import formats
 from edgestill.flows.report.methods import methods
-from edgestill.flows.report.palette import COLOURS
 from edgestill.flows.report.pruning import int8_fine_tuning, pruning
 from edgestill.flows.report.undrawn import forgiving
 

@@ -4,13 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from edgestill.export.gate import Limits
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.stages.results import DataResult
+from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.loading import load_splits
-from edgestill.pipeline.data.splits import Splits
+from edgestill.pipeline.data.splits import Batch, Splits, draw_batch
 from edgestill.pipeline.device import Compute, select_device
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.frozen import derive_seed
@@ -18,7 +21,7 @@ from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import load_teacher
-from edgestill.search.space import SearchSpace
+from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
 
 WEIGHTS, TOKENIZER = "weights.safetensors", "tokenizer.json"
@@ -80,6 +83,37 @@ class StageContext:
         """Load the trained teacher of the run."""
         with drawn_from(self.seed("teacher", "weights")):
             return load_teacher(self.config.teacher, task, self.run.root / "teacher" / WEIGHTS)
+
+    def fresh_student(self, architecture: Architecture | str, task: Task) -> nn.Module:
+        """Build a fresh student; its weights are the same for the tournament, every trial and the distillation."""
+        space = self.space
+        point = space.parse(architecture) if isinstance(architecture, str) else architecture
+        with drawn_from(self.seed("student", "weights")):
+            return space.build(point, task)
+
+    def scoring_batch(self, splits: Splits) -> Batch:
+        """Draw the training images to score candidates on, augmented if so configured."""
+        config, seed = self.config.search, self.seed("search")
+        batch = draw_batch(splits.train, config.batch_size, seed)
+        if not config.batch_augmented:
+            return batch
+        generator = torch.Generator().manual_seed(derive_seed(seed, "augmented"))
+        return Augmentation(splits.augment)(batch, 0, generator)
+
+    def file_examples(self) -> np.ndarray:
+        """Up to 64 validation examples, contiguous as on a device: a runtime would copy another layout each time."""
+        validation = self.splits().validation
+        some = validation.batch(torch.arange(min(64, len(validation))))
+        return np.ascontiguousarray(some.inputs.numpy())
+
+    @property
+    def limits(self) -> Limits:
+        """The budget's limits on files; on their latency only if this machine is the target."""
+        search = self.config.search
+        here = search.latency.source == "measured"
+        return Limits(
+            max_size_bytes=search.budget.max_size_bytes, max_latency_ms=search.budget.max_latency_ms if here else None
+        )
 
     def saver(self, stage: str, file: str = CHECKPOINT) -> Callable[[dict[str, Any]], None]:
         """Return a function to save a training's state after each epoch, for `saved` to find."""

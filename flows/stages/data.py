@@ -3,12 +3,12 @@
 from typing import Any
 
 from edgestill.distill.recipe import make_recipe
+from edgestill.flows.latency import keep_latency_model, latency_of
 from edgestill.flows.stages.context import TOKENIZER, StageContext
 from edgestill.flows.stages.heads import telling_of_heads, what_ships
-from edgestill.flows.stages.latency import keep_latency_model, latency_of
 from edgestill.flows.stages.rehearsal import rehearse_export
-from edgestill.flows.stages.results import DataResult
-from edgestill.flows.stages.stage import Results, Stage
+from edgestill.flows.stages.results import DataResult, Results
+from edgestill.flows.stages.stage import Stage
 from edgestill.pipeline.networks.network import uninitialised
 from edgestill.pipeline.plugins import cautions
 from edgestill.pipeline.teachers import build_teacher

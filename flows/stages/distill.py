@@ -10,8 +10,9 @@ from edgestill.distill.result import DistillResult, TuneResult
 from edgestill.distill.train import caches_teacher
 from edgestill.distill.tune import with_hyperparameters
 from edgestill.flows.stages.context import WEIGHTS, StageContext
-from edgestill.flows.stages.stage import Results, Stage
-from edgestill.flows.stages.students import METHODS, chosen, fresh_network
+from edgestill.flows.stages.results import Results
+from edgestill.flows.stages.stage import Stage
+from edgestill.flows.stages.students import METHODS, chosen
 from edgestill.flows.stages.training import curve_csv, taught
 from edgestill.pipeline.networks.cost import Cost, measure_cost
 from edgestill.pipeline.runs.checkpoint import state_bytes, weights_bytes
@@ -31,7 +32,7 @@ class Distill(Stage[DistillResult]):
     def work(self, context: StageContext, results: Results) -> DistillResult:
         config = with_hyperparameters(context.config.distill, results.of(TuneResult).best)
         splits, winner = context.splits(), results.of(TournamentResult).winner
-        fresh = fresh_network(context, chosen(context, results).architecture, splits.task)
+        fresh = context.fresh_student(chosen(context, results).architecture, splits.task)
         distilled = taught(context, "distill", fresh, splits, config)
         fitted = distilled.fitted
         context.run.write("distill", WEIGHTS, weights_bytes(distilled.student))

@@ -4,22 +4,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
 from edgestill.export.build import Folder, Reference, build_formats, source_of
 from edgestill.export.config import GateConfig
 from edgestill.export.evaluate import answers_of
-from edgestill.export.gate import Limits, require_a_size_within
+from edgestill.export.gate import require_a_size_within
 from edgestill.export.onnx.interface import with_interface
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import check_parity, require_accuracy
 from edgestill.export.result import ConvertedModel, ConvertResult
 from edgestill.flows.stages.context import StageContext
-from edgestill.flows.stages.stage import Results, Stage
-from edgestill.flows.stages.students import networks, shipped, shipped_result
+from edgestill.flows.stages.results import Results
+from edgestill.flows.stages.stage import Stage
+from edgestill.flows.stages.students import networks, shipped
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.runs.rundir import file_digest
 from edgestill.pipeline.teachers.result import TeacherResult
@@ -32,7 +31,7 @@ class Export(Stage[ConvertResult]):
 
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
         export = context.config.export.model_copy(update={"gate": GateConfig()})  # the profile stage applies the gate
-        return results.of(TeacherResult), shipped_result(results), export
+        return results.of(TeacherResult), results.shipped_student, export
 
     def work(self, context: StageContext, results: Results) -> ConvertResult:
         splits = context.splits()
@@ -42,7 +41,7 @@ class Export(Stage[ConvertResult]):
         student, raw = _converted(context, "student", network, splits)
         plain = runner(raw)
         answers = answers_of(plain, splits.validation)
-        require_accuracy(answers.metrics, shipped_result(results).validation, plain, splits.validation, task)
+        require_accuracy(answers.metrics, results.shipped_student.validation, plain, splits.validation, task)
         path = context.run.root / student.path
         if path != raw:
             answers = answers_of(runner(path), splits.validation)
@@ -51,7 +50,7 @@ class Export(Stage[ConvertResult]):
         others, absent = build_formats(source, Reference(path, answers), splits, config, folder, context.tick)
         student = student.model_copy(update={"validation": answers.metrics})
         converted = ConvertResult(teacher=teacher, student=student, others=others, absent=absent)
-        require_a_size_within(converted.formats, limits(context))
+        require_a_size_within(converted.formats, context.limits)
         return converted
 
     def sentence(self, result: ConvertResult) -> str:
@@ -73,7 +72,7 @@ def _converted(context: StageContext, name: str, network: nn.Module, splits: Spl
     parts = {"validation": splits.validation, "reference": splits.reference}
     parity = check_parity(network, raw, parts, task.inputs)
     if config.interface != "raw":
-        data = with_interface(data, config.interface, examples(splits))
+        data = with_interface(data, config.interface, context.file_examples())
         path = context.run.write("export", f"{name}.onnx", data)
     model = ConvertedModel(
         path=str(path.relative_to(context.run.root)),
@@ -84,18 +83,3 @@ def _converted(context: StageContext, name: str, network: nn.Module, splits: Spl
         parity=parity,
     )
     return model, raw
-
-
-def examples(splits: Splits) -> np.ndarray:
-    """Up to 64 validation examples, contiguous as on a device: a runtime would copy another layout in every call."""
-    some = splits.validation.batch(torch.arange(min(64, len(splits.validation))))
-    return np.ascontiguousarray(some.inputs.numpy())
-
-
-def limits(context: StageContext) -> Limits:
-    """The budget's limits on files; on their latency only if this machine is the target."""
-    search = context.config.search
-    here = search.latency.source == "measured"
-    return Limits(
-        max_size_bytes=search.budget.max_size_bytes, max_latency_ms=search.budget.max_latency_ms if here else None
-    )

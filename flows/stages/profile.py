@@ -6,9 +6,8 @@ from typing import Any
 from edgestill.export.result import ProfileResult
 from edgestill.export.timing import profile
 from edgestill.flows.stages.context import StageContext
-from edgestill.flows.stages.export import examples, limits
-from edgestill.flows.stages.stage import Results, Stage
-from edgestill.flows.stages.students import final_files
+from edgestill.flows.stages.results import Results
+from edgestill.flows.stages.stage import Stage
 from edgestill.flows.words import listing, speed_claim
 
 
@@ -20,16 +19,16 @@ class Profile(Stage[ProfileResult]):
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
         config = context.config
         source = config.search.latency.source
-        return final_files(results), config.profile, config.export.gate, config.search.budget, source
+        return results.files, config.profile, config.export.gate, config.search.budget, source
 
     def work(self, context: StageContext, results: Results) -> ProfileResult:
         result, timings = profile(
-            final_files(results),
+            results.files,
             context.run.root,
-            examples(context.splits()),
+            context.file_examples(),
             context.config.profile,
             context.config.export.gate,
-            limits(context),
+            context.limits,
         )
         samples = {name: timing.samples_ms for name, timing in timings.items()}
         context.run.write("profile", "samples_ms.json", json.dumps(samples))

@@ -18,12 +18,12 @@ from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.distill.tune import with_hyperparameters
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.stages.context import WEIGHTS, StageContext
-from edgestill.flows.stages.stage import Results, Stage
+from edgestill.flows.stages.results import Results
+from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.students import METHODS, Student, distilled, methods_state, networks
-from edgestill.flows.stages.training import curve_csv, fine_tuning, taught
+from edgestill.flows.stages.training import classifier_of, curve_csv, fine_tuning, taught, with_classifier_of
 from edgestill.pipeline.data.splits import Batch, Splits
 from edgestill.pipeline.networks.cost import Cost, measure_cost
-from edgestill.pipeline.networks.network import Classifier
 from edgestill.pipeline.runs.checkpoint import state_bytes, weights_bytes
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.result import TeacherResult
@@ -135,7 +135,7 @@ def _cut(
     if context.saved("prune", file) is None:
         context.tick(0, config.epochs, f"{config.method}: choosing channels, round {number} of {config.rounds}")
         batches, seed = scoring_batches(context, splits, config), context.seed("prune", "speed-up")
-        found = prune(student, _classifier(shipped), config, batches, seed, params)
+        found = prune(student, classifier_of(shipped), config, batches, seed, params)
         narrowed = narrow(copy.deepcopy(student).cpu(), found.widths)
         narrowed.load_state_dict(found.state)
         about = {n: getattr(found, n) for n in ("widths", "channels_removed", "sums_pruned")}
@@ -151,18 +151,6 @@ def scoring_batches(context: StageContext, splits: Splits, config: PruneConfig) 
     images = splits.reference.labelled()
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(context.seed("prune", "images")))
     return [images.batch(index) for index in torch.split(chosen[: config.score_images], _BATCH)]
-
-
-def with_classifier_of(context: StageContext, student: nn.Module, shipped: nn.Module) -> nn.Module:
-    """The student's shipped form, with the weights of the classifier (or a method's head) taken from `shipped`."""
-    made = make_recipe(context.config.distill.methods).deployable(student)
-    _classifier(made).load_state_dict(_classifier(shipped).state_dict())
-    return made
-
-
-def _classifier(network: nn.Module) -> nn.Module:
-    assert isinstance(network, Classifier)
-    return network.get_classifier()
 
 
 def _cost(network: nn.Module, task: Task) -> Cost:

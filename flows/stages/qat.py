@@ -25,11 +25,10 @@ from edgestill.export.result import ConvertedModel, ConvertResult
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.heads import heads
-from edgestill.flows.stages.prune import with_classifier_of
-from edgestill.flows.stages.results import QatFormat, QatResult
-from edgestill.flows.stages.stage import Results, Stage
-from edgestill.flows.stages.students import Student, methods_state, networks, shipped, shipped_result
-from edgestill.flows.stages.training import curve_csv, fine_tuning, taught
+from edgestill.flows.stages.results import QatFormat, QatResult, Results
+from edgestill.flows.stages.stage import Stage
+from edgestill.flows.stages.students import Student, methods_state, networks, shipped
+from edgestill.flows.stages.training import curve_csv, fine_tuning, taught, with_classifier_of
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import TrainingError
 from edgestill.pipeline.teachers.result import TeacherResult
@@ -49,7 +48,7 @@ class Qat(Stage[QatResult]):
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
         config, best = context.config, results.of(TuneResult).best
         recipe = (config.qat, config.distill, best, config.export.gate.max_accuracy_drop)
-        return results.of(TeacherResult), shipped_result(results), results.of(ConvertResult), *recipe
+        return results.of(TeacherResult), results.shipped_student, results.of(ConvertResult), *recipe
 
     def work(self, context: StageContext, results: Results) -> QatResult:
         return _fine_tuned_where_short(context, results)

@@ -13,10 +13,9 @@ from torch import nn
 from edgestill.flows.cache import kept_prepared
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.stages.context import StageContext
-from edgestill.flows.stages.results import RankCheckResult
-from edgestill.flows.stages.search import scoring_batch
+from edgestill.flows.stages.results import RankCheckResult, Results
 from edgestill.flows.stages.short_training import ShortTrainings
-from edgestill.flows.stages.stage import Results, Stage
+from edgestill.flows.stages.stage import Stage
 from edgestill.flows.verdicts import verdict
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import CandidateError, ConfigError, first_line
@@ -139,7 +138,7 @@ def _all_scorers(
 
     Each scorer has its own evaluator, set up as in the search, so a failing one does not affect the others.
     """
-    batch = scoring_batch(context, splits)
+    batch = context.scoring_batch(splits)
     means = Means(costs, kept_prepared, workshop.each)
     evaluators, notes = dict[str, Evaluator](), list[str]()
     for name in SCORERS:

@@ -21,7 +21,6 @@ from edgestill.export.onnx.write import to_onnx
 from edgestill.flows.cache import once
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.heads import heads, what_ships
-from edgestill.flows.stages.students import fresh_network
 from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.errors import ConfigError, first_line
 from edgestill.pipeline.randomness import drawn_from
@@ -87,7 +86,7 @@ def _lines(problems: Problems, who: str) -> list[str]:
 def _of_student(context: StageContext, text: str, splits: Splits) -> Problems:
     """Problems of exporting this student, by setting."""
     config, ships = context.config.export, what_ships(context.config.distill)
-    student = fresh_network(context, text, splits.task)
+    student = context.fresh_student(text, splits.task)
     network = (student if ships is None else ships(student)).cpu().eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "student.onnx"

@@ -13,11 +13,9 @@ from edgestill.export.evaluate import answers_of, evaluate_file, evaluate_run, o
 from edgestill.export.onnx.interface import describe_input, describe_output
 from edgestill.export.result import ProfileResult
 from edgestill.flows.stages.context import StageContext
-from edgestill.flows.stages.prune import Prune
-from edgestill.flows.stages.qat import Qat
-from edgestill.flows.stages.results import BUNDLE, QatResult, ReportResult
-from edgestill.flows.stages.stage import Results, Stage
-from edgestill.flows.stages.students import networks, shipped, shipped_result
+from edgestill.flows.stages.results import BUNDLE, QatResult, ReportResult, Results
+from edgestill.flows.stages.stage import Stage
+from edgestill.flows.stages.students import networks, shipped
 from edgestill.pipeline.data.loading import load_test
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.metrics import evaluate, right_answers
@@ -30,7 +28,7 @@ class Report(Stage[ReportResult]):
     to_change = "search.space or export"
 
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
-        return results.of(ProfileResult), shipped_result(results), results.get(QatResult), context.config.card
+        return results.of(ProfileResult), results.shipped_student, results.get(QatResult), context.config.card
 
     def work(self, context: StageContext, results: Results) -> ReportResult:
         return _tested_and_bundled(context, results)
@@ -44,7 +42,7 @@ class Report(Stage[ReportResult]):
 
 def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult:
     """Open the test split, once, and write the bundle. The shipped figures are measured on the shipped file."""
-    profiled, distilled, student = results.of(ProfileResult), shipped_result(results), shipped(context, results)
+    profiled, distilled, student = results.of(ProfileResult), results.shipped_student, shipped(context, results)
     device, task = context.device, context.splits().task
     test = load_test(context.config.read_data, context.config.seed, context.tokenizer())
     runs = open_files(profiled.formats, context.run.root)  # shipped or not
@@ -96,9 +94,9 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
 def _later(results: Results) -> tuple[str, ...]:
     """Changes to the shipped weights after distillation (pruning, fine-tuning for INT8), a sentence each."""
     pruned, fine_tuned = results.get(PruneResult), results.get(QatResult)
-    done = [] if pruned is None or pruned.refused is not None else [f"pruned: {Prune().sentence(pruned)}"]
+    done = [] if pruned is None or pruned.refused is not None else [f"pruned: {results.sentence(PruneResult)}"]
     if fine_tuned is not None and fine_tuned.models.keys() & results.of(ProfileResult).shipped.keys():
-        done.append(f"fine-tuned for INT8: {Qat().sentence(fine_tuned)}")
+        done.append(f"fine-tuned for INT8: {results.sentence(QatResult)}")
     return tuple(done)
 
 

@@ -1,13 +1,16 @@
-"""Results of stages whose work spans several packages; the others' lie beside their work."""
+"""Results of a run so far, and the types of those whose work spans several packages."""
 
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
+from edgestill.distill.result import DistillResult, PruneResult
 from edgestill.export.result import ConvertedModel, ConvertResult
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.metrics import Metrics
 from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.rank_correlation import Comparison, RankedStudent, ScorerRank
+
+R = TypeVar("R", bound=Frozen)
 
 BUNDLE: Literal["bundle"] = "bundle"  # the run's folder for the shipped files
 PAGE: Literal["report.html"] = "report.html"
@@ -77,3 +80,40 @@ class ReportResult(Frozen):
     bundle: Literal["bundle"] = BUNDLE  # fixed names: a run from elsewhere must not choose them
     report: Literal["report.html"] = PAGE
     digest: str = ""  # of the bundle; whoever keeps it can detect any later change
+
+
+class Results:
+    """Results of a run's stages so far, each found by its type."""
+
+    def __init__(self) -> None:
+        self._found: dict[type[Frozen], Any] = {}
+        self._sentences: dict[type[Frozen], str] = {}
+        self.sentences: dict[str, str] = {}  # by stage, in order
+
+    def add(self, stage: str, result: Frozen, sentence: str) -> None:
+        self._found[type(result)] = result
+        self._sentences[type(result)] = self.sentences[stage] = sentence
+
+    def of(self, kind: type[R]) -> R:
+        found: R = self._found[kind]
+        return found
+
+    def get(self, kind: type[R]) -> R | None:
+        """Return the result, or None if its stage took no part in the run."""
+        return self._found.get(kind)
+
+    def sentence(self, kind: type[Frozen]) -> str:
+        """Say the result in one line."""
+        return self._sentences[kind]
+
+    @property
+    def shipped_student(self) -> DistillResult:
+        """The distillation's result with the cost and accuracy of the student that ships."""
+        found, pruned = self.of(DistillResult), self.get(PruneResult)
+        return found if pruned is None else pruned.applied_to(found)
+
+    @property
+    def files(self) -> ConvertResult:
+        """The exported files, the INT8 ones fine-tuned where that made them better."""
+        found, fine_tuned = self.of(ConvertResult), self.get(QatResult)
+        return found if fine_tuned is None else fine_tuned.applied_to(found)

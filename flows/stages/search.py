@@ -2,22 +2,17 @@
 
 from typing import Any
 
-import torch
-
 from edgestill.flows.cache import kept_prepared
+from edgestill.flows.latency import latency_model, latency_of
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.heads import heads, telling_of_heads, what_ships
-from edgestill.flows.stages.latency import latency_model, latency_of
-from edgestill.flows.stages.results import DataResult
-from edgestill.flows.stages.stage import Results, Stage
-from edgestill.flows.words import failure_counts, significant
-from edgestill.pipeline.data.augmentation import Augmentation
-from edgestill.pipeline.data.splits import Batch, Splits, draw_batch
-from edgestill.pipeline.frozen import derive_seed
+from edgestill.flows.stages.results import DataResult, Results
+from edgestill.flows.stages.stage import Stage
+from edgestill.flows.words import failure_counts, latency_clause
 from edgestill.pipeline.runs.rundir import file_digest
 from edgestill.pipeline.teachers import build_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
-from edgestill.search.result import SearchResult, WinnerLatency
+from edgestill.search.result import SearchResult
 from edgestill.search.search import find_student
 
 
@@ -42,7 +37,7 @@ class Search(Stage[SearchResult]):
             return find_student(
                 config,
                 task,
-                scoring_batch(context, context.splits()),
+                context.scoring_batch(context.splits()),
                 teacher,
                 seed=context.seed("search"),
                 latency=latency_of(context, task),
@@ -63,29 +58,8 @@ class Search(Stage[SearchResult]):
         )
 
 
-def scoring_batch(context: StageContext, splits: Splits) -> Batch:
-    """Training images to score candidates on, augmented if so configured."""
-    config, seed = context.config.search, context.seed("search")
-    batch = draw_batch(splits.train, config.batch_size, seed)
-    if not config.batch_augmented:
-        return batch
-    generator = torch.Generator().manual_seed(derive_seed(seed, "augmented"))
-    return Augmentation(splits.augment)(batch, 0, generator)
-
-
 def latency_model_digest(context: StageContext) -> tuple[str, ...]:
     """Digest of the latency model's file, if the search uses one: its path alone does not identify its content."""
     search = context.config.search
     model = latency_model(context.run, search)
     return () if model is None or search.budget.max_latency_ms is None else (file_digest(model),)
-
-
-def latency_clause(latency: WinnerLatency | None) -> str:
-    """Clause on latency, such as `, predicted 2.10 ms ± 8%, measured 2.21 ms`; empty if the budget has no limit."""
-    if latency is None:
-        return ""
-    predicted, error, measured = latency.predicted_ms, latency.predicted_error, latency.measured_ms
-    found = "" if predicted is None else f", predicted {significant(predicted)} ms ± {error or 0:.0%}"
-    if measured is not None:
-        return f"{found}, measured {significant(measured)} ms"
-    return f"{found}, not measured: the target is another machine"

@@ -7,7 +7,6 @@ import torch
 
 from edgestill.distill.train import distill
 from edgestill.flows.stages.context import StageContext
-from edgestill.flows.stages.students import fresh_network
 from edgestill.flows.supervise import attempting
 from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.frozen import digest
@@ -48,7 +47,7 @@ class ShortTrainings:
         training = context.config.distill.training.model_copy(update={"epochs": epochs, "patience": 0})
         with attempting(f"{architecture} in rung {rung + 1}"):
             done = distill(
-                fresh_network(context, architecture, self.splits.task),
+                context.fresh_student(architecture, self.splits.task),
                 self._teacher,
                 self.splits,
                 context.config.distill.model_copy(update={"training": training}),

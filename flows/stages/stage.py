@@ -1,32 +1,12 @@
 """Contract of a stage: all that is true of it alone, for the runner, the terminal, `show`, the report and Prefect."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic
 
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.stages.context import StageContext
-from edgestill.pipeline.frozen import Frozen
+from edgestill.flows.stages.results import R, Results
 from edgestill.pipeline.runs.rundir import RunDir
-
-R = TypeVar("R", bound=Frozen)
-
-
-class Results:
-    """Results of a run's stages so far, each found by its type."""
-
-    def __init__(self, *found: Frozen) -> None:
-        self._found: dict[type[Frozen], Any] = {type(result): result for result in found}
-
-    def add(self, result: Frozen) -> None:
-        self._found[type(result)] = result
-
-    def of(self, kind: type[R]) -> R:
-        found: R = self._found[kind]
-        return found
-
-    def get(self, kind: type[R]) -> R | None:
-        """Return the result, or None if its stage took no part in the run."""
-        return self._found.get(kind)
 
 
 class Stage(ABC, Generic[R]):

@@ -6,14 +6,11 @@ from torch import nn
 
 from edgestill.distill.compression.narrow import narrow
 from edgestill.distill.recipe import make_recipe
-from edgestill.distill.result import DistillResult, PruneResult
-from edgestill.export.result import ConvertResult
+from edgestill.distill.result import PruneResult
 from edgestill.flows.stages.context import WEIGHTS, StageContext
-from edgestill.flows.stages.results import QatResult
-from edgestill.flows.stages.stage import Results
+from edgestill.flows.stages.results import Results
 from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import load_weights, read_state
 from edgestill.pipeline.task import Task
 from edgestill.search.space import Architecture
@@ -53,30 +50,10 @@ def _taught(student: Student, stage: str) -> Student:
     return student.model_copy(update={"weights": f"{stage}/{WEIGHTS}", "methods": f"{stage}/{METHODS}"})
 
 
-def shipped_result(results: Results) -> DistillResult:
-    """The distillation's result with the cost and accuracy of the student that ships."""
-    found, pruned = results.of(DistillResult), results.get(PruneResult)
-    return found if pruned is None else pruned.applied_to(found)
-
-
-def final_files(results: Results) -> ConvertResult:
-    """The exported files, the INT8 ones fine-tuned where that made them better."""
-    found, fine_tuned = results.of(ConvertResult), results.get(QatResult)
-    return found if fine_tuned is None else fine_tuned.applied_to(found)
-
-
-def fresh_network(context: StageContext, architecture: Architecture | str, task: Task) -> nn.Module:
-    """Build a fresh student; its weights are the same for the tournament, every trial and the distillation."""
-    space = context.space
-    point = space.parse(architecture) if isinstance(architecture, str) else architecture
-    with drawn_from(context.seed("student", "weights")):
-        return space.build(point, task)
-
-
 def networks(context: StageContext, student: Student, task: Task) -> tuple[nn.Module, nn.Module]:
     """Build a taught student in its trained and in its shipped form; they share all layers but a method's head."""
     assert student.weights is not None, "a fresh student has no shipped form"
-    trained = narrow(fresh_network(context, student.architecture, task), student.widths)
+    trained = narrow(context.fresh_student(student.architecture, task), student.widths)
     deployable = make_recipe(context.config.distill.methods).deployable(trained)
     load_weights(deployable, context.run.root / student.weights)
     return trained, deployable

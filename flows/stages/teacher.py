@@ -3,8 +3,8 @@
 from typing import Any
 
 from edgestill.flows.stages.context import WEIGHTS, StageContext
-from edgestill.flows.stages.results import DataResult
-from edgestill.flows.stages.stage import Results, Stage
+from edgestill.flows.stages.results import DataResult, Results
+from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.training import curve_csv, epoch_ticker
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Splits

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from edgestill.flows.latency import latency_of
 from edgestill.flows.stages.context import StageContext
-from edgestill.flows.stages.latency import latency_of
+from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.short_training import ShortTrainings
-from edgestill.flows.stages.stage import Results, Stage
+from edgestill.flows.stages.stage import Stage
 from edgestill.flows.verdicts import lead_words
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.teachers.result import TeacherResult

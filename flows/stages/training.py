@@ -8,9 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgestill.distill.config import DistillConfig
+from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import Distilled, distill
 from edgestill.flows.stages.context import CHECKPOINT, StageContext
 from edgestill.pipeline.data.splits import Splits
+from edgestill.pipeline.networks.network import Classifier
 from edgestill.pipeline.training.state import EpochRecord
 
 
@@ -76,3 +78,15 @@ def curve_csv(curve: Sequence[EpochRecord]) -> str:
     for record in curve:
         writer.writerow(record.model_dump(exclude={"terms"}) | record.terms)
     return out.getvalue()
+
+
+def with_classifier_of(context: StageContext, student: nn.Module, shipped: nn.Module) -> nn.Module:
+    """The student's shipped form, with the weights of the classifier (or a method's head) taken from `shipped`."""
+    made = make_recipe(context.config.distill.methods).deployable(student)
+    classifier_of(made).load_state_dict(classifier_of(shipped).state_dict())
+    return made
+
+
+def classifier_of(network: nn.Module) -> nn.Module:
+    assert isinstance(network, Classifier)
+    return network.get_classifier()

@@ -8,8 +8,9 @@ from edgestill.distill.result import TuneResult
 from edgestill.distill.train import distill
 from edgestill.distill.tune import tune
 from edgestill.flows.stages.context import StageContext
-from edgestill.flows.stages.stage import Results, Stage
-from edgestill.flows.stages.students import chosen, fresh_network
+from edgestill.flows.stages.results import Results
+from edgestill.flows.stages.stage import Stage
+from edgestill.flows.stages.students import chosen
 from edgestill.flows.supervise import attempting
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.teachers.teacher import frozen
@@ -40,7 +41,7 @@ class Tune(Stage[TuneResult]):
             scratch = f".trial_{trial}.pt"
             with attempting(f"trial {trial}"):
                 distilled = distill(
-                    fresh_network(context, student.architecture, splits.task),
+                    context.fresh_student(student.architecture, splits.task),
                     teacher,
                     splits,
                     trial_config,

@@ -97,7 +97,7 @@ def edgestill(command_environment: dict[str, str]) -> Edgestill:
     """Runs the command and gives its exit code and output."""
 
     def call(*arguments: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "edgestill.flows.cli", *arguments]
+        command = [sys.executable, "-m", "edgestill", *arguments]
         return subprocess.run(command, cwd=cwd, env=command_environment, capture_output=True, text=True, timeout=280)
 
     return call

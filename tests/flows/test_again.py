@@ -3,11 +3,14 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgestill.export.bundle import write as bundle
 from edgestill.export.bundle.verify import verify
+from edgestill.flows.chain import results_of
+from edgestill.flows.config import RunConfig
 from edgestill.flows.progress import Silent
 from edgestill.flows.report import again, charts
 from edgestill.flows.report.again import report_again
@@ -17,6 +20,10 @@ from edgestill.pipeline.errors import DataError, RunDirError
 from edgestill.pipeline.runs.rundir import RunDir, file_digest
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
+
+
+def written_again(run: RunDir, *given: Any, **more: Any) -> Path:
+    return report_again(run, results_of(run, run.config(RunConfig)), *given, **more)
 
 
 @pytest.fixture
@@ -32,7 +39,7 @@ def test_a_page_that_is_gone_or_cut_short_is_written_again(run: Path, left: str 
     if left is not None:
         (run / "report.html").write_text(left)
     with RunDir.open(run) as directory:
-        report_again(directory)
+        written_again(directory)
     assert (run / "report.html").read_text(encoding="utf-8") == page
 
 
@@ -51,7 +58,7 @@ def test_a_run_whose_bundle_was_moved_away_is_shown_and_says_so(run: Path, tmp_p
     assert f"{run / 'bundle'}  (moved away)" in show_run(RunDir.view(run))
     assert show_runs(run.parent) == before
     with RunDir.open(run) as directory:
-        report_again(directory)
+        written_again(directory)
         with pytest.raises(RunDirError, match=r"bundle/\S+ is missing since the report stage wrote it"):
             run_chain(directory)
 
@@ -59,7 +66,7 @@ def test_a_run_whose_bundle_was_moved_away_is_shown_and_says_so(run: Path, tmp_p
 @pytest.mark.parametrize(
     ("stage", "key", "use"),
     [
-        ("report", "report", lambda directory: report_again(directory)),
+        ("report", "report", lambda directory: written_again(directory)),
         ("report", "bundle", lambda directory: show_run(directory)),
         ("export", "student.path", lambda directory: run_chain(directory)),
     ],
@@ -134,7 +141,7 @@ def test_a_profile_that_the_run_holds_and_that_cannot_be_read_is_a_caution(run: 
         directory.write("devices", "pi-1a2b3c.json", '{"method": {"turn": "x"}}')
         directory.add("report", "devices")
         cautions: list[str] = []
-        report_again(directory, cautions=cautions)
+        written_again(directory, cautions=cautions)
     assert "pi-1a2b3c.json is no profile" in cautions[0]
     assert "pi-1a2b3c.json is no profile" in (run / "report.html").read_text(encoding="utf-8")
     assert "caution: " in show_run(RunDir.view(run))
@@ -144,7 +151,7 @@ def test_a_profile_that_cannot_be_shown_is_refused_and_nothing_is_kept(run: Path
     (tmp_path / "p.json").write_text('{"method": {"turn": "x"}}', encoding="utf-8")
     before = (run / "manifest.json").read_bytes()
     with RunDir.open(run) as directory, pytest.raises(DataError, match=r"p\.json is no profile"):
-        report_again(directory, [tmp_path / "p.json"])
+        written_again(directory, [tmp_path / "p.json"])
     assert not (run / "devices").exists()
     assert (run / "manifest.json").read_bytes() == before
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from edgestill.flows.cli.app import COMMANDS, app
-from edgestill.flows.cli.main import execute, main
+from edgestill.flows.cli.main import COMMANDS, app, execute, main
 
 ROOT = Path(__file__).resolve().parents[2]
 # Openings of a help that reads only behind its flag's or command's name, or is a question.

@@ -221,7 +221,7 @@ def test_the_page_can_be_written_again_from_the_run(finished, tmp_path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
     with RunDir.open(copy) as run:
-        assert report_again(run, []).read_bytes() == page
+        assert report_again(run, results_of(run, run.config(RunConfig))).read_bytes() == page
 
 
 def test_the_page_tells_the_distilled_students_accuracy_from_the_pruned_ones(finished) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from edgestill.flows.config import load_config
 from edgestill.flows.fit_device import latencies_csv, read_latencies
-from edgestill.flows.stages.latency import export_student, latency_source
+from edgestill.flows.latency import export_student, latency_source
 from edgestill.pipeline.errors import ConfigError, DataError
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.search.budget import Budget

@@ -61,7 +61,7 @@ def test_the_wheel_holds_the_five_packages_and_the_presets_and_nothing_else(whee
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     packages = {name.split("/")[1] for name in names if name.startswith("edgestill/")}
     assert tops == {"edgestill"}
-    assert packages == {"__init__.py", "py.typed", "pipeline", "search", "distill", "export", "flows"}
+    assert packages == {"__init__.py", "__main__.py", "py.typed", "pipeline", "search", "distill", "export", "flows"}
     assert "edgestill/flows/presets/digits.yaml" in names
     assert any(name.startswith("edgestill/flows/report/") and name.endswith(".j2") for name in names)
 

@@ -34,7 +34,7 @@ def call(tmp_path_factory: pytest.TempPathFactory, command_environment: dict[str
     here = tmp_path_factory.mktemp("here")
 
     def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "edgestill.flows.cli", *arguments]
+        command = [sys.executable, "-m", "edgestill", *arguments]
         env = command_environment | {"PYTHONPATH": path} | environment
         return subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=280)
 

@@ -83,9 +83,7 @@ def test_a_killed_check_goes_on_and_ends_as_an_undisturbed_one(
     checked, edgestill, tiny_arguments, command_environment: dict[str, str], tmp_path: Path
 ) -> None:
     arguments = [*tiny_arguments(**SMALL), "--students", "5", "--epochs", "1", "--out", str(tmp_path), "--quiet"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edgestill.flows.cli", "rank-check", *arguments], env=command_environment
-    )
+    process = subprocess.Popen([sys.executable, "-m", "edgestill", "rank-check", *arguments], env=command_environment)
     deadline = time.monotonic() + 90
     while not any("training" in path.read_text() for path in tmp_path.glob("*/rank_check/students.jsonl")):
         assert process.poll() is None, "ended before it could be killed"

@@ -25,13 +25,13 @@ from edgestill.export.result import (
     Ratio,
     Verdict,
 )
-from edgestill.flows.chain import sentence
+from edgestill.flows.chain import collected, sentence
 from edgestill.flows.config import RunConfig
-from edgestill.flows.report import ReportData, render_report
-from edgestill.flows.report.palette import COLOURS
+from edgestill.flows.report.canvas import COLOURS
+from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.scatter import selection_values
+from edgestill.flows.report.write import render_report
 from edgestill.flows.stages.results import DataResult, RankCheckResult, ReportResult
-from edgestill.flows.stages.stage import Results
 from edgestill.flows.verdicts import lead_words
 from edgestill.flows.words import accuracy_claim, size_claim, speed_claim
 from edgestill.pipeline.networks.cost import Cost
@@ -283,7 +283,7 @@ def report(
     }
     results |= {name: value for name, value in changes.items() if name in results}
     fields |= {name: value for name, value in changes.items() if name not in results}
-    return ReportData(results=Results(*filter(None, results.values())), **fields)
+    return ReportData(results=collected(filter(None, results.values())), **fields)
 
 
 class Page(HTMLParser):

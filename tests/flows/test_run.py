@@ -163,7 +163,7 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_bits(
 ) -> None:
     arguments = ["run", *tiny_arguments(), "--out", str(tmp_path), "--quiet"]
     for stage, reached in KILL_POINTS:
-        process = subprocess.Popen([sys.executable, "-m", "edgestill.flows.cli", *arguments], env=command_environment)
+        process = subprocess.Popen([sys.executable, "-m", "edgestill", *arguments], env=command_environment)
         deadline = time.monotonic() + 90
         while not any(reached(run) for run in tmp_path.glob("*")):
             assert process.poll() is None, f"ended before it could be killed in {stage}"

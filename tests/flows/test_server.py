@@ -35,7 +35,7 @@ def wait_for(ready: Callable[[], Any], seconds: float, what: str) -> Any:
 
 def started(arguments: list[str], environment: dict[str, str], log: Path, cwd: Path) -> "subprocess.Popen[bytes]":
     with log.open("wb") as out:
-        command = [sys.executable, "-m", "edgestill.flows.cli", *arguments]
+        command = [sys.executable, "-m", "edgestill", *arguments]
         return subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True, cwd=cwd)
 
 
@@ -167,7 +167,7 @@ def test_run_is_a_flow_run_of_the_server_that_prefect_api_url_names(
     server: str, finished_run: Path, command_environment: dict[str, str]
 ) -> None:
     environment = command_environment | {"PREFECT_API_URL": server}
-    command = [sys.executable, "-m", "edgestill.flows.cli", "resume", str(finished_run)]
+    command = [sys.executable, "-m", "edgestill", "resume", str(finished_run)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     runs = httpx.post(f"{server}/flow_runs/filter", json={"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}})
@@ -191,7 +191,7 @@ def test_a_flow_run_needs_no_server_set_up_by_hand(finished_run: Path, edgestill
 def test_serving_without_a_server_says_how_to_start_one(edgestill, command_environment: dict[str, str]) -> None:
     assert "edgestill ui" in edgestill("serve", "--preset", "digits").stderr
     environment = command_environment | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
-    command = [sys.executable, "-m", "edgestill.flows.cli", "serve"]
+    command = [sys.executable, "-m", "edgestill", "serve"]
     failed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert failed.returncode == 2
     assert "no Prefect server answers at http://127.0.0.1:9/api" in failed.stderr
@@ -204,7 +204,7 @@ def test_a_run_that_is_to_be_a_flow_run_of_a_server_that_is_down_says_so(
     command = [
         sys.executable,
         "-m",
-        "edgestill.flows.cli",
+        "edgestill",
         "run",
         "--preset",
         "digits",
@@ -216,14 +216,14 @@ def test_a_run_that_is_to_be_a_flow_run_of_a_server_that_is_down_says_so(
     assert failed.stderr.startswith("error: no Prefect server answers at http://127.0.0.1:9/api; start it with")
     assert not (tmp_path / "runs").exists()
     unnamed = command_environment | {"PREFECT_API_URL": ""}
-    command = [sys.executable, "-m", "edgestill.flows.cli", "serve"]
+    command = [sys.executable, "-m", "edgestill", "serve"]
     failed = subprocess.run(command, env=unnamed, capture_output=True, text=True, timeout=60)
     assert failed.returncode == 2
     assert "no Prefect server is named" in failed.stderr
 
 
 def test_a_cron_string_that_is_none_is_refused(server: str, command_environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "edgestill.flows.cli", "serve", "--cron", "nightly"]
+    command = [sys.executable, "-m", "edgestill", "serve", "--cron", "nightly"]
     environment = command_environment | {"PREFECT_API_URL": server}
     failed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert failed.returncode == 2

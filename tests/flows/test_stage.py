@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from edgestill.flows.config import load_config
+from edgestill.flows.latency import latency_of
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.data import Data
-from edgestill.flows.stages.latency import latency_of
 from edgestill.flows.stages.search import latency_model_digest, scoring_batch
 from edgestill.flows.stages.stage import Results
 from edgestill.pipeline.errors import DataError

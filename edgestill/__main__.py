@@ -1,4 +1,4 @@
-"""Run `python -m edgestill.flows.cli` as `edgestill`."""
+"""Run `python -m edgestill` as `edgestill`."""
 
 from edgestill.flows.cli.main import main
 
