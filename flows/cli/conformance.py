@@ -21,9 +21,9 @@ def conformance(
         ),
     ],
 ) -> int:
-    """Check that a plug-in keeps the contract of its table; exit code 1 if not.
+    """Check that a plug-in keeps its table's contract.
 
-    docs/plugins.md tells how to write one.
+    Exit code 1 says that it does not. docs/plugins.md tells how to write one.
     """
     from edgestill.pipeline.plugins import PlugInError
 

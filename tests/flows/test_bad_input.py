@@ -11,6 +11,8 @@ import torch
 import yaml
 
 from edgestill.flows.cli.main import execute
+from edgestill.flows.stages.data import Data
+from edgestill.flows.stages.teacher import Teacher
 from edgestill.flows.config import RunConfig, commented_yaml, load_config, preset_names
 from edgestill.pipeline.data.datasets.base import AugmentConfig
 from edgestill.pipeline.errors import ConfigError, MissingDependencyError
@@ -301,19 +303,19 @@ def test_a_rank_check_trains_as_many_students_as_the_configuration_says(
     settings, given, expected, monkeypatch, tmp_path
 ) -> None:
     found = []
-    monkeypatch.setattr("edgestill.flows.cli.search.start", lambda config, *rest: found.append(config.rank_check))
+    monkeypatch.setattr("edgestill.flows.cli.run.start", lambda config, *rest: found.append(config.rank_check))
     arguments = [part for setting in settings for part in ("--set", setting)]
     assert execute(["rank-check", "--preset", "digits", *arguments, *given]) == 0
     assert [(check.students, check.only) for check in found] == [(expected, True)]
 
 
-def run_that_fails(tmp_path: Path, monkeypatch, stage: str, error: BaseException) -> int:
+def run_that_fails(tmp_path: Path, monkeypatch, stage: type, error: BaseException) -> int:
     """`edgestill run` up to a stage that raises."""
 
     def fail(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(f"edgestill.flows.stages.{stage}", fail)
+    monkeypatch.setattr(stage, "work", fail)
     return execute(["run", "--preset", "digits", "--out", str(tmp_path), "--quiet", "--no-prefect"])
 
 
@@ -321,7 +323,7 @@ def run_that_fails(tmp_path: Path, monkeypatch, stage: str, error: BaseException
     ("error", "code"), [(MissingDependencyError("no such library"), 2), (KeyboardInterrupt(), 130)], ids=str
 )
 def test_a_run_that_has_finished_a_stage_says_how_it_goes_on(error, code, tmp_path, monkeypatch, capsys) -> None:
-    assert run_that_fails(tmp_path, monkeypatch, "train_teacher", error) == code
+    assert run_that_fails(tmp_path, monkeypatch, Teacher, error) == code
     (run,) = tmp_path.glob("*")
     said = capsys.readouterr().err
     assert f"the run is kept: `edgestill resume {run}` goes on with it" in said
@@ -329,7 +331,7 @@ def test_a_run_that_has_finished_a_stage_says_how_it_goes_on(error, code, tmp_pa
 
 
 def test_an_interrupted_run_that_was_discarded_is_not_to_be_resumed(tmp_path, monkeypatch, capsys) -> None:
-    assert run_that_fails(tmp_path, monkeypatch, "prepare_data", KeyboardInterrupt()) == 130
+    assert run_that_fails(tmp_path, monkeypatch, Data, KeyboardInterrupt()) == 130
     assert list(tmp_path.glob("*")) == []
     said = capsys.readouterr().err
     assert said.endswith("interrupted\n")

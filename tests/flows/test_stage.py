@@ -12,7 +12,7 @@ from edgestill.flows.config import load_config
 from edgestill.flows.latency import latency_of
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.data import Data
-from edgestill.flows.stages.search import latency_model_digest, scoring_batch
+from edgestill.flows.stages.search import latency_model_digest
 from edgestill.flows.stages.stage import Results
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.runs.rundir import RunDir
@@ -98,7 +98,7 @@ def test_the_batch_that_candidates_are_scored_on_is_cropped_and_flipped_where_it
     data = f"data={{name: npz, path: {save_data(tmp_path / 'my.npz')}, augment: {{pad: 1, flip: true}}}}"
     small = "search.batch_size=16"
     plain, augmented, again = (
-        scoring_batch(stage, stage.splits())
+        stage.scoring_batch(stage.splits())
         for stage in (
             stage_after_data(tmp_path / name, data, small, *more)
             for name, more in (
