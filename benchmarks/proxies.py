@@ -126,7 +126,7 @@ def _score_ensemble(
     assert isinstance(whole.scorer, Ensemble)
     for i, architecture in enumerate(architectures):
         with contextlib.suppress(CandidateError):
-            drawn = whole.parts(architecture)
+            drawn = whole.parts.drawn(architecture)
             for name, values in drawn.items():
                 taken[name] += [natural(value, PARTS[name]) for value in values]
             rows = [dict(zip(drawn, values, strict=True)) for values in zip(*drawn.values(), strict=True)]

@@ -61,7 +61,7 @@ class Composed:
         Raises:
             CandidateError: the network failed, or is dead.
         """
-        taken = self.parts(architecture)
+        taken = self.parts.drawn(architecture)
         rows = [dict(zip(taken, values, strict=True)) for values in zip(*taken.values(), strict=True)]
         return [self.scorer(self.parts.without_network(architecture, row)) for row in rows]
 
@@ -90,7 +90,7 @@ def _scores(
     """Return the first draw's scores of each part; a member that failed has none, and would fail in the search."""
     columns: dict[str, list[float]] = {}
     reasons = set()
-    for outcome in means.each(parts, architectures):
+    for outcome in means.each(parts.drawn, architectures):
         if "failure" in outcome:
             reasons.add(outcome["failure"])
             continue

@@ -65,7 +65,7 @@ class Draws:
         changed.draws = draws
         return changed
 
-    def __call__(self, architecture: Architecture) -> dict[str, list[float]]:
+    def drawn(self, architecture: Architecture) -> dict[str, list[float]]:
         """Return every scorer's score of each draw, NaN or infinite if there is none.
 
         Raises:

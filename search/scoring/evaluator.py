@@ -75,7 +75,7 @@ class Evaluator:
         Raises:
             CandidateError: the network failed, or is dead (with `guard`, or if every scorer has parts).
         """
-        drawn = self._plain(architecture)
+        drawn = self._plain.drawn(architecture)
         for whole in self.composed:
             try:
                 drawn[whole.scorer.name] = whole(architecture)

@@ -11,9 +11,9 @@ import torch
 import yaml
 
 from edgestill.flows.cli.main import execute
+from edgestill.flows.config import RunConfig, commented_yaml, load_config, preset_names
 from edgestill.flows.stages.data import Data
 from edgestill.flows.stages.teacher import Teacher
-from edgestill.flows.config import RunConfig, commented_yaml, load_config, preset_names
 from edgestill.pipeline.data.datasets.base import AugmentConfig
 from edgestill.pipeline.errors import ConfigError, MissingDependencyError
 

@@ -12,7 +12,6 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import initialise
 from edgestill.search.scorers.ensemble_scale import PARTS, EnsembleScale, Scale, fit_scale
 from edgestill.search.scoring.conditions import Conditions, Means
-from edgestill.search.scoring.draws import Draws
 from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.spaces import Nb201Config, Nb201Space, ResNetConfig, ResNetSpace
 
@@ -91,8 +90,8 @@ def test_a_part_without_a_score_on_few_is_kept_and_its_scale_is_of_the_rest():
 def test_a_candidate_that_lacks_a_part_which_the_space_has_has_no_score(space, task, batch, monkeypatch):
     ask = Evaluator(space, task, ["ensemble", "params"], Conditions(batch, teacher_of(task), 0))
     (whole,) = ask.composed
-    drawn = whole.parts
-    monkeypatch.setattr(Draws, "__call__", lambda self, architecture: drawn(architecture) | {"jacov": [math.nan]})
+    drawn = whole.parts.drawn
+    monkeypatch.setattr(whole.parts, "drawn", lambda architecture: drawn(architecture) | {"jacov": [math.nan]})
     assert set(ask(space.sample(random.Random(0))).values) == {"params"}
 
 

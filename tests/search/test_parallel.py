@@ -178,7 +178,7 @@ def test_a_member_that_kills_whatever_process_runs_it_is_passed_over(find, fragi
     assert all(c.architecture.startswith("1") for c in result.candidates)
 
 
-def test_the_ensemble_is_calibrated_without_a_member_that_kills_its_process(find, fragile, monkeypatch):
+def test_the_ensemble_is_prepared_without_a_member_that_kills_its_process(find, fragile, monkeypatch):
     healthy = find(1, scorer="ensemble").winner.architecture
     monkeypatch.setattr(fragile.Fragile, "deadly", (healthy,))
     monkeypatch.setitem(SPACES, "resnet", (ResNetConfig, fragile.Fragile))
