@@ -2,13 +2,14 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from edgestill.export.result import ProfileResult
 from edgestill.flows.chain import stage_names, stages_of
+from edgestill.flows.config.loading import load_config
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.progress import Forgiving, Progress, Silent
@@ -18,7 +19,7 @@ from edgestill.flows.stages.results import R, RankCheckResult, ReportResult, Res
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.supervise import note_progress, note_stage
 from edgestill.pipeline.device import select_device
-from edgestill.pipeline.errors import RunDirError
+from edgestill.pipeline.errors import ConfigError, RunDirError
 from edgestill.pipeline.frozen import derive_seed, digest
 from edgestill.pipeline.nicety import nicety
 from edgestill.pipeline.randomness import drawn_from
@@ -42,6 +43,37 @@ def new_run(config: RunConfig, out: Path) -> Iterator[RunDir]:
                 if not run.manifest.stages:
                     run.discard()
             raise
+
+
+def compress(
+    config: RunConfig | None = None,
+    *,
+    preset: str | None = None,
+    settings: Sequence[str] = (),
+    out: Path | str = "runs",
+    progress: Progress | None = None,
+) -> Outcome | RankCheckResult:
+    """Make a student that ships: search, tune, distill, export, measure, bundle, report.
+
+    Args:
+        config: of `load_config`; None: the preset's, or the built-in digits'.
+        preset: a built-in configuration to start from, such as `digits`; in the place of `config`.
+        settings: `key=value` each, such as `search.budget.max_params=50000`; with `preset`.
+        out: folder that the new run is made in.
+        progress: shows how far the run is; None: nothing is shown.
+
+    Returns:
+        Results and paths of the run; with `rank_check: {only: true}` the rank check's result.
+
+    Raises:
+        ConfigError: the configuration has a problem, or `config` stands beside `preset` or `settings`.
+        EdgestillError: a stage failed; the run is kept, and `edgestill resume` goes on with it.
+    """
+    if config is not None and (preset is not None or settings):
+        raise ConfigError(["config is given beside preset or settings; load_config joins them into one"])
+    chosen = load_config(None, preset, settings) if config is None else config
+    with new_run(chosen, Path(out).expanduser()) as run:
+        return run_chain(run, progress)
 
 
 def run_chain(

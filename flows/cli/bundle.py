@@ -25,7 +25,7 @@ def verify(
     bundle: Bundle, public_key: PublicKey = None,
     digest: Annotated[str | None, typer.Option(help="Expected digest of the bundle, as its run printed it.")] = None,
 ) -> int:  # fmt: skip
-    """Check that a bundle is unaltered and gives its stored answers.
+    """Check a bundle's files, and its models' answers here.
 
     Print every difference; exit code 1 means that there is one.
     """

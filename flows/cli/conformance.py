@@ -68,6 +68,7 @@ def _table_of(found: Any, place: str) -> "Table[Any]":
     from edgestill.pipeline.data.datasets.base import DatasetConfig
     from edgestill.pipeline.errors import ConfigError
     from edgestill.pipeline.frozen import Frozen
+    from edgestill.pipeline.teachers import TEACHERS, Teacher
     from edgestill.search.scorers import SCORERS, Scorer
     from edgestill.search.space import SearchSpace
     from edgestill.search.spaces import SPACES
@@ -75,7 +76,7 @@ def _table_of(found: Any, place: str) -> "Table[Any]":
 
     config, thing = _parts(found)
     classes: tuple[tuple[type[Any], Table[Any]], ...] = (
-        (Method, METHODS), (SearchSpace, SPACES), (Scorer, SCORERS), (Format, FORMATS),
+        (Method, METHODS), (SearchSpace, SPACES), (Scorer, SCORERS), (Format, FORMATS), (Teacher, TEACHERS),
     )  # fmt: skip
     for base, table in classes:
         if isinstance(thing, base) or (isinstance(thing, type) and issubclass(thing, base)):
@@ -84,8 +85,8 @@ def _table_of(found: Any, place: str) -> "Table[Any]":
         return DATASETS if issubclass(config, DatasetConfig) else STRATEGIES
     raise ConfigError(
         [
-            f"{place} is for no table: a class made from Method, SearchSpace, Scorer or Format is, and a pair of a "
-            "configuration and a function, of a strategy or a data set"
+            f"{place} is for no table: a class made from Method, SearchSpace, Scorer, Format or Teacher is, and a pair "
+            "of a configuration and a function, of a strategy or a data set"
         ]
     )
 
@@ -132,7 +133,7 @@ def _suite(kind: str, name: str) -> "tuple[Any, tuple[Check, ...]]":
     from edgestill.distill.methods import METHODS
     from edgestill.export import conformance as formats
     from edgestill.export.formats import FORMATS
-    from edgestill.pipeline.conformance import datasets
+    from edgestill.pipeline.conformance import datasets, teachers
     from edgestill.search.conformance import scorers, spaces, strategies
     from edgestill.search.scorers import SCORERS
     from edgestill.search.spaces import SPACES, make_space
@@ -146,7 +147,8 @@ def _suite(kind: str, name: str) -> "tuple[Any, tuple[Check, ...]]":
             return SCORERS[name], scorers.CHECKS
         case "formats":
             return FORMATS[name], formats.CHECKS
-    return name, strategies.CHECKS if kind == "strategies" else datasets.CHECKS
+    suites = {"strategies": strategies.CHECKS, "datasets": datasets.CHECKS, "teachers": teachers.CHECKS}
+    return name, suites[kind]
 
 
 def the_exported_graph_is_the_plain_students_unless_it_fills_the_head(method: Any) -> None:

@@ -41,7 +41,7 @@ def run(
 
 
 def resume(run: Run, out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None) -> None:
-    """Continue an interrupted run; finished stages are not repeated."""
+    """Continue an interrupted run; finished stages stay."""
     from edgestill.pipeline.runs.rundir import find_run
 
     go_on(find_run(run, out), out, quiet, prefect)

@@ -1,4 +1,4 @@
-"""The table of families of teachers: each has a file of its own and a line here."""
+"""The table of families of teachers: each has a file of its own and a line here, or is of another package."""
 
 from collections.abc import Mapping
 from functools import reduce
@@ -10,17 +10,26 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from torch import nn
 
 from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.plugins import Table, require_attributes, require_class, require_config
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.huggingface import HuggingFaceConfig, HuggingFaceTeacher
 from edgestill.pipeline.teachers.resnet import ResNetConfig, ResNetTeacher
 from edgestill.pipeline.teachers.teacher import FamilyConfig, Teacher
 from edgestill.pipeline.teachers.text_transformer import TextTransformerConfig, TextTransformerTeacher
 
-TEACHERS: dict[str, type[Teacher]] = {
+
+def _line(name: str, found: Any) -> type[Teacher]:
+    require_class(found, Teacher)
+    require_attributes(found, name, "kinds", "Config")
+    require_config(found.Config, name, FamilyConfig, is_complete=False)
+    return found  # type: ignore[no-any-return]
+
+
+TEACHERS: Table[type[Teacher]] = Table("teachers", _line, {
     "resnet": ResNetTeacher,
     "text_transformer": TextTransformerTeacher,
     "huggingface": HuggingFaceTeacher,
-}
+})  # fmt: skip
 BUILT_IN = "built in"  # tag of TeacherConfig among the families' own configurations, which have a `name`
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from torch import nn
 
 from edgestill.flows.config.explaining import explain
 from edgestill.flows.config.model import RunConfig
+from edgestill.pipeline.conformance.suite import NotHereError
+from edgestill.pipeline.conformance.teachers import CHECKS
 from edgestill.pipeline.errors import CheckpointError, ConfigError
 from edgestill.pipeline.frozen import digest
 from edgestill.pipeline.input_kind import INPUT_KINDS
-from edgestill.pipeline.networks.network import Classifier
 from edgestill.pipeline.runs.checkpoint import weights_bytes
 from edgestill.pipeline.teachers import (
     TEACHERS,
@@ -56,19 +57,13 @@ def test_a_family_takes_kinds_of_input_that_there_are(family):
     assert family.kinds <= set(INPUT_KINDS)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "text_transformer_2x128"])
-def test_a_named_teacher_comes_back_from_its_weights_and_answers_each_class(name, task_of, tmp_path):
-    config = TeacherConfig(architecture=name)
-    teacher = make_teacher(config)
-    (kind,) = teacher.kinds
-    task, path = task_of[kind], tmp_path / "weights.safetensors"
-    network = build_teacher(config, task)
-    path.write_bytes(weights_bytes(network, teacher.metadata(task)))
-    again = load_teacher(config, task, path)
-    assert isinstance(again, Classifier)
-    inputs = torch.from_numpy(task.inputs.probes(4))
-    assert torch.equal(again.eval()(inputs), network.eval()(inputs))
-    assert network(inputs).shape == (4, task.num_classes)
+@pytest.mark.parametrize("name", TEACHERS)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_every_family_passes(check, name):
+    try:
+        check(name)
+    except NotHereError as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.mark.parametrize("name", NAMES)
