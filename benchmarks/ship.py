@@ -25,7 +25,7 @@ from edgestill.flows.progress import Silent
 from edgestill.flows.runner import new_run, run_chain
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import QatResult, ReportResult
-from edgestill.flows.words import duration
+from edgestill.pipeline.figures import duration
 from edgestill.pipeline.runs.manifest import Manifest
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.teachers import make_teacher

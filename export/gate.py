@@ -6,6 +6,7 @@ from edgestill.export.config import GateConfig
 from edgestill.export.formats import FORMATS
 from edgestill.export.result import Absent, ConvertedModel, ExportedModel, Ratio, Verdict
 from edgestill.pipeline.errors import ExportError
+from edgestill.pipeline.figures import points, shrink, speed
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.training.metrics import Metrics, paired_difference
 
@@ -112,17 +113,17 @@ def _worth(
     model: ExportedModel, fp32: ExportedModel, over_fp32: Ratio, gate: GateConfig
 ) -> tuple[list[str], list[str]]:
     """List the reasons for a format and those against, by speed and size; speed counts by its interval's lower end."""
-    shrink = fp32.size_bytes / model.size_bytes
-    speed, size = _speed(over_fp32), _size(shrink)
+    shrunk = fp32.size_bytes / model.size_bytes
+    fast, small = _speed(over_fp32), shrink(shrunk)
     if over_fp32.interval[0] >= gate.min_speedup:
-        return [speed, size], []
-    if shrink < gate.min_shrink:
-        return [], [f"{speed} and {size}; {gate.min_speedup:g}× faster or {gate.min_shrink:g}× smaller is needed"]
+        return [fast, small], []
+    if shrunk < gate.min_shrink:
+        return [], [f"{fast} and {small}; {gate.min_speedup:g}× faster or {gate.min_shrink:g}× smaller is needed"]
     if over_fp32.interval[0] < 1 / gate.max_slowdown:
         if f"{1 / over_fp32.value:.2f}" == f"{gate.max_slowdown:.2f}":  # two digits would hide the difference
-            speed = _speed(over_fp32, digits=4)
-        return [], [f"{speed}; a file that is {size} may be at most {gate.max_slowdown:g}× slower"]
-    return [size, speed], []
+            fast = _speed(over_fp32, digits=5)
+        return [], [f"{fast}; a file that is {small} may be at most {gate.max_slowdown:g}× slower"]
+    return [small, fast], []
 
 
 def _changed_nothing(model: ExportedModel, fp32: ExportedModel) -> str:
@@ -149,12 +150,12 @@ def _accuracy(model: ExportedModel, fp32: ExportedModel) -> str:
     assert fp32.validation is not None
     assert model.validation is not None
     n = model.validation.n
-    points = 100 * (model.validation.accuracy - fp32.validation.accuracy)
+    difference = model.validation.accuracy - fp32.validation.accuracy
     low, high = paired_difference(model.lost, model.gained, n)
     interval = f"[{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−")
-    if abs(points) < 1e-9:
+    if abs(difference) < 1e-11:
         return f"fp32's accuracy on {n:,} validation examples {interval}"
-    words = f"{abs(points):.{1 if abs(points) >= 0.1 else 2}f} points {'above' if points > 0 else 'below'} fp32"
+    words = f"{points(difference)} {'above' if difference > 0 else 'below'} fp32"
     return f"{words} on {n:,} validation examples {interval}"
 
 
@@ -181,15 +182,5 @@ def _too_large(model: ConvertedModel, limits: Limits) -> str:
     return f"{model.size_bytes:,} bytes, above max_size_bytes {limit:,}"
 
 
-def _speed(ratio: Ratio, digits: int = 2) -> str:
-    """Compare speed in words: `1.51× slower than fp32 [1.48, 1.53]`; neither word if the interval holds 1."""
-    low, high = ratio.interval
-    if low <= 1 <= high or abs(ratio.value - 1) < 0.005:
-        return f"{ratio.value:.{digits}f}× fp32's speed [{low:.{digits}f}, {high:.{digits}f}]"
-    if ratio.value > 1:
-        return f"{ratio.value:.{digits}f}× faster than fp32 [{low:.{digits}f}, {high:.{digits}f}]"
-    return f"{1 / ratio.value:.{digits}f}× slower than fp32 [{1 / high:.{digits}f}, {1 / low:.{digits}f}]"
-
-
-def _size(shrink: float) -> str:
-    return f"{shrink:.2f}× smaller" if shrink >= 1 else f"{1 / shrink:.2f}× larger"
+def _speed(ratio: Ratio, digits: int = 3) -> str:
+    return speed(ratio.value, ratio.interval, "fp32", digits)

@@ -1,7 +1,7 @@
 """Sentences on short trainings, no bolder than a few students allow: a tournament's lead, a rank check's verdict."""
 
 from edgestill.flows.stages.results import RankCheckResult
-from edgestill.flows.words import duration
+from edgestill.pipeline.figures import duration, points
 from edgestill.search.rank_correlation import ScorerRank
 from edgestill.search.tournament import Lead
 
@@ -10,11 +10,6 @@ def lead_words(lead: Lead) -> str:
     """Words for a lead, such as `1.2 points ahead of A, within noise`."""
     ahead = f"{points(lead.accuracy)} ahead of {lead.over}" if lead.accuracy else f"level with {lead.over}"
     return f"{ahead}, {'within' if lead.is_noise else 'more than'} noise"
-
-
-def points(share: float) -> str:
-    """Words for a difference of accuracies, such as `1.2 points`."""
-    return f"{100 * share:.{1 if share >= 0.001 else 2}f} points"
 
 
 def verdict(result: RankCheckResult) -> str:

@@ -11,7 +11,7 @@ from edgestill.flows.report.canvas import COLOURS, baseline_looks
 from edgestill.flows.report.charts import latency_histogram, shown_until_ms
 from edgestill.flows.report.device_charts import steadiness
 from edgestill.flows.report.undrawn import forgiving
-from edgestill.flows.words import size
+from edgestill.pipeline.figures import size
 
 _NOTHING, _YES = "–", {True: "yes", False: "no"}
 

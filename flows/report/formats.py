@@ -4,7 +4,7 @@ from typing import Any
 
 from edgestill.export.result import ExportedModel, Ratio
 from edgestill.flows.report.data import ReportData
-from edgestill.flows.words import significant, size
+from edgestill.pipeline.figures import significant, size
 
 _NOTHING = "–"
 COLUMNS = ("bytes", "validation", "test", "p50", "p90", "against the teacher", "against fp32")

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgestill.distill.methods.base import ExhibitItem
 from edgestill.distill.result import DistillResult
-from edgestill.flows.words import significant
+from edgestill.pipeline.figures import significant
 
 _GREY, _RGB = 0, 2  # PNG's colour types
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from edgestill.flows.stages.results import RankCheckResult
 from edgestill.flows.verdicts import conditions, lead_words, rank_cells, verdict
-from edgestill.flows.words import duration
+from edgestill.pipeline.figures import duration
 from edgestill.search.tournament import Entrant, Rung, TournamentResult
 
 

@@ -5,15 +5,8 @@ from typing import Any
 
 from edgestill.export.result import ExportedModel
 from edgestill.flows.report.data import ReportData
-from edgestill.flows.words import (
-    Claim,
-    accuracy_claim,
-    duration,
-    significant,
-    size,
-    size_claim,
-    speed_claim,
-)
+from edgestill.flows.words import Claim, accuracy_claim, size_claim, speed_claim
+from edgestill.pipeline.figures import duration, shrink, significant, size
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.training.metrics import Metrics, tells_apart, wilson
@@ -46,7 +39,7 @@ def tiles(report: ReportData) -> list[dict[str, Any]]:
             smaller,
             f"{report.shipped_student.cost.params:,} against {report.teacher.cost.params:,}",
             f"file {size(student.size_bytes)} against {size(teacher.size_bytes)}"
-            + (f", {shrunk:.2f}× smaller" if shrunk > 1 else ""),
+            + (f", {shrink(shrunk)}" if shrunk > 1 else ""),
         ),
         _tile(
             "Speed",

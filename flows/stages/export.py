@@ -20,6 +20,7 @@ from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.students import networks, shipped
 from edgestill.pipeline.data.splits import Splits
+from edgestill.pipeline.figures import size
 from edgestill.pipeline.runs.rundir import file_digest
 from edgestill.pipeline.teachers.result import TeacherResult
 
@@ -55,10 +56,10 @@ class Export(Stage[ConvertResult]):
 
     def sentence(self, result: ConvertResult) -> str:
         parity = result.student.parity
-        others = "".join(f", {name} {model.size_bytes / 1e3:,.0f} kB" for name, model in result.others.items())
+        others = "".join(f", {name} {size(model.size_bytes)}" for name, model in result.others.items())
         absent = "".join(f"; no {found.format}" for found in result.absent)
         return (
-            f"{result.student.size_bytes / 1e3:,.0f} kB ONNX (teacher {result.teacher.size_bytes / 1e3:,.0f} kB)"
+            f"{size(result.student.size_bytes)} ONNX (teacher {size(result.teacher.size_bytes)})"
             f"{others}{absent}; logits within {parity.max_abs_difference:.1e} of torch on {parity.n:,} inputs"
         )
 

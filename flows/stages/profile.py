@@ -8,7 +8,8 @@ from edgestill.export.timing import profile
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.stage import Stage
-from edgestill.flows.words import listing, speed_claim
+from edgestill.flows.words import speed_claim
+from edgestill.pipeline.figures import listing, milliseconds
 
 
 class Profile(Stage[ProfileResult]):
@@ -35,8 +36,7 @@ class Profile(Stage[ProfileResult]):
         return result
 
     def sentence(self, result: ProfileResult) -> str:
-        return (
-            f"{result.default} {result.student.latency.p50_ms:.3f} ms against the teacher's "
-            f"{result.teacher.latency.p50_ms:.3f} ms: {speed_claim(result.speedup, result.speedup_interval).words}; "
-            f"{listing(list(result.shipped))} {'ships' if len(result.shipped) == 1 else 'ship'}"
-        )
+        ours, theirs = (milliseconds(model.latency.p50_ms) for model in (result.student, result.teacher))
+        claim = speed_claim(result.speedup, result.speedup_interval).words
+        ship = f"{listing(list(result.shipped))} {'ships' if len(result.shipped) == 1 else 'ship'}"
+        return f"{result.default} {ours} against the teacher's {theirs}: {claim}; {ship}"

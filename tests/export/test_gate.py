@@ -50,8 +50,8 @@ FASTER, SLOWER, SAME = (2.0, 1.9, 2.1), (0.66, 0.65, 0.67), (1.0, 0.97, 1.03)
     [
         (model(), FASTER, True, "2.00× faster than fp32 [1.90, 2.10]; 4.00× smaller; fp32's accuracy on 1,000"),
         (model(), SLOWER, False, "1.52× slower than fp32 [1.49, 1.54]; a file that is 4.00× smaller may be at most"),
-        (model(), SAME, True, "4.00× smaller; 1.00× fp32's speed [0.97, 1.03]"),
-        (model(size=900_000), SAME, False, "1.00× fp32's speed [0.97, 1.03] and 1.11× smaller; 1.05× faster or 1.5×"),
+        (model(), SAME, True, "4.00× smaller; 1.00× fp32's speed [0.970, 1.03]"),
+        (model(size=900_000), SAME, False, "1.00× fp32's speed [0.970, 1.03] and 1.11× smaller; 1.05× faster or 1.5×"),
         (model(size=1_200_000), FASTER, True, "2.00× faster than fp32 [1.90, 2.10]; 1.20× larger"),
         (model(accuracy=0.941), FASTER, False, "0.9 points below fp32 on 1,000 validation examples [−1.5, −0.3]"),
         (model(accuracy=0.945), FASTER, True, "0.5 points below fp32"),
