@@ -1,4 +1,4 @@
-"""The library without Prefect, the wheel in an empty folder, and the README's example."""
+"""The library without Prefect, the wheel beside packages of common names, and the README's example."""
 
 import re
 import subprocess
@@ -28,12 +28,13 @@ def test_the_readme_example_runs_without_prefect(
 ) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     assert len(example.strip().splitlines()) <= 10
-    settings = tiny_arguments()[3::2]
-    assert 'preset="digits"' in example
-    small = example.replace('preset="digits"', f'preset="digits", settings={settings!r}')
+    given = 'settings=["search.budget.max_params=20000"]'
+    assert given in example
+    small = example.replace(given, f"settings={tiny_arguments()[3::2]!r}")
     done = without_prefect(small, command_environment, tmp_path)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("runs/*/bundle/model.onnx"))
+    assert "undamaged; unsigned" in done.stdout
 
 
 def test_asking_for_prefect_where_there_is_none_says_how_to_get_it(
@@ -66,7 +67,7 @@ def test_the_wheel_holds_the_five_packages_and_the_presets_and_nothing_else(whee
     assert any(name.startswith("edgestill/flows/report/") and name.endswith(".j2") for name in names)
 
 
-def test_the_installed_wheel_runs_from_an_empty_folder(
+def test_the_installed_wheel_runs_beside_packages_of_common_names(
     wheel: Path,
     command_environment: dict[str, str],
     tmp_path: Path,
@@ -79,22 +80,29 @@ def test_the_installed_wheel_runs_from_an_empty_folder(
     subprocess.run([*install, "--no-deps", "--no-index", str(wheel)], check=True, timeout=120)
     # The dependencies come from this environment; its own editable edgestill does not, being a .pth or a finder.
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    empty = tmp_path / "empty"
-    empty.mkdir()
+    users = tmp_path / "user"
+    for name in ("pipeline", "search", "distill", "export", "flows"):  # of the user's project, and of its dependencies
+        for folder in (users / name, packages / name):
+            folder.mkdir(parents=True)
+            (folder / "__init__.py").write_text(f"raise ImportError('{name} is not edgestill')\n")
+
+    environment = {name: value for name, value in command_environment.items() if name != "PYTHONPATH"}
 
     def call(*arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [str(place / "bin" / "edgestill"), *arguments]
-        return subprocess.run(command, cwd=empty, env=command_environment, capture_output=True, text=True, timeout=200)
+        return subprocess.run(command, cwd=users, env=environment, capture_output=True, text=True, timeout=200)
 
     where = [
         str(place / "bin" / "python"),
         "-c",
         "import edgestill, edgestill.flows as f; print(edgestill.__file__, f.__file__)",
     ]
-    found = subprocess.run(where, cwd=empty, env=command_environment, capture_output=True, text=True, timeout=60)
+    found = subprocess.run(where, cwd=users, env=environment, capture_output=True, text=True, timeout=60)
     assert all(path.startswith(str(packages)) for path in found.stdout.split()), found
     assert "resume" in call("--help").stdout
     done = call("run", *tiny_arguments(), "--quiet")
     assert done.returncode == 0, done.stderr
-    assert list(empty.glob("runs/*/bundle/model.onnx"))
-    assert list(empty.glob("runs/*/report.html"))
+    assert list(users.glob("runs/*/bundle/model.onnx"))
+    assert list(users.glob("runs/*/report.html"))
+    (bundle,) = users.glob("runs/*/bundle")
+    assert call("verify", str(bundle)).returncode == 0

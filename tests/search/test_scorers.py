@@ -116,7 +116,7 @@ def test_a_score_does_not_depend_on_which_others_are_asked(name, evaluator, any_
     assert evaluator(any_space, name)(candidate).values[name] == evaluator(any_space, *SCORERS)(candidate).values[name]
     assert (
         evaluator(any_space, name)(candidate).values[name]
-        == evaluator(any_space, *reversed(SCORERS))(candidate).values[name]
+        == evaluator(any_space, *reversed(list(SCORERS)))(candidate).values[name]
     )
 
 
