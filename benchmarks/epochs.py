@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from bench import parse_recipe
+from lib.bench import parse_recipe
 
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.methods.base import Context

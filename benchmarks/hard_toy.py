@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from bench import shown_command, shown_difference, spread
+from lib.bench import shown_command, shown_difference, spread
 from torch import Tensor, nn
 
 from edgestill.distill import methods

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench import Bench, shown_command, shown_difference, spread
-from influence_controls import Oracle, SmallLoss
+from lib.bench import Bench, shown_command, shown_difference, spread
+from lib.influence_controls import Oracle, SmallLoss
 from sklearn.metrics import roc_auc_score
 from tasks._mnist_noisy import TRAINING, Noisy, bench_of
 from torch import Tensor

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench import (
+from lib.bench import (
     Bench,
     Make,
     load_task,

@@ -30,8 +30,8 @@ from pathlib import Path
 import numpy as np
 import scipy
 import torch
+from lib.trained import Trained, check_params, read_cells, read_s0
 from scipy.stats import kendalltau, rankdata
-from trained import Trained, check_params, read_cells, read_s0
 
 from edgestill.pipeline.data.datasets import NpzConfig
 from edgestill.pipeline.data.loading import load_whole_train

@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from published import published_score
+from lib.published import published_score
 
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.device import DeviceConfig, select_device

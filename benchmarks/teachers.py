@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from carve import carve
-from teachers_cast import SPACES, choose_students, train_teachers
-from teachers_tables import TARGETS, print_interactions, print_main_effects, print_reliability, print_seeds
+from lib.carve import carve
+from lib.teachers_cast import SPACES, choose_students, train_teachers
+from lib.teachers_tables import TARGETS, print_interactions, print_main_effects, print_reliability, print_seeds
 from torch import Tensor, nn
 
 from edgestill.distill.config import DistillConfig

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import torch
-from carve import carve
+from lib.carve import carve
 from torch import nn
 
 from edgestill.distill.train import distill

@@ -58,7 +58,9 @@ def it_makes_the_files_that_it_names(form: Format) -> None:
 def it_computes_the_student_whatever_the_batch(form: Format) -> None:
     with built(form) as (_, run, fp32):
         given = examples(_TASK, 300, seed=2).images.numpy()
-        require_same_function(form, run, runner(fp32), given, least_agreement=0.95)  # its examples lie close to the border
+        require_same_function(
+            form, run, runner(fp32), given, least_agreement=0.95
+        )  # its examples lie close to the border
 
 
 CHECKS: tuple[Check, ...] = (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench import Bench
+from lib.bench import Bench
 from torch import Tensor, nn
 
 from edgestill.distill.config import StudentTrainingConfig

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from bench import Bench
+from lib.bench import Bench
 
 from edgestill.distill.config import StudentTrainingConfig
 from edgestill.pipeline.data.datasets import DigitsConfig

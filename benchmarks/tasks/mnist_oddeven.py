@@ -8,7 +8,7 @@ import itertools
 from pathlib import Path
 
 import torch
-from bench import Bench
+from lib.bench import Bench
 from torch import Tensor, nn
 
 from edgestill.distill.config import StudentTrainingConfig

@@ -1,4 +1,7 @@
-"""Does the student learn from upright digits that the teacher does not mind rotations of up to 45 degrees?"""
+"""Does the student learn from upright digits that the teacher does not mind rotations of up to 45 degrees?
+
+`_cnn` has a student that is a convolutional network.
+"""
 
 import math
 from functools import partial
@@ -16,4 +19,4 @@ def rotate(images: Tensor, generator: torch.Generator) -> Tensor:
     return moved(images, rotation=math.radians(MAX_ROTATION_DEG) * uniform(len(images), 1, generator)[:, 0])
 
 
-make = partial(make_bench, "rotated", rotate, "mlp")
+VARIANTS = {"": partial(make_bench, "rotated", rotate, "mlp"), "_cnn": partial(make_bench, "rotated", rotate, "cnn")}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from bench import Bench
+from lib.bench import Bench
 from torch import nn
 
 from edgestill.distill.config import StudentTrainingConfig

@@ -1,4 +1,4 @@
-"""The statistics of benchmarks/interaction.py, on tables whose parts are known."""
+"""The statistics of benchmarks/lib/interaction.py, on tables whose parts are known."""
 
 import importlib.util
 import sys
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "interaction.py"
+FILE = Path(__file__).parents[2] / "benchmarks" / "lib" / "interaction.py"
 
 
 @pytest.fixture(scope="module")

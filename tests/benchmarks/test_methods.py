@@ -18,14 +18,14 @@ def load():
     yield importlib.import_module
     sys.path.remove(str(FOLDER))
     for name in set(sys.modules) - before:
-        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")) or name == "tasks":
+        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")) or name in ("tasks", "lib"):
             del sys.modules[name]
 
 
 def test_a_paired_difference_has_scipys_interval(load):
     one, other = [92.1, 93.4, 91.0, 94.2], [90.0, 92.9, 90.1, 93.0]
     interval = ttest_rel(one, other).confidence_interval(0.95)
-    mean, half = load("bench").paired_difference(one, other)
+    mean, half = load("lib.bench").paired_difference(one, other)
     assert (mean - half, mean + half) == pytest.approx((interval.low, interval.high))
 
 
@@ -33,7 +33,7 @@ def test_the_command_that_is_shown_leaves_out_nothing_but_the_folders(load, monk
     words = ["--regimes", "clean", "--set", "sharpness=20", "--data", "/home/me/data", "--out", "/home/me/out"]
     monkeypatch.setattr(sys, "argv", ["/home/me/benchmarks/influence.py", *words])
     expected = "python benchmarks/influence.py --regimes clean --set sharpness=20 --data DATA --out OUT"
-    assert load("bench").shown_command() == expected
+    assert load("lib.bench").shown_command() == expected
 
 
 def test_what_is_set_for_kd_aif_reaches_it_and_its_controls_and_not_plain_kd(load):
@@ -66,3 +66,11 @@ def test_settings_that_were_tuned_on_another_seed_are_other_settings(load):
     changes = {"task": "sst2", "methods": [{"name": "none"}], "trials": 6, "seed": 100, "training": longer}
     for name, value in changes.items():
         assert methods.tuning_key(**told | {name: value}) != key
+
+
+def test_every_task_has_a_name_and_a_function_of_its_own(load):
+    bench = load("lib.bench")
+    names = bench.task_names()
+    assert {"digits", "mnist_shift", "mnist_shift_cnn", "mnist_shift_4px", "mnist_noisy_good"} <= set(names)
+    assert "mnist_noisy" not in names
+    assert len({bench.load_task(name) for name in names}) == len(names)

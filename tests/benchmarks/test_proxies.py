@@ -18,7 +18,7 @@ def proxies():
     yield importlib.import_module("proxies")
     sys.path.remove(str(FOLDER))
     for name in set(sys.modules) - before:
-        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
+        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")) or name == "lib":
             del sys.modules[name]
 
 

@@ -12,7 +12,15 @@ from edgestill.pipeline.child import environment
 
 ROOT = Path(edgestill.__file__).parents[1]
 # What Python puts first on the path when a script in one of them is run, or pytest does.
-SCRIPT_FOLDERS = ("benchmarks", "benchmarks/tasks", "tests", "tests/export", "tests/flows", "tests/pipeline")
+SCRIPT_FOLDERS = (
+    "benchmarks",
+    "benchmarks/lib",
+    "benchmarks/tasks",
+    "tests",
+    "tests/export",
+    "tests/flows",
+    "tests/pipeline",
+)
 TAKEN = set(sys.stdlib_module_names) | set(importlib.metadata.packages_distributions())
 
 

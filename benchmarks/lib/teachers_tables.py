@@ -6,7 +6,9 @@ import itertools
 from collections.abc import Mapping
 
 import numpy as np
-from interaction import (
+from scipy.stats import kendalltau
+
+from lib.interaction import (
     bootstrap,
     ceiling,
     correlation,
@@ -16,7 +18,6 @@ from interaction import (
     reliability,
     spearman,
 )
-from scipy.stats import kendalltau
 
 TARGETS = {"accuracy": "accuracy", "agreement": "agreement with the teacher", "closeness": "minus KL to the teacher"}
 

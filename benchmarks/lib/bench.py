@@ -1,4 +1,4 @@
-"""What benchmarks of methods share: what they run on (a file of benchmarks/tasks/ each), recipes, differences."""
+"""What benchmarks of methods share: what they run on (files of benchmarks/tasks/), recipes, differences."""
 
 import importlib
 import math
@@ -18,7 +18,7 @@ from edgestill.distill.config import StudentTrainingConfig
 from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.runs.yaml_text import read_yaml
 
-TASKS = Path(__file__).with_name("tasks")
+TASKS = Path(__file__).parents[1] / "tasks"
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,24 @@ Make = Callable[[int, Path, Path], Bench]  # (seed, data folder, folder to keep 
 
 
 def task_names() -> list[str]:
-    return sorted(path.stem for path in TASKS.glob("*.py") if not path.stem.startswith("_"))
+    """Names of all tasks: each file's own, and those of its variants behind it (`mnist_shift`, `mnist_shift_cnn`)."""
+    return sorted(stem + suffix for stem in _files() for suffix in _variants(stem))
 
 
 def load_task(name: str) -> Make:
-    """The `make` of a task's file."""
-    return cast(Make, importlib.import_module(f"tasks.{name}").make)
+    """Return the function that makes a task."""
+    (stem,) = (stem for stem in _files() if name.startswith(stem) and name.removeprefix(stem) in _variants(stem))
+    return _variants(stem)[name.removeprefix(stem)]
+
+
+def _files() -> list[str]:
+    return [path.stem for path in TASKS.glob("*.py") if not path.stem.startswith("_")]
+
+
+def _variants(stem: str) -> dict[str, Make]:
+    """Suffix of the name -> function; a file with one task has `make` alone."""
+    module = importlib.import_module(f"tasks.{stem}")
+    return cast("dict[str, Make]", getattr(module, "VARIANTS", None) or {"": module.make})
 
 
 def parse_recipe(label: str) -> list[dict[str, Any]]:

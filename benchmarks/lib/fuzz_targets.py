@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from fuzz_mutate import mutate
 
 from edgestill.export.bundle.manifest import MANIFEST, SIGNATURE, manifest_bytes
 from edgestill.flows.cli.failures import guarded
 from edgestill.flows.cli.main import execute
+from lib.fuzz_mutate import mutate
 
 
 class Outcome(NamedTuple):
