@@ -29,7 +29,7 @@ test-avx2: .venv/.installed  ## the networks' tests, computed as on a processor 
 	else ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) $(NETWORKS) $(ARGS); fi
 
 scan: .venv/.installed  ## convolutions of every shape that the spaces build, as this processor and as AVX2 computes them
-	$(BIN)/python benchmarks/convolutions.py --threads 1 2 --architectures 4 $(ARGS)
+	$(BIN)/python benchmarks/convolutions.py --threads 2 --architectures 3 $(ARGS)
 
 check: .venv/.installed  ## what CI checks besides the tests
 	$(BIN)/ruff check .

@@ -21,6 +21,8 @@ from edgestill.pipeline.runs.rundir import RunDir, file_digest
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
 
+pytestmark = pytest.mark.engines
+
 
 def written_again(run: RunDir, *given: Any, **more: Any) -> Path:
     return report_again(run, results_of(run, run.config(RunConfig)), *given, **more)
