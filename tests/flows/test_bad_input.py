@@ -207,7 +207,6 @@ def test_a_teacher_of_another_architecture_or_size_is_refused(edgestill, tiny_ar
 
 
 @pytest.mark.engines
-@pytest.mark.engines  # takes a whole run
 def test_teacher_weights_of_another_image_size_are_refused(
     finished_run: Path, edgestill, tiny_arguments, tmp_path: Path
 ) -> None:
