@@ -18,12 +18,18 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class DeviceConfig(Frozen):
-    accelerator: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
-    threads: int = Field(
-        0, ge=0, le=1024, description="of torch on the CPU; 0 leaves its choice, 1 repeats bit for bit"
+    accelerator: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="device to compute on; auto takes a GPU if there is one"
     )
-    precision: Precision = Field("fp32", description="of training; bf16 and fp16 are mixed, evaluation stays fp32")
-    gpus: int = Field(1, ge=0, le=64, description="that share each training batch; 0 takes all there are")
+    threads: int = Field(
+        0, ge=0, le=1024, description="torch threads on the CPU; 0 leaves torch's choice, 1 repeats bit for bit"
+    )
+    precision: Precision = Field(
+        "fp32", description="training precision; bf16 and fp16 are mixed, evaluation stays fp32"
+    )
+    gpus: int = Field(
+        1, ge=0, le=64, description="number of GPUs that share each training batch; 0 takes all there are"
+    )
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h

@@ -11,14 +11,19 @@ _UNCOUNTED = 1e9
 class Budget(Frozen):
     """Hard limits on a student's cost; a student above one is never returned."""
 
-    max_params: int | None = Field(None, ge=1, description="trainable parameters")
-    max_flops: int | None = Field(None, ge=1, description="multiply-accumulates of one image")
-    max_size_bytes: int | None = Field(None, ge=1, description="of the fp32 ONNX file")
+    max_params: int | None = Field(None, ge=1, description="maximum number of trainable parameters")
+    max_flops: int | None = Field(None, ge=1, description="maximum multiply-accumulates for one input")
+    max_size_bytes: int | None = Field(
+        None, ge=1, description="maximum size of every exported file in bytes; the search counts the fp32 ONNX file"
+    )
     max_peak_activation_bytes: int | None = Field(
-        None, ge=1, description="of one image, layer by layer in float32 (docs/hardware.md)"
+        None, ge=1, description="maximum memory of activations for one input in float32, in bytes (docs/hardware.md)"
     )
     max_latency_ms: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="of the ONNX file; search.latency says where it comes from"
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="maximum median latency of one ONNX call in ms; search.latency sets its source",
     )
 
     def violations(self, cost: Cost) -> list[str]:

@@ -44,11 +44,17 @@ class LatencyConfig(Frozen):
     """Source of candidates' latencies; used only if the budget has max_latency_ms."""
 
     source: Literal["measured", "model"] = Field(
-        "measured", description="measured: each candidate is exported and timed here; model: predicted"
+        "measured", description="source of latencies; measured: export and time each candidate here; model: predict"
     )
-    model: GivenPath | None = Field(None, description="a file of `edgestill calibrate`")
-    threads: int = Field(1, ge=1, le=1024, description="of ONNX Runtime, measured")
-    batch: int = Field(1, ge=1, le=4096, description="images a call, measured")
+    model: GivenPath | None = Field(
+        None, description="latency model, a file that `edgestill calibrate` wrote; needed by source: model"
+    )
+    threads: int = Field(
+        1, ge=1, le=1024, description="ONNX Runtime threads in measurements; a latency model may bring its own"
+    )
+    batch: int = Field(
+        1, ge=1, le=4096, description="inputs per call in measurements; a latency model may bring its own"
+    )
     timing: MedianTimingConfig = TimingConfig(warmup_s=0.1, duration_s=0.5, min_samples=70)
 
     @field_validator("model")
@@ -68,9 +74,11 @@ class LatencyConfig(Frozen):
 class TournamentConfig(Frozen):
     """Short trainings of a shortlist: 1 in `reduction` survives a rung, and the next is `reduction` times as long."""
 
-    epochs: int = Field(3, ge=1, le=10_000, description="of the first rung")
-    reduction: int = Field(2, ge=2, le=100, description="keep 1 in so many, then train so many times as long")
-    train_images: int | None = Field(None, ge=2, description="train on so many, drawn by seed; null is all")
+    epochs: int = Field(3, ge=1, le=10_000, description="training epochs of the first rung")
+    reduction: int = Field(
+        2, ge=2, le=100, description="keep 1 student in so many after a rung, then train so many times as long"
+    )
+    train_images: int | None = Field(None, ge=2, description="number of training images, drawn by seed; null takes all")
 
 
 LEAST_STUDENTS = 4  # of the six orders of three students, one has a rank correlation of 1 by chance
@@ -86,11 +94,11 @@ class RankCheckConfig(Frozen):
     """Check of the scores' ranking: a handful of students is scored without training, then trained briefly."""
 
     students: Annotated[int, AfterValidator(_enough_students)] = Field(
-        0, ge=0, le=10_000, description="trained, spread over the budget; 0 is no rank check"
+        0, ge=0, le=10_000, description="number of students to train, spread over the budget; 0 skips the rank check"
     )
-    epochs: int = Field(8, ge=1, le=10_000, description="of each student")
-    train_images: int | None = Field(None, ge=2, description="train on so many, drawn by seed; null is all")
-    only: bool = Field(False, description="end the run after it, as `edgestill rank-check` does")
+    epochs: int = Field(8, ge=1, le=10_000, description="training epochs of each student")
+    train_images: int | None = Field(None, ge=2, description="number of training images, drawn by seed; null takes all")
+    only: bool = Field(False, description="end the run after the rank check, as `edgestill rank-check` does")
 
     @model_validator(mode="after")
     def _only_with_students(self) -> "RankCheckConfig":
@@ -103,30 +111,41 @@ class SearchConfig(HoldsScorerSettings):
     """Configuration of a search. `scorer: {name: diswot, combine: zscore}` gives a scorer with its settings."""
 
     space: SpaceConfig = ResNetConfig()
-    scorer: ScorerName = Field("ensemble", description="what candidates are ranked by")
-    combine: Combine = Field("sum", description="how diswot joins its two metrics; sum is the paper's")
+    scorer: ScorerName = Field("ensemble", description="scorer that ranks the candidates")
+    combine: Combine = Field("sum", description="combination of diswot's two metrics; sum is the paper's")
     baselines: tuple[ScorerName, ...] = Field(
-        ("params", "flops", "nwot", "random"), description="searched with the same effort, shown beside the winner"
+        ("params", "flops", "nwot", "random"),
+        description="scorers to search by with the same effort, shown beside the winner",
     )
     budget: Budget = Budget()
     latency: LatencyConfig = LatencyConfig()
     strategy: StrategyConfig = EvolutionConfig()
     evaluations: int = Field(
-        200, ge=1, le=10_000_000, description="candidates that each search scores; a smaller space is enumerated"
+        200,
+        ge=1,
+        le=10_000_000,
+        description="candidates scored by each search; a space of no more members is enumerated",
     )
     workers: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = Field(
-        "auto", description="processes that score; auto takes the cores where that saves time; the result is the same"
+        "auto", description="number of scoring processes; auto takes the cores if that saves time, results are the same"
     )
-    batch_size: int = Field(64, ge=2, le=4096, description="training images that every candidate is scored on")
+    batch_size: int = Field(
+        64, ge=2, le=4096, description="number of training images that every candidate is scored on"
+    )
     batch_augmented: bool = Field(
-        False, description="crop and flip these images as data.augment says, as DisWOT's official code does"
+        False, description="crop and flip the scoring images as data.augment says; DisWOT's official code does"
     )
-    draws: int = Field(3, ge=1, le=100, description="of each candidate's random weights; their mean score counts")
+    draws: int = Field(3, ge=1, le=100, description="random initialisations of each candidate; its score is their mean")
     shortlist: int = Field(
-        4, ge=0, le=1000, description="the best so many by score, and params' pick, play a tournament; 0 or 1: none"
+        4,
+        ge=0,
+        le=1000,
+        description="number of best-scored students in the tournament, beside params' pick; 0 or 1 skips it",
     )
     tournament: TournamentConfig = TournamentConfig()
-    teacher_weights: Literal["random", "trained"] = Field("random", description="random is DisWOT's protocol")
+    teacher_weights: Literal["random", "trained"] = Field(
+        "random", description="weights of the teacher while candidates are scored; random is DisWOT's protocol"
+    )
 
     @property
     def uses_trained_teacher(self) -> bool:

@@ -42,8 +42,10 @@ class SearchResult(HoldsScorerSettings):
     budget: Budget
     winner: Candidate
     strategy: str
-    front: tuple[Candidate, ...] = Field(description="no candidate is fitter at no higher known cost; fittest first")
-    picks: dict[str, Candidate] = Field(description="what each baseline would have picked, with the same effort")
+    front: tuple[Candidate, ...] = Field(description="Pareto front of fitness and known costs; fittest first")
+    picks: dict[str, Candidate] = Field(
+        description="best candidate of each baseline's search, which had the same effort"
+    )
     evaluated: int  # candidates of the winner's search, failures included
     exhaustive: bool  # True if every member within budget was evaluated
     failures: tuple[Failure, ...]  # of all searches

@@ -10,12 +10,12 @@ from edgestill.search.scorers import SCORERS
 
 
 class HoldsScorerSettings(Frozen):
-    """Base of what holds a scorer's settings: they are written only if there are any.
+    """Base of models that hold a scorer's settings; empty settings are not written.
 
-    `combine`, which is older, stands in a field of its own.
+    The setting `combine` is older than this base and stays in a field of its own.
     """
 
-    scorer_settings: dict[str, JsonValue] = Field({}, description="of the scorer, but for combine")
+    scorer_settings: dict[str, JsonValue] = Field({}, description="settings of the scorer, except combine")
 
     @model_serializer(mode="wrap")
     def _without_empty_settings(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:

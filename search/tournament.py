@@ -71,9 +71,11 @@ class TournamentResult(Frozen):
     enabled: bool
     winner: Candidate
     search_winner: Candidate
-    entrants: tuple[Entrant, ...] = Field((), description="by rank, those without one last")
+    entrants: tuple[Entrant, ...] = Field((), description="entrants by rank; those without a rank come last")
     rungs: tuple[Rung, ...] = ()
-    leads: tuple[Lead, ...] = Field((), description="over the next one; then over the search's pick, if it is another")
+    leads: tuple[Lead, ...] = Field(
+        (), description="winner's leads over the runner-up and, if it is another, the search's pick"
+    )
     epochs: int = 0  # sum over all finished trainings
     seconds: float = 0.0
     validation_images: int = 0

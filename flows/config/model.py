@@ -21,8 +21,10 @@ from edgestill.search.spaces import SPACES
 class RunConfig(Frozen):
     """All settings of a run. The run directory holds them complete, as config.yaml."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$", description="part of the run's folder name")
-    seed: int = Field(0, ge=0, lt=2**31, description="decides everything that is drawn")
+    name: str = Field(
+        "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$", description="name of the run; part of its folder's name"
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of every random draw")
     device: DeviceConfig = DeviceConfig()
     data: DataConfig = DigitsConfig()
     teacher: AnyTeacherConfig = TeacherConfig()

@@ -76,9 +76,13 @@ def _as_task(name: str, work: Callable[[], Any]) -> Any:
 
 def _keep_artifact(outcome: Outcome | RankCheckResult) -> None:
     if isinstance(outcome, Outcome):
-        create_markdown_artifact(key="edgestill-run", markdown=_markdown(outcome), description="what shipped")
+        create_markdown_artifact(
+            key="edgestill-run", markdown=_markdown(outcome), description="figures of teacher, student and shipped file"
+        )
     else:
-        create_markdown_artifact(key="edgestill-ranks", markdown=_ranks(outcome), description="how scores rank here")
+        create_markdown_artifact(
+            key="edgestill-ranks", markdown=_ranks(outcome), description="rank correlation of each scorer with accuracy"
+        )
 
 
 def _markdown(outcome: Outcome) -> str:

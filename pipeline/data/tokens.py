@@ -33,12 +33,13 @@ class TokenizerConfig(Frozen):
     """A tokenizer that is trained on the training texts alone, or a given one."""
 
     kind: Literal["wordpiece", "bpe"] = Field(
-        "wordpiece", description="wordpiece: of characters, unknown ones as [UNK]; bpe: of bytes, nothing is unknown"
+        "wordpiece",
+        description="algorithm to train; wordpiece turns unknown characters into [UNK], bpe encodes all bytes",
     )
-    vocab_size: int = Field(4000, ge=4, le=1_000_000, description="token ids at most, padding included")
-    lowercase: bool = Field(True, description="before anything else, in use as in training")
+    vocab_size: int = Field(4000, ge=4, le=1_000_000, description="maximum number of token ids, padding included")
+    lowercase: bool = Field(True, description="lowercase texts before tokenizing, in use as in training")
     file: GivenPath | None = Field(
-        None, description="a tokenizer.json to take as it is, padding at id 0; null trains one"
+        None, description="tokenizer.json to use as it is, with padding at id 0; null trains a tokenizer"
     )
 
     @field_validator("file")

@@ -39,9 +39,11 @@ else:
 
 
 class TeacherConfig(FamilyConfig, HuggingFaceConfig, TextTransformerConfig, ResNetConfig):
-    """Keys of the first three families together, without a name: what is given tells which of them is meant."""
+    """Keys of the first three families together; the given keys tell the family, so no `name` is given."""
 
-    architecture: ArchitectureName = Field("resnet56", description="built in: CIFAR-style ResNets, text transformers")
+    architecture: ArchitectureName = Field(
+        "resnet56", description="built-in architecture: a CIFAR-style ResNet or a text transformer"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "TeacherConfig":

@@ -109,7 +109,7 @@ class FolderNetwork(nn.Module):
 
 class HuggingFaceConfig(Frozen):
     folder: GivenPath | None = Field(
-        None, description="of text: a local Hugging Face folder, in the place of architecture and weights"
+        None, description="local Hugging Face folder of a text teacher; replaces architecture and weights"
     )
 
     @field_validator("folder")

@@ -10,7 +10,7 @@ from edgestill.pipeline.frozen import Frozen, GivenPath, existing_file
 class NamedConfig(Frozen):
     architecture: str  # TeacherConfig allows the names of all families
     weights: GivenPath | None = Field(
-        None, description=".safetensors or torch checkpoint; null trains the teacher here"
+        None, description="teacher weights, a .safetensors file or torch checkpoint; null trains the teacher here"
     )
 
     @field_validator("weights")

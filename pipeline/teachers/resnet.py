@@ -21,10 +21,18 @@ _WIDTHS = (16, 32, 64)
 
 
 class ResNetConfig(NamedConfig):
-    shortcut: Shortcut = Field("A", description="of ResNets: A pads with zeros, B projects with a 1x1 convolution")
-    mean: tuple[float, ...] | None = Field(None, description="input normalisation; null takes the training pixels'")
-    std: tuple[float, ...] | None = Field(None, description="as mean; give what foreign weights were trained with")
-    image_size: int | None = Field(None, ge=1, description="side that foreign weights were trained at; checked")
+    shortcut: Shortcut = Field(
+        "A", description="shortcut type of ResNets; A pads with zeros, B projects with a 1x1 convolution"
+    )
+    mean: tuple[float, ...] | None = Field(
+        None, description="input mean of each channel, as foreign weights expect; null takes the training pixels'"
+    )
+    std: tuple[float, ...] | None = Field(
+        None, description="input std of each channel, as foreign weights expect; null takes the training pixels'"
+    )
+    image_size: int | None = Field(
+        None, ge=1, description="image side in pixels that foreign weights were trained at; the data's must equal it"
+    )
 
 
 class ResNetTeacher(Teacher):

@@ -22,7 +22,7 @@ _FEED_FORWARD = 4
 
 
 class TextTransformerConfig(NamedConfig):
-    dropout: float = Field(0.1, ge=0, lt=1, description="of text transformers, in training")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability of text transformers during training")
 
 
 class TextTransformerTeacher(Teacher):

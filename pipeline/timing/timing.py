@@ -18,10 +18,12 @@ __all__ = ["MedianTimingConfig", "Timing", "TimingConfig", "samples_needed", "ti
 
 
 class TimingConfig(Frozen):
-    warmup_s: float = Field(0.2, ge=0, le=60, description="seconds of untimed calls before the first sample")
-    duration_s: float = Field(2.0, gt=0, le=3600, description="seconds of calls of each model, about")
-    min_samples: int = Field(130, ge=1, description="timed calls at least; 130 supports a p95")
-    max_samples: int = Field(20_000, ge=1, description="timed calls at most, about")
+    warmup_s: float = Field(
+        0.2, ge=0, le=60, description="seconds of untimed calls of each model before its first sample"
+    )
+    duration_s: float = Field(2.0, gt=0, le=3600, description="approximate seconds of calls of each model")
+    min_samples: int = Field(130, ge=1, description="minimum number of timed calls of each model; 130 supports a p95")
+    max_samples: int = Field(20_000, ge=1, description="approximate maximum number of timed calls of each model")
 
 
 def _supports_a_median(timing: TimingConfig) -> TimingConfig:

@@ -10,10 +10,12 @@ from edgestill.pipeline.frozen import Frozen
 class TrainingConfig(Frozen):
     epochs: int = Field(30, ge=1, le=100_000)
     batch_size: int = Field(64, ge=2, le=65_536)
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd has Nesterov momentum 0.9")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimizer; sgd has Nesterov momentum 0.9")
     learning_rate: float = Field(0.1, gt=0, le=100)
     weight_decay: float = Field(5e-4, ge=0, le=1)
-    warmup_epochs: float = Field(1.0, ge=0, description="linear warm-up, then a half cosine to 0")
+    warmup_epochs: float = Field(
+        1.0, ge=0, description="epochs of linear learning-rate warm-up; a half cosine to 0 follows"
+    )
     patience: int = Field(
-        0, ge=0, description="epochs below the best validation accuracy before stopping; 0 never stops"
+        0, ge=0, description="epochs without a better validation accuracy before stopping; 0 never stops"
     )

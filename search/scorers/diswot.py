@@ -39,7 +39,7 @@ _JOINED: dict[Combine, str] = {"sum": "", "zscore": ", its metrics as z-scores",
 
 
 class DiswotConfig(Frozen):
-    combine: Combine = Field("sum", description="how the two metrics are joined; sum is the paper's")
+    combine: Combine = Field("sum", description="combination of DisWOT's two metrics; sum is the paper's")
 
 
 def relation_similarity(teacher: Tensor, student: Tensor) -> float:

@@ -39,21 +39,28 @@ Expansions = Annotated[tuple[Annotated[int, Field(ge=1, le=_LIMITS["expansion"])
 
 
 class MobileConfig(Frozen):
-    """Inverted residuals; a last width equal to the teacher's (64) keeps all of DisWOT comparable."""
+    """Inverted residuals; both metrics of DisWOT apply if every last width is the teacher's (64)."""
 
     name: Literal["mobile"] = "mobile"
     depths: tuple[Depths, Depths, Depths, Depths] = Field(
-        ((1, 2), (1, 2, 3), (1, 2, 3), (1, 2)), description="choices of each stage, in blocks"
+        ((1, 2), (1, 2, 3), (1, 2, 3), (1, 2)), description="choices for the depth of each stage, in blocks"
     )
     widths: tuple[Widths, Widths, Widths, Widths] = Field(
-        ((8, 12, 16), (12, 16, 24), (24, 32, 40), (32, 48, 64)), description="choices of each stage, in channels"
+        ((8, 12, 16), (12, 16, 24), (24, 32, 40), (32, 48, 64)),
+        description="choices for the width of each stage, in channels",
     )
-    kernels: Kernels = Field((3, 5, 7), description="choices of every stage's depthwise convolutions")
-    expansions: Expansions = Field((1, 2, 3, 4, 6), description="choices of every stage: inner width over outer")
+    kernels: Kernels = Field(
+        (3, 5, 7), description="choices for the kernel size of every stage's depthwise convolutions, in pixels"
+    )
+    expansions: Expansions = Field(
+        (1, 2, 3, 4, 6), description="choices for the expansion of every stage; inner width over outer"
+    )
     squeeze_excite: Annotated[tuple[bool, ...], Field(min_length=1)] = Field(
-        (False, True), description="choices of every stage"
+        (False, True), description="choices for squeeze-excite in every stage; true adds it"
     )
-    last_widths: Widths = Field((64,), description="choices for the 1x1 convolution before pooling: the embedding")
+    last_widths: Widths = Field(
+        (64,), description="choices for the channels of the 1x1 convolution before pooling, the embedding width"
+    )
 
 
 class MobileSpace(SearchSpace):

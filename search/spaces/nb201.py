@@ -27,8 +27,10 @@ class Nb201Config(Frozen):
     """Space of all 15,625 cells of NAS-Bench-201."""
 
     name: Literal["nb201"] = "nb201"
-    channels: int = Field(16, ge=1, le=1024, description="of the first stage")
-    cells: int = Field(5, ge=1, le=50, description="a stage")
+    channels: int = Field(
+        16, ge=1, le=1024, description="channels of the first stage; the next two have 2 and 4 times as many"
+    )
+    cells: int = Field(5, ge=1, le=50, description="number of cells in each of the three stages")
 
 
 class Nb201Space(SearchSpace):

@@ -43,8 +43,10 @@ class NniHubConfig(Frozen):
     """Space of NNI's hub; `nni:MobileNetV3Space` is short for one with its default options."""
 
     name: Literal["nni"] = "nni"
-    space: HubName = Field("NasBench201", description="class of nni.nas.hub.pytorch")
-    options: dict[str, JsonValue] = Field({}, description="arguments of that class, such as {width: 8, num_cells: 6}")
+    space: HubName = Field("NasBench201", description="class in nni.nas.hub.pytorch")
+    options: dict[str, JsonValue] = Field(
+        {}, description="arguments of the space's class, such as {width: 8, num_cells: 6}"
+    )
 
 
 class _Hub(NamedTuple):

@@ -22,14 +22,14 @@ Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=_MAX_WIDTH)], ...], Field
 
 
 class ResNetConfig(Frozen):
-    """Basic-block ResNets; a last width equal to the teacher's (64) keeps all of DisWOT comparable."""
+    """Basic-block ResNets; both metrics of DisWOT apply if every last width is the teacher's (64)."""
 
     name: Literal["resnet"] = "resnet"
     blocks: tuple[Blocks, Blocks, Blocks] = Field(
-        ((1, 2, 3, 5, 7),) * 3, description="choices of each stage, in basic blocks"
+        ((1, 2, 3, 5, 7),) * 3, description="choices for the depth of each stage, in basic blocks"
     )
     widths: tuple[Widths, Widths, Widths] = Field(
-        ((8, 12, 16, 24), (16, 24, 32, 48), (64,)), description="choices of each stage, in channels"
+        ((8, 12, 16, 24), (16, 24, 32, 48), (64,)), description="choices for the width of each stage, in channels"
     )
 
 

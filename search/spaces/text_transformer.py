@@ -23,10 +23,14 @@ class TextTransformerConfig(Frozen):
     """Encoders of token ids; the width is heads x head width, so that it always divides into heads."""
 
     name: Literal["text_transformer"] = "text_transformer"
-    depth: Depths = Field((1, 2, 3, 4), description="choices, in encoder blocks")
-    heads: Heads = Field((1, 2, 3, 4), description="choices")
-    head_width: HeadWidths = Field((8, 16, 32), description="choices")
-    feed_forward: FeedForwards = Field((1, 2, 3, 4), description="choices, in multiples of the width")
+    depth: Depths = Field((1, 2, 3, 4), description="choices for the depth, in encoder blocks")
+    heads: Heads = Field(
+        (1, 2, 3, 4), description="choices for the number of attention heads; the width is heads x head_width"
+    )
+    head_width: HeadWidths = Field((8, 16, 32), description="choices for the width of an attention head, in channels")
+    feed_forward: FeedForwards = Field(
+        (1, 2, 3, 4), description="choices for the feed-forward width, in multiples of the model width"
+    )
 
 
 class TextTransformerSpace(SearchSpace):

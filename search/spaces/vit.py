@@ -31,14 +31,18 @@ Grids = Annotated[tuple[Annotated[int, Field(ge=1, le=_LIMITS["grid"])], ...], F
 
 
 class VitConfig(Frozen):
-    """Patch transformers; one head count times one head width equal to the teacher's 64 keeps DisWOT comparable."""
+    """Patch transformers; both metrics of DisWOT apply if every heads x head_width is the teacher's width (64)."""
 
     name: Literal["vit"] = "vit"
-    depth: Depths = Field((2, 3, 4, 6, 8), description="choices, in encoder blocks")
-    heads: Heads = Field((2, 3, 4, 6), description="choices; the width is heads x head_width")
-    head_width: HeadWidths = Field((16,), description="choices")
-    feed_forward: FeedForwards = Field((1, 2, 3, 4), description="choices, in multiples of the width")
-    grid: Grids = Field((4, 8), description="choices, in patches a side")
+    depth: Depths = Field((2, 3, 4, 6, 8), description="choices for the depth, in encoder blocks")
+    heads: Heads = Field(
+        (2, 3, 4, 6), description="choices for the number of attention heads; the width is heads x head_width"
+    )
+    head_width: HeadWidths = Field((16,), description="choices for the width of an attention head, in channels")
+    feed_forward: FeedForwards = Field(
+        (1, 2, 3, 4), description="choices for the feed-forward width, in multiples of the model width"
+    )
+    grid: Grids = Field((4, 8), description="choices for the grid of patches, in patches a side")
 
 
 class VitSpace(SearchSpace):

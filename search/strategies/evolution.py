@@ -23,10 +23,15 @@ class EvolutionConfig(Frozen):
 
     name: Literal["evolution"] = "evolution"
     population: int = Field(36, ge=2, le=100_000)
-    parents: int = Field(10, ge=1, description="the best so many of the population breed")
-    offspring: int = Field(8, ge=1, le=100_000, description="children of a generation, which are scored in parallel")
-    crossover: float = Field(0.5, ge=0, le=1, description="probability of a second parent")
-    mutation: float | None = Field(None, gt=0, le=1, description="of each gene; null is 1 / genes")
+    parents: int = Field(10, ge=1, description="number of parents, the best of the population")
+    offspring: int = Field(8, ge=1, le=100_000, description="children bred per generation, scored in parallel")
+    crossover: float = Field(0.5, ge=0, le=1, description="probability that a second parent is drawn")
+    mutation: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="mutation probability of each gene; null takes 1 / number of genes with several choices",
+    )
 
 
 def evolve(search: Search[S], config: EvolutionConfig) -> list[S]:

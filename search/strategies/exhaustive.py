@@ -14,7 +14,7 @@ class ExhaustiveConfig(Frozen):
     """Enumeration of every member; `search.evaluations` does not bound it."""
 
     name: Literal["exhaustive"] = "exhaustive"
-    limit: int = Field(10_000, ge=1, description="a space of more members is refused")
+    limit: int = Field(10_000, ge=1, description="maximum number of members to enumerate; a larger space is refused")
 
 
 def enumerate_all(search: Search[S], config: ExhaustiveConfig) -> list[S]:

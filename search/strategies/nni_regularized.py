@@ -32,9 +32,16 @@ class NniRegularizedConfig(Frozen):
 
     name: Literal["nni_regularized"] = "nni_regularized"
     population: int = Field(36, ge=2, le=100_000)
-    sample: int = Field(10, ge=1, description="members of a tournament, whose best is the parent; at most population")
-    mutation: float | None = Field(None, gt=0, le=1, description="of each gene; null is 1 / genes")
-    crossover: bool = Field(False, description="take each gene from the winners of two tournaments")
+    sample: int = Field(
+        10, ge=1, description="members of a tournament, at most population; the best becomes the parent"
+    )
+    mutation: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="mutation probability of each gene; null takes 1 / number of genes with several choices",
+    )
+    crossover: bool = Field(False, description="cross the winners of two tournaments, gene by gene, before mutation")
 
     @field_validator("sample")
     @classmethod

@@ -28,11 +28,20 @@ class Nsga2Config(Frozen):
 
     name: Literal["nsga2"] = "nsga2"
     population: int = Field(8, ge=2, le=100_000)
-    offspring: int = Field(4, ge=1, le=100_000, description="children of a generation, which are scored in parallel")
-    crossover: float = Field(0.9, ge=0, le=1, description="probability of a second parent")
-    mutation: float | None = Field(None, gt=0, le=1, description="of each gene; null is 1 / genes")
-    extremes: bool = Field(True, description="the members of least cost are in the first population")
-    pool: int = Field(10, ge=1, le=1000, description="children bred for each that is scored; 1 is the paper's")
+    offspring: int = Field(4, ge=1, le=100_000, description="children bred per generation, scored in parallel")
+    crossover: float = Field(0.9, ge=0, le=1, description="probability that a second parent is drawn")
+    mutation: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="mutation probability of each gene; null takes 1 / number of genes with several choices",
+    )
+    extremes: bool = Field(
+        True, description="put the cheapest member found, by each known cost, into the first population"
+    )
+    pool: int = Field(
+        10, ge=1, le=1000, description="candidates proposed for each one scored; 1 scores every child, as in the paper"
+    )
 
 
 class _Member(NamedTuple, Generic[S]):

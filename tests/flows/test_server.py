@@ -104,7 +104,7 @@ def test_the_form_of_the_deployment_is_the_typed_configuration(deployment: dict[
     assert "config" in schema["properties"]
     definitions = schema["definitions"]
     assert "diswot" in definitions["SearchConfig"]["properties"]["scorer"]["enum"]
-    assert definitions["Budget"]["properties"]["max_params"]["description"] == "trainable parameters"
+    assert definitions["Budget"]["properties"]["max_params"]["description"] == "maximum number of trainable parameters"
 
 
 @pytest.mark.parametrize(

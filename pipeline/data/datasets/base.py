@@ -11,10 +11,10 @@ from edgestill.pipeline.frozen import Frozen
 
 
 class AugmentConfig(Frozen):
-    """Ordinary augmentation of training images; without `views`, it forbids cached teacher outputs."""
+    """Random augmentation of training images; teacher outputs are then cached only if training has `views`."""
 
-    pad: int = Field(0, ge=0, le=64, description="random crop after padding by this many pixels")
-    flip: bool = Field(False, description="random horizontal flip")
+    pad: int = Field(0, ge=0, le=64, description="pixels of padding before a random crop; 0 crops nothing")
+    flip: bool = Field(False, description="flip images horizontally at random")
 
     @property
     def is_random(self) -> bool:
@@ -27,9 +27,11 @@ class DatasetConfig(Frozen):
     kind: ClassVar[str] = "image"  # of input
 
     reference_fraction: float = Field(
-        0.1, gt=0, lt=0.5, description="of the training part, set aside for influence weights and calibration"
+        0.1, gt=0, lt=0.5, description="share of the training part set aside for influence weights and calibration"
     )
-    validation_fraction: float = Field(0.15, gt=0, lt=0.5, description="of the training part, for every choice")
+    validation_fraction: float = Field(
+        0.15, gt=0, lt=0.5, description="share of the training part set aside for validation, the basis of every choice"
+    )
     augment: AugmentConfig = AugmentConfig()
 
     @property

@@ -28,9 +28,11 @@ class CifarConfig(DatasetConfig):
 
     name: Literal["cifar"] = "cifar"
     path: GivenPath = Field(
-        description="a folder with data_batch_1.bin … (or train.bin …), or an .npz file as npz takes"
+        description="folder with data_batch_1.bin … (CIFAR-10) or train.bin (CIFAR-100), or an .npz file"
     )
-    labels: Labels | None = Field(None, description="class names in order; null takes the folder's")
+    labels: Labels | None = Field(
+        None, description="class names in order; null takes the folder's, or 0, 1, 2, … for an .npz file"
+    )
 
     @field_validator("path")
     @classmethod

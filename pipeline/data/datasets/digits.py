@@ -12,7 +12,9 @@ class DigitsConfig(DatasetConfig):
     """scikit-learn's handwritten digits."""
 
     name: Literal["digits"] = "digits"
-    test_fraction: float = Field(0.25, gt=0, lt=0.9, description="of all images; opened once, by the report")
+    test_fraction: float = Field(
+        0.25, gt=0, lt=0.9, description="share of all images set aside for testing; only the report opens them"
+    )
 
 
 def load_digits(config: DigitsConfig) -> RawData:

@@ -20,7 +20,9 @@ class NpzConfig(DatasetConfig):
     """An .npz file with x_train, y_train, x_test and y_test; x_unlabelled, if present, joins the training images."""
 
     name: Literal["npz"] = "npz"
-    path: GivenPath = Field(description="x_* uint8 [N, H, W, C] or [N, H, W]; y_* integers; other keys are ignored")
+    path: GivenPath = Field(
+        description=".npz file: x_* uint8 [N, H, W, C] or [N, H, W]; y_* integers; other keys are ignored"
+    )
     labels: Labels | None = Field(None, description="class names in order; null names them 0, 1, 2, …")
 
     @field_validator("path")

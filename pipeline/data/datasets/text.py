@@ -26,23 +26,32 @@ class TextConfig(DatasetConfig):
 
     name: Literal["text"] = "text"
     path: GivenPath = Field(
-        description="a folder of train, validation and test files, or one file that all are carved from"
+        description="folder of train, validation and test files, or one file to carve all three from"
     )
-    text_column: str = Field("sentence", description="the column that is classified")
-    label_column: str = Field("label", description="the column of classes")
+    text_column: str = Field("sentence", description="column of the texts to classify")
+    label_column: str = Field("label", description="column of the class labels")
     columns: tuple[str, ...] | None = Field(
-        None, description="names of the columns of files without a header; null: the first line has them"
+        None, description="column names for files without a header; null reads them from the first line"
     )
-    labels: Labels | None = Field(None, description="the classes, as the column spells them, in order; null sorts them")
-    train: str = Field("train", description="of a folder: the file's name; .tsv or .csv may be left out")
-    validation: str | None = Field("dev", description="as train; null carves it from train")
-    test: str | None = Field("test", description="as train; null carves it from train")
-    test_fraction: float = Field(0.2, gt=0, lt=0.9, description="of all texts, where there is no test file")
+    labels: Labels | None = Field(
+        None, description="class labels in order, spelt as in the column; null sorts those found"
+    )
+    train: str = Field("train", description="training file in the folder; .tsv or .csv may be left out")
+    validation: str | None = Field(
+        "dev", description="validation file in the folder; null carves it from the training file"
+    )
+    test: str | None = Field("test", description="test file in the folder; null carves it from the training file")
+    test_fraction: float = Field(
+        0.2, gt=0, lt=0.9, description="share of the training texts set aside for testing if there is no test file"
+    )
     delimiter: str | None = Field(
-        None, min_length=1, max_length=1, description="null: a tab, without quotes, but a comma in .csv"
+        None,
+        min_length=1,
+        max_length=1,
+        description="cell delimiter; null takes a comma in .csv, in other files a tab, without quoting",
     )
-    encoding: str = Field("utf-8", description="of the files")
-    max_length: int = Field(64, ge=1, le=4096, description="in tokens; what is longer is cut")
+    encoding: str = Field("utf-8", description="text encoding of the files")
+    max_length: int = Field(64, ge=1, le=4096, description="maximum length of a text in tokens; longer texts are cut")
     tokenizer: TokenizerConfig = TokenizerConfig()
 
     @field_validator("path")
