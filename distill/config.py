@@ -47,34 +47,38 @@ class StudentTrainingConfig(TrainingConfig):
         0,
         ge=0,
         le=1000,
-        description="crops of each image that take turns, so that the teacher looks once at each; 0 draws afresh",
+        description="fixed crops of each image, used in turn by epoch to cache teacher outputs; 0 draws afresh",
     )
 
 
 class DistillConfig(Frozen):
     methods: Annotated[tuple[AnyMethodConfig, ...], AfterValidator(_compatible)] = Field(
-        (KDConfig(),), description=f"which fill the slots of the equation; from {', '.join(METHODS)}"
+        (KDConfig(),), description=f"methods that fill the slots of the loss; from {', '.join(METHODS)}"
     )
     training: StudentTrainingConfig = StudentTrainingConfig()
 
 
 class TuneConfig(Frozen):
-    enabled: bool = Field(True, description="false distills with the configured hyperparameters")
-    trials: int = Field(8, ge=1, le=100_000, description="the first is the configured one")
-    epochs: int = Field(12, ge=1, le=100_000, description="of each trial; Hyperband stops the hopeless early")
-    min_epochs: int = Field(3, ge=1, description="before which Hyperband stops no trial")
-    startup_trials: int = Field(4, ge=1, description="random ones before TPE models what it saw")
+    enabled: bool = Field(True, description="tune the hyperparameters; false distills with the configured ones")
+    trials: int = Field(8, ge=1, le=100_000, description="number of trials; the first uses the configured values")
+    epochs: int = Field(
+        12, ge=1, le=100_000, description="largest number of epochs of a trial; Hyperband stops hopeless ones early"
+    )
+    min_epochs: int = Field(3, ge=1, description="number of epochs before Hyperband may stop a trial")
+    startup_trials: int = Field(
+        4, ge=1, description="number of trials before TPE models the results; all but the first are random"
+    )
 
 
 class QatConfig(Frozen):
     """Fine-tuning with fake quantisation, where INT8 loses more accuracy than the gate allows."""
 
     mode: Literal["auto", "never", "always"] = Field(
-        "auto", description="auto: only where an INT8 file misses export.gate.max_accuracy_drop"
+        "auto", description="condition for fine-tuning; auto: an INT8 file misses export.gate.max_accuracy_drop"
     )
-    epochs: int = Field(5, ge=1, le=100_000, description="of fine-tuning, with the distillation's recipe")
+    epochs: int = Field(5, ge=1, le=100_000, description="epochs of fine-tuning, with the distillation's recipe")
     learning_rate_factor: float = Field(
-        0.02, gt=0, le=10, description="of distillation's learning rate; batch norms are folded, so it must be low"
+        0.02, gt=0, le=10, description="initial learning rate as a factor of distillation's; low for folded batch norms"
     )
 
 
@@ -84,17 +88,17 @@ LARGEST_KEEP = 0.95
 class PruneConfig(Frozen):
     """Removal of the distilled student's least useful channels, then fine-tuning with the same recipe."""
 
-    method: Literal["none", "taylor", "l1", "fpgm"] = Field("none", description="none leaves the student as it is")
+    method: Literal["none", "taylor", "l1", "fpgm"] = Field("none", description="pruning criterion; none: no pruning")
     keep: float = Field(0.5, ge=0.05, le=LARGEST_KEEP, description="share of the parameters that stays")
-    score_images: int = Field(1024, ge=2, le=1_000_000, description="of the reference split, for taylor's gradients")
-    epochs: int = Field(30, ge=1, le=100_000, description="of fine-tuning")
+    score_images: int = Field(1024, ge=2, le=1_000_000, description="number of reference images for taylor's gradients")
+    epochs: int = Field(30, ge=1, le=100_000, description="epochs of fine-tuning after the last round")
     learning_rate_factor: float = Field(
-        0.2, gt=0, le=10, description="of distillation's learning rate, at the beginning of fine-tuning"
+        0.2, gt=0, le=10, description="initial learning rate of fine-tuning, as a factor of distillation's"
     )
     rounds: int = Field(
-        1, ge=1, le=100, description="in which channels go, each the same share of what is left, fine-tuned in between"
+        1, ge=1, le=100, description="number of rounds, each keeping the same share, with fine-tuning in between"
     )
-    round_epochs: int = Field(4, ge=1, le=100_000, description="of the fine-tuning between two rounds")
+    round_epochs: int = Field(4, ge=1, le=100_000, description="epochs of fine-tuning between two rounds")
 
     @model_validator(mode="after")
     def _takes_enough_each_round(self) -> Self:

@@ -18,10 +18,15 @@ class CalibrationConfig(Frozen):
     """Settings to find the ranges of INT8 activations, on examples of the reference split (docs/export.md)."""
 
     method: Literal["auto", "minmax", "entropy", "percentile"] = Field(
-        "auto", description="auto makes all three and keeps the file that is best on validation"
+        "auto",
+        description="method to find activation ranges; auto makes all three and keeps the best file on validation",
     )
-    percentile: float = Field(99.99, gt=50, lt=100, description="of the values inside the range, in percent")
-    examples: int = Field(256, ge=MIN_EXAMPLES, le=100_000, description="of the reference split, at most")
+    percentile: float = Field(
+        99.99, gt=50, lt=100, description="share of values in an activation range, in percent; methods percentile, auto"
+    )
+    examples: int = Field(
+        256, ge=MIN_EXAMPLES, le=100_000, description="largest number of calibration examples, of the reference split"
+    )
 
 
 class Int8Keys(Frozen):
@@ -29,7 +34,7 @@ class Int8Keys(Frozen):
 
     calibration: CalibrationConfig = CalibrationConfig()
     weight_bits: Literal[7, 8] = Field(
-        7, description="of INT8 weights; 8 where every device has VNNI, Arm or a GPU: others may saturate"
+        7, description="bits of INT8 weights; 8 where every device has VNNI, Arm or a GPU: others may saturate"
     )
 
 

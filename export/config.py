@@ -24,20 +24,26 @@ else:  # the union over the table; keys of later bases come first
 class GateConfig(Frozen):
     """Conditions for a format to ship beside fp32."""
 
-    max_accuracy_drop: float = Field(0.005, ge=0, le=1, description="below fp32's on validation, as a share")
-    min_speedup: float = Field(1.05, ge=1, description="over fp32, by the lower end of its 95% interval")
-    min_shrink: float = Field(1.5, ge=1, description="times smaller than fp32's file, where it is not faster")
-    max_slowdown: float = Field(1.2, ge=1, description="times slower than fp32 that a smaller file may be")
+    max_accuracy_drop: float = Field(
+        0.005, ge=0, le=1, description="largest accuracy drop below fp32 on validation, as a share"
+    )
+    min_speedup: float = Field(1.05, ge=1, description="least speedup over fp32, by the lower end of its 95% interval")
+    min_shrink: float = Field(
+        1.5, ge=1, description="least factor by which a file that is not faster must be smaller than fp32's"
+    )
+    max_slowdown: float = Field(
+        1.2, ge=1, description="largest factor by which a smaller file may be slower than fp32's"
+    )
 
 
 class _SharedKeys(Frozen):
     interface: Literal["raw", "image"] = Field(
         "raw",
-        description="raw: floats in [0, 1] to logits; image: uint8 [B, H, W, C] to probabilities",
+        description="signature; raw: floats in [0, 1] or token ids to logits; image: uint8 NHWC to probabilities",
     )
     opset: int = Field(20, ge=18, le=23, description="ONNX operator set; lower ones suit older runtimes")
     formats: tuple[str, ...] = Field(
-        ("fp32", "fp16", "int8"), description=f"to try, of {', '.join(FORMATS)}; fp32 is always made"
+        ("fp32", "fp16", "int8"), description=f"formats to try, of {', '.join(FORMATS)}; fp32 is always made"
     )
     gate: GateConfig = GateConfig()
 
@@ -55,5 +61,5 @@ class ExportConfig(_KeysOfFormats, _SharedKeys):
 
 
 class ProfileConfig(Frozen):
-    threads: int = Field(1, ge=1, le=1024, description="of ONNX Runtime")
+    threads: int = Field(1, ge=1, le=1024, description="number of CPU threads of the runtime")
     timing: MedianTimingConfig = TimingConfig()

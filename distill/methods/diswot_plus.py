@@ -23,10 +23,10 @@ class DiswotPlusConfig(MethodConfig):
 
     name: Literal["diswot_plus"] = "diswot_plus"
     relation_weight: float = tunable(
-        300.0, ge=0, le=1e6, tune=(30.0, 3000.0), log=True, description="of the relation loss; 0 leaves it out"
+        300.0, ge=0, le=1e6, tune=(30.0, 3000.0), log=True, description="relation loss weight (w_r); 0 leaves it out"
     )
     semantic_weight: float = tunable(
-        0.1, ge=0, le=1e4, tune=(0.01, 1.0), log=True, description="of the semantic loss; 0 leaves it out"
+        0.1, ge=0, le=1e4, tune=(0.01, 1.0), log=True, description="semantic loss weight (w_s); 0 leaves it out"
     )
 
 

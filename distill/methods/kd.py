@@ -15,13 +15,15 @@ class KDConfig(MethodConfig):
     """Softened teacher probabilities beside the labels."""
 
     name: Literal["kd"] = "kd"
-    temperature: float = tunable(4.0, gt=0, le=100, tune=(1.0, 16.0), log=True, description="T, of both softmaxes")
+    temperature: float = tunable(
+        4.0, gt=0, le=100, tune=(1.0, 16.0), log=True, description="temperature (T) of teacher and student softmax"
+    )
     distill_weight: float = tunable(
         0.9,
         ge=0,
         le=1,
         tune=(0.1, 1.0),
-        description="b, where no other method fills `weight`; the labels weigh a = 1 - b",
+        description="weight (b) of distillation; labels weigh a = 1 - b; unused if a method fills `weight`",
     )
 
 

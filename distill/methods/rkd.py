@@ -24,10 +24,10 @@ class RKDConfig(MethodConfig):
 
     name: Literal["rkd"] = "rkd"
     distance_weight: float = tunable(
-        25.0, ge=0, le=1e5, tune=(1.0, 100.0), log=True, description="lambda of the distances; the authors' is 25"
+        25.0, ge=0, le=1e5, tune=(1.0, 100.0), log=True, description="distance loss weight (lambda_D); authors use 25"
     )
     angle_weight: float = tunable(
-        50.0, ge=0, le=1e5, tune=(1.0, 200.0), log=True, description="lambda of the angles; the authors' is 50"
+        50.0, ge=0, le=1e5, tune=(1.0, 200.0), log=True, description="angle loss weight (lambda_A); the authors use 50"
     )
 
 

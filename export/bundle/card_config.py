@@ -10,11 +10,11 @@ _OWN = re.compile(r"LicenseRef-[A-Za-z0-9.-]+\Z")  # SPDX 2.3, annex D: a licenc
 
 
 class CardConfig(Frozen):
-    intended: str | None = Field(None, max_length=2000, description="what the model is meant for")
-    limits: str | None = Field(None, max_length=2000, description="what it must not be used for, where it fails")
-    data: str | None = Field(None, max_length=2000, description="where the data comes from and what is in it")
-    licence: str | None = Field(None, description="of the model, an SPDX expression such as Apache-2.0")
-    data_licence: str | None = Field(None, description="of the data, an SPDX expression such as CC-BY-4.0")
+    intended: str | None = Field(None, max_length=2000, description="intended use of the model")
+    limits: str | None = Field(None, max_length=2000, description="uses to avoid, and known failures of the model")
+    data: str | None = Field(None, max_length=2000, description="origin and contents of the data")
+    licence: str | None = Field(None, description="licence of the model; an SPDX expression such as Apache-2.0")
+    data_licence: str | None = Field(None, description="licence of the data; an SPDX expression such as CC-BY-4.0")
 
     @field_validator("licence", "data_licence")
     @classmethod

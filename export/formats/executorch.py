@@ -27,7 +27,7 @@ _DELEGATE = "executorch_call_delegate"
 
 class ExecutorchConfig(Frozen):
     max_batch: int = Field(
-        8, ge=1, le=1024, description="memory is planned for this batch; a larger one goes in parts, 1 is leanest"
+        8, ge=1, le=1024, description="batch size that memory is planned for; larger batches go in parts; 1 is leanest"
     )
 
 

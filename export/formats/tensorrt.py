@@ -33,8 +33,10 @@ MAX_RELATIVE_DIFFERENCE = 0.05  # of the logits' root mean square, engine agains
 class TensorRTConfig(Frozen):
     """Batch sizes of an engine: any up to the largest, fastest at the optimal one."""
 
-    optimal_batch: int = Field(1, ge=1, description="the batch that its kernels are chosen for")
-    max_batch: int = Field(64, ge=1, le=4096, description="the largest; a larger batch goes in parts")
+    optimal_batch: int = Field(1, ge=1, description="batch size that the engine's kernels are chosen for")
+    max_batch: int = Field(
+        64, ge=1, le=4096, description="largest batch size of the engine; larger batches go in parts"
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -34,25 +34,35 @@ class HardConfig(MethodConfig):
     """Settings of HARD; L_tt and L_ts are KL divergences at the augmentor's own temperature, in nats at 1."""
 
     name: Literal["hard"] = "hard"
-    family: Literal["affine", "mix", "vae"] = Field("affine", description="what the augmentor can do to an image")
-    policy: PolicyName = Field("hysteresis", description="how it is kept to what the teacher recognises")
-    augmented_weight: float = tunable(8.0, ge=0, le=100, tune=(1.0, 16.0), log=True, description="w of L_ts")
-    l_max: float = tunable(0.1, gt=0, le=10, tune=(0.03, 1.0), log=True, description="L_tt above which it repairs")
-    l_min_share: float = tunable(0.6, gt=0, le=1, tune=(0.2, 0.8), description="of l_max, below which it explores")
+    family: Literal["affine", "mix", "vae"] = Field(
+        "affine", description="augmentations to learn: spatial transforms, mixed operations or VAE latent steps"
+    )
+    policy: PolicyName = Field("hysteresis", description="rule that keeps augmented images recognisable to the teacher")
+    augmented_weight: float = tunable(
+        8.0, ge=0, le=100, tune=(1.0, 16.0), log=True, description="weight (w) of the loss on augmented images, L_ts"
+    )
+    l_max: float = tunable(
+        0.1, gt=0, le=10, tune=(0.03, 1.0), log=True, description="upper limit of teacher inconsistency (L_tt), in nats"
+    )
+    l_min_share: float = tunable(
+        0.6, gt=0, le=1, tune=(0.2, 0.8), description="share of l_max below which L_tt ends repair; policy hysteresis"
+    )
     ema: float = Field(0.9, ge=0, lt=1, description="decay of the moving average of L_tt that the policy reads")
-    consistency_weight: float = Field(5.0, ge=0, le=1000, description="lam_t of the policy penalty")
-    multiplier_rate: float = Field(0.5, gt=0, le=100, description="of lam_t of the policy lagrangian, a step")
-    learning_rate: float = Field(0.03, gt=0, le=1, description="of phi")
-    temperature: float = Field(1.0, gt=0, le=100, description="of L_tt and L_ts as the augmentor sees them")
-    every: int = Field(2, ge=1, description="k_s, steps of the student for a turn of the augmentor")
-    turns: int = Field(1, ge=1, description="k_a, steps of the augmentor in its turn")
-    images: int = Field(32, ge=2, description="of the batch, for a step of the augmentor")
-    warmup_steps: int = Field(100, ge=0, description="of the student before the augmentor begins")
-    initial_share: float = Field(0.05, ge=0.01, le=1, description="of its widest range, where the augmentor begins")
-    padding: Padding = Field("reflection", description="affine: what is seen beyond the image's edge")
-    min_entropy: float = Field(1.0, ge=0, description="mix: of the choice of operations, in nats")
-    trust: float = Field(3.0, gt=0, description="vae: farthest step of a latent, in its posterior's deviations")
-    vae_epochs: int = Field(20, ge=1, description="vae: of its training, before the student's")
+    consistency_weight: float = Field(5.0, ge=0, le=1000, description="weight (lam_t) of L_tt; policy penalty")
+    multiplier_rate: float = Field(0.5, gt=0, le=100, description="learning rate of lam_t; policy lagrangian")
+    learning_rate: float = Field(0.03, gt=0, le=1, description="learning rate of the augmentor's parameters (phi)")
+    temperature: float = Field(1.0, gt=0, le=100, description="temperature of L_tt and L_ts in the augmentor's loss")
+    every: int = Field(2, ge=1, description="number of student steps for each turn of the augmentor (k_s)")
+    turns: int = Field(1, ge=1, description="number of augmentor steps in each turn (k_a)")
+    images: int = Field(32, ge=2, description="largest number of images of the batch for an augmentor step")
+    warmup_steps: int = Field(100, ge=0, description="number of student steps before the augmentor begins")
+    initial_share: float = Field(
+        0.05, ge=0.01, le=1, description="initial augmentation strength, as share of the largest; families affine, mix"
+    )
+    padding: Padding = Field("reflection", description="fill for pixels beyond the image's edge; family affine")
+    min_entropy: float = Field(1.0, ge=0, description="least entropy of the choice of operations, in nats; family mix")
+    trust: float = Field(3.0, gt=0, description="largest latent step, in posterior standard deviations; family vae")
+    vae_epochs: int = Field(20, ge=1, description="epochs of the VAE's training, before the student's; family vae")
 
     def unread(self) -> frozenset[str]:
         if self.policy == "hysteresis":

@@ -20,12 +20,18 @@ class RandomAffineConfig(MethodConfig):
     """Bounds of the transforms; each amount is drawn evenly between minus and plus its bound."""
 
     name: Literal["random_affine"] = "random_affine"
-    max_shift: float = tunable(0.1, ge=0, le=0.5, tune=(0.0, 0.3), description="fraction of width and height")
-    max_rotation_deg: float = tunable(10.0, ge=0, le=180, tune=(0.0, 60.0), description="about the centre")
-    max_scale: float = tunable(1.1, ge=1, le=2, tune=(1.0, 1.5), description="factor; as much smaller as larger")
-    max_shear_deg: float = Field(0.0, ge=0, le=45, description="along either axis")
-    augmented_weight: float = Field(1.0, ge=0, le=100, description="w of D(augmented) beside D(clean)")
-    padding: Padding = Field("reflection", description="what is seen beyond the image's edge")
+    max_shift: float = tunable(
+        0.1, ge=0, le=0.5, tune=(0.0, 0.3), description="largest shift, as a fraction of width and height"
+    )
+    max_rotation_deg: float = tunable(
+        10.0, ge=0, le=180, tune=(0.0, 60.0), description="largest rotation about the centre, in degrees, either way"
+    )
+    max_scale: float = tunable(
+        1.1, ge=1, le=2, tune=(1.0, 1.5), description="largest factor of enlargement, and of shrinkage"
+    )
+    max_shear_deg: float = Field(0.0, ge=0, le=45, description="largest shear along either axis, in degrees")
+    augmented_weight: float = Field(1.0, ge=0, le=100, description="weight (w) of the loss on augmented images")
+    padding: Padding = Field("reflection", description="fill for pixels beyond the image's edge")
 
 
 class RandomAffine(Method):

@@ -37,47 +37,60 @@ class KDAIFConfig(MethodConfig):
     """Weights from influence on the reference split; no epoch, trial or model is chosen by that split."""
 
     name: Literal["kd_aif"] = "kd_aif"
-    distill_weight: float = tunable(0.9, ge=0, le=1, tune=(0.1, 1.0), description="b; the labels weigh a = 1 - b")
+    distill_weight: float = tunable(
+        0.9, ge=0, le=1, tune=(0.1, 1.0), description="weight (b) of distillation; the labels weigh a = 1 - b"
+    )
     backend: Literal["last_layer", "cg", "lissa", "ekfac", "identity"] = Field(
-        "last_layer", description="the last layer in closed form; all weights by the others; ekfac needs kronfluence"
+        "last_layer",
+        description="solver of the influence; last_layer: closed form, that layer only; ekfac needs kronfluence",
     )
     reference_loss: ReferenceLoss = Field(
         "margin",
-        description="of the reference examples; with ce the sign can reverse where the teacher memorised wrong labels",
+        description="loss on reference examples; ce can reverse the sign if the teacher memorised wrong labels",
     )
     training_loss: Literal["ce", "kd"] = Field(
-        "ce", description="of the student's training examples: to the label or to the teacher; a teacher has labels"
+        "ce", description="loss on the student's training examples in influence; ce: to labels; kd: to the teacher"
     )
-    training_temperature: float = Field(4.0, gt=0, le=100, description="T of training_loss kd")
+    training_temperature: float = Field(4.0, gt=0, le=100, description="temperature (T) of training_loss kd")
     damping: float = tunable(
-        1.0, gt=0, le=1000, tune=(0.1, 3.0), log=True, description="of the curvature, in units of its mean diagonal"
+        1.0, gt=0, le=1000, tune=(0.1, 3.0), log=True, description="curvature damping, in units of its mean diagonal"
     )
-    weight_map: WeightMap = Field("sigmoid", description="each decreases in the influence; drop is 0 or 1")
+    weight_map: WeightMap = Field("sigmoid", description="decreasing map from influence to weight; drop gives 0 or 1")
     sharpness: float = tunable(
-        50.0, ge=0, le=1000, tune=(1.0, 100.0), log=True, description="of the map; 0 is uniform; exp wants about 2"
+        50.0, ge=0, le=1000, tune=(1.0, 100.0), log=True, description="weight_map sharpness; 0: uniform; 2 suits exp"
     )
     clip: float = Field(0.01, ge=0, lt=0.5, description="share of influences clipped at each end before the map")
-    min_weight: float = Field(0.0, ge=0, le=1, description="of an example, before any is spared; the mean is 1")
-    max_weight: float = Field(10.0, ge=1, description="of an example; the mean is 1")
+    min_weight: float = Field(0.0, ge=0, le=1, description="least weight of an example before spare_agreed; mean 1")
+    max_weight: float = Field(10.0, ge=1, description="largest weight of an example; the mean is 1")
     apply_to: Literal["ce", "both"] = Field(
-        "ce", description="both where the teacher was trained on the same wrong labels; else it does harm"
+        "ce", description="loss terms to weigh; both only if the teacher learnt the same wrong labels, else it harms"
     )
     spare_agreed: bool = Field(
         True,
-        description="apply_to ce, the student's weights: where the teacher gives the label too, less than 1 is raised "
-        "to 1; all are then divided by their mean, so that such examples can weigh a little less than 1, and others "
-        "less than min_weight",
+        description="raise student weights below 1 to 1 where teacher and label agree, then rescale; apply_to ce",
     )
-    mechanism: Mechanism = Field("student_only", description="whose training is weighted; the others copy the teacher")
-    warmup_epochs: int = Field(2, ge=1, description="before the first weights; influence fades as the noise is fitted")
-    updates: int = Field(3, ge=0, description="of the weights, in all; 1 keeps the first, 0 goes on to the end")
-    every: int = Field(2, ge=1, description="epochs between updates")
-    momentum: float = Field(0.0, ge=0, lt=1, description="of the moving average over updates")
-    teacher_epochs: int = Field(5, ge=1, description="teacher_only, both_sequential: weighted training of the teacher")
-    teacher_learning_rate: float = Field(0.01, gt=0, le=100, description="of the teacher's weighted training")
-    teacher_batch_size: int = Field(64, ge=2, description="of the teacher's weighted training")
+    mechanism: Mechanism = Field(
+        "student_only", description="networks trained with weights; all but student_only train a copy of the teacher"
+    )
+    warmup_epochs: int = Field(
+        2, ge=1, description="student epochs before the first weights; influence fades once wrong labels are fitted"
+    )
+    updates: int = Field(
+        3, ge=0, description="number of updates of the weights; 1 keeps the first, 0 updates to the end of training"
+    )
+    every: int = Field(2, ge=1, description="number of epochs between updates of the weights")
+    momentum: float = Field(
+        0.0, ge=0, lt=1, description="decay of the moving average of the weights over updates; 0 keeps only the newest"
+    )
+    teacher_epochs: int = Field(
+        5, ge=1, description="epochs of the teacher's weighted training; mechanism teacher_only or both_sequential"
+    )
+    teacher_learning_rate: float = Field(
+        0.01, gt=0, le=100, description="learning rate of the teacher's weighted training"
+    )
+    teacher_batch_size: int = Field(64, ge=2, description="batch size of the teacher's weighted training")
     control: Literal["none", "shuffled"] = Field(
-        "none", description="shuffled gives each weight to another example, to see what the weights themselves do"
+        "none", description="control experiment; shuffled gives each weight to another example"
     )
 
     def unread(self) -> frozenset[str]:

@@ -32,7 +32,7 @@ class EmbeddingRegressionConfig(MethodConfig):
         le=1e5,
         tune=(0.3, 30.0),
         log=True,
-        description="of the error, on the scale of the embedding's variance",
+        description="weight (w) of the mean squared error to the teacher's embedding, standardised to variance 1",
     )
 
 

@@ -40,28 +40,38 @@ class LELPConfig(MethodConfig):
     """Subclasses from linear projections of the teacher's embedding."""
 
     name: Literal["lelp"] = "lelp"
-    subclasses: int = Field(8, ge=1, le=1000, description="S, of every class")
-    directions: Directions = Field("pca", description="of the projections; kmeans: towards its centres")
-    subclass_temperature: float = tunable(
-        1.0, gt=0, le=100, tune=(0.25, 4.0), log=True, description="beta, of q's softmax over projections"
+    subclasses: int = Field(8, ge=1, le=1000, description="number of subclasses of each class (S)")
+    directions: Directions = Field(
+        "pca", description="directions of the projections; pca: most variance; random: any; kmeans: towards its centres"
     )
-    temperature: float = tunable(4.0, gt=0, le=100, tune=(1.0, 16.0), log=True, description="T, of the classes")
+    subclass_temperature: float = tunable(
+        1.0, gt=0, le=100, tune=(0.25, 4.0), log=True, description="temperature (beta) of the subclass probabilities"
+    )
+    temperature: float = tunable(
+        4.0, gt=0, le=100, tune=(1.0, 16.0), log=True, description="temperature (T) of teacher and student; see loss"
+    )
     subclass_weight: float = tunable(
-        4.0, ge=0, le=1000, tune=(0.5, 32.0), log=True, description="lambda, of the decomposed loss's subclass term"
+        4.0, ge=0, le=1000, tune=(0.5, 32.0), log=True, description="weight (lambda) of subclasses; loss decomposed"
     )
     loss: Loss = Field(
         "decomposed",
-        description="decomposed: T tempers the classes alone; tempered_classes, tempered_product: one joint KL, whose "
-        "target's class part alone, or whole product, is tempered (docs/methods.md)",
+        description="form of the loss; decomposed: T on classes only; tempered_*: one joint KL (docs/methods.md)",
     )
-    null_space: bool = Field(True, description="project out what the teacher's logits see")
+    null_space: bool = Field(
+        True, description="project the embedding onto the directions unseen by the teacher's logits"
+    )
     rotate: bool = Field(True, description="rotate the directions at random, so that none holds most of the variance")
-    standardise: bool = Field(True, description="projections of variance 1 in their class")
+    standardise: bool = Field(
+        True, description="scale the projections to variance 1 in each class; kmeans: by the mean squared distance"
+    )
     distill_weight: float = Field(
-        1.0, ge=0, le=1, description="b, where no other method fills `weight`; the labels weigh a = 1 - b"
+        1.0,
+        ge=0,
+        le=1,
+        description="weight (b) of distillation; labels weigh a = 1 - b; unused if a method fills `weight`",
     )
     control: Control = Field(
-        "none", description="for comparisons: targets shuffled within the class, or a random partition of the examples"
+        "none", description="control experiment: targets shuffled within a class, or a random partition into subclasses"
     )
 
     def unread(self) -> frozenset[str]:
