@@ -41,7 +41,7 @@ def profile(
     """
     load_before = load_average()
     runs, refused = _open_all(models, root, config.threads)
-    opened: dict[str, Run] = {"teacher": runner(root / models.teacher.path), **runs}
+    opened: dict[str, Run] = {"teacher": runner(root / models.teacher.path, config.threads), **runs}
     calls = {name: _call(run, inputs) for name, run in opened.items()}
     timings = time_interleaved(calls, config.timing)
     teacher = timings["teacher"]

@@ -189,6 +189,8 @@ def _notes(search: SearchConfig, wanted: int, students: Sequence[RankedStudent])
     failed = [f"{student.architecture} ({student.failure})" for student in students if student.failure]
     if failed:
         notes.append(f"{len(failed)} could not be trained and count for no scorer: {'; '.join(failed)}")
-    if search.scorer == "diswot" and search.combine != "sum":
-        notes.append(f"diswot is its raw sum here; the search joins its metrics by {search.combine}")
+    kind = SCORERS[search.scorer]
+    ranked_by = kind.fitness_name(search.scorer_config(kind.name))
+    if ranked_by != kind.name:
+        notes.append(f"{kind.name} is each student's own score here; the search ranks by {ranked_by}")
     return notes

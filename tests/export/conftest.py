@@ -14,13 +14,12 @@ from edgestill.export.bundle.schema import Bundle, BundleModel, ClassQuality, Li
 from edgestill.export.bundle.write import write_bundle
 from edgestill.export.calibration import CalibrationConfig, calibration_examples
 from edgestill.export.config import ExportConfig
-from edgestill.export.conformance import learned
+from edgestill.export.conformance import student, tinted
 from edgestill.export.formats import FORMATS, Source
 from edgestill.export.onnx.interface import describe_input, describe_output, with_interface
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import check_parity
 from edgestill.export.result import Parity
-from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.data.tokens import TokenizerConfig, make_coder
 from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.cost import Cost
@@ -193,33 +192,13 @@ def copy_of(tmp_path) -> Callable[[Made], Path]:
     return copy
 
 
-TINTS = torch.tensor([[0.3, 0.0, 0.1], [0.0, 0.3, 0.1], [0.1, 0.1, 0.4], [0.2, 0.2, 0.0]])  # of a class, by channel
-
-
-def tinted(count, seed, role):
-    """Images whose class shows as a colour, under noise."""
-    generator = torch.Generator().manual_seed(seed)
-    targets = torch.arange(count) % len(TINTS)
-    tint = TINTS[targets] * (0.7 + 0.3 * torch.rand(count, 1, generator=generator))
-    images = 0.5 * torch.rand(count, 3, 12, 12, generator=generator) + tint[:, :, None, None]
-    return ImageSplit(images, targets, role)
-
-
 @pytest.fixture(scope="session")
-def image_student(make_task, tmp_path_factory):
+def image_student(tmp_path_factory):
     """task, splits, network, path (of the fp32 file) and source; right on nine images of ten or so."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        task = make_task(channels=3, side=12, classes=4)
-        train = tinted(400, 1, "train")
-        mean, std = (tuple(values.tolist()) for values in (train.images.mean((0, 2, 3)), train.images.std((0, 2, 3))))
-        task = task.model_copy(update={"mean": mean, "std": std})
-        # Its own normalisation differs by channel, or an exchange of channels would go unseen.
-        network = CifarResNet((1, 1, 1), (8, 12, 16), num_classes=4, mean=(0.3, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-        learned(network, train)
+    network, data, task = student()
     splits = SimpleNamespace(validation=tinted(300, 2, "validation"), reference=tinted(64, 3, "reference"), task=task)
     path = tmp_path_factory.mktemp("student") / "student.onnx"
-    path.write_bytes(to_onnx(network, task.inputs, 20))
+    path.write_bytes(data)
     source = Source(onnx=path, network=network, task=task, calibration=calibration_examples(splits.reference, 64))
     return SimpleNamespace(task=task, splits=splits, network=network, path=path, source=source)
 

@@ -205,6 +205,28 @@ def test_profiling_times_both_files_in_turns_and_gives_their_ratio(network, path
     assert result.student.sha256 == model.sha256
 
 
+def test_every_file_is_timed_with_the_configured_threads(network, path, splits, task, monkeypatch):
+    """The teacher's too, or the ratio would compare one thread with several."""
+    seen = []
+
+    def opened(file, threads=1, exact=False):
+        seen.append(threads)
+        return runner(file, 1)
+
+    for module in ("edgestill.export.timing.runner", "edgestill.export.formats.fp32.runner"):
+        monkeypatch.setattr(module, opened)
+    model = ConvertedModel(
+        path=path.name, sha256=file_digest(path), size_bytes=path.stat().st_size, precision="fp32", opset=OPSET,
+        parity=check_parity(network, path, splits, task.inputs), validation=evaluate_file(path, splits["validation"]),
+    )  # fmt: skip
+    timing = TimingConfig(warmup_s=0, duration_s=0.01, min_samples=70, max_samples=70)
+    images = splits["validation"].images[:8].numpy()
+    twice, config = ConvertResult(teacher=model, student=model), ProfileConfig(threads=2, timing=timing)
+    seen.clear()
+    profile(twice, path.parent, images, config, GateConfig(), Limits())
+    assert seen == [2, 2]
+
+
 def test_an_answer_may_change_between_logits_that_only_rounding_tells_apart():
     expected = np.float32([[1, 1 - 1e-7, 0], [1, 1 - 1e-4, 0], [0, 1, 2]])
     found = np.float32([[1 - 1e-7, 1, 0], [1 - 1e-4, 1, 0], [0, 1, 2]])

@@ -11,6 +11,7 @@ from edgestill.distill import conformance as of_methods
 from edgestill.distill.methods import METHODS, Method, MethodConfig
 from edgestill.export import conformance as of_formats
 from edgestill.export.formats import FORMATS
+from edgestill.export.formats.fp32 import Fp32
 from edgestill.flows.cli import conformance as command
 from edgestill.pipeline.conformance import datasets as of_datasets
 from edgestill.pipeline.conformance.suite import NotHereError, outcomes
@@ -81,12 +82,15 @@ def blind(search, config):
     return [result for _, result in progress.scored]
 
 
-class Shifted(FORMATS["fp32"]):
+class Shifted(Fp32):
     name = "shifted"
 
     def open(self, path, threads):
         run = super().open(path, threads)
         return lambda inputs: run(inputs)[::-1].astype(np.float32)
+
+
+SHIFTED = Shifted()
 
 
 def load_unlabelled(config):
@@ -111,7 +115,7 @@ FAULTS = [
         "it scores feasible members alone and none twice",
         "an unreachable budget is an error that names the nearest miss",
     ]),
-    (FORMATS, "shifted", Shifted, of_formats.CHECKS, Shifted, ["it computes the student whatever the batch"]),
+    (FORMATS, "shifted", SHIFTED, of_formats.CHECKS, SHIFTED, ["it computes the student whatever the batch"]),
     (DATASETS, "digits", (DigitsConfig, load_unlabelled), of_datasets.CHECKS, "digits", [
         "its examples have the shapes and labels that they should",
     ]),

@@ -9,8 +9,8 @@ import pytest
 
 from edgestill.distill import methods
 from edgestill.export import formats
+from edgestill.pipeline import teachers
 from edgestill.pipeline.data import datasets
-from edgestill.pipeline.teachers import teacher
 from edgestill.search import scorers, spaces, strategies
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,10 @@ TABLES = {  # kind -> (module of the table, names with what each line holds)
     "strategies": (strategies, strategies.STRATEGIES),
     "datasets": (datasets, datasets.DATASETS),
     "formats": (formats, formats.FORMATS),
-    "teachers": (teacher, dict.fromkeys((*teacher.TEACHERS, *teacher.TEXT_TEACHERS), ())),
+    "teachers": (
+        teachers,
+        {**teachers.TEACHERS, **{name: each for each in teachers.TEACHERS.values() for name in each.architectures}},
+    ),
 }
 OF_SOMETHING_ELSE = {  # words that mean another thing wherever they stand
     "text": "a kind of input",
@@ -42,23 +45,17 @@ ALLOWED = {  # (file, name): why it stands there; the list may only shrink
     ("search/config.py", "nwot"): "of the default of search.baselines",
     ("search/conformance/scorers.py", "nwot"): "scored beside the checked one",
     ("search/conformance/scorers.py", "synflow"): "scored beside the checked one",
-    ("search/scorers/scale.py", "swap"): "parts of the ensemble",
-    ("search/scorers/scale.py", "jacov"): "parts of the ensemble",
-    ("search/scorers/scale.py", "az_trainability"): "parts of the ensemble",
-    ("search/scorers/scale.py", "diswot_semantic"): "parts of the ensemble",
-    ("search/scorers/scale.py", "diswot_relation"): "parts of the ensemble",
-    ("search/search.py", "diswot"): "joined from its terms after the search",
-    ("search/search.py", "diswot_semantic"): "a term of diswot, undefined for some widths",
-    ("search/search.py", "diswot_relation"): "a term of diswot",
+    ("search/scorers/ensemble_scale.py", "swap"): "parts of the ensemble",
+    ("search/scorers/ensemble_scale.py", "jacov"): "parts of the ensemble",
+    ("search/scorers/ensemble_scale.py", "az_trainability"): "parts of the ensemble",
+    ("search/scorers/ensemble_scale.py", "diswot_semantic"): "parts of the ensemble",
+    ("search/scorers/ensemble_scale.py", "diswot_relation"): "parts of the ensemble",
     ("search/search.py", "exhaustive"): "the strategy of a space no larger than the effort",
-    ("flows/rank_check.py", "diswot"): "a note on search.combine, which is diswot's",
-    ("flows/report/scatter.py", "diswot"): "a caption on search.combine, which is diswot's",
     ("distill/methods/kd_aif/method.py", "kd"): "a loss of its own",
     ("distill/methods/diswot_plus.py", "diswot_semantic"): "a term of its loss",
     ("distill/methods/diswot_plus.py", "diswot_relation"): "a term of its loss",
-    ("pipeline/teachers/teacher.py", "resnet"): "the beginning of its own networks' names",
-    ("flows/cli.py", "digits"): "the default of --preset",
-    ("flows/cli.py", "resnet56"): "the default of `score --teacher`",
+    ("flows/cli/configure.py", "digits"): "the default of --preset",
+    ("flows/cli/search.py", "resnet56"): "the default of `score --teacher`",
 }
 
 
@@ -79,7 +76,7 @@ def homes(kind: str, name: str) -> set[Path]:
     module, table = TABLES[kind]
     own = Path(module.__file__).resolve()
     line = table[name] if isinstance(table[name], tuple) else (table[name],)
-    files = [Path(inspect.getfile(part)).resolve() for part in line]
+    files = [Path(inspect.getfile(part if callable(part) else type(part))).resolve() for part in line]
     return {own, *(file if file.parent == own.parent else file.parent for file in files)}
 
 
