@@ -4,10 +4,12 @@ What is listed here is public and documented (docs/python.md); the rest may move
 used, so that `import edgestill` costs nothing.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+# Nothing is imported here: with `python -m` the current folder is still first on the path, and a file there could pose
+# as a module of the standard library.
+TYPE_CHECKING = False  # type checkers take the name for typing's
 if TYPE_CHECKING:
+    from typing import Any
+
     from edgestill.distill.methods.base import Method
     from edgestill.export.formats.base import Format
     from edgestill.flows.bundle import Bundle
@@ -52,7 +54,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    import importlib
+
     if name == "__version__":
         from importlib import metadata
 

@@ -143,7 +143,7 @@ class Runner:
 
     def _result(self, stage: Stage[R], context: StageContext, results: Results, start: float) -> R:
         if self.reused:
-            return stage.read(self.run)
+            return self.run.read(stage.name, stage.result)  # all of it must be there
         self.run.note_origin()
         with drawn_from(derive_seed(context.config.seed, "stage", stage.name)):
             result = stage.work(context, results)

@@ -38,7 +38,7 @@ class Stage(ABC, Generic[R]):
         """Say the result in one line, for the terminal, the logs and the report."""
 
     def read(self, run: RunDir) -> R:
-        """Read the result of a finished stage back.
+        """Read the result of a finished stage back; its folder `beside` may have been moved away.
 
         Raises:
             RunDirError: the stage is not finished, or was altered.

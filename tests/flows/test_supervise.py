@@ -21,7 +21,7 @@ def die(how=signal.SIGSEGV):
     time.sleep(10)
 
 def begin():
-    note_stage(Path("runs/r"), "tune")
+    note_stage(Path("runs/r"), "tune", "search.space or tune")
     note_progress(1, 8, "best 90%")
 """
 

@@ -206,7 +206,7 @@ def test_only_the_report_opens_the_test_split():
     }
     tree = users["flows/stages/report.py"]
     functions = [n.name for n in tree.body if isinstance(n, ast.FunctionDef) and mentions(n, "load_test")]
-    assert functions == ["test_and_bundle"]
+    assert functions == ["_tested_and_bundled"]
     elsewhere = [n for n in tree.body if not isinstance(n, ast.FunctionDef | ast.ImportFrom)]
     assert not any(mentions(node, "load_test") for node in elsewhere)
 
