@@ -250,7 +250,7 @@ def test_a_score_that_processes_cannot_import_is_refused(find, fragile, monkeypa
 SCRIPT = """
     import signal
     import torch
-    from edgestill.pipeline.data import Batch
+    from edgestill.pipeline.data.splits import Batch
     from edgestill.pipeline.task import Task
     from edgestill.search.scoring.attempt import attempt
     from edgestill.search.config import SearchConfig
