@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.export.bundle.verify import verify
 from edgestill.export.result import ConvertResult
-from edgestill.flows.chain import results_of, sentence, stage_names
+from edgestill.flows.chain import STAGES, collected, results_of, sentence, stage_names
 from edgestill.flows.config import RunConfig, load_config
 from edgestill.flows.progress import Silent
 from edgestill.flows.report.again import report_again
@@ -20,7 +20,7 @@ from edgestill.flows.runner import new_run, run_chain
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.prune import Prune
 from edgestill.flows.stages.qat import Qat
-from edgestill.flows.stages.results import QatResult
+from edgestill.flows.stages.results import QatResult, Results
 from edgestill.flows.stages.students import distilled, methods_state, networks, shipped
 from edgestill.pipeline.data.loading import load_splits
 from edgestill.pipeline.errors import ConfigError, RunDirError, TrainingError
@@ -167,10 +167,10 @@ def test_a_distillation_that_kept_nothing_of_its_methods_is_not_gone_on_from(kil
     stage = with_settings(killed, tmp_path)
     (stage.run.root / "distill" / "methods.pt").unlink()
     with pytest.raises(RunDirError, match="did not keep what hard and lelp and kd_aif and embedding_regression had"):
-        methods_state(stage, distilled(stage, results_of(stage.run, stage.config)))
+        methods_state(stage, distilled(stage, results_up_to(stage, "tournament")))
     plain = load_config(preset="digits", settings=(*SETTINGS, "distill.methods=[kd, rkd]"))
     stage = StageContext(stage.run, plain, stage.tick)
-    assert methods_state(stage, distilled(stage, results_of(stage.run, plain))) == {"kd": {}, "rkd": {}}
+    assert methods_state(stage, distilled(stage, results_up_to(stage, "tournament"))) == {"kd": {}, "rkd": {}}
 
 
 def test_what_ships_is_the_pruned_student(finished) -> None:
@@ -251,6 +251,12 @@ def with_settings(root: Path, tmp_path: Path, *settings: str) -> StageContext:
     return StageContext(RunDir.view(copy), config, lambda *_: None)
 
 
+def results_up_to(context: StageContext, last: str) -> Results:
+    names = stage_names(context.config)
+    wanted = names[: names.index(last) + 1]
+    return collected(stage.read(context.run) for stage in STAGES if stage.name in wanted)
+
+
 def test_auto_fine_tunes_nothing_where_int8_passes_the_gate(finished, tmp_path) -> None:
     stage = with_settings(finished, tmp_path, "qat.mode=auto", "export.gate.max_accuracy_drop=1")
     found = Qat().work(stage, results_of(stage.run, stage.config))
@@ -273,7 +279,7 @@ def test_a_fine_tuning_that_diverges_leaves_the_files_and_says_so(finished, tmp_
 def test_a_pruning_that_cannot_be_done_ships_the_distilled_student_and_says_so(killed, tmp_path) -> None:
     stage = with_settings(killed, tmp_path, "prune.keep=0.05")
     shutil.rmtree(stage.run.root / "prune")
-    done = results_of(stage.run, stage.config)
+    done = results_up_to(stage, "distill")
     found = Prune().work(stage, done)
     assert "l1 cannot take the student from" in found.refused
     assert found.applied_to(done.of(DistillResult)) == done.of(DistillResult)
