@@ -19,9 +19,10 @@ class Grid(SearchSpace):
     """Genes a, b, c, … of equal choices; never built."""
 
     name = "grid"
+    spelt = "{}"  # the name of each gene, from its letter
 
     def __init__(self, genes: int = 4, choices: int = 4) -> None:
-        self.genes = tuple(Gene("abcdefgh"[i], tuple(range(choices))) for i in range(genes))
+        self.genes = tuple(Gene(self.spelt.format("abcdefgh"[i]), tuple(range(choices))) for i in range(genes))
 
     def build(self, architecture: Architecture, task: Task) -> BlockClassifier:
         raise AssertionError("a strategy has no business building networks")

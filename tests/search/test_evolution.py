@@ -2,7 +2,6 @@
 
 import itertools
 import random
-from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -11,44 +10,21 @@ from hypothesis import strategies as st
 from edgestill.pipeline.errors import BudgetError
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.budget import Budget
-from edgestill.search.space import Architecture, Gene, SearchSpace
+from edgestill.search.conformance import strategies
+from edgestill.search.conformance.strategies import Scored, values
 from edgestill.search.strategies import EvolutionConfig, Search, run_strategy
 
 
-class Grid(SearchSpace):
-    """Genes a, b, c, … of equal choices; never built."""
-
-    name = "grid"
+class Grid(strategies.Grid):
+    """Five genes of six choices, or others; it remembers the parents of its mutants."""
 
     def __init__(self, genes=5, choices=6):
-        self.genes = tuple(Gene("abcdefgh"[i], tuple(range(choices))) for i in range(genes))
+        super().__init__(genes, choices)
         self.parents = []
-
-    def build(self, architecture, task):
-        raise AssertionError("evolution has no business building networks")
-
-    def format(self, architecture):
-        return "-".join(str(architecture.choices[gene.name]) for gene in self.genes)
-
-    def parse(self, text):
-        return self.make({gene.name: int(n) for gene, n in zip(self.genes, text.split("-"), strict=True)})
-
-    def embedding_dims(self):
-        return frozenset({1})
 
     def mutate(self, parent, rng, rate=None):
         self.parents.append(parent)
         return super().mutate(parent, rng, rate)
-
-
-class Scored(NamedTuple):
-    architecture: Architecture
-    value: float
-    cost: Cost
-
-
-def values(architecture):
-    return list(architecture.choices.values())
 
 
 def additive_cost(architecture):

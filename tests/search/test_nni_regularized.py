@@ -5,7 +5,6 @@ import random
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import pytest
 from pydantic import ValidationError
@@ -15,8 +14,9 @@ from edgestill.pipeline.errors import BudgetError, MissingDependencyError
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.budget import Budget
 from edgestill.search.config import SearchConfig
+from edgestill.search.conformance import strategies
+from edgestill.search.conformance.strategies import Scored
 from edgestill.search.search import find_student
-from edgestill.search.space import Architecture, Gene, SearchSpace
 from edgestill.search.spaces import NniHubConfig, make_space
 from edgestill.search.strategies import NniRegularizedConfig, Search
 from edgestill.search.strategies.nni_regularized import regularized_evolution
@@ -24,31 +24,13 @@ from edgestill.search.strategies.nni_regularized import regularized_evolution
 SMALL = NniRegularizedConfig(population=15, sample=5)
 
 
-class Grid(SearchSpace):
-    """Genes of equal choices, whose names hold what NNI forbids in its labels; never built."""
+class Grid(strategies.Grid):
+    """Genes whose names hold what NNI forbids in its labels."""
 
-    name = "grid"
+    spelt = "cell/{}_x"
 
     def __init__(self, genes=5, choices=6):
-        self.genes = tuple(Gene(f"cell/{i}_x", tuple(range(choices))) for i in range(genes))
-
-    def build(self, architecture, task):
-        raise AssertionError("a strategy has no business building networks")
-
-    def format(self, architecture):
-        return "-".join(map(str, architecture.choices.values()))
-
-    def parse(self, text):
-        raise NotImplementedError
-
-    def embedding_dims(self):
-        return frozenset({1})
-
-
-class Scored(NamedTuple):
-    architecture: Architecture
-    value: float
-    cost: Cost
+        super().__init__(genes, choices)
 
 
 def cost_of(architecture):
