@@ -16,6 +16,8 @@ from pathlib import Path
 from edgestill.flows.supervise import attempting, note_progress, note_stage, supervised
 from edgestill.pipeline.errors import CandidateError
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+
 def die(how=signal.SIGSEGV):
     os.kill(os.getpid(), how)
     time.sleep(10)
