@@ -11,8 +11,7 @@ from edgestill.pipeline.errors import CheckpointError
 from edgestill.pipeline.networks.cifar_resnet import CifarResNet, Shortcut
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.metadata_checks import require_image_size
-from edgestill.pipeline.teachers.named_config import NamedConfig
-from edgestill.pipeline.teachers.teacher import Teacher
+from edgestill.pipeline.teachers.named import NamedConfig, NamedTeacher
 
 RESNETS: dict[str, tuple[int, int, int]] = {  # blocks a stage; depth 6n + 2
     f"resnet{6 * n + 2}": (n, n, n) for n in (1, 2, 3, 5, 7, 9, 18)
@@ -35,19 +34,11 @@ class ResNetConfig(NamedConfig):
     )
 
 
-class ResNetTeacher(Teacher):
+class ResNetTeacher(NamedTeacher):
     Config: ClassVar[type[ResNetConfig]] = ResNetConfig
     kinds: ClassVar[frozenset[str]] = frozenset({"image"})
     architectures: ClassVar[tuple[str, ...]] = tuple(RESNETS)
     config: ResNetConfig
-
-    @property
-    def title(self) -> str:
-        return self.config.architecture
-
-    @property
-    def source(self) -> Path | None:
-        return self.config.weights
 
     def build(self, task: Task) -> nn.Module:
         """Build the network.

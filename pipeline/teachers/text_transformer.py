@@ -10,8 +10,7 @@ from torch import nn
 from edgestill.pipeline.networks.text_transformer import TextTransformer
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.metadata_checks import require_tokenizer
-from edgestill.pipeline.teachers.named_config import NamedConfig
-from edgestill.pipeline.teachers.teacher import Teacher
+from edgestill.pipeline.teachers.named import NamedConfig, NamedTeacher
 
 TEXT_TRANSFORMERS: dict[str, tuple[int, int, int]] = {  # depth, heads, head width
     "text_transformer_2x128": (2, 4, 32),
@@ -25,19 +24,11 @@ class TextTransformerConfig(NamedConfig):
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout probability of text transformers during training")
 
 
-class TextTransformerTeacher(Teacher):
+class TextTransformerTeacher(NamedTeacher):
     Config: ClassVar[type[TextTransformerConfig]] = TextTransformerConfig
     kinds: ClassVar[frozenset[str]] = frozenset({"text"})
     architectures: ClassVar[tuple[str, ...]] = tuple(TEXT_TRANSFORMERS)
     config: TextTransformerConfig
-
-    @property
-    def title(self) -> str:
-        return self.config.architecture
-
-    @property
-    def source(self) -> Path | None:
-        return self.config.weights
 
     def build(self, task: Task) -> nn.Module:
         depth, heads, head_width = TEXT_TRANSFORMERS[self.config.architecture]
