@@ -17,7 +17,8 @@ NNI is archived (its last release is of September 2023), hence the exact version
 - `nni.compression` imports transformers and deepspeed where they are installed, for trainers that nothing here uses:
   10 s more. `load` lets it find neither. `nni.nas` must find transformers where it is: lightning's torchmetrics imports
   it if its metadata are there.
-- A torchvision that does not fit the installed torch breaks lightning, and with it `nni.nas`.
+- A torchvision that does not fit the installed torch breaks lightning, and with it `nni.nas`; `torchvision_compat`
+  repairs it first.
 """
 
 import contextlib
@@ -31,6 +32,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from edgestill.pipeline import torchvision_compat
 from edgestill.pipeline.errors import MissingDependencyError, first_line
 
 CONTEXTS = threading.RLock()
@@ -51,6 +53,7 @@ def load(module: str) -> Any:
     hidden = _NOT_FOR_COMPRESSION if module.startswith("nni.compression") else ()
     with CONTEXTS, _undone(), _hidden(hidden):
         try:
+            torchvision_compat.repair()
             return importlib.import_module(module)
         # A torchvision made for another torch raises RuntimeError.
         except (ImportError, OSError, RuntimeError) as error:

@@ -6,6 +6,7 @@ from sklearn.metrics import precision_score, recall_score
 
 from edgestill.export.quality import accuracy, by_class, calibration, logits_of, perturbed, softmax
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.torchvision_compat import repair
 
 IMAGES = Task(labels=("a", "b"), input_shape=(2, 32, 16), mean=(0, 0), std=(1, 1))
 TEXTS = Task(kind="text", labels=("a", "b"), input_shape=(50,), vocab_size=1000)
@@ -37,6 +38,7 @@ def test_calibration_error_by_hand():
 
 def test_calibration_error_is_that_of_torchmetrics():
     torch = pytest.importorskip("torch")
+    repair()
     errors = pytest.importorskip("torchmetrics.functional.classification")
     rng = np.random.default_rng(1)
     logits, targets = rng.normal(size=(1000, 5)) * 2, rng.integers(0, 5, 1000)
