@@ -34,8 +34,8 @@ def repair() -> None:
                 return
             for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
                 del sys.modules[name]
-            _library = torch.library.Library("torchvision", "FRAGMENT")
+            _library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
             for name in _DECLARED:
-                _library.define(name + _SCHEMA)
+                _library.define(name + _SCHEMA)  # type: ignore[no-untyped-call]
         except (ImportError, OSError):
             return
