@@ -12,8 +12,10 @@ from edgestill.flows.sentences import SUMMARY_COLUMNS, headline, summary_rows, v
 from edgestill.flows.stages.results import BUNDLE, RankCheckResult, ReportResult
 from edgestill.flows.terminal import joined, table
 from edgestill.flows.verdicts import conditions, rank_cells, verdict
+from edgestill.pipeline.data.look import DataLook
 from edgestill.pipeline.errors import EdgestillError, command, first_line
 from edgestill.pipeline.runs.rundir import RunDir, list_runs
+from edgestill.pipeline.task import Task
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
 
@@ -30,6 +32,21 @@ def summary(outcome: Outcome) -> str:
             f"bundle  {outcome.bundle}",
             f"digest  {outcome.tested.digest}",
             _page(outcome.run, outcome.report),
+        ]
+    )
+
+
+def look_lines(task: Task, look: DataLook) -> str:
+    """Table of examples by class and split, with a line for each finding."""
+    columns = ["class", *look.counts]
+    rows = [(label, *(f"{counts[k]:,}" for counts in look.counts.values())) for k, label in enumerate(task.labels)]
+    total = ("all", *(f"{sum(counts):,}" for counts in look.counts.values()))
+    findings = [f"{'caution' if finding.is_caution else 'note'}: {finding.sentence}" for finding in look.findings]
+    return joined(
+        [
+            f"{task.num_classes} classes of {task.inputs.described()}",
+            *table(columns, [*rows, total]),
+            *(findings or ["nothing else was found"]),
         ]
     )
 

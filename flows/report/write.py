@@ -10,6 +10,7 @@ from edgestill.flows.report.canvas import COLOURS
 from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.device import section
 from edgestill.flows.report.formats import formats
+from edgestill.flows.report.look import data_look
 from edgestill.flows.report.methods import methods
 from edgestill.flows.report.pruning import int8_fine_tuning, pruning
 from edgestill.flows.report.undrawn import forgiving
@@ -46,6 +47,7 @@ def _sections(report: ReportData) -> dict[str, Any]:
         "tiles": summary.tiles(report),
         "chain": summary.chain(report),
         "comparison": summary.comparison(report),
+        "look": data_look(report),
         "formats": formats(report),
         "found": report.found,
         "search": details.search(report.found),

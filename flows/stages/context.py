@@ -63,10 +63,15 @@ class StageContext:
             self.loaded.append(self._load())
         return self.loaded[0]
 
-    def _load(self) -> Splits:
+    def looked_at_splits(self) -> Splits:
+        """Load the splits as `splits` does, and look at every example."""
+        self.loaded[:] = [self._load(looking=True)]
+        return self.loaded[0]
+
+    def _load(self, looking: bool = False) -> Splits:
         # Read first: this detects a damaged tokenizer.
         found = self.run.read("data", DataResult) if "data" in self.run.manifest.stages else None
-        splits = load_splits(self.config.read_data, self.config.seed, self.tokenizer())
+        splits = load_splits(self.config.read_data, self.config.seed, self.tokenizer(), looking)
         if found is not None:
             _require_same(found.digests, splits.digests, self.config.data)
         return splits

@@ -25,7 +25,9 @@ class Data(Stage[DataResult]):
 
     def work(self, context: StageContext, results: Results) -> DataResult:
         config = context.config
-        splits = context.splits()
+        splits = context.looked_at_splits()
+        assert splits.look is not None
+        context.cautions.extend(finding.sentence for finding in splits.look.findings if finding.is_caution)
         context.cautions.extend(cautions())
         make_recipe(config.distill.methods).check(splits.task, splits.train)
         if splits.coder is not None:
@@ -37,7 +39,7 @@ class Data(Stage[DataResult]):
         with telling_of_heads(config.distill):
             require_feasible(config.search, splits.task, context.seed("search"), latency, what_ships(config.distill))
         rehearse_export(context, splits)
-        return DataResult(task=splits.task, sizes=splits.sizes, digests=splits.digests)
+        return DataResult(task=splits.task, sizes=splits.sizes, digests=splits.digests, look=splits.look)
 
     def sentence(self, result: DataResult) -> str:
         sizes = ", ".join(f"{count:,} {name}" for name, count in result.sizes.items())

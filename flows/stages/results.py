@@ -2,8 +2,11 @@
 
 from typing import Any, Literal, TypeVar
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from edgestill.distill.result import DistillResult, PruneResult
 from edgestill.export.result import ConvertedModel, ConvertResult
+from edgestill.pipeline.data.look import DataLook
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.metrics import Metrics
@@ -22,6 +25,15 @@ class DataResult(Frozen):
     task: Task
     sizes: dict[str, int]
     digests: dict[str, str]  # of each split, its contents included
+    look: DataLook | None = None  # None in runs of earlier versions
+
+    @model_serializer(mode="wrap")
+    def _without_a_look_of_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a look that is not there, so that digests of earlier versions' results stay the same."""
+        written: dict[str, Any] = handler(self)
+        if self.look is None:
+            written.pop("look", None)
+        return written
 
 
 class RankCheckResult(Frozen):

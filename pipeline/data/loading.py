@@ -7,6 +7,7 @@ not given to the stages: only `load_test` opens it, and only the report calls th
 # N examples, C channels, H W height and width
 
 import hashlib
+from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from edgestill.pipeline.data.datasets import DATASETS, LabelledTexts, RawData
 from edgestill.pipeline.data.datasets.base import DatasetConfig, Examples
+from edgestill.pipeline.data.look import DataLook, Part, look_at
 from edgestill.pipeline.data.splits import UNLABELLED, ImageSplit, Splits
 from edgestill.pipeline.data.stored import StoredImages
 from edgestill.pipeline.data.tokens import Coder, make_coder
@@ -35,11 +37,12 @@ else:  # the union over the table; `data: digits` is short for `data: {name: dig
     ]
 
 
-def load_splits(config: Any, seed: int, tokenizer: str | None = None) -> Splits:
+def load_splits(config: Any, seed: int, tokenizer: str | None = None, looking: bool = False) -> Splits:
     """Load the data set of a configuration, split by seed.
 
     Args:
         tokenizer: for text, the `json` of an earlier `Coder`; None makes the configured one, from the training texts.
+        looking: look at every example of every split, and keep the findings.
 
     Raises:
         DataError: the data cannot be read, or a class is too small to appear in every split.
@@ -63,6 +66,7 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None) -> Splits:
         sizes=sizes,
         digests=digests,
         coder=coder,
+        look=_look(raw, parts, coder) if looking else None,
     )
 
 
@@ -145,6 +149,12 @@ def _coder(config: Any, raw: RawData, train: np.ndarray, tokenizer: str | None) 
     if tokenizer is not None:
         return Coder(tokenizer)
     return make_coder([raw.train.texts[n] for n in train], config.tokenizer, config.max_length)
+
+
+def _look(raw: RawData, parts: Mapping[str, np.ndarray], coder: Coder | None) -> DataLook:
+    sources = {"validation": raw.validation or raw.train, "test": raw.test or raw.train}
+    roles = ("train", "reference", "validation", "test")
+    return look_at([Part(role, sources.get(role, raw.train), parts[role]) for role in roles], raw.labels, coder)
 
 
 def _joined(train: ImageSplit, unlabelled: np.ndarray | StoredImages) -> ImageSplit:

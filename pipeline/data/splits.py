@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.look import DataLook
 from edgestill.pipeline.data.stored import StoredImages
 from edgestill.pipeline.data.tokens import Coder
 from edgestill.pipeline.errors import DataError
@@ -90,6 +91,7 @@ class Splits:
     sizes: dict[str, int]  # examples a split, test included; `train` counts those with labels
     digests: dict[str, str]  # SHA-256 of each split's indices and contents, test included
     coder: Coder | None = None  # of a text task: its tokenizer
+    look: DataLook | None = None  # at all splits, where it was asked for
 
 
 def channels_last(inputs: Tensor) -> Tensor:
