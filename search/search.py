@@ -67,7 +67,7 @@ def find_student(
             raise FailedError(_all_failed(searches.journal.failures))
         picks = _picks(searches, config.baselines)
     order = ranked(candidates, searches.fitness(candidates, config.scorer))
-    confirmed = confirm_winner(order, space, config.budget, latency, known=known, record=record)
+    confirmed = confirm_winner(order, searches.architecture_of, config.budget, latency, known=known, record=record)
     return _result(config, space, searches, candidates, picks, confirmed)
 
 

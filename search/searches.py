@@ -84,6 +84,10 @@ class Searches:
         """Return the values that a search by this scorer selects by."""
         return fitness(candidates, scorer, self._config.scorer_config(scorer))
 
+    def architecture_of(self, candidate: Candidate) -> Architecture:
+        """Return the architecture of a candidate that one of these searches scored."""
+        return self.journal.architecture(candidate.architecture)
+
     def _scoring(self, scorer: str) -> Callable[[Sequence[Architecture]], Iterator[Candidate | None]]:
         outcomes = self.workshop.scorer(self._evaluator(scorer), scorer)
 
