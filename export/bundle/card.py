@@ -130,9 +130,9 @@ def _classes(quality: Quality) -> str:
 
 def _calibration(bundle: Bundle) -> str:
     quality, shipped = bundle.quality, bundle.metrics["shipped"]
-    return f"""Expected calibration error {significant(quality.ece)}: the mean distance between confidence (the largest softmax
-probability) and accuracy, over {quality.ece_bins} bins of equal width, {shipped.n} test examples. Mean confidence is
-{quality.confidence:.2%} at an accuracy of {shipped.test_accuracy:.2%}. Nothing was recalibrated."""
+    return f"""Expected calibration error {significant(quality.ece)}: the mean distance between confidence (the largest
+softmax probability) and accuracy, over {quality.ece_bins} bins of equal width, {shipped.n} test examples. Mean
+confidence is {quality.confidence:.2%} at an accuracy of {shipped.test_accuracy:.2%}. Nothing was recalibrated."""
 
 
 def _robustness(bundle: Bundle) -> str:
