@@ -17,6 +17,7 @@ from edgestill.pipeline.data.datasets.base import DatasetConfig
 from edgestill.pipeline.errors import ConfigError, command, nearest
 from edgestill.pipeline.foreign import MAX_CONFIG_BYTES, read_text_bounded
 from edgestill.pipeline.plugins import cautions
+from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.runs.yaml_text import comment_in, read_yaml, write_yaml
 
 
@@ -51,6 +52,20 @@ def load_config(
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def config_of(run: RunDir) -> RunConfig:
+    """Read the configuration that a run was started with.
+
+    Raises:
+        RunDirError: it cannot be used here; names each plug-in and key that is unknown, and the known ones.
+    """
+
+    def told(error: ValidationError, written: Any) -> Iterator[str]:
+        yield from explain(error, written)
+        yield from cautions()
+
+    return run.config(RunConfig, told)
 
 
 def preset_names() -> list[str]:

@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from edgestill.flows.config.model import RunConfig
+from edgestill.flows.config import RunConfig, config_of
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.prefect.confinement import require_inside, reticent
 from edgestill.flows.progress import PlainLines
@@ -56,7 +56,7 @@ def compress(
     require_inside({"config": config, "out": below, "resume": begun})
     with reticent(), RunDir.open(begun) if begun else new_run(config, below) as run:
         logger.info("run directory %s", inert(str(run.root.resolve())))
-        require_inside({"config": run.config(RunConfig)})
+        require_inside({"config": config_of(run)})
         outcome = run_chain(run, PlainLines(logger.info), _as_task)
     cautions: list[str] = []
     with nicety("the artifact with the run's figures was not made", cautions):
