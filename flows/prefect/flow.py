@@ -37,7 +37,7 @@ def _flow_run_name() -> str:
     name="compress",
     flow_run_name=_flow_run_name,
     persist_result=False,
-    description="A teacher and a budget in, a shipped student out.",
+    description="Make a small student that ships from a trained teacher and a budget.",
 )
 def compress(
     config: RunConfig = RunConfig(),  # noqa: B008
@@ -71,7 +71,7 @@ def compress(
 
 def _as_task(name: str, work: Callable[[], Any]) -> Any:
     # The run directory knows the finished stages; Prefect's cache would be a second, hidden truth.
-    return task(name=name, cache_policy=NO_CACHE, persist_result=False)(work)()
+    return task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(work)()
 
 
 def _keep_artifact(outcome: Outcome | RankCheckResult) -> None:
