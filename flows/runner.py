@@ -9,7 +9,7 @@ from typing import Any
 
 from edgestill.export.result import ProfileResult
 from edgestill.flows.chain import stage_names, stages_of
-from edgestill.flows.config.loading import load_config
+from edgestill.flows.config.loading import config_of, load_config
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.progress import Forgiving, Progress, Silent
@@ -87,7 +87,7 @@ def run_chain(
     Returns:
         The outcome, or the rank check's result with `rank_check: {only: true}`.
     """
-    config = run.config(RunConfig)
+    config = config_of(run)
     runner = Runner(run, config, progress or Silent(), call)
     results, unwritten = Results(), list[str]()
     try:

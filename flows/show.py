@@ -5,7 +5,7 @@ from pathlib import Path
 
 from edgestill.export.result import ProfileResult
 from edgestill.flows.chain import stage_names, stages_of
-from edgestill.flows.config.model import RunConfig
+from edgestill.flows.config import config_of
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.report.again import kept_profiles
 from edgestill.flows.sentences import SUMMARY_COLUMNS, headline, summary_rows, verdict_lines
@@ -72,7 +72,7 @@ def _page(run: Path, page: Path) -> str:
 
 def show_run(run: RunDir) -> str:
     """A run's stages, a line each, and its files."""
-    manifest, config = run.manifest, run.config(RunConfig)
+    manifest, config = run.manifest, config_of(run)
     stages = stages_of(config)
     lines = [
         f"{run.root}",
@@ -115,7 +115,7 @@ def _columns(path: Path) -> tuple[str, ...]:
         stages = run.manifest.stages
         found = run.read("search", SearchResult) if "search" in stages else None
         played = run.read("tournament", TournamentResult) if "tournament" in stages else None
-        names = stage_names(run.config(RunConfig))
+        names = stage_names(config_of(run))
         tested = run.read("report", ReportResult, movable=BUNDLE) if "report" in stages else None
     except (EdgestillError, ValueError) as error:
         return "?", _shortened(first_line(error, "unreadable").replace(f"{path}/", ""), 60), "", ""

@@ -20,7 +20,7 @@ from edgestill.search.scoring.attempt import guarded
 from edgestill.search.scoring.conditions import Conditions, Keep, compute_anew
 from edgestill.search.scoring.cost_table import CostTable, Shipped
 from edgestill.search.scoring.workshop import Workshop
-from edgestill.search.searches import Searches
+from edgestill.search.searches import Deployment, Log, Searches
 from edgestill.search.space import SearchSpace
 from edgestill.search.spaces import make_space
 from edgestill.search.strategies import is_exhaustive
@@ -58,7 +58,7 @@ def find_student(
     space = make_space(config.space)
     trained = config.uses_trained_teacher
     conditions = Conditions(batch, teacher, seed, draws=config.draws, trained=trained, comparable=True)
-    searches = Searches(config, space, task, conditions, latency, shipped, known, record, tick, keep)
+    searches = Searches(config, space, task, conditions, Deployment(latency, shipped), Log(known, record, tick, keep))
     SCORERS[config.scorer].check(space, teacher)
     searches.notes += SCORERS[config.scorer].notes(space, teacher)
     with searches.workshop:
@@ -67,7 +67,7 @@ def find_student(
             raise FailedError(_all_failed(searches.journal.failures))
         picks = _picks(searches, config.baselines)
     order = ranked(candidates, searches.fitness(candidates, config.scorer))
-    confirmed = confirm_winner(order, space, config.budget, latency, known=known, record=record)
+    confirmed = confirm_winner(order, searches.architecture_of, config.budget, latency, known=known, record=record)
     return _result(config, space, searches, candidates, picks, confirmed)
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from edgestill.flows.config.model import RunConfig
 from edgestill.pipeline.errors import nearest
-from edgestill.pipeline.teachers import BUILT_IN
+from edgestill.pipeline.teachers import BUILT_IN, TeacherConfig
 
 
 def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
@@ -20,10 +20,14 @@ def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
         place = ".".join(map(str, where)) or "the configuration"
         found, context = problem["input"], problem.get("ctx", {})
         match problem["type"]:
+            case "extra_forbidden" if where[-1] == "name" and _type_at(problem["loc"][:-1]) is TeacherConfig:
+                yield f"{place}: unknown {_short(found)}; known: none, and a built-in teacher is given without a name"
             case "extra_forbidden":
                 yield f"{place}: unknown key; {nearest(str(where[-1]), _keys_at(problem['loc'][:-1]))}"
             case "union_tag_invalid":
-                yield f"{place}.name: unknown {_short(context['tag'])}; {nearest(context['tag'], _quoted(context))}"
+                known = [tag for tag in _quoted(context) if tag != BUILT_IN]
+                without = "" if len(known) == len(_quoted(context)) else "; a built-in one is given without a name"
+                yield f"{place}.name: unknown {_short(context['tag'])}; {nearest(context['tag'], known)}{without}"
             case "union_tag_not_found":
                 yield f"{place}.name: is missing; say which, of {', '.join(_tags_at(problem['loc']))}"
             case "literal_error":

@@ -17,7 +17,9 @@ from edgestill.pipeline.data.datasets.base import DatasetConfig
 from edgestill.pipeline.errors import ConfigError, command, nearest
 from edgestill.pipeline.foreign import MAX_CONFIG_BYTES, read_text_bounded
 from edgestill.pipeline.plugins import cautions
+from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.runs.yaml_text import comment_in, read_yaml, write_yaml
+from edgestill.pipeline.teachers import FamilyConfig
 
 
 def load_config(
@@ -36,14 +38,14 @@ def load_config(
     if preset is not None:
         raw = _merged(raw, _yaml_mapping(preset_text(preset), f"preset {preset}"))
     if path is not None:
-        raw = _merged(raw, _yaml_mapping(_read(path), str(path)))
+        raw = _overlaid(raw, _yaml_mapping(_read(path), str(path)))
     settled: dict[str, Any] = {}
     for setting in settings:
         try:
             settled = _merged(settled, _parse_setting(setting))
         except ConfigError as error:
             problems.extend(error.problems)
-    raw = _merged(raw, settled)
+    raw = _overlaid(raw, settled)
     try:
         config = RunConfig.model_validate(raw, context={"check_files": check_files})
     except ValidationError as error:
@@ -51,6 +53,20 @@ def load_config(
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def config_of(run: RunDir) -> RunConfig:
+    """Read the configuration that a run was started with.
+
+    Raises:
+        RunDirError: it cannot be used here; names each plug-in and key that is unknown, and the known ones.
+    """
+
+    def told(error: ValidationError, written: Any) -> Iterator[str]:
+        yield from explain(error, written)
+        yield from cautions()
+
+    return run.config(RunConfig, told)
 
 
 def preset_names() -> list[str]:
@@ -134,18 +150,31 @@ def _parse_setting(setting: str) -> dict[str, Any]:
     return dict(value)
 
 
+def _overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Merge a layer into those before it; a teacher without a name there is a built-in one, so a name replaces it."""
+    teacher, named = base.get("teacher"), over.get("teacher")
+    if isinstance(teacher, dict) and isinstance(named, dict) and "name" in named and "name" not in teacher:
+        base = {**base, "teacher": _common(teacher, named["name"])}
+    return _merged(base, over)  # type: ignore[no-any-return]
+
+
 def _merged(base: Any, over: Any, *, is_kind: bool = False) -> Any:
     """Merge mappings key by key; below the top, a mapping with another `name` (mobile over resnet) replaces.
 
     Another data set of images (npz over cifar) inherits the settings common to all data sets: splits and augmentation.
-    One of another kind does not: it is not augmented.
+    One of another kind does not: it is not augmented. Another family of teachers inherits the training.
     """
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return over
     if is_kind and "name" in over and over["name"] != base.get("name", over["name"]):
-        shared = base.keys() & DatasetConfig.model_fields.keys() if _is_of_images(over["name"]) else ()
-        return _merged({key: base[key] for key in shared}, over)
+        return _merged(_common(base, over["name"]), over)
     return base | {k: _merged(base[k], v, is_kind=True) if k in base else v for k, v in over.items()}
+
+
+def _common(base: dict[str, Any], name: object) -> dict[str, Any]:
+    """Settings that something of another name inherits."""
+    shared = FamilyConfig.model_fields.keys() | (DatasetConfig.model_fields.keys() if _is_of_images(name) else set())
+    return {key: value for key, value in base.items() if key in shared}
 
 
 def _is_of_images(name: object) -> bool:

@@ -25,18 +25,23 @@ class RunConfig(Frozen):
         "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$", description="name of the run; part of its folder's name"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random draw")
-    device: DeviceConfig = DeviceConfig()
-    data: DataConfig = DigitsConfig()
-    teacher: AnyTeacherConfig = TeacherConfig()
-    rank_check: RankCheckConfig = RankCheckConfig()
-    search: SearchConfig = SearchConfig()
-    tune: TuneConfig = TuneConfig()
-    distill: DistillConfig = DistillConfig()
-    prune: PruneConfig = PruneConfig()
-    export: ExportConfig = ExportConfig()
-    qat: QatConfig = QatConfig()
-    profile: ProfileConfig = ProfileConfig()
-    card: CardConfig = CardConfig()
+    device: DeviceConfig = Field(DeviceConfig(), description="processor, threads and precision of training")
+    data: DataConfig = Field(DigitsConfig(), description="examples to learn from and to be judged by")
+    teacher: AnyTeacherConfig = Field(
+        TeacherConfig(),
+        description="network to learn from: a built-in one, with or without weights, or a Hugging Face folder",
+    )
+    rank_check: RankCheckConfig = Field(
+        RankCheckConfig(), description="test of how well the scores rank students on this task"
+    )
+    search: SearchConfig = Field(SearchConfig(), description="search for the student's architecture within a budget")
+    tune: TuneConfig = Field(TuneConfig(), description="tuning of the distillation")
+    distill: DistillConfig = Field(DistillConfig(), description="training of the student by the teacher")
+    prune: PruneConfig = Field(PruneConfig(), description="pruning of the trained student")
+    export: ExportConfig = Field(ExportConfig(), description="files to write, and the gate to shipping")
+    qat: QatConfig = Field(QatConfig(), description="fine-tuning for INT8")
+    profile: ProfileConfig = Field(ProfileConfig(), description="timing of the files")
+    card: CardConfig = Field(CardConfig(), description="words of yours in the bundle's model card")
 
     @property
     def read_data(self) -> Any:

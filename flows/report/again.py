@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgestill.export.device.document import ProfileDocument, read_profile
 from edgestill.export.result import ProfileResult
-from edgestill.flows.config.model import RunConfig
+from edgestill.flows.config import config_of
 from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.device import render_profile
 from edgestill.flows.report.write import render_report
@@ -46,7 +46,7 @@ def report_again(
     kept, left_out = kept_profiles(run)
     undrawn: list[str] = []
     report = ReportData(
-        config=run.config(RunConfig),
+        config=config_of(run),
         manifest=run.manifest,
         results=results,
         samples_ms=_samples(run, results.of(ProfileResult)),

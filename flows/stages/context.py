@@ -21,6 +21,7 @@ from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import load_teacher
+from edgestill.search.result import Candidate
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
 
@@ -89,12 +90,14 @@ class StageContext:
         with drawn_from(self.seed("teacher", "weights")):
             return load_teacher(self.config.teacher, task, self.run.root / "teacher" / WEIGHTS)
 
-    def fresh_student(self, architecture: Architecture | str, task: Task) -> nn.Module:
+    def architecture_of(self, candidate: Candidate) -> Architecture:
+        """Read a candidate's architecture; results keep its string form, and code passes on the value."""
+        return self.space.parse(candidate.architecture)
+
+    def fresh_student(self, architecture: Architecture, task: Task) -> nn.Module:
         """Build a fresh student; its weights are the same for the tournament, every trial and the distillation."""
-        space = self.space
-        point = space.parse(architecture) if isinstance(architecture, str) else architecture
         with drawn_from(self.seed("student", "weights")):
-            return space.build(point, task)
+            return self.space.build(architecture, task)
 
     def scoring_batch(self, splits: Splits) -> Batch:
         """Draw the training images to score candidates on, augmented if so configured."""

@@ -85,7 +85,7 @@ def _checked(context: StageContext, trainings: ShortTrainings, workshop: Worksho
         text = space.format(architecture)
         context.tick(done, len(chosen), text)
         scores = once("scores", architecture, lambda a=architecture: {"scores": score(a)})["scores"]  # type: ignore[misc]
-        outcome = once("training", architecture, lambda t=text: _train(trainings, t, config.epochs))  # type: ignore[misc]
+        outcome = once("training", architecture, lambda a=architecture: _train(trainings, a, config.epochs))  # type: ignore[misc]
         students.append(
             RankedStudent(
                 architecture=text,
@@ -117,7 +117,7 @@ def _result(
     )
 
 
-def _train(trainings: ShortTrainings, architecture: str, epochs: int) -> dict[str, Any]:
+def _train(trainings: ShortTrainings, architecture: Architecture, epochs: int) -> dict[str, Any]:
     try:
         trained = trainings(architecture, 0, epochs)
     except (RuntimeError, ArithmeticError, MemoryError) as error:  # NaN, out of memory: it fails this student alone

@@ -10,8 +10,10 @@ from edgestill.flows.stages.short_training import ShortTrainings
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.verdicts import lead_words
 from edgestill.pipeline.errors import CandidateError
+from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.result import TeacherResult
-from edgestill.search.result import SearchResult
+from edgestill.search.result import Candidate, SearchResult
+from edgestill.search.space import Architecture
 from edgestill.search.tournament import TournamentResult, Trained, play
 
 _JOURNAL = "rungs.jsonl"
@@ -44,10 +46,11 @@ def _played(context: StageContext, found: SearchResult) -> TournamentResult:
     if config.shortlist < 2:
         return TournamentResult(enabled=False, winner=found.winner, search_winner=found.winner)
     trainings = ShortTrainings(context, "tournament", config.tournament.train_images)
-    require_latency = _measured_latency(context, found, trainings)
+    require_latency = _measured_latency(context, trainings.splits.task)
 
-    def train(architecture: str, rung: int, epochs: int) -> Trained:
-        if rung == 0:
+    def train(candidate: Candidate, rung: int, epochs: int) -> Trained:
+        architecture = context.architecture_of(candidate)
+        if rung == 0 and candidate.architecture != found.winner.architecture:  # the search measured its winner
             require_latency(architecture)
         return trainings(architecture, rung, epochs)
 
@@ -65,22 +68,18 @@ def _played(context: StageContext, found: SearchResult) -> TournamentResult:
     return result.model_copy(update=sizes)
 
 
-def _measured_latency(context: StageContext, found: SearchResult, trainings: ShortTrainings) -> Callable[[str], None]:
+def _measured_latency(context: StageContext, task: Task) -> Callable[[Architecture], None]:
     """Return a check to measure an entrant here and refuse it above the latency limit.
 
-    It does nothing without a limit, for the search's winner, if the target is another machine, or if the search
-    measured latencies rather than predicting them.
+    It does nothing without a limit, if the target is another machine, or if the search measured latencies rather than
+    predicting them.
     """
-    config = context.config.search
-    limit, space = config.budget.max_latency_ms, context.space
-    source = latency_of(context, trainings.splits.task)
+    limit, source = context.config.search.budget.max_latency_ms, latency_of(context, task)
 
-    def require(architecture: str) -> None:
+    def require(architecture: Architecture) -> None:
         if source is None or limit is None or source.measure is None or source.is_measured:
             return
-        if architecture == found.winner.architecture:  # the search measured it
-            return
-        measured = source.measure(space.parse(architecture))
+        measured = source.measure(architecture)
         if measured > limit:
             raise CandidateError(f"predicted within max_latency_ms {limit:g} and measured at {measured:.4g} ms")
 

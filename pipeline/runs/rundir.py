@@ -29,7 +29,7 @@ from edgestill.pipeline.frozen import digest, first_problem, require_utf8
 from edgestill.pipeline.runs.checkpoint import read_state, state_bytes, write_atomic, write_folder
 from edgestill.pipeline.runs.folder import acquire, own_folder, unused_folder
 from edgestill.pipeline.runs.manifest import MANIFEST, Manifest, StageRecord, origin_here, read_run_manifest
-from edgestill.pipeline.runs.run_config import CONFIG, read_config
+from edgestill.pipeline.runs.run_config import CONFIG, Explain, first_only, read_config
 from edgestill.pipeline.runs.sealed import Journal, read_sealed, write_sealed
 from edgestill.pipeline.runs.yaml_text import write_yaml
 
@@ -119,13 +119,13 @@ class RunDir:
         """Things that finished stages did without, a sentence each."""
         return tuple(caution for record in self.manifest.stages.values() for caution in record.cautions)
 
-    def config(self, kind: type[Result]) -> Result:
+    def config(self, kind: type[Result], explain: Explain = first_only) -> Result:
         """Read the configuration that the run was created with; settings newer than the run have their defaults.
 
         Raises:
-            RunDirError: it is unreadable or was edited; or the run is held, and another version started it.
+            RunDirError: it cannot be used here, or was edited; or the run is held, and another version started it.
         """
-        return read_config(self.root, kind, self.manifest.config_digest, held=self._lock is not None)
+        return read_config(self.root, kind, self.manifest.config_digest, self._lock is not None, explain)
 
     def path(self, stage: str, name: str) -> Path:
         """Return the path of a stage's file, and make its folder."""

@@ -11,11 +11,12 @@ import torch
 import yaml
 
 from edgestill.flows.cli.main import execute
-from edgestill.flows.config import RunConfig, commented_yaml, load_config, preset_names
+from edgestill.flows.config import RunConfig, commented_yaml, config_of, load_config, preset_names
 from edgestill.flows.stages.data import Data
 from edgestill.flows.stages.teacher import Teacher
 from edgestill.pipeline.data.datasets.base import AugmentConfig
-from edgestill.pipeline.errors import ConfigError, MissingDependencyError
+from edgestill.pipeline.errors import ConfigError, MissingDependencyError, RunDirError
+from edgestill.pipeline.runs.rundir import RunDir
 
 
 def problems_of(*settings: str, preset: str | None = "digits", path: Path | None = None) -> list[str]:
@@ -336,3 +337,29 @@ def test_an_interrupted_run_that_was_discarded_is_not_to_be_resumed(tmp_path, mo
     said = capsys.readouterr().err
     assert said.endswith("interrupted\n")
     assert "resume" not in said
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ({"search": {"scorer": "gone"}}, "search.scorer: unknown 'gone'; known: az_trainability, diswot"),
+        (
+            {"search": {"space": {"name": "gone", "depth": 2}}},
+            "search.space.name: unknown 'gone'; known: mobile, nb201",
+        ),
+        ({"distill": {"methods": [{"name": "gone"}]}}, "distill.methods.0.name: unknown 'gone'; did you mean 'none'? "),
+        (
+            {"teacher": {"name": "gone"}},
+            "teacher.name: unknown 'gone'; known: none, and a built-in teacher is given wi",
+        ),
+        ({"export": {"formats": ["gone"]}}, "export.formats: unknown format 'gone'; known: cuda_fp16"),
+    ],
+)
+def test_a_run_whose_plug_in_is_gone_names_it_the_known_ones_and_the_way_out(tmp_path, raw, said):
+    with RunDir.create(tmp_path, "run", 0, load_config(preset="digits")) as run:
+        (run.root / "config.yaml").write_text(yaml.safe_dump(raw))
+        with pytest.raises(RunDirError) as refused:
+            config_of(run)
+    first, *_, last = refused.value.args
+    assert first.startswith(f"{run.root / 'config.yaml'}: {said}")
+    assert last.startswith("install again the plug-in that offered what is unknown")

@@ -29,7 +29,7 @@ from edgestill.flows.chain import collected, sentence
 from edgestill.flows.config import RunConfig
 from edgestill.flows.report.canvas import COLOURS
 from edgestill.flows.report.data import ReportData
-from edgestill.flows.report.scatter import selection_values
+from edgestill.flows.report.scatter import search_scatter, selection_values
 from edgestill.flows.report.write import render_report
 from edgestill.flows.stages.results import DataResult, RankCheckResult, ReportResult
 from edgestill.flows.verdicts import lead_words
@@ -478,6 +478,27 @@ def test_winner_leads_by_what_selection_compared() -> None:
     assert "diswot, its metrics as z-scores" in text
     values = selection_values(found)
     assert max(values, key=values.__getitem__) == found.winner.architecture
+
+
+@pytest.mark.parametrize(
+    ("scorer", "combine", "is_shown"),
+    [("diswot", "sum", True), ("diswot", "rank_sum", False), ("nwot", "zscore", True)],
+)
+def test_a_winner_shows_its_spread_where_the_search_chose_by_that_score(scorer, combine, is_shown) -> None:
+    parts = ("diswot_semantic", "diswot_relation")
+    scores = [{scorer: 1.0 + i, **dict.fromkeys(parts, 1.0 + i)} for i in range(3)]
+    candidates = [
+        Candidate(architecture=f"1-{i}", cost=Cost(params=1000 + i, flops=1), scores=values, std={})
+        for i, values in enumerate(scores)
+    ]
+
+    def drawn(std: float) -> str:
+        winner = candidates[2].model_copy(update={"std": {scorer: std}})
+        found = search(scorer=scorer, combine=combine, candidates=(*candidates[:2], winner), winner=winner, picks={})
+        return search_scatter(found, 600, 400, with_tips=False)
+
+    assert drawn(0.0) == drawn(0.0)
+    assert (drawn(0.5) != drawn(0.0)) == is_shown
 
 
 def test_tuning_that_is_off_is_said_so(bare_html: str) -> None:
