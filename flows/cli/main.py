@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgestill.flows.cli import bundle, configure, conformance, device, run, search, serve
+from edgestill.flows.cli import bundle, configure, conformance, device, doctor, run, search, serve
 from edgestill.flows.cli.failures import guarded
 from edgestill.flows.cli.options import Commands
 from edgestill.flows.supervise import supervised
@@ -26,6 +26,7 @@ from edgestill.pipeline.child import environment
 COMMANDS: Commands = {
     **run.COMMANDS,
     **configure.COMMANDS,
+    **doctor.COMMANDS,
     **search.COMMANDS,
     **bundle.COMMANDS,
     **device.COMMANDS,

@@ -96,7 +96,7 @@ def test_all_mistakes_of_a_configuration_are_reported_at_once(tmp_path: Path) ->
         ("a: &x {epochs: 0}\nteacher: {training: *x}\n", (), "{}:1: teacher.training.epochs: input"),
         ("data: {name: npz}\nname: a\n", ("data.path=no.npz",), "--set data.path: no file at no.npz"),
         ("name: a\nseed: 1\n", ("seed=x",), "--set seed: input should be a valid integer"),
-        ("export: {interface: image}\ndata: {name: text, path: x}\n", (), "{}: the configuration: export.interface"),
+        ("export: {interface: image}\ndata: {name: text, path: .}\n", (), "{}: the configuration: export.interface"),
     ],
 )
 def test_a_mistake_in_a_file_names_its_line_and_one_in_a_setting_its_flag(
