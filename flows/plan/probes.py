@@ -5,6 +5,7 @@ budget, as the winners of a search mostly are.
 """
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -30,7 +31,7 @@ from edgestill.pipeline.training.state import EpochRecord
 
 _SECONDS = 1.0  # of an epoch to be timed, about
 _FIRST_BATCHES = 4  # of the epoch that tells how many batches take so long
-_EPOCHS = 3  # timed; the fastest counts, as other work on the machine only slows it
+_EPOCHS = 4  # the first is slower and does not count; of the others the median does
 _EVALUATED = 256  # examples
 _MOST = 4096  # training examples that are taken for it
 
@@ -143,7 +144,7 @@ class Probes:
         return Speed(start / count if has_start else 0.0, max(epoch - validation, 0.1 * epoch) / count, evaluated_s)
 
     def _epoch_s(self, train: Train, count: int) -> tuple[float, float]:
-        """Time epochs on so many examples; return the fastest's seconds, and those before the first."""
+        """Time epochs on so many examples; return the median's seconds, and those before the first."""
         splits = dataclasses.replace(
             self.splits, train=part_of(self.splits.train, count), validation=part_of(self.splits.validation, _EVALUATED)
         )
@@ -155,7 +156,7 @@ class Probes:
 
         train(splits, _EPOCHS, observe)
         between = [after - before for before, after in pairwise(ends[1:])]
-        return min(between), max(0.0, ends[1] - ends[0] - lengths[0])
+        return statistics.median(between), max(0.0, ends[1] - ends[0] - lengths[0])
 
 
 def part_of(split: ImageSplit, count: int) -> ImageSplit:
