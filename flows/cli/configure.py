@@ -91,7 +91,7 @@ def _text(wishes: "Wishes", target: Path, settings: list[str], full: bool) -> st
     from edgestill.flows.config.starting import short_config
     from edgestill.pipeline.errors import ConfigError
 
-    text = short_config(wishes, target)
+    text = short_config(wishes, target, otherwise="digits")
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "draft.yaml"
         draft.write_text(text, encoding="utf-8")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from edgestill.flows.config.loading import preset_text
+from edgestill.flows.config.loading import preset_names, preset_text
 from edgestill.flows.config.looking import data_for
 from edgestill.pipeline.data.datasets import DATASETS
 from edgestill.pipeline.data.datasets.base import AugmentConfig
@@ -24,8 +24,18 @@ _NOTES = {
     "distill": "the methods are named in `edgestill list methods`",
     "export": "the formats are named in `edgestill list formats`; each ships only if it gains and keeps the accuracy",
 }
-_ORDER = list(_NOTES)
+_ORDER = ("name", "seed", "device", "data", "teacher", "search", "tune", "distill", "export")
 _LONGEST = 100  # characters of a line with its comment
+
+
+_IMAGES: dict[str, Any] = {  # of any size; the rest of the defaults suits them
+    "data": {"augment": {"pad": 4, "flip": True}},
+    "search": {"evaluations": 100},
+    "tune": {"trials": 6, "epochs": 6},
+    "distill": {"training": {"epochs": 60}},
+    "export": {"formats": ["fp32", "fp16", "int8"]},
+}
+_TEXTS = "sst2"  # preset whose teacher, students and trainings suit texts
 
 
 class Wishes(NamedTuple):
@@ -38,50 +48,34 @@ class Wishes(NamedTuple):
     preset: str | None = None
 
 
-def short_config(wishes: Wishes, file: Path) -> str:
+def short_config(wishes: Wishes, file: Path, otherwise: str) -> str:
     """Return a configuration of the wishes as YAML with comments; what is left open stays at its default.
 
     Args:
         file: it will be written to, for the comments.
+        otherwise: preset to take the values from, where neither data nor a preset is given.
 
     Raises:
         ConfigError: the data or a teacher is not known here.
+        DataError: the data is a table without columns.
     """
     data = None if wishes.data is None else data_for(wishes.data)
-    raw = _base(wishes.preset or _preset_for(data))
-    if data is not None and data["name"] != "digits":
-        raw["data"] = {**data, **_shared(raw, data)}
-        raw["name"] = _name(str(data.get("path", data["name"])))
+    preset = wishes.preset or (otherwise if data is None else _preset_for(data))
+    raw: dict[str, Any] = {**_IMAGES} if preset is None else read_yaml(preset_text(preset), preset)
+    if data is not None and preset != data["name"]:
+        raw = {**raw, "name": _name(str(data.get("path", data["name"]))), "data": {**data, **_shared(raw, data)}}
     if wishes.teacher is not None or wishes.weights is not None:
         raw["teacher"] = _teacher(wishes, raw.get("teacher"))
-    search = raw.setdefault("search", {})
-    if wishes.budget:
-        search["budget"] = dict(wishes.budget)
-    elif data is not None and data["name"] != "digits":
-        search["budget"] = {}
+    if wishes.budget or (data is not None and preset != data["name"]):
+        raw["search"] = {**raw.get("search", {}), "budget": dict(wishes.budget)}
     return "\n".join(_lines(raw, file)) + "\n"
 
 
-def _preset_for(data: Mapping[str, Any] | None) -> str:
-    """Preset whose settings suit the data: digits' for digits, sst2's for texts, cifar10's for other images."""
-    if data is None or data["name"] == "digits":
-        return "digits"
-    return "sst2" if _is_text(data) else "cifar10"
-
-
-def _base(preset: str) -> dict[str, Any]:
-    """The preset's values that a first configuration shows; all others stay at their defaults."""
-    raw: dict[str, Any] = read_yaml(preset_text(preset), preset)
-    if preset == "cifar10":  # its lists of widths are for CIFAR's teacher
-        return {
-            "name": "images",
-            "data": {"augment": raw["data"]["augment"]},
-            "search": {"space": "resnet", "evaluations": 100},
-            "tune": {"trials": 6, "epochs": 6},
-            "distill": {"methods": ["kd"], "training": {"epochs": 60}},
-            "export": {"formats": ["fp32", "fp16", "int8"]},
-        }
-    return raw
+def _preset_for(data: Mapping[str, Any]) -> str | None:
+    """Preset of the data's own name, or one for texts; None for other images."""
+    if data["name"] in preset_names():
+        return str(data["name"])
+    return _TEXTS if _is_text(data) else None
 
 
 def _shared(raw: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +130,7 @@ def _name(path: str) -> str:
 def _lines(raw: Mapping[str, Any], file: Path) -> Iterator[str]:
     yield f"# {command('plan', file)} estimates it, `edgestill run --smoke` tries it, {command('run', file)} runs it."
     yield "# What is not here is at its default: `edgestill init --full` writes every key."
-    for key, value in sorted(raw.items(), key=lambda item: _ORDER.index(item[0]) if item[0] in _ORDER else -1):
+    for key, value in sorted(raw.items(), key=_place):
         shown = {k: v for k, v in value.items() if k != "budget"} if key == "search" else value
         note = "set flip: false where left and right matter" if "flip" in str(value) else _NOTES.get(key)
         line = f"{key}: {_flow(shown)}"
@@ -149,6 +143,11 @@ def _lines(raw: Mapping[str, Any], file: Path) -> Iterator[str]:
             yield f"  {below}: {_flow(inner)}"
         if has_budget:
             yield _budget(value["budget"])
+
+
+def _place(item: tuple[str, Any]) -> int:
+    """Place of a key in the file; one that no preset here has comes last."""
+    return _ORDER.index(item[0]) if item[0] in _ORDER else len(_ORDER)
 
 
 def _flow(value: Any) -> str:

@@ -21,6 +21,7 @@ from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.config import SearchConfig
 from edgestill.search.result import SearchResult
 from edgestill.search.search import find_student
+from edgestill.search.strategies import is_exhaustive
 
 
 class Search(Stage[SearchResult]):
@@ -55,7 +56,7 @@ class Search(Stage[SearchResult]):
         begun, ended = seconds(few), seconds(more)
         each = max(0.0, ended - begun) / (more - few)
         size = context.space.size
-        count = size if config.strategy.name == "exhaustive" else min(config.evaluations, size)
+        count = size if is_exhaustive(size, config.evaluations, config.strategy) else config.evaluations
         searches = 1 + len(config.baselines)
         return Estimate(begun + each * max(0, count - few), note=f"{searches} searches of {count:,} candidates")
 

@@ -47,10 +47,11 @@ class Teacher(Stage[TeacherResult]):
         )
 
     def estimate(self, probes: Probes) -> Estimate:
-        splits, training = probes.splits, probes.context.config.teacher.training
+        splits = probes.splits
         weights = 4 * sum(parameter.numel() for parameter in probes.teacher.parameters())
         if make_teacher(probes.context.config.teacher).source is not None:
             return Estimate(probes.teacher_evaluated_s * len(splits.validation), weights, "loaded")
+        training = probes.context.config.teacher.training
         speed = probes.teacher_training
         seconds = speed.seconds(training.epochs, len(splits.train.labelled()), len(splits.validation))
         return Estimate(seconds, weights, f"trained for {training.epochs} epochs")

@@ -9,8 +9,10 @@ import typer
 from edgestill.flows.cli.main import execute
 from edgestill.flows.config import load_config
 from edgestill.flows.config.looking import data_for
-from edgestill.pipeline.data.datasets import DATASETS, NpzConfig
-from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.data.datasets import DATASETS
+from edgestill.pipeline.data.datasets.base import DatasetConfig
+from edgestill.pipeline.data.datasets.given import columns_of, has_folders
+from edgestill.pipeline.errors import ConfigError, UserError
 
 
 @pytest.fixture(autouse=True)
@@ -64,27 +66,36 @@ def test_a_folder_of_parts_names_those_that_are_there() -> None:
     }  # fmt: skip
 
 
-def test_kinds_of_other_files_give_the_keys_that_their_configuration_has(monkeypatch) -> None:
-    for kind in ("folder", "csv", "parquet", "python", "huggingface"):
-        monkeypatch.setitem(DATASETS, kind, (NpzConfig, None))
+def test_a_data_set_of_another_package_recognises_its_own(monkeypatch) -> None:
+    class Photos(DatasetConfig):
+        @classmethod
+        def settings_for(cls, given: str) -> dict[str, object] | None:
+            return {"path": given, "size": 64} if has_folders(given) else None
+
+    monkeypatch.setitem(DATASETS, "photos", (Photos, None))
+    Path("pets", "cat").mkdir(parents=True)
+    assert data_for("pets") == {"name": "photos", "path": "pets", "size": 64}
+
+
+def test_a_table_of_paths_of_images_is_no_text_and_a_cifar_folder_is_known_by_its_batches() -> None:
     Path("photos", "cat").mkdir(parents=True)
     Path("photos", "cat", "a.png").touch()
     Path("photos.csv").write_text("file,label\n" + "photos/cat/a.png,cat\n" * 4)
-    Path("photos.parquet").touch()
-    for given, kind, path in (
-        ("photos", "folder", "photos"), ("photos.csv", "csv", "photos.csv"), ("hf:me/mine", "huggingface", "me/mine"),
-        ("photos.parquet", "parquet", "photos.parquet"), ("my.module:data", "python", "my.module:data"),
-    ):  # fmt: skip
-        assert data_for(given) == {"name": kind, "path": path}
+    assert columns_of(Path("photos.csv")) == ("file", "label", True)
+    with pytest.raises(ConfigError, match=r"photos.csv is of no kind that is read here"):
+        data_for("photos.csv")
+    Path("batches").mkdir()
+    Path("batches", "train.bin").touch()
+    assert data_for("batches") == {"name": "cifar", "path": "batches"}
 
 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("nothing-here", "there is nothing at nothing-here; give a folder with a folder of images for each class"),
+        ("nothing-here", "nothing-here is not there; give a folder of tables or of images by class"),
         ("flat", "flat holds 1 images and no folder; put the images of each class in a folder of its own"),
         ("empty", "empty holds neither folders of images nor train.csv or train.tsv"),
-        ("c.docx", "c.docx is no .npz, .csv, .tsv or .parquet file"),
+        ("c.docx", "c.docx is of no kind that is read here"),
         ("one.csv", "one.csv has no two columns"),
     ],
 )
@@ -94,7 +105,7 @@ def test_data_that_is_not_recognised_is_refused_with_what_is(given: str, told: s
     Path("empty").mkdir()
     Path("c.docx").touch()
     Path("one.csv").write_text("a\n1\n2\n3\n")
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(UserError, match=told):
         data_for(given)
 
 

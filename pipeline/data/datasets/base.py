@@ -37,6 +37,11 @@ class DatasetConfig(Frozen):
         None, ge=1, description="largest number of examples a split, drawn by class; null takes all"
     )
 
+    @classmethod
+    def settings_for(cls, given: str) -> dict[str, Any] | None:
+        """Return settings, `name` left out, for a person's path or word; None: it is of another kind."""
+        return None
+
     @property
     def has_own_tokenizer(self) -> bool:
         """True if the configuration says which tokenizer makes the inputs."""
