@@ -61,7 +61,7 @@ def _described(line: Any) -> str:
 
 
 def _more(kind: type[Any], thing: Any) -> str:
-    """What the names alone tell of a format or of a family of teachers."""
+    """Add precision and runtime of a format, or the architectures of a family of teachers."""
     if hasattr(thing, "precision") and hasattr(thing, "runtime"):
         return f" [{thing.precision}, {thing.runtime}]"
     known = tuple(getattr(kind, "architectures", ()))

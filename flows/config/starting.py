@@ -39,7 +39,7 @@ _TEXTS = "sst2"  # preset whose teacher, students and trainings suit texts
 
 
 class Wishes(NamedTuple):
-    """What a person said; None was left open."""
+    """Answers of a person; None was left open."""
 
     data: str | None = None
     teacher: str | None = None

@@ -62,7 +62,7 @@ def make_plan(config: RunConfig, progress: Progress | None = None) -> Plan:
                 shown.begin(stage.name, place, len(stages))
                 start = time.perf_counter()
                 begin_peak()
-                estimate = stage.estimate(probes)
+                estimate = stage.estimate(context, probes)
                 planned.append(Planned(stage.name, estimate, peak_bytes()))
                 shown.end(stage.name, time.perf_counter() - start, _told(estimate), False)
         finally:

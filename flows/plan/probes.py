@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -19,11 +19,13 @@ from edgestill.distill.config import DistillConfig
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import caches_teacher, distill
 from edgestill.export.result import ConvertResult
-from edgestill.flows.stages.context import StageContext
+from edgestill.flows.config.model import RunConfig
 from edgestill.flows.stages.heads import what_ships
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import ImageSplit, Splits
+from edgestill.pipeline.device import Compute
 from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import build_teacher
 from edgestill.pipeline.training.fit import Supervised, fit
 from edgestill.pipeline.training.metrics import evaluate
@@ -36,6 +38,20 @@ _EVALUATED = 256  # examples
 _MOST = 4096  # training examples that are taken for it
 
 Train = Callable[[Splits, int, Callable[[EpochRecord], None]], None]  # splits, epochs, observe
+
+
+class Surroundings(Protocol):
+    """Part of a stage's context that measurements need; `StageContext` is one."""
+
+    @property
+    def config(self) -> RunConfig: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def compute(self) -> Compute: ...
+    def splits(self) -> Splits: ...
+    def fresh_student(self, architecture: str, task: Task, /) -> nn.Module: ...
+    def saver(self, stage: str, /) -> Callable[[dict[str, Any]], None]: ...
 
 
 class Speed(NamedTuple):
@@ -54,8 +70,8 @@ class Speed(NamedTuple):
 class Probes:
     """Measurements for one configuration."""
 
-    def __init__(self, context: StageContext, architectures: list[str]) -> None:
-        """Take the surroundings of a run made for this, and students within budget, by their number of parameters."""
+    def __init__(self, context: Surroundings, architectures: list[str]) -> None:
+        """Take a run made for this, and students within budget, by their number of parameters."""
         self.context, self._architectures = context, architectures
         self.files: ConvertResult | None = None  # of the typical student, once the export is estimated
 

@@ -46,8 +46,8 @@ class Data(Stage[DataResult]):
         rehearse_export(context, splits)
         return DataResult(task=splits.task, sizes=splits.sizes, digests=splits.digests)
 
-    def estimate(self, probes: Probes) -> Estimate:
-        context, start = dataclasses.replace(probes.context, loaded=[], cautions=[]), time.perf_counter()
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        context, start = dataclasses.replace(context, loaded=[], cautions=[]), time.perf_counter()
         self.work(context, Results())
         return Estimate(time.perf_counter() - start, note="the rehearsal of the export is kept in the cache")
 

@@ -55,8 +55,8 @@ class Distill(Stage[DistillResult]):
             exhibits=distilled.exhibits,
         )
 
-    def estimate(self, probes: Probes) -> Estimate:
-        training = probes.context.config.distill.training
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        training = context.config.distill.training
         weights = 4 * sum(parameter.numel() for parameter in probes.student().parameters())
         sooner = ", fewer if it stops early" if training.patience else ""
         return Estimate(probes.taught_s(training.epochs), weights, f"{training.epochs} epochs{sooner}")

@@ -56,8 +56,8 @@ class Export(Stage[ConvertResult]):
         require_a_size_within(converted.formats, context.limits)
         return converted
 
-    def estimate(self, probes: Probes) -> Estimate:
-        context, start = probes.context, time.perf_counter()
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        start = time.perf_counter()
         whole = len(probes.splits.validation)
         splits = dataclasses.replace(probes.splits, validation=part_of(probes.splits.validation, _TRIED))
         teacher, _ = _converted(context, "teacher", probes.teacher, splits)

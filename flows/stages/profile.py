@@ -40,10 +40,10 @@ class Profile(Stage[ProfileResult]):
         context.run.write("profile", "samples_ms.json", json.dumps(samples))
         return result
 
-    def estimate(self, probes: Probes) -> Estimate:
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
         if probes.files is None:
             return Estimate(None, note="no file was made")
-        context, timing = probes.context, probes.context.config.profile.timing
+        timing = context.config.profile.timing
         brief = timing.model_copy(update={"warmup_s": 0.0, "duration_s": 0.01, "min_samples": samples_needed(50)})
         start, settings = time.perf_counter(), context.config.profile.model_copy(update={"timing": brief})
         everything = (

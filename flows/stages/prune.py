@@ -48,8 +48,8 @@ class Prune(Stage[PruneResult]):
     def work(self, context: StageContext, results: Results) -> PruneResult:
         return _pruned(context, distilled(context, results), results)
 
-    def estimate(self, probes: Probes) -> Estimate:
-        config = probes.context.config.prune
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        config = context.config.prune
         epochs = config.epochs + (config.rounds - 1) * config.round_epochs
         seconds = probes.taught_s(epochs, trainings=config.rounds)
         return Estimate(seconds, note=f"{epochs} epochs of fine-tuning, of the whole student's speed")

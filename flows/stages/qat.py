@@ -57,8 +57,8 @@ class Qat(Stage[QatResult]):
     def work(self, context: StageContext, results: Results) -> QatResult:
         return _fine_tuned_where_short(context, results)
 
-    def estimate(self, probes: Probes) -> Estimate:
-        config = probes.context.config.qat
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        config = context.config.qat
         seconds = _FAKE_QUANT_FACTOR * probes.taught_s(config.epochs)
         if config.mode == "always":
             return Estimate(seconds, note=f"{config.epochs} epochs")

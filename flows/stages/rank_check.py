@@ -60,8 +60,8 @@ class RankCheck(Stage[RankCheckResult]):
         with Workshop(1) as workshop:
             return _checked(context, trainings, workshop)
 
-    def estimate(self, probes: Probes) -> Estimate:
-        config = probes.context.config.rank_check
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        config = context.config.rank_check
         epochs = config.students * config.epochs
         seconds = probes.taught_s(epochs, config.train_images, config.students)
         return Estimate(seconds, note=f"{config.students} trainings of {config.epochs} epochs; scores come on top")

@@ -35,7 +35,7 @@ class Report(Stage[ReportResult]):
     def work(self, context: StageContext, results: Results) -> ReportResult:
         return _tested_and_bundled(context, results)
 
-    def estimate(self, probes: Probes) -> Estimate:
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
         each = 2 * probes.teacher_evaluated_s + probes.student_evaluated_s
         files = probes.files
         count = 0 if files is None else 3 + len(files.formats)  # the teacher's file and the default's are run again

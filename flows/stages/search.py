@@ -42,8 +42,8 @@ class Search(Stage[SearchResult]):
         teacher = context.teacher(task) if trained else build_teacher(context.config.teacher, task)
         return _found(context, config, teacher, journal.entries, journal.append, context.tick)
 
-    def estimate(self, probes: Probes) -> Estimate:
-        context, config = probes.context, probes.context.config.search
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        config = context.config.search
         latency = latency_of(context, probes.splits.task)
         fewest, few, more = _TIMED if latency is None or not latency.is_measured else _TIMED_WITH_LATENCY
 

@@ -39,7 +39,7 @@ class Stage(ABC, Generic[R]):
     def sentence(self, result: R) -> str:
         """Say the result in one line, for the terminal, the logs and the report."""
 
-    def estimate(self, probes: Probes) -> Estimate:
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
         """Estimate time and disk from measurements on this machine, made here; a stage without it counts as unknown."""
         return Estimate(None, note="not measured")
 

@@ -46,12 +46,12 @@ class Teacher(Stage[TeacherResult]):
             **{"best_epoch": None, "curve": ()} | found, trained_here=teacher.source is None, cost=cost
         )
 
-    def estimate(self, probes: Probes) -> Estimate:
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
         splits = probes.splits
         weights = 4 * sum(parameter.numel() for parameter in probes.teacher.parameters())
-        if make_teacher(probes.context.config.teacher).source is not None:
+        if make_teacher(context.config.teacher).source is not None:
             return Estimate(probes.teacher_evaluated_s * len(splits.validation), weights, "loaded")
-        training = probes.context.config.teacher.training
+        training = context.config.teacher.training
         speed = probes.teacher_training
         seconds = speed.seconds(training.epochs, len(splits.train.labelled()), len(splits.validation))
         return Estimate(seconds, weights, f"trained for {training.epochs} epochs")

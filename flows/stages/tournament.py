@@ -31,11 +31,11 @@ class Tournament(Stage[TournamentResult]):
     def work(self, context: StageContext, results: Results) -> TournamentResult:
         return _played(context, results.of(SearchResult))
 
-    def estimate(self, probes: Probes) -> Estimate:
-        config = probes.context.config.search
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        config = context.config.search
         if config.shortlist < 2:
             return Estimate(0.0, note="off")
-        plan = rungs(min(config.shortlist + 1, probes.context.space.size), config.tournament)
+        plan = rungs(min(config.shortlist + 1, context.space.size), config.tournament)
         epochs = sum(rung.epochs * rung.entrants for rung in plan)
         trainings = sum(rung.entrants for rung in plan)
         seconds = probes.taught_s(epochs, config.tournament.train_images, trainings)

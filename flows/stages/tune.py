@@ -67,8 +67,8 @@ class Tune(Stage[TuneResult]):
             say=context.say,
         )
 
-    def estimate(self, probes: Probes) -> Estimate:
-        config = probes.context.config.tune
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        config = context.config.tune
         if not config.enabled:
             return Estimate(0.0, note="off")
         others = (config.epochs + min(config.min_epochs, config.epochs)) / 2  # Hyperband ends about half of them early

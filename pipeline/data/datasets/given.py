@@ -1,4 +1,4 @@
-"""What a person's path holds, for a data set's `settings_for`: folders of classes, parts of tables, columns."""
+"""Looks at a person's path, for a data set's `settings_for`: folders of classes, parts of tables, columns."""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
