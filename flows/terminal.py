@@ -129,16 +129,17 @@ def close_streams() -> None:
             continue
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a table, at most 160 columns wide; the first column is aligned left, the others right."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, words_last: bool = False) -> list[str]:
+    """Lines of a table, at most 160 columns wide; the first column is aligned left, others right, words in the last."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    left = (0, len(columns) - 1) if words_last else (0,)
     for position, column in enumerate(columns):
-        made.add_column(column, justify="right" if position else "left", no_wrap=True)
+        made.add_column(column, justify="left" if position in left else "right", no_wrap=True)
     for row in rows:
         made.add_row(*(Text(inert(cell, _CELL)) for cell in row))
     out = io.StringIO()

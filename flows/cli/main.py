@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgestill.flows.cli import bundle, configure, conformance, data, device, run, search, serve
+from edgestill.flows.cli import bundle, configure, conformance, data, device, doctor, run, search, serve
 from edgestill.flows.cli.failures import guarded
 from edgestill.flows.cli.options import Commands
 from edgestill.flows.supervise import supervised
@@ -27,6 +27,7 @@ COMMANDS: Commands = {
     **run.COMMANDS,
     **configure.COMMANDS,
     **data.COMMANDS,
+    **doctor.COMMANDS,
     **search.COMMANDS,
     **bundle.COMMANDS,
     **device.COMMANDS,

@@ -1,4 +1,4 @@
-"""The commands for runs: run, resume, show, runs, rank-check."""
+"""The commands for runs: run, plan, resume, show, runs, rank-check."""
 
 import contextlib
 import os
@@ -27,6 +27,9 @@ _TEMPORARY = {
 def run(
     config: Config = None, preset: Preset = None, settings: Set = None, out: Out = Path("runs"),
     quiet: Quiet = False, prefect: ViaPrefect = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Try every stage on a handful of examples first; no figure of it counts.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Make a student that ships, from a teacher and a budget.
 
@@ -37,7 +40,29 @@ def run(
 
     if config is None and preset is None and not settings:
         raise ConfigError(["nothing to run: give a CONFIG.yaml, or --preset digits for a first run"])
-    start(load_config(config, preset, settings or []), out, quiet, prefect)
+    loaded = load_config(config, preset, settings or [])
+    if smoke:
+        from edgestill.flows.config.smoke import smoke as made_small
+
+        loaded = made_small(loaded)
+    start(loaded, out, quiet, prefect)
+
+
+def plan(config: Config = None, preset: Preset = None, settings: Set = None, quiet: Quiet = False) -> None:
+    """Estimate a run's time, memory and disk, and if its budget is reachable.
+
+    Nothing is kept but what later runs take from the cache.
+    """
+    from edgestill.flows.config import load_config
+    from edgestill.flows.plan.page import plan_lines
+    from edgestill.flows.plan.plan import make_plan
+    from edgestill.flows.progress import choose_progress
+    from edgestill.pipeline.errors import ConfigError
+
+    if config is None and preset is None and not settings:
+        raise ConfigError(["nothing to plan: give a CONFIG.yaml, or --preset digits for a first look"])
+    tell_of_plugins()
+    answer(plan_lines(make_plan(load_config(config, preset, settings or []), choose_progress(quiet))))
 
 
 def resume(run: Run, out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None) -> None:
@@ -173,4 +198,4 @@ def _as_flow(config: "RunConfig | None", out: Path, resume: Path | None = None) 
     return outcome
 
 
-COMMANDS: Commands = {"run": run, "resume": resume, "show": show, "runs": runs, "rank-check": rank_check}
+COMMANDS: Commands = {"run": run, "plan": plan, "resume": resume, "show": show, "runs": runs, "rank-check": rank_check}

@@ -16,7 +16,7 @@ from edgestill.pipeline.teachers import BUILT_IN, TeacherConfig
 def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
     """A line for each of pydantic's errors: `search.budget.max_params: …`."""
     for problem in error.errors():
-        where = _user_path(problem["loc"], raw)
+        where = user_path(problem["loc"], raw)
         place = ".".join(map(str, where)) or "the configuration"
         found, context = problem["input"], problem.get("ctx", {})
         match problem["type"]:
@@ -45,7 +45,7 @@ def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{place}: {problem['msg'][:1].lower()}{problem['msg'][1:]} (found {_short(found)})"
 
 
-def _user_path(loc: Sequence[int | str], raw: Any) -> list[int | str]:
+def user_path(loc: Sequence[int | str], raw: Any) -> list[int | str]:
     """The error's place as the user wrote it: without the tag of a chosen union member, which pydantic adds."""
     path: list[int | str] = []
     node = raw

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from edgestill.flows.config.explaining import explain
+from edgestill.flows.config.explaining import explain, user_path
 from edgestill.flows.config.model import RunConfig
 from edgestill.pipeline.data.datasets import DATASETS
 from edgestill.pipeline.data.datasets.base import DatasetConfig
@@ -18,7 +18,7 @@ from edgestill.pipeline.errors import ConfigError, command, nearest
 from edgestill.pipeline.foreign import MAX_CONFIG_BYTES, read_text_bounded
 from edgestill.pipeline.plugins import cautions
 from edgestill.pipeline.runs.rundir import RunDir
-from edgestill.pipeline.runs.yaml_text import comment_in, read_yaml, write_yaml
+from edgestill.pipeline.runs.yaml_text import comment_in, key_lines, read_yaml, write_yaml
 from edgestill.pipeline.teachers import FamilyConfig
 
 
@@ -34,11 +34,14 @@ def load_config(
         ConfigError: with every problem found.
     """
     raw: dict[str, Any] = {}
+    lines: dict[tuple[str | int, ...], int] = {}
     problems: list[str] = []
     if preset is not None:
         raw = _merged(raw, _yaml_mapping(preset_text(preset), f"preset {preset}"))
     if path is not None:
-        raw = _overlaid(raw, _yaml_mapping(_read(path), str(path)))
+        text = _read(path)
+        raw = _overlaid(raw, _yaml_mapping(text, str(path)))
+        lines = key_lines(text)
     settled: dict[str, Any] = {}
     for setting in settings:
         try:
@@ -49,7 +52,9 @@ def load_config(
     try:
         config = RunConfig.model_validate(raw, context={"check_files": check_files})
     except ValidationError as error:
-        raise ConfigError([*problems, *explain(error, raw), *cautions()]) from None
+        places = [_origin(user_path(one["loc"], raw), settled, path, lines) for one in error.errors()]
+        told = (place + line for place, line in zip(places, explain(error, raw), strict=True))
+        raise ConfigError([*problems, *told, *cautions()]) from None
     if problems:
         raise ConfigError(problems)
     return config
@@ -67,6 +72,31 @@ def config_of(run: RunDir) -> RunConfig:
         yield from cautions()
 
     return run.config(RunConfig, told)
+
+
+def _origin(
+    where: Sequence[str | int],
+    settled: Mapping[str, Any],
+    path: Path | None,
+    lines: Mapping[tuple[str | int, ...], int],
+) -> str:
+    """Say where a key was given: `--set `, or `config.yaml:12: `; the more exact place counts."""
+    depth = next(d for d in range(len(where), -1, -1) if d == 0 or tuple(where[:d]) in lines)
+    if where and _depth_in(settled, where) >= max(depth, 1):
+        return "--set "
+    if path is None or (where and not depth):
+        return ""
+    return f"{path}:{lines[tuple(where[:depth])]}: " if depth else f"{path}: "
+
+
+def _depth_in(node: Any, where: Sequence[str | int]) -> int:
+    """Count the parts of a path that lead into nested mappings and lists."""
+    for depth, part in enumerate(where):
+        inside = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
+        if not inside:
+            return depth
+        node = node[part]
+    return len(where)
 
 
 def preset_names() -> list[str]:

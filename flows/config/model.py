@@ -24,6 +24,10 @@ class RunConfig(Frozen):
     name: str = Field(
         "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$", description="name of the run; part of its folder's name"
     )
+    smoke: bool = Field(
+        False,
+        description="mark a trial on a handful of examples, as `run --smoke` makes it; no figure counts",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random draw")
     device: DeviceConfig = Field(DeviceConfig(), description="processor, threads and precision of training")
     data: DataConfig = Field(DigitsConfig(), description="examples to learn from and to be judged by")

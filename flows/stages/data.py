@@ -1,9 +1,14 @@
 """Read and split the data; refuse a hopeless budget or export before anything is trained."""
 
+import dataclasses
+import time
 from typing import Any
 
 from edgestill.distill.recipe import make_recipe
-from edgestill.flows.latency import keep_latency_model, latency_of
+from edgestill.flows.config.cautions import cautions_of
+from edgestill.flows.latency import keep_latency_model, latency_of, require_reachable_latency
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import TOKENIZER, StageContext
 from edgestill.flows.stages.heads import telling_of_heads, what_ships
 from edgestill.flows.stages.rehearsal import rehearse_export
@@ -28,7 +33,7 @@ class Data(Stage[DataResult]):
         splits = context.looked_at_splits()
         assert splits.look is not None
         context.cautions.extend(finding.sentence for finding in splits.look.findings if finding.is_caution)
-        context.cautions.extend(cautions())
+        context.cautions.extend((*cautions_of(config), *cautions()))
         make_recipe(config.distill.methods).check(splits.task, splits.train)
         if splits.coder is not None:
             context.run.write("data", TOKENIZER, splits.coder.json)
@@ -37,9 +42,16 @@ class Data(Stage[DataResult]):
         keep_latency_model(context)
         latency = latency_of(context, splits.task)
         with telling_of_heads(config.distill):
-            require_feasible(config.search, splits.task, context.seed("search"), latency, what_ships(config.distill))
+            ships = what_ships(config.distill)
+            require_feasible(config.search, splits.task, context.seed("search"), latency, ships)
+            require_reachable_latency(context, splits.task, ships)
         rehearse_export(context, splits)
         return DataResult(task=splits.task, sizes=splits.sizes, digests=splits.digests, look=splits.look)
+
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        context, start = dataclasses.replace(context, loaded=[], cautions=[]), time.perf_counter()
+        self.work(context, Results())
+        return Estimate(time.perf_counter() - start, note="the rehearsal of the export is kept in the cache")
 
     def sentence(self, result: DataResult) -> str:
         sizes = ", ".join(f"{count:,} {name}" for name, count in result.sizes.items())

@@ -12,6 +12,8 @@ from torch import nn
 
 from edgestill.flows.cache import kept_prepared
 from edgestill.flows.config.model import RunConfig
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import RankCheckResult, Results
 from edgestill.flows.stages.short_training import ShortTrainings
@@ -57,6 +59,12 @@ class RankCheck(Stage[RankCheckResult]):
         trainings = ShortTrainings(context, "rank_check", context.config.rank_check.train_images)
         with Workshop(1) as workshop:
             return _checked(context, trainings, workshop)
+
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        config = context.config.rank_check
+        epochs = config.students * config.epochs
+        seconds = probes.taught_s(epochs, config.train_images, config.students)
+        return Estimate(seconds, note=f"{config.students} trainings of {config.epochs} epochs; scores come on top")
 
     def sentence(self, result: RankCheckResult) -> str:
         return verdict(result)

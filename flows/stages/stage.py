@@ -4,6 +4,8 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Generic
 
 from edgestill.flows.config.model import RunConfig
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import R, Results
 from edgestill.pipeline.runs.rundir import RunDir
@@ -36,6 +38,10 @@ class Stage(ABC, Generic[R]):
     @abstractmethod
     def sentence(self, result: R) -> str:
         """Say the result in one line, for the terminal, the logs and the report."""
+
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        """Estimate time and disk from measurements on this machine, made here; a stage without it counts as unknown."""
+        return Estimate(None, note="not measured")
 
     def read(self, run: RunDir) -> R:
         """Read the result of a finished stage back; its folder `beside` may have been moved away.

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import WEIGHTS, StageContext
 from edgestill.flows.stages.results import DataResult, Results
 from edgestill.flows.stages.stage import Stage
@@ -43,6 +45,16 @@ class Teacher(Stage[TeacherResult]):
         return TeacherResult(
             **{"best_epoch": None, "curve": ()} | found, trained_here=teacher.source is None, cost=cost
         )
+
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        splits = probes.splits
+        weights = 4 * sum(parameter.numel() for parameter in probes.teacher.parameters())
+        if make_teacher(context.config.teacher).source is not None:
+            return Estimate(probes.teacher_evaluated_s * len(splits.validation), weights, "loaded")
+        training = context.config.teacher.training
+        speed = probes.teacher_training
+        seconds = speed.seconds(training.epochs, len(splits.train.labelled()), len(splits.validation))
+        return Estimate(seconds, weights, f"trained for {training.epochs} epochs")
 
     def sentence(self, result: TeacherResult) -> str:
         how = f"trained, best at epoch {result.best_epoch}" if result.trained_here else "loaded"

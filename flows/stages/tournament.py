@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from edgestill.flows.latency import latency_of
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.short_training import ShortTrainings
@@ -14,7 +16,7 @@ from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.result import Candidate, SearchResult
 from edgestill.search.space import Architecture
-from edgestill.search.tournament import TournamentResult, Trained, play
+from edgestill.search.tournament import TournamentResult, Trained, play, rungs
 
 _JOURNAL = "rungs.jsonl"
 
@@ -30,6 +32,16 @@ class Tournament(Stage[TournamentResult]):
 
     def work(self, context: StageContext, results: Results) -> TournamentResult:
         return _played(context, results.of(SearchResult))
+
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        config = context.config.search
+        if config.shortlist < 2:
+            return Estimate(0.0, note="off")
+        plan = rungs(min(config.shortlist + 1, context.space.size), config.tournament)
+        epochs = sum(rung.epochs * rung.entrants for rung in plan)
+        trainings = sum(rung.entrants for rung in plan)
+        seconds = probes.taught_s(epochs, config.tournament.train_images, trainings)
+        return Estimate(seconds, note=f"{trainings} trainings, {epochs} epochs in all")
 
     def sentence(self, result: TournamentResult) -> str:
         if not result.enabled:

@@ -87,7 +87,21 @@ def load_whole_train(config: Any) -> tuple[Task, ImageSplit]:
 
 def _load(config: DatasetConfig, seed: int) -> tuple[RawData, dict[str, np.ndarray]]:
     raw = _read(config)
-    return raw, _split_indices(config, raw, seed)
+    parts = _split_indices(config, raw, seed)
+    if config.limit is None:
+        return raw, parts
+    own = {"test": raw.test, "validation": raw.validation}
+    few = {n: _some(at, (own.get(n) or raw.train).targets, config.limit, seed, n) for n, at in parts.items()}
+    return raw._replace(unlabelled=None if raw.unlabelled is None else raw.unlabelled[: config.limit]), few
+
+
+def _some(index: np.ndarray, targets: np.ndarray, count: int, seed: int, name: str) -> np.ndarray:
+    """Draw about `count` of the examples, of each class its share and at least one."""
+    if count >= len(index):
+        return index
+    order = np.random.default_rng(derive_seed(seed, "limit", name)).permutation(index)
+    classes = [order[targets[order] == label] for label in np.unique(targets[index])]
+    return np.sort(np.concatenate([members[: max(1, count * len(members) // len(index))] for members in classes]))
 
 
 def _read(config: Any) -> RawData:

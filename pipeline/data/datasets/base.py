@@ -36,6 +36,14 @@ class DatasetConfig(Frozen):
         0.15, gt=0, lt=0.5, description="share of the training part set aside for validation, the basis of every choice"
     )
     augment: AugmentConfig = AugmentConfig()
+    limit: int | None = Field(
+        None, ge=1, description="largest number of examples a split, drawn by class; null takes all"
+    )
+
+    @classmethod
+    def settings_for(cls, given: str) -> dict[str, Any] | None:
+        """Return settings, `name` left out, for a person's path or word; None: it is of another kind."""
+        return None
 
     @property
     def has_own_tokenizer(self) -> bool:

@@ -1,7 +1,7 @@
 """Images in one .npz file, in the form of Keras' mnist.npz, so that MNIST and CIFAR-10 are read by the same code."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -24,6 +24,10 @@ class NpzConfig(DatasetConfig):
         description=".npz file: x_* uint8 [N, H, W, C] or [N, H, W]; y_* integers; other keys are ignored"
     )
     labels: Labels | None = Field(None, description="class names in order; null names them 0, 1, 2, …")
+
+    @classmethod
+    def settings_for(cls, given: str) -> dict[str, Any] | None:
+        return {"path": given} if given.endswith(".npz") and Path(given).expanduser().is_file() else None
 
     @field_validator("path")
     @classmethod

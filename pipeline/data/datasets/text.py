@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from edgestill.pipeline.data.datasets.base import AugmentConfig, DatasetConfig, LabelledTexts, RawData
+from edgestill.pipeline.data.datasets.given import TABLES, columns_of, parts_of
 from edgestill.pipeline.data.datasets.table import Format, read_columns
 from edgestill.pipeline.data.tokens import TokenizerConfig
 from edgestill.pipeline.errors import DataError
@@ -53,6 +54,17 @@ class TextConfig(DatasetConfig):
     encoding: str = Field("utf-8", description="text encoding of the files")
     max_length: int = Field(64, ge=1, le=4096, description="maximum length of a text in tokens; longer texts are cut")
     tokenizer: TokenizerConfig = TokenizerConfig()
+
+    @classmethod
+    def settings_for(cls, given: str) -> dict[str, Any] | None:
+        path, parts = Path(given).expanduser(), parts_of(given)
+        if parts is None and not (path.suffix in TABLES and path.is_file()):
+            return None
+        found = columns_of(path if parts is None else parts.train)
+        if found.is_of_images:
+            return None
+        files = {} if parts is None else {"validation": parts.validation, "test": parts.test}
+        return {"path": given, "text_column": found.content, "label_column": found.label, **files}
 
     @field_validator("path")
     @classmethod
