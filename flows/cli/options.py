@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
+
+C = TypeVar("C", bound=Callable[..., object])
+_LONG: set[object] = set()
 
 Commands = dict[str, Callable[..., object] | typer.Typer]  # by name; a Typer is a group of commands
 
@@ -33,3 +36,14 @@ ViaPrefect = Annotated[
 ]
 Run = Annotated[str, typer.Argument(help="Folder of the run, its name below --out, or `latest`.")]
 Space = Annotated[str, typer.Option(help="Search space, such as resnet or nb201.")]
+
+
+def long(command: C) -> C:
+    """Mark a command whose work is long: it has a process of its own, whose death is told and outlived."""
+    _LONG.add(command)
+    return command
+
+
+def is_long(command: object) -> bool:
+    """True for a command that `long` marked."""
+    return command in _LONG

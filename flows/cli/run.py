@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgestill.flows.cli.conformance import tell_of_plugins
-from edgestill.flows.cli.options import Commands, Config, Out, Preset, Quiet, Run, Set, ViaPrefect
+from edgestill.flows.cli.options import Commands, Config, Out, Preset, Quiet, Run, Set, ViaPrefect, long
 from edgestill.flows.terminal import answer, say
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ _TEMPORARY = {
 }
 
 
+@long
 def run(
     config: Config = None, preset: Preset = None, settings: Set = None, out: Out = Path("runs"),
     quiet: Quiet = False, prefect: ViaPrefect = None,
@@ -40,6 +41,7 @@ def run(
     start(load_config(config, preset, settings or []), out, quiet, prefect)
 
 
+@long
 def resume(run: Run, out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None) -> None:
     """Continue an interrupted run; finished stages stay."""
     from edgestill.pipeline.runs.rundir import find_run
@@ -62,6 +64,7 @@ def runs(out: Out = Path("runs")) -> None:
     answer(show_runs(out))
 
 
+@long
 def rank_check(
     config: Config = None, preset: Preset = None, settings: Set = None,
     students: Annotated[
