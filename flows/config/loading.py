@@ -3,13 +3,14 @@
 All mistakes are reported at once, a line each: the place, the value found, the values allowed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from edgestill.flows.config.by_kind import lent_to
 from edgestill.flows.config.explaining import explain
 from edgestill.flows.config.model import RunConfig
 from edgestill.pipeline.data.datasets import DATASETS
@@ -21,12 +22,20 @@ from edgestill.pipeline.runs.yaml_text import comment_in, read_yaml, write_yaml
 
 
 def load_config(
-    path: Path | None = None, preset: str | None = None, settings: Sequence[str] = (), *, check_files: bool = True
+    path: Path | None = None,
+    preset: str | None = None,
+    settings: Sequence[str] = (),
+    *,
+    check_files: bool = True,
+    note: Callable[[str], None] = lambda line: None,
 ) -> RunConfig:
     """Load a preset, overlaid by a YAML file, overlaid by `dotted.key=value` settings.
 
+    Without a preset, data of another kind than images bring defaults of their own for what is not given.
+
     Args:
         check_files: also report missing files named in the configuration.
+        note: called with a sentence about such defaults.
 
     Raises:
         ConfigError: with every problem found.
@@ -44,6 +53,9 @@ def load_config(
         except ConfigError as error:
             problems.extend(error.problems)
     raw = _merged(raw, settled)
+    if preset is None and (lent := lent_to(raw)) is not None:
+        raw = _merged(lent.parts(_yaml_mapping(preset_text(lent.preset), f"preset {lent.preset}")), raw)
+        note(lent.note)
     try:
         config = RunConfig.model_validate(raw, context={"check_files": check_files})
     except ValidationError as error:

@@ -22,6 +22,7 @@ class DataResult(Frozen):
     task: Task
     sizes: dict[str, int]
     digests: dict[str, str]  # of each split, its contents included
+    dropped: int = 0  # examples of the files that are in no split, as configured
 
 
 class RankCheckResult(Frozen):

@@ -61,6 +61,7 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None) -> Splits:
         sizes=sizes,
         digests=digests,
         coder=coder,
+        dropped=raw.dropped,
     )
 
 

@@ -73,6 +73,7 @@ class Splits:
     sizes: dict[str, int]  # examples a split, test included; `train` counts those with labels
     digests: dict[str, str]  # SHA-256 of each split's indices and contents, test included
     coder: Coder | None = None  # of a text task: its tokenizer
+    dropped: int = 0  # examples of the files that are in no split, as configured
 
 
 def channels_last(inputs: Tensor) -> Tensor:

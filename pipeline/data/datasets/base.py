@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from edgestill.pipeline.frozen import Frozen
 
@@ -33,6 +33,13 @@ class DatasetConfig(Frozen):
         0.15, gt=0, lt=0.5, description="share of the training part set aside for validation, the basis of every choice"
     )
     augment: AugmentConfig = AugmentConfig()
+
+    @field_validator("labels", mode="before", check_fields=False)
+    @classmethod
+    def _numbers_are_names(cls, labels: Any) -> Any:
+        if not isinstance(labels, list | tuple):
+            return labels
+        return tuple(str(label) if type(label) is int else label for label in labels)
 
     @property
     def has_own_tokenizer(self) -> bool:
@@ -95,3 +102,4 @@ class RawData(NamedTuple):
     validation: Examples | None = None
     unlabelled: np.ndarray | None = None  # [N, C, H, W] like train's images; more training images, without labels
     test_fraction: float = 0.2  # of train, to carve where `test` is None
+    dropped: int = 0  # examples of the files that are in no part, as configured
