@@ -21,6 +21,12 @@ Set = Annotated[
         help="Set a configuration key, such as search.budget.max_params=50000. Repeatable; a key's last value counts.",
     ),
 ]
+Change = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a configuration key that no finished stage has read. Repeatable."
+    ),
+]
 Preset = Annotated[
     str | None, typer.Option("--preset", help="Built-in configuration to start from; `edgestill presets` lists them.")
 ]
