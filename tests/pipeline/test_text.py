@@ -207,7 +207,7 @@ def test_a_vocabulary_that_its_alphabet_does_not_fit_into_is_an_error():
     [
         (
             "text\tmore\tlabel\nx\ty\t1\n",
-            r"no column 'sentence'; .*known: label, more, text; name one in data\.text_column; if this line is no header",
+            r"no column 'sentence'; .*known: label, more, text; name one in data\.text_column; if this line",
         ),
         ("sentence\tlabel\n\tx\n\ty\n", r"(?s)line 2: .*set data\.empty to drop"),
         ("sentence\tlabel\n", "has no rows"),
@@ -260,12 +260,11 @@ def test_labels_that_are_numbers_are_names(tmp_path):
 @pytest.mark.parametrize("length", [1, 2])
 def test_a_length_that_leaves_no_room_beside_the_special_tokens_is_refused(length, tmp_path):
     content = json.loads(make_coder(TEXTS, TokenizerConfig(), 9).json)
-    special = {name: {"id": name, "ids": [0], "tokens": ["[PAD]"]} for name in ("[PAD]",)}
+    special = {"[PAD]": {"id": "[PAD]", "ids": [0], "tokens": ["[PAD]"]}}
+    pad = {"SpecialToken": {"id": "[PAD]", "type_id": 0}}
     content["post_processor"] = {
         "type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": "[PAD]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}] + [
-            {"SpecialToken": {"id": "[PAD]", "type_id": 0}}
-        ],
+        "single": [pad, {"Sequence": {"id": "A", "type_id": 0}}, pad],
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": special,
     }  # fmt: skip

@@ -74,6 +74,8 @@ def _found(wanted: Sequence[Column], columns: tuple[str, ...]) -> list[str]:
 
 
 def _way_out(column: Column, form: Format) -> str:
+    if not column.key.startswith("data."):
+        return f"name one with {column.key}"
     if form.columns:
         return (
             f"data.columns gives these names: set data.columns to null where the file's first line has its own, and "
