@@ -1,4 +1,4 @@
-"""`predict` and a bundle's run.py on many inputs: files, folders, tables, standard input, and a line for each failure."""
+"""`predict` and run.py on many inputs: files, folders, tables, standard input, and a line for each failure."""
 
 import csv
 import io
