@@ -67,7 +67,7 @@ def _held(path: Path, ending: str, kind: str, column: str | None) -> Iterator[st
         cells: Iterable[str] = _lines(read_text_bounded(path, MAX_TABLE_BYTES))
     else:
         wanted = Column(column or _COLUMNS[kind], "--column")
-        cells = (row.cells[0] for row in read_columns(path, Format("utf-8", None, None), [wanted]))
+        cells = [row.cells[0] for row in read_columns(path, Format("utf-8", None, None), [wanted])[1]]
     yield from (str(path.parent / cell) if kind == "image" else cell for cell in cells)
 
 

@@ -114,7 +114,14 @@ def _preset_folder() -> Any:
     return resources.files("edgestill.flows").joinpath("presets")
 
 
+_DATA = {".npz": "npz", ".csv": "text", ".tsv": "text", "": "folder"}  # kinds of data by a file's ending
+
+
 def _read(path: Path) -> str:
+    kind = _DATA.get(path.suffix.lower())
+    if kind in DATASETS and (path.is_file() if path.suffix else path.is_dir()):
+        way_out = command("run", "--set", f"data.name={kind}", "--set", f"data.path={path}")
+        raise ConfigError([f"{path} is data, not a configuration; {way_out} takes it"])
     if not path.exists():
         raise ConfigError(
             [f"no configuration file at {path}; {command('init', path)} writes one, `--preset digits` needs none"]

@@ -32,8 +32,8 @@ class Column(NamedTuple):
     is_default: bool = False  # then it also stands for the only column that nobody asked for
 
 
-def read_columns(path: Path, form: Format, wanted: Sequence[Column]) -> list[Row]:
-    """Read the cells of the wanted columns, row by row; blank lines are left out.
+def read_columns(path: Path, form: Format, wanted: Sequence[Column]) -> tuple[list[str], list[Row]]:
+    """Read the wanted columns: their names in the file, and their cells, row by row; blank lines are left out.
 
     Quotes have no meaning in tab-separated files, as these are usually written: a quotation mark belongs to its text.
     A first line that repeats the given column names is a header and left out.
@@ -50,7 +50,9 @@ def read_columns(path: Path, form: Format, wanted: Sequence[Column]) -> list[Row
     names = _found(wanted, columns)
     for name, column in zip(names, wanted, strict=True):
         if name not in columns:
-            raise DataError(f"{path} has no column {name!r}; {nearest(name, columns)}; {_way_out(column, form)}")
+            raise DataError(
+                f"{path} has no column {name!r}; {nearest(name, columns)}; {_way_out(column, form, columns)}"
+            )
         if columns.count(name) > 1:
             raise DataError(f"{path} has {columns.count(name)} columns named {name!r}; names must differ")
     for row in rows:
@@ -62,7 +64,7 @@ def read_columns(path: Path, form: Format, wanted: Sequence[Column]) -> list[Row
     if not rows:
         raise DataError(f"{path} has no rows")
     places = [columns.index(name) for name in names]
-    return [Row(row.line, tuple(row.cells[place] for place in places)) for row in rows]
+    return names, [Row(row.line, tuple(row.cells[place] for place in places)) for row in rows]
 
 
 def _found(wanted: Sequence[Column], columns: tuple[str, ...]) -> list[str]:
@@ -73,7 +75,7 @@ def _found(wanted: Sequence[Column], columns: tuple[str, ...]) -> list[str]:
     ]
 
 
-def _way_out(column: Column, form: Format) -> str:
+def _way_out(column: Column, form: Format, columns: tuple[str, ...]) -> str:
     if not column.key.startswith("data."):
         return f"name one with {column.key}"
     if form.columns:
@@ -81,6 +83,9 @@ def _way_out(column: Column, form: Format) -> str:
             f"data.columns gives these names: set data.columns to null where the file's first line has its own, and "
             f"{column.key} to one of them"
         )
+    parting = next((mark for mark in ";|\t," if len(columns) == 1 and mark in columns[0]), None)
+    if parting is not None:
+        return f"the whole line is one cell; set data.delimiter to {parting!r} if that is what parts the cells"
     return f"name one in {column.key}; if this line is no header, name the columns in data.columns"
 
 

@@ -151,14 +151,14 @@ def _find(folder: Path, name: str, part: str) -> Path:
 
 def _examples(path: Path, config: TextConfig) -> tuple[list[tuple[int, str, str]], int]:
     """Return (line, text, label) of every row, and how many were dropped; missing cells are reported together."""
-    wanted = (config.text_column, config.label_column)
     table = Format(config.encoding, config.delimiter, config.columns)
     found, problems, dropped = [], [], 0
-    for line, (text, label) in read_columns(path, table, _columns(config)):
+    names, rows = read_columns(path, table, _columns(config))
+    for line, (text, label) in rows:
         if config.empty == "drop" and {text.strip(), label.strip()} & set(_MISSING):
             dropped += 1
             continue
-        for column, cell in zip(wanted, (text, label), strict=True):
+        for column, cell in zip(names, (text, label), strict=True):
             if cell.strip() in _MISSING:
                 problems.append(f"{path}, line {line}: column {column!r} is {cell.strip() or 'empty'}")
         found.append((line, text.strip(), label.strip()))
