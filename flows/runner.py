@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgestill.export.result import ProfileResult
-from edgestill.flows.chain import stage_names, stages_of
+from edgestill.flows.chain import STAGES, stage_names, stages_of
 from edgestill.flows.config.loading import config_of, load_config
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.outcome import Outcome
@@ -19,8 +19,8 @@ from edgestill.flows.stages.results import R, RankCheckResult, ReportResult, Res
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.supervise import note_progress, note_stage
 from edgestill.pipeline.device import select_device
-from edgestill.pipeline.errors import ConfigError, RunDirError
-from edgestill.pipeline.frozen import derive_seed, digest
+from edgestill.pipeline.errors import ConfigError, MissingDependencyError, RunDirError, UserError
+from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.nicety import nicety
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.rundir import RunDir
@@ -33,16 +33,26 @@ Call = Callable[[str, Callable[[], Any]], Any]  # (stage's name, work) -> the wo
 
 @contextmanager
 def new_run(config: RunConfig, out: Path) -> Iterator[RunDir]:
-    """Create a run directory below `out`, held by this process; remove it on an error before a stage is done."""
+    """Create a run directory below `out`, held by this process; remove it on an error that leaves nothing to keep."""
     select_device(config.device)  # refuses a missing GPU before anything is made
     with RunDir.create(out, config.name, config.seed, config) as run:
         try:
             yield run
-        except BaseException:
+        except BaseException as error:
             with suppress(RunDirError, OSError):  # the first error is the one to report
-                if not run.manifest.stages:
+                if not is_kept(run, error):
                     run.discard()
             raise
+
+
+def is_kept(run: RunDir, error: BaseException) -> bool:
+    """True if a new run that ended with the error is kept, to go on later.
+
+    It is not if no stage is done, nor if the user's mistake came before anything was trained.
+    """
+    done = run.manifest.stages
+    is_mistaken = isinstance(error, UserError) and not isinstance(error, MissingDependencyError | RunDirError)
+    return any(not is_mistaken or stage.is_worth_keeping for stage in STAGES if stage.name in done)
 
 
 def compress(
@@ -131,7 +141,7 @@ class Runner:
         self._context = StageContext(run, config, self._tick, self.progress.say)
 
     def __call__(self, stage: Stage[R], results: Results) -> R:
-        inputs = digest(stage.name, *stage.inputs(self._context, results))
+        inputs = stage.inputs_digest(self._context, results)
         context = dataclasses.replace(self._context, inputs=inputs, cautions=[])
         self.progress.begin(stage.name, self._names.index(stage.name) + 1, len(self._names))
         self.reused = self.run.is_done(stage.name, inputs)

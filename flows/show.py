@@ -8,6 +8,7 @@ from edgestill.flows.chain import stage_names, stages_of
 from edgestill.flows.config import config_of
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.report.again import kept_profiles
+from edgestill.flows.report.details import changed_settings
 from edgestill.flows.sentences import SUMMARY_COLUMNS, headline, summary_rows, verdict_lines
 from edgestill.flows.stages.results import BUNDLE, RankCheckResult, ReportResult
 from edgestill.flows.terminal import joined, table
@@ -77,6 +78,7 @@ def show_run(run: RunDir) -> str:
     lines = [
         f"{run.root}",
         f"created {manifest.created}, seed {manifest.seed}, config {manifest.config_digest[:12]}",
+        *(f"{name}: {values}" for name, values in changed_settings(manifest)),
         "",
     ]
     width = len(str(len(stages)))

@@ -3,13 +3,14 @@
 All mistakes are reported at once, a line each: the place, the value found, the values allowed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from edgestill.flows.config.by_kind import lent_to
 from edgestill.flows.config.explaining import explain, user_path
 from edgestill.flows.config.model import RunConfig
 from edgestill.pipeline.data.datasets import DATASETS
@@ -23,12 +24,20 @@ from edgestill.pipeline.teachers import FamilyConfig
 
 
 def load_config(
-    path: Path | None = None, preset: str | None = None, settings: Sequence[str] = (), *, check_files: bool = True
+    path: Path | None = None,
+    preset: str | None = None,
+    settings: Sequence[str] = (),
+    *,
+    check_files: bool = True,
+    note: Callable[[str], None] = lambda line: None,
 ) -> RunConfig:
     """Load a preset, overlaid by a YAML file, overlaid by `dotted.key=value` settings.
 
+    Without a preset, data of another kind than images bring defaults of their own for what is not given.
+
     Args:
         check_files: also report missing files named in the configuration.
+        note: called with a sentence about such defaults.
 
     Raises:
         ConfigError: with every problem found.
@@ -49,6 +58,9 @@ def load_config(
         except ConfigError as error:
             problems.extend(error.problems)
     raw = _overlaid(raw, settled)
+    if preset is None and (lent := lent_to(raw)) is not None:
+        raw = _merged(lent.parts(_yaml_mapping(preset_text(lent.preset), f"preset {lent.preset}")), raw)
+        note(lent.note)
     try:
         config = RunConfig.model_validate(raw, context={"check_files": check_files})
     except ValidationError as error:
@@ -148,7 +160,14 @@ def _preset_folder() -> Any:
     return resources.files("edgestill.flows").joinpath("presets")
 
 
+_DATA = {".npz": "npz", ".csv": "text", ".tsv": "text", "": "folder"}  # kinds of data by a file's ending
+
+
 def _read(path: Path) -> str:
+    kind = _DATA.get(path.suffix.lower())
+    if kind in DATASETS and (path.is_file() if path.suffix else path.is_dir()):
+        way_out = command("run", "--set", f"data.name={kind}", "--set", f"data.path={path}")
+        raise ConfigError([f"{path} is data, not a configuration; {way_out} takes it"])
     if not path.exists():
         raise ConfigError(
             [f"no configuration file at {path}; {command('init', path)} writes one, `--preset digits` needs none"]

@@ -24,9 +24,11 @@ class Data(Stage[DataResult]):
     name = "data"
     result = DataResult
     to_change = "data"
+    is_worth_keeping = False
 
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
-        return context.config.seed, context.config.read_data
+        model = context.config.search.latency.model  # the run's copy of it is made here
+        return context.config.seed, context.config.read_data, *([] if model is None else [model])
 
     def work(self, context: StageContext, results: Results) -> DataResult:
         config = context.config
@@ -46,7 +48,9 @@ class Data(Stage[DataResult]):
             require_feasible(config.search, splits.task, context.seed("search"), latency, ships)
             require_reachable_latency(context, splits.task, ships)
         rehearse_export(context, splits)
-        return DataResult(task=splits.task, sizes=splits.sizes, digests=splits.digests, look=splits.look)
+        return DataResult(
+            task=splits.task, sizes=splits.sizes, digests=splits.digests, look=splits.look, dropped=splits.dropped
+        )
 
     def estimate(self, context: StageContext, probes: Probes) -> Estimate:
         context, start = dataclasses.replace(context, loaded=[], cautions=[]), time.perf_counter()
@@ -55,4 +59,6 @@ class Data(Stage[DataResult]):
 
     def sentence(self, result: DataResult) -> str:
         sizes = ", ".join(f"{count:,} {name}" for name, count in result.sizes.items())
-        return f"{result.task.num_classes} classes of {result.task.inputs.described()}: {sizes}"
+        read = f"{sum(result.sizes.values()) + result.dropped:,} read"
+        left_out = f", {result.dropped:,} with an empty cell left out" if result.dropped else ""
+        return f"{result.task.num_classes} classes of {result.task.inputs.described()}; {read}{left_out}: {sizes}"

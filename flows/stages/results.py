@@ -26,13 +26,15 @@ class DataResult(Frozen):
     sizes: dict[str, int]
     digests: dict[str, str]  # of each split, its contents included
     look: DataLook | None = None  # None in runs of earlier versions
+    dropped: int = 0  # examples of the files that are in no split, as configured
 
     @model_serializer(mode="wrap")
-    def _without_a_look_of_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a look that is not there, so that digests of earlier versions' results stay the same."""
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out newer fields at their defaults, so that digests of earlier versions' results stay the same."""
         written: dict[str, Any] = handler(self)
-        if self.look is None:
-            written.pop("look", None)
+        for name in ("look", "dropped"):
+            if not getattr(self, name):
+                written.pop(name, None)
         return written
 
 

@@ -8,6 +8,7 @@ from edgestill.flows.plan.estimate import Estimate
 from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import R, Results
+from edgestill.pipeline.frozen import digest
 from edgestill.pipeline.runs.rundir import RunDir
 
 
@@ -17,6 +18,7 @@ class Stage(ABC, Generic[R]):
     name: ClassVar[str]  # of its folder in the run
     result: type[R]
     beside: ClassVar[str | None] = None  # a folder of results outside its own, which may be moved away
+    is_worth_keeping: ClassVar[bool] = True  # False if a run that fails with nothing but it done is not kept
     to_change: ClassVar[str] = "search.space or distill"  # settings for another run, should its process die again
 
     def takes_part(self, config: RunConfig) -> bool:
@@ -30,6 +32,10 @@ class Stage(ABC, Generic[R]):
     @abstractmethod
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
         """Return the results, settings and digests of files that decide if the stage is done already."""
+
+    def inputs_digest(self, context: StageContext, results: Results) -> str:
+        """Return the digest that tells if the stage is done already."""
+        return digest(self.name, *self.inputs(context, results))
 
     @abstractmethod
     def work(self, context: StageContext, results: Results) -> R:

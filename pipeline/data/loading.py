@@ -67,6 +67,7 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None, looking: b
         digests=digests,
         coder=coder,
         look=_look(raw, parts, coder) if looking else None,
+        dropped=raw.dropped,
     )
 
 

@@ -92,6 +92,7 @@ class Splits:
     digests: dict[str, str]  # SHA-256 of each split's indices and contents, test included
     coder: Coder | None = None  # of a text task: its tokenizer
     look: DataLook | None = None  # at all splits, where it was asked for
+    dropped: int = 0  # examples of the files that are in no split, as configured
 
 
 def channels_last(inputs: Tensor) -> Tensor:

@@ -28,7 +28,14 @@ from edgestill.pipeline.foreign import MAX_JSON_BYTES, read_bounded
 from edgestill.pipeline.frozen import digest, first_problem, require_utf8
 from edgestill.pipeline.runs.checkpoint import read_state, state_bytes, write_atomic, write_folder
 from edgestill.pipeline.runs.folder import acquire, own_folder, unused_folder
-from edgestill.pipeline.runs.manifest import MANIFEST, Manifest, StageRecord, origin_here, read_run_manifest
+from edgestill.pipeline.runs.manifest import (
+    MANIFEST,
+    ConfigChange,
+    Manifest,
+    StageRecord,
+    origin_here,
+    read_run_manifest,
+)
 from edgestill.pipeline.runs.run_config import CONFIG, Explain, first_only, read_config
 from edgestill.pipeline.runs.sealed import Journal, read_sealed, write_sealed
 from edgestill.pipeline.runs.yaml_text import write_yaml
@@ -125,7 +132,34 @@ class RunDir:
         Raises:
             RunDirError: it cannot be used here, or was edited; or the run is held, and another version started it.
         """
-        return read_config(self.root, kind, self.manifest.config_digest, self._lock is not None, explain)
+        manifest, held = self.manifest, self._lock is not None
+        try:
+            return read_config(self.root, kind, manifest.config_digest, held, explain)
+        except RunDirError:
+            if not manifest.changes:
+                raise
+            before = manifest.without_last_change()  # a kill fell between the writes of `reconfigure`
+            found = read_config(self.root, kind, before.config_digest, held, explain)
+            if held:
+                self._save(before)
+            return found
+
+    def reconfigure(self, config: BaseModel, settings: Mapping[str, str]) -> None:
+        """Replace the configuration of a run that goes on, and record the change in the manifest.
+
+        Args:
+            settings: what changes, by dotted key: `old -> new`.
+        """
+        manifest = self.manifest
+        change = ConfigChange(
+            at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            before=manifest.config_digest,
+            settings=dict(settings),
+            stages=tuple(manifest.stages),
+        )
+        changed = {"config_digest": digest(config), "changes": (*manifest.changes, change)}
+        self._save(manifest.model_copy(update=changed))
+        write_atomic(self.root / CONFIG, write_yaml(config.model_dump(mode="json")).encode())
 
     def path(self, stage: str, name: str) -> Path:
         """Return the path of a stage's file, and make its folder."""
@@ -168,13 +202,18 @@ class RunDir:
 
     def owner(self, stage: str, name: str, inputs: str) -> str:
         """Owner in a sealed file: a digest of the run's configuration, the stage, the file's name and the inputs."""
-        return digest(self.manifest.config_digest, stage, name, inputs)
+        return digest(self.manifest.started_with, stage, name, inputs)
 
     def forget(self, stage: str) -> None:
         """Remove the stage's hidden files, from which it would go on after a kill."""
         for path in _files(self.root, stage):
             if path.name.startswith("."):
                 path.unlink()
+
+    def begin_anew(self, stage: str) -> None:
+        """Remove all files of a stage that is not finished."""
+        if stage not in self.manifest.stages:
+            shutil.rmtree(self.root / stage, ignore_errors=True)
 
     def is_done(self, stage: str, inputs: str) -> bool:
         """True if the stage was finished for these inputs."""

@@ -1,6 +1,9 @@
 """Prints the label of an image, with the model beside this file. Needs numpy and onnxruntime, nothing else.
 
-    python run.py IMAGE [IMAGE ...]
+    python run.py IMAGE_OR_FOLDER [IMAGE_OR_FOLDER ...]
+
+Of a folder, every image in it is labelled; `-` reads paths from standard input, one a line. An image that cannot be
+read has a line on stderr, and the exit code is then 1, or 2 if it is the only one.
 
 Reads PNG (8 bits a channel, not interlaced, up to 16 million pixels), PGM and PPM (binary), .npy ([H, W] or [H, W, C],
 uint8 or floats in [0, 1]), and JPEG, GIF, BMP, TIFF, WebP and every PNG where Pillow is installed, up to 67 million
@@ -27,6 +30,7 @@ from edgestill.export.device.answers import open_default
 HERE = Path(__file__).resolve().parent
 UNREADABLE = (OSError, ValueError, IndexError, MemoryError, OverflowError, RecursionError, struct.error, zlib.error,
               tokenize.TokenError)  # fmt: skip
+ENDINGS = {".png", ".pgm", ".ppm", ".npy", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"}
 MAX_BYTES, MAX_PIXELS, MAX_SIDE = 2**28, 2**26, 2**15  # limits on an image's file, and on the image
 MAX_PNG_PIXELS, MAX_CHUNKS = 2**24, 2**17  # limits on a PNG read without Pillow
 MAX_MEMORY = 2**31  # bytes to read an image in
@@ -41,19 +45,38 @@ def main(paths: list[str]) -> int:
     labels = card["task"]["labels"]
     channels, height, width = card["task"]["input_shape"]
     given = session.get_inputs()[0]
+    given, failures = paths, 0
+    paths = [found for path in given for found in files_of(path)]
+    if not paths:
+        print(shown(f"{', '.join(given)}: there is no image in it"), file=sys.stderr)
+        return 2
     for path in paths:
         try:
             with bounded_memory():
                 image = fit_to(decode(read_file(Path(path))), channels, height, width, path)
         except UNREADABLE as error:
             print(shown(f"{path}: not an image that this script reads ({reason_of(error)})"), file=sys.stderr)
-            return 2
+            failures += 1
+            continue
         if given.type == "tensor(uint8)":  # the file scales it itself
             image = np.round(image * 255).astype(np.uint8).transpose(1, 2, 0)
         logits = session.run(["logits"], {given.name: image[None]})[0][0]
         label = labels[int(logits.argmax())]
         print(shown(label if len(paths) == 1 else f"{path}: {label}"))
-    return 0
+    return 0 if not failures else 2 if len(paths) == 1 else 1
+
+
+def files_of(path: str) -> list[str]:
+    """Return the path, or for a folder the images in it, or for `-` the paths on standard input."""
+    if path == "-":
+        return [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+    try:
+        is_folder = Path(path).is_dir()
+    except OSError:  # a name too long
+        is_folder = False
+    if not is_folder:
+        return [path]
+    return sorted(str(file) for file in Path(path).rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
 
 
 def read_image(path: Path) -> np.ndarray:

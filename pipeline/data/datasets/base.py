@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from edgestill.pipeline.data.stored import StoredImages
@@ -44,6 +44,13 @@ class DatasetConfig(Frozen):
     def settings_for(cls, given: str) -> dict[str, Any] | None:
         """Return settings, `name` left out, for a person's path or word; None: it is of another kind."""
         return None
+
+    @field_validator("labels", mode="before", check_fields=False)
+    @classmethod
+    def _numbers_are_names(cls, labels: Any) -> Any:
+        if not isinstance(labels, list | tuple):
+            return labels
+        return tuple(str(label) if type(label) is int else label for label in labels)
 
     @property
     def has_own_tokenizer(self) -> bool:
@@ -112,3 +119,4 @@ class RawData(NamedTuple):
     validation: Examples | None = None
     unlabelled: np.ndarray | StoredImages | None = None  # [N, C, H, W] like train's; training images without labels
     test_fraction: float = 0.2  # of train, to carve where `test` is None
+    dropped: int = 0  # examples of the files that are in no part, as configured
