@@ -65,6 +65,7 @@ def quality_of(run: Run, answers: Answers, test: ImageSplit, task: Task) -> Qual
         confidence=confidence,
         robustness=robustness,
         robustness_n=len(chosen),
+        confusion=found,
     )
 
 

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from edgestill.distill.recipe import make_recipe
 from edgestill.flows.latency import keep_latency_model, latency_of
 from edgestill.flows.stages.context import TOKENIZER, StageContext
@@ -9,9 +12,11 @@ from edgestill.flows.stages.heads import telling_of_heads, what_ships
 from edgestill.flows.stages.rehearsal import rehearse_export
 from edgestill.flows.stages.results import DataResult, Results
 from edgestill.flows.stages.stage import Stage
+from edgestill.pipeline.data.splits import UNLABELLED, Splits
 from edgestill.pipeline.networks.network import uninitialised
 from edgestill.pipeline.plugins import cautions
 from edgestill.pipeline.teachers import build_teacher
+from edgestill.pipeline.training.balance import imbalance
 from edgestill.search.search import require_feasible
 
 
@@ -37,8 +42,25 @@ class Data(Stage[DataResult]):
         with telling_of_heads(config.distill):
             require_feasible(config.search, splits.task, context.seed("search"), latency, what_ships(config.distill))
         rehearse_export(context, splits)
-        return DataResult(task=splits.task, sizes=splits.sizes, digests=splits.digests)
+        counts = _counts(splits)
+        unlike = imbalance(counts["train"], splits.task.labels) if config.distill.training.balance == "none" else ""
+        if unlike:
+            context.cautions.append(unlike)
+            context.say(f"caution: {unlike}")
+        return DataResult(task=splits.task, sizes=splits.sizes, digests=splits.digests, counts=counts)
 
     def sentence(self, result: DataResult) -> str:
         sizes = ", ".join(f"{count:,} {name}" for name, count in result.sizes.items())
-        return f"{result.task.num_classes} classes of {result.task.inputs.described()}: {sizes}"
+        most = result.majority("validation")
+        beside = "" if most is None else f"; the largest class has {most:.2%} of validation"
+        return f"{result.task.num_classes} classes of {result.task.inputs.described()}: {sizes}{beside}"
+
+
+def _counts(splits: Splits) -> dict[str, tuple[int, ...]]:
+    """Examples of each class, by split."""
+    parts = {"train": splits.train, "reference": splits.reference, "validation": splits.validation}
+    return {name: _of_each_class(part.targets, splits.task.num_classes) for name, part in parts.items()}
+
+
+def _of_each_class(targets: Tensor, num_classes: int) -> tuple[int, ...]:
+    return tuple(torch.bincount(targets[targets != UNLABELLED].cpu(), minlength=num_classes).tolist())

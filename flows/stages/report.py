@@ -1,5 +1,6 @@
 """Open the test split, here alone, and write the bundle with its figures."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.students import networks, shipped
 from edgestill.pipeline.data.loading import load_test
 from edgestill.pipeline.teachers.result import TeacherResult
-from edgestill.pipeline.training.metrics import evaluate, right_answers
+from edgestill.pipeline.training.confusion import Confusion, useless, weak_classes
+from edgestill.pipeline.training.metrics import class_answers, evaluate
 
 
 class Report(Stage[ReportResult]):
@@ -34,9 +36,10 @@ class Report(Stage[ReportResult]):
         return _tested_and_bundled(context, results)
 
     def sentence(self, result: ReportResult) -> str:
+        beside = "" if result.confusion is None else f", majority class {result.confusion.majority:.2%}"
         return (
             f"shipped file {result.shipped.accuracy:.2%} on {result.shipped.n} test examples, "
-            f"teacher {result.teacher.accuracy:.2%}"
+            f"teacher {result.teacher.accuracy:.2%}{beside}"
         )
 
 
@@ -48,8 +51,14 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
     runs = open_files(profiled.formats, context.run.root)  # shipped or not
     formats = {name: evaluate_run(run, test) for name, run in runs.items()}
     network = context.teacher(task).to(device)
-    taught = right_answers(network, test, device)
-    answered = answers_of(runs[profiled.default], test)
+    targets = test.targets.numpy()
+    answers = class_answers(network, test, device)
+    taught, answered = answers == targets, answers_of(runs[profiled.default], test)
+    confusions = {
+        "confusion": Confusion.of(answered.logits.argmax(1), targets, task.num_classes),
+        "teacher_confusion": Confusion.of(answers, targets, task.num_classes),
+    }
+    context.cautions.extend(_cautions(task.labels, **confusions))
     scores = {
         "teacher": evaluate(network, test, device),
         "student": evaluate(networks(context, student, task)[1].to(device), test, device),
@@ -87,8 +96,18 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
         teacher_file=evaluate_file(context.run.root / profiled.teacher.path, test),
         lost=int((taught & ~answered.right).sum()),
         gained=int((answered.right & ~taught).sum()),
+        **confusions,
         digest=read_manifest((folder / MANIFEST).read_bytes()).digest,
     )
+
+
+def _cautions(labels: Sequence[str], confusion: Confusion, teacher_confusion: Confusion) -> Iterator[str]:
+    """Caution against models that are no better than the most frequent class, and classes hardly recognised."""
+    for who, found in (("the teacher", teacher_confusion), ("the shipped file", confusion)):
+        if found.is_useless:
+            yield useless(found, who, "test")
+    if confusion.weak:
+        yield weak_classes(confusion, labels, "the shipped file", "test")
 
 
 def _later(results: Results) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from edgestill.distill.result import DistillResult, PruneResult
 from edgestill.export.result import ConvertedModel, ConvertResult
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.training.confusion import Confusion
 from edgestill.pipeline.training.metrics import Metrics
 from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.rank_correlation import Comparison, RankedStudent, ScorerRank
@@ -22,6 +23,12 @@ class DataResult(Frozen):
     task: Task
     sizes: dict[str, int]
     digests: dict[str, str]  # of each split, its contents included
+    counts: dict[str, tuple[int, ...]] = {}  # examples of each class, by split; the test split's are not looked at
+
+    def majority(self, split: str) -> float | None:
+        """Share of the most frequent class in a split; None if it was not counted."""
+        counts = self.counts.get(split)
+        return max(counts) / sum(counts) if counts else None
 
 
 class RankCheckResult(Frozen):
@@ -77,6 +84,8 @@ class ReportResult(Frozen):
     teacher_file: Metrics | None = None
     lost: int | None = None  # test examples right by the teacher alone; None: a run of an older version
     gained: int | None = None  # test examples right by the default file alone
+    confusion: Confusion | None = None  # of the default file
+    teacher_confusion: Confusion | None = None
     bundle: Literal["bundle"] = BUNDLE  # fixed names: a run from elsewhere must not choose them
     report: Literal["report.html"] = PAGE
     digest: str = ""  # of the bundle; whoever keeps it can detect any later change

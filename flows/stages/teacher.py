@@ -18,11 +18,11 @@ from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import weights_bytes
 from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
-from edgestill.pipeline.training.confusion import weak_classes
+from edgestill.pipeline.training.confusion import useless, weak_classes
 from edgestill.pipeline.training.fit import FitResult, Supervised, fit
 from edgestill.pipeline.training.input_probes import Probe, probes_of
 from edgestill.pipeline.training.metrics import wilson
-from edgestill.pipeline.training.teacher_check import TeacherFigures, fault_of, figures_of, reordered, useless
+from edgestill.pipeline.training.teacher_check import TeacherFigures, fault_of, figures_of, reordered
 
 
 class Teacher(Stage[TeacherResult]):
@@ -51,7 +51,7 @@ class Teacher(Stage[TeacherResult]):
             figures = figures_of(network, splits.validation, device, task.num_classes)
             about = {"validation": fitted.best, "best_epoch": fitted.best_epoch, "curve": fitted.curve}
             context.run.write("teacher", "curve.csv", curve_csv(fitted.curve))
-            _caution(context, useless(figures.confusion))
+            _caution(context, useless(figures.confusion, "the teacher", "validation"))
         _caution(context, weak_classes(figures.confusion, task.labels, "the teacher", "validation"))
         context.run.write("teacher", WEIGHTS, weights_bytes(network, teacher.metadata(task)))
         return TeacherResult(

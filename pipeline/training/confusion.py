@@ -96,6 +96,11 @@ class Confusion(Frozen):
         return self.balanced_accuracy - 1.96 * deviation > 1 / len(counts)
 
     @property
+    def is_useless(self) -> bool:
+        """True if neither the accuracy surely beats the majority class, nor the mean recall chance."""
+        return not self.beats_majority and not self.beats_chance
+
+    @property
     def weak(self) -> tuple[int, ...]:
         """Classes with a recall of 0, or surely below half of the mean recall; the lowest recall first."""
         recalls = {k: int(self.hits[k]) / int(n) for k, n in enumerate(self.counts) if n}
@@ -114,6 +119,21 @@ def mean_recall(hits: np.ndarray, counts: np.ndarray) -> float:
     """Mean over classes of hits [K] / counts [K]; classes without examples are left out."""
     there = counts > 0
     return float((hits[there] / counts[there]).mean())
+
+
+def useless(confusion: Confusion, who: str, where: str) -> str:
+    """Say that a classifier is useless, in a sentence; empty if it is not.
+
+    Args:
+        who: the classifier, such as `the shipped file`.
+        where: its examples, such as `test`.
+    """
+    if not confusion.is_useless:
+        return ""
+    return (
+        f"{who} is right on {confusion.accuracy:.2%} of {confusion.n:,} {where} examples, not surely more than always "
+        f"answering the most frequent class ({confusion.majority:.2%})"
+    )
 
 
 def weak_classes(confusion: Confusion, labels: Sequence[str], who: str, where: str) -> str:

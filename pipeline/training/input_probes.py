@@ -13,6 +13,7 @@ from edgestill.pipeline.networks.network import Normalize
 from edgestill.pipeline.task import Task
 
 _SIDES = (32, 64, 128, 224)  # pixels, that networks are commonly trained at
+_LARGEST_FACTOR = 7  # of a side that is tried: 32 pixels to 224
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _MNIST = ((0.1307,), (0.3081,))
 
@@ -70,7 +71,7 @@ def _sizes(task: Task, takes_size: bool) -> Iterator[Probe]:
     sides = {(2 * height, 2 * width), (height // 2, width // 2)}
     sides |= {(side, side) for side in _SIDES} if height == width else set()
     for to in sorted(sides - {(height, width)}):
-        if min(to) >= 4:
+        if min(to) >= 4 and to[0] <= _LARGEST_FACTOR * height:
             named = f"{to[0]} x {to[1]}"
             fix = (
                 f"set data.size to {to[0] if to[0] == to[1] else list(to)}"

@@ -66,8 +66,14 @@ def evaluate(
 
 def right_answers(network: nn.Module, split: ImageSplit, device: torch.device, batch_size: int = 512) -> np.ndarray:
     """Mark the examples of a split that the network answers right, [N] bool, as `evaluate` counts them."""
+    marked: np.ndarray = class_answers(network, split, device, batch_size) == split.targets.cpu().numpy()
+    return marked
+
+
+def class_answers(network: nn.Module, split: ImageSplit, device: torch.device, batch_size: int = 512) -> np.ndarray:
+    """The network's answers on a split, [N], as numbers of classes."""
     with evaluating(network), torch.inference_mode():
-        parts = [network(b.inputs).argmax(1) == b.targets for b in split.batches(batch_size, device)]
+        parts = [network(b.inputs).argmax(1) for b in split.batches(batch_size, device)]
     return torch.cat(parts).cpu().numpy()
 
 

@@ -19,7 +19,7 @@ from edgestill.pipeline.networks.network import Classifier, evaluating
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.timing.timing import TimingConfig, time_interleaved
 from edgestill.pipeline.training.calibration import calibration
-from edgestill.pipeline.training.confusion import Confusion
+from edgestill.pipeline.training.confusion import Confusion, useless
 from edgestill.pipeline.training.input_probes import Probe
 from edgestill.pipeline.training.metrics import Metrics, metrics_of, tells_apart
 
@@ -27,7 +27,7 @@ _TIMING = TimingConfig(warmup_s=0.05, duration_s=0.2, min_samples=11, max_sample
 _GOOD = 0.98  # accuracy of a teacher that is read as it should be
 _GAIN = 0.05  # smallest gain in accuracy that is worth a change
 _FIRST, _SECOND = 128, 512  # examples to find a cause on, and to prove it on
-_BUDGET_MS = 20_000  # of all probes, about
+_BUDGET_MS = 6_000  # of all probes, about
 _MOST_NAMED, _MOST_LISTED = 5, 100  # classes in a sentence, and in a setting
 
 
@@ -56,21 +56,6 @@ def figures_of(network: nn.Module, split: ImageSplit, device: torch.device, num_
     )
 
 
-def is_useless(confusion: Confusion) -> bool:
-    """True if neither the accuracy is surely above the majority class's, nor the mean recall surely above chance."""
-    return not confusion.beats_majority and not confusion.beats_chance
-
-
-def useless(confusion: Confusion) -> str:
-    """Say that a teacher is useless; empty if it is not."""
-    if not is_useless(confusion):
-        return ""
-    return (
-        f"the teacher is right on {confusion.accuracy:.2%} of {confusion.n:,} validation examples, not surely more "
-        f"than always answering the most frequent class ({confusion.majority:.2%})"
-    )
-
-
 def fault_of(
     network: nn.Module,
     task: Task,
@@ -89,12 +74,12 @@ def fault_of(
     causes = [*_order(figures, split.targets.cpu().numpy(), task), *_inputs(network, split, device, figures, probes)]
     if causes:
         return max(causes, key=lambda cause: cause.accuracy).sentence
-    if not is_useless(figures.confusion):
+    if not figures.confusion.is_useless:
         return ""
     tried = "order of its classes, normalisation, order of channels or size" if probes else "order of its classes"
     return (
-        f"{useless(figures.confusion)}, and no other {tried} makes it better; check that its weights were trained for "
-        "these classes, and that the data's labels are right"
+        f"{useless(figures.confusion, 'the teacher', 'validation')}, and no other {tried} makes it better; check that "
+        "its weights were trained for these classes, and that the data's labels are right"
     )
 
 

@@ -14,8 +14,9 @@ from edgestill.pipeline.errors import CheckpointError
 from edgestill.pipeline.networks.network import Normalize
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.calibration import calibration
+from edgestill.pipeline.training.confusion import useless
 from edgestill.pipeline.training.input_probes import probes_of
-from edgestill.pipeline.training.teacher_check import fault_of, figures_of, reordered, useless
+from edgestill.pipeline.training.teacher_check import fault_of, figures_of, reordered
 
 CPU = torch.device("cpu")
 LABELS = tuple(map(str, range(10)))
@@ -101,7 +102,7 @@ def normalised_by(network, mean, std):
 
 
 def test_figures_are_those_of_the_split(grey):
-    task, validation, network = grey
+    _, validation, network = grey
     found = figures_of(network, validation, CPU, 10)
     logits = network(validation.images).detach().numpy()
     assert found.metrics.accuracy == found.confusion.accuracy == (logits.argmax(1) == validation.targets.numpy()).mean()
@@ -145,7 +146,7 @@ def test_a_teacher_at_chance_is_told_with_what_was_tried(grey):
     said = fault(network, task, validation)
     assert "not surely more than always answering the most frequent class (10." in said
     assert "no other order of its classes, normalisation, order of channels or size makes it better" in said
-    assert useless(figures_of(network, validation, CPU, 10).confusion) in said
+    assert useless(figures_of(network, validation, CPU, 10).confusion, "the teacher", "validation") in said
 
 
 def test_the_wrong_normalisation_is_told_with_the_right_one(grey):
