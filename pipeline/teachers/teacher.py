@@ -19,7 +19,7 @@ class FamilyConfig(Frozen):
 
     training: TrainingConfig = TrainingConfig()
     check: Literal["error", "caution", "off"] = Field(
-        "error", description="what follows if given weights are useless on validation, or better in another reading"
+        "error", description="answer to given weights that are useless on validation, or better if read in another way"
     )
     order: tuple[int, ...] | None = Field(
         None, description="the data's class that each class of given weights is, by number; null: the same order"

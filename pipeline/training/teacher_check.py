@@ -42,15 +42,15 @@ class TeacherFigures(NamedTuple):
 def figures_of(network: nn.Module, split: ImageSplit, device: torch.device, num_classes: int) -> TeacherFigures:
     """Measure a teacher on a split."""
     with evaluating(network), torch.inference_mode():
-        logits = torch.cat([network(b.inputs).float().cpu() for b in split.batches(512, device)])
+        pairs = [(network(b.inputs).float().cpu(), b.targets.cpu()) for b in split.batches(512, device)]
         example = split.batch(torch.arange(1), device).inputs
         [timing] = time_interleaved({"teacher": _call(network, example)}, _TIMING).values()
-    targets = split.targets.cpu()
-    answers = logits.argmax(1).numpy()
+    logits, targets = (torch.cat(parts).numpy() for parts in zip(*pairs, strict=True))
+    answers = logits.argmax(1)
     return TeacherFigures(
-        metrics_of([(logits, targets)]),
-        Confusion.of(answers, targets.numpy(), num_classes),
-        calibration(logits.numpy(), targets.numpy())[0],
+        metrics_of(pairs),
+        Confusion.of(answers, targets, num_classes),
+        calibration(logits, targets)[0],
         statistics.median(timing.samples_ms),
         answers,
     )
