@@ -56,7 +56,7 @@ def it_makes_the_files_that_it_names(form: Format) -> None:
 
 def it_computes_the_student_whatever_the_batch(form: Format) -> None:
     with built(form) as (_, run, fp32):
-        require_same_function(form, run, runner(fp32), tinted(300, 2, "validation").images.numpy())
+        require_same_function(form, run, runner(fp32), tinted(300, 2, "validation").images[:].numpy())
 
 
 CHECKS: tuple[Check, ...] = (
@@ -120,7 +120,8 @@ def _source(folder: Path) -> Source:
 def student() -> tuple[nn.Module, bytes, Task]:
     """Make a small student that is right on nine images of ten or so: network, ONNX file, task."""
     train = tinted(400, 1, "train")
-    means, deviations = train.images.mean((0, 2, 3)), train.images.std((0, 2, 3))
+    images = train.images[:]
+    means, deviations = images.mean((0, 2, 3)), images.std((0, 2, 3))
     statistics = {"mean": tuple(means.tolist()), "std": tuple(deviations.tolist())}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
@@ -147,10 +148,10 @@ def _learn(network: CifarResNet, split: ImageSplit) -> None:
     """Give the network running statistics of the split, and solve for its last layer by least squares."""
     network.train()
     for _ in range(30):
-        network(split.images)
+        network(split.images[:])
     network.eval()
     with torch.no_grad():
-        embedding = network.forward_head(network.forward_features(split.images), pre_logits=True).double()
+        embedding = network.forward_head(network.forward_features(split.images[:]), pre_logits=True).double()
         wide = torch.cat([embedding, torch.ones(len(embedding), 1, dtype=torch.float64)], dim=1)
         wanted = 6 * torch.nn.functional.one_hot(split.targets, network.num_classes).double() - 2
         solved = torch.linalg.lstsq(wide, wanted).solution.float()

@@ -8,7 +8,7 @@ import torch
 from edgestill.distill.train import distill
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.supervise import attempting
-from edgestill.pipeline.data.splits import ImageSplit, Splits
+from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.frozen import digest
 from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.pipeline.training.metrics import packed, right_answers
@@ -71,5 +71,4 @@ def _with_part_of_train(splits: Splits, count: int | None, seed: int) -> Splits:
         return splits
     order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(seed))
     index = order[:count].sort().values
-    part = ImageSplit(splits.train.images[index], splits.train.targets[index])
-    return dataclasses.replace(splits, train=part)
+    return dataclasses.replace(splits, train=splits.train.select(index))

@@ -8,6 +8,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from edgestill.pipeline.conformance.suite import Check, NotHereError, require
 from edgestill.pipeline.data.datasets import DATASETS, LabelledImages
 from edgestill.pipeline.data.loading import DataConfig, load_splits
+from edgestill.pipeline.data.stored import StoredImages
 from edgestill.pipeline.frozen import first_problem
 
 
@@ -64,8 +65,13 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def _require_images(images: np.ndarray, count: int, role: str) -> None:
-    require(images.ndim == 4 and len(images) == count, f"images of {role} are {list(images.shape)} for {count} targets")
+def _require_images(images: np.ndarray | StoredImages, count: int, role: str) -> None:
+    require(
+        len(images.shape) == 4 and len(images) == count,
+        f"images of {role} are {list(images.shape)} for {count} targets",
+    )
+    if isinstance(images, StoredImages):
+        return
     require(images.dtype in (np.uint8, np.float32), f"images of {role} are {images.dtype}, not uint8 or float32")
     if images.dtype == np.float32:
         require(images.min() >= 0 and images.max() <= 1, f"images of {role} are not in [0, 1]")

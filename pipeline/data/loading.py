@@ -7,7 +7,6 @@ not given to the stages: only `load_test` opens it, and only the report calls th
 # N examples, C channels, H W height and width
 
 import hashlib
-from dataclasses import replace
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,10 +19,13 @@ from torch import Tensor
 from edgestill.pipeline.data.datasets import DATASETS, LabelledTexts, RawData
 from edgestill.pipeline.data.datasets.base import DatasetConfig, Examples
 from edgestill.pipeline.data.splits import UNLABELLED, ImageSplit, Splits
+from edgestill.pipeline.data.stored import StoredImages
 from edgestill.pipeline.data.tokens import Coder, make_coder
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.frozen import by_name, derive_seed
 from edgestill.pipeline.task import Task, distinct_names
+
+_AT_ONCE = 64  # images in memory
 
 if TYPE_CHECKING:
     DataConfig = Any
@@ -48,12 +50,12 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None) -> Splits:
     chosen = {name: _take(source, parts[name], coder, name) for name, source in sources.items()}
     task = _task(raw, chosen["train"], coder)
     sizes = {name: len(index) for name, index in parts.items()}
-    digests = {name: _digest(parts[name], source, chosen[name].images) for name, source in sources.items()}
+    digests = {name: _digest(parts[name], source, chosen[name]) for name, source in sources.items()}
     digests["test"] = _digest(parts["test"], raw.test or raw.train)
     if raw.unlabelled is not None:
         chosen["train"] = _joined(chosen["train"], raw.unlabelled)
         sizes["unlabelled"] = len(raw.unlabelled)
-        digests["unlabelled"] = hashlib.sha256(np.ascontiguousarray(raw.unlabelled).data).hexdigest()
+        digests["unlabelled"] = hashlib.sha256(_bytes_of(raw.unlabelled)).hexdigest()
     return Splits(
         task,
         **chosen,
@@ -145,16 +147,20 @@ def _coder(config: Any, raw: RawData, train: np.ndarray, tokenizer: str | None) 
     return make_coder([raw.train.texts[n] for n in train], config.tokenizer, config.max_length)
 
 
-def _joined(train: ImageSplit, unlabelled: np.ndarray) -> ImageSplit:
+def _joined(train: ImageSplit, unlabelled: np.ndarray | StoredImages) -> ImageSplit:
     """Append the images without labels to the training images."""
-    targets = torch.full((len(unlabelled),), UNLABELLED)
-    images = torch.cat([train.images, torch.from_numpy(unlabelled)])
-    return replace(train, images=images, targets=torch.cat([train.targets, targets]))
+    images = unlabelled if isinstance(unlabelled, StoredImages) else torch.from_numpy(unlabelled)
+    return train.joined(images, torch.full((len(unlabelled),), UNLABELLED))
+
+
+def _bytes_of(images: np.ndarray | StoredImages) -> Any:
+    """Return bytes that determine the images."""
+    return np.ascontiguousarray(images.digests() if isinstance(images, StoredImages) else images).data
 
 
 def _take(examples: Examples, index: np.ndarray, coder: Coder | None, role: str) -> ImageSplit:
     inputs = examples.inputs(index, None if coder is None else coder.encode)
-    return ImageSplit(torch.from_numpy(inputs), torch.from_numpy(examples.targets[index]), role)
+    return ImageSplit(inputs, torch.from_numpy(examples.targets[index]), role)
 
 
 def _task(raw: RawData, train: ImageSplit, coder: Coder | None) -> Task:
@@ -171,8 +177,10 @@ def _task(raw: RawData, train: ImageSplit, coder: Coder | None) -> Task:
     return Task(labels=raw.labels, input_shape=(channels, height, width), mean=mean, std=std)
 
 
-def _pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _pixel_statistics(images: Tensor | StoredImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of pixels in [0, 1]; a constant channel gets std 1."""
+    if isinstance(images, StoredImages):
+        return _stored_statistics(images)
     scale = 255.0 if images.dtype == torch.uint8 else 1.0
     means, stds = [], []
     for channel in range(images.shape[1]):
@@ -183,10 +191,28 @@ def _pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, .
     return tuple(means), tuple(stds)
 
 
-def _digest(index: np.ndarray, examples: Examples, taken: Tensor | None = None) -> str:
+def _stored_statistics(images: StoredImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation from exact sums over the bytes, a few images at a time."""
+    channels = images.shape[1]
+    sums, squares = torch.zeros(channels, dtype=torch.int64), torch.zeros(channels, dtype=torch.int64)
+    values = torch.arange(256)
+    for index in torch.split(torch.arange(len(images)), _AT_ONCE):
+        part = images[index]
+        for channel in range(channels):
+            counts = torch.bincount(part[:, channel].reshape(-1), minlength=256)
+            sums[channel] += (counts * values).sum()
+            squares[channel] += (counts * values**2).sum()
+    count = len(images) * images.shape[2] * images.shape[3]
+    means = [float(total) / count / 255 for total in sums]
+    stds = [max(float(s) / count / 255**2 - m**2, 0.0) ** 0.5 for s, m in zip(squares, means, strict=True)]
+    return tuple(round(m, 6) for m in means), tuple(round(s, 6) if s > 1e-3 else 1.0 for s in stds)
+
+
+def _digest(index: np.ndarray, examples: Examples, taken: ImageSplit | None = None) -> str:
     """SHA-256 of the indices, the targets and the examples; `taken` has the inputs if they were chosen already."""
+    inputs = None if taken is None or isinstance(taken.images, StoredImages) else taken.images.numpy()
     found = hashlib.sha256(index.astype("<i8").tobytes())
     found.update(examples.targets[index].astype("<i8").tobytes())
-    for content in examples.contents(index, None if taken is None else taken.numpy()):
+    for content in examples.contents(index, inputs):
         found.update(content)
     return found.hexdigest()

@@ -1,4 +1,4 @@
-"""A data set's splits in memory, and batches of their examples."""
+"""A data set's splits, in memory or in files, and batches of their examples."""
 
 # N examples, C channels, H W height and width, T tokens, B batch
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.stored import StoredImages
 from edgestill.pipeline.data.tokens import Coder
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.frozen import derive_seed
@@ -34,9 +35,9 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageSplit:
-    """Images in memory, as they were stored, or texts as token ids."""
+    """Images as they were stored, in memory or in files, or texts as token ids."""
 
-    images: Tensor  # [N, C, H, W]: uint8, or float32 in [0, 1]; of text [N, T] int64
+    images: Tensor | StoredImages  # [N, C, H, W]: uint8, or float32 in [0, 1]; of text [N, T] int64
     targets: Tensor  # [N] int64, or UNLABELLED
     role: str = ""  # train, reference, validation or test, where it is one of a data set's splits
 
@@ -57,7 +58,23 @@ class ImageSplit:
     def labelled(self) -> "ImageSplit":
         """Keep only the examples with a label."""
         kept = self.targets != UNLABELLED
-        return self if bool(kept.all()) else replace(self, images=self.images[kept], targets=self.targets[kept])
+        return self if bool(kept.all()) else self.select(kept)
+
+    def select(self, index: Tensor) -> "ImageSplit":
+        """Keep the chosen examples, by [B] int64 or a mask [N]; images in files stay there."""
+        images = self.images
+        chosen = images.select(index) if isinstance(images, StoredImages) else images[index]
+        return replace(self, images=chosen, targets=self.targets[index])
+
+    def joined(self, images: Tensor | StoredImages, targets: Tensor) -> "ImageSplit":
+        """Append examples. Images in files and images in memory do not go together."""
+        if isinstance(images, StoredImages):
+            assert isinstance(self.images, StoredImages)
+            all_images: Tensor | StoredImages = self.images.joined(images)
+        else:
+            assert isinstance(self.images, Tensor)
+            all_images = torch.cat([self.images, images])
+        return replace(self, images=all_images, targets=torch.cat([self.targets, targets]))
 
     def to(self, device: torch.device) -> "ImageSplit":
         return replace(self, images=self.images.to(device), targets=self.targets.to(device))

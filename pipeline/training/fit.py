@@ -159,12 +159,12 @@ class _Step:
         device: torch.device,
     ) -> None:
         self.network, self.objective, self.optimizer = network, objective, optimizer
-        self._scaler, self._compute, self._device = scaler, compute, device
+        self._scaler, self._compute, self.device = scaler, compute, device
         self._spread = compute.spread(network, device)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Mapping[str, Tensor]:
         """Take the step, and return the terms of its loss."""
-        with self._compute.autocast(self._device):
+        with self._compute.autocast(self.device):
             terms = self.objective.loss(self._spread, self.objective.prepare_batch(batch, generator))
             loss = torch.stack([term.float() for term in terms.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
@@ -192,7 +192,7 @@ def _train_epoch(
     for number in range(steps):
         _set_learning_rate(step.optimizer, config, _epochs_done(epoch, number, steps, config))
         chosen = order[number * config.batch_size : (number + 1) * config.batch_size]
-        batch = train.batch(chosen.to(train.images.device))
+        batch = train.batch(chosen.to(train.images.device), step.device)
         if weights is not None and config.balance == "weights":
             batch = batch._replace(weight=weights[chosen].to(batch.targets.device, torch.float32))
         if augmentation is not None:

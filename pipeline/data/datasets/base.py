@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
+import torch
 from pydantic import Field
+from torch import Tensor
 
+from edgestill.pipeline.data.stored import StoredImages
 from edgestill.pipeline.frozen import Frozen
 
 
@@ -48,13 +51,15 @@ Encode = Callable[[Sequence[str]], np.ndarray]  # texts to their token ids
 
 
 class LabelledImages(NamedTuple):
-    images: np.ndarray  # [N, C, H, W]: uint8, or float32 in [0, 1]
+    images: np.ndarray | StoredImages  # [N, C, H, W]: uint8, or float32 in [0, 1]
     targets: np.ndarray  # [N] int64
+    names: tuple[str, ...] = ()  # of each example for people: its path below the data's, or its row; () by number
 
-    def inputs(self, index: np.ndarray, encode: Encode | None) -> np.ndarray:
+    def inputs(self, index: np.ndarray, encode: Encode | None) -> Tensor | StoredImages:
         """Return the chosen images."""
-        chosen: np.ndarray = self.images[index]
-        return chosen
+        if isinstance(self.images, StoredImages):
+            return self.images.select(torch.from_numpy(index))
+        return torch.from_numpy(self.images[index])
 
     def contents(self, index: np.ndarray, taken: np.ndarray | None = None) -> Iterator[Any]:
         """Yield bytes that determine the chosen images.
@@ -63,6 +68,9 @@ class LabelledImages(NamedTuple):
             taken: the chosen images, if they were copied already: copying takes longer than hashing.
         """
         yield f"{self.images.dtype} {self.images.shape[1:]}".encode()
+        if isinstance(self.images, StoredImages):
+            yield np.ascontiguousarray(self.images.digests(index)).data
+            return
         images = self.images if len(index) == len(self.images) else self.images[index]
         yield np.ascontiguousarray(images if taken is None else taken).data
 
@@ -70,11 +78,12 @@ class LabelledImages(NamedTuple):
 class LabelledTexts(NamedTuple):
     texts: tuple[str, ...]
     targets: np.ndarray  # [N] int64
+    names: tuple[str, ...] = ()  # of each example for people, such as its line; () by number
 
-    def inputs(self, index: np.ndarray, encode: Encode | None) -> np.ndarray:
+    def inputs(self, index: np.ndarray, encode: Encode | None) -> Tensor:
         """Return the token ids of the chosen texts."""
         assert encode is not None
-        return encode([self.texts[n] for n in index])
+        return torch.from_numpy(encode([self.texts[n] for n in index]))
 
     def contents(self, index: np.ndarray, taken: np.ndarray | None = None) -> Iterator[Any]:
         """Yield bytes that determine the chosen texts, and not their tokens."""
@@ -93,5 +102,5 @@ class RawData(NamedTuple):
     test: Examples | None
     labels: tuple[str, ...]
     validation: Examples | None = None
-    unlabelled: np.ndarray | None = None  # [N, C, H, W] like train's images; more training images, without labels
+    unlabelled: np.ndarray | StoredImages | None = None  # [N, C, H, W] like train's; training images without labels
     test_fraction: float = 0.2  # of train, to carve where `test` is None

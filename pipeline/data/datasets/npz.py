@@ -62,7 +62,7 @@ def load_npz(config: NpzConfig) -> RawData:
             f"{config.path}: class {int(empty[0])} ({labels[int(empty[0])]!r}) has no image in x_train; "
             "labels must be 0, 1, 2, … without gaps, so renumber them or add examples"
         )
-    return RawData(train, test, labels, unlabelled=_unlabelled(config.path, arrays, train.images))
+    return RawData(train, test, labels, unlabelled=_unlabelled(config.path, arrays, train.images.shape))
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -97,16 +97,17 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path} is truncated or not an .npz file ({reason}); fetch or save it again") from error
 
 
-def _unlabelled(path: Path, arrays: dict[str, np.ndarray], train: np.ndarray) -> np.ndarray | None:
+def _unlabelled(path: Path, arrays: dict[str, np.ndarray], train: tuple[int, ...]) -> np.ndarray | None:
     """Return the images without labels, of the training images' shape; None where there are none."""
     if _UNLABELLED not in arrays:
         return None
     images = arrays[_UNLABELLED]
     checked = _checked(path, "unlabelled", images, np.zeros(images.shape[:1], np.int64)).images
-    if checked.shape[1:] != train.shape[1:]:
+    assert isinstance(checked, np.ndarray)
+    if checked.shape[1:] != train[1:]:
         raise DataError(
             f"{path}: x_unlabelled holds images of [C, H, W] = {list(checked.shape[1:])} and x_train of "
-            f"{list(train.shape[1:])}; they must be equal"
+            f"{list(train[1:])}; they must be equal"
         )
     return checked
 
