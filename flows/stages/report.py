@@ -51,14 +51,12 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
     runs = open_files(profiled.formats, context.run.root)  # shipped or not
     formats = {name: evaluate_run(run, test) for name, run in runs.items()}
     network = context.teacher(task).to(device)
-    targets = test.targets.numpy()
-    answers = class_answers(network, test, device)
-    taught, answered = answers == targets, answers_of(runs[profiled.default], test)
-    confusions = {
-        "confusion": Confusion.of(answered.logits.argmax(1), targets, task.num_classes),
-        "teacher_confusion": Confusion.of(answers, targets, task.num_classes),
-    }
-    context.cautions.extend(_cautions(task.labels, **confusions))
+    answers, answered = class_answers(network, test, device), answers_of(runs[profiled.default], test)
+    taught = answers == test.targets.numpy()
+    shipped_by_class, teacher_by_class = (
+        Confusion.of(given, test.targets.numpy(), task.num_classes) for given in (answered.logits.argmax(1), answers)
+    )
+    context.cautions.extend(_cautions(task.labels, shipped_by_class, teacher_by_class))
     scores = {
         "teacher": evaluate(network, test, device),
         "student": evaluate(networks(context, student, task)[1].to(device), test, device),
@@ -96,18 +94,17 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
         teacher_file=evaluate_file(context.run.root / profiled.teacher.path, test),
         lost=int((taught & ~answered.right).sum()),
         gained=int((answered.right & ~taught).sum()),
-        **confusions,
+        confusion=shipped_by_class,
+        teacher_confusion=teacher_by_class,
         digest=read_manifest((folder / MANIFEST).read_bytes()).digest,
     )
 
 
-def _cautions(labels: Sequence[str], confusion: Confusion, teacher_confusion: Confusion) -> Iterator[str]:
+def _cautions(labels: Sequence[str], shipped: Confusion, teacher: Confusion) -> Iterator[str]:
     """Caution against models that are no better than the most frequent class, and classes hardly recognised."""
-    for who, found in (("the teacher", teacher_confusion), ("the shipped file", confusion)):
-        if found.is_useless:
-            yield useless(found, who, "test")
-    if confusion.weak:
-        yield weak_classes(confusion, labels, "the shipped file", "test")
+    file = "the shipped file"
+    yield from filter(None, (useless(teacher, "the teacher", "test"), useless(shipped, file, "test")))
+    yield from filter(None, (weak_classes(shipped, labels, file, "test"),))
 
 
 def _later(results: Results) -> tuple[str, ...]:

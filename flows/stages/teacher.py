@@ -11,7 +11,7 @@ from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.training import curve_csv, epoch_ticker
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Splits
-from edgestill.pipeline.errors import CheckpointError
+from edgestill.pipeline.errors import CheckpointError, ConfigError
 from edgestill.pipeline.figures import milliseconds
 from edgestill.pipeline.networks.cost import measure_cost
 from edgestill.pipeline.randomness import drawn_from
@@ -45,6 +45,10 @@ class Teacher(Stage[TeacherResult]):
             _check(context, network, splits, figures)
             about["validation"] = figures.metrics
         else:
+            if context.config.teacher.order is not None:
+                raise ConfigError(
+                    ["teacher.order is for given weights, and this teacher is trained here; leave it out"]
+                )
             with drawn_from(context.seed("teacher", "weights")):
                 network = teacher.build(task)
             fitted = _trained(context, network, splits)

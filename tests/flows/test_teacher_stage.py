@@ -12,7 +12,7 @@ from edgestill.flows.runner import Runner, new_run
 from edgestill.flows.stages.data import Data
 from edgestill.flows.stages.results import DataResult, Results
 from edgestill.flows.stages.teacher import Teacher
-from edgestill.pipeline.errors import CheckpointError
+from edgestill.pipeline.errors import CheckpointError, ConfigError
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.teachers.result import TeacherResult
 
@@ -85,6 +85,11 @@ def test_rolled_classes_are_refused_before_anything_is_trained_and_the_order_giv
         until_teacher(tmp_path, weights)
     _, results, _ = until_teacher(tmp_path, weights, "teacher.order=[9,0,1,2,3,4,5,6,7,8]")
     assert results.of(TeacherResult).validation == taught[1].of(TeacherResult).validation
+
+
+def test_an_order_of_classes_without_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="order is for given weights"):
+        until_teacher(tmp_path, "teacher.order=[1,0]")
 
 
 def test_an_expert_may_go_on_with_a_caution_or_without(rolled: Path, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_name_chooses_a_familys_own_settings_and_no_name_the_built_in_ones(wit
     ("given", "sentence"),
     [
         ({"name": "flat", "width": 0}, "teacher.width: input should be greater than or equal to 1 (found 0)"),
-        ({"name": "flat", "depth": 1}, "teacher.depth: unknown key; did you mean 'width'? known: name"),
+        ({"name": "flat", "depth": 1}, "teacher.depth: unknown key; did you mean 'width'? known: check, name, order"),
         ({"architecture": "resnet7"}, "teacher.architecture: unknown 'resnet7'; did you mean 'resnet8'"),
         ({"dropuot": 1}, "teacher.dropuot: unknown key; did you mean 'dropout'"),
         ({"name": "falt"}, "teacher.name: unknown 'falt'; did you mean 'flat'"),
