@@ -1,6 +1,6 @@
 """Open the test split, here alone, and write the bundle with its figures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +100,14 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
     )
 
 
-def _cautions(labels: Sequence[str], shipped: Confusion, teacher: Confusion) -> Iterator[str]:
+def _cautions(labels: Sequence[str], shipped: Confusion, teacher: Confusion) -> list[str]:
     """Caution against models that are no better than the most frequent class, and classes hardly recognised."""
-    file = "the shipped file"
-    yield from filter(None, (useless(teacher, "the teacher", "test"), useless(shipped, file, "test")))
-    yield from filter(None, (weak_classes(shipped, labels, file, "test"),))
+    said = (
+        useless(teacher, "the teacher", "test"),
+        useless(shipped, "the shipped file", "test"),
+        weak_classes(shipped, labels, "the shipped file", "test"),
+    )
+    return [sentence for sentence in said if sentence]
 
 
 def _later(results: Results) -> tuple[str, ...]:
