@@ -146,7 +146,7 @@ def _inputs(
     first, second = drawn[:count], drawn[count : count + _SECOND]
 
     def right(index: Tensor, change: Callable[[Tensor], Tensor]) -> np.ndarray:
-        parts = (split.batch(part, device) for part in index.split(64))
+        parts = (split.batch(part, device) for part in torch.split(index, 64))
         with evaluating(network), torch.inference_mode():
             return torch.cat([network(change(b.inputs)).argmax(1) == b.targets for b in parts]).cpu().numpy()
 
