@@ -13,7 +13,7 @@ class TrialRecord(Frozen):
     number: int
     state: str  # COMPLETE, PRUNED or FAIL
     params: dict[str, float]
-    value: float | None  # best validation accuracy
+    value: float | None  # best metric on validation
     epochs: int
     reason: str | None = None  # of a failure
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 STUDY = "edgestill"  # Hyperband assigns brackets by study name and trial number: it must not vary between runs
 _FAILURES = (TrainingError, CandidateError)  # of one trial; the study goes on
 
-# (configuration, trial's number, observe) -> best validation accuracy; errors raised by `observe` must pass through.
+# (configuration, trial's number, observe) -> best metric on validation; errors raised by `observe` must pass through.
 Train = Callable[[DistillConfig, int, Callable[[EpochRecord], None]], float]
 
 
@@ -40,7 +40,7 @@ def tune(
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> TuneResult:
-    """Maximise validation accuracy over the declared ranges; the first trial is the configuration itself.
+    """Maximise the metric on validation over the declared ranges; the first trial is the configuration itself.
 
     Args:
         train: distills a fresh student with the given configuration.
@@ -88,7 +88,7 @@ def _finished(
 
         def observe(record: EpochRecord) -> None:
             nonlocal best
-            best = max(best, record.validation_accuracy)
+            best = max(best, record.validation_score)
             trial.report(best, record.epoch)
             if record.epoch < short.training.epochs and trial.should_prune():  # after the last, pruning saves nothing
                 raise optuna.TrialPruned

@@ -2,6 +2,7 @@
 
 from edgestill.export.result import ExportedModel, ProfileResult
 from edgestill.flows.outcome import Outcome
+from edgestill.flows.standing import is_comparable, standing
 from edgestill.flows.words import accuracy_claim, size_claim, speed_claim
 from edgestill.pipeline.networks.cost import Cost
 
@@ -40,5 +41,8 @@ def headline(outcome: Outcome) -> str:
     tested, files = outcome.tested, outcome.profiled
     size = size_claim(outcome.teacher.cost.params, outcome.distilled.cost.params)
     speed = speed_claim(files.speedup, files.speedup_interval)
-    accuracy = accuracy_claim(tested.teacher.accuracy, tested.shipped.accuracy)
-    return f"{size.words}, {speed.words}, {accuracy.words} on {tested.shipped.n} test examples, against the teacher"
+    claims = [size.words, speed.words]
+    if is_comparable(tested):
+        accuracy = accuracy_claim(tested.teacher.accuracy, tested.shipped.accuracy)
+        claims.append(f"{accuracy.words} on {tested.shipped.n} test examples")
+    return f"{', '.join(claims)}, against the teacher{standing(tested)}"

@@ -17,6 +17,7 @@ from edgestill.pipeline.data.look import DataLook
 from edgestill.pipeline.errors import EdgestillError, command, first_line
 from edgestill.pipeline.runs.rundir import RunDir, list_runs
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.training.balance import imbalance
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
 
@@ -43,6 +44,8 @@ def look_lines(task: Task, look: DataLook) -> str:
     rows = [(label, *(f"{counts[k]:,}" for counts in look.counts.values())) for k, label in enumerate(task.labels)]
     total = ("all", *(f"{sum(counts):,}" for counts in look.counts.values()))
     findings = [f"{'caution' if finding.is_caution else 'note'}: {finding.sentence}" for finding in look.findings]
+    unlike = imbalance(look.counts["train"], task.labels)
+    findings += [f"caution: {unlike}"] if unlike else []
     return joined(
         [
             f"{task.num_classes} classes of {task.inputs.described()}",

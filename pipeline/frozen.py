@@ -66,6 +66,11 @@ def first_problem(error: ValidationError) -> str:
     return f"{where}: {first['msg']}" if where else first["msg"]
 
 
+def without_none(written: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Leave out the fields that are None, so that files and digests from before those fields stay the same."""
+    return {name: value for name, value in written.items() if value is not None or name not in names}
+
+
 def canonical_json(value: Any) -> str:
     """Return JSON, with one spelling for equal values: sorted keys, no spaces, models by their fields."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.frozen import Frozen, without_none
 from edgestill.pipeline.input_kind import INPUT_KINDS, InputKind
 
 if TYPE_CHECKING:
@@ -76,8 +76,4 @@ class Task(Frozen):
     @model_serializer(mode="wrap")
     def _without_what_images_lack(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Write an image task without the fields for text, so that digests from before those fields stay the same."""
-        written: dict[str, Any] = handler(self)
-        for name in ("vocab_size", "tokenizer_sha256"):
-            if getattr(self, name) is None:
-                written.pop(name, None)
-        return written
+        return without_none(handler(self), "vocab_size", "tokenizer_sha256")

@@ -30,7 +30,7 @@ from edgestill.search.result import Candidate, SearchResult
 
 
 class Trained(NamedTuple):
-    accuracy: float  # on validation, in [0, 1]
+    accuracy: float  # on validation, in [0, 1]; the balanced accuracy where that chooses
     seconds: float
     right: str  # validation examples that it answers right, `packed`
 

@@ -7,6 +7,7 @@ from edgestill.export.bundle.schema import Bundle, BundleModel, Quality
 from edgestill.export.onnx.interface import describe_input
 from edgestill.pipeline.errors import printable
 from edgestill.pipeline.figures import significant, size, speed
+from edgestill.pipeline.training.confusion import useless, weak_classes
 
 _WORST = 10  # classes in the table if there are more than twice as many
 
@@ -102,11 +103,23 @@ def _quality(bundle: Bundle) -> str:
         f"{_answers(model.parity.top1_agreement)}."
         for model in bundle.models.values()
     )
-    return f"""Accuracy on the {shipped.n} {bundle.task.inputs.plural} of the test split, opened once.
+    beside = _beside(bundle.quality)
+    return f"""Accuracy on the {shipped.n} {bundle.task.inputs.plural} of the test split, opened once.{beside}
 
 {_table(("", "accuracy", "parameters", "multiply-accumulates", "size"), rows)}
 
 {differences}"""
+
+
+def _beside(quality: Quality) -> str:
+    """Accuracy of answering one class always, and the mean recall, for comparison."""
+    found = quality.confusion
+    if found is None:
+        return ""
+    return (
+        f"\nAlways answering the most frequent class would be right on {found.majority:.2%} of them; the mean recall\n"
+        f"of the classes is {found.balanced_accuracy:.2%}."
+    )
 
 
 def _reference(bundle: Bundle, model: BundleModel) -> str:
@@ -125,7 +138,37 @@ def _classes(quality: Quality) -> str:
         worst = sorted(shown, key=lambda c: 2 if c.recall is None else c.recall)[:_WORST]
         shown, said = worst, f"The {_WORST} classes of {len(shown)} with the lowest recall; `bundle.json` has all.\n\n"
     rows = [(_text(c.label), f"{c.n:,}", _share(c.precision), _share(c.recall)) for c in shown]
-    return said + _table(("class", "test examples", "precision", "recall"), rows)
+    parts = [
+        _weak(quality),
+        said + _table(("class", "test examples", "precision", "recall"), rows),
+        _mistakes(quality, [c.label for c in quality.classes]),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _weak(quality: Quality) -> str:
+    """Caution against classes that the model hardly recognises, or against a model that knows nothing."""
+    found, labels = quality.confusion, [c.label for c in quality.classes]
+    if found is None:
+        return ""
+    said = [useless(found, "the model", "test"), weak_classes(found, labels, "the model", "test")]
+    return "\n\n".join(f"Caution: {_text(sentence)}." for sentence in said if sentence)
+
+
+def _mistakes(quality: Quality, labels: Sequence[str]) -> str:
+    """Matrix of classes and answers; the most frequent mistakes of more classes than fit."""
+    found = quality.confusion
+    if found is None:
+        return ""
+    if len(labels) <= 2 * _WORST:
+        counts = {(truth, answer): count for truth, answer, count in found.cells}
+        matrix = [
+            (_text(label), *(counts.get((k, j), 0) for j in range(len(labels)))) for k, label in enumerate(labels)
+        ]
+        return "Test examples by class (a row) and answer (a column):\n\n" + _table(("", *map(_text, labels)), matrix)
+    worst = sorted((-count, truth, answer) for truth, answer, count in found.cells if truth != answer)[:_WORST]
+    rows = [(_text(labels[truth]), _text(labels[answer]), f"{-count:,}") for count, truth, answer in worst]
+    return "The most frequent mistakes:\n\n" + _table(("class", "answered", "test examples"), rows) if rows else ""
 
 
 def _calibration(bundle: Bundle) -> str:

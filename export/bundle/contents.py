@@ -9,11 +9,13 @@ from edgestill.export.bundle.schema import BundleModel, ClassQuality, Quality
 from edgestill.export.evaluate import Answers
 from edgestill.export.formats import FORMATS
 from edgestill.export.onnx.sessions import Interface
-from edgestill.export.quality import ECE_BINS, accuracy, by_class, calibration, logits_of, perturbed
+from edgestill.export.quality import accuracy, logits_of, perturbed
 from edgestill.export.result import ExportedModel, ProfileResult
 from edgestill.export.run import Run
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.training.calibration import ECE_BINS, calibration
+from edgestill.pipeline.training.confusion import Confusion
 from edgestill.pipeline.training.metrics import Metrics
 
 ROBUSTNESS_EXAMPLES = 2000  # of the test split, at most
@@ -52,17 +54,18 @@ def quality_of(run: Run, answers: Answers, test: ImageSplit, task: Task) -> Qual
         damage: accuracy(logits_of(run, damaged), examples.targets.numpy())
         for damage, damaged in perturbed(given, task)
     }
-    scores = by_class(answers.logits, targets)
+    found = Confusion.of(answers.logits.argmax(1), targets, task.num_classes)
     return Quality(
         classes=tuple(
-            ClassQuality(label=label, n=s.n, precision=s.precision, recall=s.recall)
-            for label, s in zip(task.labels, scores, strict=True)
+            ClassQuality(label=label, n=int(found.counts[k]), precision=found.precision(k), recall=found.recall(k))
+            for k, label in enumerate(task.labels)
         ),
         ece=ece,
         ece_bins=ECE_BINS,
         confidence=confidence,
         robustness=robustness,
         robustness_n=len(chosen),
+        confusion=found,
     )
 
 

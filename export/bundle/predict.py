@@ -12,11 +12,11 @@ from edgestill.export.bundle.image_child import MAX_BYTES
 from edgestill.export.bundle.probes import run_checked
 from edgestill.export.bundle.read import OpenedBundle
 from edgestill.export.bundle.schema import TOKENIZER
-from edgestill.export.quality import softmax
 from edgestill.pipeline.child import ChildError, answer
 from edgestill.pipeline.data.tokens import Coder
 from edgestill.pipeline.errors import BundleError, DataError, printable
 from edgestill.pipeline.foreign import read_bounded
+from edgestill.pipeline.training.calibration import softmax
 
 _MEMORY = 2**31  # some copies of the largest image allowed
 _IN_MEMORY = 256  # inputs that are answered together

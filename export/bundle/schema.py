@@ -10,6 +10,7 @@ from edgestill.export.result import Arithmetic, Parity
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.training.confusion import Confusion
 
 SCHEMA = "edgestill.bundle/2"
 BUNDLE, LABELS, CARD, RUN, TOKENIZER = "bundle.json", "labels.txt", "MODEL_CARD.md", "run.py", "tokenizer.json"
@@ -58,6 +59,7 @@ class Quality(Frozen):
     confidence: float  # mean probability of the answer
     robustness: dict[str, float]  # perturbation, in words -> accuracy
     robustness_n: int
+    confusion: Confusion | None = None  # None: a bundle of an older version
 
 
 class Licences(Frozen):

@@ -13,9 +13,9 @@ from edgestill.export.bundle.schema import PROBES, BundleModel
 from edgestill.export.device.answers import OTHERWISE
 from edgestill.export.onnx.interface import MAX_DIFFERENCE
 from edgestill.export.onnx.sessions import OUTPUT, PROBABILITIES
-from edgestill.export.quality import softmax
 from edgestill.pipeline.child import ChildError
 from edgestill.pipeline.errors import BundleError, ExportError, told
+from edgestill.pipeline.training.calibration import softmax
 
 
 class Verdict(NamedTuple):

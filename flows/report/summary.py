@@ -5,6 +5,8 @@ from typing import Any
 
 from edgestill.export.result import ExportedModel
 from edgestill.flows.report.data import ReportData
+from edgestill.flows.stages.results import ReportResult
+from edgestill.flows.standing import is_comparable, standing
 from edgestill.flows.words import Claim, accuracy_claim, size_claim, speed_claim
 from edgestill.pipeline.errors import ArchitectureError
 from edgestill.pipeline.figures import duration, shrink, significant, size
@@ -20,14 +22,16 @@ _ONE_ROW = 10  # most stages of the chain for one row of names
 def header(report: ReportData) -> dict[str, Any]:
     """Name, date and the headline."""
     created = datetime.datetime.fromisoformat(report.manifest.created)
-    claims = [claim.words.replace(" ", "\N{NO-BREAK SPACE}", 1) for claim in _claims(report)]
+    tested = report.tested
+    smaller, faster, points = (claim.words.replace(" ", "\N{NO-BREAK SPACE}", 1) for claim in _claims(report))
+    claims = [smaller, faster, *([f"{points} on {tested.shipped.n:,} test examples"] if is_comparable(tested) else [])]
     return {
         "name": report.manifest.name,
         "created": f"{created:%Y-%m-%d %H:%M} UTC",
         "teacher": make_teacher(report.config.teacher).title,
         "student": report.played.winner.architecture,
         "in_words": _in_words(report),
-        "headline": f"{', '.join(claims)} on {report.tested.shipped.n:,} test examples",
+        "headline": f"{', '.join(claims)}{standing(tested)}",
     }
 
 
@@ -64,13 +68,22 @@ def tiles(report: ReportData) -> list[dict[str, Any]]:
             Claim(
                 f"{tested.shipped.accuracy:.2%}",
                 f"of {tested.shipped.n:,} test examples, 95% interval {_wilson(tested.shipped)}",
-                points.is_gain if _differs(report) else None,
+                False if not is_comparable(tested) else points.is_gain if _differs(report) else None,
             ),
+            *_beside(tested),
             f"teacher {tested.teacher.accuracy:.2%} {_wilson(tested.teacher)}",
             f"{points.words}{_examples(report)}{'' if _differs(report) else ', within noise'}",
         ),
         _parity(student),
     ]
+
+
+def _beside(tested: ReportResult) -> list[str]:
+    """The accuracy of answering one class always, and the mean recall of the classes."""
+    found = tested.confusion
+    if found is None:
+        return []
+    return [f"majority class {found.majority:.2%}, mean recall of the classes {found.balanced_accuracy:.2%}"]
 
 
 def _parity(model: ExportedModel) -> dict[str, Any]:
@@ -152,6 +165,7 @@ def comparison(report: ReportData) -> list[tuple[str, list[str]]]:
         ("Precision of its weights", [teacher.precision, _NOTHING, student.precision]),
         ("Test accuracy", [f"{metrics.accuracy:.2%}" for metrics in tested]),
         ("95% interval (Wilson)", [_wilson(metrics) for metrics in tested]),
+        *_recall(report.tested),
         ("Test examples", [f"{metrics.n:,}" for metrics in tested]),
         ("Test cross-entropy", [f"{metrics.cross_entropy:.3f}" for metrics in tested]),
         *(
@@ -168,6 +182,20 @@ def _peak(costs: list[Cost]) -> list[tuple[str, list[str]]]:
     if not any(peaks):
         return []
     return [("Peak activation memory, one example", [_NOTHING if peak is None else size(peak) for peak in peaks])]
+
+
+def _recall(tested: ReportResult) -> list[tuple[str, list[str]]]:
+    """Rows of the majority class's accuracy and of the mean recall; none for a run of an older version."""
+    teacher, shipped = tested.teacher_confusion, tested.confusion
+    if teacher is None or shipped is None:
+        return []
+    return [
+        ("Accuracy of the majority class", [f"{shipped.majority:.2%}"] * 3),
+        (
+            "Mean recall of the classes",
+            [f"{teacher.balanced_accuracy:.2%}", _NOTHING, f"{shipped.balanced_accuracy:.2%}"],
+        ),
+    ]
 
 
 def _tile(title: str, claim: Claim, *details: str) -> dict[str, Any]:

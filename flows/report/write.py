@@ -6,6 +6,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgestill.distill.tune import configured_values, search_ranges
 from edgestill.flows.report import details, ranks, summary, use
+from edgestill.flows.report.by_class import classes
 from edgestill.flows.report.canvas import COLOURS
 from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.device import section
@@ -61,6 +62,7 @@ def _sections(report: ReportData) -> dict[str, Any]:
         "methods": methods(report.distilled),
         "pruning": pruning(report.pruned),
         "qat": int8_fine_tuning(report.fine_tuned),
+        "classes": classes(report),
         "latency": details.latency(report),
         "devices": [section(profile) for profile in report.devices],
         "provenance": details.provenance(report),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from edgestill.distill.recipe import make_recipe
@@ -17,6 +18,7 @@ from edgestill.flows.stages.stage import Stage
 from edgestill.pipeline.networks.network import uninitialised
 from edgestill.pipeline.plugins import cautions
 from edgestill.pipeline.teachers import build_teacher
+from edgestill.pipeline.training.balance import imbalance
 from edgestill.search.search import require_feasible
 
 
@@ -34,7 +36,9 @@ class Data(Stage[DataResult]):
         config = context.config
         splits = context.looked_at_splits()
         assert splits.look is not None
-        context.cautions.extend(finding.sentence for finding in splits.look.findings if finding.is_caution)
+        _caution(context, [finding.sentence for finding in splits.look.findings if finding.is_caution])
+        if config.distill.training.balance == "none":
+            _caution(context, [imbalance(splits.look.counts["train"], splits.task.labels)])
         context.cautions.extend((*cautions_of(config), *cautions()))
         make_recipe(config.distill.methods).check(splits.task, splits.train)
         if splits.coder is not None:
@@ -61,4 +65,14 @@ class Data(Stage[DataResult]):
         sizes = ", ".join(f"{count:,} {name}" for name, count in result.sizes.items())
         read = f"{sum(result.sizes.values()) + result.dropped:,} read"
         left_out = f", {result.dropped:,} with an empty cell left out" if result.dropped else ""
-        return f"{result.task.num_classes} classes of {result.task.inputs.described()}; {read}{left_out}: {sizes}"
+        most = result.majority("validation")
+        beside = "" if most is None else f"; the largest class has {most:.2%} of validation"
+        return (
+            f"{result.task.num_classes} classes of {result.task.inputs.described()}; {read}{left_out}: {sizes}{beside}"
+        )
+
+
+def _caution(context: StageContext, sentences: Sequence[str]) -> None:
+    for sentence in filter(None, sentences):
+        context.cautions.append(sentence)
+        context.say(f"caution: {sentence}")

@@ -1,5 +1,6 @@
 """Open the test split, here alone, and write the bundle with its figures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.students import networks, shipped
 from edgestill.pipeline.data.loading import load_test
 from edgestill.pipeline.teachers.result import TeacherResult
-from edgestill.pipeline.training.metrics import evaluate, right_answers
+from edgestill.pipeline.training.confusion import Confusion, useless, weak_classes
+from edgestill.pipeline.training.metrics import class_answers, evaluate
 
 
 class Report(Stage[ReportResult]):
@@ -44,9 +46,10 @@ class Report(Stage[ReportResult]):
         return Estimate(_BUNDLE_S + seconds, size, f"{probes.test_size:,} test examples; the bundle and the page")
 
     def sentence(self, result: ReportResult) -> str:
+        beside = "" if result.confusion is None else f", majority class {result.confusion.majority:.2%}"
         return (
             f"shipped file {result.shipped.accuracy:.2%} on {result.shipped.n} test examples, "
-            f"teacher {result.teacher.accuracy:.2%}"
+            f"teacher {result.teacher.accuracy:.2%}{beside}"
         )
 
 
@@ -61,8 +64,12 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
     runs = open_files(profiled.formats, context.run.root)  # shipped or not
     formats = {name: evaluate_run(run, test) for name, run in runs.items()}
     network = context.teacher(task).to(device)
-    taught = right_answers(network, test, device)
-    answered = answers_of(runs[profiled.default], test)
+    answers, answered = class_answers(network, test, device), answers_of(runs[profiled.default], test)
+    taught = answers == test.targets.numpy()
+    shipped_by_class, teacher_by_class = (
+        Confusion.of(given, test.targets.numpy(), task.num_classes) for given in (answered.logits.argmax(1), answers)
+    )
+    context.cautions.extend(_cautions(task.labels, shipped_by_class, teacher_by_class))
     scores = {
         "teacher": evaluate(network, test, device),
         "student": evaluate(networks(context, student, task)[1].to(device), test, device),
@@ -100,8 +107,20 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
         teacher_file=evaluate_file(context.run.root / profiled.teacher.path, test),
         lost=int((taught & ~answered.right).sum()),
         gained=int((answered.right & ~taught).sum()),
+        confusion=shipped_by_class,
+        teacher_confusion=teacher_by_class,
         digest=read_manifest((folder / MANIFEST).read_bytes()).digest,
     )
+
+
+def _cautions(labels: Sequence[str], shipped: Confusion, teacher: Confusion) -> list[str]:
+    """Caution against models that are no better than the most frequent class, and classes hardly recognised."""
+    said = (
+        useless(teacher, "the teacher", "test"),
+        useless(shipped, "the shipped file", "test"),
+        weak_classes(shipped, labels, "the shipped file", "test"),
+    )
+    return [sentence for sentence in said if sentence]
 
 
 def _later(results: Results) -> tuple[str, ...]:

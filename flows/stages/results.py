@@ -9,6 +9,7 @@ from edgestill.export.result import ConvertedModel, ConvertResult
 from edgestill.pipeline.data.look import DataLook
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.training.confusion import Confusion
 from edgestill.pipeline.training.metrics import Metrics
 from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.rank_correlation import Comparison, RankedStudent, ScorerRank
@@ -36,6 +37,11 @@ class DataResult(Frozen):
             if not getattr(self, name):
                 written.pop(name, None)
         return written
+
+    def majority(self, split: str) -> float | None:
+        """Share of the most frequent class in a split; None if it was not counted."""
+        counts = self.look.counts.get(split) if self.look is not None else None
+        return max(counts) / sum(counts) if counts else None
 
 
 class RankCheckResult(Frozen):
@@ -91,6 +97,8 @@ class ReportResult(Frozen):
     teacher_file: Metrics | None = None
     lost: int | None = None  # test examples right by the teacher alone; None: a run of an older version
     gained: int | None = None  # test examples right by the default file alone
+    confusion: Confusion | None = None  # of the default file
+    teacher_confusion: Confusion | None = None
     bundle: Literal["bundle"] = BUNDLE  # fixed names: a run from elsewhere must not choose them
     report: Literal["report.html"] = PAGE
     digest: str = ""  # of the bundle; whoever keeps it can detect any later change

@@ -61,7 +61,7 @@ class ShortTrainings:
             )
             right = right_answers(done.student, self.splits.validation, context.device)
         seconds = before + time.perf_counter() - start
-        return Trained(done.fitted.best.accuracy, seconds, packed(right))
+        return Trained(done.fitted.best.score, seconds, packed(right))
 
     @staticmethod
     def _file(text: str, rung: int) -> str:

@@ -1,6 +1,9 @@
-"""Load the teacher's weights if the configuration names a file, else train them."""
+"""Load the teacher's weights if the configuration names a file, else train them; tell a useless teacher at once."""
 
+from collections.abc import Iterator
 from typing import Any
+
+from torch import nn
 
 from edgestill.flows.plan.estimate import Estimate
 from edgestill.flows.plan.probes import Probes
@@ -10,13 +13,18 @@ from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.training import curve_csv, epoch_ticker
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Splits
+from edgestill.pipeline.errors import CheckpointError, ConfigError
+from edgestill.pipeline.figures import milliseconds
 from edgestill.pipeline.networks.cost import measure_cost
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import weights_bytes
 from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
+from edgestill.pipeline.training.confusion import useless, weak_classes
 from edgestill.pipeline.training.fit import FitResult, Supervised, fit
-from edgestill.pipeline.training.metrics import evaluate
+from edgestill.pipeline.training.input_probes import Probe, probes_of
+from edgestill.pipeline.training.metrics import wilson
+from edgestill.pipeline.training.teacher_check import TeacherFigures, fault_of, figures_of, reordered
 
 
 class Teacher(Stage[TeacherResult]):
@@ -32,18 +40,33 @@ class Teacher(Stage[TeacherResult]):
         splits = context.splits()
         task = splits.task
         cost = measure_cost(lambda: teacher.build(task), task.input_shape, task.input_dtype)
+        about: dict[str, Any] = {"best_epoch": None, "curve": ()}
         if teacher.source is not None:
-            network = teacher.load(task, teacher.source)
-            found: dict[str, Any] = {"validation": evaluate(network.to(device), splits.validation, device)}
+            network = _loaded(context, splits)
+            figures = figures_of(network.to(device), splits.validation, device, task.num_classes)
+            _check(context, network, splits, figures)
+            about["validation"] = figures.metrics
         else:
+            if context.config.teacher.order is not None:
+                raise ConfigError(
+                    ["teacher.order is for given weights, and this teacher is trained here; leave it out"]
+                )
             with drawn_from(context.seed("teacher", "weights")):
                 network = teacher.build(task)
             fitted = _trained(context, network, splits)
-            found = {"validation": fitted.best, "best_epoch": fitted.best_epoch, "curve": fitted.curve}
+            figures = figures_of(network, splits.validation, device, task.num_classes)
+            about = {"validation": fitted.best, "best_epoch": fitted.best_epoch, "curve": fitted.curve}
             context.run.write("teacher", "curve.csv", curve_csv(fitted.curve))
+            _caution(context, useless(figures.confusion, "the teacher", "validation"))
+        _caution(context, weak_classes(figures.confusion, task.labels, "the teacher", "validation"))
         context.run.write("teacher", WEIGHTS, weights_bytes(network, teacher.metadata(task)))
         return TeacherResult(
-            **{"best_epoch": None, "curve": ()} | found, trained_here=teacher.source is None, cost=cost
+            **about,
+            trained_here=teacher.source is None,
+            cost=cost,
+            confusion=figures.confusion,
+            calibration_error=figures.calibration_error,
+            ms_an_example=figures.ms_an_example,
         )
 
     def estimate(self, context: StageContext, probes: Probes) -> Estimate:
@@ -58,10 +81,61 @@ class Teacher(Stage[TeacherResult]):
 
     def sentence(self, result: TeacherResult) -> str:
         how = f"trained, best at epoch {result.best_epoch}" if result.trained_here else "loaded"
-        return f"{how}; {result.validation.accuracy:.2%} on validation, {result.cost.params:,} parameters"
+        return f"{how}; {', '.join(_figures(result))}, {result.cost.params:,} parameters"
 
 
-def _trained(context: StageContext, network: Any, splits: Splits) -> FitResult:
+def _figures(result: TeacherResult) -> Iterator[str]:
+    accuracy, n = result.validation.accuracy, result.validation.n
+    low, high = wilson(accuracy, n)
+    yield f"{accuracy:.2%} on validation [{100 * low:.1f}, {100 * high:.1f}]"
+    if result.confusion is not None:  # not of an older run
+        yield f"majority class {result.confusion.majority:.2%}"
+    if result.calibration_error is not None:
+        yield f"calibration error {result.calibration_error:.3f}"
+    if result.ms_an_example is not None:
+        yield f"{milliseconds(result.ms_an_example)} an example in torch"
+
+
+def _loaded(context: StageContext, splits: Splits) -> nn.Module:
+    config, teacher = context.config.teacher, make_teacher(context.config.teacher)
+    assert teacher.source is not None
+    network = teacher.load(splits.task, teacher.source)
+    return network if config.order is None else reordered(network, config.order)
+
+
+def _check(context: StageContext, network: nn.Module, splits: Splits, figures: TeacherFigures) -> None:
+    """Refuse a given teacher that is useless or misread, or caution, as `teacher.check` says.
+
+    Raises:
+        CheckpointError: with the likely cause and the way out.
+    """
+    check = context.config.teacher.check
+    if check == "off":
+        return
+    context.tick(0, 1, "checking the teacher on validation")
+    fault = fault_of(
+        network, splits.task, splits.validation, context.device, figures, _probes(context, network, splits)
+    )
+    if fault and check == "error":
+        raise CheckpointError(f"{fault}; teacher.check=caution goes on with it as it is")
+    _caution(context, fault)
+
+
+def _probes(context: StageContext, network: nn.Module, splits: Splits) -> list[Probe]:
+    if splits.task.kind != "image":
+        return []
+    config = context.config
+    takes_mean, takes_size = hasattr(config.teacher, "mean"), hasattr(config.data, "size")
+    return probes_of(network, splits.task, takes_mean=takes_mean, takes_size=takes_size)
+
+
+def _caution(context: StageContext, sentence: str) -> None:
+    if sentence:
+        context.cautions.append(sentence)
+        context.say(f"caution: {sentence}")
+
+
+def _trained(context: StageContext, network: nn.Module, splits: Splits) -> FitResult:
     config = context.config.teacher.training
     return fit(
         network,

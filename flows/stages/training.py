@@ -63,8 +63,8 @@ def epoch_ticker(context: StageContext, epochs: int) -> Callable[[EpochRecord], 
 
     def observe(record: EpochRecord) -> None:
         nonlocal best
-        best = max(best, record.validation_accuracy)
-        context.tick(record.epoch, epochs, f"validation {record.validation_accuracy:.2%}, best {best:.2%}")
+        best = max(best, record.validation_score)
+        context.tick(record.epoch, epochs, f"validation {record.validation_score:.2%}, best {best:.2%}")
 
     return observe
 
@@ -72,6 +72,8 @@ def epoch_ticker(context: StageContext, epochs: int) -> Callable[[EpochRecord], 
 def curve_csv(curve: Sequence[EpochRecord]) -> str:
     terms = list(curve[0].terms) if curve else []
     columns = ["epoch", "learning_rate", "loss", *terms, "validation_accuracy", "validation_cross_entropy", "seconds"]
+    if curve and curve[0].validation_balanced_accuracy is not None:
+        columns.append("validation_balanced_accuracy")
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()

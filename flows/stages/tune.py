@@ -54,7 +54,7 @@ class Tune(Stage[TuneResult]):
                     resume=context.saved("tune", scratch),
                     compute=context.compute,
                 )
-            return distilled.fitted.best.accuracy
+            return distilled.fitted.best.score
 
         return tune(
             config,

@@ -23,7 +23,6 @@ from edgestill.pipeline.figures import listing
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.input_kind.text import PADDING
 
-IMBALANCE = 5.0  # largest class over the smallest, above which a caution is given
 _FLAT = 2.0  # standard deviation of an image's bytes below which there is nothing to see
 _NAMED, _AT_ONCE = 5, 64
 _STRIPS, _IN_STRIP, _SIDE = 12, 8, 48  # classes shown, pictures of each, and the longest side of one in pixels
@@ -78,7 +77,6 @@ def look_at(parts: Sequence[Part], labels: Sequence[str], coder: Coder | None = 
     """Look at all splits: `train` first, and those carved from it before those of their own files."""
     seen = {part.role: _seen(part) for part in parts}
     findings = [
-        *_imbalance(parts[0], labels),
         *_shared(parts, seen),
         *_contradictions(parts, seen, labels),
         *_by_image(parts, seen),
@@ -113,18 +111,6 @@ def _chunks(part: Part) -> Iterator[np.ndarray]:
 
 def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
-
-
-def _imbalance(train: Part, labels: Sequence[str]) -> Iterator[Finding]:
-    counts = np.bincount(train.targets, minlength=len(labels))
-    most, least = int(counts.argmax()), int(counts.argmin())
-    if counts[most] > IMBALANCE * counts[least]:
-        yield Finding(
-            name="imbalance",
-            count=int(counts[least]),
-            sentence=f"class {labels[least]!r} has {counts[least]:,} training examples and {labels[most]!r} "
-            f"{counts[most]:,}: accuracy says little of small classes; look at the figures by class",
-        )
 
 
 def _shared(parts: Sequence[Part], seen: Mapping[str, _Seen]) -> Iterator[Finding]:

@@ -3,8 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+from pydantic import Field
 from torch import nn
 
 from edgestill.pipeline.frozen import Frozen
@@ -17,6 +18,12 @@ class FamilyConfig(Frozen):
     """Settings of every family. A family's own adds its settings, and a `name`, by which a configuration chooses it."""
 
     training: TrainingConfig = TrainingConfig()
+    check: Literal["error", "caution", "off"] = Field(
+        "error", description="answer to given weights that are useless on validation, or better if read in another way"
+    )
+    order: tuple[int, ...] | None = Field(
+        None, description="the data's class that each class of given weights is, by number; null: the same order"
+    )
 
 
 class Teacher(ABC):

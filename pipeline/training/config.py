@@ -6,6 +6,9 @@ from pydantic import Field
 
 from edgestill.pipeline.frozen import Frozen
 
+Balance = Literal["none", "weights", "sampling"]
+Metric = Literal["accuracy", "balanced_accuracy"]
+
 
 class TrainingConfig(Frozen):
     epochs: int = Field(30, ge=1, le=100_000)
@@ -17,5 +20,12 @@ class TrainingConfig(Frozen):
         1.0, ge=0, description="epochs of linear learning-rate warm-up; a half cosine to 0 follows"
     )
     patience: int = Field(
-        0, ge=0, description="epochs without a better validation accuracy before stopping; 0 never stops"
+        0, ge=0, description="epochs without a better validation metric before stopping; 0 never stops"
+    )
+    metric: Metric = Field(
+        "accuracy", description="figure on validation that chooses; balanced_accuracy is the mean recall of the classes"
+    )
+    balance: Balance = Field(
+        "none",
+        description="remedy for classes of unlike sizes: rare classes weigh more in the loss, or are drawn more often",
     )

@@ -21,6 +21,7 @@ from edgestill.pipeline.device import FP32, Compute
 from edgestill.pipeline.errors import TrainingError
 from edgestill.pipeline.frozen import Frozen, derive_seed
 from edgestill.pipeline.randomness import drawn_from
+from edgestill.pipeline.training.balance import class_weights
 from edgestill.pipeline.training.config import TrainingConfig
 from edgestill.pipeline.training.metrics import Metrics, evaluate
 from edgestill.pipeline.training.state import EpochRecord, TrainingState
@@ -57,7 +58,11 @@ class Supervised:
         return batch
 
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        return {"cross_entropy": F.cross_entropy(network(batch.inputs), batch.targets)}
+        logits = network(batch.inputs)
+        if batch.weight is None:
+            return {"cross_entropy": F.cross_entropy(logits, batch.targets)}
+        losses = F.cross_entropy(logits, batch.targets, reduction="none")
+        return {"cross_entropy": (batch.weight * losses).mean()}
 
     def end_epoch(self, epoch: int, network: nn.Module) -> None:
         pass
@@ -89,8 +94,9 @@ def fit(
 ) -> FitResult:
     """Train in place and leave the network (and the objective) at its best epoch on validation.
 
-    The best epoch has the highest validation accuracy. Ties go to the later one, whose learning rate is lower: on a
-    small validation split many epochs reach the same accuracy, and the early ones among them were lucky.
+    The best epoch has the highest validation accuracy, or balanced accuracy if `config.metric` says so. Ties go to the
+    later one, whose learning rate is lower: on a small validation split many epochs reach the same accuracy, and the
+    early ones among them were lucky.
 
     Args:
         observe: is given every epoch's record; an exception from it ends the training, as Optuna's pruning does.
@@ -110,13 +116,16 @@ def fit(
     if resume is not None:
         state.load(resume)
     steps = _steps_per_epoch(len(train), config.batch_size)
+    weights = None if config.balance == "none" else class_weights(train.targets.cpu())
     while len(state.curve) < config.epochs and not state.out_of_patience(config.patience):
         epoch, start = len(state.curve), time.perf_counter()
         step = _Step(network, objective, optimizer, scaler, compute, device)
         with drawn_from(derive_seed(seed, "dropout", epoch)):
-            terms = _train_epoch(step, train, config, steps, epoch, seed, augmentation)
+            terms = _train_epoch(step, train, config, steps, epoch, seed, augmentation, weights)
             objective.end_epoch(epoch, network)
-            metrics = evaluate(objective.deployable(network), validation, device)
+            metrics = evaluate(
+                objective.deployable(network), validation, device, balanced=config.metric == "balanced_accuracy"
+            )
         if not math.isfinite(metrics.cross_entropy):
             raise TrainingError(f"the validation loss became {metrics.cross_entropy} in epoch {epoch + 1}; {_ADVICE}")
         record = EpochRecord(
@@ -127,6 +136,7 @@ def fit(
             validation_accuracy=metrics.accuracy,
             validation_cross_entropy=metrics.cross_entropy,
             seconds=time.perf_counter() - start,
+            validation_balanced_accuracy=metrics.balanced_accuracy,
         )
         state.add(record, metrics)
         observe(record)  # before the save: an epoch that a kill repeats is observed again rather than never
@@ -172,16 +182,19 @@ def _train_epoch(
     epoch: int,
     seed: int,
     augmentation: Augmentation | None,
+    weights: Tensor | None,
 ) -> dict[str, float]:
-    """Train on all images once, and return the mean of each loss term over the steps."""
+    """Train on as many images as there are, and return the mean of each loss term over the steps."""
     step.network.train()
     generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
-    order = torch.randperm(len(train), generator=generator)
+    order = _order(len(train), weights if config.balance == "sampling" else None, generator)
     totals: dict[str, Tensor] = {}
     for number in range(steps):
         _set_learning_rate(step.optimizer, config, _epochs_done(epoch, number, steps, config))
         chosen = order[number * config.batch_size : (number + 1) * config.batch_size]
         batch = train.batch(chosen.to(train.images.device), step.device)
+        if weights is not None and config.balance == "weights":
+            batch = batch._replace(weight=weights[chosen].to(batch.targets.device, torch.float32))
         if augmentation is not None:
             batch = augmentation(batch, epoch, generator)
         for name, value in step(batch, generator).items():
@@ -193,6 +206,14 @@ def _train_epoch(
             f"{step.optimizer.param_groups[0]['lr']:.3g}; {_ADVICE}"
         )
     return means
+
+
+def _order(count: int, weights: Tensor | None, generator: torch.Generator) -> Tensor:
+    """Order of an epoch's images: each once, or as many drawn by weight, with replacement."""
+    if weights is None:
+        return torch.randperm(count, generator=generator)
+    ends = weights.cumsum(0)
+    return torch.searchsorted(ends, torch.rand(count, generator=generator, dtype=torch.float64) * ends[-1])
 
 
 def _steps_per_epoch(examples: int, batch_size: int) -> int:

@@ -2,17 +2,18 @@
 
 import base64
 import math
+from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from edgestill.pipeline.data.splits import ImageSplit
-from edgestill.pipeline.frozen import Frozen, Share
+from edgestill.pipeline.frozen import Frozen, Share, without_none
 from edgestill.pipeline.networks.network import evaluating
 
 _Z = 1.959964  # of a two-sided 95 % interval
@@ -22,28 +23,57 @@ class Metrics(Frozen):
     accuracy: Share
     cross_entropy: float  # mean, in nats
     n: Annotated[int, Field(ge=1)]
+    balanced_accuracy: Share | None = None  # mean recall of the classes, where it chooses
+
+    @property
+    def score(self) -> float:
+        """Figure that chooses, higher is better."""
+        return self.accuracy if self.balanced_accuracy is None else self.balanced_accuracy
+
+    @model_serializer(mode="wrap")
+    def _without_what_was_not_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(handler(self), "balanced_accuracy")
 
 
-def metrics_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Metrics:
-    """Metrics over (logits [B, K], targets [B]) pairs."""
+def metrics_of(pairs: Iterable[tuple[Tensor, Tensor]], *, balanced: bool = False) -> Metrics:
+    """Metrics over (logits [B, K], targets [B]) pairs.
+
+    Args:
+        balanced: give the balanced accuracy too, to choose by it.
+    """
     correct, loss, count = 0, 0.0, 0
+    hits, counts = Counter[int](), Counter[int]()
     for logits, targets in pairs:
-        correct += int((logits.argmax(1) == targets).sum())
+        right = logits.argmax(1) == targets
+        correct += int(right.sum())
         loss += float(F.cross_entropy(logits.float(), targets, reduction="sum"))
         count += len(targets)
-    return Metrics(accuracy=correct / count, cross_entropy=loss / count, n=count)
+        if balanced:
+            hits.update(targets[right].tolist())
+            counts.update(targets.tolist())
+    recall = sum(hits[k] / n for k, n in counts.items()) / len(counts) if balanced else None
+    return Metrics(accuracy=correct / count, cross_entropy=loss / count, n=count, balanced_accuracy=recall)
 
 
-def evaluate(network: nn.Module, split: ImageSplit, device: torch.device, batch_size: int = 512) -> Metrics:
+def evaluate(
+    network: nn.Module, split: ImageSplit, device: torch.device, batch_size: int = 512, *, balanced: bool = False
+) -> Metrics:
     """Metrics of a network on a split, in evaluation mode; its own mode is restored afterwards."""
     with evaluating(network), torch.inference_mode():
-        return metrics_of((network(b.inputs), b.targets) for b in split.batches(batch_size, device))
+        pairs = ((network(b.inputs), b.targets) for b in split.batches(batch_size, device))
+        return metrics_of(pairs, balanced=balanced)
 
 
 def right_answers(network: nn.Module, split: ImageSplit, device: torch.device, batch_size: int = 512) -> np.ndarray:
     """Mark the examples of a split that the network answers right, [N] bool, as `evaluate` counts them."""
+    marked: np.ndarray = class_answers(network, split, device, batch_size) == split.targets.cpu().numpy()
+    return marked
+
+
+def class_answers(network: nn.Module, split: ImageSplit, device: torch.device, batch_size: int = 512) -> np.ndarray:
+    """The network's answers on a split, [N], as numbers of classes."""
     with evaluating(network), torch.inference_mode():
-        parts = [network(b.inputs).argmax(1) == b.targets for b in split.batches(batch_size, device)]
+        parts = [network(b.inputs).argmax(1) for b in split.batches(batch_size, device)]
     return torch.cat(parts).cpu().numpy()
 
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
-from edgestill.pipeline.frozen import Frozen, Share
+from edgestill.pipeline.frozen import Frozen, Share, without_none
 from edgestill.pipeline.training.metrics import Metrics
 
 _NO_METRICS = Metrics(accuracy=0.0, cross_entropy=math.inf, n=1)  # no better than any measured
@@ -23,6 +24,17 @@ class EpochRecord(Frozen):
     validation_accuracy: Share
     validation_cross_entropy: float
     seconds: float
+    validation_balanced_accuracy: Share | None = None  # where it chooses
+
+    @property
+    def validation_score(self) -> float:
+        """Figure that chooses, higher is better."""
+        balanced = self.validation_balanced_accuracy
+        return self.validation_accuracy if balanced is None else balanced
+
+    @model_serializer(mode="wrap")
+    def _without_what_was_not_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(handler(self), "validation_balanced_accuracy")
 
 
 class _Stateful(Protocol):
@@ -48,7 +60,7 @@ class TrainingState:
 
     def add(self, record: EpochRecord, metrics: Metrics) -> None:
         self.curve.append(record)
-        if metrics.accuracy >= self.best.accuracy:
+        if metrics.score >= self.best.score:
             self.best, self.best_epoch = metrics, record.epoch
             self._best_weights = {
                 "network": _copied(self._network.state_dict()),

@@ -20,6 +20,7 @@ from PIL import Image
 import edgestill
 from edgestill.export.bundle.card import model_card
 from edgestill.export.bundle.schema import Bundle
+from edgestill.pipeline.training.confusion import Confusion
 
 HEIGHT, WIDTH = 10, 8
 
@@ -97,6 +98,20 @@ def test_the_model_card_quotes_the_measured_numbers(bundles):
     assert "`model.onnx`: 4.00× faster than the teacher [3.90, 4.10]\n(95% interval)" in card
     assert "max_flops" not in card
     assert "resnet:1-1-1/4-6-8" in card
+
+
+def test_the_card_names_classes_that_are_hardly_recognised_and_the_mistakes(bundles):
+    bundle = bundles(3)[2]
+    labels = bundle.task.labels
+    confusion = Confusion(num_classes=3, cells=((0, 0, 70), (0, 1, 5), (1, 1, 72), (1, 2, 3), (2, 0, 75)))
+    card = model_card(bundle.model_copy(update={"quality": bundle.quality.model_copy(update={"confusion": confusion})}))
+    assert "right on 33.33% of them; the mean recall\nof the classes is 63.11%." in card
+    assert "Caution: the model hardly recognises 1 of 3 classes; recall on test: " in card
+    assert "0.0% of 75; mean recall 63.1%." in card
+    assert "| 70 | 5 | 0 |" in card
+    assert "| 75 | 0 | 0 |" in card
+    assert len(labels) == 3
+    assert "Caution: the model hardly" not in model_card(bundle)
 
 
 def test_nothing_of_others_is_markup_breaks_a_line_or_steers_a_terminal_in_the_card(bundles):

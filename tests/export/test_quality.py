@@ -2,51 +2,12 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import precision_score, recall_score
 
-from edgestill.export.quality import accuracy, by_class, calibration, logits_of, perturbed, softmax
+from edgestill.export.quality import accuracy, logits_of, perturbed
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.torchvision_compat import repair
 
 IMAGES = Task(labels=("a", "b"), input_shape=(2, 32, 16), mean=(0, 0), std=(1, 1))
 TEXTS = Task(kind="text", labels=("a", "b"), input_shape=(50,), vocab_size=1000)
-
-
-def test_precision_and_recall_are_those_of_scikit_learn():
-    rng = np.random.default_rng(0)
-    logits, targets = rng.normal(size=(300, 4)), rng.integers(0, 4, 300)
-    scores, answers = by_class(logits, targets), logits.argmax(1)
-    assert [s.precision for s in scores] == pytest.approx(precision_score(targets, answers, average=None))
-    assert [s.recall for s in scores] == pytest.approx(recall_score(targets, answers, average=None))
-    assert [s.n for s in scores] == np.bincount(targets).tolist()
-
-
-def test_a_class_that_is_never_answered_or_never_there_has_no_figure_rather_than_zero():
-    scores = by_class(np.array([[1.0, 0, 0], [1, 0, 0]]), np.array([0, 1]))
-    assert (scores[1].precision, scores[1].recall) == (None, 0.0)
-    assert (scores[2].precision, scores[2].recall) == (None, None)
-
-
-def test_calibration_error_by_hand():
-    """Two bins: 0.9 sure and right 3 of 4 times, 0.6 sure and right 1 of 2 times: (4 * 0.15 + 2 * 0.1) / 6."""
-    sure, unsure = np.log([0.9, 0.1]), np.log([0.6, 0.4])
-    logits = np.stack([sure] * 4 + [unsure] * 2)
-    ece, confidence = calibration(logits, np.array([0, 0, 0, 1, 0, 1]))
-    assert ece == pytest.approx((4 * 0.15 + 2 * 0.1) / 6)
-    assert confidence == pytest.approx((4 * 0.9 + 2 * 0.6) / 6)
-
-
-def test_calibration_error_is_that_of_torchmetrics():
-    torch = pytest.importorskip("torch")
-    repair()
-    errors = pytest.importorskip("torchmetrics.functional.classification")
-    rng = np.random.default_rng(1)
-    logits, targets = rng.normal(size=(1000, 5)) * 2, rng.integers(0, 5, 1000)
-    found, _ = calibration(logits, targets)
-    expected = errors.multiclass_calibration_error(
-        torch.from_numpy(softmax(logits)), torch.from_numpy(targets), num_classes=5, n_bins=15
-    )
-    assert found == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_batches_are_put_together_in_order():

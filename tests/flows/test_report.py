@@ -40,6 +40,7 @@ from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.runs.manifest import ConfigChange, Manifest, Origin, StageRecord
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.result import TeacherResult
+from edgestill.pipeline.training.confusion import Confusion
 from edgestill.pipeline.training.metrics import Metrics, wilson
 from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.budget import Budget
@@ -439,6 +440,68 @@ def test_architecture_is_escaped_inside_the_chart() -> None:
 def test_headline_of_a_gain_names_figures_and_n(html: str) -> None:
     text = Page(html).text
     assert "10.9× fewer parameters, 5.00× faster [4.90, 5.20], −2.0 points on 450 test examples" in text
+
+
+def confused(*rows: tuple[int, ...]) -> Confusion:
+    cells = [(truth, answer, count) for truth, row in enumerate(rows) for answer, count in enumerate(row) if count]
+    return Confusion(num_classes=len(rows), cells=tuple(cells))
+
+
+GOOD = confused((230, 10), (8, 202))
+ALWAYS_CAT = confused((240, 0), (210, 0))
+
+
+def page_of(shipped: Confusion, teacher: Confusion, **changes: Any) -> str:
+    accuracies = (teacher.accuracy, shipped.accuracy)
+    tested = report(accuracies=accuracies).tested
+    confusions = {"confusion": shipped, "teacher_confusion": teacher}
+    return render_report(report(tested=tested.model_copy(update=confusions), **changes))
+
+
+def test_accuracy_stands_beside_the_majority_class_and_the_figures_of_each_class() -> None:
+    text = Page(page_of(GOOD, GOOD)).text
+    assert "±0 points on 450 test examples; accuracy 96.00%, majority class 53.33%" in text
+    assert "majority class 53.33%, mean recall of the classes 96.01%" in text
+    assert "cat 240 95.8% 96.6% 95.8%" in text
+    assert "hardly recognised" not in text
+
+
+def test_matrix_shades_each_cell_by_its_share_of_the_class() -> None:
+    cells = re.findall(r'<td class="number (right|wrong)" style="--heat: (\d+%)">(\d*)</td>', page_of(GOOD, GOOD))
+    assert cells == [("right", "96%", "230"), ("wrong", "4%", "10"), ("wrong", "4%", "8"), ("right", "96%", "202")]
+
+
+def test_headline_is_not_proud_of_a_student_that_knows_nothing() -> None:
+    html = page_of(ALWAYS_CAT, GOOD)
+    text = Page(html).text
+    assert "points on 450 test examples" not in text.split("Size")[0]
+    assert "but it is right on 53.33%, not surely more than the majority class (53.33%)" in text
+    assert "1 of 2 classes never recognised" in text
+    assert "dog (hardly recognised) 210 0.0% –" in text
+    assert html.count('class="card tile worse"') == 1
+
+
+def test_headline_is_not_proud_of_a_student_that_beats_a_useless_teacher() -> None:
+    text = Page(page_of(GOOD, ALWAYS_CAT)).text
+    assert "points on 450 test examples" not in text.split("Size")[0]
+    assert "but the teacher is right on 53.33%, not surely more than the majority class (53.33%)" in text
+
+
+def test_many_classes_show_the_worst_and_the_most_frequent_mistakes() -> None:
+    labels = tuple(f"class{k}" for k in range(30))
+    rows = [tuple(10 - (k == 7) * 9 if k == j else (k == 7) * 9 * (j == 3) for j in range(30)) for k in range(30)]
+    data = report().data.model_copy(
+        update={"task": Task(labels=labels, input_shape=(1, 8, 8), mean=(0.3,), std=(0.3,))}
+    )
+    html = page_of(confused(*rows), confused(*rows), data=data)
+    assert "class7 (hardly recognised) 10 10.0%" in Page(html).text
+    assert "class7 class3 9 90.0%" in Page(html).text
+    assert "10 more are in the bundle's bundle.json" in Page(html).text
+    assert "heat" not in html.split("<body>")[1]
+
+
+def test_a_run_of_an_older_version_has_no_section_on_classes(html: str) -> None:
+    assert 'id="classes"' not in html
 
 
 def test_larger_slower_worse_student_is_called_so() -> None:

@@ -191,7 +191,12 @@ def test_a_hugging_face_folder_brings_its_tokenizer_and_the_run_ships(tmp_path: 
     tokenizer = (finished.root / "data" / "tokenizer.json").read_text(encoding="utf-8")
     (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     data = write_texts(tmp_path / "texts.tsv")
-    given = {"teacher__folder": str(folder), "tune__enabled": "false", "search__shortlist": "0"}
+    given = {
+        "teacher__folder": str(folder),
+        "teacher__check": "off",
+        "tune__enabled": "false",
+        "search__shortlist": "0",
+    }
     with pytest.raises(ConfigError, match=r"data\.tokenizer is set, and teacher\.folder has its own"):
         tiny_config(data, **given)
     given["data__tokenizer"] = "{}"

@@ -71,14 +71,6 @@ def test_images_of_one_colour_and_grey_ones_are_counted(findings):
     assert not found["grey"].is_caution
 
 
-def test_a_small_class_is_told_with_both_counts(findings):
-    given = arrays(train=400)
-    given["y_train"] = np.where(np.arange(400) < 30, 2, np.arange(400) % 2)
-    found = findings(given)["imbalance"]
-    assert "class '2'" in found.sentence
-    assert found.is_caution
-
-
 def test_counts_cover_every_example_and_strips_are_pictures_of_each_class(tmp_path):
     np.savez(tmp_path / "data.npz", **arrays())
     splits = load_splits(NpzConfig(path=tmp_path / "data.npz"), seed=0, looking=True)

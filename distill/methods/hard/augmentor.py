@@ -44,12 +44,13 @@ def with_augmented(batch: Batch, augmented: Tensor, weight: float) -> Batch:
     no label: their target is the teacher's answer.
     """
     clean, count = len(batch.targets), len(augmented)
-    total, of_whole = clean + count, torch.ones_like(batch.index, dtype=torch.float32)
+    total = clean + count
+    own = torch.ones_like(batch.index, dtype=torch.float32) if batch.weight is None else batch.weight
     return Batch(
         inputs=channels_last(torch.cat([batch.inputs, augmented])),
         targets=torch.cat([batch.targets, torch.full_like(batch.targets[:count], UNLABELLED)]),
         index=torch.cat([batch.index, batch.index[:count]]),
         altered=torch.arange(total, device=batch.index.device) >= clean,
-        weight=torch.cat([of_whole * (total / clean), of_whole[:count] * (weight * total / count)]),
+        weight=torch.cat([own * (total / clean), own[:count] * (weight * total / count)]),
         view=batch.view,
     )

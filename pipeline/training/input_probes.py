@@ -1,0 +1,128 @@
+"""Other inputs that a network may have been trained on: another normalisation, order of channels, or size."""
+
+# B batch, C channels, H W height and width
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgestill.pipeline.networks.network import Normalize
+from edgestill.pipeline.task import Task
+
+_SIDES = (32, 64, 128, 224)  # pixels, that networks are commonly trained at
+_LARGEST_FACTOR = 7  # of a side that is tried: 32 pixels to 224
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_MNIST = ((0.1307,), (0.3081,))
+
+
+class Probe(NamedTuple):
+    """A change of the inputs, and the fix where it makes the network better."""
+
+    found: str  # about the network, such as `it expects images of 64 pixels`
+    fix: str
+    change: Callable[[Tensor], Tensor]  # of [B, C, H, W] in [0, 1]
+    cost: float = 1.0  # of a forward pass, over that of the inputs as they are
+
+
+class _Normalisation(NamedTuple):
+    name: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def probes_of(network: nn.Module, task: Task, *, takes_mean: bool, takes_size: bool) -> list[Probe]:
+    """Return the changes to try on an image network.
+
+    Args:
+        takes_mean: the teacher's settings have `mean` and `std`.
+        takes_size: the data's settings have `size`.
+    """
+    own = _own_normalisation(network, task)
+    return [*_pixels(own, task, takes_mean), *_sizes(task, takes_size)]
+
+
+def _pixels(own: _Normalisation, task: Task, takes_mean: bool) -> Iterator[Probe]:
+    """Yield probes of the normalisation, and of blue-first channels under each."""
+    for other in (own, *_normalisations(task)):
+        mean, std = (f"[{', '.join(f'{value:.4g}' for value in values)}]" for values in other[1:])
+        set_it = (
+            f"set teacher.mean to {mean} and teacher.std to {std}"
+            if takes_mean
+            else (f"let the network take the mean {mean} from its pixels and divide by the std {std}")
+        )
+        change = _renormalised(own, other)
+        is_other = other is not own
+        if is_other and not _is_close(own, other):
+            yield Probe(f"it expects {other.name}", set_it, change)
+        if len(own.mean) == 3 and not (is_other and _is_close(own, other)):
+            swap = "swap the input channels 0 and 2 of its first layer's weights"
+            yield Probe(
+                f"it expects the channels blue first{f' and {other.name}' if is_other else ''}",
+                f"{swap}, and {set_it}" if is_other else swap,
+                lambda inputs, change=change: change(inputs).flip(1),  # type: ignore[misc]
+            )
+
+
+def _sizes(task: Task, takes_size: bool) -> Iterator[Probe]:
+    _, height, width = task.input_shape
+    sides = {(2 * height, 2 * width), (height // 2, width // 2)}
+    sides |= {(side, side) for side in _SIDES} if height == width else set()
+    for to in sorted(sides - {(height, width)}):
+        if min(to) >= 4 and to[0] <= _LARGEST_FACTOR * height:
+            named = f"{to[0]} x {to[1]}"
+            fix = (
+                f"set data.size to {to[0] if to[0] == to[1] else list(to)}"
+                if takes_size
+                else "give the data at that size"
+            )
+            yield Probe(
+                f"it expects images of about {named} pixels, and the data's are {height} x {width}",
+                fix,
+                lambda inputs, to=to: F.interpolate(inputs, size=to, mode="bilinear", antialias=True),  # type: ignore[misc]
+                max(1.0, to[0] * to[1] / (height * width)),
+            )
+
+
+def _normalisations(task: Task) -> Iterator[_Normalisation]:
+    channels = task.input_shape[0]
+    yield _Normalisation("pixels in [0, 1] that are not normalised", (0.0,) * channels, (1.0,) * channels)
+    yield _Normalisation("pixels from 0 to 255", (0.0,) * channels, (1 / 255,) * channels)
+    yield _Normalisation("pixels in [-1, 1]", (0.5,) * channels, (0.5,) * channels)
+    yield _Normalisation("the mean and std of the training pixels", task.mean, task.std)
+    if channels == 3:
+        yield _Normalisation("ImageNet's mean and std", *_IMAGENET)
+        yield _Normalisation("pixels from 0 to 255 less ImageNet's mean", _IMAGENET[0], (1 / 255,) * 3)
+    if channels == 1:
+        yield _Normalisation("MNIST's mean and std", *_MNIST)
+
+
+def _own_normalisation(network: nn.Module, task: Task) -> _Normalisation:
+    """The network's own normalisation; none where it has no such layer."""
+    channels = task.input_shape[0]
+    for module in network.modules():
+        if isinstance(module, Normalize):
+            mean, std = (module.get_buffer(name).flatten().expand(channels).tolist() for name in ("mean", "std"))
+            return _Normalisation("its own", tuple(mean), tuple(std))
+    return _Normalisation("its own", (0.0,) * channels, (1.0,) * channels)
+
+
+def _renormalised(own: _Normalisation, other: _Normalisation) -> Callable[[Tensor], Tensor]:
+    """Function to change inputs so that the network's own normalisation gives them as the other one does."""
+    own_mean, own_std, mean, std = (
+        torch.tensor(values).view(-1, 1, 1) for values in (own.mean, own.std, other.mean, other.std)
+    )
+
+    def change(inputs: Tensor) -> Tensor:
+        a, b, c, d = (part.to(inputs.device) for part in (own_mean, own_std, mean, std))
+        return (inputs - c) / d * b + a
+
+    return change
+
+
+def _is_close(one: _Normalisation, other: _Normalisation) -> bool:
+    """True if pixels differ by less than a twentieth of a standard deviation under the two."""
+    pairs = zip(one.mean + one.std, other.mean + other.std, one.std * 2, strict=True)
+    return all(abs(a - b) < 0.05 * scale for a, b, scale in pairs)

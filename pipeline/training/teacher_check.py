@@ -1,0 +1,190 @@
+"""Check of a teacher on validation: its figures, and if it is useless or misread, the likely cause and the way out.
+
+A cause is found on some examples and proved on others, so that trying many does not find one by luck.
+"""
+
+# N examples, B batch, K classes
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgestill.pipeline.data.splits import ImageSplit
+from edgestill.pipeline.errors import CheckpointError
+from edgestill.pipeline.networks.network import Classifier, evaluating
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.timing.timing import TimingConfig, time_interleaved
+from edgestill.pipeline.training.calibration import calibration
+from edgestill.pipeline.training.confusion import Confusion, useless
+from edgestill.pipeline.training.input_probes import Probe
+from edgestill.pipeline.training.metrics import Metrics, metrics_of, tells_apart
+
+_TIMING = TimingConfig(warmup_s=0.05, duration_s=0.2, min_samples=11, max_samples=500)
+_GOOD = 0.98  # accuracy of a teacher that is read as it should be
+_GAIN = 0.05  # smallest gain in accuracy that is worth a change
+_FIRST, _SECOND = 128, 512  # examples to find a cause on, and to prove it on
+_BUDGET_MS = 6_000  # of all probes, about
+_MOST_NAMED, _MOST_LISTED = 5, 100  # classes in a sentence, and in a setting
+
+
+class TeacherFigures(NamedTuple):
+    metrics: Metrics
+    confusion: Confusion
+    calibration_error: float
+    ms_an_example: float  # median wall time of a call with one example, in torch on this device
+    answers: np.ndarray  # [N]
+
+
+def figures_of(network: nn.Module, split: ImageSplit, device: torch.device, num_classes: int) -> TeacherFigures:
+    """Measure a teacher on a split."""
+    with evaluating(network), torch.inference_mode():
+        pairs = [(network(b.inputs).float().cpu(), b.targets.cpu()) for b in split.batches(512, device)]
+        example = split.batch(torch.arange(1), device).inputs
+        [timing] = time_interleaved({"teacher": _call(network, example)}, _TIMING).values()
+    logits, targets = (torch.cat(parts).numpy() for parts in zip(*pairs, strict=True))
+    answers = logits.argmax(1)
+    return TeacherFigures(
+        metrics_of(pairs),
+        Confusion.of(answers, targets, num_classes),
+        calibration(logits, targets)[0],
+        statistics.median(timing.samples_ms),
+        answers,
+    )
+
+
+def fault_of(
+    network: nn.Module,
+    task: Task,
+    split: ImageSplit,
+    device: torch.device,
+    figures: TeacherFigures,
+    probes: Sequence[Probe],
+) -> str:
+    """Say the likely cause of a teacher's low accuracy, with the way out; empty if nothing is wrong with it.
+
+    A teacher far above chance has a fault too if another order of its classes or other inputs make it surely better,
+    by 5 points or more.
+    """
+    if figures.metrics.accuracy >= _GOOD:
+        return ""
+    causes = [*_order(figures, split.targets.cpu().numpy(), task), *_inputs(network, split, device, figures, probes)]
+    if causes:
+        return max(causes, key=lambda cause: cause.accuracy).sentence
+    if not figures.confusion.is_useless:
+        return ""
+    tried = "order of its classes, normalisation, order of channels or size" if probes else "order of its classes"
+    return (
+        f"{useless(figures.confusion, 'the teacher', 'validation')}, and no other {tried} makes it better; check that "
+        "its weights were trained for these classes, and that the data's labels are right"
+    )
+
+
+def reordered(network: nn.Module, order: Sequence[int]) -> nn.Module:
+    """Put a network's classes in the data's order, in the weights of its last Linear.
+
+    Args:
+        order: the data's class that each of the network's classes is.
+
+    Raises:
+        CheckpointError: the order does not name each class once, or the network does not end in a Linear.
+    """
+    last = network.get_classifier() if isinstance(network, Classifier) else None
+    if not isinstance(last, nn.Linear):
+        raise CheckpointError("teacher.order needs a network that ends in a Linear; order the data's classes instead")
+    if sorted(order) != list(range(last.out_features)):
+        raise CheckpointError(f"teacher.order must hold each number from 0 to {last.out_features - 1} once")
+    index = torch.tensor(order).argsort()
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.copy_(parameter[index.to(parameter.device)])
+    return network
+
+
+class _Cause(NamedTuple):
+    accuracy: float  # without the fault, on the examples that prove it
+    sentence: str
+
+
+def _order(figures: TeacherFigures, targets: np.ndarray, task: Task) -> list[_Cause]:
+    """Find the order of classes under which the answers are right most often."""
+    first, second = np.arange(len(targets)) % 2 == 0, np.arange(len(targets)) % 2 == 1
+    found = _best_order(figures.answers[first], targets[first], task.num_classes)
+    before = figures.answers[second] == targets[second]
+    after = found[figures.answers[second]] == targets[second]
+    accuracy, most = float(after.mean()), max(float(before.mean()), figures.confusion.majority)
+    if not _is_better(before, after) or (accuracy < 0.5 and accuracy < 5 * most):
+        return []
+    order = _best_order(figures.answers, targets, task.num_classes).tolist()
+    moved = [(k, to) for k, to in enumerate(order) if k != to]
+    named = ", ".join(f"class {k} is the data's {task.labels[to]!r}" for k, to in moved[:_MOST_NAMED])
+    fix = f"set teacher.order to {order}" if len(order) <= _MOST_LISTED else "set teacher.order"
+    said = f"its classes stand in another order: {named}{', …' if len(moved) > _MOST_NAMED else ''}"
+    return [_Cause(accuracy, _sentence(figures, said, before, after, f"{fix}, or put the data's labels in its order"))]
+
+
+def _best_order(answers: np.ndarray, targets: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return the data's class for each answer, [K], one to one, with most answers right; unmoved where it is equal."""
+    from scipy.optimize import linear_sum_assignment
+
+    counts = np.zeros((num_classes, num_classes))
+    np.add.at(counts, (answers, targets), 1)
+    order: np.ndarray = linear_sum_assignment(counts + 0.5 / num_classes * np.eye(num_classes), maximize=True)[1]
+    return order
+
+
+def _inputs(
+    network: nn.Module, split: ImageSplit, device: torch.device, figures: TeacherFigures, probes: Sequence[Probe]
+) -> list[_Cause]:
+    """Find the change of the inputs under which the network is right most often."""
+    cost = sum(probe.cost for probe in probes) * figures.ms_an_example
+    drawn = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+    count = min(max(_FIRST // 4, int(_BUDGET_MS / max(cost, 1e-9))), _FIRST, len(split) // 2)
+    first, second = drawn[:count], drawn[count : count + _SECOND]
+
+    def right(index: Tensor, change: Callable[[Tensor], Tensor]) -> np.ndarray:
+        parts = (split.batch(part, device) for part in torch.split(index, 64))
+        with evaluating(network), torch.inference_mode():
+            return torch.cat([network(change(b.inputs)).argmax(1) == b.targets for b in parts]).cpu().numpy()
+
+    best, most = None, right(first, lambda inputs: inputs).sum()
+    for probe in probes:
+        try:
+            hits = right(first, probe.change).sum()
+        except (RuntimeError, ValueError, AssertionError, IndexError):  # a network for one size alone
+            continue
+        if hits > most:
+            best, most = probe, hits
+    if best is None:
+        return []
+    before, after = right(second, lambda inputs: inputs), right(second, best.change)
+    if not _is_better(before, after):
+        return []
+    return [_Cause(float(after.mean()), _sentence(figures, best.found, before, after, best.fix))]
+
+
+def _is_better(before: np.ndarray, after: np.ndarray) -> bool:
+    """True if the accuracy is higher by more than chance and by enough to be worth a change."""
+    lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
+    return gained - lost >= _GAIN * len(before) and tells_apart(lost, gained)
+
+
+def _sentence(figures: TeacherFigures, cause: str, before: np.ndarray, after: np.ndarray, fix: str) -> str:
+    confusion = figures.confusion
+    return (
+        f"the teacher is right on {confusion.accuracy:.2%} of {confusion.n:,} validation examples (the most frequent "
+        f"class: {confusion.majority:.2%}), and {cause}; so read, it is right on {after.mean():.2%} of {len(after):,} "
+        f"examples instead of {before.mean():.2%}: {fix}"
+    )
+
+
+def _call(network: nn.Module, example: Tensor) -> Callable[[], object]:
+    def call() -> None:
+        network(example)
+        if example.is_cuda:
+            torch.cuda.synchronize(example.device)
+
+    return call
