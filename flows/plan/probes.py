@@ -38,6 +38,7 @@ _EVALUATED = 256  # examples
 _MOST = 4096  # training examples that are taken for it
 
 Train = Callable[[Splits, int, Callable[[EpochRecord], None]], None]  # splits, epochs, observe
+from edgestill.search.space import Architecture
 
 
 class Surroundings(Protocol):
@@ -50,7 +51,7 @@ class Surroundings(Protocol):
     @property
     def compute(self) -> Compute: ...
     def splits(self) -> Splits: ...
-    def fresh_student(self, architecture: str, task: Task, /) -> nn.Module: ...
+    def fresh_student(self, architecture: Architecture, task: Task, /) -> nn.Module: ...
     def saver(self, stage: str, /) -> Callable[[dict[str, Any]], None]: ...
 
 
@@ -70,7 +71,7 @@ class Speed(NamedTuple):
 class Probes:
     """Measurements for one configuration."""
 
-    def __init__(self, context: Surroundings, architectures: list[str]) -> None:
+    def __init__(self, context: Surroundings, architectures: list[Architecture]) -> None:
         """Take a run made for this, and students within budget, by their number of parameters."""
         self.context, self._architectures = context, architectures
         self.files: ConvertResult | None = None  # of the typical student, once the export is estimated
@@ -84,7 +85,7 @@ class Probes:
         return self.splits.sizes["test"]
 
     @property
-    def typical(self) -> str:
+    def typical(self) -> Architecture:
         """Architecture at the upper quartile of parameters."""
         return self._architectures[(3 * (len(self._architectures) - 1)) // 4]
 

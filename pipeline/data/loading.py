@@ -93,7 +93,15 @@ def _load(config: DatasetConfig, seed: int) -> tuple[RawData, dict[str, np.ndarr
         return raw, parts
     own = {"test": raw.test, "validation": raw.validation}
     few = {n: _some(at, (own.get(n) or raw.train).targets, config.limit, seed, n) for n, at in parts.items()}
-    return raw._replace(unlabelled=None if raw.unlabelled is None else raw.unlabelled[: config.limit]), few
+    return raw._replace(unlabelled=_first(raw.unlabelled, config.limit)), few
+
+
+def _first(images: np.ndarray | StoredImages | None, count: int) -> np.ndarray | StoredImages | None:
+    return (
+        images.select(torch.arange(min(count, len(images))))
+        if isinstance(images, StoredImages)
+        else (None if images is None else images[:count])
+    )
 
 
 def _some(index: np.ndarray, targets: np.ndarray, count: int, seed: int, name: str) -> np.ndarray:
