@@ -50,9 +50,9 @@ def run(
 
 
 def plan(config: Config = None, preset: Preset = None, settings: Set = None, quiet: Quiet = False) -> None:
-    """Estimate a run's time, memory and disk, and if its budget is reachable.
+    """Estimate a run's time, memory and disk before it starts.
 
-    Nothing is kept but what later runs take from the cache.
+    Say how much of the space keeps the budget. Nothing is kept but what later runs take from the cache.
     """
     from edgestill.flows.config import load_config
     from edgestill.flows.plan.page import plan_lines

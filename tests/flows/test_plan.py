@@ -87,7 +87,7 @@ def test_the_page_adds_the_stages_up_and_tells_what_is_missing() -> None:
     )
     lines = plan_lines(Plan("5% keep it", stages, ("openvino: pip install it",), ("no budget is set",))).splitlines()
     rows = {line.split()[0]: line.split() for line in lines if line.strip()}
-    assert rows["all"] == ["all", "1", "min", "5", "s", "2", "GB", "3", "MB"]
+    assert rows["all"] == ["all", "1", "min", "5", "s", "2.00", "GB", "3.00", "MB"]
     assert rows["own"] == ["own", "?", "not", "measured"]
     for words in ("budget: 5% keep it", "missing here: openvino: pip install it", "caution: no budget is set"):
         assert words in lines
