@@ -28,6 +28,7 @@ _GOOD = 0.98  # accuracy of a teacher that is read as it should be
 _GAIN = 0.05  # smallest gain in accuracy that is worth a change
 _FIRST, _SECOND = 128, 512  # examples to find a cause on, and to prove it on
 _BUDGET_MS = 6_000  # of all probes, about
+_BATCH = 64
 _MOST_NAMED, _MOST_LISTED = 5, 100  # classes in a sentence, and in a setting
 
 
@@ -146,7 +147,7 @@ def _inputs(
     first, second = drawn[:count], drawn[count : count + _SECOND]
 
     def right(index: Tensor, change: Callable[[Tensor], Tensor]) -> np.ndarray:
-        parts = (split.batch(part, device) for part in torch.split(index, 64))
+        parts = (split.batch(index[start : start + _BATCH], device) for start in range(0, len(index), _BATCH))
         with evaluating(network), torch.inference_mode():
             return torch.cat([network(change(b.inputs)).argmax(1) == b.targets for b in parts]).cpu().numpy()
 
