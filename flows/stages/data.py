@@ -2,16 +2,18 @@
 
 from typing import Any
 
-from edgestill.distill.recipe import make_recipe
+from edgestill.distill.recipe import make_recipe, unmet
 from edgestill.flows.latency import keep_latency_model, latency_of
 from edgestill.flows.stages.context import TOKENIZER, StageContext
 from edgestill.flows.stages.heads import telling_of_heads, what_ships
 from edgestill.flows.stages.rehearsal import rehearse_export
 from edgestill.flows.stages.results import DataResult, Results
 from edgestill.flows.stages.stage import Stage
+from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.networks.network import uninitialised
 from edgestill.pipeline.plugins import cautions
 from edgestill.pipeline.teachers import build_teacher
+from edgestill.pipeline.teachers.teacher import PARTS
 from edgestill.search.search import require_feasible
 
 
@@ -27,11 +29,16 @@ class Data(Stage[DataResult]):
         config = context.config
         splits = context.splits()
         context.cautions.extend(cautions())
-        make_recipe(config.distill.methods).check(splits.task, splits.train)
+        recipe = make_recipe(config.distill.methods)
+        recipe.check(splits.task, splits.train)
         if splits.coder is not None:
             context.run.write("data", TOKENIZER, splits.coder.json)
         with uninitialised():
-            build_teacher(config.teacher, splits.task)  # refuses a teacher for other inputs
+            teacher = build_teacher(config.teacher, splits.task)  # refuses a teacher for other inputs
+        problems = unmet(recipe.methods, getattr(teacher, "gives", PARTS), "the teacher")
+        if problems:
+            raise ConfigError(problems)
+        context.cautions.extend(getattr(teacher, "cautions", ()))
         keep_latency_model(context)
         latency = latency_of(context, splits.task)
         with telling_of_heads(config.distill):

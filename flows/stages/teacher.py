@@ -8,7 +8,6 @@ from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.training import curve_csv, epoch_ticker
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Splits
-from edgestill.pipeline.networks.cost import measure_cost
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import weights_bytes
 from edgestill.pipeline.teachers import make_teacher
@@ -29,9 +28,9 @@ class Teacher(Stage[TeacherResult]):
         teacher, device = make_teacher(context.config.teacher), context.device
         splits = context.splits()
         task = splits.task
-        cost = measure_cost(lambda: teacher.build(task), task.input_shape, task.input_dtype)
-        if teacher.source is not None:
-            network = teacher.load(task, teacher.source)
+        cost = teacher.cost(task)
+        if teacher.is_trained:
+            network = teacher.read(task)
             found: dict[str, Any] = {"validation": evaluate(network.to(device), splits.validation, device)}
         else:
             with drawn_from(context.seed("teacher", "weights")):
@@ -41,7 +40,7 @@ class Teacher(Stage[TeacherResult]):
             context.run.write("teacher", "curve.csv", curve_csv(fitted.curve))
         context.run.write("teacher", WEIGHTS, weights_bytes(network, teacher.metadata(task)))
         return TeacherResult(
-            **{"best_epoch": None, "curve": ()} | found, trained_here=teacher.source is None, cost=cost
+            **{"best_epoch": None, "curve": ()} | found, trained_here=not teacher.is_trained, cost=cost
         )
 
     def sentence(self, result: TeacherResult) -> str:
