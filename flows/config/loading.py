@@ -18,6 +18,7 @@ from edgestill.pipeline.errors import ConfigError, command, nearest
 from edgestill.pipeline.foreign import MAX_CONFIG_BYTES, read_text_bounded
 from edgestill.pipeline.plugins import cautions
 from edgestill.pipeline.runs.yaml_text import comment_in, read_yaml, write_yaml
+from edgestill.pipeline.teachers import FamilyConfig, spelt_out
 
 
 def load_config(
@@ -34,16 +35,16 @@ def load_config(
     raw: dict[str, Any] = {}
     problems: list[str] = []
     if preset is not None:
-        raw = _merged(raw, _yaml_mapping(preset_text(preset), f"preset {preset}"))
+        raw = _merged(raw, _spelt_out(_yaml_mapping(preset_text(preset), f"preset {preset}")))
     if path is not None:
-        raw = _merged(raw, _yaml_mapping(_read(path), str(path)))
+        raw = _overlaid(raw, _yaml_mapping(_read(path), str(path)))
     settled: dict[str, Any] = {}
     for setting in settings:
         try:
-            settled = _merged(settled, _parse_setting(setting))
+            settled = _merged(settled, _spelt_out(_parse_setting(setting)))
         except ConfigError as error:
             problems.extend(error.problems)
-    raw = _merged(raw, settled)
+    raw = _overlaid(raw, settled)
     try:
         config = RunConfig.model_validate(raw, context={"check_files": check_files})
     except ValidationError as error:
@@ -51,6 +52,21 @@ def load_config(
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Merge, a teacher's short form spelt out; a family by its name keeps the training alone of one without."""
+    over = _spelt_out(over)
+    teacher, other = base.get("teacher"), over.get("teacher")
+    if isinstance(teacher, dict) and isinstance(other, dict) and "name" in other and "name" not in teacher:
+        kept = {key: teacher[key] for key in teacher.keys() & FamilyConfig.model_fields.keys()}
+        base = base | {"teacher": kept}
+    merged: dict[str, Any] = _merged(base, over)
+    return merged
+
+
+def _spelt_out(raw: dict[str, Any]) -> dict[str, Any]:
+    return raw | {"teacher": spelt_out(raw["teacher"])} if "teacher" in raw else raw
 
 
 def preset_names() -> list[str]:

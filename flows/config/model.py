@@ -19,7 +19,6 @@ from edgestill.search.config import RankCheckConfig, SearchConfig
 from edgestill.search.scorers import SCORERS
 from edgestill.search.spaces import SPACES
 
-
 _DRAWN = {"gradients", "embedding", "features"}  # of a teacher whose weights a scorer draws
 
 
@@ -84,7 +83,7 @@ class RunConfig(Frozen):
                 "leave data.augment out"
             )
         aware = [name for name in (search.scorer, *search.baselines) if SCORERS[name].needs_teacher]
-        if aware and not search.uses_trained_teacher and not _DRAWN <= teacher.gives:
+        if aware and not search.uses_trained_teacher and not teacher.gives >= _DRAWN:
             problems.append(
                 f"scorer {aware[0]!r} draws new weights for the teacher, and {teacher.title} is a black box; search by "
                 "ensemble, or another that needs no teacher"

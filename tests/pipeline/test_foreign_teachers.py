@@ -1,19 +1,25 @@
 """Teachers from elsewhere: each answers as its own library's network does, and says what it cannot give."""
 
+import copy
 import json
 import textwrap
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from pydantic import TypeAdapter
 from safetensors.torch import save_file
 from torch import nn
 
+from edgestill.export.onnx.sessions import runner
+from edgestill.export.onnx.write import to_onnx
 from edgestill.pipeline.errors import CheckpointError
 from edgestill.pipeline.networks.network import look
 from edgestill.pipeline.runs.checkpoint import weights_bytes
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import AnyTeacherConfig, load_teacher, make_teacher, spelt_out
+from edgestill.pipeline.teachers.adapted.labels import match_labels
 from edgestill.pipeline.torchvision_compat import repair
 
 repair()
@@ -400,3 +406,118 @@ def test_an_ensemble_is_the_weighted_mean_of_its_members(tmp_path):
     assert view.embedding.shape == (4, 1024)
     assert torch.equal(view.logits, teacher(images))
     reloads(config, teacher, tmp_path)
+
+
+# Black boxes
+
+
+def export_onnx(network, path, side=32, **more):
+    torch.onnx.export(
+        network.eval(), (torch.rand(2, 3, side, side),), path, dynamo=False, input_names=["pixels"],
+        output_names=["scores"], opset_version=17, **{"dynamic_axes": {"pixels": {0: "n"}, "scores": {0: "n"}}} | more,
+    )  # fmt: skip
+
+
+class Ends(nn.Module):
+    """A network that gives probabilities."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x).softmax(1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_onnx_file_answers_as_its_network_with_its_own_size_and_normalisation(tmp_path):
+    network, path = alive(Plain()), tmp_path / "teacher.onnx"
+    export_onnx(Ends(network), path, side=16)
+    plain = onnx.load(path)
+    inside = next(node for node in plain.graph.node if node.op_type == "Gemm").input[0]
+    config = config_of(name="onnx", file=path, embedding=inside, mean=MEAN, std=STD)
+    teacher, images = read(config), pixels()
+    small = torch.nn.functional.interpolate(images, size=(16, 16), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        view, expected = look(teacher, images), network(normalised(small))
+        assert torch.allclose(view.logits.softmax(1), expected.softmax(1), atol=1e-5)
+        assert torch.allclose(view.embedding, network.body(normalised(small)).mean((2, 3)), atol=1e-5)
+    assert (teacher.gives, teacher.embedding_dim) == ({"logits", "inputs", "embedding"}, 6)
+    reloads(config, teacher, tmp_path)
+    cost = make_teacher(config).cost(TASK)
+    assert cost.flops == 16 * 16 * 6 * 27 + 6 * 3
+    assert cost.params == 6 * 27 + 6 + 6 * 3 + 3  # the batch norm is folded into the convolution
+    file = to_onnx(copy.deepcopy(teacher), TASK.inputs, 20)
+    assert np.allclose(runner(file)(images.numpy()), view.logits.numpy(), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_onnx_file_names_its_classes(tmp_path):
+    network, path = alive(Plain()), tmp_path / "teacher.onnx"
+    export_onnx(network, path)
+    named = onnx.load(path)
+    named.metadata_props.append(onnx.StringStringEntryProto(key="names", value="{0: 'fish', 1: 'cat', 2: 'dog'}"))
+    onnx.save(named, path)
+    teacher = read(config_of(**spelt_out(f"onnx:{path}")))
+    with torch.no_grad():
+        assert torch.allclose(teacher(pixels()), network(pixels())[:, [1, 2, 0]], atol=1e-5)
+    assert "they are mapped to the data's by name" in teacher.cautions[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_files_that_cannot_be_a_teacher_are_refused(tmp_path):
+    path = tmp_path / "teacher.onnx"
+    path.write_bytes(b"not a model")
+    with pytest.raises(CheckpointError, match="is no ONNX file"):
+        read(config_of(name="onnx", file=path))
+    export_onnx(Plain(), path)
+    with pytest.raises(CheckpointError, match=r"teacher\.embedding: the file has no node 'pooled'; its last are"):
+        read(config_of(name="onnx", file=path, embedding="pooled"))
+    foreign = onnx.load(path)
+    foreign.graph.node[0].domain = "mine"
+    (tmp_path / "foreign.onnx").write_bytes(foreign.SerializeToString())
+    with pytest.raises(CheckpointError, match="uses operators of mine"):
+        read(config_of(name="onnx", file=tmp_path / "foreign.onnx"))
+    onnx.save(onnx.load(path), tmp_path / "apart.onnx", save_as_external_data=True, size_threshold=0)
+    with pytest.raises(CheckpointError, match="keeps its weights in other files"):
+        read(config_of(name="onnx", file=tmp_path / "apart.onnx"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_torchscript_archive_answers_as_its_network_and_passes_gradients(tmp_path):
+    network, path = alive(Plain()), tmp_path / "teacher.pt"
+    torch.jit.save(torch.jit.trace(network, pixels()), path)
+    config = config_of(name="torchscript", file=path)
+    teacher, images = read(config), pixels().requires_grad_()
+    logits = teacher(images)
+    assert torch.allclose(logits, network(images), atol=1e-5)
+    assert torch.autograd.grad(logits.sum(), images)[0].abs().sum() > 0
+    assert teacher.gives == {"logits", "inputs", "gradients"} == make_teacher(config).gives
+    reloads(config, teacher, tmp_path)
+    assert np.allclose(runner(to_onnx(teacher, TASK.inputs, 20))(images.detach().numpy()), logits.detach(), atol=1e-5)
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "outputs", "order"),
+    [
+        (None, ("a", "b"), 2, None),
+        (("a", "b"), ("a", "b"), 2, None),
+        (("B ", "a"), ("a", "b"), 2, (1, 0)),
+        (("guinea_pig", "dog"), ("dog", "Guinea Pig"), 2, (1, 0)),
+        (("tench, Tinca tinca", "goldfish", "hen"), ("hen", "tench"), 3, (2, 0)),
+        (("1", "0"), ("0", "1"), 2, None),
+    ],
+)
+def test_classes_are_found_by_name(theirs, ours, outputs, order):
+    assert match_labels(theirs, ours, outputs, "it").order == order
+
+
+def test_a_configuration_of_the_shortest_form():
+    assert spelt_out("timm:resnet50") == {"name": "timm", "model": "resnet50"}
+    assert spelt_out("resnet56") == {"architecture": "resnet56"}
+    assert spelt_out("my/teacher.py:make") == {"name": "python", "code": "my/teacher.py:make"}
+    assert spelt_out("package.module:make") == {"name": "python", "code": "package.module:make"}
+    assert spelt_out("hf:owner/model") == {"name": "hf", "model": "owner/model"}
