@@ -34,6 +34,7 @@ class Teacher(ABC):
     Config: ClassVar[type[Frozen]]  # a FamilyConfig with `name`; the first three families share TeacherConfig instead
     kinds: ClassVar[frozenset[str]]  # of input that its networks take
     architectures: ClassVar[tuple[str, ...]] = ()  # names for `teacher.architecture`
+    example: ClassVar[Mapping[str, Any]] = {}  # settings that need no file, for the conformance suite
     short: ClassVar[str] = ""  # key of the configuration that TEXT is, in the short form `name:TEXT`
 
     def __init__(self, config: Any) -> None:

@@ -1,5 +1,6 @@
 """Networks of timm, by name: `teacher: timm:resnet50`."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from torch import nn
@@ -19,6 +20,7 @@ class TimmConfig(LibraryConfig):
 class TimmTeacher(LibraryTeacher):
     name: ClassVar[str] = "timm"
     Config: ClassVar[type[Frozen]] = TimmConfig
+    example: ClassVar[Mapping[str, Any]] = {"model": "resnet10t"}
     library = "timm"
     config: TimmConfig
 

@@ -1,5 +1,6 @@
 """Networks of torchvision, by name: `teacher: torchvision:resnet50`."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from torch import nn
@@ -23,6 +24,7 @@ class TorchvisionConfig(LibraryConfig):
 class TorchvisionTeacher(LibraryTeacher):
     name: ClassVar[str] = "torchvision"
     Config: ClassVar[type[Frozen]] = TorchvisionConfig
+    example: ClassVar[Mapping[str, Any]] = {"model": "mobilenet_v3_small"}
     library = "torchvision"
     config: TorchvisionConfig
 
