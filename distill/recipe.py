@@ -67,9 +67,9 @@ def _teacher_conflicts(methods: Sequence[Method]) -> list[str]:
 
 
 _PARTS = {
-    "embedding": "embedding",
+    "embedding": "the embedding",
     "features": "feature maps",
-    "classifier": "last Linear layer",
+    "classifier": "the last Linear layer",
     "gradients": "gradients",
     "inputs": "answers to other inputs than the data's own",
 }

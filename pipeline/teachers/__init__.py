@@ -73,14 +73,6 @@ class TeacherConfig(FamilyConfig, HuggingFaceConfig, TextTransformerConfig, ResN
         return next(name for name, family in TEACHERS.items() if self.architecture in family.architectures)
 
 
-def config_type(families: Mapping[str, type[Teacher]]) -> Any:
-    """Type of `teacher` in a configuration: by its `name` a family's own Config, without a name TeacherConfig."""
-    own = {name: family.Config for name, family in families.items() if "name" in family.Config.model_fields}
-    members: list[Any] = [Annotated[config, Tag(name)] for name, config in {BUILT_IN: TeacherConfig, **own}.items()]
-    chosen = Annotated[reduce(or_, members), Discriminator(_tag)] if own else TeacherConfig
-    return Annotated[chosen, BeforeValidator(spelt_out)]
-
-
 def spelt_out(value: Any) -> Any:
     """Spell out the short forms: `resnet56`, `timm:resnet50`, and `my_teacher.py:make` for a user's function."""
     if not isinstance(value, str):
@@ -91,6 +83,20 @@ def spelt_out(value: Any) -> Any:
     if colon and (name.endswith(".py") or name not in TEACHERS):
         return {"name": "python", "code": value}
     return {"name": value} if value in TEACHERS and not TEACHERS[value].architectures else {"architecture": value}
+
+
+def _tag(value: Any) -> str:
+    if isinstance(value, TeacherConfig):
+        return BUILT_IN
+    return str(value.get("name", BUILT_IN) if isinstance(value, Mapping) else getattr(value, "name", BUILT_IN))
+
+
+def config_type(families: Mapping[str, type[Teacher]]) -> Any:
+    """Type of `teacher` in a configuration: by its `name` a family's own Config, without a name TeacherConfig."""
+    own = {name: family.Config for name, family in families.items() if "name" in family.Config.model_fields}
+    members: list[Any] = [Annotated[config, Tag(name)] for name, config in {BUILT_IN: TeacherConfig, **own}.items()]
+    chosen = Annotated[reduce(or_, members), Discriminator(_tag)] if own else TeacherConfig
+    return Annotated[chosen, BeforeValidator(spelt_out)]
 
 
 if TYPE_CHECKING:
@@ -130,12 +136,6 @@ def _fitting(config: Any, task: Task) -> Teacher:
         fitting = [name for family in TEACHERS.values() if task.kind in family.kinds for name in family.architectures]
         raise ConfigError([teacher.refusal(task, fitting)])
     return teacher
-
-
-def _tag(value: Any) -> str:
-    if isinstance(value, TeacherConfig):
-        return BUILT_IN
-    return str(value.get("name", BUILT_IN) if isinstance(value, Mapping) else getattr(value, "name", BUILT_IN))
 
 
 __all__ = [

@@ -48,6 +48,14 @@ class ForeignConfig(FamilyConfig):
     )
     answers: Answers = Field("auto", description="logits or probabilities; auto looks at an answer")
 
+    @field_validator("size", mode="before")
+    @classmethod
+    def _is_a_size(cls, size: Any) -> Any:
+        sides = list(size) if isinstance(size, list | tuple) else [size]
+        if size in (None, "data") or (len(sides) <= 2 and all(type(n) is int and 0 < n <= 4096 for n in sides)):
+            return size
+        raise ValueError(f"{size!r} is no size; write a side, [height, width], or data")
+
     @model_validator(mode="after")
     def _whole_normalisation(self) -> "ForeignConfig":
         if (self.mean is None) != (self.std is None):
