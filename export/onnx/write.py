@@ -16,8 +16,6 @@ from edgestill.pipeline.input_kind import InputKind
 from edgestill.pipeline.input_kind.text import PADDING
 from edgestill.pipeline.randomness import drawn_from
 
-_SCRIPTS_OPSET = 20  # the last of torch's older exporter
-
 
 def to_onnx(network: nn.Module, inputs: InputKind, opset: int) -> bytes:
     """Export the network in evaluation mode as ONNX fp32: the inputs' ports to `logits` [batch, K].
@@ -30,13 +28,11 @@ def to_onnx(network: nn.Module, inputs: InputKind, opset: int) -> bytes:
     """
     import onnx
 
-    own = getattr(network, "onnx_bytes", None)
+    own = getattr(network, "onnx_bytes", None)  # of a teacher that torch does not run
     if own is not None:
         return bytes(own)
     network = network.cpu().eval()
     _require_evaluation_mode(network)
-    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
-        return _of_script(network, inputs, opset)
     network, example, dynamic = signature(network, inputs)
     try:
         with warnings.catch_warnings(), _quiet(), drawn_from(0):
@@ -65,33 +61,6 @@ def to_onnx(network: nn.Module, inputs: InputKind, opset: int) -> bytes:
         raise ExportError(f"the exported graph holds nodes in training mode: {', '.join(training[:3])}")
     data: bytes = model.SerializeToString()
     return data
-
-
-def _of_script(network: nn.Module, inputs: InputKind, opset: int) -> bytes:
-    """Export a teacher of TorchScript by torch's older exporter: the newer one takes none."""
-    import onnx
-
-    (port,), made = inputs.ports, io.BytesIO()
-    example = torch.rand(2, *inputs.shape, generator=torch.Generator().manual_seed(0))
-    axes = {port: {0: "batch"}, OUTPUT: {0: "batch"}}
-    try:
-        with warnings.catch_warnings(), _quiet():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                network,
-                (example,),
-                made,
-                dynamo=False,
-                opset_version=min(opset, _SCRIPTS_OPSET),
-                input_names=[port],
-                output_names=[OUTPUT],
-                dynamic_axes=axes,
-            )
-        model = _stripped(onnx.load_model_from_string(made.getvalue()))
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # the exporter's and the checker's own errors
-        raise ExportError(f"the TorchScript archive has no ONNX form: {first_line(error)}") from error
-    return bytes(model.SerializeToString())
 
 
 def _require_evaluation_mode(network: nn.Module) -> None:

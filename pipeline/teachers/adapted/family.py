@@ -96,6 +96,7 @@ class ForeignTeacher(Teacher):
 
     kinds: ClassVar[frozenset[str]] = frozenset({"image"})
     call: ClassVar[Call] = staticmethod(plainly)
+    network: ClassVar[type[Adapted]] = Adapted
     config: WhiteConfig
 
     @property
@@ -166,7 +167,7 @@ class ForeignTeacher(Teacher):
     def wrapped(self, model: nn.Module, task: Task) -> Adapted:
         """Put the network between the task's inputs and its classes."""
         config = self.config
-        network = Adapted(
+        network = self.network(
             model,
             task,
             self.before(task),

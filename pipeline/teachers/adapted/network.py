@@ -54,15 +54,15 @@ class Adapted(nn.Module):
             example = self.before(_example(task))
         self.parts, found = find_parts(model, call, example, classifier, features)
         self.outputs = self.num_classes = found.shape[1]
-        self._gives_probabilities = answers == "probabilities" or (answers == "auto" and _are_probabilities(found))
-        self._order: tuple[int, ...] | None = None
+        self.gives_probabilities = answers == "probabilities" or (answers == "auto" and _are_probabilities(found))
+        self.order: tuple[int, ...] | None = None
         self.cautions: tuple[str, ...] = ()
         self.embedding_dim: int | None = self._width()
 
     def map_classes(self, matched: Matched) -> "Adapted":
         """Give the logits of the data's classes, in their order."""
         if matched.order is not None:
-            self._order, self.num_classes = matched.order, len(matched.order)
+            self.order, self.num_classes = matched.order, len(matched.order)
         if matched.caution:
             self.cautions = (*self.cautions, matched.caution)
         return self
@@ -78,8 +78,8 @@ class Adapted(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         found = answers_of(self._call(self.model, self.before(inputs)))
-        logits = found.clamp_min(torch.finfo(found.dtype).tiny).log() if self._gives_probabilities else found
-        return logits if self._order is None else logits[:, list(self._order)]
+        logits = found.clamp_min(torch.finfo(found.dtype).tiny).log() if self.gives_probabilities else found
+        return logits if self.order is None else logits[:, list(self.order)]
 
     def look(self, inputs: Tensor) -> View:
         """Run the network once; a part that it does not have is empty."""
@@ -99,9 +99,9 @@ class Adapted(nn.Module):
         if self.parts.classifier is None:
             return nn.Identity()
         found = self.model.get_submodule(self.parts.classifier)
-        if self._order is None or not isinstance(found, nn.Linear):
+        if self.order is None or not isinstance(found, nn.Linear):
             return found
-        return _chosen(found, self._order)
+        return _chosen(found, self.order)
 
     def _width(self) -> int | None:
         if self.parts.classifier is None:

@@ -80,7 +80,7 @@ def find_parts(
         for handle in handles:
             handle.remove()
     last = _last_linear(events, answers.shape[1], classifier)
-    before = events if last is None else events[: events.index(last)]
+    before = events if last is None else events[: _place(events, last)]
     return Parts(None if last is None else last.name, _features(before, features)), answers
 
 
@@ -126,6 +126,22 @@ def _features(events: list[_Event], named: str | None) -> str | None:
         if not any(e.name == named for e in maps):
             raise CheckpointError(f"teacher.features: {named} gives no [B, C, H, W] or [B, T, D] before the classifier")
         return named
-    wide = [e for e in maps if e.made[0].numel() > max(e.made.shape[1], e.made.shape[-1])]  # not pooled yet
-    found = wide or maps
+    wide = [e for e in maps if _is_wide(e.made)]
+    after = maps[_place(maps, wide[-1]) + 1 :] if wide else maps
+    has_shrunk = bool(after) and _has_weights(after[0]) and (not wide or _is_wide(after[0].given))
+    found = [e for e in after if _has_weights(e)] if has_shrunk else wide or maps
     return found[-1].name if found else None
+
+
+def _place(events: list[_Event], event: _Event) -> int:
+    return next(number for number, one in enumerate(events) if one is event)
+
+
+def _is_wide(tensor: Tensor | None) -> bool:
+    """True for maps of several positions."""
+    return tensor is not None and tensor.dim() > 2 and tensor[0].numel() > max(tensor.shape[1], tensor.shape[-1])
+
+
+def _has_weights(event: _Event) -> bool:
+    """True for a layer with weights: one that makes a single position did so by a stride, not by pooling."""
+    return next(event.module.parameters(), None) is not None
