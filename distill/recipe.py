@@ -22,6 +22,7 @@ from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.device import full_precision
 from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.figures import listing
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import View, look
 from edgestill.pipeline.randomness import drawn_from
@@ -62,6 +63,26 @@ def _teacher_conflicts(methods: Sequence[Method]) -> list[str]:
         if method.replaces_teacher
         for other in methods
         if other is not method and other.studies_teacher
+    ]
+
+
+_PARTS = {
+    "embedding": "the embedding",
+    "features": "feature maps",
+    "classifier": "the last Linear layer",
+    "gradients": "gradients",
+    "inputs": "answers to other inputs than the data's own",
+}
+
+
+def unmet(methods: Sequence[Method], gives: frozenset[str], teacher: str) -> list[str]:
+    """Describe in a sentence each method that needs more than the teacher gives, with the methods that do not."""
+    able = [name for name, kind in METHODS.items() if kind().needs <= gives]
+    return [
+        f"method {method.name!r} needs {listing([_PARTS[part] for part in sorted(method.needs - gives)])} of its "
+        f"teacher, which {teacher} does not give; methods that do without: {', '.join(able)}"
+        for method in methods
+        if not method.needs <= gives
     ]
 
 

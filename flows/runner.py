@@ -7,6 +7,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+from torch import nn
+
 from edgestill.export.result import ProfileResult
 from edgestill.flows.chain import STAGES, stage_names, stages_of
 from edgestill.flows.config.loading import config_of, load_config
@@ -24,6 +27,7 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.nicety import nicety
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.rundir import RunDir
+from edgestill.pipeline.teachers.python import GIVEN, PythonConfig, giving
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
@@ -62,6 +66,7 @@ def compress(
     settings: Sequence[str] = (),
     out: Path | str = "runs",
     progress: Progress | None = None,
+    teacher: nn.Module | None = None,
 ) -> Outcome | RankCheckResult:
     """Make a student that ships: search, tune, distill, export, measure, bundle, report.
 
@@ -71,6 +76,9 @@ def compress(
         settings: `key=value` each, such as `search.budget.max_params=50000`; with `preset`.
         out: folder that the new run is made in.
         progress: shows how far the run is; None: nothing is shown.
+        teacher: a trained network, inputs to logits, in the place of the configured one. It is called with pixels in
+            [0, 1]; the configuration's keys for `python` teachers (mean, std, size, labels, …) apply, with `teacher:
+            python:given`. Such a run cannot be resumed by the command.
 
     Returns:
         Results and paths of the run; with `rank_check: {only: true}` the rank check's result.
@@ -82,8 +90,21 @@ def compress(
     if config is not None and (preset is not None or settings):
         raise ConfigError(["config is given beside preset or settings; load_config joins them into one"])
     chosen = load_config(None, preset, settings) if config is None else config
-    with new_run(chosen, Path(out).expanduser()) as run:
+    if teacher is not None:
+        chosen = _taught_by_a_module(chosen)
+    with giving(teacher), new_run(chosen, Path(out).expanduser()) as run:
         return run_chain(run, progress)
+
+
+def _taught_by_a_module(config: RunConfig) -> RunConfig:
+    """Return the configuration with the teacher that `giving` gives."""
+    if isinstance(config.teacher, PythonConfig) and config.teacher.code == GIVEN:
+        return config
+    given = {"name": "python", "code": GIVEN, "training": config.teacher.training}
+    try:
+        return RunConfig.model_validate({**dict(config), "teacher": given})
+    except ValidationError as error:
+        raise ConfigError([problem["msg"].removeprefix("Value error, ") for problem in error.errors()]) from None
 
 
 def run_chain(

@@ -31,7 +31,7 @@ def find_student(
     config: SearchConfig,
     task: Task,
     batch: Batch,
-    teacher: nn.Module,
+    teacher: nn.Module | None,
     *,
     seed: int,
     latency: LatencySource | None = None,
@@ -46,7 +46,7 @@ def find_student(
     Args:
         latency: source of latencies; needed if the budget has max_latency_ms.
         shipped: maps a student to its shipped network, subject to the budget; None: the student itself.
-        teacher: re-initialised in place unless `config.teacher_weights` is "trained".
+        teacher: None for a black box; else re-initialised in place unless `config.teacher_weights` is "trained".
         known: entries given to `record` by an interrupted search; those candidates are not scored again.
         keep: keeps what scorers with parts prepare, such as the ensemble's scale.
 
@@ -59,8 +59,9 @@ def find_student(
     trained = config.uses_trained_teacher
     conditions = Conditions(batch, teacher, seed, draws=config.draws, trained=trained, comparable=True)
     searches = Searches(config, space, task, conditions, Deployment(latency, shipped), Log(known, record, tick, keep))
-    SCORERS[config.scorer].check(space, teacher)
-    searches.notes += SCORERS[config.scorer].notes(space, teacher)
+    if teacher is not None:
+        SCORERS[config.scorer].check(space, teacher)
+        searches.notes += SCORERS[config.scorer].notes(space, teacher)
     with searches.workshop:
         candidates = searches.by(config.scorer, f"scoring by {config.scorer}")
         if not candidates:

@@ -20,6 +20,7 @@ from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.network import View, evaluating, look
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.teachers.teacher import Part
 
 Slot = Literal["data", "teacher", "target", "divergence", "weight", "feature", "head"]
 SLOTS: tuple[Slot, ...] = ("data", "teacher", "target", "divergence", "weight", "feature", "head")
@@ -98,6 +99,12 @@ class Method(ABC):
     def varies_teacher(self) -> bool:
         """With slot `teacher`: True if its answer to an input changes after `prepare`, so that none can be cached."""
         return True
+
+    @property
+    def needs(self) -> frozenset[Part]:
+        """Parts of the teacher that it reads beside logits; a teacher that lacks one is refused at the start."""
+        parts: set[Part] = {"features"} if self.reads_features else set()
+        return frozenset(parts | ({"embedding"} if self.studies_teacher else set()))
 
     def conflicts(self, others: Sequence["Method"]) -> Iterable[str]:
         """Give a sentence for each other method that this one cannot be used with, beyond those in its slots."""

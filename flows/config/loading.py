@@ -20,7 +20,7 @@ from edgestill.pipeline.foreign import MAX_CONFIG_BYTES, read_text_bounded
 from edgestill.pipeline.plugins import cautions
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.runs.yaml_text import comment_in, key_lines, read_yaml, write_yaml
-from edgestill.pipeline.teachers import FamilyConfig
+from edgestill.pipeline.teachers import FamilyConfig, spelt_out
 
 
 def load_config(
@@ -46,7 +46,7 @@ def load_config(
     lines: dict[tuple[str | int, ...], int] = {}
     problems: list[str] = []
     if preset is not None:
-        raw = _merged(raw, _yaml_mapping(preset_text(preset), f"preset {preset}"))
+        raw = _merged(raw, _spelt_out(_yaml_mapping(preset_text(preset), f"preset {preset}")))
     if path is not None:
         text = _read(path)
         raw = _overlaid(raw, _yaml_mapping(text, str(path)))
@@ -54,7 +54,7 @@ def load_config(
     settled: dict[str, Any] = {}
     for setting in settings:
         try:
-            settled = _merged(settled, _parse_setting(setting))
+            settled = _merged(settled, _spelt_out(_parse_setting(setting)))
         except ConfigError as error:
             problems.extend(error.problems)
     raw = _overlaid(raw, settled)
@@ -109,6 +109,10 @@ def _depth_in(node: Any, where: Sequence[str | int]) -> int:
             return depth
         node = node[part]
     return len(where)
+
+
+def _spelt_out(raw: dict[str, Any]) -> dict[str, Any]:
+    return raw | {"teacher": spelt_out(raw["teacher"])} if "teacher" in raw else raw
 
 
 def preset_names() -> list[str]:
@@ -201,6 +205,7 @@ def _parse_setting(setting: str) -> dict[str, Any]:
 
 def _overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Merge a layer into those before it; a teacher without a name there is a built-in one, so a name replaces it."""
+    over = _spelt_out(over)
     teacher, named = base.get("teacher"), over.get("teacher")
     if isinstance(teacher, dict) and isinstance(named, dict) and "name" in named and "name" not in teacher:
         base = {**base, "teacher": _common(teacher, named["name"])}

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from edgestill.distill.config import DistillConfig, PruneConfig, QatConfig, TuneConfig
+from edgestill.distill.recipe import make_recipe, unmet
 from edgestill.export.bundle.card_config import CardConfig
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.formats import FORMATS
@@ -15,7 +16,10 @@ from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.input_kind import INPUT_KINDS
 from edgestill.pipeline.teachers import AnyTeacherConfig, TeacherConfig, make_teacher
 from edgestill.search.config import RankCheckConfig, SearchConfig
+from edgestill.search.scorers import SCORERS
 from edgestill.search.spaces import SPACES
+
+_DRAWN = {"gradients", "embedding", "features"}  # of a teacher whose weights a scorer draws
 
 
 class RunConfig(Frozen):
@@ -76,6 +80,25 @@ class RunConfig(Frozen):
     def _one_tokenizer(self) -> "RunConfig":
         if make_teacher(self.teacher).tokenizer is not None and self.data.has_own_tokenizer:
             raise ValueError("data.tokenizer is set, and teacher.folder has its own, which the student must share")
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_gives_what_is_asked_of_it(self) -> "RunConfig":
+        teacher, search = make_teacher(self.teacher), self.search
+        problems = unmet(make_recipe(self.distill.methods).methods, teacher.gives, f"the teacher {teacher.title}")
+        if "inputs" not in teacher.gives and self.data.augment.is_random:
+            problems.append(
+                f"the teacher {teacher.title} knows the data's own examples alone, and data.augment makes others; "
+                "leave data.augment out"
+            )
+        aware = [name for name in (search.scorer, *search.baselines) if SCORERS[name].needs_teacher]
+        if aware and not search.uses_trained_teacher and not teacher.gives >= _DRAWN:
+            problems.append(
+                f"scorer {aware[0]!r} draws new weights for the teacher, and {teacher.title} is a black box; search by "
+                "ensemble, or another that needs no teacher"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @model_validator(mode="after")

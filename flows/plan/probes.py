@@ -30,6 +30,7 @@ from edgestill.pipeline.teachers import build_teacher
 from edgestill.pipeline.training.fit import Supervised, fit
 from edgestill.pipeline.training.metrics import evaluate
 from edgestill.pipeline.training.state import EpochRecord
+from edgestill.search.space import Architecture
 
 _SECONDS = 1.0  # of an epoch to be timed, about
 _FIRST_BATCHES = 4  # of the epoch that tells how many batches take so long
@@ -38,7 +39,6 @@ _EVALUATED = 256  # examples
 _MOST = 4096  # training examples that are taken for it
 
 Train = Callable[[Splits, int, Callable[[EpochRecord], None]], None]  # splits, epochs, observe
-from edgestill.search.space import Architecture
 
 
 class Surroundings(Protocol):

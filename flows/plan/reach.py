@@ -28,7 +28,7 @@ class Reach(NamedTuple):
     within: int  # of the limits on counted figures, and on a predicted latency
     timed: int  # of those within, where latencies are measured
     fast: int  # of those timed
-    architectures: list[str]  # within budget, by their number of parameters; never empty
+    architectures: list[Architecture]  # within budget, by their number of parameters; never empty
 
     @property
     def sentence(self) -> str:
@@ -69,7 +69,7 @@ def reach_of(context: StageContext, tick: Callable[[int, int, str], None]) -> Re
             timed += 1
             fast += latency.measure(architecture) <= config.budget.max_latency_ms
     usable = ordered or list(ends_within_budget(config, task, context.seed("search"), ships))
-    return Reach(space.size, len(drawn), len(ordered), timed, fast, [space.format(one) for one in usable])
+    return Reach(space.size, len(drawn), len(ordered), timed, fast, usable)
 
 
 def _cost(costs: Callable[[Architecture], Cost], architecture: Architecture) -> Cost | None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from edgestill.distill.recipe import make_recipe
+from edgestill.distill.recipe import make_recipe, unmet
 from edgestill.flows.config.cautions import cautions_of
 from edgestill.flows.latency import keep_latency_model, latency_of, require_reachable_latency
 from edgestill.flows.plan.estimate import Estimate
@@ -15,9 +15,11 @@ from edgestill.flows.stages.heads import telling_of_heads, what_ships
 from edgestill.flows.stages.rehearsal import rehearse_export
 from edgestill.flows.stages.results import DataResult, Results
 from edgestill.flows.stages.stage import Stage
+from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.networks.network import uninitialised
 from edgestill.pipeline.plugins import cautions
 from edgestill.pipeline.teachers import build_teacher
+from edgestill.pipeline.teachers.teacher import PARTS
 from edgestill.pipeline.training.balance import imbalance
 from edgestill.search.search import require_feasible
 
@@ -40,11 +42,16 @@ class Data(Stage[DataResult]):
         if config.distill.training.balance == "none":
             _caution(context, [imbalance(splits.look.counts["train"], splits.task.labels)])
         context.cautions.extend((*cautions_of(config), *cautions()))
-        make_recipe(config.distill.methods).check(splits.task, splits.train)
+        recipe = make_recipe(config.distill.methods)
+        recipe.check(splits.task, splits.train)
         if splits.coder is not None:
             context.run.write("data", TOKENIZER, splits.coder.json)
         with uninitialised():
-            build_teacher(config.teacher, splits.task)  # refuses a teacher for other inputs
+            teacher = build_teacher(config.teacher, splits.task)  # refuses a teacher for other inputs
+        problems = unmet(recipe.methods, getattr(teacher, "gives", PARTS), "the teacher")
+        if problems:
+            raise ConfigError(problems)
+        context.cautions.extend(getattr(teacher, "cautions", ()))
         keep_latency_model(context)
         latency = latency_of(context, splits.task)
         with telling_of_heads(config.distill):

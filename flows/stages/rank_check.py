@@ -16,12 +16,12 @@ from edgestill.flows.plan.estimate import Estimate
 from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import RankCheckResult, Results
+from edgestill.flows.stages.search import scored_beside
 from edgestill.flows.stages.short_training import ShortTrainings
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.verdicts import verdict
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import CandidateError, ConfigError, first_line
-from edgestill.pipeline.teachers import build_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.config import SearchConfig
 from edgestill.search.rank_correlation import (
@@ -184,10 +184,10 @@ def _all_scorers(
     return score, notes
 
 
-def _teacher(context: StageContext, search: SearchConfig, splits: Splits) -> nn.Module:
+def _teacher(context: StageContext, search: SearchConfig, splits: Splits) -> nn.Module | None:
     if search.uses_trained_teacher:
         return context.teacher(splits.task)
-    return build_teacher(context.config.teacher, splits.task)
+    return scored_beside(context.config.teacher, splits.task)
 
 
 def _notes(search: SearchConfig, wanted: int, students: Sequence[RankedStudent]) -> list[str]:

@@ -16,8 +16,10 @@ from edgestill.flows.stages.results import DataResult, Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.words import failure_counts, latency_clause
 from edgestill.pipeline.runs.rundir import file_digest
+from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import build_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
+from edgestill.pipeline.teachers.teacher import PARTS
 from edgestill.search.config import SearchConfig
 from edgestill.search.result import SearchResult
 from edgestill.search.search import find_student
@@ -39,7 +41,7 @@ class Search(Stage[SearchResult]):
         config, task = context.config.search, context.splits().task
         journal = context.run.journal("search", "history.jsonl", context.inputs)
         trained = config.uses_trained_teacher
-        teacher = context.teacher(task) if trained else build_teacher(context.config.teacher, task)
+        teacher = context.teacher(task) if trained else scored_beside(context.config.teacher, task)
         return _found(context, config, teacher, journal.entries, journal.append, context.tick)
 
     def estimate(self, context: StageContext, probes: Probes) -> Estimate:
@@ -49,7 +51,7 @@ class Search(Stage[SearchResult]):
 
         def seconds(evaluations: int) -> float:
             start, less = time.perf_counter(), config.model_copy(update={"evaluations": evaluations})
-            _found(context, less, build_teacher(context.config.teacher, probes.splits.task))
+            _found(context, less, scored_beside(context.config.teacher, probes.splits.task))
             return time.perf_counter() - start
 
         seconds(fewest)  # prepares what is kept in the cache
@@ -76,7 +78,7 @@ _TIMED, _TIMED_WITH_LATENCY = (2, 4, 12), (1, 2, 6)  # candidates of the searche
 def _found(
     context: StageContext,
     config: SearchConfig,
-    teacher: nn.Module,
+    teacher: nn.Module | None,
     known: Sequence[Mapping[str, Any]] = (),
     record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
@@ -96,6 +98,13 @@ def _found(
             tick=tick,
             keep=kept_prepared,
         )
+
+
+def scored_beside(config: Any, task: Task) -> nn.Module | None:
+    """Build the teacher that candidates are scored beside, to draw its weights; None for a black box."""
+    network = build_teacher(config, task)
+    gives: frozenset[str] = getattr(network, "gives", PARTS)
+    return network if {"gradients", "embedding", "features"} <= gives else None
 
 
 def latency_model_digest(context: StageContext) -> tuple[str, ...]:

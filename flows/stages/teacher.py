@@ -15,7 +15,6 @@ from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import CheckpointError, ConfigError
 from edgestill.pipeline.figures import milliseconds
-from edgestill.pipeline.networks.cost import measure_cost
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import weights_bytes
 from edgestill.pipeline.teachers import make_teacher
@@ -39,9 +38,9 @@ class Teacher(Stage[TeacherResult]):
         teacher, device = make_teacher(context.config.teacher), context.device
         splits = context.splits()
         task = splits.task
-        cost = measure_cost(lambda: teacher.build(task), task.input_shape, task.input_dtype)
+        cost = teacher.cost(task)
         about: dict[str, Any] = {"best_epoch": None, "curve": ()}
-        if teacher.source is not None:
+        if teacher.is_trained:
             network = _loaded(context, splits)
             figures = figures_of(network.to(device), splits.validation, device, task.num_classes)
             _check(context, network, splits, figures)
@@ -62,7 +61,7 @@ class Teacher(Stage[TeacherResult]):
         context.run.write("teacher", WEIGHTS, weights_bytes(network, teacher.metadata(task)))
         return TeacherResult(
             **about,
-            trained_here=teacher.source is None,
+            trained_here=not teacher.is_trained,
             cost=cost,
             confusion=figures.confusion,
             calibration_error=figures.calibration_error,
@@ -72,7 +71,7 @@ class Teacher(Stage[TeacherResult]):
     def estimate(self, context: StageContext, probes: Probes) -> Estimate:
         splits = probes.splits
         weights = 4 * sum(parameter.numel() for parameter in probes.teacher.parameters())
-        if make_teacher(context.config.teacher).source is not None:
+        if make_teacher(context.config.teacher).is_trained:
             return Estimate(probes.teacher_evaluated_s * len(splits.validation), weights, "loaded")
         training = context.config.teacher.training
         speed = probes.teacher_training
@@ -98,8 +97,7 @@ def _figures(result: TeacherResult) -> Iterator[str]:
 
 def _loaded(context: StageContext, splits: Splits) -> nn.Module:
     config, teacher = context.config.teacher, make_teacher(context.config.teacher)
-    assert teacher.source is not None
-    network = teacher.load(splits.task, teacher.source)
+    network = teacher.read(splits.task)
     return network if config.order is None else reordered(network, config.order)
 
 

@@ -33,6 +33,7 @@ from edgestill.pipeline.teachers.huggingface_folder import (
 )
 from edgestill.pipeline.teachers.metadata_checks import require_tokenizer
 from edgestill.pipeline.teachers.teacher import Teacher
+from edgestill.pipeline.torchvision_compat import repair
 
 
 class _ModelType(NamedTuple):
@@ -213,6 +214,7 @@ def _prepared(folder: Path, task: Task) -> tuple[Any, Any, _ModelType]:
                 f"{folder / 'config.json'} has {key}: {str(described[key])[:40]!r}, and what is read here is the plain "
                 f"network with the weights of {WEIGHTS}; load the model once and save it without"
             )
+    repair()
     try:
         import transformers
     except ImportError as error:

@@ -12,7 +12,9 @@ from edgestill.pipeline.errors import CheckpointError, ConfigError
 from edgestill.pipeline.networks.network import look
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import TeacherConfig, build_teacher, load_teacher, make_teacher
+from edgestill.pipeline.torchvision_compat import repair
 
+repair()
 transformers = pytest.importorskip("transformers", reason="pip install 'edgestill[transformers]'")
 
 LENGTH, VOCABULARY = 12, 30

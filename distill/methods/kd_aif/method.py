@@ -28,6 +28,7 @@ from edgestill.pipeline.data.splits import UNLABELLED, Batch, ImageSplit
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import View, evaluating, look
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.teachers.teacher import Part
 from edgestill.pipeline.training.config import TrainingConfig
 
 Mechanism = Literal["student_only", "teacher_only", "both_sequential", "simultaneous"]
@@ -128,6 +129,10 @@ class KDAIF(Method):
     @property
     def varies_teacher(self) -> bool:
         return self.config.mechanism == "simultaneous"
+
+    @property
+    def needs(self) -> frozenset[Part]:
+        return frozenset({"embedding", "gradients"} if self.replaces_teacher else ())
 
     def check(self, task: Task, train: ImageSplit) -> None:
         if self.config.backend == "ekfac":
