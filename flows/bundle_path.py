@@ -4,8 +4,8 @@ import contextlib
 from pathlib import Path
 
 from edgestill.pipeline.errors import ConfigError, RunDirError, command
+from edgestill.pipeline.runs.find import find_run, list_runs
 from edgestill.pipeline.runs.manifest import read_run_manifest, require_own_files
-from edgestill.pipeline.runs.rundir import find_run, list_runs
 
 RUNS = Path("runs")  # default folder of `run` for its runs
 

@@ -15,7 +15,8 @@ from edgestill.flows.terminal import joined, table
 from edgestill.flows.verdicts import conditions, rank_cells, verdict
 from edgestill.pipeline.data.look import DataLook
 from edgestill.pipeline.errors import EdgestillError, command, first_line
-from edgestill.pipeline.runs.rundir import RunDir, list_runs
+from edgestill.pipeline.runs.find import list_runs
+from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.balance import imbalance
 from edgestill.search.result import SearchResult

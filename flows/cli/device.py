@@ -98,7 +98,8 @@ def report(
     from edgestill.flows.chain import results_of
     from edgestill.flows.config import config_of
     from edgestill.flows.report.again import report_again
-    from edgestill.pipeline.runs.rundir import RunDir, find_run
+    from edgestill.pipeline.runs.find import find_run
+    from edgestill.pipeline.runs.rundir import RunDir
 
     cautions: list[str] = []
     with RunDir.open(find_run(run, out)) as directory:

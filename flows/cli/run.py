@@ -71,7 +71,7 @@ def resume(
     run: Run, settings: Change = None, out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None
 ) -> None:
     """Continue an interrupted run; finished stages stay."""
-    from edgestill.pipeline.runs.rundir import find_run
+    from edgestill.pipeline.runs.find import find_run
 
     found = find_run(run, out)
     if settings:
@@ -82,7 +82,8 @@ def resume(
 def show(run: Run, out: Out = Path("runs")) -> None:
     """Show a run's stages, results and files."""
     from edgestill.flows.show import show_run
-    from edgestill.pipeline.runs.rundir import RunDir, find_run
+    from edgestill.pipeline.runs.find import find_run
+    from edgestill.pipeline.runs.rundir import RunDir
 
     answer(show_run(RunDir.view(find_run(run, out))))
 

@@ -23,19 +23,12 @@ from typing import Any, TypeVar
 from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
-from edgestill.pipeline.errors import RunDirError, command, nearest
+from edgestill.pipeline.errors import RunDirError, command
 from edgestill.pipeline.foreign import MAX_JSON_BYTES, read_bounded
 from edgestill.pipeline.frozen import digest, first_problem, require_utf8
 from edgestill.pipeline.runs.checkpoint import read_state, state_bytes, write_atomic, write_folder
 from edgestill.pipeline.runs.folder import acquire, own_folder, unused_folder
-from edgestill.pipeline.runs.manifest import (
-    MANIFEST,
-    ConfigChange,
-    Manifest,
-    StageRecord,
-    origin_here,
-    read_run_manifest,
-)
+from edgestill.pipeline.runs.manifest import MANIFEST, Manifest, StageRecord, origin_here, read_run_manifest
 from edgestill.pipeline.runs.run_config import CONFIG, Explain, first_only, read_config
 from edgestill.pipeline.runs.sealed import Journal, read_sealed, write_sealed
 from edgestill.pipeline.runs.yaml_text import write_yaml
@@ -150,15 +143,7 @@ class RunDir:
         Args:
             settings: what changes, by dotted key: `old -> new`.
         """
-        manifest = self.manifest
-        change = ConfigChange(
-            at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            before=manifest.config_digest,
-            settings=dict(settings),
-            stages=tuple(manifest.stages),
-        )
-        changed = {"config_digest": digest(config), "changes": (*manifest.changes, change)}
-        self._save(manifest.model_copy(update=changed))
+        self._save(self.manifest.reconfigured(digest(config), settings))
         write_atomic(self.root / CONFIG, write_yaml(config.model_dump(mode="json")).encode())
 
     def path(self, stage: str, name: str) -> Path:
@@ -299,31 +284,6 @@ class RunDir:
     def _save(self, manifest: Manifest) -> None:
         text = manifest.model_dump_json(indent=1, by_alias=True) + "\n"
         write_atomic(self.root / MANIFEST, text.encode())
-
-
-def find_run(name: str, parent: Path) -> Path:
-    """Find a run by its path, its folder's name below `parent`, or `latest`.
-
-    Raises:
-        RunDirError: there is no such run.
-    """
-    known = list_runs(parent)
-    if name == "latest" and known:
-        return known[-1]
-    for path in (Path(name), parent / name):
-        if (path / MANIFEST).is_file():
-            return path
-    names = [path.name for path in known]
-    hint = nearest(Path(name).name, names) if names else f"there are no runs in {parent}"
-    raise RunDirError(f"no run at {name!r}; {hint}")
-
-
-def list_runs(parent: Path) -> list[Path]:
-    """List the runs below a folder, oldest first; a bundle moved there is not one."""
-    if not parent.is_dir():
-        return []
-    found = sorted(path.parent for path in parent.glob(f"*/{MANIFEST}"))
-    return [path for path in found if not (path / "bundle.json").is_file()]
 
 
 def file_digest(path: Path) -> str:

@@ -11,7 +11,8 @@ import yaml
 
 from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.frozen import Frozen, digest
-from edgestill.pipeline.runs.rundir import RunDir, file_digest, find_run, list_runs
+from edgestill.pipeline.runs.find import find_run, list_runs
+from edgestill.pipeline.runs.rundir import RunDir, file_digest
 
 
 class Config(Frozen):
