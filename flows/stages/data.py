@@ -64,8 +64,8 @@ class Data(Stage[DataResult]):
         )
 
     def estimate(self, context: StageContext, probes: Probes) -> Estimate:
-        context, start = dataclasses.replace(context, loaded=[], cautions=[]), time.perf_counter()
-        self.work(context, Results())
+        again, start = dataclasses.replace(context, loaded=[], cautions=[], say=lambda line: None), time.perf_counter()
+        self.work(again, Results())
         return Estimate(time.perf_counter() - start, note="the rehearsal of the export is kept in the cache")
 
     def sentence(self, result: DataResult) -> str:
