@@ -45,10 +45,10 @@ def main(paths: list[str]) -> int:
     labels = card["task"]["labels"]
     channels, height, width = card["task"]["input_shape"]
     given = session.get_inputs()[0]
-    given, failures = paths, 0
-    paths = [found for path in given for found in files_of(path)]
+    asked, failures = paths, 0
+    paths = [found for path in asked for found in files_of(path)]
     if not paths:
-        print(shown(f"{', '.join(given)}: there is no image in it"), file=sys.stderr)
+        print(shown(f"{', '.join(asked)}: there is no image in it"), file=sys.stderr)
         return 2
     for path in paths:
         try:
