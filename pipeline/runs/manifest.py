@@ -1,8 +1,9 @@
 """A run's manifest.json: commit, versions and machine of the run, and each stage's inputs and files."""
 
 import contextlib
+import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated
 
@@ -75,6 +76,16 @@ class Manifest(Origin):
     def started_with(self) -> str:
         """Digest of the configuration that the run was started with."""
         return self.changes[0].before if self.changes else self.config_digest
+
+    def changed_to(self, config_digest: str, settings: Mapping[str, str]) -> "Manifest":
+        """Return the manifest with another configuration from now on.
+
+        Args:
+            settings: what changes, by dotted key: `old -> new`.
+        """
+        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        change = ConfigChange(at=at, before=self.config_digest, settings=dict(settings), stages=tuple(self.stages))
+        return self.model_copy(update={"config_digest": config_digest, "changes": (*self.changes, change)})
 
     def without_last_change(self) -> "Manifest":
         *kept, last = self.changes
