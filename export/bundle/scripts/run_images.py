@@ -41,8 +41,7 @@ def main(paths: list[str]) -> int:
         return 2
     card = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
     session = open_default(HERE, card)
-    labels = card["task"]["labels"]
-    channels, height, width = card["task"]["input_shape"]
+    labels, (channels, height, width) = card["task"]["labels"], card["task"]["input_shape"]
     given = session.get_inputs()[0]
     asked, paths, failures = paths, [found for path in paths for found in files_of(path)], 0
     if not paths:
