@@ -46,7 +46,7 @@ def _require_unread(run: RunDir, old: RunConfig, new: RunConfig, settings: Seque
     for stage in stages_of(old):
         if stage.name not in finished:
             if stage.inputs_digest(before, results) != stage.inputs_digest(after, results):
-                run.begin_anew(stage.name)
+                run.discard(stage.name)
             return
 
 

@@ -69,8 +69,8 @@ def predict(
     """
     from edgestill.export.bundle.predict import Failure, predict_each
     from edgestill.export.bundle.read import open_bundle
-    from edgestill.flows.asking import inputs_of
     from edgestill.flows.bundle_path import find_bundle
+    from edgestill.flows.cli.asking import inputs_of
     from edgestill.pipeline.errors import DataError
 
     _require_writable(out)
@@ -101,7 +101,7 @@ def _show(found: "list[Answer | Failure]", labels: tuple[str, ...], out: Path | 
     import json
 
     from edgestill.export.bundle.predict import Answer
-    from edgestill.flows.asking import answers_csv
+    from edgestill.flows.cli.asking import answers_csv
     from edgestill.pipeline.runs.checkpoint import write_atomic
 
     answers = [one for one in found if isinstance(one, Answer)]

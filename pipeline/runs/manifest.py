@@ -77,18 +77,14 @@ class Manifest(Origin):
         """Digest of the configuration that the run was started with."""
         return self.changes[0].before if self.changes else self.config_digest
 
-    def reconfigured(self, config_digest: str, settings: Mapping[str, str]) -> "Manifest":
-        """Return the manifest with another configuration, and a record of the change.
+    def changed_to(self, config_digest: str, settings: Mapping[str, str]) -> "Manifest":
+        """Return the manifest with another configuration from now on.
 
         Args:
             settings: what changes, by dotted key: `old -> new`.
         """
-        change = ConfigChange(
-            at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            before=self.config_digest,
-            settings=dict(settings),
-            stages=tuple(self.stages),
-        )
+        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        change = ConfigChange(at=at, before=self.config_digest, settings=dict(settings), stages=tuple(self.stages))
         return self.model_copy(update={"config_digest": config_digest, "changes": (*self.changes, change)})
 
     def without_last_change(self) -> "Manifest":

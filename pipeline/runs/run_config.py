@@ -1,5 +1,6 @@
 """The configuration in a run's folder, which must be the one that the run was started with."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -8,7 +9,9 @@ from pydantic import BaseModel, ValidationError
 
 from edgestill.pipeline.errors import ConfigError, RunDirError
 from edgestill.pipeline.frozen import digest, first_problem
-from edgestill.pipeline.runs.yaml_text import read_yaml
+from edgestill.pipeline.runs.checkpoint import write_atomic
+from edgestill.pipeline.runs.manifest import Manifest
+from edgestill.pipeline.runs.yaml_text import read_yaml, write_yaml
 
 CONFIG = "config.yaml"
 Config = TypeVar("Config", bound=BaseModel)
@@ -18,6 +21,21 @@ Explain = Callable[[ValidationError, Any], Iterable[str]]  # (error, the mapping
 def first_only(error: ValidationError, written: Any) -> Iterable[str]:
     """Tell the first problem, in pydantic's words."""
     return (first_problem(error),)
+
+
+def write_config(root: Path, config: BaseModel) -> None:
+    """Write a run's configuration, complete."""
+    write_atomic(root / CONFIG, write_yaml(config.model_dump(mode="json")).encode())
+
+
+def settled(root: Path, manifest: Manifest) -> Manifest:
+    """Return the manifest without a last change that a kill kept from the configuration's file."""
+    if not manifest.changes:
+        return manifest
+    with contextlib.suppress(OSError, UnicodeDecodeError, ConfigError):
+        if digest(read_yaml((root / CONFIG).read_text(encoding="utf-8"), "it")) == manifest.changes[-1].before:
+            return manifest.without_last_change()
+    return manifest
 
 
 def read_config(root: Path, kind: type[Config], started_with: str, held: bool, explain: Explain = first_only) -> Config:

@@ -29,9 +29,8 @@ from edgestill.pipeline.frozen import digest, first_problem, require_utf8
 from edgestill.pipeline.runs.checkpoint import read_state, state_bytes, write_atomic, write_folder
 from edgestill.pipeline.runs.folder import acquire, own_folder, unused_folder
 from edgestill.pipeline.runs.manifest import MANIFEST, Manifest, StageRecord, origin_here, read_run_manifest
-from edgestill.pipeline.runs.run_config import CONFIG, Explain, first_only, read_config
+from edgestill.pipeline.runs.run_config import Explain, first_only, read_config, settled, write_config
 from edgestill.pipeline.runs.sealed import Journal, read_sealed, write_sealed
-from edgestill.pipeline.runs.yaml_text import write_yaml
 
 Result = TypeVar("Result", bound=BaseModel)
 
@@ -56,8 +55,7 @@ class RunDir:
             raise RunDirError(f"--out: {error}") from None
         config_digest = digest(config)
         created = datetime.datetime.now(datetime.UTC)
-        folder = f"{created:%Y%m%d_%H%M%S}_{name}_{config_digest[:6]}"
-        root = unused_folder(parent, folder)
+        root = unused_folder(parent, f"{created:%Y%m%d_%H%M%S}_{name}_{config_digest[:6]}")
         try:
             return cls._begun(root, name, seed, config, created)
         except BaseException:
@@ -75,7 +73,7 @@ class RunDir:
             config_digest=digest(config),
             **dict(origin_here()),
         )
-        write_atomic(root / CONFIG, write_yaml(config.model_dump(mode="json")).encode())
+        write_config(root, config)
         run._save(manifest)
         return run
 
@@ -106,9 +104,9 @@ class RunDir:
         if self._lock is not None:
             self._lock.release()
 
-    def discard(self) -> None:
-        """Remove the run and all that is in it."""
-        shutil.rmtree(self.root)
+    def discard(self, stage: str = "") -> None:
+        """Remove the run and all that is in it, or what an unfinished stage has done."""
+        shutil.rmtree(self.root / stage, ignore_errors=bool(stage))
 
     @property
     def manifest(self) -> Manifest:
@@ -125,26 +123,13 @@ class RunDir:
         Raises:
             RunDirError: it cannot be used here, or was edited; or the run is held, and another version started it.
         """
-        manifest, held = self.manifest, self._lock is not None
-        try:
-            return read_config(self.root, kind, manifest.config_digest, held, explain)
-        except RunDirError:
-            if not manifest.changes:
-                raise
-            before = manifest.without_last_change()  # a kill fell between the writes of `reconfigure`
-            found = read_config(self.root, kind, before.config_digest, held, explain)
-            if held:
-                self._save(before)
-            return found
+        manifest = settled(self.root, self.manifest)
+        return read_config(self.root, kind, manifest.config_digest, self._lock is not None, explain)
 
     def reconfigure(self, config: BaseModel, settings: Mapping[str, str]) -> None:
-        """Replace the configuration of a run that goes on, and record the change in the manifest.
-
-        Args:
-            settings: what changes, by dotted key: `old -> new`.
-        """
-        self._save(self.manifest.reconfigured(digest(config), settings))
-        write_atomic(self.root / CONFIG, write_yaml(config.model_dump(mode="json")).encode())
+        """Replace the configuration of a run that goes on; the manifest tells what changed, `old -> new` by key."""
+        self._save(settled(self.root, self.manifest).changed_to(digest(config), settings))
+        write_config(self.root, config)
 
     def path(self, stage: str, name: str) -> Path:
         """Return the path of a stage's file, and make its folder."""
@@ -195,11 +180,6 @@ class RunDir:
             if path.name.startswith("."):
                 path.unlink()
 
-    def begin_anew(self, stage: str) -> None:
-        """Remove all files of a stage that is not finished."""
-        if stage not in self.manifest.stages:
-            shutil.rmtree(self.root / stage, ignore_errors=True)
-
     def is_done(self, stage: str, inputs: str) -> bool:
         """True if the stage was finished for these inputs."""
         record = self.manifest.stages.get(stage)
@@ -241,7 +221,7 @@ class RunDir:
     def note_origin(self) -> None:
         """Record commit, versions and machine of the next stages where they differ from those of the stages before."""
         manifest = self.manifest
-        noted = manifest.made_by(origin_here())
+        noted = settled(self.root, manifest).made_by(origin_here())
         if noted is not manifest:
             self._save(noted)
 
@@ -278,12 +258,10 @@ class RunDir:
         return {str(path.relative_to(self.root)): file_digest(path) for path in files}
 
     def _enter(self, stage: str, record: StageRecord) -> None:
-        manifest = self.manifest
-        self._save(manifest.model_copy(update={"stages": manifest.stages | {stage: record}}))
+        self._save(self.manifest.model_copy(update={"stages": self.manifest.stages | {stage: record}}))
 
     def _save(self, manifest: Manifest) -> None:
-        text = manifest.model_dump_json(indent=1, by_alias=True) + "\n"
-        write_atomic(self.root / MANIFEST, text.encode())
+        write_atomic(self.root / MANIFEST, f"{manifest.model_dump_json(indent=1, by_alias=True)}\n".encode())
 
 
 def file_digest(path: Path) -> str:

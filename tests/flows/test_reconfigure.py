@@ -76,11 +76,12 @@ def test_work_of_the_unfinished_stage_stays_unless_its_inputs_change(run: RunDir
 def test_a_kill_between_the_two_writes_leaves_the_run_as_it_was(run: RunDir, monkeypatch) -> None:
     before = run.manifest
     with monkeypatch.context() as patch:
-        patch.setattr("edgestill.pipeline.runs.rundir.write_yaml", _killed)
+        patch.setattr("edgestill.pipeline.runs.rundir.write_config", _killed)
         with pytest.raises(KeyboardInterrupt):
             reconfigure(run, ["teacher.architecture=resnet14"])
     assert len(run.manifest.changes) == 1
     assert run.config(RunConfig).teacher.architecture == "resnet8"
+    run.note_origin()
     assert run.manifest == before
 
 

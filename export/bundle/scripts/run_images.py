@@ -2,13 +2,12 @@
 
     python run.py IMAGE_OR_FOLDER [IMAGE_OR_FOLDER ...]
 
-Of a folder, every image in it is labelled; `-` reads paths from standard input, one a line. An image that cannot be
-read has a line on stderr, and the exit code is then 1, or 2 if it is the only one.
-
-Reads PNG (8 bits a channel, not interlaced, up to 16 million pixels), PGM and PPM (binary), .npy ([H, W] or [H, W, C],
-uint8 or floats in [0, 1]), and JPEG, GIF, BMP, TIFF, WebP and every PNG where Pillow is installed, up to 67 million
-pixels. Other sizes are resized, with a note on stderr. The model is the one that bundle.json calls the default, unless
-that is INT8 and this processor computes it otherwise than the maker's: then it is fp32's, with a note on stderr.
+Of a folder, every image is labelled; `-` reads paths from standard input. An unreadable image has a line on stderr, and
+the exit code is then 1, or 2 if it is the only one. Reads PNG (8 bits a channel, not interlaced, up to 16 million
+pixels), PGM and PPM (binary), .npy ([H, W] or [H, W, C], uint8 or floats in [0, 1]), and JPEG, GIF, BMP, TIFF, WebP and
+every PNG where Pillow is installed, up to 67 million pixels. Other sizes are resized, with a note on stderr. The model
+is the one that bundle.json calls the default, unless that is INT8 and this processor computes it otherwise than the
+maker's: then it is fp32's, with a note on stderr.
 """
 
 import contextlib
@@ -42,11 +41,9 @@ def main(paths: list[str]) -> int:
         return 2
     card = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
     session = open_default(HERE, card)
-    labels = card["task"]["labels"]
-    channels, height, width = card["task"]["input_shape"]
+    labels, (channels, height, width) = card["task"]["labels"], card["task"]["input_shape"]
     given = session.get_inputs()[0]
-    asked, failures = paths, 0
-    paths = [found for path in asked for found in files_of(path)]
+    asked, paths, failures = paths, [found for path in paths for found in files_of(path)], 0
     if not paths:
         print(shown(f"{', '.join(asked)}: there is no image in it"), file=sys.stderr)
         return 2
@@ -70,13 +67,11 @@ def files_of(path: str) -> list[str]:
     """Return the path, or for a folder the images in it, or for `-` the paths on standard input."""
     if path == "-":
         return [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
-    try:
-        is_folder = Path(path).is_dir()
-    except OSError:  # a name too long
-        is_folder = False
-    if not is_folder:
-        return [path]
-    return sorted(str(file) for file in Path(path).rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+    with contextlib.suppress(OSError):  # a name too long is no folder
+        if Path(path).is_dir():
+            found = (file for file in Path(path).rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+            return sorted(map(str, found))
+    return [path]
 
 
 def read_image(path: Path) -> np.ndarray:
