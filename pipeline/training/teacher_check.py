@@ -26,6 +26,7 @@ from edgestill.pipeline.training.metrics import Metrics, metrics_of, tells_apart
 _TIMING = TimingConfig(warmup_s=0.05, duration_s=0.2, min_samples=11, max_samples=500)
 _GOOD = 0.98  # accuracy of a teacher that is read as it should be
 _GAIN = 0.05  # smallest gain in accuracy that is worth a change
+_FEWEST = 20  # examples that can tell a cause
 _FIRST, _SECOND = 128, 512  # examples to find a cause on, and to prove it on
 _BUDGET_MS = 6_000  # of all probes, about
 _BATCH = 64
@@ -72,7 +73,10 @@ def fault_of(
     """
     if figures.metrics.accuracy >= _GOOD:
         return ""
-    causes = [*_order(figures, split.targets.cpu().numpy(), task), *_inputs(network, split, device, figures, probes)]
+    causes: list[_Cause] = []
+    if len(split) >= _FEWEST:
+        causes += _order(figures, split.targets.cpu().numpy(), task)
+        causes += _inputs(network, split, device, figures, probes)
     if causes:
         return max(causes, key=lambda cause: cause.accuracy).sentence
     if not figures.confusion.is_useless:
