@@ -26,6 +26,7 @@ from edgestill.pipeline.training.metrics import Metrics, metrics_of, tells_apart
 _TIMING = TimingConfig(warmup_s=0.05, duration_s=0.2, min_samples=11, max_samples=500)
 _GOOD = 0.98  # accuracy of a teacher that is read as it should be
 _GAIN = 0.05  # smallest gain in accuracy that is worth a change
+_FEWEST = 20  # examples that can tell a cause
 _FIRST, _SECOND = 128, 512  # examples to find a cause on, and to prove it on
 _BUDGET_MS = 6_000  # of all probes, about
 _BATCH = 64
@@ -72,7 +73,10 @@ def fault_of(
     """
     if figures.metrics.accuracy >= _GOOD:
         return ""
-    causes = [*_order(figures, split.targets.cpu().numpy(), task), *_inputs(network, split, device, figures, probes)]
+    causes: list[_Cause] = []
+    if len(split) >= _FEWEST:
+        causes += _order(figures, split.targets.cpu().numpy(), task)
+        causes += _inputs(network, split, device, figures, probes)
     if causes:
         return max(causes, key=lambda cause: cause.accuracy).sentence
     if not figures.confusion.is_useless:
@@ -114,10 +118,12 @@ def _order(figures: TeacherFigures, targets: np.ndarray, task: Task) -> list[_Ca
     """Find the order of classes under which the answers are right most often."""
     first, second = np.arange(len(targets)) % 2 == 0, np.arange(len(targets)) % 2 == 1
     found = _best_order(figures.answers[first], targets[first], task.num_classes)
-    before = figures.answers[second] == targets[second]
-    after = found[figures.answers[second]] == targets[second]
+    answers = figures.answers[second]
+    before, after = answers == targets[second], found[answers] == targets[second]
     accuracy, most = float(after.mean()), max(float(before.mean()), figures.confusion.majority)
     if not _is_better(before, after) or (accuracy < 0.5 and accuracy < 5 * most):
+        return []
+    if Confusion.of(found[answers], targets[second], task.num_classes).is_useless:  # always one class, now the largest
         return []
     order = _best_order(figures.answers, targets, task.num_classes).tolist()
     moved = [(k, to) for k, to in enumerate(order) if k != to]
@@ -141,30 +147,41 @@ def _inputs(
     network: nn.Module, split: ImageSplit, device: torch.device, figures: TeacherFigures, probes: Sequence[Probe]
 ) -> list[_Cause]:
     """Find the change of the inputs under which the network is right most often."""
+    if not probes:
+        return []
     cost = sum(probe.cost for probe in probes) * figures.ms_an_example
     drawn = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
     count = min(max(_FIRST // 4, int(_BUDGET_MS / max(cost, 1e-9))), _FIRST, len(split) // 2)
     first, second = drawn[:count], drawn[count : count + _SECOND]
 
-    def right(index: Tensor, change: Callable[[Tensor], Tensor]) -> np.ndarray:
-        parts = (split.batch(index[start : start + _BATCH], device) for start in range(0, len(index), _BATCH))
+    def answers(index: Tensor, change: Callable[[Tensor], Tensor]) -> np.ndarray:
+        starts = range(0, len(index), _BATCH)
         with evaluating(network), torch.inference_mode():
-            return torch.cat([network(change(b.inputs)).argmax(1) == b.targets for b in parts]).cpu().numpy()
+            parts = (split.batch(index[start : start + _BATCH], device).inputs for start in starts)
+            return torch.cat([network(change(inputs)).argmax(1) for inputs in parts]).cpu().numpy()
 
-    best, most = None, right(first, lambda inputs: inputs).sum()
+    targets = split.targets.cpu()
+    found_on, proved_on = targets[first].numpy(), targets[second].numpy()
+    best, most = None, (answers(first, _unchanged) == found_on).sum()
     for probe in probes:
         try:
-            hits = right(first, probe.change).sum()
+            hits = (answers(first, probe.change) == found_on).sum()
         except (RuntimeError, ValueError, AssertionError, IndexError):  # a network for one size alone
             continue
         if hits > most:
             best, most = probe, hits
     if best is None:
         return []
-    before, after = right(second, lambda inputs: inputs), right(second, best.change)
-    if not _is_better(before, after):
+    changed = answers(second, best.change)
+    before, after = answers(second, _unchanged) == proved_on, changed == proved_on
+    useless_still = Confusion.of(changed, proved_on, figures.confusion.num_classes).is_useless
+    if useless_still or not _is_better(before, after):
         return []
     return [_Cause(float(after.mean()), _sentence(figures, best.found, before, after, best.fix))]
+
+
+def _unchanged(inputs: Tensor) -> Tensor:
+    return inputs
 
 
 def _is_better(before: np.ndarray, after: np.ndarray) -> bool:

@@ -20,6 +20,7 @@ from edgestill.pipeline.training.teacher_check import fault_of, figures_of, reor
 
 CPU = torch.device("cpu")
 LABELS = tuple(map(str, range(10)))
+TEXTS = Task(kind="text", labels=("no", "yes"), input_shape=(1,), vocab_size=3)
 
 
 class Small(nn.Module):
@@ -191,12 +192,28 @@ def test_rare_positives_found_at_a_cost_are_no_fault():
     rng = np.random.default_rng(0)
     targets = (rng.random(4000) < 0.03).astype(np.int64)
     answers = np.where(rng.random(4000) < np.where(targets == 1, 0.7, 0.05), 1, 0)
-    task = Task(kind="text", labels=("no", "yes"), input_shape=(1,), vocab_size=3)
     split = ImageSplit(torch.from_numpy(answers)[:, None], torch.from_numpy(targets))
     network = nn.Sequential(nn.Embedding.from_pretrained(torch.eye(2)), nn.Flatten())
     figures = figures_of(network, split, CPU, 2)
     assert figures.confusion.accuracy < figures.confusion.majority
-    assert fault_of(network, task, split, CPU, figures, []) == ""
+    assert fault_of(network, TEXTS, split, CPU, figures, []) == ""
+
+
+def test_always_answering_one_class_is_no_order_of_classes_though_another_class_is_more_frequent():
+    targets = (torch.arange(400) % 5 < 3).long()  # 60 % of class 1
+    split, task = ImageSplit(torch.ones(400, 1, dtype=torch.int64), targets), TEXTS
+    always_0 = nn.Sequential(nn.Embedding.from_pretrained(torch.tensor([[1.0, 0], [1, 0]])), nn.Flatten())
+    said = fault_of(always_0, task, split, CPU, figures_of(always_0, split, CPU, 2), [])
+    assert "40.00% of 400 validation examples, not surely more" in said
+    assert "another order" not in said
+
+
+def test_the_two_classes_of_a_text_teacher_in_the_place_of_each_other_are_told():
+    targets = torch.arange(400) % 2
+    split = ImageSplit(1 - targets[:, None], targets)
+    swapped = nn.Sequential(nn.Embedding.from_pretrained(torch.eye(2)), nn.Flatten())
+    said = fault_of(swapped, TEXTS, split, CPU, figures_of(swapped, split, CPU, 2), [])
+    assert "class 0 is the data's 'yes', class 1 is the data's 'no'; so read, it is right on 100.00%" in said
 
 
 def test_an_order_that_names_no_class_once_is_refused(grey):
