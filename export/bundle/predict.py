@@ -151,7 +151,7 @@ def _ids(texts: Sequence[str], opened: OpenedBundle) -> list[np.ndarray]:
         ids = Coder(opened.files[TOKENIZER].decode(), TOKENIZER).encode(texts)
     except DataError as error:
         raise BundleError(
-            [f"{TOKENIZER} does not code the text: {str(error).removeprefix('the tokenizer ')}"]
+            [f"{TOKENIZER} cannot turn the text into token ids: {str(error).removeprefix('the tokenizer ')}"]
         ) from None
     task = opened.bundle.task
     if not task.inputs.is_within(ids):

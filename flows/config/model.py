@@ -104,7 +104,10 @@ class RunConfig(Frozen):
     @model_validator(mode="after")
     def _images_for_the_image_interface(self) -> "RunConfig":
         if self.export.interface not in INPUT_KINDS[self.data.kind].interfaces:
-            raise ValueError("export.interface image is for images; text goes in as token ids, with interface raw")
+            raise ValueError(
+                "export.interface 'image' takes decoded images, and this data set is of texts, which go in as token "
+                "ids; set export.interface=raw"
+            )
         return self
 
     @model_validator(mode="after")

@@ -221,7 +221,10 @@ def replacing(count):
 def test_a_tokenizer_of_chained_replacements_ends_no_process_of_ours(text_bundle, copy_of):
     folder = copy_of(text_bundle)
     changed_tokenizer(folder, lambda t: t.update(normalizer={"type": "Sequence", "normalizers": replacing(12)}))
-    with open_bundle(folder) as opened, pytest.raises(BundleError, match="does not code the text") as caught:
+    with (
+        open_bundle(folder) as opened,
+        pytest.raises(BundleError, match="cannot turn the text into token ids") as caught,
+    ):
         predict(opened, ["aaaa"])
     assert "MiB of memory" in one_sentence(caught.value)
 

@@ -84,7 +84,7 @@ def read_file(path: Path) -> bytes:
     if path.exists() and not path.is_file():
         raise ValueError("not a plain file")
     if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"more than {MAX_BYTES:,} bytes")
+        raise ValueError(f"larger than the {MAX_BYTES:,} bytes that are read")
     return path.read_bytes()
 
 
@@ -140,7 +140,9 @@ def read_with_pillow(data: bytes) -> np.ndarray:
 
         Image.MAX_IMAGE_PIXELS = None  # Pillow would warn before `require_size` refuses
     except ImportError:
-        raise ValueError("install Pillow for this format, or convert it to an 8-bit PNG") from None
+        raise ValueError(
+            "not a plain 8-bit PNG; install Pillow for this format, or convert it to an 8-bit PNG"
+        ) from None
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")) as image:
             require_size(image.width, image.height)
@@ -195,7 +197,7 @@ def unfilter(lines: np.ndarray, step: int) -> np.ndarray:
     """
     kinds, height, width = lines[:, :1], len(lines), (lines.shape[1] - 1) // step
     if kinds.max() > 4:
-        raise ValueError(f"PNG with filter {kinds.max()}")
+        raise ValueError(f"damaged PNG: it names row filter {kinds.max()}, and 4 is the highest")
     padded = np.zeros((height + 1, width + 1, step), np.uint8)  # zeros to the left and above
     padded[1:, 1:] = lines[:, 1:].reshape(height, width, step)
     flat, below = padded.reshape(-1, step), width + 1
