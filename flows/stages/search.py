@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from torch import nn
-
 from edgestill.flows.cache import kept_prepared
 from edgestill.flows.latency import latency_model, latency_of
 from edgestill.flows.stages.context import StageContext
@@ -12,10 +10,7 @@ from edgestill.flows.stages.results import DataResult, Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.words import failure_counts, latency_clause
 from edgestill.pipeline.runs.rundir import file_digest
-from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers import build_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
-from edgestill.pipeline.teachers.teacher import PARTS
 from edgestill.search.result import SearchResult
 from edgestill.search.search import find_student
 
@@ -36,7 +31,7 @@ class Search(Stage[SearchResult]):
         task = context.splits().task
         journal = context.run.journal("search", "history.jsonl", context.inputs)
         trained = config.uses_trained_teacher
-        teacher = context.teacher(task) if trained else scored_beside(context.config.teacher, task)
+        teacher = context.teacher(task) if trained else context.teacher_to_draw(task)
         with telling_of_heads(context.config.distill):
             return find_student(
                 config,
@@ -60,13 +55,6 @@ class Search(Stage[SearchResult]):
             f"{result.winner.architecture} of {result.evaluated} scored{failed}; {cost.params:,} parameters, "
             f"{cost.flops:,} FLOPs{latency_clause(result.latency)}"
         )
-
-
-def scored_beside(config: Any, task: Task) -> nn.Module | None:
-    """Build the teacher that candidates are scored beside, to draw its weights; None for a black box."""
-    network = build_teacher(config, task)
-    gives: frozenset[str] = getattr(network, "gives", PARTS)
-    return network if {"gradients", "embedding", "features"} <= gives else None
 
 
 def latency_model_digest(context: StageContext) -> tuple[str, ...]:

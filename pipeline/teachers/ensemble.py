@@ -1,5 +1,6 @@
 """The mean of several teachers, weighted if so configured."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,14 +17,12 @@ from edgestill.pipeline.teachers.teacher import PARTS, FamilyConfig, Part, Teach
 
 
 def _member(value: Any, info: ValidationInfo) -> Any:
-    from pydantic import TypeAdapter
-
-    from edgestill.pipeline.teachers import AnyTeacherConfig
-
-    return TypeAdapter(AnyTeacherConfig).validate_python(value, context=info.context)
+    return EnsembleConfig.read_member(value, info.context)
 
 
 class EnsembleConfig(FamilyConfig):
+    read_member: ClassVar[Callable[[Any, Any], Any]]  # (given, context) to a configuration; set beside the table
+
     name: Literal["ensemble"] = "ensemble"
     members: tuple[SerializeAsAny[Annotated[Any, BeforeValidator(_member)]], ...] = Field(
         min_length=1, description="teachers, each as `teacher` is written: timm:resnet50, or a mapping"
@@ -86,6 +85,7 @@ class EnsembleNetwork(nn.Module):
 
 
 class EnsembleTeacher(Teacher):
+    make: ClassVar[Callable[[Any], Teacher]]  # of a member's configuration; set beside the table
     name: ClassVar[str] = "ensemble"
     kinds: ClassVar[frozenset[str]] = frozenset({"image", "text"})
     Config: ClassVar[type[Frozen]] = EnsembleConfig
@@ -93,9 +93,7 @@ class EnsembleTeacher(Teacher):
 
     @property
     def _members(self) -> list[Teacher]:
-        from edgestill.pipeline.teachers import make_teacher
-
-        return [make_teacher(member) for member in self.config.members]
+        return [self.make(member) for member in self.config.members]
 
     @property
     def title(self) -> str:

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
-from edgestill.pipeline.errors import CheckpointError, first_line
+from edgestill.pipeline.errors import CheckpointError, EdgestillError, first_line
 from edgestill.pipeline.frozen import GivenPath, existing_file
 from edgestill.pipeline.networks.cost import Cost, count_cost
 from edgestill.pipeline.runs.checkpoint import load_weights, read_metadata
@@ -159,10 +159,12 @@ class ForeignTeacher(Teacher):
         outputs = held.outputs if held is not None and held.outputs else task.num_classes
         try:
             return self.wrapped(self.make(task, outputs, held), task)
-        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"{self.who} cannot take the data's images: {first_line(error)}") from error
+        except (EdgestillError, MemoryError):
+            raise
+        except Exception as error:  # a network may fail by any error on inputs that are not its own
+            raise CheckpointError(
+                f"{self.who} cannot take the data's {task.inputs.plural}: {first_line(error)}"
+            ) from error
 
     def wrapped(self, model: nn.Module, task: Task) -> Adapted:
         """Put the network between the task's inputs and its classes."""
@@ -176,7 +178,7 @@ class ForeignTeacher(Teacher):
             classifier=getattr(config, "classifier", None),
             features=getattr(config, "features", None),
         )
-        names = config.labels or self.names(network.outputs)
+        names = config.labels or (self.names(network.outputs) if self.is_trained else None)
         return network.map_classes(match_labels(names, task.labels, network.outputs, self.who))
 
     def before(self, task: Task) -> nn.Module | None:
