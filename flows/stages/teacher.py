@@ -8,8 +8,10 @@ from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.training import curve_csv, epoch_ticker
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Splits
+from edgestill.pipeline.networks.cost import Cost, measure_cost
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import weights_bytes
+from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.fit import FitResult, Supervised, fit
@@ -28,7 +30,7 @@ class Teacher(Stage[TeacherResult]):
         teacher, device = make_teacher(context.config.teacher), context.device
         splits = context.splits()
         task = splits.task
-        cost = teacher.cost(task)
+        cost = _cost(teacher, task)
         if teacher.is_trained:
             network = teacher.read(task)
             found: dict[str, Any] = {"validation": evaluate(network.to(device), splits.validation, device)}
@@ -46,6 +48,13 @@ class Teacher(Stage[TeacherResult]):
     def sentence(self, result: TeacherResult) -> str:
         how = f"trained, best at epoch {result.best_epoch}" if result.trained_here else "loaded"
         return f"{how}; {result.validation.accuracy:.2%} on validation, {result.cost.params:,} parameters"
+
+
+def _cost(teacher: Any, task: Task) -> Cost:
+    counted = teacher.count(task)
+    if counted is None:
+        return measure_cost(lambda: teacher.build(task), task.input_shape, task.input_dtype)
+    return Cost(params=counted[0], flops=counted[1])
 
 
 def _trained(context: StageContext, network: Any, splits: Splits) -> FitResult:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.networks.cost import Cost
+from edgestill.pipeline.networks.cost import measure_cost
 from edgestill.pipeline.networks.network import View, look
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import PARTS, FamilyConfig, Part, Teacher
@@ -125,9 +125,9 @@ class EnsembleTeacher(Teacher):
     def read(self, task: Task) -> nn.Module:
         return self._joined([member.read(task) for member in self._fitting(task)])
 
-    def cost(self, task: Task) -> Cost:
-        costs = [member.cost(task) for member in self._members]
-        return Cost(params=sum(cost.params for cost in costs), flops=sum(cost.flops for cost in costs))
+    def count(self, task: Task) -> tuple[int, int] | None:
+        counts = [_count(member, task) for member in self._members]
+        return sum(params for params, _ in counts), sum(flops for _, flops in counts)
 
     def _fitting(self, task: Task) -> list[Teacher]:
         for member in self._members:
@@ -140,3 +140,11 @@ class EnsembleTeacher(Teacher):
     def _joined(self, members: list[nn.Module]) -> EnsembleNetwork:
         weights = self.config.weights or (1.0,) * len(members)
         return EnsembleNetwork(members, weights, self.config.mean_of)
+
+
+def _count(member: Teacher, task: Task) -> tuple[int, int]:
+    counted = member.count(task)
+    if counted is not None:
+        return counted
+    cost = measure_cost(lambda: member.build(task), task.input_shape, task.input_dtype)
+    return cost.params, cost.flops

@@ -11,7 +11,7 @@ from torch import nn
 
 from edgestill.pipeline.errors import CheckpointError, EdgestillError, first_line
 from edgestill.pipeline.frozen import GivenPath, existing_file
-from edgestill.pipeline.networks.cost import Cost, count_cost
+from edgestill.pipeline.networks.cost import count_cost
 from edgestill.pipeline.runs.checkpoint import load_weights, read_metadata
 from edgestill.pipeline.task import Labels, Task
 from edgestill.pipeline.teachers.adapted.labels import match_labels
@@ -138,10 +138,13 @@ class ForeignTeacher(Teacher):
         load_weights(network, path)
         return network
 
-    def cost(self, task: Task) -> Cost:
+    def count(self, task: Task) -> tuple[int, int] | None:
+        """Count the foreign network, its resize left out."""
         network = self.build(task)
         assert isinstance(network, Adapted)
-        return cost_of(network, task)
+        with torch.no_grad():
+            inputs = network.before(torch.zeros(1, *task.input_shape, dtype=task.input_dtype))
+        return count_cost(network.model, lambda: self.call(network.model, inputs))
 
     def metadata(self, task: Task) -> dict[str, str]:
         """Add the number of outputs, which may be more than the data's classes."""
@@ -183,10 +186,3 @@ class ForeignTeacher(Teacher):
 
     def before(self, task: Task) -> nn.Module | None:
         return Pixels(task.input_shape, self.config.seen(self.sight(task))) if task.kind == "image" else None
-
-
-def cost_of(network: Adapted, task: Task) -> Cost:
-    """Count the cost of the foreign network, its resize left out."""
-    with torch.no_grad():
-        inputs = network.before(torch.zeros(1, *task.input_shape, dtype=task.input_dtype))
-    return count_cost(network.model, lambda: network._call(network.model, inputs))
