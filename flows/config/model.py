@@ -79,7 +79,7 @@ class RunConfig(Frozen):
     @model_validator(mode="after")
     def _one_tokenizer(self) -> "RunConfig":
         if make_teacher(self.teacher).tokenizer is not None and self.data.has_own_tokenizer:
-            raise ValueError("data.tokenizer is set, and teacher.folder has its own, which the student must share")
+            raise ValueError("data.tokenizer is set, and the teacher has its own, which the student must share")
         return self
 
     @model_validator(mode="after")

@@ -20,7 +20,8 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers import load_teacher
+from edgestill.pipeline.teachers import build_teacher, load_teacher
+from edgestill.pipeline.teachers.teacher import PARTS
 from edgestill.search.result import Candidate
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
@@ -89,6 +90,12 @@ class StageContext:
         """Load the trained teacher of the run."""
         with drawn_from(self.seed("teacher", "weights")):
             return load_teacher(self.config.teacher, task, self.run.root / "teacher" / WEIGHTS)
+
+    def teacher_to_draw(self, task: Task) -> nn.Module | None:
+        """Build the teacher for a scorer that draws its weights; None for a black box, which has none."""
+        network = build_teacher(self.config.teacher, task)
+        gives: frozenset[str] = getattr(network, "gives", PARTS)
+        return network if {"gradients", "embedding", "features"} <= gives else None
 
     def architecture_of(self, candidate: Candidate) -> Architecture:
         """Read a candidate's architecture; results keep its string form, and code passes on the value."""

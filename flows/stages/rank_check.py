@@ -16,7 +16,6 @@ from edgestill.flows.plan.estimate import Estimate
 from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import RankCheckResult, Results
-from edgestill.flows.stages.search import scored_beside
 from edgestill.flows.stages.short_training import ShortTrainings
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.verdicts import verdict
@@ -187,7 +186,7 @@ def _all_scorers(
 def _teacher(context: StageContext, search: SearchConfig, splits: Splits) -> nn.Module | None:
     if search.uses_trained_teacher:
         return context.teacher(splits.task)
-    return scored_beside(context.config.teacher, splits.task)
+    return context.teacher_to_draw(splits.task)
 
 
 def _notes(search: SearchConfig, wanted: int, students: Sequence[RankedStudent]) -> list[str]:

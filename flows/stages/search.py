@@ -16,10 +16,7 @@ from edgestill.flows.stages.results import DataResult, Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.words import failure_counts, latency_clause
 from edgestill.pipeline.runs.rundir import file_digest
-from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers import build_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
-from edgestill.pipeline.teachers.teacher import PARTS
 from edgestill.search.config import SearchConfig
 from edgestill.search.result import SearchResult
 from edgestill.search.search import find_student
@@ -41,7 +38,7 @@ class Search(Stage[SearchResult]):
         config, task = context.config.search, context.splits().task
         journal = context.run.journal("search", "history.jsonl", context.inputs)
         trained = config.uses_trained_teacher
-        teacher = context.teacher(task) if trained else scored_beside(context.config.teacher, task)
+        teacher = context.teacher(task) if trained else context.teacher_to_draw(task)
         return _found(context, config, teacher, journal.entries, journal.append, context.tick)
 
     def estimate(self, context: StageContext, probes: Probes) -> Estimate:
@@ -51,7 +48,7 @@ class Search(Stage[SearchResult]):
 
         def seconds(evaluations: int) -> float:
             start, less = time.perf_counter(), config.model_copy(update={"evaluations": evaluations})
-            _found(context, less, scored_beside(context.config.teacher, probes.splits.task))
+            _found(context, less, context.teacher_to_draw(probes.splits.task))
             return time.perf_counter() - start
 
         seconds(fewest)  # prepares what is kept in the cache
@@ -98,13 +95,6 @@ def _found(
             tick=tick,
             keep=kept_prepared,
         )
-
-
-def scored_beside(config: Any, task: Task) -> nn.Module | None:
-    """Build the teacher that candidates are scored beside, to draw its weights; None for a black box."""
-    network = build_teacher(config, task)
-    gives: frozenset[str] = getattr(network, "gives", PARTS)
-    return network if {"gradients", "embedding", "features"} <= gives else None
 
 
 def latency_model_digest(context: StageContext) -> tuple[str, ...]:

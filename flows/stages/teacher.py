@@ -15,8 +15,10 @@ from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import CheckpointError, ConfigError
 from edgestill.pipeline.figures import milliseconds
+from edgestill.pipeline.networks.cost import Cost, measure_cost
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import weights_bytes
+from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.confusion import useless, weak_classes
@@ -38,7 +40,7 @@ class Teacher(Stage[TeacherResult]):
         teacher, device = make_teacher(context.config.teacher), context.device
         splits = context.splits()
         task = splits.task
-        cost = teacher.cost(task)
+        cost = _cost(teacher, task)
         about: dict[str, Any] = {"best_epoch": None, "curve": ()}
         if teacher.is_trained:
             network = _loaded(context, splits)
@@ -131,6 +133,13 @@ def _caution(context: StageContext, sentence: str) -> None:
     if sentence:
         context.cautions.append(sentence)
         context.say(f"caution: {sentence}")
+
+
+def _cost(teacher: Any, task: Task) -> Cost:
+    counted = teacher.count(task)
+    if counted is None:
+        return measure_cost(lambda: teacher.build(task), task.input_shape, task.input_dtype)
+    return Cost(params=counted[0], flops=counted[1])
 
 
 def _trained(context: StageContext, network: nn.Module, splits: Splits) -> FitResult:

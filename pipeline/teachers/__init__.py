@@ -6,13 +6,13 @@ from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
 from torch import nn
 
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.plugins import Table, require_attributes, require_class, require_config
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers.ensemble import EnsembleTeacher
+from edgestill.pipeline.teachers.ensemble import EnsembleConfig, EnsembleTeacher
 from edgestill.pipeline.teachers.hf import HfTeacher
 from edgestill.pipeline.teachers.huggingface import HuggingFaceConfig, HuggingFaceTeacher
 from edgestill.pipeline.teachers.onnx import OnnxTeacher
@@ -108,6 +108,13 @@ else:
 def make_teacher(config: Any) -> Teacher:
     """Make the teacher of a configuration."""
     return TEACHERS[config.name](config)
+
+
+def _read(value: Any, context: Any) -> Any:
+    return TypeAdapter(AnyTeacherConfig).validate_python(value, context=context)
+
+
+EnsembleConfig.read_member, EnsembleTeacher.make = staticmethod(_read), staticmethod(make_teacher)
 
 
 def build_teacher(config: Any, task: Task) -> nn.Module:

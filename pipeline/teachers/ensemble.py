@@ -1,5 +1,6 @@
 """The mean of several teachers, weighted if so configured."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -9,21 +10,19 @@ from torch import Tensor, nn
 
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.networks.cost import Cost
+from edgestill.pipeline.networks.cost import measure_cost
 from edgestill.pipeline.networks.network import View, look
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import PARTS, FamilyConfig, Part, Teacher
 
 
 def _member(value: Any, info: ValidationInfo) -> Any:
-    from pydantic import TypeAdapter
-
-    from edgestill.pipeline.teachers import AnyTeacherConfig
-
-    return TypeAdapter(AnyTeacherConfig).validate_python(value, context=info.context)
+    return EnsembleConfig.read_member(value, info.context)
 
 
 class EnsembleConfig(FamilyConfig):
+    read_member: ClassVar[Callable[[Any, Any], Any]]  # (given, context) to a configuration; set beside the table
+
     name: Literal["ensemble"] = "ensemble"
     members: tuple[SerializeAsAny[Annotated[Any, BeforeValidator(_member)]], ...] = Field(
         min_length=1, description="teachers, each as `teacher` is written: timm:resnet50, or a mapping"
@@ -86,6 +85,7 @@ class EnsembleNetwork(nn.Module):
 
 
 class EnsembleTeacher(Teacher):
+    make: ClassVar[Callable[[Any], Teacher]]  # of a member's configuration; set beside the table
     name: ClassVar[str] = "ensemble"
     kinds: ClassVar[frozenset[str]] = frozenset({"image", "text"})
     Config: ClassVar[type[Frozen]] = EnsembleConfig
@@ -93,9 +93,7 @@ class EnsembleTeacher(Teacher):
 
     @property
     def _members(self) -> list[Teacher]:
-        from edgestill.pipeline.teachers import make_teacher
-
-        return [make_teacher(member) for member in self.config.members]
+        return [self.make(member) for member in self.config.members]
 
     @property
     def title(self) -> str:
@@ -127,9 +125,9 @@ class EnsembleTeacher(Teacher):
     def read(self, task: Task) -> nn.Module:
         return self._joined([member.read(task) for member in self._fitting(task)])
 
-    def cost(self, task: Task) -> Cost:
-        costs = [member.cost(task) for member in self._members]
-        return Cost(params=sum(cost.params for cost in costs), flops=sum(cost.flops for cost in costs))
+    def count(self, task: Task) -> tuple[int, int] | None:
+        counts = [_count(member, task) for member in self._members]
+        return sum(params for params, _ in counts), sum(flops for _, flops in counts)
 
     def _fitting(self, task: Task) -> list[Teacher]:
         for member in self._members:
@@ -142,3 +140,11 @@ class EnsembleTeacher(Teacher):
     def _joined(self, members: list[nn.Module]) -> EnsembleNetwork:
         weights = self.config.weights or (1.0,) * len(members)
         return EnsembleNetwork(members, weights, self.config.mean_of)
+
+
+def _count(member: Teacher, task: Task) -> tuple[int, int]:
+    counted = member.count(task)
+    if counted is not None:
+        return counted
+    cost = measure_cost(lambda: member.build(task), task.input_shape, task.input_dtype)
+    return cost.params, cost.flops

@@ -6,7 +6,6 @@ through the library's own configuration class without the keys that name code, k
 
 import contextlib
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,30 +14,31 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from edgestill.pipeline.errors import CheckpointError, MissingDependencyError, first_line
-from edgestill.pipeline.foreign import read_json_bounded
+from edgestill.pipeline.errors import CheckpointError, EdgestillError, MissingDependencyError, first_line
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.input_kind.text import PADDING
-from edgestill.pipeline.runs.checkpoint import load_weights, read_weights
-from edgestill.pipeline.task import Task, distinct_names
+from edgestill.pipeline.runs.checkpoint import load_weights
+from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.adapted.family import ForeignConfig, ForeignTeacher
 from edgestill.pipeline.teachers.adapted.network import Adapted
-from edgestill.pipeline.teachers.adapted.pixels import Interpolation, Sight
+from edgestill.pipeline.teachers.adapted.pixels import Sight
 from edgestill.pipeline.teachers.adapted.tracing import Call
 from edgestill.pipeline.teachers.adapted.weights import Held
-from edgestill.pipeline.teachers.huggingface_folder import TOKENIZER, WEIGHTS, description
+from edgestill.pipeline.teachers.hf_folder import (
+    INDEX,
+    PIXELS,
+    cleaned,
+    names_of,
+    require_honest,
+    require_room,
+    sight_of,
+    tensors_of,
+)
+from edgestill.pipeline.teachers.huggingface_folder import TOKENIZER, description
 from edgestill.pipeline.teachers.metadata_checks import require_tokenizer
 from edgestill.pipeline.torchvision_compat import repair
 
-_INDEX, _PIXELS = "model.safetensors.index.json", "preprocessor_config.json"
-_WANTED = ("config.json", "*.safetensors", _INDEX, _PIXELS, TOKENIZER)
-_LEFT_OUT = {  # keys that name code, kernels, files or another type of number
-    "auto_map", "_name_or_path", "name_or_path", "attn_implementation", "_attn_implementation",
-    "_attn_implementation_internal", "experts_implementation", "use_kernels", "dtype", "torch_dtype", "return_dict",
-    "torchscript", "transformers_version", "architectures", "use_pretrained_backbone", "custom_pipelines",
-}  # fmt: skip
-_REFUSED = ("transformers_weights", "quantization_config", "adapters")
-_MOST_LAYERS = 1000
+_WANTED = ("config.json", "*.safetensors", INDEX, PIXELS, TOKENIZER)
 
 
 class HfConfig(ForeignConfig):
@@ -120,18 +120,19 @@ class HfTeacher(ForeignTeacher):
 
     def wrapped(self, model: nn.Module, task: Task) -> Adapted:
         try:
-            network = super().wrapped(model, task)
-        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"{self.who} cannot take the data: {first_line(error)}") from error
-        return network
+            return super().wrapped(model, task)
+        except (EdgestillError, MemoryError):
+            raise
+        except Exception as error:  # a network may fail by any error on inputs that are not its own
+            raise CheckpointError(
+                f"{self.who} cannot take the data's {task.inputs.plural}: {first_line(error)}"
+            ) from error
 
     def names(self, outputs: int) -> tuple[str, ...] | None:
-        return _names(_folder(self.config))
+        return names_of(_folder(self.config))
 
     def sight(self, task: Task) -> Sight:
-        return _sight(_folder(self.config))
+        return sight_of(_folder(self.config))
 
     def metadata(self, task: Task) -> dict[str, str]:
         return {**super().metadata(task), "tokenizer_sha256": task.tokenizer_sha256 or ""}
@@ -185,10 +186,11 @@ def _model(folder: Path, task: Task, *, with_weights: bool) -> nn.Module:
         CheckpointError: no architecture of the library's, or weights that do not fit it.
     """
     described = description(folder)
-    tensors = _tensors(folder)
-    _require_honest(folder, described, sum(t.numel() for t in tensors.values()))
+    tensors = tensors_of(folder)
+    require_honest(folder, described, sum(t.numel() for t in tensors.values()))
+    require_room(folder, described, task)
     transformers, kind = _library(), str(described.get("model_type"))
-    clean = _cleaned(described)
+    clean = cleaned(described)
     try:
         config = transformers.CONFIG_MAPPING[kind].from_dict(clean | {"attn_implementation": "eager"})
         with torch.device("meta"):
@@ -248,117 +250,3 @@ def _class(config_class: Any, task: Task, described: Mapping[str, Any]) -> Any:
         return found
     named = described.get("architectures") or []
     return next((one for one in found if one.__name__ in named), found[0])
-
-
-def _cleaned(value: Any) -> Any:
-    """Leave out the keys that name code, kernels or files, at every depth."""
-    if isinstance(value, dict):
-        return {key: _cleaned(one) for key, one in value.items() if key not in _LEFT_OUT}
-    return [_cleaned(one) for one in value] if isinstance(value, list) else value
-
-
-def _require_honest(folder: Path, value: Any, held: int, key: str = "") -> None:
-    """Refuse sizes that no such file of weights can have, and keys that change what is loaded."""
-    if isinstance(value, dict):
-        for name, one in value.items():
-            if name in _REFUSED and one:
-                raise CheckpointError(
-                    f"{folder / 'config.json'} has {name}, and what is read here is the plain network; load the model "
-                    "once and save it without"
-                )
-            _require_honest(folder, one, held, str(name))
-    elif isinstance(value, list):
-        for one in value:
-            _require_honest(folder, one, held, key)
-    elif isinstance(value, int) and not isinstance(value, bool):
-        is_deep = any(word in key for word in ("layers", "depth", "blocks"))
-        if value > (_MOST_LAYERS if is_deep else max(held, 10_000)) and key not in ("label2id",):
-            raise CheckpointError(
-                f"{folder / 'config.json'} has {key} {str(value)[:40]}, which asks for more weights than the "
-                f"{held:,} that its file holds; put the folder's own files back"
-            )
-
-
-def _tensors(folder: Path) -> dict[str, Tensor]:
-    if (folder / WEIGHTS).is_file() or not (folder / _INDEX).is_file():
-        path = folder / WEIGHTS
-        if not path.is_file():
-            pickled = " but a pytorch_model.bin, which is a pickle" * (folder / "pytorch_model.bin").exists()
-            raise CheckpointError(
-                f"no {WEIGHTS} in {folder}{pickled}; load the model once and save it with save_pretrained(folder)"
-            )
-        return read_weights(path)
-    try:
-        names = set(json.loads(read_json_bounded(folder / _INDEX, CheckpointError))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"{folder / _INDEX} lists no files") from None
-    tensors: dict[str, Tensor] = {}
-    for name in sorted(map(str, names)):
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{folder / _INDEX} names {name[:80]!r}; safetensors beside it alone are read")
-        tensors |= read_weights(folder / name)
-    return tensors
-
-
-def _names(folder: Path) -> tuple[str, ...] | None:
-    names = description(folder).get("id2label") or {}
-    try:
-        return distinct_names(tuple(str(names[str(number)]) for number in range(len(names)))) or None
-    except (TypeError, KeyError, ValueError):
-        raise CheckpointError(f"{folder / 'config.json'} has an id2label that does not name classes 0, 1, …") from None
-
-
-def _sight(folder: Path) -> Sight:
-    """Read size, crop, interpolation and normalisation from the folder's preprocessor_config.json."""
-    described = description(folder)
-    channels = described.get("num_channels", 3)
-    side = described.get("image_size")
-    own = (side, side) if isinstance(side, int) else tuple(side) if isinstance(side, list) else None
-    found: dict[str, Any] = {}
-    if (folder / _PIXELS).is_file():
-        try:
-            found = json.loads(read_json_bounded(folder / _PIXELS, CheckpointError))
-        except ValueError as error:
-            raise CheckpointError(f"{folder / _PIXELS} cannot be read: {first_line(error)}") from None
-    if not isinstance(found, dict) or not isinstance(channels, int):
-        raise CheckpointError(f"{folder / _PIXELS} is no mapping")
-    try:
-        return _described_sight(found, channels, own)  # type: ignore[arg-type]
-    except (TypeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder / _PIXELS} describes no images: {first_line(error)}") from None
-
-
-def _described_sight(found: Mapping[str, Any], channels: int, own: tuple[int, int] | None) -> Sight:
-    size = found.get("size") if found.get("do_resize", True) else None
-    shorter, target, stretch = None, own, False
-    if isinstance(size, int):
-        target, stretch = (size, size), True
-    elif isinstance(size, dict) and "shortest_edge" in size:
-        shorter = int(size["shortest_edge"])
-        target = (shorter, shorter)
-    elif isinstance(size, dict) and "height" in size:
-        target, stretch = (int(size["height"]), int(size["width"])), True
-    crop = 1.0
-    cut = found.get("crop_size") if found.get("do_center_crop") else None
-    if cut is not None and target is not None:
-        kept = (cut, cut) if isinstance(cut, int) else (int(cut["height"]), int(cut["width"]))
-        crop, target = min(1.0, kept[0] / target[0]), kept
-    elif shorter is not None and found.get("crop_pct"):
-        crop = float(found["crop_pct"])  # ConvNeXt's: the size is the cropped one
-    rescales = float(found.get("rescale_factor", 1 / 255)) * 255 if found.get("do_rescale", True) else 255.0
-    normalises = found.get("do_normalize", bool(found.get("image_mean")))
-    how: Interpolation = {0: "nearest", 3: "bicubic"}.get(int(found.get("resample", 2)), "bilinear")  # type: ignore[assignment]
-    return Sight(
-        channels,
-        target,
-        crop=crop,
-        stretch=stretch,
-        interpolation=how,
-        mean=_each(found["image_mean"], channels) if normalises else None,
-        std=_each(found["image_std"], channels) if normalises else None,
-        range=(0.0, rescales),
-    )
-
-
-def _each(value: Any, channels: int) -> tuple[float, ...]:
-    return tuple(map(float, value)) if isinstance(value, list) else (float(value),) * channels

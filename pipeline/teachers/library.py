@@ -56,6 +56,10 @@ class LibraryTeacher(ForeignTeacher):
     def published_sight(self) -> Sight:
         raise NotImplementedError
 
+    def published_outputs(self) -> int:
+        """Number of classes of the published weights."""
+        return 1000
+
     def fetched(self, outputs: int | None) -> nn.Module:
         """Make the network with published weights; None keeps the published head."""
         raise NotImplementedError
@@ -80,7 +84,7 @@ class LibraryTeacher(ForeignTeacher):
         if self.config.finetune:
             return None
         if self.config.pretrained:
-            return Held(1000, None)
+            return Held(self.published_outputs(), None)
         return super()._held()
 
     def _adapted(self, task: Task, held: Held | None) -> Adapted:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from edgestill.pipeline.errors import CheckpointError, first_line
 from edgestill.pipeline.foreign import read_bounded
 from edgestill.pipeline.frozen import Frozen, GivenPath, existing_file
-from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.networks.network import View
 from edgestill.pipeline.runs.checkpoint import read_metadata, read_weights
 from edgestill.pipeline.task import Task
@@ -163,11 +162,10 @@ class OnnxTeacher(Teacher):
         self._tried(network, task)
         return network
 
-    def cost(self, task: Task) -> Cost:
+    def count(self, task: Task) -> tuple[int, int] | None:
         network = self.build(task)
         assert isinstance(network, OnnxNetwork)
-        params, macs = count_graph(network.onnx_bytes)
-        return Cost(params=params, flops=macs)
+        return count_graph(network.onnx_bytes)
 
     def _sight(self, given: Graph, task: Task) -> Sight:
         channels, height, width = given.shape

@@ -9,7 +9,6 @@ from pydantic import Field
 from torch import nn
 
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.networks.cost import Cost, measure_cost
 from edgestill.pipeline.runs.checkpoint import load_weights, read_metadata
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.config import TrainingConfig
@@ -107,9 +106,9 @@ class Teacher(ABC):
         assert self.source is not None
         return self.load(task, self.source)
 
-    def cost(self, task: Task) -> Cost:
-        """Count the network's parameters and multiply-accumulates."""
-        return measure_cost(lambda: self.build(task), task.input_shape, task.input_dtype)
+    def count(self, task: Task) -> tuple[int, int] | None:
+        """Count the network's parameters and multiply-accumulates; None: `networks.cost.measure_cost` counts them."""
+        return None
 
     def metadata(self, task: Task) -> dict[str, str]:
         """Facts to write with the weights, by which `check` knows them again."""

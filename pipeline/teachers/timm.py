@@ -46,6 +46,9 @@ class TimmTeacher(LibraryTeacher):
             std=tuple(found.get("std") or (1.0,) * channels),
         )
 
+    def published_outputs(self) -> int:
+        return int(self._published_cfg().get("num_classes") or 1000)
+
     def fetched(self, outputs: int | None) -> nn.Module:
         given = {} if outputs is None else {"num_classes": outputs}
         return self._known().create_model(self.config.model, pretrained=True, **given)  # type: ignore[no-any-return]

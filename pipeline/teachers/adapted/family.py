@@ -9,9 +9,9 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
-from edgestill.pipeline.errors import CheckpointError, first_line
+from edgestill.pipeline.errors import CheckpointError, EdgestillError, first_line
 from edgestill.pipeline.frozen import GivenPath, existing_file
-from edgestill.pipeline.networks.cost import Cost, count_cost
+from edgestill.pipeline.networks.cost import count_cost
 from edgestill.pipeline.runs.checkpoint import load_weights, read_metadata
 from edgestill.pipeline.task import Labels, Task
 from edgestill.pipeline.teachers.adapted.labels import match_labels
@@ -138,10 +138,13 @@ class ForeignTeacher(Teacher):
         load_weights(network, path)
         return network
 
-    def cost(self, task: Task) -> Cost:
+    def count(self, task: Task) -> tuple[int, int] | None:
+        """Count the foreign network, its resize left out."""
         network = self.build(task)
         assert isinstance(network, Adapted)
-        return cost_of(network, task)
+        with torch.no_grad():
+            inputs = network.before(torch.zeros(1, *task.input_shape, dtype=task.input_dtype))
+        return count_cost(network.model, lambda: self.call(network.model, inputs))
 
     def metadata(self, task: Task) -> dict[str, str]:
         """Add the number of outputs, which may be more than the data's classes."""
@@ -159,10 +162,12 @@ class ForeignTeacher(Teacher):
         outputs = held.outputs if held is not None and held.outputs else task.num_classes
         try:
             return self.wrapped(self.make(task, outputs, held), task)
-        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"{self.who} cannot take the data's images: {first_line(error)}") from error
+        except (EdgestillError, MemoryError):
+            raise
+        except Exception as error:  # a network may fail by any error on inputs that are not its own
+            raise CheckpointError(
+                f"{self.who} cannot take the data's {task.inputs.plural}: {first_line(error)}"
+            ) from error
 
     def wrapped(self, model: nn.Module, task: Task) -> Adapted:
         """Put the network between the task's inputs and its classes."""
@@ -176,15 +181,8 @@ class ForeignTeacher(Teacher):
             classifier=getattr(config, "classifier", None),
             features=getattr(config, "features", None),
         )
-        names = config.labels or self.names(network.outputs)
+        names = config.labels or (self.names(network.outputs) if self.is_trained else None)
         return network.map_classes(match_labels(names, task.labels, network.outputs, self.who))
 
     def before(self, task: Task) -> nn.Module | None:
         return Pixels(task.input_shape, self.config.seen(self.sight(task))) if task.kind == "image" else None
-
-
-def cost_of(network: Adapted, task: Task) -> Cost:
-    """Count the cost of the foreign network, its resize left out."""
-    with torch.no_grad():
-        inputs = network.before(torch.zeros(1, *task.input_shape, dtype=task.input_dtype))
-    return count_cost(network.model, lambda: network._call(network.model, inputs))

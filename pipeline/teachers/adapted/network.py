@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from edgestill.pipeline.networks.network import View
+from edgestill.pipeline.networks.network import View, evaluating
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.adapted.labels import Matched
 from edgestill.pipeline.teachers.adapted.tracing import Call, answers_of, find_parts, taking
@@ -50,9 +50,8 @@ class Adapted(nn.Module):
         self.before = nn.Identity() if before is None else before
         self.model = model
         self._call = call
-        with torch.no_grad():
-            example = self.before(_example(task))
-        self.parts, found = find_parts(model, call, example, classifier, features)
+        with torch.no_grad(), evaluating(model):
+            self.parts, found = find_parts(model, call, self.before(_example(task)), classifier, features)
         self.outputs = self.num_classes = found.shape[1]
         self.gives_probabilities = answers == "probabilities" or (answers == "auto" and _are_probabilities(found))
         self.order: tuple[int, ...] | None = None

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from edgestill.pipeline.errors import CheckpointError, nearest
-from edgestill.pipeline.networks.network import evaluating
 
 Call = Callable[[nn.Module, Tensor], Any]  # (network, its inputs) to its answers
 
@@ -50,7 +49,7 @@ def answers_of(found: Any) -> Tensor:
 def find_parts(
     network: nn.Module, call: Call, example: Tensor, classifier: str | None = None, features: str | None = None
 ) -> tuple[Parts, Tensor]:
-    """Run the network once on an example; return its parts and its answers.
+    """Run the network, in evaluation mode, once on an example; return its parts and its answers.
 
     Args:
         classifier, features: names of modules that the user gave, in place of what would be found.
@@ -74,7 +73,7 @@ def find_parts(
 
     handles = [module.register_forward_hook(record) for module in names]
     try:
-        with evaluating(network), torch.no_grad():
+        with torch.no_grad():
             answers = answers_of(call(network, example))
     finally:
         for handle in handles:
