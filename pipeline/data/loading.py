@@ -63,6 +63,7 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None) -> Splits:
         sizes=sizes,
         digests=digests,
         coder=coder,
+        cautions=raw.cautions,
     )
 
 
