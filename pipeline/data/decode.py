@@ -97,14 +97,19 @@ def read_picture(path: Path) -> bytes:
 
 
 def fitted_fast(pixels: np.ndarray, channels: int, height: int, width: int, resize: str) -> np.ndarray:
-    """Return `pixels.fitted` of a picture, its resizing done by Pillow, which gives the same bytes."""
+    """Return `pixels.fitted` of a picture, its resizing done by Pillow, which gives the same bytes.
+
+    The width is resized first, by a call of its own: some versions of Pillow begin with the height.
+    """
     from PIL import Image
 
     found = with_channels(pixels, channels)
     inner = inner_size(found.shape[0], found.shape[1], height, width, resize)
     if inner != found.shape[:2]:
         image = Image.fromarray(found[..., 0] if channels == 1 else found)
-        found = np.asarray(image.resize((inner[1], inner[0]), Image.Resampling.BILINEAR))
+        for size in ((inner[1], image.height), (inner[1], inner[0])):
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        found = np.asarray(image)
     return placed(found.reshape(*inner, channels), height, width)
 
 
@@ -138,8 +143,8 @@ def _opened(data: bytes | Path) -> "Iterator[Image.Image]":
 
 
 def _of_16_bits(values: np.ndarray) -> np.ndarray:
-    """Scale grey of 16 bits to 8, rounded."""
+    """Keep the upper 8 of 16 bits, as Pillow does where a picture is coloured."""
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
         raise UnreadableError("pixels that are floats, or of more than 16 bits; save it with 8 or 16")
-    found: np.ndarray = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)[..., None]
+    found: np.ndarray = (values.astype(np.uint32) >> 8).astype(np.uint8)[..., None]
     return found

@@ -1,7 +1,5 @@
 """Folders and tables of pictures: from files to splits, once."""
 
-import os
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -159,7 +157,7 @@ def test_a_folder_that_is_no_class_is_an_error(photos):
 
 def test_loose_pictures_one_class_and_no_folder_are_errors(photos, tmp_path):
     picture(tmp_path / "one" / "cat" / "0.png")
-    with pytest.raises(DataError, match="every label is 'cat'|two or more classes"):
+    with pytest.raises(DataError, match="every label is 'cat'; a classifier needs two"):
         load(tmp_path / "one")
     picture(photos / "0.png")
     with pytest.raises(DataError, match="1 pictures outside class folders"):
@@ -272,4 +270,4 @@ def test_another_root_is_taken(photos, tmp_path):
 def test_memory_holds_a_few_pictures_only(photos):
     raw = load(photos)
     assert type(raw.train.images).__name__ == "StoredImages"
-    assert os.stat(next((cache_folder() / "images").glob("*/images.rows"))).st_size == 10 * 3 * 16 * 16
+    assert next((cache_folder() / "images").glob("*/images.rows")).stat().st_size == 10 * 3 * 16 * 16
