@@ -38,7 +38,7 @@ class Data(Stage[DataResult]):
         config = context.config
         splits = context.looked_at_splits()
         assert splits.look is not None
-        _caution(context, [finding.sentence for finding in splits.look.findings if finding.is_caution])
+        _caution(context, [*splits.cautions, *(f.sentence for f in splits.look.findings if f.is_caution)])
         if config.distill.training.balance == "none":
             _caution(context, [imbalance(splits.look.counts["train"], splits.task.labels)])
         context.cautions.extend((*cautions_of(config), *cautions()))

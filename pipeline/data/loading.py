@@ -68,6 +68,7 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None, looking: b
         coder=coder,
         look=_look(raw, parts, coder) if looking else None,
         dropped=raw.dropped,
+        cautions=raw.cautions,
     )
 
 

@@ -2,6 +2,7 @@
 
 # N examples, C channels, H W height and width, T tokens, B batch
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.task import Task
 
+_MOST_PIXELS = 2**20  # of a batch: memory of a network's feature maps goes with them
 UNLABELLED = -100  # the target of an example without a label; torch's cross-entropy leaves it out by default
 
 
@@ -52,7 +54,8 @@ class ImageSplit:
         return Batch(channels_last(inputs), self.targets[index].to(device), index.to(device))
 
     def batches(self, size: int, device: torch.device | None = None) -> Iterator[Batch]:
-        """Yield the whole split once, in order."""
+        """Yield the whole split once, in order; batches of large images are smaller than `size`."""
+        size = min(size, max(1, _MOST_PIXELS // math.prod(self.images.shape[2:])))
         for start in range(0, len(self), size):
             yield self.batch(torch.arange(start, min(start + size, len(self))), device)
 
@@ -93,6 +96,7 @@ class Splits:
     coder: Coder | None = None  # of a text task: its tokenizer
     look: DataLook | None = None  # at all splits, where it was asked for
     dropped: int = 0  # examples of the files that are in no split, as configured
+    cautions: tuple[str, ...] = ()  # things that the loader understood or left out, a sentence each
 
 
 def channels_last(inputs: Tensor) -> Tensor:

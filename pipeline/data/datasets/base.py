@@ -120,3 +120,4 @@ class RawData(NamedTuple):
     unlabelled: np.ndarray | StoredImages | None = None  # [N, C, H, W] like train's; training images without labels
     test_fraction: float = 0.2  # of train, to carve where `test` is None
     dropped: int = 0  # examples of the files that are in no part, as configured
+    cautions: tuple[str, ...] = ()  # things that the loader understood or left out, a sentence each
