@@ -103,7 +103,7 @@ def bundle_of_formats(tmp_path_factory, image_student) -> Made:
     for name in ("fp32", "fp16", "int8", "openvino"):
         form = FORMATS[name]
         if form.missing() is None:
-            files[name] = with_interfaces(form, form.build(source, config), "image", source.calibration)
+            files[name] = with_interfaces(form, form.build(source, config), "image", source)
     parity = Parity(max_abs_difference=0.1, top1_agreement=0.99, n=1008, checked=("validation",), reference="fp32")
     return _bundle(folder, image_student.network, image_student.task, files, parity, "image", default="int8")
 
