@@ -20,13 +20,12 @@ def fitted(data: bytes, asked: str) -> bytes:
     every later one `not read`.
     """
     given, place = json.loads(asked), 0
-    channels, height, width = given["shape"]
     told: list[list[int] | str] = []
     images = []
     for size in given["sizes"]:
         try:
             pixels = decode(data[place : place + size])
-            images.append(fit_to(pixels, channels, height, width, "image").tobytes())
+            images.append(fit_to(pixels, given["shape"], given["resize"], "image").tobytes())
         except MemoryError:
             raise
         except UNREADABLE as error:

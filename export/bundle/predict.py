@@ -14,9 +14,11 @@ from edgestill.export.bundle.read import OpenedBundle
 from edgestill.export.bundle.schema import TOKENIZER
 from edgestill.export.quality import softmax
 from edgestill.pipeline.child import ChildError, answer
+from edgestill.pipeline.data.pixels import DEFAULT_RESIZE
 from edgestill.pipeline.data.tokens import Coder
 from edgestill.pipeline.errors import BundleError, DataError, printable
 from edgestill.pipeline.foreign import read_bounded
+from edgestill.pipeline.task import Task
 
 _MEMORY = 2**31  # some copies of the largest image allowed
 _AT_ONCE, _AT_ONCE_BYTES = 64, 2**24  # images per child, and bytes of their files
@@ -60,7 +62,7 @@ def predict(
 
 def _images(paths: Sequence[str], opened: OpenedBundle, note: Callable[[str], None]) -> list[np.ndarray]:
     """Read images in child processes: their decoders are third-party code, and the files may be hostile."""
-    shape = opened.bundle.task.input_shape
+    task = opened.bundle.task
     images: list[np.ndarray] = []
     waiting: list[tuple[str, bytes]] = []
     for number, path in enumerate(paths, start=1):
@@ -70,16 +72,15 @@ def _images(paths: Sequence[str], opened: OpenedBundle, note: Callable[[str], No
             raise _unreadable(path, str(error).removeprefix(f"{path} ")) from None
         size = sum(len(data) for _, data in waiting)
         if size > _AT_ONCE_BYTES or len(waiting) == _AT_ONCE or number == len(paths):
-            images += _fitted(waiting, shape, note)
+            images += _fitted(waiting, task, note)
             waiting = []
     return images
 
 
-def _fitted(
-    files: Sequence[tuple[str, bytes]], shape: tuple[int, ...], note: Callable[[str], None]
-) -> list[np.ndarray]:
+def _fitted(files: Sequence[tuple[str, bytes]], task: Task, note: Callable[[str], None]) -> list[np.ndarray]:
     """Return the images of some files, read by one child; if it fails, each file gets a child of its own."""
-    asked = json.dumps({"shape": shape, "sizes": [len(data) for _, data in files]})
+    shape, sizes = task.input_shape, [len(data) for _, data in files]
+    asked = json.dumps({"shape": shape, "resize": task.resize or DEFAULT_RESIZE, "sizes": sizes})
     try:
         found = answer(
             "edgestill.export.bundle.image_child:fitted",
@@ -90,7 +91,7 @@ def _fitted(
     except ChildError as error:
         if len(files) == 1:
             raise _unreadable(files[0][0], str(error)) from None
-        return [image for file in files for image in _fitted([file], shape, note)]
+        return [image for file in files for image in _fitted([file], task, note)]
     said, _, pixels = found.partition(b"\n")
     for (path, _), told in zip(files, json.loads(said), strict=True):
         if isinstance(told, str):

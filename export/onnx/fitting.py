@@ -43,15 +43,17 @@ class Fitting:
         found = []
         for axis, other in ((0, 1), (1, 0)):
             share = self._add("Mul", self._whole(2 * sides[other]), old[axis])
-            share = self._add(
-                "Div", self._add("Add", share, old[other]), self._add("Mul", self._whole(2), old[other])
-            )
+            share = self._add("Div", self._add("Add", share, old[other]), self._add("Mul", self._whole(2), old[other]))
             covering = self._add("Max" if self._resize == "crop" else "Min", whole[axis], share)
             found.append(self._add("Max", self._whole(1), covering))
         return found
 
     def _along(self, pixels: str, old: str, inner: str, side: int, old_axis: int) -> str:
-        """Resize [B, C, H, W] along its last axis, where the weights' old places are their first axis; else the other."""
+        """Resize [B, C, H, W] along W if `old_axis` is 0, else along H.
+
+        Args:
+            old_axis: axis of the old places in the weights.
+        """
         sums = [
             self._add("MatMul", *((pixels, half) if old_axis == 0 else (half, pixels)))
             for half in self._weights(old, inner, side, old_axis)
@@ -82,9 +84,7 @@ class Fitting:
         return self._float(upper), self._float(lower)
 
     def _is_within(self, places: str, inner: str) -> str:
-        return self._add(
-            "And", self._add("GreaterOrEqual", places, self._whole(0)), self._add("Less", places, inner)
-        )
+        return self._add("And", self._add("GreaterOrEqual", places, self._whole(0)), self._add("Less", places, inner))
 
     def _first(self, inner: str, side: int) -> str:
         """Return the place in the resized picture that the first pixel of the result has; below 0 in a border."""
