@@ -45,9 +45,11 @@ def _use(bundle: Bundle) -> str:
 def _use_of_images(bundle: Bundle, file: str, output: str) -> str:
     given = describe_input(bundle.task, bundle.interface)
     shape = ", ".join(map(str, given["shape"]))
+    resizing = "resizing, " if bundle.task.resize else ""
     how = {
         "raw": "with pixels in [0, 1]\n(normalisation is inside), and gives `logits`",
-        "image": "as it is decoded\n(scaling and normalisation are inside), and gives `probabilities` and `logits`",
+        "image": f"as it is decoded\n({resizing}scaling and normalisation are inside), and gives `probabilities`"
+        " and `logits`",
     }[bundle.interface]
     return f"""`{file}` takes `{given["name"]}`, {given["dtype"]} [{shape}] {how}, {output}.
 `python run.py IMAGE` prints a label and needs numpy and onnxruntime."""

@@ -20,14 +20,13 @@ def fitted(data: bytes, asked: str) -> bytes:
     pixels.
     """
     given, place = json.loads(asked), 0
-    channels, height, width = given["shape"]
     told: list[list[int] | str] = []
     images = []
     for size in given["sizes"]:
         start, place = place, place + size
         try:
             pixels = decode(data[start:place])
-            images.append(fit_to(pixels, channels, height, width, "image").tobytes())
+            images.append(fit_to(pixels, given["shape"], given["resize"], "image").tobytes())
         except MemoryError:
             raise
         except UNREADABLE as error:

@@ -13,9 +13,11 @@ from edgestill.export.bundle.probes import run_checked
 from edgestill.export.bundle.read import OpenedBundle
 from edgestill.export.bundle.schema import TOKENIZER
 from edgestill.pipeline.child import ChildError, answer
+from edgestill.pipeline.data.pixels import DEFAULT_RESIZE
 from edgestill.pipeline.data.tokens import Coder
 from edgestill.pipeline.errors import BundleError, DataError, printable
 from edgestill.pipeline.foreign import read_bounded
+from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.calibration import softmax
 
 _MEMORY = 2**31  # some copies of the largest image allowed
@@ -90,30 +92,29 @@ def _answers(opened: OpenedBundle, run: Any, model: Any, inputs: Sequence[np.nda
 
 def _images(paths: Sequence[str], opened: OpenedBundle, note: Callable[[str], None]) -> list[np.ndarray | Failure]:
     """Read images in child processes: their decoders are third-party code, and the files may be hostile."""
-    shape = opened.bundle.task.input_shape
+    task = opened.bundle.task
     images: list[np.ndarray | Failure] = []
     waiting: list[tuple[str, bytes]] = []
     for path in paths:
         try:
             waiting.append((path, read_bounded(Path(path), MAX_BYTES)))
         except DataError as error:
-            images += _fitted(waiting, shape, note)
+            images += _fitted(waiting, task, note)
             waiting = []
             images.append(_unreadable(path, str(error).removeprefix(f"{path} ")))
         size = sum(len(data) for _, data in waiting)
         if size > _AT_ONCE_BYTES or len(waiting) == _AT_ONCE:
-            images += _fitted(waiting, shape, note)
+            images += _fitted(waiting, task, note)
             waiting = []
-    return images + _fitted(waiting, shape, note)
+    return images + _fitted(waiting, task, note)
 
 
-def _fitted(
-    files: Sequence[tuple[str, bytes]], shape: tuple[int, ...], note: Callable[[str], None]
-) -> list[np.ndarray | Failure]:
+def _fitted(files: Sequence[tuple[str, bytes]], task: Task, note: Callable[[str], None]) -> list[np.ndarray | Failure]:
     """Return the images of some files, read by one child; if it fails, each file gets a child of its own."""
     if not files:
         return []
-    asked = json.dumps({"shape": shape, "sizes": [len(data) for _, data in files]})
+    shape, sizes = task.input_shape, [len(data) for _, data in files]
+    asked = json.dumps({"shape": shape, "resize": task.resize or DEFAULT_RESIZE, "sizes": sizes})
     try:
         found = answer(
             "edgestill.export.bundle.image_child:fitted",
@@ -124,7 +125,7 @@ def _fitted(
     except ChildError as error:
         if len(files) == 1:
             return [_unreadable(files[0][0], str(error))]
-        return [image for file in files for image in _fitted([file], shape, note)]
+        return [image for file in files for image in _fitted([file], task, note)]
     said, _, pixels = found.partition(b"\n")
     readable = iter(np.frombuffer(pixels, np.float32).reshape(-1, *shape))
     images: list[np.ndarray | Failure] = []

@@ -108,7 +108,7 @@ def _converted(context: StageContext, name: str, network: nn.Module, splits: Spl
     parts = {"validation": splits.validation, "reference": splits.reference}
     parity = check_parity(network, raw, parts, task.inputs)
     if config.interface != "raw":
-        data = with_interface(data, config.interface, context.file_examples())
+        data = with_interface(data, config.interface, context.file_examples(), task.resize)
         path = context.run.write("export", f"{name}.onnx", data)
     model = ConvertedModel(
         path=str(path.relative_to(context.run.root)),

@@ -125,7 +125,7 @@ def _of_fp32(network: nn.Module, export: ExportConfig, splits: Splits, path: Pat
         data = to_onnx(network, task.inputs, config.opset)
         path.write_bytes(data)
         runner(path)(np.ascontiguousarray(examples))
-        with_interface(data, config.interface, np.ascontiguousarray(examples))
+        with_interface(data, config.interface, np.ascontiguousarray(examples), task.resize)
 
     why = _why(lambda: write(export))
     if why is None:

@@ -51,7 +51,7 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None, looking: b
     coder = _coder(config, raw, parts["train"], tokenizer)
     sources = {"train": raw.train, "reference": raw.train, "validation": raw.validation or raw.train}
     chosen = {name: _take(source, parts[name], coder, name) for name, source in sources.items()}
-    task = _task(raw, chosen["train"], coder)
+    task = _task(config, raw, chosen["train"], coder)
     sizes = {name: len(index) for name, index in parts.items()}
     digests = {name: _digest(parts[name], source, chosen[name]) for name, source in sources.items()}
     digests["test"] = _digest(parts["test"], raw.test or raw.train)
@@ -84,7 +84,7 @@ def load_whole_train(config: Any) -> tuple[Task, ImageSplit]:
     index = np.arange(len(raw.train.targets))
     coder = _coder(config, raw, index, None)
     whole = _take(raw.train, index, coder, "train")
-    return _task(raw, whole, coder), whole
+    return _task(config, raw, whole, coder), whole
 
 
 def _load(config: DatasetConfig, seed: int) -> tuple[RawData, dict[str, np.ndarray]]:
@@ -197,7 +197,7 @@ def _take(examples: Examples, index: np.ndarray, coder: Coder | None, role: str)
     return ImageSplit(inputs, torch.from_numpy(examples.targets[index]), role)
 
 
-def _task(raw: RawData, train: ImageSplit, coder: Coder | None) -> Task:
+def _task(config: Any, raw: RawData, train: ImageSplit, coder: Coder | None) -> Task:
     if coder is not None:  # each kind's fields come from elsewhere: its tokenizer, or the training pixels
         return Task(
             kind="text",
@@ -208,7 +208,8 @@ def _task(raw: RawData, train: ImageSplit, coder: Coder | None) -> Task:
         )
     mean, std = _pixel_statistics(train.images)
     channels, height, width = (int(n) for n in train.images.shape[1:])
-    return Task(labels=raw.labels, input_shape=(channels, height, width), mean=mean, std=std)
+    resize = getattr(config, "resize", None)  # of kinds of data that are photographs
+    return Task(labels=raw.labels, input_shape=(channels, height, width), mean=mean, std=std, resize=resize)
 
 
 def _pixel_statistics(images: Tensor | StoredImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
