@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgestill.distill.methods import KD, METHODS, Method
@@ -26,6 +25,7 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import View, look
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.training.label_loss import label_loss
 
 
 def make_recipe(configs: Sequence[Any]) -> "Recipe":
@@ -189,7 +189,7 @@ class Recipe:
         a, b = self._weights(batch)
         target = aiming.target(teacher, batch).detach()
         terms = {
-            "cross_entropy": a * F.cross_entropy(class_logits, batch.targets, reduction="none"),
+            "cross_entropy": a * label_loss(class_logits, batch),
             "distillation": b * diverging.divergence(target, student),
         }
         if batch.weight is not None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from edgestill.pipeline.data.datasets import DATASETS, LabelledTexts, RawData
 from edgestill.pipeline.data.datasets.base import DatasetConfig, Examples
+from edgestill.pipeline.data.pixel_operations import require_kornia
 from edgestill.pipeline.data.splits import UNLABELLED, ImageSplit, Splits
 from edgestill.pipeline.data.stored import StoredImages
 from edgestill.pipeline.data.tokens import Coder, make_coder
@@ -43,7 +44,10 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None) -> Splits:
 
     Raises:
         DataError: the data cannot be read, or a class is too small to appear in every split.
+        MissingDependencyError: the configured augmentation needs a library that is not installed.
     """
+    if config.augment.needs_kornia:
+        require_kornia()
     raw, parts = _load(config, seed)
     coder = _coder(config, raw, parts["train"], tokenizer)
     sources = {"train": raw.train, "reference": raw.train, "validation": raw.validation or raw.train}

@@ -22,6 +22,7 @@ from edgestill.pipeline.errors import TrainingError
 from edgestill.pipeline.frozen import Frozen, derive_seed
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.label_loss import label_loss
 from edgestill.pipeline.training.metrics import Metrics, evaluate
 from edgestill.pipeline.training.state import EpochRecord, TrainingState
 
@@ -57,7 +58,10 @@ class Supervised:
         return batch
 
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        return {"cross_entropy": F.cross_entropy(network(batch.inputs), batch.targets)}
+        logits = network(batch.inputs)
+        if batch.mixed is not None:
+            return {"cross_entropy": label_loss(logits, batch).mean()}
+        return {"cross_entropy": F.cross_entropy(logits, batch.targets)}
 
     def end_epoch(self, epoch: int, network: nn.Module) -> None:
         pass
