@@ -7,7 +7,7 @@ Student and teacher see the same images, "consistent" teaching of Beyer et al. 2
 # B batch, N images of the split, C channels, H W height and width
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -86,6 +86,10 @@ class Augmentation:
             self._drawn[number] = draw(self._images, self._config, generator)
         chosen = self._drawn[number].of(batch.index.cpu())
         return batch._replace(inputs=augmented(batch.inputs, self._config, chosen), view=number)
+
+    def identity(self, number: int) -> tuple[Any, ...]:
+        """All that decides a view of given images."""
+        return (self._config, self._seed, number) if number else (number,)
 
 
 def draw(count: int, config: AugmentConfig, generator: torch.Generator) -> Drawn:

@@ -72,9 +72,16 @@ class ImageSplit:
         return Batch(channels_last(inputs), self.targets[index].to(device), index.to(device))
 
     def batches(self, size: int, device: torch.device | None = None) -> Iterator[Batch]:
-        """Yield the whole split once, in order."""
+        """Yield the whole split once, in order, at most `size` at a time, and fewer of images above 64 x 64 pixels."""
+        size = min(size, self._at_once)
         for start in range(0, len(self), size):
             yield self.batch(torch.arange(start, min(start + size, len(self))), device)
+
+    @property
+    def _at_once(self) -> int:
+        """Number of images that a network can look at in the memory of a small machine, as many as 512 of 64 x 64."""
+        pixels = self.images.shape[2] * self.images.shape[3] if len(self.images.shape) == 4 else 1
+        return max(8, 512 * 64 * 64 // pixels)
 
     def labelled(self) -> "ImageSplit":
         """Keep only the examples with a label."""
