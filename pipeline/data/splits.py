@@ -67,7 +67,11 @@ class ImageSplit:
 
     def batch(self, index: Tensor, device: torch.device | None = None) -> Batch:
         """Return the chosen images as float32 in [0, 1], channels last in memory, or the chosen token ids."""
-        inputs = self.images[index].to(device)
+        return self.batch_of(self.images[index], index, device)
+
+    def batch_of(self, stored: Tensor, index: Tensor, device: torch.device | None = None) -> Batch:
+        """Return the batch of the chosen images as they were stored."""
+        inputs = stored.to(device)
         inputs = inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs
         return Batch(channels_last(inputs), self.targets[index].to(device), index.to(device))
 

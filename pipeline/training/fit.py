@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgestill.pipeline.data.ahead import batches_ahead
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.device import FP32, Compute
@@ -182,10 +183,9 @@ def _train_epoch(
     generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
     order = torch.randperm(len(train), generator=generator)
     totals: dict[str, Tensor] = {}
-    for number in range(steps):
+    chosen = order.split(config.batch_size)[:steps]
+    for number, batch in enumerate(batches_ahead(train, chosen, step.device)):
         _set_learning_rate(step.optimizer, config, _epochs_done(epoch, number, steps, config))
-        chosen = order[number * config.batch_size : (number + 1) * config.batch_size]
-        batch = train.batch(chosen.to(train.images.device), step.device)
         if augmentation is not None:
             batch = augmentation(batch, epoch, generator)
         for name, value in step(batch, generator).items():
