@@ -13,6 +13,7 @@ from edgestill.flows.config.model import RunConfig
 from edgestill.flows.stages.results import DataResult
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.loading import load_splits
+from edgestill.pipeline.data.rows import showing
 from edgestill.pipeline.data.splits import Batch, Splits, draw_batch
 from edgestill.pipeline.device import Compute, select_device
 from edgestill.pipeline.errors import DataError
@@ -66,7 +67,8 @@ class StageContext:
     def _load(self) -> Splits:
         # Read first: this detects a damaged tokenizer.
         found = self.run.read("data", DataResult) if "data" in self.run.manifest.stages else None
-        splits = load_splits(self.config.read_data, self.config.seed, self.tokenizer())
+        with showing(self.tick):
+            splits = load_splits(self.config.read_data, self.config.seed, self.tokenizer())
         if found is not None:
             _require_same(found.digests, splits.digests, self.config.data)
         return splits

@@ -26,7 +26,7 @@ class Data(Stage[DataResult]):
     def work(self, context: StageContext, results: Results) -> DataResult:
         config = context.config
         splits = context.splits()
-        context.cautions.extend(cautions())
+        context.cautions.extend((*splits.cautions, *cautions()))
         make_recipe(config.distill.methods).check(splits.task, splits.train)
         if splits.coder is not None:
             context.run.write("data", TOKENIZER, splits.coder.json)

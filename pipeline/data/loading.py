@@ -67,6 +67,7 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None) -> Splits:
         sizes=sizes,
         digests=digests,
         coder=coder,
+        cautions=raw.cautions,
     )
 
 

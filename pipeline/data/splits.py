@@ -2,6 +2,7 @@
 
 # N examples, C channels, H W height and width, T tokens, B batch
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.task import Task
 
+_MOST_PIXELS = 2**20  # of a batch: memory of a network's feature maps goes with them
 UNLABELLED = -100  # the target of an example without a label; torch's cross-entropy leaves it out by default
 
 
@@ -76,16 +78,10 @@ class ImageSplit:
         return Batch(channels_last(inputs), self.targets[index].to(device), index.to(device))
 
     def batches(self, size: int, device: torch.device | None = None) -> Iterator[Batch]:
-        """Yield the whole split once, in order, at most `size` at a time, and fewer of images above 64 x 64 pixels."""
-        size = min(size, self._at_once)
+        """Yield the whole split once, in order; batches of large images are smaller than `size`."""
+        size = min(size, max(1, _MOST_PIXELS // math.prod(self.images.shape[2:])))
         for start in range(0, len(self), size):
             yield self.batch(torch.arange(start, min(start + size, len(self))), device)
-
-    @property
-    def _at_once(self) -> int:
-        """Number of images that a network can look at in the memory of a small machine, as many as 512 of 64 x 64."""
-        pixels = self.images.shape[2] * self.images.shape[3] if len(self.images.shape) == 4 else 1
-        return max(8, 512 * 64 * 64 // pixels)
 
     def labelled(self) -> "ImageSplit":
         """Keep only the examples with a label."""
@@ -122,6 +118,7 @@ class Splits:
     sizes: dict[str, int]  # examples a split, test included; `train` counts those with labels
     digests: dict[str, str]  # SHA-256 of each split's indices and contents, test included
     coder: Coder | None = None  # of a text task: its tokenizer
+    cautions: tuple[str, ...] = ()  # things that the loader understood or left out, a sentence each
 
 
 def channels_last(inputs: Tensor) -> Tensor:

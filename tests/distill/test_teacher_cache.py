@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import numpy as np
 import pytest
 import torch
 
@@ -153,14 +152,3 @@ def test_a_key_depends_on_weights_and_pixels(make_network):
     other.images[3, 0, 7, 7] += 1e-3
     keys = {content_key(make_network(n), split, extra) for n in (1, 2) for split in (images, other) for extra in (0, 1)}
     assert len(keys) == 8
-
-
-def test_large_images_come_fewer_at_a_time():
-    for side, most in ((8, 512), (64, 512), (128, 128), (224, 41), (2048, 8)):
-        split = ImageSplit(torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(600, 1, side, side), torch.zeros(600))
-        assert split._at_once >= most or split._at_once == most
-        assert min(512, split._at_once) == most
-    assert (
-        np.cumsum([len(b.targets) for b in ImageSplit(torch.zeros(100, 1, 200, 200), torch.zeros(100)).batches(90)])[-1]
-        == 100
-    )

@@ -5,7 +5,9 @@ from typing import Any
 
 from edgestill.pipeline.data.datasets.base import DatasetConfig, LabelledImages, LabelledTexts, RawData
 from edgestill.pipeline.data.datasets.cifar import CifarConfig, load_cifar
+from edgestill.pipeline.data.datasets.csv import CsvConfig, load_csv
 from edgestill.pipeline.data.datasets.digits import DigitsConfig, load_digits
+from edgestill.pipeline.data.datasets.folder import FolderConfig, load_folder
 from edgestill.pipeline.data.datasets.npz import NpzConfig, load_npz
 from edgestill.pipeline.data.datasets.text import TextConfig, load_text
 from edgestill.pipeline.plugins import Table, require_config, require_pair
@@ -24,12 +26,16 @@ DATASETS: Table[Line] = Table("datasets", _line, {
     "npz": (NpzConfig, load_npz),
     "cifar": (CifarConfig, load_cifar),
     "text": (TextConfig, load_text),
+    "folder": (FolderConfig, load_folder),
+    "csv": (CsvConfig, load_csv),
 })  # fmt: skip
 
 __all__ = [
     "DATASETS",
     "CifarConfig",
+    "CsvConfig",
     "DigitsConfig",
+    "FolderConfig",
     "LabelledImages",
     "LabelledTexts",
     "NpzConfig",

@@ -149,3 +149,4 @@ class RawData(NamedTuple):
     validation: Examples | None = None
     unlabelled: np.ndarray | StoredImages | None = None  # [N, C, H, W] like train's; training images without labels
     test_fraction: float = 0.2  # of train, to carve where `test` is None
+    cautions: tuple[str, ...] = ()  # things that the loader understood or left out, a sentence each
