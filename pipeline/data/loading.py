@@ -22,6 +22,7 @@ from edgestill.pipeline.data.pixel_operations import require_kornia
 from edgestill.pipeline.data.splits import UNLABELLED, ImageSplit, Splits
 from edgestill.pipeline.data.stored import StoredImages
 from edgestill.pipeline.data.tokens import Coder, make_coder
+from edgestill.pipeline.data.unlabelled import with_unlabelled
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.frozen import by_name, derive_seed
 from edgestill.pipeline.task import Task, distinct_names
@@ -49,6 +50,7 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None) -> Splits:
     if config.augment.needs_kornia:
         require_kornia()
     raw, parts = _load(config, seed)
+    raw = with_unlabelled(raw, config)
     coder = _coder(config, raw, parts["train"], tokenizer)
     sources = {"train": raw.train, "reference": raw.train, "validation": raw.validation or raw.train}
     chosen = {name: _take(source, parts[name], coder, name) for name, source in sources.items()}

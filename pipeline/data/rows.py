@@ -150,7 +150,9 @@ def _looked_at(pictures: Pictures, fit: Fit, pool: ThreadPoolExecutor) -> tuple[
         grey = sum(header.is_grey for header in headers)
         channels = 1 if grey == len(headers) else 3
         if 0 < grey < len(headers):
-            notes.append(f"{grey:,} of {len(headers):,} pictures are grey and the others coloured; all are taken as RGB")
+            notes.append(
+                f"{grey:,} of {len(headers):,} pictures are grey and the others coloured; all are taken as RGB"
+            )
     return fit._replace(size=size, channels=channels), notes
 
 

@@ -6,11 +6,11 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor
 
 from edgestill.pipeline.data.stored import StoredImages
-from edgestill.pipeline.frozen import Frozen, Share
+from edgestill.pipeline.frozen import Frozen, GivenPath, Share
 
 Policy = Literal["none", "randaugment", "trivialaugment"]
 
@@ -81,6 +81,22 @@ class DatasetConfig(Frozen):
         0.15, gt=0, lt=0.5, description="share of the training part set aside for validation, the basis of every choice"
     )
     augment: AugmentConfig = AugmentConfig()
+    unlabelled: GivenPath | None = Field(
+        None, description="folder of pictures without labels, learnt from the teacher's answers alone; null: none"
+    )
+
+    @field_validator("unlabelled")
+    @classmethod
+    def _is_a_folder_of_pictures(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is None:
+            return None
+        if cls.kind != "image":
+            raise ValueError("is a folder of pictures, and this data is text; leave it out")
+        if not (info.context or {}).get("check_files"):
+            return path
+        if not path.is_dir():
+            raise ValueError(f"no folder at {path}")
+        return path.absolute()
 
     @property
     def has_own_tokenizer(self) -> bool:
