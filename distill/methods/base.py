@@ -11,6 +11,7 @@ A method overrides the hooks of the slots in its `fills`, and nothing else. The 
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -50,6 +51,7 @@ class Context:
     deployable: Callable[[], nn.Module]  # the student as it would ship now: inputs to logits [N, K], whatever the head
     teacher_view: Callable[[Batch], View]  # a batch to the teacher's outputs, cached or not
     decode: Callable[[Sequence[int]], str] | None = None  # of text: token ids back to words
+    outputs_folder: Path | None = None  # keeps the teacher's outputs between runs; None: nothing is kept
     is_taught: bool = False  # this recipe trained the student before; methods go on from that state
 
     def show(self, example: Tensor, caption: str) -> "ExhibitItem":

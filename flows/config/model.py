@@ -9,6 +9,7 @@ from edgestill.distill.recipe import make_recipe, unmet
 from edgestill.export.bundle.card_config import CardConfig
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.formats import FORMATS
+from edgestill.pipeline.data.augmentation import VIEWS_MIX
 from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.loading import DataConfig
 from edgestill.pipeline.device import DeviceConfig
@@ -111,8 +112,14 @@ class RunConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _views_of_single_images(self) -> "RunConfig":
+        if self.distill.training.views and self.data.augment.mixes:
+            raise ValueError(VIEWS_MIX)
+        return self
+
+    @model_validator(mode="after")
     def _augments_the_batch_by_something(self) -> "RunConfig":
-        if self.search.batch_augmented and not self.data.augment.is_random:
+        if self.search.batch_augmented and not self.data.augment.without_mixing.is_random:
             raise ValueError(
                 "search.batch_augmented crops and flips as data.augment says, which does neither; set data.augment.pad "
                 "or data.augment.flip, or leave batch_augmented out"

@@ -115,7 +115,7 @@ class StageContext:
         if not config.batch_augmented:
             return batch
         generator = torch.Generator().manual_seed(derive_seed(seed, "augmented"))
-        return Augmentation(splits.augment)(batch, 0, generator)
+        return Augmentation(splits.augment.without_mixing)(batch, 0, generator)
 
     def file_examples(self) -> np.ndarray:
         """Up to 64 validation examples, contiguous as on a device: a runtime would copy another layout each time."""

@@ -20,9 +20,11 @@ from torch import Tensor
 from edgestill.pipeline.data.datasets import DATASETS, LabelledTexts, RawData
 from edgestill.pipeline.data.datasets.base import DatasetConfig, Examples
 from edgestill.pipeline.data.look import DataLook, Part, look_at
+from edgestill.pipeline.data.pixel_operations import require_kornia
 from edgestill.pipeline.data.splits import UNLABELLED, ImageSplit, Splits
 from edgestill.pipeline.data.stored import StoredImages
 from edgestill.pipeline.data.tokens import Coder, make_coder
+from edgestill.pipeline.data.unlabelled import with_unlabelled
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.frozen import by_name, derive_seed
 from edgestill.pipeline.task import Task, distinct_names
@@ -46,8 +48,12 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None, looking: b
 
     Raises:
         DataError: the data cannot be read, or a class is too small to appear in every split.
+        MissingDependencyError: the configured augmentation needs a library that is not installed.
     """
+    if config.augment.needs_kornia:
+        require_kornia()
     raw, parts = _load(config, seed)
+    raw = with_unlabelled(raw, config)
     coder = _coder(config, raw, parts["train"], tokenizer)
     sources = {"train": raw.train, "reference": raw.train, "validation": raw.validation or raw.train}
     chosen = {name: _take(source, parts[name], coder, name) for name, source in sources.items()}

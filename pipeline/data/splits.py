@@ -22,18 +22,39 @@ _MOST_PIXELS = 2**20  # of a batch: memory of a network's feature maps goes with
 UNLABELLED = -100  # the target of an example without a label; torch's cross-entropy leaves it out by default
 
 
+class Mixed(NamedTuple):
+    """The two examples that each input of a batch was mixed from."""
+
+    targets: Tensor  # [2, B] int64, or UNLABELLED
+    index: Tensor  # type: ignore[assignment]  # [2, B] int64, positions in the split
+    share: Tensor  # [B] float32, of the first
+
+    def blended(self, first: Tensor, second: Tensor) -> Tensor:
+        """Mean of two values [B] by the shares."""
+        return self.share * first + (1 - self.share) * second
+
+    def first(self, count: int) -> "Mixed":
+        return Mixed(self.targets[:, :count], self.index[:, :count], self.share[:count])
+
+
 class Batch(NamedTuple):
     inputs: Tensor  # [B, C, H, W] float32 in [0, 1], or token ids [B, T] int64
     targets: Tensor  # [B] int64, or UNLABELLED
     index: Tensor  # type: ignore[assignment]  # shadows tuple.index; [B] int64, position in the split
     altered: Tensor | None = None  # [B] bool: inputs that are no longer the split's own; None: no input is
     weight: Tensor | None = None  # [B] of each example in the loss; None: 1 for all
-    view: int | None = 0  # crop of the split's images: 0 none, above 0 a fixed one; None: drawn afresh
+    view: int | None = 0  # augmentation of the split's images: 0 none, above 0 a fixed one; None: drawn afresh
+    mixed: Mixed | None = None  # of inputs mixed from two; `targets` are then UNLABELLED, `index` is the first's
 
     def first(self, count: int) -> "Batch":
         """Return its first `count` examples."""
         altered, weight = (part if part is None else part[:count] for part in (self.altered, self.weight))
-        return Batch(self.inputs[:count], self.targets[:count], self.index[:count], altered, weight, self.view)
+        mixed = None if self.mixed is None else self.mixed.first(count)
+        return Batch(self.inputs[:count], self.targets[:count], self.index[:count], altered, weight, self.view, mixed)
+
+    def of_examples(self, values: Tensor) -> Tensor:
+        """Value of each example [B] out of the split's [N]; of a mixed one, the mean of both by their shares."""
+        return values[self.index] if self.mixed is None else self.mixed.blended(*values[self.mixed.index])
 
 
 @dataclass(frozen=True)
@@ -49,7 +70,11 @@ class ImageSplit:
 
     def batch(self, index: Tensor, device: torch.device | None = None) -> Batch:
         """Return the chosen images as float32 in [0, 1], channels last in memory, or the chosen token ids."""
-        inputs = self.images[index].to(device)
+        return self.batch_of(self.images[index], index, device)
+
+    def batch_of(self, stored: Tensor, index: Tensor, device: torch.device | None = None) -> Batch:
+        """Return the batch of the chosen images as they were stored."""
+        inputs = stored.to(device)
         inputs = inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs
         return Batch(channels_last(inputs), self.targets[index].to(device), index.to(device))
 

@@ -156,7 +156,7 @@ class KDAIF(Method):
             return look(self._network, inputs)
 
     def weight(self, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
-        share, w = self.config.distill_weight, self._student.weight[batch.index]
+        share, w = self.config.distill_weight, batch.of_examples(self._student.weight)
         return (1 - share) * w, share * w if self.config.apply_to == "both" else share
 
     def end_epoch(self, epoch: int, student: nn.Module) -> None:
