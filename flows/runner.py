@@ -11,6 +11,7 @@ from edgestill.export.result import ProfileResult
 from edgestill.flows.chain import stage_names, stages_of
 from edgestill.flows.config.loading import load_config
 from edgestill.flows.config.model import RunConfig
+from edgestill.flows.given import config_with
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.progress import Forgiving, Progress, Silent
 from edgestill.flows.report.again import report_again
@@ -52,6 +53,7 @@ def compress(
     settings: Sequence[str] = (),
     out: Path | str = "runs",
     progress: Progress | None = None,
+    data: Any = None,
 ) -> Outcome | RankCheckResult:
     """Make a student that ships: search, tune, distill, export, measure, bundle, report.
 
@@ -61,6 +63,8 @@ def compress(
         settings: `key=value` each, such as `search.budget.max_params=50000`; with `preset`.
         out: folder that the new run is made in.
         progress: shows how far the run is; None: nothing is shown.
+        data: examples in the place of the configured ones: a torch Dataset, a pair of arrays (pictures, labels), a pair
+            (train, test) or a mapping of those, or a `datasets.Dataset`. They are kept in the cache for `resume`.
 
     Returns:
         Results and paths of the run; with `rank_check: {only: true}` the rank check's result.
@@ -71,6 +75,8 @@ def compress(
     """
     if config is not None and (preset is not None or settings):
         raise ConfigError(["config is given beside preset or settings; load_config joins them into one"])
+    if data is not None:
+        config = config_with(data, config, preset, settings)
     chosen = load_config(None, preset, settings) if config is None else config
     with new_run(chosen, Path(out).expanduser()) as run:
         return run_chain(run, progress)

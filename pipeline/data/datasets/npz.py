@@ -22,8 +22,8 @@ class NpzConfig(DatasetConfig):
 
     name: Literal["npz"] = "npz"
     path: GivenPath = Field(
-        description=".npz file: x_* uint8 or floats in [0, 1], [N, H, W, C] or [N, H, W]; y_* integers, names or one-hot; "
-        "other keys are ignored"
+        description=".npz file: x_* uint8 or floats in [0, 1], [N, H, W, C] or [N, H, W]; y_* integers, names or "
+        "one-hot; other keys are ignored"
     )
     labels: Labels | None = Field(None, description="class names in order; null names them 0, 1, 2, …")
 
