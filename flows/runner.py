@@ -14,6 +14,7 @@ from edgestill.export.result import ProfileResult
 from edgestill.flows.chain import STAGES, stage_names, stages_of
 from edgestill.flows.config.loading import config_of, load_config
 from edgestill.flows.config.model import RunConfig
+from edgestill.flows.given import config_with
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.progress import Forgiving, Progress, Silent
 from edgestill.flows.report.again import report_again
@@ -67,6 +68,7 @@ def compress(
     out: Path | str = "runs",
     progress: Progress | None = None,
     teacher: nn.Module | None = None,
+    data: Any = None,
 ) -> Outcome | RankCheckResult:
     """Make a student that ships: search, tune, distill, export, measure, bundle, report.
 
@@ -79,6 +81,8 @@ def compress(
         teacher: a trained network, inputs to logits, in the place of the configured one. It is called with pixels in
             [0, 1]; the configuration's keys for `python` teachers (mean, std, size, labels, …) apply, with `teacher:
             python:given`. Such a run cannot be resumed by the command.
+        data: examples in the place of the configured ones: a torch Dataset, a pair of arrays (pictures, labels), a pair
+            (train, test) or a mapping of those, or a `datasets.Dataset`. They are kept in the cache for `resume`.
 
     Returns:
         Results and paths of the run; with `rank_check: {only: true}` the rank check's result.
@@ -89,6 +93,8 @@ def compress(
     """
     if config is not None and (preset is not None or settings):
         raise ConfigError(["config is given beside preset or settings; load_config joins them into one"])
+    if data is not None:
+        config = config_with(data, config, preset, settings)
     chosen = load_config(None, preset, settings) if config is None else config
     if teacher is not None:
         chosen = _taught_by_a_module(chosen)

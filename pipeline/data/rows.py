@@ -76,6 +76,7 @@ class Rows(NamedTuple):
     kept: np.ndarray  # [number of images] int64, place of each among the pictures
     unreadable: dict[int, str]  # place -> reason
     notes: tuple[str, ...]  # sentences about shapes found by looking
+    folder: Path
 
 
 def rows_of(pictures: Pictures, fit: Fit, threads: int | None = None, folder: Path | None = None) -> Rows:
@@ -119,7 +120,7 @@ def read_rows(folder: Path) -> Rows | None:
     if any(_digest_of(row) != digests[at].tobytes() for row, at in zip(rows, sample, strict=True)):
         return None
     kept = np.setdiff1d(np.arange(facts["count"]), list(unreadable))
-    return Rows(images, kept, unreadable, tuple(facts["notes"]))
+    return Rows(images, kept, unreadable, tuple(facts["notes"]), folder)
 
 
 def files_content(root: Path, paths: Sequence[Path], names: Sequence[str]) -> str:

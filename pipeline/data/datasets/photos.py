@@ -82,7 +82,24 @@ def load_photos(
         DataError: too many pictures are unreadable, or labels do not match.
     """
     names = class_names(config.labels or labels, parts["train"].labels, where)
-    rows = rows_of(_joined(parts, content), config.fit)
+    rows = rows_of(joined(parts, content), config.fit)
+    return raw_of(config, where, parts, rows, names, cautions, hint)
+
+
+def raw_of(
+    config: PhotoConfig,
+    where: str,
+    parts: Mapping[str, Part],
+    rows: Rows,
+    names: tuple[str, ...],
+    cautions: Sequence[str] = (),
+    hint: str = "",
+) -> RawData:
+    """Put the parts of a data set together from the rows of all of them.
+
+    Raises:
+        DataError: too many pictures are unreadable, or a label is no class.
+    """
     unreadable = _told(config, where, parts, rows, hint)
     numbers = {label: number for number, label in enumerate(names)}
     found, first = {}, 0
@@ -128,7 +145,8 @@ def part_of(name: str) -> str | None:
     return PARTS.get(name.strip().lower())
 
 
-def _joined(parts: Mapping[str, Part], content: str) -> Pictures:
+def joined(parts: Mapping[str, Part], content: str) -> Pictures:
+    """Return the pictures of all parts, one after the other."""
     names = list(chain.from_iterable(part.names for part in parts.values()))
 
     def sources() -> Iterator[Source]:
