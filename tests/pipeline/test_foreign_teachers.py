@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -366,6 +366,12 @@ def test_a_folder_of_hugging_face_cannot_bring_code_pickles_or_sizes(tmp_path):
     with pytest.raises(CheckpointError, match="safetensors beside it alone are read"):
         read(config)
     assert not ran.exists()
+
+
+def test_an_id_that_cannot_be_fetched_is_told_before_anything_is_done(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValidationError, match=r"nobody/nothing is no folder here, and cannot be had.*teacher\.model"):
+        config_of(name="hf", model="nobody/nothing")
 
 
 def test_a_classifier_of_texts_beyond_those_of_the_older_family(tmp_path):

@@ -1,7 +1,7 @@
 """Settings and loading that families of foreign networks share."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -154,6 +154,9 @@ class ForeignTeacher(Teacher):
 
     def check(self, metadata: Mapping[str, str], task: Task, path: Path) -> None:
         """The network resizes what it is given, so that weights fit any size."""
+
+    def refusal(self, task: Task, fitting: Sequence[str]) -> str:
+        return f"teacher: {self.title} takes no {task.kind}; hf:, a function of your own, and {', '.join(fitting)} do"
 
     def _held(self) -> Held | None:
         return None if self.source is None or not self.source.is_file() else held_by(self.source)
