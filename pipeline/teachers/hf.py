@@ -107,7 +107,7 @@ class HfTeacher(ForeignTeacher):
         return folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
 
     @property
-    def call(self) -> Call:  # type: ignore[override]
+    def call(self) -> Call:
         return _call
 
     def read(self, task: Task) -> nn.Module:

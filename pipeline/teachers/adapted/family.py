@@ -95,7 +95,6 @@ class ForeignTeacher(Teacher):
     """A foreign network that torch runs. Subclasses make it, and say what images it takes."""
 
     kinds: ClassVar[frozenset[str]] = frozenset({"image"})
-    call: ClassVar[Call] = staticmethod(plainly)
     network: ClassVar[type[Adapted]] = Adapted
     config: WhiteConfig
 
@@ -118,6 +117,11 @@ class ForeignTeacher(Teacher):
     def names(self, outputs: int) -> tuple[str, ...] | None:
         """Names of the outputs by themselves; None: unknown."""
         return None
+
+    @property
+    def call(self) -> Call:
+        """How the network is given its inputs."""
+        return plainly
 
     @property
     def who(self) -> str:
