@@ -125,6 +125,8 @@ def test_timm_takes_over_size_crop_and_interpolation_of_its_configuration(tmp_pa
     path = tmp_path / "w.safetensors"
     save_file(network.state_dict(), path)
     teacher = read(config_of(name="timm", model="resnet10t", weights=path))
+    assert "sees 176 x 176 pixels (bicubic, centre 0.875), as its own configuration says" in teacher.cautions[0]
+    assert read(config_of(name="timm", model="resnet10t", weights=path, size=176)).cautions == ()
     large = torch.nn.functional.interpolate(pixels(), size=(201, 201), mode="bicubic", antialias=True)
     start = round((201 - 176) / 2)
     seen = large[:, :, start : start + 176, start : start + 176]

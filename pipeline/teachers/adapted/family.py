@@ -188,8 +188,23 @@ class ForeignTeacher(Teacher):
             classifier=getattr(config, "classifier", None),
             features=getattr(config, "features", None),
         )
+        network.cautions = self._size_caution(task)
         names = config.labels or (self.names(network.outputs) if self.is_trained else None)
         return network.map_classes(match_labels(names, task.labels, network.outputs, self.who))
+
+    def _size_caution(self, task: Task) -> tuple[str, ...]:
+        """Say that images are made twice as large or small, or more, for a size that nobody configured."""
+        size = self.config.seen(self.sight(task)).size if task.kind == "image" else None
+        if size is None or self.config.size is not None:
+            return ()
+        given = f"{task.input_shape[1]} x {task.input_shape[2]}"
+        if 0.5 < size[0] / task.input_shape[1] < 2:
+            return ()
+        seen = self.config.seen(self.sight(task)).described()
+        return (
+            f"{self.who} sees {seen}, as its own configuration says, made from the data's {given}; if it was trained on "
+            "images of the data's size, set teacher.size to data",
+        )
 
     def before(self, task: Task) -> nn.Module | None:
         return Pixels(task.input_shape, self.config.seen(self.sight(task))) if task.kind == "image" else None
