@@ -202,7 +202,7 @@ class ForeignTeacher(Teacher):
             return ()
         seen = self.config.seen(self.sight(task)).described()
         return (
-            f"{self.who} sees {seen}, as its own configuration says, made from the data's {given}; if it was trained on "
+            f"{self.who} sees {seen}, as its own configuration says, made from the data's {given}; if it learnt on "
             "images of the data's size, set teacher.size to data",
         )
 
