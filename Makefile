@@ -12,7 +12,9 @@ NETWORKS := $(filter-out tests/distill/test_tune.py,$(wildcard tests/distill/tes
 	tests/search/test_spaces.py tests/search/test_mobile.py tests/search/test_vit.py \
 	tests/search/test_scorers.py tests/search/test_scorers_on_spaces.py tests/search/test_proxies.py
 
-.PHONY: demo test test-engines test-avx2 scan check house format clean
+NEWEST := .venv-newest
+
+.PHONY: demo test test-engines test-avx2 test-newest scan check house format clean
 
 demo: .venv/.installed  ## the whole chain on scikit-learn's digits, in a few minutes
 	$(BIN)/edgestill run --preset digits
@@ -27,6 +29,14 @@ test-avx2: .venv/.installed  ## the networks' tests, computed as on a processor 
 	@if $(BIN)/python -c "import sys, torch; sys.exit(torch.backends.cpu.get_cpu_capability() != 'AVX2')"; \
 	then echo "This processor has AVX2 and no more: make test has computed so"; \
 	else ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) $(NETWORKS) $(ARGS); fi
+
+test-newest:  ## the tests with the newest releases that pyproject.toml allows; tells what breaks and never fails
+	-rm -rf $(NEWEST) && $(PYTHON) -m venv $(NEWEST) \
+		&& grep -E '^(torch|nni)==' constraints.txt > $(NEWEST)/kept.txt \
+		&& $(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(NEWEST)/kept.txt -e '.[dev]' \
+		&& $(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(NEWEST)/kept.txt --no-deps kronfluence
+	-$(NEWEST)/bin/python -m pip list --disable-pip-version-check --outdated
+	-$(NEWEST)/bin/python -m pytest $(ARGS)
 
 scan: .venv/.installed  ## convolutions of every shape that the spaces build, as this processor and as AVX2 computes them
 	$(BIN)/python benchmarks/convolutions.py --threads 2 --architectures 3 $(ARGS)
@@ -45,7 +55,7 @@ format: .venv/.installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv $(NEWEST) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # Redone only when the dependencies changed.
 .venv/.installed: pyproject.toml constraints.txt

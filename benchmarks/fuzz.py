@@ -121,7 +121,7 @@ def tell(found: dict[str, list[dict[str, Any]]]) -> int:
 
 
 def kind_of(given: argparse.Namespace, number: int) -> str:
-    from fuzz_targets import TARGETS
+    from lib.fuzz_targets import TARGETS
 
     kinds = given.only or list(TARGETS)
     return kinds[number % len(kinds)]
@@ -131,8 +131,8 @@ def work(given: argparse.Namespace) -> int:
     """The worker: reads numbers, makes and reads their mutants in this process, and answers in lines of JSON."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    from fuzz_mutate import MARKER
-    from fuzz_targets import TARGETS, make_seeds
+    from lib.fuzz_mutate import MARKER
+    from lib.fuzz_targets import TARGETS, make_seeds
 
     place = Path(tempfile.gettempdir())
     shutil.rmtree(place / "seeds", ignore_errors=True)

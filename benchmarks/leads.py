@@ -67,7 +67,8 @@ class _Answers:
         self._common = rng.normal(0, _COMMON, examples)
         self._own = {name: rng.normal(0, _OWN, examples) for name in accuracy}
 
-    def __call__(self, architecture: str, rung: int, epochs: int) -> Trained:
+    def __call__(self, candidate: Candidate, rung: int, epochs: int) -> Trained:
+        architecture = candidate.architecture
         noise = self._common + self._own[architecture] + self._rng.normal(0, _RUNG, self._examples)
         right = noise + self._above[architecture] > 0
         return Trained(float(right.mean()), 0.0, packed(right))

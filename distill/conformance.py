@@ -18,9 +18,9 @@ from edgestill.distill.tunable import tuning_ranges
 from edgestill.pipeline.conformance.samples import image_task, splits, text_task
 from edgestill.pipeline.conformance.suite import Check, require
 from edgestill.pipeline.data.splits import Batch
-from edgestill.pipeline.errors import UserError
+from edgestill.pipeline.errors import UserError, first_line
 from edgestill.pipeline.networks.cifar_resnet import CifarResNet
-from edgestill.pipeline.networks.network import initialise
+from edgestill.pipeline.networks.network import View, initialise, look
 from edgestill.pipeline.networks.text_transformer import TextTransformer
 from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.task import Task
@@ -83,6 +83,18 @@ def its_loss_is_finite_and_reaches_all_that_ships_and_nothing_of_the_teacher(kin
     require(all(p.grad is None for p in teacher.parameters() if id(p) not in own), "a gradient reaches the teacher")
 
 
+def it_reads_no_more_of_its_teacher_than_it_says_in_needs(kind: Kind) -> None:
+    """Give it a teacher without the parts that it does not name; reading one fails, or gives no finite loss."""
+    try:
+        recipe, _, student, batch = _prepared(kind, image_task(classes=_classes(kind)), lacks=True)
+        terms = recipe.loss(student.train(), batch)
+    except (RuntimeError, AttributeError, TypeError, ValueError) as error:
+        require(False, f"without the parts of the teacher beyond its `needs` it fails: {first_line(error)}")
+        return
+    for name, term in terms.items():
+        require(bool(term.isfinite()), f"without the parts beyond its `needs`, the term {name} is {_shown(term)}")
+
+
 def what_it_trains_beside_the_student_is_neither_the_students_nor_the_teachers(kind: Kind) -> None:
     recipe, teacher, student, _ = prepared(kind)
     networks = {id(p) for network in (teacher, student) for p in network.parameters()}
@@ -132,6 +144,7 @@ CHECKS: tuple[Check, ...] = (
     its_hyperparameters_are_described_and_misspelt_ones_refused,
     its_defaults_and_tuning_ranges_lie_in_the_legal_ranges,
     its_loss_is_finite_and_reaches_all_that_ships_and_nothing_of_the_teacher,
+    it_reads_no_more_of_its_teacher_than_it_says_in_needs,
     what_it_trains_beside_the_student_is_neither_the_students_nor_the_teachers,
     what_ships_gives_logits_of_the_classes,
     training_goes_on_from_a_saved_state_bit_for_bit,
@@ -162,11 +175,38 @@ def outside_bounds(config: Any, field: str) -> Iterator[float]:
                 yield getattr(constraint, bound) + beyond
 
 
-def _prepared(kind: Kind, task: Task, teacher_trainable: bool = False) -> tuple[Recipe, nn.Module, nn.Module, Batch]:
+class _Partial(nn.Module):
+    """Teacher whose embedding, features and last layer are of no use, unless it gives them."""
+
+    def __init__(self, network: nn.Module, gives: frozenset[str]) -> None:
+        super().__init__()
+        self.network, self._gives = network, gives
+
+    def look(self, inputs: Tensor) -> View:
+        view = look(self.network, inputs)
+        features, embedding = (
+            part if name in self._gives else torch.full_like(part, torch.nan)
+            for name, part in (("features", view.features), ("embedding", view.embedding))
+        )
+        return View(features, embedding, view.logits)
+
+    def get_classifier(self) -> nn.Module:
+        own: nn.Module = self.network.get_classifier()  # type: ignore[operator]
+        return own if "classifier" in self._gives else nn.Identity()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.look(inputs).logits
+
+
+def _prepared(
+    kind: Kind, task: Task, teacher_trainable: bool = False, lacks: bool = False
+) -> tuple[Recipe, nn.Module, nn.Module, Batch]:
     data = splits(task)
     teacher, student = _network(task, 1, (8, 12, 16)), _network(task, 2)
     frozen(teacher).requires_grad_(teacher_trainable)
     recipe = make_recipe([kind.Config()])
+    if lacks:
+        teacher = _Partial(teacher, recipe.methods[0].needs)
     context = Context(
         task=task,
         teacher=teacher,

@@ -13,19 +13,23 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgestill.distill.methods import KD, METHODS, Method
 from edgestill.distill.methods.base import SLOTS, Context, Exhibit, Slot
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Batch, ImageSplit
+from edgestill.pipeline.data.teacher_cache import Outputs, content_key, kept_outputs
 from edgestill.pipeline.device import full_precision
 from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.figures import listing
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import View, look
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.training.label_loss import label_loss
+
+_PROBED = 4  # examples that show whether kept outputs are this teacher's
 
 
 def make_recipe(configs: Sequence[Any]) -> "Recipe":
@@ -65,6 +69,26 @@ def _teacher_conflicts(methods: Sequence[Method]) -> list[str]:
     ]
 
 
+_PARTS = {
+    "embedding": "the embedding",
+    "features": "feature maps",
+    "classifier": "the last Linear layer",
+    "gradients": "gradients",
+    "inputs": "answers to other inputs than the data's own",
+}
+
+
+def unmet(methods: Sequence[Method], gives: frozenset[str], teacher: str) -> list[str]:
+    """Describe in a sentence each method that needs more than the teacher gives, with the methods that do not."""
+    able = [name for name, kind in METHODS.items() if kind().needs <= gives]
+    return [
+        f"method {method.name!r} needs {listing([_PARTS[part] for part in sorted(method.needs - gives)])} of its "
+        f"teacher, which {teacher} does not give; methods that do without: {', '.join(able)}"
+        for method in methods
+        if not method.needs <= gives
+    ]
+
+
 class Recipe:
     """Objective of a distillation, minimised by `pipeline.training.fit`."""
 
@@ -76,7 +100,7 @@ class Recipe:
         self._fallback = KD()
         self._teacher: nn.Module | None = None
         self._keeps: tuple[Context, Augmentation] | None = None  # set: cache the teacher's outputs on these images
-        self._kept: dict[int, View] = {}  # by view of the training images
+        self._kept: dict[int, Outputs] = {}  # by view of the training images
 
     @property
     def varies_teacher(self) -> bool:
@@ -144,7 +168,7 @@ class Recipe:
             return self._look_at_inputs(batch.inputs)
         if batch.view not in self._kept:
             self._kept[batch.view] = self._teacher_outputs(batch.view)
-        known = View(*(part[batch.index] if len(part) else part for part in self._kept[batch.view]))
+        known = self._kept[batch.view].rows(batch.index)
         if batch.altered is None:
             return known
         fresh = self._look_at_inputs(batch.inputs[batch.altered])
@@ -189,7 +213,7 @@ class Recipe:
         a, b = self._weights(batch)
         target = aiming.target(teacher, batch).detach()
         terms = {
-            "cross_entropy": a * F.cross_entropy(class_logits, batch.targets, reduction="none"),
+            "cross_entropy": a * label_loss(class_logits, batch),
             "distillation": b * diverging.divergence(target, student),
         }
         if batch.weight is not None:
@@ -217,18 +241,48 @@ class Recipe:
     def _owner(self, slot: Slot) -> Method:
         return next(iter(self._owners(slot)), self._fallback)
 
-    def _teacher_outputs(self, number: int) -> View:
+    def _teacher_outputs(self, number: int) -> Outputs:
         """Return the teacher's outputs on every training image in a view, by index; features only if they are read."""
         assert self._keeps is not None
-        context, augmentation = self._keeps
-        parts: list[View] = []
+        context, _ = self._keeps
         seed = derive_seed(context.seed, "teacher", number)  # the outputs are the same whichever batch asks first
         # full precision for view 0, seen in every epoch; the step's own precision for one crop among many
         with drawn_from(seed), torch.no_grad(), nullcontext() if number else full_precision(context.device):
-            for batch in context.train.batches(512, context.device):
-                view = self._look_at_inputs(augmentation.view(batch, number).inputs)
-                parts.append(view if self.reads_features else view._replace(features=view.features[:0]))
-        return View(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+            return self._outputs_between_runs(context, number) or Outputs(_joined(self._made(number)), context.device)
+
+    def _outputs_between_runs(self, context: Context, number: int) -> Outputs | None:
+        """Return the outputs kept between runs; None if they are not to be kept, as of a teacher that a method made."""
+        if context.outputs_folder is None or any(method.replaces_teacher for method in self.methods):
+            return None
+        key = content_key(context.teacher, context.train, *self._computed(number))
+        few = context.train.batch(torch.arange(min(_PROBED, len(context.train))), context.device)
+        return kept_outputs(
+            context.outputs_folder,
+            key,
+            lambda: self._made(number),
+            lambda: self._look_at_inputs(few.inputs),
+            context.device,
+        )
+
+    def _made(self, number: int) -> Iterator[View]:
+        """Look at all training images in a view, batch by batch."""
+        assert self._keeps is not None
+        context, augmentation = self._keeps
+        for batch in context.train.batches(512, context.device):
+            view = self._look_at_inputs(augmentation.view(batch, number).inputs)
+            yield view if self.reads_features else view._replace(features=view.features[:0])
+
+    def _computed(self, number: int) -> tuple[Any, ...]:
+        """All but the teacher and the images that decides the outputs in a view."""
+        assert self._keeps is not None
+        context, augmentation = self._keeps
+        kind = context.device.type
+        precision = str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "float32"
+        return kind, precision, self.reads_features, augmentation.identity(number)
+
+
+def _joined(parts: Iterable[View]) -> View:
+    return View(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
 def _in_float32(view: View) -> View:

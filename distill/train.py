@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.methods.base import Context, Exhibit
 from edgestill.distill.recipe import Recipe, make_recipe
+from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.device import FP32, Compute
@@ -66,6 +67,7 @@ def distill(
         deployable=lambda: recipe.deployable(student),
         teacher_view=recipe.look_at_teacher,
         decode=splits.coder.decode if splits.coder is not None else None,
+        outputs_folder=cache_folder() / "teacher" if splits.digests else None,
         is_taught=state is not None,
     )
     views = config.training.views

@@ -94,11 +94,12 @@ def try_format(
         return f"{type(error).__name__}: {first_line(error)}"
 
 
-def with_interfaces(form: Format, files: Files, interface: Interface, examples: np.ndarray) -> Files:
+def with_interfaces(form: Format, files: Files, interface: Interface, source: Source) -> Files:
     """Add the configured interface to a format's files, if the format takes it."""
     if form.interface(interface) == "raw":
         return files
-    return {**files, form.suffix: with_interface(files[form.suffix], interface, examples[:64])}
+    data, examples = files[form.suffix], source.calibration[:64]
+    return {**files, form.suffix: with_interface(data, interface, examples, source.task.resize)}
 
 
 def _build(
@@ -136,7 +137,7 @@ def _tried(
     found = []
     with tempfile.TemporaryDirectory() as scratch:
         for position, (name, raw) in enumerate(form.variants(source, config)):
-            files = with_interfaces(form, raw, config.interface, source.calibration)
+            files = with_interfaces(form, raw, config.interface, source)
             folder = Path(scratch, f"{position}")
             folder.mkdir()
             for suffix, data in files.items():

@@ -43,7 +43,10 @@ def judge(
             verdicts.append(_judge(model, fp32, over_fp32[name], gate, limits))
     verdicts += [Verdict(format=a.format, shipped=False, reason=a.reason, skipped=a.skipped) for a in absent]
     if not any(verdict.shipped for verdict in verdicts):
-        raise ExportError("nothing ships: " + "; ".join(verdict.sentence for verdict in verdicts))
+        reasons = "; ".join(verdict.sentence for verdict in verdicts)
+        raise ExportError(
+            f"nothing ships: {reasons}; raise the limit of search.budget that fp32 exceeds, or search a smaller student"
+        )
     return tuple(verdicts)
 
 

@@ -38,7 +38,7 @@ def parse_json(data: bytes, name: str, most: int = MAX_VALUES) -> Any:
         )
         depth = _depth(value)
         if depth > MAX_DEPTH:
-            raise ValueError(f"it nests {depth} deep; {MAX_DEPTH} is allowed")
+            raise ValueError(f"its lists and objects nest {depth} deep; {MAX_DEPTH} is allowed")
     except RecursionError:
         raise BundleError([f"{name} is not JSON that is read here: it nests deeper than {MAX_DEPTH}"]) from None
     except ValueError as error:  # includes JSON's own and UTF-8's errors

@@ -1,10 +1,11 @@
 """Find the bundle meant by a user's path or name."""
 
+import contextlib
 from pathlib import Path
 
 from edgestill.pipeline.errors import ConfigError, RunDirError, command
-from edgestill.pipeline.runs.manifest import require_own_files
-from edgestill.pipeline.runs.rundir import find_run
+from edgestill.pipeline.runs.find import find_run, list_runs
+from edgestill.pipeline.runs.manifest import read_run_manifest, require_own_files
 
 RUNS = Path("runs")  # default folder of `run` for its runs
 
@@ -25,8 +26,25 @@ def find_bundle(given: Path) -> Path:
     require_own_files(run, held=False)
     bundle = run / "bundle"
     if not (bundle / "bundle.json").is_file():
-        raise RunDirError(f"{run} has no bundle: it is not finished ({command('resume', run)}), or it was moved away")
+        latest = " (`latest` is the last run that was started)" if str(given) == "latest" else ""
+        raise RunDirError(f"{run}{latest} has no bundle: {_state(run)}{_last_with_a_bundle(run)}")
     return bundle
+
+
+def _state(run: Path) -> str:
+    """Tell how far a run without a bundle is, and how it goes on."""
+    done: list[str] = []
+    with contextlib.suppress(RunDirError):
+        done = list(read_run_manifest(run).stages)
+    if "report" in done:
+        return "it was moved away"
+    after = f" beyond {done[-1]}" if done else ""
+    return f"it is not finished{after}; {command('show', run)} tells its state, {command('resume', run)} goes on"
+
+
+def _last_with_a_bundle(run: Path) -> str:
+    others = [other for other in list_runs(run.parent) if other != run and (other / "bundle" / "bundle.json").is_file()]
+    return f"; the last run that has one is {others[-1]}" if others else ""
 
 
 def is_run(path: Path) -> bool:

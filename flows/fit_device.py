@@ -182,10 +182,13 @@ def read_latencies(path: Path, space: SearchSpace, column: str | None = None) ->
     lines = [(number, row) for number, row in enumerate(rows, start=1) if any(cell.strip() for cell in row)]
     place, lines = _column(path, lines, column)
     problems: list[str] = []
+    students: dict[str, Architecture] = {}
     found: defaultdict[str, list[float]] = defaultdict(list)
     for number, row in lines:
         try:
-            found[space.format(space.read(row[0]))].append(_milliseconds(row, place))
+            student = space.read(row[0])
+            found[student.key].append(_milliseconds(row, place))
+            students.setdefault(student.key, student)
         except ValueError as error:
             problems.append(f"{path}, line {number}: {error}")
     if problems:
@@ -193,7 +196,7 @@ def read_latencies(path: Path, space: SearchSpace, column: str | None = None) ->
         raise DataError(*problems[:_MOST_PROBLEMS], *more)
     if len(found) < FEWEST_SAMPLES:
         raise DataError(f"{path} has latencies of {len(found)} architectures; {FEWEST_SAMPLES} is the least")
-    return [(space.parse(text), statistics.median(values)) for text, values in found.items()]
+    return [(students[key], statistics.median(values)) for key, values in found.items()]
 
 
 def latencies_csv(space: SearchSpace, samples: Samples) -> str:

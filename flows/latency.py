@@ -6,7 +6,7 @@ from edgestill.export.file_timing import ProbeSettings, time_files
 from edgestill.export.onnx.write import to_onnx
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.supervise import attempting
-from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.errors import BudgetError, ConfigError
 from edgestill.pipeline.networks.trace import Trace
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.provenance import describe_machine
@@ -14,12 +14,15 @@ from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.timing.timing import Timing
 from edgestill.search.config import SearchConfig
+from edgestill.search.ends import least_within_budget
 from edgestill.search.hardware_costs import Latency, LatencySource
 from edgestill.search.latency.model import LatencyModel, read_latency_model
+from edgestill.search.scoring.cost_table import Shipped
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
 
 _MODEL = "latency_model.json"
+_NEAR = 1.3  # times the limit: a busy machine's medians differ by as much
 
 
 def latency_source(config: SearchConfig, task: Task, opset: int) -> LatencySource | None:
@@ -53,6 +56,30 @@ def latency_of(context: StageContext, task: Task) -> LatencySource | None:
     config = context.config.search
     latency = config.latency.model_copy(update={"model": latency_model(context.run, config)})
     return latency_source(config.model_copy(update={"latency": latency}), task, context.config.export.opset)
+
+
+def require_reachable_latency(context: StageContext, task: Task, shipped: Shipped | None) -> None:
+    """Refuse a latency limit that the students of least cost miss, measured here; a near miss is a caution.
+
+    Raises:
+        BudgetError: names the fastest student found, with its latency.
+    """
+    config, source = context.config.search, latency_of(context, task)
+    limit = config.budget.max_latency_ms
+    if limit is None or source is None or source.measure is None or not source.is_measured:
+        return
+    least = map(context.space.format, least_within_budget(config, task, context.seed("search"), shipped))
+    measured = {text: source.measure(context.space.parse(text)) for text in least}
+    fastest = min(measured, key=lambda text: measured[text])
+    if measured[fastest] <= limit:
+        return
+    found = (
+        f"the smallest student of space {context.space.name!r}, {fastest}, takes {measured[fastest]:.4g} ms here, "
+        f"above max_latency_ms {limit:g}"
+    )
+    if measured[fastest] > _NEAR * limit:
+        raise BudgetError(f"{found}; raise that limit, or offer the space smaller choices")
+    context.cautions.append(f"{found}: the search may find no student within budget")
 
 
 def keep_latency_model(context: StageContext) -> None:

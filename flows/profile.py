@@ -31,7 +31,7 @@ class Subject:
     models: dict[str, Model]
     left_out: dict[str, str] = field(default_factory=dict)  # models not measured here -> their runtime
     architecture: str | None = None
-    length: int = 0  # of texts, in tokens
+    length: int = 0  # of texts, in tokens; of pictures where any size goes in, the sides
     notes: tuple[str, ...] = ()  # on INT8 computed otherwise here than by the bundle's maker
 
 
@@ -151,7 +151,7 @@ def _open(path: Path, chosen: str | None, private: Path, name: str, settings: Se
             for one, model in described.items()
             if one not in foreign
         }
-        length = bundle.task.inputs.length
+        length = bundle.task.inputs.length or max(bundle.input.get("size", [0]))  # as profile_device.py does
         notes = [int8_note({**model.facts, "file": model.file}, opened.folder) for model in models.values()]
         yield Subject(models, foreign, bundle.architecture, length, tuple(f"{note}." for note in notes if note))
 

@@ -39,13 +39,15 @@ def latencies_of_profiles(
     """
     files = [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
     problems: list[str] = []
+    students: dict[str, Architecture] = {}
     found: defaultdict[str, list[float]] = defaultdict(list)
     devices: dict[tuple[str, str, int, str], Path] = {}
     for file in files:
         try:
             profile = read_profile(file)
-            text = _student(profile, space, space_name)
-            found[text].append(_median(profile, batch, threads))
+            student = _student(profile, space, space_name)
+            found[student.key].append(_median(profile, batch, threads))
+            students.setdefault(student.key, student)
         except ValueError as error:
             problems.append(f"{file}: {error}" if str(file) not in str(error) else str(error))
             continue
@@ -60,16 +62,16 @@ def latencies_of_profiles(
         raise DataError(f"the {len(files)} profiles hold {len(found)} architectures; {FEWEST_SAMPLES} is the least")
     ((title, cpu, cores, runtime),) = devices
     facts = {"device": title, "runtime": runtime, "threads": threads, "machine": {"cpu": cpu, "cores": cores}}
-    return [(space.parse(text), statistics.median(values)) for text, values in found.items()], facts
+    return [(students[key], statistics.median(values)) for key, values in found.items()], facts
 
 
-def _student(profile: ProfileDocument, space: SearchSpace, space_name: str) -> str:
+def _student(profile: ProfileDocument, space: SearchSpace, space_name: str) -> Architecture:
     name = profile.architecture
     if name is None:
         raise DataError("it names no architecture; profile the bundle rather than its file")
     if not name.startswith(f"{space_name}:"):
         raise DataError(f"it is of {name[:80]!r}, not of space {space_name!r}")
-    return space.format(space.read(name.removeprefix(f"{space_name}:")))
+    return space.read(name.removeprefix(f"{space_name}:"))
 
 
 def _median(profile: ProfileDocument, batch: int, threads: int) -> float:

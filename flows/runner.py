@@ -7,10 +7,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+from torch import nn
+
 from edgestill.export.result import ProfileResult
-from edgestill.flows.chain import stage_names, stages_of
-from edgestill.flows.config.loading import load_config
+from edgestill.flows.chain import STAGES, stage_names, stages_of
+from edgestill.flows.config.loading import config_of, load_config
 from edgestill.flows.config.model import RunConfig
+from edgestill.flows.given import config_with
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.progress import Forgiving, Progress, Silent
 from edgestill.flows.report.again import report_again
@@ -19,11 +23,12 @@ from edgestill.flows.stages.results import R, RankCheckResult, ReportResult, Res
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.supervise import note_progress, note_stage
 from edgestill.pipeline.device import select_device
-from edgestill.pipeline.errors import ConfigError, RunDirError
-from edgestill.pipeline.frozen import derive_seed, digest
+from edgestill.pipeline.errors import ConfigError, MissingDependencyError, RunDirError, UserError
+from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.nicety import nicety
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.rundir import RunDir
+from edgestill.pipeline.teachers.python import GIVEN, PythonConfig, giving
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
@@ -33,16 +38,26 @@ Call = Callable[[str, Callable[[], Any]], Any]  # (stage's name, work) -> the wo
 
 @contextmanager
 def new_run(config: RunConfig, out: Path) -> Iterator[RunDir]:
-    """Create a run directory below `out`, held by this process; remove it on an error before a stage is done."""
+    """Create a run directory below `out`, held by this process; remove it on an error that leaves nothing to keep."""
     select_device(config.device)  # refuses a missing GPU before anything is made
     with RunDir.create(out, config.name, config.seed, config) as run:
         try:
             yield run
-        except BaseException:
+        except BaseException as error:
             with suppress(RunDirError, OSError):  # the first error is the one to report
-                if not run.manifest.stages:
+                if not is_kept(run, error):
                     run.discard()
             raise
+
+
+def is_kept(run: RunDir, error: BaseException) -> bool:
+    """True if a new run that ended with the error is kept, to go on later.
+
+    It is not if no stage is done, nor if the user's mistake came before anything was trained.
+    """
+    done = run.manifest.stages
+    is_mistaken = isinstance(error, UserError) and not isinstance(error, MissingDependencyError | RunDirError)
+    return any(not is_mistaken or stage.is_worth_keeping for stage in STAGES if stage.name in done)
 
 
 def compress(
@@ -52,6 +67,8 @@ def compress(
     settings: Sequence[str] = (),
     out: Path | str = "runs",
     progress: Progress | None = None,
+    teacher: nn.Module | None = None,
+    data: Any = None,
 ) -> Outcome | RankCheckResult:
     """Make a student that ships: search, tune, distill, export, measure, bundle, report.
 
@@ -61,6 +78,11 @@ def compress(
         settings: `key=value` each, such as `search.budget.max_params=50000`; with `preset`.
         out: folder that the new run is made in.
         progress: shows how far the run is; None: nothing is shown.
+        teacher: a trained network, inputs to logits, in the place of the configured one. It is called with pixels in
+            [0, 1]; the configuration's keys for `python` teachers (mean, std, size, labels, …) apply, with `teacher:
+            python:given`. Such a run cannot be resumed by the command.
+        data: examples in the place of the configured ones: a torch Dataset, a pair of arrays (pictures, labels), a pair
+            (train, test) or a mapping of those, or a `datasets.Dataset`. They are kept in the cache for `resume`.
 
     Returns:
         Results and paths of the run; with `rank_check: {only: true}` the rank check's result.
@@ -71,9 +93,24 @@ def compress(
     """
     if config is not None and (preset is not None or settings):
         raise ConfigError(["config is given beside preset or settings; load_config joins them into one"])
+    if data is not None:
+        config = config_with(data, config, preset, settings)
     chosen = load_config(None, preset, settings) if config is None else config
-    with new_run(chosen, Path(out).expanduser()) as run:
+    if teacher is not None:
+        chosen = _taught_by_a_module(chosen)
+    with giving(teacher), new_run(chosen, Path(out).expanduser()) as run:
         return run_chain(run, progress)
+
+
+def _taught_by_a_module(config: RunConfig) -> RunConfig:
+    """Return the configuration with the teacher that `giving` gives."""
+    if isinstance(config.teacher, PythonConfig) and config.teacher.code == GIVEN:
+        return config
+    given = {"name": "python", "code": GIVEN, "training": config.teacher.training}
+    try:
+        return RunConfig.model_validate({**dict(config), "teacher": given})
+    except ValidationError as error:
+        raise ConfigError([problem["msg"].removeprefix("Value error, ") for problem in error.errors()]) from None
 
 
 def run_chain(
@@ -87,7 +124,7 @@ def run_chain(
     Returns:
         The outcome, or the rank check's result with `rank_check: {only: true}`.
     """
-    config = run.config(RunConfig)
+    config = config_of(run)
     runner = Runner(run, config, progress or Silent(), call)
     results, unwritten = Results(), list[str]()
     try:
@@ -131,7 +168,7 @@ class Runner:
         self._context = StageContext(run, config, self._tick, self.progress.say)
 
     def __call__(self, stage: Stage[R], results: Results) -> R:
-        inputs = digest(stage.name, *stage.inputs(self._context, results))
+        inputs = stage.inputs_digest(self._context, results)
         context = dataclasses.replace(self._context, inputs=inputs, cautions=[])
         self.progress.begin(stage.name, self._names.index(stage.name) + 1, len(self._names))
         self.reused = self.run.is_done(stage.name, inputs)

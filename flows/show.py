@@ -5,15 +5,20 @@ from pathlib import Path
 
 from edgestill.export.result import ProfileResult
 from edgestill.flows.chain import stage_names, stages_of
-from edgestill.flows.config.model import RunConfig
+from edgestill.flows.config import config_of
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.report.again import kept_profiles
+from edgestill.flows.report.details import changed_settings
 from edgestill.flows.sentences import SUMMARY_COLUMNS, headline, summary_rows, verdict_lines
 from edgestill.flows.stages.results import BUNDLE, RankCheckResult, ReportResult
 from edgestill.flows.terminal import joined, table
 from edgestill.flows.verdicts import conditions, rank_cells, verdict
+from edgestill.pipeline.data.look import DataLook
 from edgestill.pipeline.errors import EdgestillError, command, first_line
-from edgestill.pipeline.runs.rundir import RunDir, list_runs
+from edgestill.pipeline.runs.find import list_runs
+from edgestill.pipeline.runs.rundir import RunDir
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.training.balance import imbalance
 from edgestill.search.result import SearchResult
 from edgestill.search.tournament import TournamentResult
 
@@ -30,6 +35,23 @@ def summary(outcome: Outcome) -> str:
             f"bundle  {outcome.bundle}",
             f"digest  {outcome.tested.digest}",
             _page(outcome.run, outcome.report),
+        ]
+    )
+
+
+def look_lines(task: Task, look: DataLook) -> str:
+    """Table of examples by class and split, with a line for each finding."""
+    columns = ["class", *look.counts]
+    rows = [(label, *(f"{counts[k]:,}" for counts in look.counts.values())) for k, label in enumerate(task.labels)]
+    total = ("all", *(f"{sum(counts):,}" for counts in look.counts.values()))
+    findings = [f"{'caution' if finding.is_caution else 'note'}: {finding.sentence}" for finding in look.findings]
+    unlike = imbalance(look.counts["train"], task.labels)
+    findings += [f"caution: {unlike}"] if unlike else []
+    return joined(
+        [
+            f"{task.num_classes} classes of {task.inputs.described()}",
+            *table(columns, [*rows, total]),
+            *(findings or ["nothing else was found"]),
         ]
     )
 
@@ -55,11 +77,12 @@ def _page(run: Path, page: Path) -> str:
 
 def show_run(run: RunDir) -> str:
     """A run's stages, a line each, and its files."""
-    manifest, config = run.manifest, run.config(RunConfig)
+    manifest, config = run.manifest, config_of(run)
     stages = stages_of(config)
     lines = [
         f"{run.root}",
         f"created {manifest.created}, seed {manifest.seed}, config {manifest.config_digest[:12]}",
+        *(f"{name}: {values}" for name, values in changed_settings(manifest)),
         "",
     ]
     width = len(str(len(stages)))
@@ -98,7 +121,7 @@ def _columns(path: Path) -> tuple[str, ...]:
         stages = run.manifest.stages
         found = run.read("search", SearchResult) if "search" in stages else None
         played = run.read("tournament", TournamentResult) if "tournament" in stages else None
-        names = stage_names(run.config(RunConfig))
+        names = stage_names(config_of(run))
         tested = run.read("report", ReportResult, movable=BUNDLE) if "report" in stages else None
     except (EdgestillError, ValueError) as error:
         return "?", _shortened(first_line(error, "unreadable").replace(f"{path}/", ""), 60), "", ""

@@ -23,7 +23,6 @@ from edgestill.flows.terminal import say, show_cursor
 from edgestill.pipeline.child import ended
 from edgestill.pipeline.errors import CandidateError
 
-COMMANDS = frozenset({"run", "resume", "rank-check", "score", "calibrate"})
 _DEATHS = 2  # deaths of its process until a candidate counts as failed
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if os.name == "posix" else ()
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -80,8 +79,8 @@ def attempting(candidate: str) -> Iterator[None]:
 
 
 def supervised(arguments: Sequence[str], work: Callable[[Sequence[str]], int]) -> int:
-    """Do `work(arguments)`, in a process of its own for COMMANDS where fork exists; return its exit code."""
-    if not hasattr(os, "fork") or not arguments or arguments[0] not in COMMANDS:
+    """Do the work of a command's arguments, in a process of its own where fork exists; return its exit code."""
+    if not hasattr(os, "fork"):
         return work(arguments)
     while True:
         _NOTES.file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - both processes keep it open to their ends

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from edgestill.pipeline.errors import FailedError, printable
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 LONGEST = 2000  # characters of a line; our own are far shorter
 _CELL = 200  # characters of a table's cell
@@ -129,16 +130,17 @@ def close_streams() -> None:
             continue
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a table, at most 160 columns wide; the first column is aligned left, the others right."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, words_last: bool = False) -> list[str]:
+    """Lines of a table, at most 160 columns wide; the first column is aligned left, others right, words in the last."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    left = (0, len(columns) - 1) if words_last else (0,)
     for position, column in enumerate(columns):
-        made.add_column(column, justify="right" if position else "left", no_wrap=True)
+        made.add_column(column, justify="left" if position in left else "right", no_wrap=True)
     for row in rows:
         made.add_row(*(Text(inert(cell, _CELL)) for cell in row))
     out = io.StringIO()
@@ -146,33 +148,59 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
+def _bar(console: "Console") -> "Progress":
+    """Make a progress bar that leaves out its less important columns where they would not fit."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Column, Table
+
+    def one(**options: Any) -> Column:
+        return Column(no_wrap=True, overflow="ellipsis", **options)
+
+    place = TextColumn("{task.fields[place]}", style="bold cyan", markup=False, table_column=one())
+    stage = TextColumn("{task.description:<10}", markup=False, table_column=one())
+    bar, count = BarColumn(bar_width=28), MofNCompleteColumn(table_column=one())
+    elapsed, left = TimeElapsedColumn(table_column=one()), TextColumn("left", table_column=one())
+    remaining = TimeRemainingColumn(table_column=one())
+    note = TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=one())
+    order: tuple[ProgressColumn, ...] = (place, stage, bar, count, elapsed, left, remaining, note)
+    by_importance: tuple[tuple[int, tuple[ProgressColumn, ...]], ...] = (  # with their widths, a space each included
+        (17, (place, stage)), (14, (count,)), (13, (left, remaining)), (29, (bar,)), (8, (elapsed,)), (16, (note,)),
+    )  # fmt: skip
+
+    class Fitting(Progress):
+        def make_tasks_table(self, tasks: Iterable[Any]) -> Table:
+            room, kept = console.width, set[ProgressColumn]()
+            for width, columns in by_importance:
+                room -= width
+                if room < 0:
+                    break
+                kept.update(columns)
+            note.get_table_column().max_width = max(1, room + 15)
+            self.columns = tuple(column for column in order if column in kept)
+            return super().make_tasks_table(tasks)
+
+    return Fitting(*order, console=console, transient=True)
+
+
 class Terminal:
-    """A live bar for the running stage, with one line above it for each finished stage."""
+    """A live bar for the running stage, with one line above it for each finished stage.
 
-    def __init__(self) -> None:
+    Lines are not wrapped, so that a command in one can be copied whole.
+    """
+
+    def __init__(self, console: "Console | None" = None) -> None:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
 
-        self._console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.fields[place]}", style="bold cyan", markup=False),
-            TextColumn("{task.description:<10}", markup=False),
-            BarColumn(bar_width=28),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim", markup=False),
-            console=self._console,
-            transient=True,
-        )
+        self._console = console or Console(stderr=True)
+        self._bar = _bar(self._console)
         self._task: TaskID | None = None
         self._place = ""
 
@@ -186,7 +214,7 @@ class Terminal:
             self._bar.update(self._task, completed=done, total=total, note=inert(note, _CELL))
 
     def say(self, line: str) -> None:
-        self._console.print(f"{self._place} {inert(line)}", markup=False)
+        self._console.print(f"{self._place} {inert(line)}", markup=False, soft_wrap=True)
 
     def end(self, stage: str, seconds: float, sentence: str, reused: bool) -> None:
         from rich.text import Text
@@ -196,7 +224,7 @@ class Terminal:
             self._task = None
         took = "was done" if reused else f"{seconds:6.1f} s"
         head = (("✓", "green"), " ", (f"{self._place} {stage:<10}", "bold"), " ", (took, "dim"))
-        self._console.print(Text.assemble(*head, f"  {inert(sentence)}"))
+        self._console.print(Text.assemble(*head, f"  {inert(sentence)}"), soft_wrap=True)
 
     def close(self) -> None:
         self._bar.stop()

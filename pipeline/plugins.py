@@ -43,6 +43,13 @@ class Table(MutableMapping[str, Line]):
         """
         assert kind in TABLES
         self.kind, self._read, self._lines, self._is_whole = kind, read, own, False
+        self._own = frozenset(own)
+
+    def package(self, name: str) -> str | None:
+        """Name of the package that offers a line; None for edgestill's own, and for one admitted by hand."""
+        if name in self._own:
+            return None
+        return next((p.dist.name for p in _offered(self.kind) if p.name == name and p.dist is not None), None)
 
     def admit(self, name: str, found: Any) -> None:
         """Add a line as an entry point of this name and object would.

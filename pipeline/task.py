@@ -50,6 +50,7 @@ class Task(Frozen):
     input_shape: tuple[int, ...]  # channels, height, width; or the length of a sequence, padding included
     mean: tuple[float, ...] = ()  # of the training pixels in [0, 1], a value a channel
     std: tuple[float, ...] = ()
+    resize: Literal["crop", "pad", "stretch"] | None = None  # of pictures (`pipeline/data/pixels.py`); None: not said
     vocab_size: int | None = Field(None, ge=2)  # text: number of token ids, padding included
     tokenizer_sha256: str | None = None  # text: of the tokenizer that gives the ids, if known
 
@@ -71,9 +72,11 @@ class Task(Frozen):
     @model_validator(mode="after")
     def _whole(self) -> "Task":
         _ = self.inputs  # refuses fields of another kind
+        if self.resize is not None and self.kind != "image":
+            raise ValueError("only an image task has a resize")
         return self
 
     @model_serializer(mode="wrap")
-    def _without_what_images_lack(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write an image task without the fields for text, so that digests from before those fields stay the same."""
-        return without_none(handler(self), "vocab_size", "tokenizer_sha256")
+    def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write a task without later fields where they are not set, so that earlier digests stay the same."""
+        return without_none(handler(self), "resize", "vocab_size", "tokenizer_sha256")

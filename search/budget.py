@@ -4,6 +4,7 @@ from pydantic import Field
 
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.cost import Cost
+from edgestill.pipeline.quantities import Bytes, Count, Milliseconds
 
 _UNCOUNTED = 1e9
 
@@ -11,20 +12,25 @@ _UNCOUNTED = 1e9
 class Budget(Frozen):
     """Hard limits on a student's cost; a student above one is never returned."""
 
-    max_params: int | None = Field(None, ge=1, description="maximum number of trainable parameters")
-    max_flops: int | None = Field(None, ge=1, description="maximum multiply-accumulates for one input")
-    max_size_bytes: int | None = Field(
+    max_params: Count | None = Field(None, ge=1, description="maximum number of trainable parameters")
+    max_flops: Count | None = Field(None, ge=1, description="maximum multiply-accumulates for one input")
+    max_size_bytes: Bytes | None = Field(
         None, ge=1, description="maximum size of every exported file in bytes; the search counts the fp32 ONNX file"
     )
-    max_peak_activation_bytes: int | None = Field(
+    max_peak_activation_bytes: Bytes | None = Field(
         None, ge=1, description="maximum memory of activations for one input in float32, in bytes (docs/hardware.md)"
     )
-    max_latency_ms: float | None = Field(
+    max_latency_ms: Milliseconds | None = Field(
         None,
         gt=0,
         allow_inf_nan=False,
         description="maximum median latency of one ONNX call in ms; search.latency sets its source",
     )
+
+    @property
+    def is_set(self) -> bool:
+        """True if anything is limited."""
+        return any(limit is not None for _, limit in self)
 
     def violations(self, cost: Cost) -> list[str]:
         """Return a clause for each exceeded limit; if there is none, for each limit with an unknown figure."""

@@ -170,7 +170,7 @@ class SearchConfig(HoldsScorerSettings):
         try:
             self.scorer_config(self.scorer)
         except ValidationError as error:
-            raise ValueError(f"scorer {self.scorer}: {first_problem(error)}") from None
+            raise ValueError(f"scorer {self.scorer}: {_wrong_setting(error, SCORERS[self.scorer].Config)}") from None
         return self
 
     @model_validator(mode="after")
@@ -178,3 +178,11 @@ class SearchConfig(HoldsScorerSettings):
         if self.latency.model is not None and (info.context or {}).get("check_files"):
             read_latency_model(self.latency.model).require_space(make_space(self.space), str(self.latency.model))
         return self
+
+
+def _wrong_setting(error: ValidationError, config: type[Frozen]) -> str:
+    first = error.errors()[0]
+    if first["type"] != "extra_forbidden":
+        return first_problem(error)
+    known = f"known: {', '.join(config.model_fields)}" if config.model_fields else "it has no settings"
+    return f"unknown key {str(first['loc'][-1])[:80]!r}; {known}"

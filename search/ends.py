@@ -10,7 +10,7 @@ from edgestill.search.scoring.attempt import guarded
 from edgestill.search.scoring.cost_table import CostTable, Shipped
 from edgestill.search.space import Architecture
 from edgestill.search.spaces import make_space
-from edgestill.search.strategies.feasible import Bounds, find_feasible
+from edgestill.search.strategies.feasible import Bounds, cheapest, find_feasible
 
 _DRAWN = 16  # random members, since a budget may rule out the ends of the genes
 
@@ -26,11 +26,34 @@ def ends_within_budget(
     Raises:
         BudgetError: nothing was found within budget.
     """
-    space, rng = make_space(config.space), random.Random(derive_seed(seed, "ends"))
+    return _ends(_counted(config, task, shipped), seed)
+
+
+def least_within_budget(
+    config: SearchConfig, task: Task, seed: int, shipped: Shipped | None = None
+) -> tuple[Architecture, ...]:
+    """Return the member of fewest parameters of `ends_within_budget`, and one of fewest FLOPs, if it is another.
+
+    Raises:
+        BudgetError: nothing was found within budget.
+    """
+    bounds = _counted(config, task, shipped)
+    smallest = _ends(bounds, seed)[0]
+    fewest = cheapest(bounds, smallest, "flops")
+    return (smallest,) if fewest == smallest else (smallest, fewest)
+
+
+def _counted(config: SearchConfig, task: Task, shipped: Shipped | None) -> Bounds:
+    """Bounds of the limits on parameters and FLOPs alone."""
+    space = make_space(config.space)
     budget = config.budget.model_copy(
         update={"max_size_bytes": None, "max_peak_activation_bytes": None, "max_latency_ms": None}
     )
-    bounds = Bounds(space, guarded(CostTable(space, task, shipped), lambda architecture, outcome: None), budget)
+    return Bounds(space, guarded(CostTable(space, task, shipped), lambda architecture, outcome: None), budget)
+
+
+def _ends(bounds: Bounds, seed: int) -> tuple[Architecture, ...]:
+    space, rng = bounds.space, random.Random(derive_seed(seed, "ends"))
     tried = [space.make({gene.name: end(gene.choices) for gene in space.genes}) for end in (min, max)]
     tried += space.sample_different(_DRAWN, rng)
     found = [architecture for architecture in tried if bounds.is_feasible(architecture)]

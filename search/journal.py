@@ -20,11 +20,16 @@ class Journal:
         self._space, self._record = space, record
         self._known = {(entry["scorer"], entry["architecture"]): entry for entry in known}
         self._failed: dict[tuple[str, str], Failure] = {}
+        self._met: dict[str, Architecture] = {}
 
     @property
     def failures(self) -> list[Failure]:
         """Failures, each once, in the order met."""
         return list(self._failed.values())
+
+    def architecture(self, text: str) -> Architecture:
+        """Return an architecture that was asked for, by its string form."""
+        return self._met[text]
 
     def score(
         self,
@@ -35,6 +40,7 @@ class Journal:
         """Yield each architecture in order with its entry, None if it failed; `outcomes` scores the unknown ones."""
         texts = [self._space.format(architecture) for architecture in architectures]
         pairs = list(zip(architectures, texts, strict=True))
+        self._met |= dict(zip(texts, architectures, strict=True))
         unknown = {text: architecture for architecture, text in pairs if (scorer, text) not in self._known}
         fresh = outcomes(list(unknown.values()))
         for architecture, text in pairs:

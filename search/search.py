@@ -20,7 +20,7 @@ from edgestill.search.scoring.attempt import guarded
 from edgestill.search.scoring.conditions import Conditions, Keep, compute_anew
 from edgestill.search.scoring.cost_table import CostTable, Shipped
 from edgestill.search.scoring.workshop import Workshop
-from edgestill.search.searches import Searches
+from edgestill.search.searches import Deployment, Log, Searches
 from edgestill.search.space import SearchSpace
 from edgestill.search.spaces import make_space
 from edgestill.search.strategies import is_exhaustive
@@ -31,7 +31,7 @@ def find_student(
     config: SearchConfig,
     task: Task,
     batch: Batch,
-    teacher: nn.Module,
+    teacher: nn.Module | None,
     *,
     seed: int,
     latency: LatencySource | None = None,
@@ -46,7 +46,7 @@ def find_student(
     Args:
         latency: source of latencies; needed if the budget has max_latency_ms.
         shipped: maps a student to its shipped network, subject to the budget; None: the student itself.
-        teacher: re-initialised in place unless `config.teacher_weights` is "trained".
+        teacher: None for a black box; else re-initialised in place unless `config.teacher_weights` is "trained".
         known: entries given to `record` by an interrupted search; those candidates are not scored again.
         keep: keeps what scorers with parts prepare, such as the ensemble's scale.
 
@@ -58,16 +58,17 @@ def find_student(
     space = make_space(config.space)
     trained = config.uses_trained_teacher
     conditions = Conditions(batch, teacher, seed, draws=config.draws, trained=trained, comparable=True)
-    searches = Searches(config, space, task, conditions, latency, shipped, known, record, tick, keep)
-    SCORERS[config.scorer].check(space, teacher)
-    searches.notes += SCORERS[config.scorer].notes(space, teacher)
+    searches = Searches(config, space, task, conditions, Deployment(latency, shipped), Log(known, record, tick, keep))
+    if teacher is not None:
+        SCORERS[config.scorer].check(space, teacher)
+        searches.notes += SCORERS[config.scorer].notes(space, teacher)
     with searches.workshop:
         candidates = searches.by(config.scorer, f"scoring by {config.scorer}")
         if not candidates:
             raise FailedError(_all_failed(searches.journal.failures))
         picks = _picks(searches, config.baselines)
     order = ranked(candidates, searches.fitness(candidates, config.scorer))
-    confirmed = confirm_winner(order, space, config.budget, latency, known=known, record=record)
+    confirmed = confirm_winner(order, searches.architecture_of, config.budget, latency, known=known, record=record)
     return _result(config, space, searches, candidates, picks, confirmed)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.cost import Cost
@@ -22,7 +22,21 @@ from edgestill.search.scoring.workshop import Workshop
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.strategies import Search, run_strategy
 
-Tick = Callable[[int, int, str], None]
+
+class Deployment(NamedTuple):
+    """Deployed form of students, which the budget limits."""
+
+    latency: LatencySource | None  # needed if the budget has max_latency_ms
+    shipped: Shipped | None  # maps a student to its shipped network; None: the student itself
+
+
+class Log(NamedTuple):
+    """Log of a search, kept and shown by its caller."""
+
+    known: Sequence[Mapping[str, Any]]  # entries of an interrupted search
+    record: Callable[[Mapping[str, Any]], None]
+    tick: Callable[[int, int, str], None]
+    keep: Keep  # for what scorers with parts prepare
 
 
 class Searches:
@@ -30,8 +44,6 @@ class Searches:
 
     Args:
         conditions: of every search; `guard` and `configs` follow from the scorer.
-        keep: keeps what scorers with parts prepare.
-        known, record: the journal of an interrupted search.
     """
 
     def __init__(
@@ -40,24 +52,20 @@ class Searches:
         space: SearchSpace,
         task: Task,
         conditions: Conditions,
-        latency: LatencySource | None,
-        shipped: Shipped | None,
-        known: Sequence[Mapping[str, Any]],
-        record: Callable[[Mapping[str, Any]], None],
-        tick: Tick,
-        keep: Keep,
+        deployment: Deployment,
+        log: Log,
     ) -> None:
-        self._config, self._space, self._task, self._conditions, self._tick = config, space, task, conditions, tick
+        self._config, self._space, self._task, self._conditions, self._tick = config, space, task, conditions, log.tick
         self.workshop = Workshop(config.workers)
-        apart, budget = self.workshop.apart, config.budget
-        self.journal = Journal(space, known, record)
+        apart, (latency, shipped) = self.workshop.apart, deployment
+        self.journal = Journal(space, log.known, log.record)
         counts = CostTable(space, task, apart=apart)
         held = CostTable(space, task, shipped, apart) if shipped else counts  # scorers count the student itself
         self._measured = HardwareCosts(
-            held, space, task, budget, latency, shipped=shipped, apart=apart, known=known, record=record
+            held, space, task, config.budget, latency, shipped=shipped, apart=apart, known=log.known, record=log.record
         )
         self._costs = guarded(self._measured, lambda candidate, why: self.journal.fail("cost", candidate, why))
-        self._means = Means(counts, keep, self.workshop.each)
+        self._means = Means(counts, log.keep, self.workshop.each)
         self.notes: list[str] = []
 
     @property
@@ -83,6 +91,10 @@ class Searches:
     def fitness(self, candidates: Sequence[Candidate], scorer: str) -> list[float]:
         """Return the values that a search by this scorer selects by."""
         return fitness(candidates, scorer, self._config.scorer_config(scorer))
+
+    def architecture_of(self, candidate: Candidate) -> Architecture:
+        """Return the architecture of a candidate that one of these searches scored."""
+        return self.journal.architecture(candidate.architecture)
 
     def _scoring(self, scorer: str) -> Callable[[Sequence[Architecture]], Iterator[Candidate | None]]:
         outcomes = self.workshop.scorer(self._evaluator(scorer), scorer)

@@ -49,6 +49,10 @@ class SearchSpace(ABC):
     def format(self, architecture: Architecture) -> str:
         """Return the architecture in the space's string form, as `parse` reads it."""
 
+    def describe(self, architecture: Architecture) -> str:
+        """Return the architecture in words, for a reader who does not know the string form."""
+        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in architecture.choices.items())
+
     @abstractmethod
     def parse(self, text: str) -> Architecture:
         """Return the architecture named by a string; its values need not be among the genes' configured choices.

@@ -35,8 +35,8 @@ class Trained(NamedTuple):
     right: str  # validation examples that it answers right, `packed`
 
 
-# (architecture, rung from 0, epochs) -> result; training continues from the weights of the rung before.
-Train = Callable[[str, int, int], Trained]
+# (candidate, rung from 0, epochs) -> result; training continues from the weights of the rung before.
+Train = Callable[[Candidate, int, int], Trained]
 
 
 class Entrant(Frozen):
@@ -212,7 +212,7 @@ class _Trainings:
         entry = self._known.get((rung, architecture))
         if entry is None:
             entry = {"rung": rung, "architecture": architecture, "epochs": epochs}
-            entry |= self._outcome(architecture, rung, epochs)
+            entry |= self._outcome(entrant.candidate, rung, epochs)
             self._record(entry)
         seconds = entrant.seconds + entry["seconds"]
         if "failure" in entry:
@@ -221,10 +221,10 @@ class _Trainings:
         accuracies = (*entrant.accuracies, entry["accuracy"])
         return entrant.model_copy(update={"seconds": seconds, "accuracies": accuracies})
 
-    def _outcome(self, architecture: str, rung: int, epochs: int) -> dict[str, Any]:
+    def _outcome(self, candidate: Candidate, rung: int, epochs: int) -> dict[str, Any]:
         start = time.perf_counter()
         try:
-            trained = self._train(architecture, rung, epochs)
+            trained = self._train(candidate, rung, epochs)
         except (RuntimeError, ArithmeticError, MemoryError) as error:  # NaN or out of memory: only this entrant fails
             reason = first_line(error)
             reason = reason if isinstance(error, CandidateError) else f"{type(error).__name__}: {reason}"

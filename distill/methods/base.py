@@ -11,6 +11,7 @@ A method overrides the hooks of the slots in its `fills`, and nothing else. The 
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -20,6 +21,7 @@ from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.network import View, evaluating, look
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.teachers.teacher import Part
 
 Slot = Literal["data", "teacher", "target", "divergence", "weight", "feature", "head"]
 SLOTS: tuple[Slot, ...] = ("data", "teacher", "target", "divergence", "weight", "feature", "head")
@@ -49,6 +51,7 @@ class Context:
     deployable: Callable[[], nn.Module]  # the student as it would ship now: inputs to logits [N, K], whatever the head
     teacher_view: Callable[[Batch], View]  # a batch to the teacher's outputs, cached or not
     decode: Callable[[Sequence[int]], str] | None = None  # of text: token ids back to words
+    outputs_folder: Path | None = None  # keeps the teacher's outputs between runs; None: nothing is kept
     is_taught: bool = False  # this recipe trained the student before; methods go on from that state
 
     def show(self, example: Tensor, caption: str) -> "ExhibitItem":
@@ -98,6 +101,12 @@ class Method(ABC):
     def varies_teacher(self) -> bool:
         """With slot `teacher`: True if its answer to an input changes after `prepare`, so that none can be cached."""
         return True
+
+    @property
+    def needs(self) -> frozenset[Part]:
+        """Parts of the teacher that it reads beside logits; a teacher that lacks one is refused at the start."""
+        parts: set[Part] = {"features"} if self.reads_features else set()
+        return frozenset(parts | ({"embedding"} if self.studies_teacher else set()))
 
     def conflicts(self, others: Sequence["Method"]) -> Iterable[str]:
         """Give a sentence for each other method that this one cannot be used with, beyond those in its slots."""

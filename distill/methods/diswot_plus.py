@@ -16,6 +16,7 @@ from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import UNLABELLED, Batch
 from edgestill.pipeline.networks.diswot import classifier_gradient, last_relation, relation_distance, semantic_distance
 from edgestill.pipeline.networks.network import View
+from edgestill.pipeline.teachers.teacher import Part
 
 
 class DiswotPlusConfig(MethodConfig):
@@ -43,6 +44,10 @@ class DiswotPlus(Method):
     reads_features: ClassVar[bool] = True
     Config: ClassVar[type[MethodConfig]] = DiswotPlusConfig
     _semantic_applies = False
+
+    @property
+    def needs(self) -> frozenset[Part]:
+        return frozenset({"features", "embedding"})
 
     def prepare(self, context: Context) -> None:
         widths = [embedding_width(network, context) for network in (context.teacher, context.student)]

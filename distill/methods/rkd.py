@@ -17,6 +17,7 @@ from edgestill.distill.methods.base import Method, MethodConfig, Slot
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.network import View
+from edgestill.pipeline.teachers.teacher import Part
 
 
 class RKDConfig(MethodConfig):
@@ -41,6 +42,10 @@ class RKD(Method):
     paper: ClassVar[str] = "Park, Kim, Lu, Cho 2019, arXiv:1904.05068"
     fills: ClassVar[frozenset[Slot]] = frozenset({"feature"})
     Config: ClassVar[type[MethodConfig]] = RKDConfig
+
+    @property
+    def needs(self) -> frozenset[Part]:
+        return frozenset({"embedding"})
 
     def feature(self, teacher: View, student: View, batch: Batch) -> Mapping[str, Tensor]:
         t, s = teacher.embedding.detach().float(), student.embedding.float()

@@ -6,6 +6,7 @@ from typing import Any
 from edgestill.export.bundle.schema import Bundle, BundleModel, Quality
 from edgestill.export.onnx.interface import describe_input
 from edgestill.pipeline.errors import printable
+from edgestill.pipeline.figures import significant, size, speed
 from edgestill.pipeline.training.confusion import useless, weak_classes
 
 _WORST = 10  # classes in the table if there are more than twice as many
@@ -44,9 +45,11 @@ def _use(bundle: Bundle) -> str:
 def _use_of_images(bundle: Bundle, file: str, output: str) -> str:
     given = describe_input(bundle.task, bundle.interface)
     shape = ", ".join(map(str, given["shape"]))
+    resizing = "resizing, " if bundle.task.resize else ""
     how = {
         "raw": "with pixels in [0, 1]\n(normalisation is inside), and gives `logits`",
-        "image": "as it is decoded\n(scaling and normalisation are inside), and gives `probabilities` and `logits`",
+        "image": f"as it is decoded\n({resizing}scaling and normalisation are inside), and gives `probabilities`"
+        " and `logits`",
     }[bundle.interface]
     return f"""`{file}` takes `{given["name"]}`, {given["dtype"]} [{shape}] {how}, {output}.
 `python run.py IMAGE` prints a label and needs numpy and onnxruntime."""
@@ -95,7 +98,7 @@ def _quality(bundle: Bundle) -> str:
     ]
     for name, model in bundle.models.items():
         which = f"`{model.file}`" + (", the default" if name == bundle.default else "")
-        rows.append((which, f"{model.test_accuracy:.2%}", "", "", f"{model.bytes:,}"))
+        rows.append((which, f"{model.test_accuracy:.2%}", "", "", size(model.bytes)))
     differences = "\n".join(
         f"Logits of `{model.file}` differ from those of {_reference(bundle, model)} by at most "
         f"{model.parity.max_abs_difference:.1e} over\n{model.parity.n:,} inputs, "
@@ -105,7 +108,7 @@ def _quality(bundle: Bundle) -> str:
     beside = _beside(bundle.quality)
     return f"""Accuracy on the {shipped.n} {bundle.task.inputs.plural} of the test split, opened once.{beside}
 
-{_table(("", "accuracy", "parameters", "multiply-accumulates", "bytes"), rows)}
+{_table(("", "accuracy", "parameters", "multiply-accumulates", "size"), rows)}
 
 {differences}"""
 
@@ -172,9 +175,9 @@ def _mistakes(quality: Quality, labels: Sequence[str]) -> str:
 
 def _calibration(bundle: Bundle) -> str:
     quality, shipped = bundle.quality, bundle.metrics["shipped"]
-    return f"""Expected calibration error {quality.ece:.4f}: the mean distance between confidence (the largest softmax
-probability) and accuracy, over {quality.ece_bins} bins of equal width, {shipped.n} test examples. Mean confidence is
-{quality.confidence:.2%} at an accuracy of {shipped.test_accuracy:.2%}. Nothing was recalibrated."""
+    return f"""Expected calibration error {significant(quality.ece)}: the mean distance between confidence (the largest
+softmax probability) and accuracy, over {quality.ece_bins} bins of equal width, {shipped.n} test examples. Mean
+confidence is {quality.confidence:.2%} at an accuracy of {shipped.test_accuracy:.2%}. Nothing was recalibrated."""
 
 
 def _robustness(bundle: Bundle) -> str:
@@ -187,7 +190,6 @@ def _robustness(bundle: Bundle) -> str:
 
 def _speed(bundle: Bundle) -> str:
     latency = bundle.latency
-    low, high = latency["speedup_interval"]
     threads = latency.get("threads", 1)
     rows = [("teacher", "onnxruntime", _median(latency["teacher"]), latency["teacher"]["n"])]
     rows += [(f"`{m.file}`", m.runtime, _median(m.latency), m.latency.get("n", "")) for m in bundle.models.values()]
@@ -197,12 +199,12 @@ def _speed(bundle: Bundle) -> str:
 
 {_table(("", "by", "median, ms", "samples"), rows)}
 
-{latency["speedup"]:.2f} times the teacher's speed (95 % interval {low:.2f} to {high:.2f}) by
-`{bundle.models[bundle.default].file}`. Measure again on your own device: a latency does not travel."""
+`{bundle.models[bundle.default].file}`: {speed(latency["speedup"], latency["speedup_interval"], "the teacher")}
+(95% interval). Measure again on your own device: a latency does not travel."""
 
 
 def _median(summary: dict[str, Any]) -> str:
-    return f"{summary['p50_ms']:.3f}" if "p50_ms" in summary else "too few"
+    return significant(summary["p50_ms"]) if "p50_ms" in summary else "too few"
 
 
 def _made(bundle: Bundle) -> str:

@@ -16,23 +16,21 @@ __all__ = ["MAX_BYTES", "fitted"]
 def fitted(data: bytes, asked: str) -> bytes:
     """Read concatenated image files; return a line of JSON, then float32 pixels [N, C, H, W] in the asked shape.
 
-    The JSON lists each image's original height and width. The first unreadable file has the reason in their place, and
-    every later one `not read`.
+    The JSON lists each image's original height and width. An unreadable file has the reason in their place, and no
+    pixels.
     """
     given, place = json.loads(asked), 0
-    channels, height, width = given["shape"]
     told: list[list[int] | str] = []
     images = []
     for size in given["sizes"]:
+        start, place = place, place + size
         try:
-            pixels = decode(data[place : place + size])
-            images.append(fit_to(pixels, channels, height, width, "image").tobytes())
+            pixels = decode(data[start:place])
+            images.append(fit_to(pixels, given["shape"], given["resize"], "image").tobytes())
         except MemoryError:
             raise
         except UNREADABLE as error:
             told.append(reason_of(error))
-            break
+            continue
         told.append(list(pixels.shape[:2]))
-        place += size
-    told += ["not read"] * (len(given["sizes"]) - len(told))
     return json.dumps(told).encode() + b"\n" + b"".join(images)

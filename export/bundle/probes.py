@@ -50,14 +50,21 @@ def read_probes(data: bytes, bundle: Bundle) -> dict[str, np.ndarray]:
     task, inputs = bundle.task, found.get(INPUTS)
     kind = task.inputs
     if inputs is None or inputs.dtype != kind.dtype or inputs.shape != (COUNT, *kind.shape):
-        raise BundleError([f"{PROBES} holds no inputs of this bundle's kind"])
+        raise BundleError(
+            [f"{PROBES} must hold {INPUTS!r}, {kind.dtype} {[COUNT, *kind.shape]}, the inputs of this bundle's models"]
+        )
     if not kind.is_within(inputs):
         raise BundleError([f"{PROBES} holds {kind.values} outside {kind.limits}"])
     expected = (COUNT, task.num_classes)
     wrong = [name for name in bundle.models if name not in found or found[name].shape != expected]
     wrong += [name for name in bundle.models if name not in wrong and not np.isfinite(found[name]).all()]
     if wrong or set(found) != {INPUTS, *bundle.models}:
-        raise BundleError([f"{PROBES} does not hold the logits of each model and nothing else"])
+        raise BundleError(
+            [
+                f"{PROBES} must hold {INPUTS!r} and finite logits of shape {list(expected)} of "
+                f"{', '.join(bundle.models)}; it holds {', '.join(sorted(found))}"
+            ]
+        )
     return found
 
 

@@ -50,7 +50,12 @@ def sign_manifest(manifest: bytes, private_key: bytes) -> tuple[bytes, str]:
     try:
         key = load_pem_private_key(private_key, password=None)
     except (ValueError, TypeError) as error:
-        raise ConfigError([f"this is no private key in PEM without a password ({_line(error)})"]) from None
+        raise ConfigError(
+            [
+                f"the key file cannot be read ({_line(error)}); it must hold an ed25519 private key in PEM, without a "
+                "password, as `edgestill keygen` makes it"
+            ]
+        ) from None
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigError([f"the key is a {type(key).__name__}; signatures here are ed25519 (`edgestill keygen`)"])
     public = key.public_key().public_bytes_raw()
@@ -78,7 +83,9 @@ def check_signature(signature: bytes | None, manifest: bytes, public_key: bytes 
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(made, manifest)
     except (InvalidSignature, ValueError):
-        raise BundleError([f"{SIGNATURE} is no signature of this manifest by the key in it"]) from None
+        raise BundleError(
+            [f"{SIGNATURE} does not sign this manifest: one of the two was changed, or is another bundle's"]
+        ) from None
     if wanted is not None and key != wanted:
         raise BundleError([f"it is signed by the key {fingerprint(key)}, not by {fingerprint(wanted)}"])
     return Signed(fingerprint(key), trusted=wanted is not None)

@@ -1,8 +1,9 @@
 """Pre- and post-processing inside the file: an 8-bit image in, probabilities out.
 
 `raw` takes float32 [B, C, H, W] in [0, 1] (or token ids) and gives logits. `image` takes uint8 [B, H, W, C], as a
-camera or a decoder has it, and gives probabilities, with the logits beside them. The surgery is on the ONNX file, so it
-serves every precision; the operators between stay as they were.
+camera or a decoder has it, and gives probabilities, with the logits beside them. Where the task says how pictures are
+resized, H and W are any, and the file resizes them. The surgery is on the ONNX file, so it serves every precision; the
+operators between stay as they were.
 """
 
 # B batch, C channels, H W height and width, K classes
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgestill.export.onnx.fitting import Fitting, check_fitting
 from edgestill.export.onnx.sessions import IMAGE, INPUT, OUTPUT, PROBABILITIES, Interface, open_session, to_pixels
 from edgestill.export.onnx.sizes import Ends
 from edgestill.pipeline.errors import ExportError
@@ -20,27 +22,33 @@ _ELEMENTS = {"float32": "FLOAT", "int64": "INT64"}  # ONNX's names
 MAX_DIFFERENCE = 1e-5  # between the two files' logits, relative to the largest; they compute the same
 
 
-def with_interface(data: bytes, interface: Interface, examples: np.ndarray) -> bytes:
+def with_interface(data: bytes, interface: Interface, examples: np.ndarray, resize: str | None = None) -> bytes:
     """Return the ONNX model with the given interface, after comparing both models on examples.
+
+    Args:
+        resize: rule by which the file with the interface `image` resizes pictures; None: it takes one size.
 
     Raises:
         ExportError: the model cannot have the interface, or would not compute the same with it.
     """
     if interface == "raw":
         return data
-    wrapped = with_image_interface(data)
+    wrapped = with_image_interface(data, resize)
     check_image_interface(data, wrapped, examples)
     return wrapped
 
 
-def with_image_interface(data: bytes) -> bytes:
+def with_image_interface(data: bytes, resize: str | None = None) -> bytes:
     """Change an ONNX model to take `image` uint8 [B, H, W, C] and give `probabilities` and `logits`, float32 [B, K].
 
+    Args:
+        resize: rule for pictures of any H and W; None: they have the model's size.
+
     Raises:
-        ExportError: the model does not take `images` [B, C, H, W] and give `logits`.
+        ExportError: the model does not take `images` [B, C, H, W] and give `logits`, or would resize otherwise.
     """
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     model = onnx.load_model_from_string(data)
     graph = model.graph
@@ -49,21 +57,18 @@ def with_image_interface(data: bytes) -> bytes:
         raise ExportError(f"interface image needs a file from `{INPUT}` to `{OUTPUT}`; this one has {names}")
     sides = graph.input[0].type.tensor_type.shape.dim
     batch, channels, height, width = (side.dim_param or side.dim_value for side in sides)
-    nodes = [
-        helper.make_node("Cast", [IMAGE], ["image_float"], to=TensorProto.FLOAT),
-        helper.make_node("Div", ["image_float", "image_white"], ["image_unit"]),
-        helper.make_node("Transpose", ["image_unit"], [INPUT], perm=[0, 3, 1, 2]),
-        *graph.node,
-        helper.make_node("Softmax", [OUTPUT], [PROBABILITIES], axis=1),
-    ]
+    before, tensors = _bytes_to_floats()
+    if resize is not None:
+        opset = next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
+        before, tensors = _picture_to_floats((height, width, channels), resize, opset)
+        height, width = "height", "width"
+    nodes = [*before, *graph.node, helper.make_node("Softmax", [OUTPUT], [PROBABILITIES], axis=1)]
     given = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [batch, height, width, channels])
     answer = helper.make_tensor_value_info(
         PROBABILITIES, TensorProto.FLOAT, [side.dim_param or side.dim_value for side in _sides(graph.output[0])]
     )
-    white = numpy_helper.from_array(np.array(255, np.float32), "image_white")
-    wrapped = helper.make_graph(
-        nodes, graph.name, [given], [answer, graph.output[0]], [*graph.initializer, white], value_info=graph.value_info
-    )
+    outputs, weights = [answer, graph.output[0]], [*graph.initializer, *tensors]
+    wrapped = helper.make_graph(nodes, graph.name, [given], outputs, weights, value_info=graph.value_info)
     result = helper.make_model(wrapped, opset_imports=model.opset_import, ir_version=model.ir_version)
     result.producer_name, result.producer_version = model.producer_name, model.producer_version
     try:
@@ -71,6 +76,38 @@ def with_image_interface(data: bytes) -> bytes:
     except Exception as error:  # the error types of checker and inference share no base class
         raise ExportError(f"onnx.checker refuses the file with its interface: {str(error).splitlines()[0]}") from error
     return bytes(result.SerializeToString())
+
+
+Part = tuple[list[Any], list[Any]]  # operators, and the constants that they take
+
+
+def _bytes_to_floats() -> Part:
+    """Return the operators from pixels of the model's size to its input."""
+    from onnx import TensorProto, helper
+
+    cast = helper.make_node("Cast", [IMAGE], ["image_float"], to=TensorProto.FLOAT)
+    scaled = helper.make_node("Div", ["image_float", _WHITE], ["image_unit"])
+    return [cast, scaled, helper.make_node("Transpose", ["image_unit"], [INPUT], perm=[0, 3, 1, 2])], [_white()]
+
+
+def _picture_to_floats(sides: tuple[int, int, int], resize: str, opset: int) -> Part:
+    """Return the operators from a picture of any size to the model's input, after comparing them with the rule."""
+    from onnx import helper
+
+    height, width, _ = sides
+    fitting = Fitting(height, width, resize)
+    check_fitting(fitting, sides, resize, opset)
+    scaled = helper.make_node("Div", [fitting.output, _WHITE], [INPUT])
+    return [*fitting.nodes, scaled], [*fitting.tensors, _white()]
+
+
+_WHITE = "image_white"
+
+
+def _white() -> Any:
+    from onnx import numpy_helper
+
+    return numpy_helper.from_array(np.array(255, np.float32), _WHITE)
 
 
 def check_image_interface(raw: bytes, wrapped: bytes, examples: np.ndarray) -> float:
@@ -103,7 +140,10 @@ def describe_input(task: Task, interface: Interface = "raw") -> dict[str, Any]:
     if not _takes_bytes(task, interface):
         return task.inputs.description()
     channels, height, width = task.input_shape
-    return {"name": IMAGE, "dtype": "uint8", "shape": ["batch", height, width, channels], "range": [0, 255]}
+    told = {"name": IMAGE, "dtype": "uint8", "shape": ["batch", height, width, channels], "range": [0, 255]}
+    if task.resize is None:
+        return told
+    return told | {"shape": ["batch", "height", "width", channels], "resize": task.resize, "size": [height, width]}
 
 
 def describe_output(task: Task, interface: Interface = "raw") -> dict[str, Any]:
@@ -119,7 +159,8 @@ def ends_of(task: Task, interface: Interface = "raw") -> Ends:
         kind = task.inputs
         return Ends(dict.fromkeys(kind.ports, (_ELEMENTS[kind.dtype], kind.shape)), logits)
     channels, height, width = task.input_shape
-    return Ends({IMAGE: ("UINT8", (height, width, channels))}, logits | {PROBABILITIES: logits[OUTPUT]})
+    any_size = () if task.resize is None else (0, 1)
+    return Ends({IMAGE: ("UINT8", (height, width, channels))}, logits | {PROBABILITIES: logits[OUTPUT]}, any_size)
 
 
 def _takes_bytes(task: Task, interface: Interface) -> bool:

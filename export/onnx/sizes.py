@@ -24,6 +24,7 @@ class Ends(NamedTuple):
 
     inputs: Mapping[str, tuple[str, tuple[int, ...]]]
     outputs: Mapping[str, tuple[str, tuple[int, ...]]]
+    any_size: tuple[int, ...] = ()  # places after the batch at which the inputs must be open; given is a usual size
 
 
 def wrong_ends(graph: Any, ends: Ends, batch: int | None = None) -> str | None:
@@ -42,8 +43,11 @@ def wrong_ends(graph: Any, ends: Ends, batch: int | None = None) -> str | None:
         return f"does not give {missing}"
     for name, (dtype, sides) in {**ends.inputs, **ends.outputs}.items():
         value = found[name] if name in ends.outputs else next(value for value in given if value.name == name)
-        if not _fits(value.type.tensor_type, dtype, (batch, *sides)):
-            return f"has other {name} than {dtype} [batch, {', '.join(map(str, sides))}]"
+        is_open = ends.any_size if batch is None and name in ends.inputs else ()
+        wanted = [None if place in is_open else side for place, side in enumerate(sides)]
+        if not _fits(value.type.tensor_type, dtype, (batch, *wanted)):
+            told = ("any size" if side is None else str(side) for side in wanted)
+            return f"has other {name} than {dtype} [batch, {', '.join(told)}]"
     return None
 
 

@@ -28,6 +28,9 @@ def to_onnx(network: nn.Module, inputs: InputKind, opset: int) -> bytes:
     """
     import onnx
 
+    own = getattr(network, "onnx_bytes", None)  # of a teacher that torch does not run
+    if own is not None:
+        return bytes(own)
     network = network.cpu().eval()
     _require_evaluation_mode(network)
     network, example, dynamic = signature(network, inputs)
@@ -64,7 +67,10 @@ def _require_evaluation_mode(network: nn.Module) -> None:
     """Refuse modules still in training mode: one with its own `train` may ignore `eval`."""
     training = [name or type(module).__name__ for name, module in network.named_modules() if module.training]
     if training:
-        raise ExportError(f"the network stays in training mode when it is told to evaluate: {', '.join(training[:3])}")
+        raise ExportError(
+            f"modules stay in training mode after eval(), and would answer otherwise on a device: "
+            f"{', '.join(training[:3])}; let their train() pass on the mode"
+        )
 
 
 Signature = tuple[nn.Module, tuple[Tensor, ...], tuple[dict[int, Any], ...]]

@@ -1,12 +1,15 @@
 """The commands for a shipped bundle: verify, predict, sign, keygen, bundle export."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgestill.flows.cli.options import Commands
 from edgestill.flows.terminal import answer, answer_whole, inert, joined, say
+
+if TYPE_CHECKING:
+    from edgestill.export.bundle.predict import Answer, Failure
 
 Bundle = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Folder or zip of a bundle, or a run, whose bundle is taken.")
@@ -41,23 +44,70 @@ def verify(
 
 def predict(
     bundle: Bundle,
-    inputs: Annotated[list[str], typer.Argument(metavar="IMAGE_OR_TEXT...", help="Image files or texts to label.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Images, folders of them, or texts; files of many (.csv, .tsv, .txt); - for standard input.",
+        ),
+    ],
     model: Annotated[
         str | None, typer.Option(help="Format of the model to ask, such as int8. Default: the bundle's own choice.")
     ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of a csv or tsv file. Default: `path` of images, `sentence` of texts.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.csv", help="Table to write the answers to, a row for each.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the probabilities of all classes, as JSON.")] = False,
     public_key: PublicKey = None,
-) -> None:
-    """Label images or texts with a bundle, which is checked first."""
-    import json
+) -> int:
+    """Label images or texts with a bundle, which is checked first.
 
-    from edgestill.export.bundle.predict import predict as ask
+    An input that cannot be read has a line on standard error; exit code 1 means that there was one among several.
+    """
+    from edgestill.export.bundle.predict import Failure, predict_each
     from edgestill.export.bundle.read import open_bundle
     from edgestill.flows.bundle_path import find_bundle
+    from edgestill.flows.cli.asking import inputs_of
+    from edgestill.pipeline.errors import DataError
 
+    _require_writable(out)
     with open_bundle(find_bundle(bundle), _key(public_key)) as opened:
-        answers = ask(opened, inputs, model, lambda line: say(line, err=True))
-        labels = opened.bundle.task.labels
+        task = opened.bundle.task
+        asked = inputs_of(inputs, task.kind, column)
+        found = list(predict_each(opened, asked, model, lambda line: say(line, err=True)))
+    failures = [one for one in found if isinstance(one, Failure)]
+    if failures and len(found) == 1:
+        raise DataError(failures[0].message)
+    for failure in failures:
+        say(f"failed: {failure.message}", err=True)
+    _show(found, task.labels, out, as_json)
+    return 1 if failures else 0
+
+
+def _require_writable(out: Path | None) -> None:
+    from edgestill.flows.bundle_path import require_outside_bundles
+    from edgestill.pipeline.errors import ConfigError
+
+    if out is not None and out.is_dir():
+        raise ConfigError([f"--out: {out} is a folder; name the file to write"])
+    if out is not None:
+        require_outside_bundles(out)
+
+
+def _show(found: "list[Answer | Failure]", labels: tuple[str, ...], out: Path | None, as_json: bool) -> None:
+    import json
+
+    from edgestill.export.bundle.predict import Answer
+    from edgestill.flows.cli.asking import answers_csv
+    from edgestill.pipeline.runs.checkpoint import write_atomic
+
+    answers = [one for one in found if isinstance(one, Answer)]
+    if out is not None:
+        write_atomic(out, answers_csv(found).encode("utf-8", "replace"))
+        say(f"wrote {out}: {len(answers):,} answers to {len(found):,} inputs", err=True)
     if as_json:
         shown = [
             {"input": a.input, "label": a.label, "probability": a.probability,
@@ -65,10 +115,10 @@ def predict(
             for a in answers
         ]  # fmt: skip
         answer_whole(json.dumps(shown, indent=1))
-        return
-    starts = [f"{inert(found.input, 500)}: " if len(answers) > 1 else "" for found in answers]
-    lines = zip(starts, answers, strict=True)
-    answer(joined(f"{start}{inert(found.label, 500)} {found.probability:.4f}" for start, found in lines))
+    elif out is None:
+        starts = [f"{inert(one.input, 500)}: " if len(found) > 1 else "" for one in answers]
+        lines = zip(starts, answers, strict=True)
+        answer(joined(f"{start}{inert(one.label, 500)} {one.probability:.4f}" for start, one in lines))
 
 
 def sign(

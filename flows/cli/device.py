@@ -96,13 +96,14 @@ def report(
 ) -> None:
     """Write a run's report again, with latencies of devices."""
     from edgestill.flows.chain import results_of
-    from edgestill.flows.config.model import RunConfig
+    from edgestill.flows.config import config_of
     from edgestill.flows.report.again import report_again
-    from edgestill.pipeline.runs.rundir import RunDir, find_run
+    from edgestill.pipeline.runs.find import find_run
+    from edgestill.pipeline.runs.rundir import RunDir
 
     cautions: list[str] = []
     with RunDir.open(find_run(run, out)) as directory:
-        page = report_again(directory, results_of(directory, directory.config(RunConfig)), device or [], cautions)
+        page = report_again(directory, results_of(directory, config_of(directory)), device or [], cautions)
     say(joined([*(f"caution: {caution}" for caution in cautions), f"wrote {page}"]))
 
 

@@ -44,6 +44,8 @@ def _misused(error: Any) -> int:
     said = io.StringIO()
     error.show(said)
     say(said.getvalue().rstrip("\n"), err=True)
+    if type(error).__name__ == "NoSuchOption":
+        say("keys of the configuration are set by --set KEY=VALUE, such as --set distill.training.epochs=3", err=True)
     return 2
 
 

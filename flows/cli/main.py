@@ -10,15 +10,15 @@ leave_out_the_current_folder()  # before the imports: a file there could pose as
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from edgestill.flows.cli import bundle, configure, conformance, device, run, search, serve
+from edgestill.flows.cli import bundle, configure, conformance, data, device, doctor, run, search, serve
 from edgestill.flows.cli.failures import guarded
-from edgestill.flows.cli.options import Commands
+from edgestill.flows.cli.options import Commands, is_long
 from edgestill.flows.supervise import supervised
 from edgestill.flows.terminal import answer, close_streams, open_streams
 from edgestill.pipeline.child import environment
@@ -26,6 +26,8 @@ from edgestill.pipeline.child import environment
 COMMANDS: Commands = {
     **run.COMMANDS,
     **configure.COMMANDS,
+    **data.COMMANDS,
+    **doctor.COMMANDS,
     **search.COMMANDS,
     **bundle.COMMANDS,
     **device.COMMANDS,
@@ -82,9 +84,14 @@ def main() -> None:
     open_streams()
     debug = "--debug" in sys.argv
     given = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    code = supervised(given, lambda arguments: execute(arguments, debug))
+    outlive = supervised if is_long(COMMANDS.get(next(iter(given), ""))) else _here
+    code = outlive(given, lambda arguments: execute(arguments, debug))
     close_streams()
     sys.exit(code)
+
+
+def _here(arguments: Sequence[str], work: Callable[[Sequence[str]], int]) -> int:
+    return work(arguments)
 
 
 def execute(arguments: Sequence[str], debug: bool = False) -> int:

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
+
+C = TypeVar("C", bound=Callable[..., object])
+_LONG: set[object] = set()
 
 Commands = dict[str, Callable[..., object] | typer.Typer]  # by name; a Typer is a group of commands
 
@@ -16,6 +19,12 @@ Set = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Set a configuration key, such as search.budget.max_params=50000. Repeatable; a key's last value counts.",
+    ),
+]
+Change = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a configuration key that no finished stage has read. Repeatable."
     ),
 ]
 Preset = Annotated[
@@ -33,3 +42,14 @@ ViaPrefect = Annotated[
 ]
 Run = Annotated[str, typer.Argument(help="Folder of the run, its name below --out, or `latest`.")]
 Space = Annotated[str, typer.Option(help="Search space, such as resnet or nb201.")]
+
+
+def long(command: C) -> C:
+    """Mark a command whose work is long: it has a process of its own, whose death is told and outlived."""
+    _LONG.add(command)
+    return command
+
+
+def is_long(command: object) -> bool:
+    """True for a command that `long` marked."""
+    return command in _LONG

@@ -1,4 +1,4 @@
-"""The commands for runs: run, resume, show, runs, rank-check."""
+"""The commands for runs: run, plan, resume, show, runs, rank-check."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgestill.flows.cli.conformance import tell_of_plugins
-from edgestill.flows.cli.options import Commands, Config, Out, Preset, Quiet, Run, Set, ViaPrefect
+from edgestill.flows.cli.options import Change, Commands, Config, Out, Preset, Quiet, Run, Set, ViaPrefect, long
 from edgestill.flows.terminal import answer, say
 
 if TYPE_CHECKING:
@@ -24,9 +24,13 @@ _TEMPORARY = {
 }
 
 
+@long
 def run(
     config: Config = None, preset: Preset = None, settings: Set = None, out: Out = Path("runs"),
     quiet: Quiet = False, prefect: ViaPrefect = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Try every stage on a handful of examples first; no figure of it counts.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Make a student that ships, from a teacher and a budget.
 
@@ -37,20 +41,49 @@ def run(
 
     if config is None and preset is None and not settings:
         raise ConfigError(["nothing to run: give a CONFIG.yaml, or --preset digits for a first run"])
-    start(load_config(config, preset, settings or []), out, quiet, prefect)
+    loaded = load_config(config, preset, settings or [], note=_note)
+    if smoke:
+        from edgestill.flows.config.smoke import smoke as made_small
+
+        loaded = made_small(loaded)
+    start(loaded, out, quiet, prefect)
 
 
-def resume(run: Run, out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None) -> None:
+def plan(config: Config = None, preset: Preset = None, settings: Set = None, quiet: Quiet = False) -> None:
+    """Estimate a run's time, memory and disk before it starts.
+
+    Say how much of the space keeps the budget. Nothing is kept but what later runs take from the cache.
+    """
+    from edgestill.flows.config import load_config
+    from edgestill.flows.plan.page import plan_lines
+    from edgestill.flows.plan.plan import make_plan
+    from edgestill.flows.progress import choose_progress
+    from edgestill.pipeline.errors import ConfigError
+
+    if config is None and preset is None and not settings:
+        raise ConfigError(["nothing to plan: give a CONFIG.yaml, or --preset digits for a first look"])
+    tell_of_plugins()
+    answer(plan_lines(make_plan(load_config(config, preset, settings or []), choose_progress(quiet))))
+
+
+@long
+def resume(
+    run: Run, settings: Change = None, out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None
+) -> None:
     """Continue an interrupted run; finished stages stay."""
-    from edgestill.pipeline.runs.rundir import find_run
+    from edgestill.pipeline.runs.find import find_run
 
-    go_on(find_run(run, out), out, quiet, prefect)
+    found = find_run(run, out)
+    if settings:
+        _change(found, settings)
+    go_on(found, out, quiet, prefect)
 
 
 def show(run: Run, out: Out = Path("runs")) -> None:
     """Show a run's stages, results and files."""
     from edgestill.flows.show import show_run
-    from edgestill.pipeline.runs.rundir import RunDir, find_run
+    from edgestill.pipeline.runs.find import find_run
+    from edgestill.pipeline.runs.rundir import RunDir
 
     answer(show_run(RunDir.view(find_run(run, out))))
 
@@ -62,6 +95,7 @@ def runs(out: Out = Path("runs")) -> None:
     answer(show_runs(out))
 
 
+@long
 def rank_check(
     config: Config = None, preset: Preset = None, settings: Set = None,
     students: Annotated[
@@ -89,8 +123,21 @@ def rank_check(
     chosen = [f"rank_check.students={students}", "rank_check.only=true"]
     if epochs is not None:
         chosen.append(f"rank_check.epochs={epochs}")
-    loaded = load_config(config, preset, [*(settings or []), *chosen])
+    loaded = load_config(config, preset, [*(settings or []), *chosen], note=_note)
     start(loaded, out, quiet, prefect)
+
+
+def _note(line: str) -> None:
+    say(f"note: {line}", err=True)
+
+
+def _change(run: Path, settings: list[str]) -> None:
+    from edgestill.flows.reconfigure import reconfigure
+    from edgestill.pipeline.runs.rundir import RunDir
+
+    with RunDir.open(run) as directory:
+        for key, change in reconfigure(directory, settings).items():
+            say(f"changed: {key}: {change}", err=True)
 
 
 def start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None) -> None:
@@ -103,7 +150,7 @@ def start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None) -> 
         _summarise(_as_flow(config, out))
     else:
         with runner.new_run(config, out) as directory:
-            _run_here(directory, quiet)
+            _run_here(directory, quiet, is_new=True)
 
 
 def go_on(run: Path, out: Path, quiet: bool, prefect: bool | None) -> None:
@@ -118,28 +165,33 @@ def go_on(run: Path, out: Path, quiet: bool, prefect: bool | None) -> None:
             _run_here(directory, quiet)
 
 
-def _run_here(directory: "RunDir", quiet: bool) -> None:
+def _run_here(directory: "RunDir", quiet: bool, is_new: bool = False) -> None:
     from edgestill.flows.progress import choose_progress
-    from edgestill.flows.runner import run_chain
-    from edgestill.pipeline.errors import EdgestillError
+    from edgestill.flows.runner import is_kept, run_chain
+    from edgestill.pipeline.errors import EdgestillError, UserError
 
     try:
         outcome = run_chain(directory, choose_progress(quiet))
     except BaseException as error:
         with contextlib.suppress(EdgestillError, OSError):  # an unreadable manifest must not hide the error
-            if directory.manifest.stages:
+            if not is_new or is_kept(directory, error):
                 say(_how_it_goes_on(directory.root, error), err=True)
+            elif isinstance(error, UserError):
+                say("the run is not kept, as nothing was trained yet; mend this and start it again", err=True)
         raise
     _summarise(outcome)
 
 
 def _how_it_goes_on(root: Path, error: BaseException) -> str:
-    from edgestill.pipeline.errors import ConfigError, ExportError, command
+    from edgestill.pipeline.errors import EdgestillError, MissingDependencyError, RunDirError, command
 
-    line = f"the run is kept: {command('resume', root)} goes on with it"
-    if isinstance(error, ConfigError | ExportError):
-        line += f"; to change a setting, start a new run: {command('run', root / 'config.yaml')} --set key=value"
-    return line
+    lines = [f"the run is kept: {command('resume', root)} goes on with it"]
+    if isinstance(error, EdgestillError) and not isinstance(error, MissingDependencyError | RunDirError):
+        lines += [
+            f"to change a setting that no finished stage has read: {command('resume', root, '--set', 'KEY=VALUE')}",
+            f"to change any other, in a new run: {command('run', root / 'config.yaml', '--set', 'KEY=VALUE')}",
+        ]
+    return "\n".join(lines)
 
 
 def _summarise(outcome: "Outcome | RankCheckResult") -> None:
@@ -173,4 +225,4 @@ def _as_flow(config: "RunConfig | None", out: Path, resume: Path | None = None) 
     return outcome
 
 
-COMMANDS: Commands = {"run": run, "resume": resume, "show": show, "runs": runs, "rank-check": rank_check}
+COMMANDS: Commands = {"run": run, "plan": plan, "resume": resume, "show": show, "runs": runs, "rank-check": rank_check}

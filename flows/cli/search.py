@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from edgestill.flows.cli.options import Commands, Space
+from edgestill.flows.cli.options import Commands, Space, long
 from edgestill.flows.terminal import say
 
 
+@long
 def score(
     space: Space,
     architectures: Annotated[
@@ -41,6 +42,7 @@ def score(
     say(f"wrote {count} scores to {out}", err=True)
 
 
+@long
 def calibrate(
     space: Space,
     out: Annotated[Path, typer.Option(metavar="DEVICE.json", help="File to write the latency model to.")],

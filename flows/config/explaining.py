@@ -1,5 +1,6 @@
 """Tell pydantic's errors in sentences: the place as the user wrote it, the value found, the values allowed."""
 
+import difflib
 import re
 import reprlib
 import types
@@ -10,20 +11,26 @@ from pydantic import BaseModel, ValidationError
 
 from edgestill.flows.config.model import RunConfig
 from edgestill.pipeline.errors import nearest
-from edgestill.pipeline.teachers import BUILT_IN
+from edgestill.pipeline.teachers import BUILT_IN, TeacherConfig
+
+_MOST = 6  # places that are told for a key
 
 
 def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
     """A line for each of pydantic's errors: `search.budget.max_params: …`."""
     for problem in error.errors():
-        where = _user_path(problem["loc"], raw)
+        where = user_path(problem["loc"], raw)
         place = ".".join(map(str, where)) or "the configuration"
         found, context = problem["input"], problem.get("ctx", {})
         match problem["type"]:
+            case "extra_forbidden" if where[-1] == "name" and _type_at(problem["loc"][:-1]) is TeacherConfig:
+                yield f"{place}: unknown {_short(found)}; known: none, and a built-in teacher is given without a name"
             case "extra_forbidden":
-                yield f"{place}: unknown key; {nearest(str(where[-1]), _keys_at(problem['loc'][:-1]))}"
+                yield f"{place}: unknown key; {_key_meant(problem['loc'])}"
             case "union_tag_invalid":
-                yield f"{place}.name: unknown {_short(context['tag'])}; {nearest(context['tag'], _quoted(context))}"
+                known = [tag for tag in _quoted(context) if tag != BUILT_IN]
+                without = "" if len(known) == len(_quoted(context)) else "; a built-in one is given without a name"
+                yield f"{place}.name: unknown {_short(context['tag'])}; {nearest(context['tag'], known)}{without}"
             case "union_tag_not_found":
                 yield f"{place}.name: is missing; say which, of {', '.join(_tags_at(problem['loc']))}"
             case "literal_error":
@@ -41,7 +48,33 @@ def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{place}: {problem['msg'][:1].lower()}{problem['msg'][1:]} (found {_short(found)})"
 
 
-def _user_path(loc: Sequence[int | str], raw: Any) -> list[int | str]:
+def _key_meant(loc: Sequence[int | str]) -> str:
+    """Hint after an unknown key: its place, if it is a key of others, else the closest keys here."""
+    *before, key = loc
+    known = _keys_at(before)
+    siblings = _members(_type_at(before[:-1])) if before else []
+    having = [_tag(kind) for kind in siblings if len(siblings) > 1 and key in kind.model_fields]
+    if having:
+        place = ".".join(map(str, before[:-1]))
+        return (
+            f"set {place}.name too, to one that has it: {', '.join(sorted(having))}; known: {', '.join(sorted(known))}"
+        )
+    elsewhere = [] if isinstance(key, int) else list(dict.fromkeys(_places_of(key, RunConfig)))
+    if elsewhere and not difflib.get_close_matches(str(key), known, cutoff=0.8):
+        return f"did you mean {' or '.join(elsewhere[:_MOST])}? known: {', '.join(sorted(known))}"
+    return nearest(str(key), known)
+
+
+def _places_of(key: str, kind: type[BaseModel], place: str = "") -> Iterator[str]:
+    """Dotted places of a key below a model, but for those in lists."""
+    for name, field in kind.model_fields.items():
+        if name == key and place:
+            yield f"{place}{name}"
+        for member in _members(field.annotation):
+            yield from _places_of(key, member, f"{place}{name}.")
+
+
+def user_path(loc: Sequence[int | str], raw: Any) -> list[int | str]:
     """The error's place as the user wrote it: without the tag of a chosen union member, which pydantic adds."""
     path: list[int | str] = []
     node = raw

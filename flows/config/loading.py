@@ -3,54 +3,116 @@
 All mistakes are reported at once, a line each: the place, the value found, the values allowed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from edgestill.flows.config.explaining import explain
+from edgestill.flows.config.by_kind import lent_to
+from edgestill.flows.config.explaining import explain, user_path
 from edgestill.flows.config.model import RunConfig
 from edgestill.pipeline.data.datasets import DATASETS
 from edgestill.pipeline.data.datasets.base import DatasetConfig
 from edgestill.pipeline.errors import ConfigError, command, nearest
 from edgestill.pipeline.foreign import MAX_CONFIG_BYTES, read_text_bounded
 from edgestill.pipeline.plugins import cautions
-from edgestill.pipeline.runs.yaml_text import comment_in, read_yaml, write_yaml
+from edgestill.pipeline.runs.rundir import RunDir
+from edgestill.pipeline.runs.yaml_text import comment_in, key_lines, read_yaml, write_yaml
+from edgestill.pipeline.teachers import FamilyConfig, spelt_out
 
 
 def load_config(
-    path: Path | None = None, preset: str | None = None, settings: Sequence[str] = (), *, check_files: bool = True
+    path: Path | None = None,
+    preset: str | None = None,
+    settings: Sequence[str] = (),
+    *,
+    check_files: bool = True,
+    note: Callable[[str], None] = lambda line: None,
 ) -> RunConfig:
     """Load a preset, overlaid by a YAML file, overlaid by `dotted.key=value` settings.
 
+    Without a preset, data of another kind than images bring defaults of their own for what is not given.
+
     Args:
         check_files: also report missing files named in the configuration.
+        note: called with a sentence about such defaults.
 
     Raises:
         ConfigError: with every problem found.
     """
     raw: dict[str, Any] = {}
+    lines: dict[tuple[str | int, ...], int] = {}
     problems: list[str] = []
     if preset is not None:
-        raw = _merged(raw, _yaml_mapping(preset_text(preset), f"preset {preset}"))
+        raw = _merged(raw, _spelt_out(_yaml_mapping(preset_text(preset), f"preset {preset}")))
     if path is not None:
-        raw = _merged(raw, _yaml_mapping(_read(path), str(path)))
+        text = _read(path)
+        raw = _overlaid(raw, _yaml_mapping(text, str(path)))
+        lines = key_lines(text)
     settled: dict[str, Any] = {}
     for setting in settings:
         try:
-            settled = _merged(settled, _parse_setting(setting))
+            settled = _merged(settled, _spelt_out(_parse_setting(setting)))
         except ConfigError as error:
             problems.extend(error.problems)
-    raw = _merged(raw, settled)
+    raw = _overlaid(raw, settled)
+    if preset is None and (lent := lent_to(raw)) is not None:
+        raw = _merged(lent.parts(_yaml_mapping(preset_text(lent.preset), f"preset {lent.preset}")), raw)
+        note(lent.note)
     try:
         config = RunConfig.model_validate(raw, context={"check_files": check_files})
     except ValidationError as error:
-        raise ConfigError([*problems, *explain(error, raw), *cautions()]) from None
+        places = [_origin(user_path(one["loc"], raw), settled, path, lines) for one in error.errors()]
+        told = (place + line for place, line in zip(places, explain(error, raw), strict=True))
+        raise ConfigError([*problems, *told, *cautions()]) from None
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def config_of(run: RunDir) -> RunConfig:
+    """Read the configuration that a run was started with.
+
+    Raises:
+        RunDirError: it cannot be used here; names each plug-in and key that is unknown, and the known ones.
+    """
+
+    def told(error: ValidationError, written: Any) -> Iterator[str]:
+        yield from explain(error, written)
+        yield from cautions()
+
+    return run.config(RunConfig, told)
+
+
+def _origin(
+    where: Sequence[str | int],
+    settled: Mapping[str, Any],
+    path: Path | None,
+    lines: Mapping[tuple[str | int, ...], int],
+) -> str:
+    """Say where a key was given: `--set `, or `config.yaml:12: `; the more exact place counts."""
+    depth = next(d for d in range(len(where), -1, -1) if d == 0 or tuple(where[:d]) in lines)
+    if where and _depth_in(settled, where) >= max(depth, 1):
+        return "--set "
+    if path is None or (where and not depth):
+        return ""
+    return f"{path}:{lines[tuple(where[:depth])]}: " if depth else f"{path}: "
+
+
+def _depth_in(node: Any, where: Sequence[str | int]) -> int:
+    """Count the parts of a path that lead into nested mappings and lists."""
+    for depth, part in enumerate(where):
+        inside = part in node if isinstance(node, dict) else isinstance(node, list) and part in range(len(node))
+        if not inside:
+            return depth
+        node = node[part]
+    return len(where)
+
+
+def _spelt_out(raw: dict[str, Any]) -> dict[str, Any]:
+    return raw | {"teacher": spelt_out(raw["teacher"])} if "teacher" in raw else raw
 
 
 def preset_names() -> list[str]:
@@ -102,7 +164,14 @@ def _preset_folder() -> Any:
     return resources.files("edgestill.flows").joinpath("presets")
 
 
+_DATA = {".npz": "npz", ".csv": "text", ".tsv": "text", "": "folder"}  # kinds of data by a file's ending
+
+
 def _read(path: Path) -> str:
+    kind = _DATA.get(path.suffix.lower())
+    if kind in DATASETS and (path.is_file() if path.suffix else path.is_dir()):
+        way_out = command("run", "--set", f"data.name={kind}", "--set", f"data.path={path}")
+        raise ConfigError([f"{path} is data, not a configuration; {way_out} takes it"])
     if not path.exists():
         raise ConfigError(
             [f"no configuration file at {path}; {command('init', path)} writes one, `--preset digits` needs none"]
@@ -134,18 +203,32 @@ def _parse_setting(setting: str) -> dict[str, Any]:
     return dict(value)
 
 
+def _overlaid(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Merge a layer into those before it; a teacher without a name there is a built-in one, so a name replaces it."""
+    over = _spelt_out(over)
+    teacher, named = base.get("teacher"), over.get("teacher")
+    if isinstance(teacher, dict) and isinstance(named, dict) and "name" in named and "name" not in teacher:
+        base = {**base, "teacher": _common(teacher, named["name"])}
+    return _merged(base, over)  # type: ignore[no-any-return]
+
+
 def _merged(base: Any, over: Any, *, is_kind: bool = False) -> Any:
     """Merge mappings key by key; below the top, a mapping with another `name` (mobile over resnet) replaces.
 
     Another data set of images (npz over cifar) inherits the settings common to all data sets: splits and augmentation.
-    One of another kind does not: it is not augmented.
+    One of another kind does not: it is not augmented. Another family of teachers inherits the training.
     """
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return over
     if is_kind and "name" in over and over["name"] != base.get("name", over["name"]):
-        shared = base.keys() & DatasetConfig.model_fields.keys() if _is_of_images(over["name"]) else ()
-        return _merged({key: base[key] for key in shared}, over)
+        return _merged(_common(base, over["name"]), over)
     return base | {k: _merged(base[k], v, is_kind=True) if k in base else v for k, v in over.items()}
+
+
+def _common(base: dict[str, Any], name: object) -> dict[str, Any]:
+    """Settings that something of another name inherits."""
+    shared = FamilyConfig.model_fields.keys() | (DatasetConfig.model_fields.keys() if _is_of_images(name) else set())
+    return {key: value for key, value in base.items() if key in shared}
 
 
 def _is_of_images(name: object) -> bool:

@@ -5,9 +5,11 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from edgestill.distill.config import DistillConfig, PruneConfig, QatConfig, TuneConfig
+from edgestill.distill.recipe import make_recipe, unmet
 from edgestill.export.bundle.card_config import CardConfig
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.formats import FORMATS
+from edgestill.pipeline.data.augmentation import VIEWS_MIX
 from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.loading import DataConfig
 from edgestill.pipeline.device import DeviceConfig
@@ -15,7 +17,10 @@ from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.input_kind import INPUT_KINDS
 from edgestill.pipeline.teachers import AnyTeacherConfig, TeacherConfig, make_teacher
 from edgestill.search.config import RankCheckConfig, SearchConfig
+from edgestill.search.scorers import SCORERS
 from edgestill.search.spaces import SPACES
+
+_DRAWN = {"gradients", "embedding", "features"}  # of a teacher whose weights a scorer draws
 
 
 class RunConfig(Frozen):
@@ -24,19 +29,28 @@ class RunConfig(Frozen):
     name: str = Field(
         "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,40}$", description="name of the run; part of its folder's name"
     )
+    smoke: bool = Field(
+        False,
+        description="mark a trial on a handful of examples, as `run --smoke` makes it; no figure counts",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random draw")
-    device: DeviceConfig = DeviceConfig()
-    data: DataConfig = DigitsConfig()
-    teacher: AnyTeacherConfig = TeacherConfig()
-    rank_check: RankCheckConfig = RankCheckConfig()
-    search: SearchConfig = SearchConfig()
-    tune: TuneConfig = TuneConfig()
-    distill: DistillConfig = DistillConfig()
-    prune: PruneConfig = PruneConfig()
-    export: ExportConfig = ExportConfig()
-    qat: QatConfig = QatConfig()
-    profile: ProfileConfig = ProfileConfig()
-    card: CardConfig = CardConfig()
+    device: DeviceConfig = Field(DeviceConfig(), description="processor, threads and precision of training")
+    data: DataConfig = Field(DigitsConfig(), description="examples to learn from and to be judged by")
+    teacher: AnyTeacherConfig = Field(
+        TeacherConfig(),
+        description="network to learn from: a built-in one, with or without weights, or a Hugging Face folder",
+    )
+    rank_check: RankCheckConfig = Field(
+        RankCheckConfig(), description="test of how well the scores rank students on this task"
+    )
+    search: SearchConfig = Field(SearchConfig(), description="search for the student's architecture within a budget")
+    tune: TuneConfig = Field(TuneConfig(), description="tuning of the distillation")
+    distill: DistillConfig = Field(DistillConfig(), description="training of the student by the teacher")
+    prune: PruneConfig = Field(PruneConfig(), description="pruning of the trained student")
+    export: ExportConfig = Field(ExportConfig(), description="files to write, and the gate to shipping")
+    qat: QatConfig = Field(QatConfig(), description="fine-tuning for INT8")
+    profile: ProfileConfig = Field(ProfileConfig(), description="timing of the files")
+    card: CardConfig = Field(CardConfig(), description="words of yours in the bundle's model card")
 
     @property
     def read_data(self) -> Any:
@@ -66,18 +80,46 @@ class RunConfig(Frozen):
     @model_validator(mode="after")
     def _one_tokenizer(self) -> "RunConfig":
         if make_teacher(self.teacher).tokenizer is not None and self.data.has_own_tokenizer:
-            raise ValueError("data.tokenizer is set, and teacher.folder has its own, which the student must share")
+            raise ValueError("data.tokenizer is set, and the teacher has its own, which the student must share")
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_gives_what_is_asked_of_it(self) -> "RunConfig":
+        teacher, search = make_teacher(self.teacher), self.search
+        problems = unmet(make_recipe(self.distill.methods).methods, teacher.gives, f"the teacher {teacher.title}")
+        if "inputs" not in teacher.gives and self.data.augment.is_random:
+            problems.append(
+                f"the teacher {teacher.title} knows the data's own examples alone, and data.augment makes others; "
+                "leave data.augment out"
+            )
+        aware = [name for name in (search.scorer, *search.baselines) if SCORERS[name].needs_teacher]
+        if aware and not search.uses_trained_teacher and not teacher.gives >= _DRAWN:
+            problems.append(
+                f"scorer {aware[0]!r} draws new weights for the teacher, and {teacher.title} is a black box; search by "
+                "ensemble, or another that needs no teacher"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     @model_validator(mode="after")
     def _images_for_the_image_interface(self) -> "RunConfig":
         if self.export.interface not in INPUT_KINDS[self.data.kind].interfaces:
-            raise ValueError("export.interface image is for images; text goes in as token ids, with interface raw")
+            raise ValueError(
+                "export.interface 'image' takes decoded images, and this data set is of texts, which go in as token "
+                "ids; set export.interface=raw"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _views_of_single_images(self) -> "RunConfig":
+        if self.distill.training.views and self.data.augment.mixes:
+            raise ValueError(VIEWS_MIX)
         return self
 
     @model_validator(mode="after")
     def _augments_the_batch_by_something(self) -> "RunConfig":
-        if self.search.batch_augmented and not self.data.augment.is_random:
+        if self.search.batch_augmented and not self.data.augment.without_mixing.is_random:
             raise ValueError(
                 "search.batch_augmented crops and flips as data.augment says, which does neither; set data.augment.pad "
                 "or data.augment.flip, or leave batch_augmented out"

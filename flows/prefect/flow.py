@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from edgestill.flows.config.model import RunConfig
+from edgestill.flows.config import RunConfig, config_of
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.prefect.confinement import require_inside, reticent
 from edgestill.flows.progress import PlainLines
@@ -37,7 +37,7 @@ def _flow_run_name() -> str:
     name="compress",
     flow_run_name=_flow_run_name,
     persist_result=False,
-    description="A teacher and a budget in, a shipped student out.",
+    description="Make a small student that ships from a trained teacher and a budget.",
 )
 def compress(
     config: RunConfig = RunConfig(),  # noqa: B008
@@ -56,7 +56,7 @@ def compress(
     require_inside({"config": config, "out": below, "resume": begun})
     with reticent(), RunDir.open(begun) if begun else new_run(config, below) as run:
         logger.info("run directory %s", inert(str(run.root.resolve())))
-        require_inside({"config": run.config(RunConfig)})
+        require_inside({"config": config_of(run)})
         outcome = run_chain(run, PlainLines(logger.info), _as_task)
     cautions: list[str] = []
     with nicety("the artifact with the run's figures was not made", cautions):
@@ -71,7 +71,7 @@ def compress(
 
 def _as_task(name: str, work: Callable[[], Any]) -> Any:
     # The run directory knows the finished stages; Prefect's cache would be a second, hidden truth.
-    return task(name=name, cache_policy=NO_CACHE, persist_result=False)(work)()
+    return task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(work)()
 
 
 def _keep_artifact(outcome: Outcome | RankCheckResult) -> None:

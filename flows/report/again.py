@@ -7,11 +7,11 @@ from pathlib import Path
 
 from edgestill.export.device.document import ProfileDocument, read_profile
 from edgestill.export.result import ProfileResult
-from edgestill.flows.config.model import RunConfig
+from edgestill.flows.config import config_of
 from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.device import render_profile
 from edgestill.flows.report.write import render_report
-from edgestill.flows.stages.results import PAGE, Results
+from edgestill.flows.stages.results import PAGE, ReportResult, Results
 from edgestill.pipeline.errors import DataError, first_line
 from edgestill.pipeline.frozen import digest
 from edgestill.pipeline.runs.rundir import RunDir
@@ -46,9 +46,10 @@ def report_again(
     kept, left_out = kept_profiles(run)
     undrawn: list[str] = []
     report = ReportData(
-        config=run.config(RunConfig),
+        config=config_of(run),
         manifest=run.manifest,
         results=results,
+        bundle=run.root.absolute() / results.of(ReportResult).bundle,
         samples_ms=_samples(run, results.of(ProfileResult)),
         devices=kept,
         cautions=(*run.cautions, *left_out),

@@ -1,6 +1,7 @@
 """Everything that the report shows."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.export.device.document import ProfileDocument
@@ -21,6 +22,7 @@ class ReportData:
     manifest: Manifest
     results: Results  # of every stage of the run
     samples_ms: dict[str, list[float]]  # latency, by model
+    bundle: Path | None = None  # folder of the shipped files
     devices: tuple[ProfileDocument, ...] = ()  # measured after the run
     cautions: tuple[str, ...] = ()  # things the run did without, a sentence each
 

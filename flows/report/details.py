@@ -10,7 +10,7 @@ from edgestill.flows.report.canvas import WINNER, Look, baseline_looks
 from edgestill.flows.report.data import ReportData
 from edgestill.flows.words import failure_counts, latency_clause
 from edgestill.pipeline.figures import listing, significant, size
-from edgestill.pipeline.runs.manifest import Origin
+from edgestill.pipeline.runs.manifest import Manifest, Origin
 from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.fitness import fitness_name_of
@@ -128,6 +128,7 @@ def provenance(report: ReportData) -> dict[str, Any]:
             ("created", manifest.created),
             ("seed", str(manifest.seed)),
             ("configuration", manifest.config_digest),
+            *changed_settings(manifest),
             ("git commit", manifest.git_commit or "none: not run from a git checkout"),
             ("shipped file", report.profiled.student.sha256),
             *((name.replace("_", " "), str(value)) for name, value in manifest.machine.items()),
@@ -138,6 +139,13 @@ def provenance(report: ReportData) -> dict[str, Any]:
         "input": task.inputs.described(),
         "tuned": report.tuned.enabled,
     }
+
+
+def changed_settings(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Settings changed while the run was going on, and the stages done before."""
+    for change in manifest.changes:
+        for key, values in change.settings.items():
+            yield f"changed: {key}", f"{values}, after {', '.join(change.stages) or 'no stage'}"
 
 
 def _differences(earlier: Origin, later: Origin) -> Iterator[str]:

@@ -72,7 +72,8 @@ def _paint_candidates(axes: "Axes", found: SearchResult, values: Mapping[str, fl
 def _paint_picks(axes: "Axes", found: SearchResult, values: Mapping[str, float]) -> None:
     """Paint the winner, and each pick hollow and a size larger than the marks at its place, so none hides another."""
     winner = found.winner
-    spread = winner.std.get(found.scorer, 0.0) if found.combine == "sum" else 0.0
+    is_own = fitness_name_of(found) == found.scorer  # the spread is of the score, not of what is made of all scores
+    spread = winner.std.get(found.scorer, 0.0) if is_own else 0.0
     place = (winner.cost.params, values[winner.architecture])
     axes.errorbar(*place, yerr=spread or None, color=WINNER.colour, elinewidth=1.2, capsize=0, zorder=3)
     axes.scatter(*place, s=340, marker=WINNER.marker, color=WINNER.colour, edgecolor=_CARD, linewidth=0.8, zorder=5)

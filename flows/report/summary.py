@@ -8,10 +8,12 @@ from edgestill.flows.report.data import ReportData
 from edgestill.flows.stages.results import ReportResult
 from edgestill.flows.standing import is_comparable, standing
 from edgestill.flows.words import Claim, accuracy_claim, size_claim, speed_claim
+from edgestill.pipeline.errors import ArchitectureError
 from edgestill.pipeline.figures import duration, shrink, significant, size
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.training.metrics import Metrics, tells_apart, wilson
+from edgestill.search.spaces import make_space
 
 _NOTHING = "–"
 _ONE_ROW = 10  # most stages of the chain for one row of names
@@ -28,8 +30,18 @@ def header(report: ReportData) -> dict[str, Any]:
         "created": f"{created:%Y-%m-%d %H:%M} UTC",
         "teacher": make_teacher(report.config.teacher).title,
         "student": report.played.winner.architecture,
+        "in_words": _in_words(report),
         "headline": f"{', '.join(claims)}{standing(tested)}",
     }
+
+
+def _in_words(report: ReportData) -> str:
+    """The student's architecture for a reader who does not know the space's string form; empty if it is unknown."""
+    space = make_space(report.config.search.space)
+    try:
+        return space.describe(space.parse(report.played.winner.architecture))
+    except ArchitectureError:
+        return ""
 
 
 def tiles(report: ReportData) -> list[dict[str, Any]]:

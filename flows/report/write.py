@@ -5,14 +5,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgestill.distill.tune import configured_values, search_ranges
-from edgestill.flows.report import details, ranks, summary
+from edgestill.flows.report import details, ranks, summary, use
 from edgestill.flows.report.by_class import classes
 from edgestill.flows.report.canvas import COLOURS
 from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.device import section
 from edgestill.flows.report.formats import formats
+from edgestill.flows.report.look import data_look
 from edgestill.flows.report.methods import methods
 from edgestill.flows.report.pruning import int8_fine_tuning, pruning
+from edgestill.flows.report.stacking import stackable
 from edgestill.flows.report.undrawn import forgiving
 
 
@@ -35,9 +37,10 @@ def render_report(report: ReportData, cautions: list[str] | None = None) -> str:
     with forgiving(undrawn):
         sections = _sections(report)
     done_without = [f"{caution[:1].upper()}{caution[1:]}." for caution in (*report.cautions, *undrawn)]
-    return environment.get_template("report.html.j2").render(
+    page = environment.get_template("report.html.j2").render(
         colours=COLOURS, cautions=[*summary.cautions(report), *done_without], **sections
     )
+    return stackable(page)
 
 
 def _sections(report: ReportData) -> dict[str, Any]:
@@ -47,6 +50,8 @@ def _sections(report: ReportData) -> dict[str, Any]:
         "tiles": summary.tiles(report),
         "chain": summary.chain(report),
         "comparison": summary.comparison(report),
+        "look": data_look(report),
+        "use": use.commands(report),
         "formats": formats(report),
         "found": report.found,
         "search": details.search(report.found),

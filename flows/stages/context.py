@@ -13,6 +13,7 @@ from edgestill.flows.config.model import RunConfig
 from edgestill.flows.stages.results import DataResult
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.loading import load_splits
+from edgestill.pipeline.data.rows import showing
 from edgestill.pipeline.data.splits import Batch, Splits, draw_batch
 from edgestill.pipeline.device import Compute, select_device
 from edgestill.pipeline.errors import DataError
@@ -20,7 +21,9 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers import load_teacher
+from edgestill.pipeline.teachers import build_teacher, load_teacher
+from edgestill.pipeline.teachers.teacher import PARTS
+from edgestill.search.result import Candidate
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
 
@@ -63,10 +66,16 @@ class StageContext:
             self.loaded.append(self._load())
         return self.loaded[0]
 
-    def _load(self) -> Splits:
+    def looked_at_splits(self) -> Splits:
+        """Load the splits as `splits` does, and look at every example."""
+        self.loaded[:] = [self._load(looking=True)]
+        return self.loaded[0]
+
+    def _load(self, looking: bool = False) -> Splits:
         # Read first: this detects a damaged tokenizer.
         found = self.run.read("data", DataResult) if "data" in self.run.manifest.stages else None
-        splits = load_splits(self.config.read_data, self.config.seed, self.tokenizer())
+        with showing(self.tick):
+            splits = load_splits(self.config.read_data, self.config.seed, self.tokenizer(), looking)
         if found is not None:
             _require_same(found.digests, splits.digests, self.config.data)
         return splits
@@ -84,12 +93,20 @@ class StageContext:
         with drawn_from(self.seed("teacher", "weights")):
             return load_teacher(self.config.teacher, task, self.run.root / "teacher" / WEIGHTS)
 
-    def fresh_student(self, architecture: Architecture | str, task: Task) -> nn.Module:
+    def teacher_to_draw(self, task: Task) -> nn.Module | None:
+        """Build the teacher for a scorer that draws its weights; None for a black box, which has none."""
+        network = build_teacher(self.config.teacher, task)
+        gives: frozenset[str] = getattr(network, "gives", PARTS)
+        return network if {"gradients", "embedding", "features"} <= gives else None
+
+    def architecture_of(self, candidate: Candidate) -> Architecture:
+        """Read a candidate's architecture; results keep its string form, and code passes on the value."""
+        return self.space.parse(candidate.architecture)
+
+    def fresh_student(self, architecture: Architecture, task: Task) -> nn.Module:
         """Build a fresh student; its weights are the same for the tournament, every trial and the distillation."""
-        space = self.space
-        point = space.parse(architecture) if isinstance(architecture, str) else architecture
         with drawn_from(self.seed("student", "weights")):
-            return space.build(point, task)
+            return self.space.build(architecture, task)
 
     def scoring_batch(self, splits: Splits) -> Batch:
         """Draw the training images to score candidates on, augmented if so configured."""
@@ -98,7 +115,7 @@ class StageContext:
         if not config.batch_augmented:
             return batch
         generator = torch.Generator().manual_seed(derive_seed(seed, "augmented"))
-        return Augmentation(splits.augment)(batch, 0, generator)
+        return Augmentation(splits.augment.without_mixing)(batch, 0, generator)
 
     def file_examples(self) -> np.ndarray:
         """Up to 64 validation examples, contiguous as on a device: a runtime would copy another layout each time."""

@@ -1,21 +1,25 @@
 """Read and split the data; refuse a hopeless budget or export before anything is trained."""
 
+import dataclasses
+import time
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from edgestill.distill.recipe import make_recipe
-from edgestill.flows.latency import keep_latency_model, latency_of
+from edgestill.distill.recipe import make_recipe, unmet
+from edgestill.flows.config.cautions import cautions_of
+from edgestill.flows.latency import keep_latency_model, latency_of, require_reachable_latency
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import TOKENIZER, StageContext
 from edgestill.flows.stages.heads import telling_of_heads, what_ships
 from edgestill.flows.stages.rehearsal import rehearse_export
 from edgestill.flows.stages.results import DataResult, Results
 from edgestill.flows.stages.stage import Stage
-from edgestill.pipeline.data.splits import UNLABELLED, Splits
+from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.networks.network import uninitialised
 from edgestill.pipeline.plugins import cautions
 from edgestill.pipeline.teachers import build_teacher
+from edgestill.pipeline.teachers.teacher import PARTS
 from edgestill.pipeline.training.balance import imbalance
 from edgestill.search.search import require_feasible
 
@@ -24,43 +28,58 @@ class Data(Stage[DataResult]):
     name = "data"
     result = DataResult
     to_change = "data"
+    is_worth_keeping = False
 
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
-        return context.config.seed, context.config.read_data
+        model = context.config.search.latency.model  # the run's copy of it is made here
+        return context.config.seed, context.config.read_data, *([] if model is None else [model])
 
     def work(self, context: StageContext, results: Results) -> DataResult:
         config = context.config
-        splits = context.splits()
-        context.cautions.extend(cautions())
-        make_recipe(config.distill.methods).check(splits.task, splits.train)
+        splits = context.looked_at_splits()
+        assert splits.look is not None
+        _caution(context, [*splits.cautions, *(f.sentence for f in splits.look.findings if f.is_caution)])
+        if config.distill.training.balance == "none":
+            _caution(context, [imbalance(splits.look.counts["train"], splits.task.labels)])
+        context.cautions.extend((*cautions_of(config), *cautions()))
+        recipe = make_recipe(config.distill.methods)
+        recipe.check(splits.task, splits.train)
         if splits.coder is not None:
             context.run.write("data", TOKENIZER, splits.coder.json)
         with uninitialised():
-            build_teacher(config.teacher, splits.task)  # refuses a teacher for other inputs
+            teacher = build_teacher(config.teacher, splits.task)  # refuses a teacher for other inputs
+        problems = unmet(recipe.methods, getattr(teacher, "gives", PARTS), "the teacher")
+        if problems:
+            raise ConfigError(problems)
+        context.cautions.extend(getattr(teacher, "cautions", ()))
         keep_latency_model(context)
         latency = latency_of(context, splits.task)
         with telling_of_heads(config.distill):
-            require_feasible(config.search, splits.task, context.seed("search"), latency, what_ships(config.distill))
+            ships = what_ships(config.distill)
+            require_feasible(config.search, splits.task, context.seed("search"), latency, ships)
+            require_reachable_latency(context, splits.task, ships)
         rehearse_export(context, splits)
-        counts = _counts(splits)
-        unlike = imbalance(counts["train"], splits.task.labels) if config.distill.training.balance == "none" else ""
-        if unlike:
-            context.cautions.append(unlike)
-            context.say(f"caution: {unlike}")
-        return DataResult(task=splits.task, sizes=splits.sizes, digests=splits.digests, counts=counts)
+        return DataResult(
+            task=splits.task, sizes=splits.sizes, digests=splits.digests, look=splits.look, dropped=splits.dropped
+        )
+
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        again, start = dataclasses.replace(context, loaded=[], cautions=[], say=lambda line: None), time.perf_counter()
+        self.work(again, Results())
+        return Estimate(time.perf_counter() - start, note="the rehearsal of the export is kept in the cache")
 
     def sentence(self, result: DataResult) -> str:
         sizes = ", ".join(f"{count:,} {name}" for name, count in result.sizes.items())
+        read = f"{sum(result.sizes.values()) + result.dropped:,} read"
+        left_out = f", {result.dropped:,} with an empty cell left out" if result.dropped else ""
         most = result.majority("validation")
         beside = "" if most is None else f"; the largest class has {most:.2%} of validation"
-        return f"{result.task.num_classes} classes of {result.task.inputs.described()}: {sizes}{beside}"
+        return (
+            f"{result.task.num_classes} classes of {result.task.inputs.described()}; {read}{left_out}: {sizes}{beside}"
+        )
 
 
-def _counts(splits: Splits) -> dict[str, tuple[int, ...]]:
-    """Examples of each class, by split."""
-    parts = {"train": splits.train, "reference": splits.reference, "validation": splits.validation}
-    return {name: _of_each_class(part.targets, splits.task.num_classes) for name, part in parts.items()}
-
-
-def _of_each_class(targets: Tensor, num_classes: int) -> tuple[int, ...]:
-    return tuple(torch.bincount(targets[targets != UNLABELLED].cpu(), minlength=num_classes).tolist())
+def _caution(context: StageContext, sentences: Sequence[str]) -> None:
+    for sentence in filter(None, sentences):
+        context.cautions.append(sentence)
+        context.say(f"caution: {sentence}")

@@ -9,6 +9,8 @@ from edgestill.distill.recipe import make_recipe
 from edgestill.distill.result import DistillResult, TuneResult
 from edgestill.distill.train import caches_teacher
 from edgestill.distill.tune import with_hyperparameters
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import WEIGHTS, StageContext
 from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.stage import Stage
@@ -52,6 +54,12 @@ class Distill(Stage[DistillResult]):
             measures=distilled.measures,
             exhibits=distilled.exhibits,
         )
+
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        training = context.config.distill.training
+        weights = 4 * sum(parameter.numel() for parameter in probes.student().parameters())
+        sooner = ", fewer if it stops early" if training.patience else ""
+        return Estimate(probes.taught_s(training.epochs), weights, f"{training.epochs} epochs{sooner}")
 
     def sentence(self, result: DistillResult) -> str:
         stopped = ", stopped early" if result.stopped_early else ""

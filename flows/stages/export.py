@@ -1,5 +1,7 @@
 """Export teacher and student to ONNX, each checked against its network, and the student to the other formats."""
 
+import dataclasses
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ from edgestill.export.onnx.interface import with_interface
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import check_parity, require_accuracy
-from edgestill.export.result import ConvertedModel, ConvertResult
+from edgestill.export.result import Absent, ConvertedModel, ConvertResult
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes, part_of
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.stage import Stage
@@ -46,13 +50,31 @@ class Export(Stage[ConvertResult]):
         path = context.run.root / student.path
         if path != raw:
             answers = answers_of(runner(path), splits.validation)
-        config, folder = context.config.export, Folder(context.run.root, partial(context.run.write, "export"))
-        source = source_of(network, raw, splits, config)
-        others, absent = build_formats(source, Reference(path, answers), splits, config, folder, context.tick)
         student = student.model_copy(update={"validation": answers.metrics})
+        others, absent = _others(context, network, raw, Reference(path, answers), splits)
         converted = ConvertResult(teacher=teacher, student=student, others=others, absent=absent)
         require_a_size_within(converted.formats, context.limits)
         return converted
+
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        start = time.perf_counter()
+        whole = len(probes.splits.validation)
+        splits = dataclasses.replace(probes.splits, validation=part_of(probes.splits.validation, _TRIED))
+        teacher, _ = _converted(context, "teacher", probes.teacher, splits)
+        network = probes.student()
+        student, raw = _converted(context, "student", network, splits)
+        path = context.run.root / student.path
+        begun = time.perf_counter()
+        answers = answers_of(runner(path), splits.validation)
+        answered = time.perf_counter() - begun
+        student = student.model_copy(update={"validation": answers.metrics})
+        others, absent = _others(context, network, raw, Reference(path, answers), splits)
+        probes.files = ConvertResult(teacher=teacher, student=student, others=others, absent=absent)
+        passes = _PASSES * len(probes.files.formats)
+        rest = passes * answered / len(splits.validation) * (whole - len(splits.validation))
+        lacking = "".join(f"; no {found.format}: {found.reason}" for found in absent)
+        size = teacher.size_bytes + sum(model.size_bytes for model in probes.files.formats.values())
+        return Estimate(time.perf_counter() - start + rest, size, f"{', '.join(probes.files.formats)}{lacking}")
 
     def sentence(self, result: ConvertResult) -> str:
         parity = result.student.parity
@@ -64,6 +86,19 @@ class Export(Stage[ConvertResult]):
         )
 
 
+_TRIED = 256  # validation examples in an estimate
+_PASSES = 3  # over the validation examples for each format, about: INT8 tries three calibrations
+
+
+def _others(
+    context: StageContext, network: nn.Module, raw: Path, fp32: Reference, splits: Splits
+) -> tuple[dict[str, ConvertedModel], tuple[Absent, ...]]:
+    """Build the formats beside fp32 from the network and its raw file."""
+    config, folder = context.config.export, Folder(context.run.root, partial(context.run.write, "export"))
+    source = source_of(network, raw, splits, config)
+    return build_formats(source, fp32, splits, config, folder, context.tick)
+
+
 def _converted(context: StageContext, name: str, network: nn.Module, splits: Splits) -> tuple[ConvertedModel, Path]:
     """Export a network to fp32; return the file's record, and the raw file without interface, checked for parity."""
     context.tick(0, 1, name)
@@ -73,7 +108,7 @@ def _converted(context: StageContext, name: str, network: nn.Module, splits: Spl
     parts = {"validation": splits.validation, "reference": splits.reference}
     parity = check_parity(network, raw, parts, task.inputs)
     if config.interface != "raw":
-        data = with_interface(data, config.interface, context.file_examples())
+        data = with_interface(data, config.interface, context.file_examples(), task.resize)
         path = context.run.write("export", f"{name}.onnx", data)
     model = ConvertedModel(
         path=str(path.relative_to(context.run.root)),

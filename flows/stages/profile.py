@@ -1,15 +1,20 @@
 """Time all files on validation examples, keep the raw samples, and decide on the files to ship."""
 
 import json
+import time
 from typing import Any
 
+from edgestill.export.gate import Limits
 from edgestill.export.result import ProfileResult
 from edgestill.export.timing import profile
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.words import speed_claim
 from edgestill.pipeline.figures import listing, milliseconds
+from edgestill.pipeline.timing.latency_statistics import samples_needed
 
 
 class Profile(Stage[ProfileResult]):
@@ -34,6 +39,28 @@ class Profile(Stage[ProfileResult]):
         samples = {name: timing.samples_ms for name, timing in timings.items()}
         context.run.write("profile", "samples_ms.json", json.dumps(samples))
         return result
+
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        if probes.files is None:
+            return Estimate(None, note="no file was made")
+        timing = context.config.profile.timing
+        brief = timing.model_copy(update={"warmup_s": 0.0, "duration_s": 0.01, "min_samples": samples_needed(50)})
+        start, settings = time.perf_counter(), context.config.profile.model_copy(update={"timing": brief})
+        everything = (
+            context.run.root,
+            context.file_examples(),
+            settings,
+            context.config.export.gate,
+            Limits(),
+        )
+        found, _ = profile(probes.files, *everything)
+        seconds = time.perf_counter() - start
+        for model in (found.teacher, *found.formats.values()):
+            call = model.latency.p50_ms / 1e3
+            seconds += timing.warmup_s + max(
+                timing.min_samples * call, min(timing.duration_s, timing.max_samples * call)
+            )
+        return Estimate(seconds, note=f"{1 + len(found.formats)} files")
 
     def sentence(self, result: ProfileResult) -> str:
         ours, theirs = (milliseconds(model.latency.p50_ms) for model in (result.student, result.teacher))

@@ -17,6 +17,8 @@ from edgestill.distill.recipe import make_recipe
 from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.distill.tune import with_hyperparameters
 from edgestill.flows.config.model import RunConfig
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import WEIGHTS, StageContext
 from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.stage import Stage
@@ -45,6 +47,12 @@ class Prune(Stage[PruneResult]):
 
     def work(self, context: StageContext, results: Results) -> PruneResult:
         return _pruned(context, distilled(context, results), results)
+
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        config = context.config.prune
+        epochs = config.epochs + (config.rounds - 1) * config.round_epochs
+        seconds = probes.taught_s(epochs, trainings=config.rounds)
+        return Estimate(seconds, note=f"{epochs} epochs of fine-tuning, of the whole student's speed")
 
     def sentence(self, result: PruneResult) -> str:
         if result.refused is not None or result.cost is None or result.pruned is None or result.tuned is None:

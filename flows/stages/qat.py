@@ -23,6 +23,8 @@ from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.result import ConvertedModel, ConvertResult
 from edgestill.flows.config.model import RunConfig
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.heads import heads
 from edgestill.flows.stages.results import QatFormat, QatResult, Results
@@ -31,10 +33,12 @@ from edgestill.flows.stages.students import Student, methods_state, networks, sh
 from edgestill.flows.stages.training import curve_csv, fine_tuning, taught, with_classifier_of
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import TrainingError
+from edgestill.pipeline.figures import duration
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.metrics import Metrics
 
 _BATCHES = 8  # to set the first ranges; they follow the training from there
+_FAKE_QUANT_FACTOR = 2.0  # of a training step's time, about
 _FINE_TUNED = "student.onnx"  # the fine-tuned weights in fp32, source of the INT8 files
 
 
@@ -52,6 +56,13 @@ class Qat(Stage[QatResult]):
 
     def work(self, context: StageContext, results: Results) -> QatResult:
         return _fine_tuned_where_short(context, results)
+
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        config = context.config.qat
+        seconds = _FAKE_QUANT_FACTOR * probes.taught_s(config.epochs)
+        if config.mode == "always":
+            return Estimate(seconds, note=f"{config.epochs} epochs")
+        return Estimate(0.0, note=f"{duration(seconds)} more if an INT8 file loses too much accuracy")
 
     def sentence(self, result: QatResult) -> str:
         if not result.formats:

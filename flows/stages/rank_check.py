@@ -12,6 +12,8 @@ from torch import nn
 
 from edgestill.flows.cache import kept_prepared
 from edgestill.flows.config.model import RunConfig
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import RankCheckResult, Results
 from edgestill.flows.stages.short_training import ShortTrainings
@@ -19,7 +21,6 @@ from edgestill.flows.stages.stage import Stage
 from edgestill.flows.verdicts import verdict
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import CandidateError, ConfigError, first_line
-from edgestill.pipeline.teachers import build_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.config import SearchConfig
 from edgestill.search.rank_correlation import (
@@ -58,6 +59,12 @@ class RankCheck(Stage[RankCheckResult]):
         with Workshop(1) as workshop:
             return _checked(context, trainings, workshop)
 
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        config = context.config.rank_check
+        epochs = config.students * config.epochs
+        seconds = probes.taught_s(epochs, config.train_images, config.students)
+        return Estimate(seconds, note=f"{config.students} trainings of {config.epochs} epochs; scores come on top")
+
     def sentence(self, result: RankCheckResult) -> str:
         return verdict(result)
 
@@ -85,7 +92,7 @@ def _checked(context: StageContext, trainings: ShortTrainings, workshop: Worksho
         text = space.format(architecture)
         context.tick(done, len(chosen), text)
         scores = once("scores", architecture, lambda a=architecture: {"scores": score(a)})["scores"]  # type: ignore[misc]
-        outcome = once("training", architecture, lambda t=text: _train(trainings, t, config.epochs))  # type: ignore[misc]
+        outcome = once("training", architecture, lambda a=architecture: _train(trainings, a, config.epochs))  # type: ignore[misc]
         students.append(
             RankedStudent(
                 architecture=text,
@@ -117,7 +124,7 @@ def _result(
     )
 
 
-def _train(trainings: ShortTrainings, architecture: str, epochs: int) -> dict[str, Any]:
+def _train(trainings: ShortTrainings, architecture: Architecture, epochs: int) -> dict[str, Any]:
     try:
         trained = trainings(architecture, 0, epochs)
     except (RuntimeError, ArithmeticError, MemoryError) as error:  # NaN, out of memory: it fails this student alone
@@ -176,10 +183,10 @@ def _all_scorers(
     return score, notes
 
 
-def _teacher(context: StageContext, search: SearchConfig, splits: Splits) -> nn.Module:
+def _teacher(context: StageContext, search: SearchConfig, splits: Splits) -> nn.Module | None:
     if search.uses_trained_teacher:
         return context.teacher(splits.task)
-    return build_teacher(context.config.teacher, splits.task)
+    return context.teacher_to_draw(splits.task)
 
 
 def _notes(search: SearchConfig, wanted: int, students: Sequence[RankedStudent]) -> list[str]:

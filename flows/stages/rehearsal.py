@@ -27,6 +27,7 @@ from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.teachers import build_teacher
 from edgestill.pipeline.training.config import TrainingConfig
 from edgestill.search.ends import ends_within_budget
+from edgestill.search.space import Architecture
 
 _DEFAULT = ExportConfig()
 
@@ -46,7 +47,8 @@ def rehearse_export(context: StageContext, splits: Splits) -> None:
     if config.rank_check.only:
         return
     seed, space = context.seed("search"), context.space
-    ends = [space.format(end) for end in ends_within_budget(config.search, task, seed, what_ships(config.distill))]
+    ships = what_ships(config.distill)
+    ends = {space.format(end): end for end in ends_within_budget(config.search, task, seed, ships)}
     sides = (
         task.kind,
         task.input_shape,
@@ -65,28 +67,29 @@ def rehearse_export(context: StageContext, splits: Splits) -> None:
     if problems:  # the students would fail the same way
         raise ConfigError(problems)
     found: dict[str, Problems] = {}
-    for done, text in enumerate(ends, 1):
+    for done, (text, end) in enumerate(ends.items(), 1):
         context.tick(done, len(ends) + 1, f"trying the export of student {text}")
         about = (content, config.search.space, text, heads(config.distill), config.qat.mode)
-        found[text] = once("rehearsal", about, lambda t=text: _of_student(context, t, splits))  # type: ignore[misc]
+        found[text] = once("rehearsal", about, lambda a=end: _of_student(context, a, splits))  # type: ignore[misc]
     everywhere = set.intersection(*(set(settings) for settings in found.values()))
     for text, settings in found.items():
         who = f"student {text} of space {space.name!r}"
         for line in _lines({n: why for n, why in settings.items() if n not in everywhere}, who):
             context.say(f"caution: {line}")
     if everywhere:
-        first = {name: found[ends[0]][name] for name in sorted(everywhere)}
-        raise ConfigError(_lines(first, f"student {ends[0]} of space {space.name!r}"))
+        smallest = next(iter(ends))
+        first = {name: found[smallest][name] for name in sorted(everywhere)}
+        raise ConfigError(_lines(first, f"student {smallest} of space {space.name!r}"))
 
 
 def _lines(problems: Problems, who: str) -> list[str]:
     return [f"{setting} cannot work for {who}: {why}" for setting, why in problems.items()]
 
 
-def _of_student(context: StageContext, text: str, splits: Splits) -> Problems:
+def _of_student(context: StageContext, architecture: Architecture, splits: Splits) -> Problems:
     """Problems of exporting this student, by setting."""
     config, ships = context.config.export, what_ships(context.config.distill)
-    student = context.fresh_student(text, splits.task)
+    student = context.fresh_student(architecture, splits.task)
     network = (student if ships is None else ships(student)).cpu().eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "student.onnx"
@@ -122,7 +125,7 @@ def _of_fp32(network: nn.Module, export: ExportConfig, splits: Splits, path: Pat
         data = to_onnx(network, task.inputs, config.opset)
         path.write_bytes(data)
         runner(path)(np.ascontiguousarray(examples))
-        with_interface(data, config.interface, np.ascontiguousarray(examples))
+        with_interface(data, config.interface, np.ascontiguousarray(examples), task.resize)
 
     why = _why(lambda: write(export))
     if why is None:

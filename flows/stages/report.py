@@ -13,6 +13,8 @@ from edgestill.export.bundle.write import write_bundle
 from edgestill.export.evaluate import answers_of, evaluate_file, evaluate_run, open_files
 from edgestill.export.onnx.interface import describe_input, describe_output
 from edgestill.export.result import ProfileResult
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import BUNDLE, QatResult, ReportResult, Results
 from edgestill.flows.stages.stage import Stage
@@ -35,12 +37,23 @@ class Report(Stage[ReportResult]):
     def work(self, context: StageContext, results: Results) -> ReportResult:
         return _tested_and_bundled(context, results)
 
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        each = 2 * probes.teacher_evaluated_s + probes.student_evaluated_s
+        files = probes.files
+        count = 0 if files is None else 3 + len(files.formats)  # the teacher's file and the default's are run again
+        seconds = probes.test_size * (each + count * probes.student_evaluated_s)
+        size = 0 if files is None else sum(model.size_bytes for model in files.formats.values())
+        return Estimate(_BUNDLE_S + seconds, size, f"{probes.test_size:,} test examples; the bundle and the page")
+
     def sentence(self, result: ReportResult) -> str:
         beside = "" if result.confusion is None else f", majority class {result.confusion.majority:.2%}"
         return (
             f"shipped file {result.shipped.accuracy:.2%} on {result.shipped.n} test examples, "
             f"teacher {result.teacher.accuracy:.2%}{beside}"
         )
+
+
+_BUNDLE_S = 3.0  # to write a bundle and its page, of any size
 
 
 def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult:

@@ -2,8 +2,11 @@
 
 from typing import Any, Literal, TypeVar
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from edgestill.distill.result import DistillResult, PruneResult
 from edgestill.export.result import ConvertedModel, ConvertResult
+from edgestill.pipeline.data.look import DataLook
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.confusion import Confusion
@@ -23,11 +26,21 @@ class DataResult(Frozen):
     task: Task
     sizes: dict[str, int]
     digests: dict[str, str]  # of each split, its contents included
-    counts: dict[str, tuple[int, ...]] = {}  # examples of each class, by split; the test split's are not looked at
+    look: DataLook | None = None  # None in runs of earlier versions
+    dropped: int = 0  # examples of the files that are in no split, as configured
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out newer fields at their defaults, so that digests of earlier versions' results stay the same."""
+        written: dict[str, Any] = handler(self)
+        for name in ("look", "dropped"):
+            if not getattr(self, name):
+                written.pop(name, None)
+        return written
 
     def majority(self, split: str) -> float | None:
         """Share of the most frequent class in a split; None if it was not counted."""
-        counts = self.counts.get(split)
+        counts = self.look.counts.get(split) if self.look is not None else None
         return max(counts) / sum(counts) if counts else None
 
 

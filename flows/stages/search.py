@@ -1,19 +1,26 @@
 """Search the student's architecture; a resumed search scores no candidate again."""
 
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from torch import nn
 
 from edgestill.flows.cache import kept_prepared
 from edgestill.flows.latency import latency_model, latency_of
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.heads import heads, telling_of_heads, what_ships
 from edgestill.flows.stages.results import DataResult, Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.words import failure_counts, latency_clause
 from edgestill.pipeline.runs.rundir import file_digest
-from edgestill.pipeline.teachers import build_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
+from edgestill.search.config import SearchConfig
 from edgestill.search.result import SearchResult
 from edgestill.search.search import find_student
+from edgestill.search.strategies import is_exhaustive
 
 
 class Search(Stage[SearchResult]):
@@ -28,25 +35,29 @@ class Search(Stage[SearchResult]):
         return results.of(DataResult), config.search, config.teacher, trained, *predicted, *heads(config.distill)
 
     def work(self, context: StageContext, results: Results) -> SearchResult:
-        config = context.config.search
-        task = context.splits().task
+        config, task = context.config.search, context.splits().task
         journal = context.run.journal("search", "history.jsonl", context.inputs)
         trained = config.uses_trained_teacher
-        teacher = context.teacher(task) if trained else build_teacher(context.config.teacher, task)
-        with telling_of_heads(context.config.distill):
-            return find_student(
-                config,
-                task,
-                context.scoring_batch(context.splits()),
-                teacher,
-                seed=context.seed("search"),
-                latency=latency_of(context, task),
-                shipped=what_ships(context.config.distill),
-                known=journal.entries,
-                record=journal.append,
-                tick=context.tick,
-                keep=kept_prepared,
-            )
+        teacher = context.teacher(task) if trained else context.teacher_to_draw(task)
+        return _found(context, config, teacher, journal.entries, journal.append, context.tick)
+
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        config = context.config.search
+        latency = latency_of(context, probes.splits.task)
+        fewest, few, more = _TIMED if latency is None or not latency.is_measured else _TIMED_WITH_LATENCY
+
+        def seconds(evaluations: int) -> float:
+            start, less = time.perf_counter(), config.model_copy(update={"evaluations": evaluations})
+            _found(context, less, context.teacher_to_draw(probes.splits.task))
+            return time.perf_counter() - start
+
+        seconds(fewest)  # prepares what is kept in the cache
+        begun, ended = seconds(few), seconds(more)
+        each = max(0.0, ended - begun) / (more - few)
+        size = context.space.size
+        count = size if is_exhaustive(size, config.evaluations, config.strategy) else config.evaluations
+        searches = 1 + len(config.baselines)
+        return Estimate(begun + each * max(0, count - few), note=f"{searches} searches of {count:,} candidates")
 
     def sentence(self, result: SearchResult) -> str:
         own = [failure for failure in result.failures if failure.scorer in (result.scorer, "cost")]
@@ -55,6 +66,34 @@ class Search(Stage[SearchResult]):
         return (
             f"{result.winner.architecture} of {result.evaluated} scored{failed}; {cost.params:,} parameters, "
             f"{cost.flops:,} FLOPs{latency_clause(result.latency)}"
+        )
+
+
+_TIMED, _TIMED_WITH_LATENCY = (2, 4, 12), (1, 2, 6)  # candidates of the searches that an estimate is made from
+
+
+def _found(
+    context: StageContext,
+    config: SearchConfig,
+    teacher: nn.Module | None,
+    known: Sequence[Mapping[str, Any]] = (),
+    record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
+    tick: Callable[[int, int, str], None] = lambda done, total, note: None,
+) -> SearchResult:
+    splits = context.splits()
+    with telling_of_heads(context.config.distill):
+        return find_student(
+            config,
+            splits.task,
+            context.scoring_batch(splits),
+            teacher,
+            seed=context.seed("search"),
+            latency=latency_of(context, splits.task),
+            shipped=what_ships(context.config.distill),
+            known=known,
+            record=record,
+            tick=tick,
+            keep=kept_prepared,
         )
 
 

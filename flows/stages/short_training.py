@@ -13,6 +13,7 @@ from edgestill.pipeline.frozen import digest
 from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.pipeline.training.metrics import packed, right_answers
 from edgestill.pipeline.training.state import restarted
+from edgestill.search.space import Architecture
 from edgestill.search.tournament import Trained
 
 
@@ -34,18 +35,19 @@ class ShortTrainings:
         self.splits = _with_part_of_train(splits, train_images, context.seed(name, "part"))
         self._teacher = frozen(context.teacher(splits.task))
 
-    def __call__(self, architecture: str, rung: int, epochs: int) -> Trained:
+    def __call__(self, architecture: Architecture, rung: int, epochs: int) -> Trained:
         """Train a student for one rung: rung 0 starts afresh, another from the best weights of the rung before."""
         start, context = time.perf_counter(), self._context
-        file = self._file(architecture, rung)
+        text = context.space.format(architecture)
+        file = self._file(text, rung)
         state = context.saved(self._name, file)
         before = sum(record["seconds"] for record in state["curve"]) if state else 0.0
         if state is None and rung:
-            last = context.saved(self._name, self._file(architecture, rung - 1))
+            last = context.saved(self._name, self._file(text, rung - 1))
             assert last is not None, "a rung follows the one before"
             state = restarted(last)
         training = context.config.distill.training.model_copy(update={"epochs": epochs, "patience": 0})
-        with attempting(f"{architecture} in rung {rung + 1}"):
+        with attempting(f"{text} in rung {rung + 1}"):
             done = distill(
                 context.fresh_student(architecture, self.splits.task),
                 self._teacher,
@@ -62,8 +64,8 @@ class ShortTrainings:
         return Trained(done.fitted.best.score, seconds, packed(right))
 
     @staticmethod
-    def _file(architecture: str, rung: int) -> str:
-        return f".{digest(architecture)[:16]}_{rung}.pt"
+    def _file(text: str, rung: int) -> str:
+        return f".{digest(text)[:16]}_{rung}.pt"
 
 
 def _with_part_of_train(splits: Splits, count: int | None, seed: int) -> Splits:

@@ -30,7 +30,7 @@ class Student(Frozen):
 
 def chosen(context: StageContext, results: Results) -> Student:
     """The student to be taught: the tournament's winner, fresh."""
-    return Student(architecture=context.space.parse(results.of(TournamentResult).winner.architecture))
+    return Student(architecture=context.architecture_of(results.of(TournamentResult).winner))
 
 
 def distilled(context: StageContext, results: Results) -> Student:

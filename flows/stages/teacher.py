@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import WEIGHTS, StageContext
 from edgestill.flows.stages.results import DataResult, Results
 from edgestill.flows.stages.stage import Stage
@@ -13,9 +15,10 @@ from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import CheckpointError, ConfigError
 from edgestill.pipeline.figures import milliseconds
-from edgestill.pipeline.networks.cost import measure_cost
+from edgestill.pipeline.networks.cost import Cost, measure_cost
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import weights_bytes
+from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.confusion import useless, weak_classes
@@ -37,9 +40,9 @@ class Teacher(Stage[TeacherResult]):
         teacher, device = make_teacher(context.config.teacher), context.device
         splits = context.splits()
         task = splits.task
-        cost = measure_cost(lambda: teacher.build(task), task.input_shape, task.input_dtype)
+        cost = _cost(teacher, task)
         about: dict[str, Any] = {"best_epoch": None, "curve": ()}
-        if teacher.source is not None:
+        if teacher.is_trained:
             network = _loaded(context, splits)
             figures = figures_of(network.to(device), splits.validation, device, task.num_classes)
             _check(context, network, splits, figures)
@@ -60,12 +63,22 @@ class Teacher(Stage[TeacherResult]):
         context.run.write("teacher", WEIGHTS, weights_bytes(network, teacher.metadata(task)))
         return TeacherResult(
             **about,
-            trained_here=teacher.source is None,
+            trained_here=not teacher.is_trained,
             cost=cost,
             confusion=figures.confusion,
             calibration_error=figures.calibration_error,
             ms_an_example=figures.ms_an_example,
         )
+
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        splits = probes.splits
+        weights = 4 * sum(parameter.numel() for parameter in probes.teacher.parameters())
+        if make_teacher(context.config.teacher).is_trained:
+            return Estimate(probes.teacher_evaluated_s * len(splits.validation), weights, "loaded")
+        training = context.config.teacher.training
+        speed = probes.teacher_training
+        seconds = speed.seconds(training.epochs, len(splits.train.labelled()), len(splits.validation))
+        return Estimate(seconds, weights, f"trained for {training.epochs} epochs")
 
     def sentence(self, result: TeacherResult) -> str:
         how = f"trained, best at epoch {result.best_epoch}" if result.trained_here else "loaded"
@@ -86,8 +99,7 @@ def _figures(result: TeacherResult) -> Iterator[str]:
 
 def _loaded(context: StageContext, splits: Splits) -> nn.Module:
     config, teacher = context.config.teacher, make_teacher(context.config.teacher)
-    assert teacher.source is not None
-    network = teacher.load(splits.task, teacher.source)
+    network = teacher.read(splits.task)
     return network if config.order is None else reordered(network, config.order)
 
 
@@ -121,6 +133,13 @@ def _caution(context: StageContext, sentence: str) -> None:
     if sentence:
         context.cautions.append(sentence)
         context.say(f"caution: {sentence}")
+
+
+def _cost(teacher: Any, task: Task) -> Cost:
+    counted = teacher.count(task)
+    if counted is None:
+        return measure_cost(lambda: teacher.build(task), task.input_shape, task.input_dtype)
+    return Cost(params=counted[0], flops=counted[1])
 
 
 def _trained(context: StageContext, network: nn.Module, splits: Splits) -> FitResult:

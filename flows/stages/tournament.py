@@ -4,15 +4,19 @@ from collections.abc import Callable
 from typing import Any
 
 from edgestill.flows.latency import latency_of
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.short_training import ShortTrainings
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.verdicts import lead_words
 from edgestill.pipeline.errors import CandidateError
+from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.result import TeacherResult
-from edgestill.search.result import SearchResult
-from edgestill.search.tournament import TournamentResult, Trained, play
+from edgestill.search.result import Candidate, SearchResult
+from edgestill.search.space import Architecture
+from edgestill.search.tournament import TournamentResult, Trained, play, rungs
 
 _JOURNAL = "rungs.jsonl"
 
@@ -29,6 +33,16 @@ class Tournament(Stage[TournamentResult]):
     def work(self, context: StageContext, results: Results) -> TournamentResult:
         return _played(context, results.of(SearchResult))
 
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        config = context.config.search
+        if config.shortlist < 2:
+            return Estimate(0.0, note="off")
+        plan = rungs(min(config.shortlist + 1, context.space.size), config.tournament)
+        epochs = sum(rung.epochs * rung.entrants for rung in plan)
+        trainings = sum(rung.entrants for rung in plan)
+        seconds = probes.taught_s(epochs, config.tournament.train_images, trainings)
+        return Estimate(seconds, note=f"{trainings} trainings, {epochs} epochs in all")
+
     def sentence(self, result: TournamentResult) -> str:
         if not result.enabled:
             return "off"
@@ -44,10 +58,11 @@ def _played(context: StageContext, found: SearchResult) -> TournamentResult:
     if config.shortlist < 2:
         return TournamentResult(enabled=False, winner=found.winner, search_winner=found.winner)
     trainings = ShortTrainings(context, "tournament", config.tournament.train_images)
-    require_latency = _measured_latency(context, found, trainings)
+    require_latency = _measured_latency(context, trainings.splits.task)
 
-    def train(architecture: str, rung: int, epochs: int) -> Trained:
-        if rung == 0:
+    def train(candidate: Candidate, rung: int, epochs: int) -> Trained:
+        architecture = context.architecture_of(candidate)
+        if rung == 0 and candidate.architecture != found.winner.architecture:  # the search measured its winner
             require_latency(architecture)
         return trainings(architecture, rung, epochs)
 
@@ -65,22 +80,18 @@ def _played(context: StageContext, found: SearchResult) -> TournamentResult:
     return result.model_copy(update=sizes)
 
 
-def _measured_latency(context: StageContext, found: SearchResult, trainings: ShortTrainings) -> Callable[[str], None]:
+def _measured_latency(context: StageContext, task: Task) -> Callable[[Architecture], None]:
     """Return a check to measure an entrant here and refuse it above the latency limit.
 
-    It does nothing without a limit, for the search's winner, if the target is another machine, or if the search
-    measured latencies rather than predicting them.
+    It does nothing without a limit, if the target is another machine, or if the search measured latencies rather than
+    predicting them.
     """
-    config = context.config.search
-    limit, space = config.budget.max_latency_ms, context.space
-    source = latency_of(context, trainings.splits.task)
+    limit, source = context.config.search.budget.max_latency_ms, latency_of(context, task)
 
-    def require(architecture: str) -> None:
+    def require(architecture: Architecture) -> None:
         if source is None or limit is None or source.measure is None or source.is_measured:
             return
-        if architecture == found.winner.architecture:  # the search measured it
-            return
-        measured = source.measure(space.parse(architecture))
+        measured = source.measure(architecture)
         if measured > limit:
             raise CandidateError(f"predicted within max_latency_ms {limit:g} and measured at {measured:.4g} ms")
 

@@ -7,6 +7,8 @@ from edgestill.distill.config import DistillConfig
 from edgestill.distill.result import TuneResult
 from edgestill.distill.train import distill
 from edgestill.distill.tune import tune
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.stage import Stage
@@ -64,6 +66,15 @@ class Tune(Stage[TuneResult]):
             tick=context.tick,
             say=context.say,
         )
+
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        config = context.config.tune
+        if not config.enabled:
+            return Estimate(0.0, note="off")
+        others = (config.epochs + min(config.min_epochs, config.epochs)) / 2  # Hyperband ends about half of them early
+        epochs = config.epochs + (config.trials - 1) * others
+        seconds = probes.taught_s(epochs, trainings=config.trials)
+        return Estimate(seconds, note=f"{config.trials} trials, some {epochs:.0f} epochs in all")
 
     def sentence(self, result: TuneResult) -> str:
         if not result.enabled:

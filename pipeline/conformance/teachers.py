@@ -9,6 +9,7 @@ from torch import nn
 
 from edgestill.pipeline.conformance.samples import batch, task_of
 from edgestill.pipeline.conformance.suite import Check, NotHereError, require
+from edgestill.pipeline.errors import MissingDependencyError
 from edgestill.pipeline.frozen import first_problem
 from edgestill.pipeline.networks.network import Classifier
 from edgestill.pipeline.randomness import drawn_from
@@ -67,7 +68,7 @@ def _made(name: str) -> Teacher:
     """
     family = TEACHERS[name]
     if "name" in family.Config.model_fields:
-        chosen = {"name": name}
+        chosen = {"name": name, **family.example}
     elif family.architectures:
         chosen = {"architecture": family.architectures[0]}
     else:
@@ -82,6 +83,9 @@ def _networks(name: str) -> list[tuple[Task, nn.Module]]:
     tasks = [task_of(kind, side=_SIDE) for kind in sorted(TEACHERS[name].kinds)]
     found = []
     for task in tasks:
-        with drawn_from(0):
-            found.append((task, _made(name).build(task).eval()))
+        try:
+            with drawn_from(0):
+                found.append((task, _made(name).build(task).eval()))
+        except MissingDependencyError as error:
+            raise NotHereError(str(error)) from None
     return found

@@ -7,6 +7,7 @@ not given to the stages: only `load_test` opens it, and only the report calls th
 # N examples, C channels, H W height and width
 
 import hashlib
+from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,9 +19,12 @@ from torch import Tensor
 
 from edgestill.pipeline.data.datasets import DATASETS, LabelledTexts, RawData
 from edgestill.pipeline.data.datasets.base import DatasetConfig, Examples
+from edgestill.pipeline.data.look import DataLook, Part, look_at
+from edgestill.pipeline.data.pixel_operations import require_kornia
 from edgestill.pipeline.data.splits import UNLABELLED, ImageSplit, Splits
 from edgestill.pipeline.data.stored import StoredImages
 from edgestill.pipeline.data.tokens import Coder, make_coder
+from edgestill.pipeline.data.unlabelled import with_unlabelled
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.frozen import by_name, derive_seed
 from edgestill.pipeline.task import Task, distinct_names
@@ -35,20 +39,25 @@ else:  # the union over the table; `data: digits` is short for `data: {name: dig
     ]
 
 
-def load_splits(config: Any, seed: int, tokenizer: str | None = None) -> Splits:
+def load_splits(config: Any, seed: int, tokenizer: str | None = None, looking: bool = False) -> Splits:
     """Load the data set of a configuration, split by seed.
 
     Args:
         tokenizer: for text, the `json` of an earlier `Coder`; None makes the configured one, from the training texts.
+        looking: look at every example of every split, and keep the findings.
 
     Raises:
         DataError: the data cannot be read, or a class is too small to appear in every split.
+        MissingDependencyError: the configured augmentation needs a library that is not installed.
     """
+    if config.augment.needs_kornia:
+        require_kornia()
     raw, parts = _load(config, seed)
+    raw = with_unlabelled(raw, config)
     coder = _coder(config, raw, parts["train"], tokenizer)
     sources = {"train": raw.train, "reference": raw.train, "validation": raw.validation or raw.train}
     chosen = {name: _take(source, parts[name], coder, name) for name, source in sources.items()}
-    task = _task(raw, chosen["train"], coder)
+    task = _task(config, raw, chosen["train"], coder)
     sizes = {name: len(index) for name, index in parts.items()}
     digests = {name: _digest(parts[name], source, chosen[name]) for name, source in sources.items()}
     digests["test"] = _digest(parts["test"], raw.test or raw.train)
@@ -63,6 +72,9 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None) -> Splits:
         sizes=sizes,
         digests=digests,
         coder=coder,
+        look=_look(raw, parts, coder) if looking else None,
+        dropped=raw.dropped,
+        cautions=raw.cautions,
     )
 
 
@@ -78,12 +90,34 @@ def load_whole_train(config: Any) -> tuple[Task, ImageSplit]:
     index = np.arange(len(raw.train.targets))
     coder = _coder(config, raw, index, None)
     whole = _take(raw.train, index, coder, "train")
-    return _task(raw, whole, coder), whole
+    return _task(config, raw, whole, coder), whole
 
 
 def _load(config: DatasetConfig, seed: int) -> tuple[RawData, dict[str, np.ndarray]]:
     raw = _read(config)
-    return raw, _split_indices(config, raw, seed)
+    parts = _split_indices(config, raw, seed)
+    if config.limit is None:
+        return raw, parts
+    own = {"test": raw.test, "validation": raw.validation}
+    few = {n: _some(at, (own.get(n) or raw.train).targets, config.limit, seed, n) for n, at in parts.items()}
+    return raw._replace(unlabelled=_first(raw.unlabelled, config.limit)), few
+
+
+def _first(images: np.ndarray | StoredImages | None, count: int) -> np.ndarray | StoredImages | None:
+    return (
+        images.select(torch.arange(min(count, len(images))))
+        if isinstance(images, StoredImages)
+        else (None if images is None else images[:count])
+    )
+
+
+def _some(index: np.ndarray, targets: np.ndarray, count: int, seed: int, name: str) -> np.ndarray:
+    """Draw about `count` of the examples, of each class its share and at least one."""
+    if count >= len(index):
+        return index
+    order = np.random.default_rng(derive_seed(seed, "limit", name)).permutation(index)
+    classes = [order[targets[order] == label] for label in np.unique(targets[index])]
+    return np.sort(np.concatenate([members[: max(1, count * len(members) // len(index))] for members in classes]))
 
 
 def _read(config: Any) -> RawData:
@@ -147,6 +181,12 @@ def _coder(config: Any, raw: RawData, train: np.ndarray, tokenizer: str | None) 
     return make_coder([raw.train.texts[n] for n in train], config.tokenizer, config.max_length)
 
 
+def _look(raw: RawData, parts: Mapping[str, np.ndarray], coder: Coder | None) -> DataLook:
+    sources = {"validation": raw.validation or raw.train, "test": raw.test or raw.train}
+    roles = ("train", "reference", "validation", "test")
+    return look_at([Part(role, sources.get(role, raw.train), parts[role]) for role in roles], raw.labels, coder)
+
+
 def _joined(train: ImageSplit, unlabelled: np.ndarray | StoredImages) -> ImageSplit:
     """Append the images without labels to the training images."""
     images = unlabelled if isinstance(unlabelled, StoredImages) else torch.from_numpy(unlabelled)
@@ -163,7 +203,7 @@ def _take(examples: Examples, index: np.ndarray, coder: Coder | None, role: str)
     return ImageSplit(inputs, torch.from_numpy(examples.targets[index]), role)
 
 
-def _task(raw: RawData, train: ImageSplit, coder: Coder | None) -> Task:
+def _task(config: Any, raw: RawData, train: ImageSplit, coder: Coder | None) -> Task:
     if coder is not None:  # each kind's fields come from elsewhere: its tokenizer, or the training pixels
         return Task(
             kind="text",
@@ -174,7 +214,8 @@ def _task(raw: RawData, train: ImageSplit, coder: Coder | None) -> Task:
         )
     mean, std = _pixel_statistics(train.images)
     channels, height, width = (int(n) for n in train.images.shape[1:])
-    return Task(labels=raw.labels, input_shape=(channels, height, width), mean=mean, std=std)
+    resize = getattr(config, "resize", None)  # of kinds of data that are photographs
+    return Task(labels=raw.labels, input_shape=(channels, height, width), mean=mean, std=std, resize=resize)
 
 
 def _pixel_statistics(images: Tensor | StoredImages) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,6 +2,7 @@
 
 # N examples, C channels, H W height and width, T tokens, B batch
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -10,13 +11,30 @@ import torch
 from torch import Tensor
 
 from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.look import DataLook
 from edgestill.pipeline.data.stored import StoredImages
 from edgestill.pipeline.data.tokens import Coder
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.task import Task
 
+_MOST_PIXELS = 2**20  # of a batch: memory of a network's feature maps goes with them
 UNLABELLED = -100  # the target of an example without a label; torch's cross-entropy leaves it out by default
+
+
+class Mixed(NamedTuple):
+    """The two examples that each input of a batch was mixed from."""
+
+    targets: Tensor  # [2, B] int64, or UNLABELLED
+    index: Tensor  # type: ignore[assignment]  # [2, B] int64, positions in the split
+    share: Tensor  # [B] float32, of the first
+
+    def blended(self, first: Tensor, second: Tensor) -> Tensor:
+        """Mean of two values [B] by the shares."""
+        return self.share * first + (1 - self.share) * second
+
+    def first(self, count: int) -> "Mixed":
+        return Mixed(self.targets[:, :count], self.index[:, :count], self.share[:count])
 
 
 class Batch(NamedTuple):
@@ -25,12 +43,18 @@ class Batch(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # shadows tuple.index; [B] int64, position in the split
     altered: Tensor | None = None  # [B] bool: inputs that are no longer the split's own; None: no input is
     weight: Tensor | None = None  # [B] of each example in the loss; None: 1 for all
-    view: int | None = 0  # crop of the split's images: 0 none, above 0 a fixed one; None: drawn afresh
+    view: int | None = 0  # augmentation of the split's images: 0 none, above 0 a fixed one; None: drawn afresh
+    mixed: Mixed | None = None  # of inputs mixed from two; `targets` are then UNLABELLED, `index` is the first's
 
     def first(self, count: int) -> "Batch":
         """Return its first `count` examples."""
         altered, weight = (part if part is None else part[:count] for part in (self.altered, self.weight))
-        return Batch(self.inputs[:count], self.targets[:count], self.index[:count], altered, weight, self.view)
+        mixed = None if self.mixed is None else self.mixed.first(count)
+        return Batch(self.inputs[:count], self.targets[:count], self.index[:count], altered, weight, self.view, mixed)
+
+    def of_examples(self, values: Tensor) -> Tensor:
+        """Value of each example [B] out of the split's [N]; of a mixed one, the mean of both by their shares."""
+        return values[self.index] if self.mixed is None else self.mixed.blended(*values[self.mixed.index])
 
 
 @dataclass(frozen=True)
@@ -46,12 +70,17 @@ class ImageSplit:
 
     def batch(self, index: Tensor, device: torch.device | None = None) -> Batch:
         """Return the chosen images as float32 in [0, 1], channels last in memory, or the chosen token ids."""
-        inputs = self.images[index].to(device)
+        return self.batch_of(self.images[index], index, device)
+
+    def batch_of(self, stored: Tensor, index: Tensor, device: torch.device | None = None) -> Batch:
+        """Return the batch of the chosen images as they were stored."""
+        inputs = stored.to(device)
         inputs = inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs
         return Batch(channels_last(inputs), self.targets[index].to(device), index.to(device))
 
     def batches(self, size: int, device: torch.device | None = None) -> Iterator[Batch]:
-        """Yield the whole split once, in order."""
+        """Yield the whole split once, in order; batches of large images are smaller than `size`."""
+        size = min(size, max(1, _MOST_PIXELS // math.prod(self.images.shape[2:])))
         for start in range(0, len(self), size):
             yield self.batch(torch.arange(start, min(start + size, len(self))), device)
 
@@ -90,6 +119,9 @@ class Splits:
     sizes: dict[str, int]  # examples a split, test included; `train` counts those with labels
     digests: dict[str, str]  # SHA-256 of each split's indices and contents, test included
     coder: Coder | None = None  # of a text task: its tokenizer
+    look: DataLook | None = None  # at all splits, where it was asked for
+    dropped: int = 0  # examples of the files that are in no split, as configured
+    cautions: tuple[str, ...] = ()  # things that the loader understood or left out, a sentence each
 
 
 def channels_last(inputs: Tensor) -> Tensor:

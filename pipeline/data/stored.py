@@ -1,6 +1,7 @@
 """Images in files of equal rows: read row by row when a batch asks for them, so that none of them stays in memory.
 
-A file holds N rows of C x H x W bytes, without a header; `<file>.json` beside it says the shape and each row's digest.
+A file holds N rows of C x H x W bytes, without a header; files beside it say the shape and each row's digest
+(pipeline/data/rows.py).
 """
 
 # N images, C channels, H W height and width

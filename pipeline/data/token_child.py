@@ -49,7 +49,17 @@ def prepared(data: bytes, texts: str, max_length: str) -> bytes:
 
 
 def fitted(tokenizer: Tokenizer, texts: list[str], max_length: int) -> str:
-    """Return the tokenizer's JSON, cutting at the length of the longest text, and at `max_length` at most."""
+    """Return the tokenizer's JSON, cutting at the length of the longest text, and at `max_length` at most.
+
+    Raises:
+        DataError: the length leaves no room for text beside the tokenizer's special tokens.
+    """
+    special = tokenizer.num_special_tokens_to_add(is_pair=False)
+    if max_length <= special:
+        raise DataError(
+            f"adds {special} special tokens to every text, and data.max_length {max_length} leaves no room for the "
+            f"text itself; set it to {special + 1} at the least, and to some dozens for sentences"
+        )
     tokenizer.no_padding()
     tokenizer.no_truncation()
     longest = max(len(ids) for ids in _encoded(tokenizer, texts))

@@ -50,6 +50,20 @@ def measure_cost(
     return Cost(params=sum(p.numel() for p in network.parameters()), flops=counter.macs)
 
 
+def count_cost(network: nn.Module, run: Callable[[], object]) -> tuple[int, int]:
+    """Count parameters and multiply-accumulates as torch runs the network, whatever its layers.
+
+    Args:
+        run: gives it one input.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    return sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2
+
+
 class _Counter:
     def __init__(self) -> None:
         self.macs = 0

@@ -40,7 +40,13 @@ class View(NamedTuple):
 
 
 def look(network: nn.Module, inputs: Tensor) -> View:
-    """Run the network once and keep its features, embedding and logits."""
+    """Run the network once and keep its features, embedding and logits.
+
+    A network with a `look` of its own (pipeline/teachers/adapted) gives them itself.
+    """
+    own = getattr(network, "look", None)
+    if own is not None:
+        return cast(View, own(inputs))
     classifier = cast(Classifier, network)
     features = classifier.forward_features(inputs)
     embedding = classifier.forward_head(features, pre_logits=True)

@@ -70,9 +70,20 @@ def fsync_directory(path: Path) -> None:
 
 def weights_bytes(network: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
     """The network's parameters and buffers as safetensors; equal weights give equal bytes."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors = _apart({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()})
     # One entry: safetensors writes several in an order that changes from process to process.
     return safetensors_save(tensors, metadata={"edgestill": json.dumps(dict(metadata or {}), sort_keys=True)})
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors that share memory with an earlier one: safetensors refuses tied weights."""
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        if tensor.numel() and place in seen:
+            tensors[name] = tensor.clone()
+        seen.add(place)
+    return tensors
 
 
 def state_bytes(state: Mapping[str, Any]) -> bytes:
@@ -163,6 +174,16 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """
     own = network.state_dict()
     given = {_our_name(name, own): tensor for name, tensor in _strip_prefixes(read_weights(path), own).items()}
+    load_tensors(network, given, path)
+
+
+def load_tensors(network: nn.Module, given: Mapping[str, Tensor], path: Path) -> None:
+    """Load tensors of a file into the network. They must fit exactly, as `load_weights` says.
+
+    Raises:
+        CheckpointError: names are missing or left over, or shapes differ, with the first few.
+    """
+    own = network.state_dict()
     given = {name: tensor for name, tensor in given.items() if not _is_batch_count(name, own)}
     optional = {name for name in own if name.startswith("normalize.") or name.endswith("num_batches_tracked")}
     missing = [name for name in own if name not in given and name not in optional]

@@ -1,8 +1,9 @@
 """A run's manifest.json: commit, versions and machine of the run, and each stage's inputs and files."""
 
 import contextlib
+import datetime
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated
 
@@ -50,6 +51,15 @@ class EarlierOrigin(Origin):
     stages: tuple[str, ...]
 
 
+class ConfigChange(Frozen):
+    """Change of a run's configuration between two stages."""
+
+    at: str  # time
+    before: str  # digest of the configuration before
+    settings: dict[str, str]  # by dotted key: `old -> new`, in YAML
+    stages: tuple[str, ...]  # done with the configuration before
+
+
 class Manifest(Origin):
     """Manifest of a run. Its own origin is that of all stages without an entry in `earlier`."""
 
@@ -57,9 +67,29 @@ class Manifest(Origin):
     name: str
     created: str
     seed: int
-    config_digest: str
+    config_digest: str  # of the configuration now
     earlier: tuple[EarlierOrigin, ...] = ()
+    changes: tuple[ConfigChange, ...] = ()  # of the configuration, oldest first
     stages: dict[str, StageRecord] = {}
+
+    @property
+    def started_with(self) -> str:
+        """Digest of the configuration that the run was started with."""
+        return self.changes[0].before if self.changes else self.config_digest
+
+    def changed_to(self, config_digest: str, settings: Mapping[str, str]) -> "Manifest":
+        """Return the manifest with another configuration from now on.
+
+        Args:
+            settings: what changes, by dotted key: `old -> new`.
+        """
+        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        change = ConfigChange(at=at, before=self.config_digest, settings=dict(settings), stages=tuple(self.stages))
+        return self.model_copy(update={"config_digest": config_digest, "changes": (*self.changes, change)})
+
+    def without_last_change(self) -> "Manifest":
+        *kept, last = self.changes
+        return self.model_copy(update={"changes": tuple(kept), "config_digest": last.before})
 
     def made_by(self, origin: Origin) -> "Manifest":
         """Return the manifest with `origin` for the stages from now on; `earlier` keeps that of the stages so far."""

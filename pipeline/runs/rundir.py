@@ -23,15 +23,14 @@ from typing import Any, TypeVar
 from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
-from edgestill.pipeline.errors import RunDirError, command, nearest
+from edgestill.pipeline.errors import RunDirError, command
 from edgestill.pipeline.foreign import MAX_JSON_BYTES, read_bounded
 from edgestill.pipeline.frozen import digest, first_problem, require_utf8
 from edgestill.pipeline.runs.checkpoint import read_state, state_bytes, write_atomic, write_folder
 from edgestill.pipeline.runs.folder import acquire, own_folder, unused_folder
 from edgestill.pipeline.runs.manifest import MANIFEST, Manifest, StageRecord, origin_here, read_run_manifest
-from edgestill.pipeline.runs.run_config import CONFIG, read_config
+from edgestill.pipeline.runs.run_config import Explain, first_only, read_config, settled, write_config
 from edgestill.pipeline.runs.sealed import Journal, read_sealed, write_sealed
-from edgestill.pipeline.runs.yaml_text import write_yaml
 
 Result = TypeVar("Result", bound=BaseModel)
 
@@ -56,8 +55,7 @@ class RunDir:
             raise RunDirError(f"--out: {error}") from None
         config_digest = digest(config)
         created = datetime.datetime.now(datetime.UTC)
-        folder = f"{created:%Y%m%d_%H%M%S}_{name}_{config_digest[:6]}"
-        root = unused_folder(parent, folder)
+        root = unused_folder(parent, f"{created:%Y%m%d_%H%M%S}_{name}_{config_digest[:6]}")
         try:
             return cls._begun(root, name, seed, config, created)
         except BaseException:
@@ -75,7 +73,7 @@ class RunDir:
             config_digest=digest(config),
             **dict(origin_here()),
         )
-        write_atomic(root / CONFIG, write_yaml(config.model_dump(mode="json")).encode())
+        write_config(root, config)
         run._save(manifest)
         return run
 
@@ -106,9 +104,9 @@ class RunDir:
         if self._lock is not None:
             self._lock.release()
 
-    def discard(self) -> None:
-        """Remove the run and all that is in it."""
-        shutil.rmtree(self.root)
+    def discard(self, stage: str = "") -> None:
+        """Remove the run and all that is in it, or what an unfinished stage has done."""
+        shutil.rmtree(self.root / stage, ignore_errors=bool(stage))
 
     @property
     def manifest(self) -> Manifest:
@@ -119,13 +117,19 @@ class RunDir:
         """Things that finished stages did without, a sentence each."""
         return tuple(caution for record in self.manifest.stages.values() for caution in record.cautions)
 
-    def config(self, kind: type[Result]) -> Result:
+    def config(self, kind: type[Result], explain: Explain = first_only) -> Result:
         """Read the configuration that the run was created with; settings newer than the run have their defaults.
 
         Raises:
-            RunDirError: it is unreadable or was edited; or the run is held, and another version started it.
+            RunDirError: it cannot be used here, or was edited; or the run is held, and another version started it.
         """
-        return read_config(self.root, kind, self.manifest.config_digest, held=self._lock is not None)
+        manifest = settled(self.root, self.manifest)
+        return read_config(self.root, kind, manifest.config_digest, self._lock is not None, explain)
+
+    def reconfigure(self, config: BaseModel, settings: Mapping[str, str]) -> None:
+        """Replace the configuration of a run that goes on; the manifest tells what changed, `old -> new` by key."""
+        self._save(settled(self.root, self.manifest).changed_to(digest(config), settings))
+        write_config(self.root, config)
 
     def path(self, stage: str, name: str) -> Path:
         """Return the path of a stage's file, and make its folder."""
@@ -168,7 +172,7 @@ class RunDir:
 
     def owner(self, stage: str, name: str, inputs: str) -> str:
         """Owner in a sealed file: a digest of the run's configuration, the stage, the file's name and the inputs."""
-        return digest(self.manifest.config_digest, stage, name, inputs)
+        return digest(self.manifest.started_with, stage, name, inputs)
 
     def forget(self, stage: str) -> None:
         """Remove the stage's hidden files, from which it would go on after a kill."""
@@ -217,7 +221,7 @@ class RunDir:
     def note_origin(self) -> None:
         """Record commit, versions and machine of the next stages where they differ from those of the stages before."""
         manifest = self.manifest
-        noted = manifest.made_by(origin_here())
+        noted = settled(self.root, manifest).made_by(origin_here())
         if noted is not manifest:
             self._save(noted)
 
@@ -254,37 +258,10 @@ class RunDir:
         return {str(path.relative_to(self.root)): file_digest(path) for path in files}
 
     def _enter(self, stage: str, record: StageRecord) -> None:
-        manifest = self.manifest
-        self._save(manifest.model_copy(update={"stages": manifest.stages | {stage: record}}))
+        self._save(self.manifest.model_copy(update={"stages": self.manifest.stages | {stage: record}}))
 
     def _save(self, manifest: Manifest) -> None:
-        text = manifest.model_dump_json(indent=1, by_alias=True) + "\n"
-        write_atomic(self.root / MANIFEST, text.encode())
-
-
-def find_run(name: str, parent: Path) -> Path:
-    """Find a run by its path, its folder's name below `parent`, or `latest`.
-
-    Raises:
-        RunDirError: there is no such run.
-    """
-    known = list_runs(parent)
-    if name == "latest" and known:
-        return known[-1]
-    for path in (Path(name), parent / name):
-        if (path / MANIFEST).is_file():
-            return path
-    names = [path.name for path in known]
-    hint = nearest(Path(name).name, names) if names else f"there are no runs in {parent}"
-    raise RunDirError(f"no run at {name!r}; {hint}")
-
-
-def list_runs(parent: Path) -> list[Path]:
-    """List the runs below a folder, oldest first; a bundle moved there is not one."""
-    if not parent.is_dir():
-        return []
-    found = sorted(path.parent for path in parent.glob(f"*/{MANIFEST}"))
-    return [path for path in found if not (path / "bundle.json").is_file()]
+        write_atomic(self.root / MANIFEST, f"{manifest.model_dump_json(indent=1, by_alias=True)}\n".encode())
 
 
 def file_digest(path: Path) -> str:

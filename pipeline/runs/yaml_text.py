@@ -85,6 +85,25 @@ def read_yaml(text: str, source: str) -> Any:
     return value
 
 
+def key_lines(text: str) -> dict[tuple[str | int, ...], int]:
+    """Return the line of each key and item, by its path, of a text that `read_yaml` took."""
+    return dict(_lines(_Loader(text).get_single_node(), (), frozenset()))
+
+
+def _lines(
+    node: yaml.Node | None, path: tuple[str | int, ...], above: frozenset[int]
+) -> Iterator[tuple[tuple[str | int, ...], int]]:
+    """Yield paths with lines; a node below itself, by an alias, is not entered again."""
+    if id(node) in above or not isinstance(node, yaml.CollectionNode):
+        return
+    above |= {id(node)}
+    for position, item in enumerate(node.value):
+        key, value = item if isinstance(item, tuple) else (item, item)
+        below = (*path, position if key is value else str(key.value))
+        yield below, key.start_mark.line + 1
+        yield from _lines(value, below, above)
+
+
 def write_yaml(value: Any, *, in_one_line: bool = False) -> str:
     """Write the value as YAML that `read_yaml` and readers of YAML 1.1 read back."""
     if in_one_line:

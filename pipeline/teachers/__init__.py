@@ -6,16 +6,23 @@ from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
 from torch import nn
 
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.plugins import Table, require_attributes, require_class, require_config
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.teachers.ensemble import EnsembleConfig, EnsembleTeacher
+from edgestill.pipeline.teachers.hf import HfTeacher
 from edgestill.pipeline.teachers.huggingface import HuggingFaceConfig, HuggingFaceTeacher
+from edgestill.pipeline.teachers.onnx import OnnxTeacher
+from edgestill.pipeline.teachers.python import PythonTeacher
 from edgestill.pipeline.teachers.resnet import ResNetConfig, ResNetTeacher
 from edgestill.pipeline.teachers.teacher import FamilyConfig, Teacher
 from edgestill.pipeline.teachers.text_transformer import TextTransformerConfig, TextTransformerTeacher
+from edgestill.pipeline.teachers.timm import TimmTeacher
+from edgestill.pipeline.teachers.torchscript import TorchScriptTeacher
+from edgestill.pipeline.teachers.torchvision import TorchvisionTeacher
 
 
 def _line(name: str, found: Any) -> type[Teacher]:
@@ -29,6 +36,13 @@ TEACHERS: Table[type[Teacher]] = Table("teachers", _line, {
     "resnet": ResNetTeacher,
     "text_transformer": TextTransformerTeacher,
     "huggingface": HuggingFaceTeacher,
+    "timm": TimmTeacher,
+    "torchvision": TorchvisionTeacher,
+    "hf": HfTeacher,
+    "python": PythonTeacher,
+    "onnx": OnnxTeacher,
+    "torchscript": TorchScriptTeacher,
+    "ensemble": EnsembleTeacher,
 })  # fmt: skip
 BUILT_IN = "built in"  # tag of TeacherConfig among the families' own configurations, which have a `name`
 
@@ -59,11 +73,30 @@ class TeacherConfig(FamilyConfig, HuggingFaceConfig, TextTransformerConfig, ResN
         return next(name for name, family in TEACHERS.items() if self.architecture in family.architectures)
 
 
+def spelt_out(value: Any) -> Any:
+    """Spell out the short forms: `resnet56`, `timm:resnet50`, and `my_teacher.py:make` for a user's function."""
+    if not isinstance(value, str):
+        return value
+    name, colon, rest = value.partition(":")
+    if colon and name in TEACHERS and TEACHERS[name].short:
+        return {"name": name, TEACHERS[name].short: rest}
+    if colon and (name.endswith(".py") or name not in TEACHERS):
+        return {"name": "python", "code": value}
+    return {"name": value} if value in TEACHERS and not TEACHERS[value].architectures else {"architecture": value}
+
+
+def _tag(value: Any) -> str:
+    if isinstance(value, TeacherConfig):
+        return BUILT_IN
+    return str(value.get("name", BUILT_IN) if isinstance(value, Mapping) else getattr(value, "name", BUILT_IN))
+
+
 def config_type(families: Mapping[str, type[Teacher]]) -> Any:
     """Type of `teacher` in a configuration: by its `name` a family's own Config, without a name TeacherConfig."""
     own = {name: family.Config for name, family in families.items() if "name" in family.Config.model_fields}
     members: list[Any] = [Annotated[config, Tag(name)] for name, config in {BUILT_IN: TeacherConfig, **own}.items()]
-    return Annotated[reduce(or_, members), Discriminator(_tag)] if own else TeacherConfig
+    chosen = Annotated[reduce(or_, members), Discriminator(_tag)] if own else TeacherConfig
+    return Annotated[chosen, BeforeValidator(spelt_out)]
 
 
 if TYPE_CHECKING:
@@ -75,6 +108,13 @@ else:
 def make_teacher(config: Any) -> Teacher:
     """Make the teacher of a configuration."""
     return TEACHERS[config.name](config)
+
+
+def _read(value: Any, context: Any) -> Any:
+    return TypeAdapter(AnyTeacherConfig).validate_python(value, context=context)
+
+
+EnsembleConfig.read_member, EnsembleTeacher.make = staticmethod(_read), staticmethod(make_teacher)
 
 
 def build_teacher(config: Any, task: Task) -> nn.Module:
@@ -105,12 +145,6 @@ def _fitting(config: Any, task: Task) -> Teacher:
     return teacher
 
 
-def _tag(value: Any) -> str:
-    if isinstance(value, TeacherConfig):
-        return BUILT_IN
-    return str(value.get("name", BUILT_IN) if isinstance(value, Mapping) else getattr(value, "name", BUILT_IN))
-
-
 __all__ = [
     "BUILT_IN",
     "TEACHERS",
@@ -122,4 +156,5 @@ __all__ = [
     "config_type",
     "load_teacher",
     "make_teacher",
+    "spelt_out",
 ]

@@ -23,16 +23,19 @@ from edgestill.pipeline.frozen import Frozen, GivenPath
 from edgestill.pipeline.input_kind.text import PADDING
 from edgestill.pipeline.runs.checkpoint import read_weights
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.teachers.adapted.labels import match_labels
 from edgestill.pipeline.teachers.huggingface_folder import (
     TOKENIZER,
     WEIGHTS,
     description,
+    labels_of,
     require_fitting_sizes,
     require_same_task,
     weights_file,
 )
 from edgestill.pipeline.teachers.metadata_checks import require_tokenizer
 from edgestill.pipeline.teachers.teacher import Teacher
+from edgestill.pipeline.torchvision_compat import repair
 
 
 class _ModelType(NamedTuple):
@@ -87,6 +90,7 @@ class FolderNetwork(nn.Module):
     def __init__(self, model: Any, model_type: _ModelType) -> None:
         super().__init__()
         self.model = model
+        self.cautions: tuple[str, ...] = ()
         self.num_classes: int = model.config.num_labels
         self._model_type = model_type
         self.embedding_dim: int = int(model_type.classifier(model).get_parameter("weight").shape[1])
@@ -161,7 +165,9 @@ class HuggingFaceTeacher(Teacher):
         except Exception as error:  # sizes and names that do not go together are errors of any kind
             path = self._folder / "config.json"
             raise CheckpointError(f"{path} describes no {model_type.name}: {first_line(error)}") from error
-        return FolderNetwork(model, model_type)
+        network = FolderNetwork(model, model_type)
+        network.cautions = _cautions(self._folder, task)
+        return network
 
     def load(self, task: Task, path: Path) -> nn.Module:
         """Load the folder's own weights by the library, which knows their names, and a run's copy as any network's.
@@ -179,6 +185,16 @@ class HuggingFaceTeacher(Teacher):
 
     def refusal(self, task: Task, fitting: Sequence[str]) -> str:
         return f"teacher.folder: Hugging Face folders are read for text, and the data are {task.inputs.plural}"
+
+
+def _cautions(folder: Path, task: Task) -> tuple[str, ...]:
+    """Say if the folder's class names have nothing to do with the data's; their order is then taken on trust."""
+    theirs = labels_of(folder, description(folder))
+    try:
+        caution = match_labels(theirs or None, task.labels, task.num_classes, f"the teacher {folder.name}").caution
+    except CheckpointError as error:
+        caution = f"{error}; they are taken in this order"
+    return (caution,) if caution else ()
 
 
 def _loaded(folder: Path, task: Task) -> nn.Module:
@@ -213,6 +229,7 @@ def _prepared(folder: Path, task: Task) -> tuple[Any, Any, _ModelType]:
                 f"{folder / 'config.json'} has {key}: {str(described[key])[:40]!r}, and what is read here is the plain "
                 f"network with the weights of {WEIGHTS}; load the model once and save it without"
             )
+    repair()
     try:
         import transformers
     except ImportError as error:

@@ -87,7 +87,7 @@ def require_same_task(folder: Path, described: dict[str, Any], task: Task) -> No
     known = _whole(folder, described, "vocab_size", ids)
     if ids > known:
         raise CheckpointError(f"{folder} knows {known:,} token ids, and its {TOKENIZER} gives {ids:,}")
-    theirs = _labels(folder, described)
+    theirs = labels_of(folder, described)
     count = len(theirs) or _whole(folder, described, "num_labels", 2)
     if count != task.num_classes:
         raise CheckpointError(f"{folder} tells {count} classes apart, and the data has {task.num_classes}")
@@ -115,7 +115,7 @@ def _whole(folder: Path, described: dict[str, Any], key: str, otherwise: int) ->
     return value
 
 
-def _labels(folder: Path, described: dict[str, Any]) -> tuple[str, ...]:
+def labels_of(folder: Path, described: dict[str, Any]) -> tuple[str, ...]:
     """Names of the classes in order; empty where the folder does not name them."""
     names = described.get("id2label") or {}
     try:

@@ -13,6 +13,11 @@ from edgestill.pipeline.runs.checkpoint import load_weights, read_metadata
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.config import TrainingConfig
 
+# Parts of a teacher that a method may read: its last Linear's input, the maps before pooling, the last Linear itself,
+# gradients by inputs or weights, and answers to inputs other than the data's own.
+Part = Literal["logits", "embedding", "features", "classifier", "gradients", "inputs"]
+PARTS: frozenset[Part] = frozenset({"logits", "embedding", "features", "classifier", "gradients", "inputs"})
+
 
 class FamilyConfig(Frozen):
     """Settings of every family. A family's own adds its settings, and a `name`, by which a configuration chooses it."""
@@ -35,6 +40,8 @@ class Teacher(ABC):
     Config: ClassVar[type[Frozen]]  # a FamilyConfig with `name`; the first three families share TeacherConfig instead
     kinds: ClassVar[frozenset[str]]  # of input that its networks take
     architectures: ClassVar[tuple[str, ...]] = ()  # names for `teacher.architecture`
+    example: ClassVar[Mapping[str, Any]] = {}  # settings that need no file, for the conformance suite
+    short: ClassVar[str] = ""  # key of the configuration that TEXT is, in the short form `name:TEXT`
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -48,6 +55,16 @@ class Teacher(ABC):
     @abstractmethod
     def source(self) -> Path | None:
         """File with the weights; None trains them here."""
+
+    @property
+    def is_trained(self) -> bool:
+        """True if the network brings its weights; False trains it here."""
+        return self.source is not None
+
+    @property
+    def gives(self) -> frozenset[Part]:
+        """Parts that the network can give, as far as the configuration tells; a network's own `gives` tells all."""
+        return PARTS
 
     @property
     def source_name(self) -> str:
@@ -79,6 +96,19 @@ class Teacher(ABC):
         load_weights(network, path)
         self.check(read_metadata(path), task, path)
         return network
+
+    def read(self, task: Task) -> nn.Module:
+        """Build the network with the weights that it brings. Only for one that `is_trained`.
+
+        Raises:
+            CheckpointError: the weights do not fit.
+        """
+        assert self.source is not None
+        return self.load(task, self.source)
+
+    def count(self, task: Task) -> tuple[int, int] | None:
+        """Count the network's parameters and multiply-accumulates; None: `networks.cost.measure_cost` counts them."""
+        return None
 
     def metadata(self, task: Task) -> dict[str, str]:
         """Facts to write with the weights, by which `check` knows them again."""

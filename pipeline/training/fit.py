@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgestill.pipeline.data.ahead import batches_ahead
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.device import FP32, Compute
@@ -23,6 +24,7 @@ from edgestill.pipeline.frozen import Frozen, derive_seed
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.training.balance import class_weights
 from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.label_loss import label_loss
 from edgestill.pipeline.training.metrics import Metrics, evaluate
 from edgestill.pipeline.training.state import EpochRecord, TrainingState
 
@@ -59,10 +61,10 @@ class Supervised:
 
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         logits = network(batch.inputs)
-        if batch.weight is None:
+        if batch.mixed is None and batch.weight is None:
             return {"cross_entropy": F.cross_entropy(logits, batch.targets)}
-        losses = F.cross_entropy(logits, batch.targets, reduction="none")
-        return {"cross_entropy": (batch.weight * losses).mean()}
+        losses = label_loss(logits, batch)
+        return {"cross_entropy": (losses if batch.weight is None else batch.weight * losses).mean()}
 
     def end_epoch(self, epoch: int, network: nn.Module) -> None:
         pass
@@ -189,12 +191,11 @@ def _train_epoch(
     generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
     order = _order(len(train), weights if config.balance == "sampling" else None, generator)
     totals: dict[str, Tensor] = {}
-    for number in range(steps):
+    chosen = order.split(config.batch_size)[:steps]
+    for number, batch in enumerate(batches_ahead(train, chosen, step.device)):
         _set_learning_rate(step.optimizer, config, _epochs_done(epoch, number, steps, config))
-        chosen = order[number * config.batch_size : (number + 1) * config.batch_size]
-        batch = train.batch(chosen.to(train.images.device), step.device)
         if weights is not None and config.balance == "weights":
-            batch = batch._replace(weight=weights[chosen].to(batch.targets.device, torch.float32))
+            batch = batch._replace(weight=weights[chosen[number]].to(batch.targets.device, torch.float32))
         if augmentation is not None:
             batch = augmentation(batch, epoch, generator)
         for name, value in step(batch, generator).items():

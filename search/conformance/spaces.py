@@ -37,6 +37,12 @@ def parsing_a_formatted_architecture_gives_it_back(space: SearchSpace) -> None:
             require(again == architecture and again.key == architecture.key, f"{given!r} is read as {again.choices}")
 
 
+def an_architecture_is_described_in_a_line_of_words(space: SearchSpace) -> None:
+    for architecture in samples(space, 5):
+        words = space.describe(architecture)
+        require(bool(words.strip()) and words.isprintable(), f"{space.format(architecture)} is described as {words!r}")
+
+
 def a_string_that_names_no_architecture_is_refused(space: SearchSpace) -> None:
     for text in ("", "nonsense", "\N{SNOWMAN}"):
         require_refused(space, text)
@@ -107,6 +113,7 @@ def a_seed_decides_every_weight(space: SearchSpace) -> None:
 OF_GENES: tuple[Check, ...] = (
     it_is_listed_under_its_own_name_which_alone_chooses_it,
     parsing_a_formatted_architecture_gives_it_back,
+    an_architecture_is_described_in_a_line_of_words,
     a_string_that_names_no_architecture_is_refused,
     its_size_counts_every_architecture_once,
     sampling_reaches_every_choice_and_a_seed_repeats_it,

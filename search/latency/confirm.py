@@ -7,7 +7,7 @@ from edgestill.pipeline.errors import BudgetError, FailedError, first_line
 from edgestill.search.budget import Budget
 from edgestill.search.hardware_costs import LatencySource
 from edgestill.search.result import Candidate, WinnerLatency
-from edgestill.search.space import SearchSpace
+from edgestill.search.space import Architecture
 
 _ENTRY = "latency_confirmed"
 
@@ -20,7 +20,7 @@ class Confirmed(NamedTuple):
 
 def confirm_winner(
     ranked: Sequence[Candidate],
-    space: SearchSpace,
+    architecture_of: Callable[[Candidate], Architecture],
     budget: Budget,
     source: LatencySource | None,
     *,
@@ -31,6 +31,8 @@ def confirm_winner(
 
     Args:
         ranked: candidates feasible by their predicted figures, the best first.
+        architecture_of: returns a candidate's architecture as a value.
+        known, record: the journal of an interrupted search; measured latencies in it are not measured again.
 
     Raises:
         BudgetError: no candidate is within the limit when measured.
@@ -45,7 +47,7 @@ def confirm_winner(
     for candidate in ranked:
         entry = journal.get(candidate.architecture)
         if entry is None:
-            entry = _measured(candidate, space, source.measure)
+            entry = _measured(candidate.architecture, architecture_of(candidate), source.measure)
             record(entry)
         if "failure" in entry:
             refused.append((float("inf"), f"{candidate.architecture} ({entry['failure']})"))
@@ -65,10 +67,10 @@ def confirm_winner(
     )
 
 
-def _measured(candidate: Candidate, space: SearchSpace, measure: Callable[[Any], float]) -> dict[str, Any]:
-    entry = {"scorer": _ENTRY, "architecture": candidate.architecture}
+def _measured(text: str, architecture: Architecture, measure: Callable[[Architecture], float]) -> dict[str, Any]:
+    entry = {"scorer": _ENTRY, "architecture": text}
     try:
-        return entry | {"latency_ms": measure(space.parse(candidate.architecture))}
+        return entry | {"latency_ms": measure(architecture)}
     except FailedError as error:
         return entry | {"failure": first_line(error)}
 

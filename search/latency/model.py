@@ -206,7 +206,9 @@ def read_latency_model(path: Path) -> LatencyModel:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
-        raise DataError(f"{path} is not a whole latency model: {where}: {first['msg']}") from None
+        raise DataError(
+            f"{path} is a damaged latency model ({where}: {first['msg']}); `edgestill calibrate` makes one"
+        ) from None
 
 
 def trace_student(space: SearchSpace, architecture: Architecture, task: Task) -> Trace:

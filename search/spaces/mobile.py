@@ -91,6 +91,14 @@ class MobileSpace(SearchSpace):
         ]
         return "/".join([*stages, str(architecture.choices["last_width"])])
 
+    def describe(self, architecture: Architecture) -> str:
+        stages = ", then ".join(
+            f"{stage.depth} of {stage.width} channels, kernel {stage.kernel}, expansion {stage.expansion}"
+            + (" with squeeze and excitation" if stage.squeeze else "")
+            for stage in _stages(architecture)
+        )
+        return f"inverted residual blocks: {stages}; {architecture.choices['last_width']} channels at the end"
+
     def parse(self, text: str) -> Architecture:
         *stages, last = text.strip().split("/")
         found = [re.fullmatch(r"(\d+)x(\d+)k([357])e(\d+)(se)?", stage) for stage in stages]

@@ -51,6 +51,15 @@ class Nb201Space(SearchSpace):
 
         return "+".join(node(target) for target in (1, 2, 3))
 
+    def describe(self, architecture: Architecture) -> str:
+        chosen = [OPERATIONS[architecture.choices[_edge_name(*edge)]] for edge in EDGES]
+        edges = ", ".join(
+            f"{operation.replace('_', ' ')} from {source} to {target}"
+            for operation, (source, target) in zip(chosen, EDGES, strict=True)
+            if operation != "none"
+        )
+        return f"cells of four nodes, joined by {edges or 'nothing'}"
+
     def parse(self, text: str) -> Architecture:
         nodes = text.strip().split("+")
         edges = [re.findall(r"([^|~]+)~(\d+)", node) for node in nodes]

@@ -101,6 +101,9 @@ class NniHubSpace(SearchSpace):
         settled = self._settle(self._sample(architecture.choices))
         return ";".join(f"{name}={_spelt(settled[name])}" for name in self._hub.candidates if name in settled)
 
+    def describe(self, architecture: Architecture) -> str:
+        return self.format(architecture).replace(";", ", ").replace("=", " ").replace("_", " ")
+
     def parse(self, text: str) -> Architecture:
         given: Sample = {}
         for pair in text.strip().split(";"):

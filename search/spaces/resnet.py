@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from edgestill.pipeline.figures import listing
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.task import Task
@@ -49,6 +50,10 @@ class ResNetSpace(SearchSpace):
     def format(self, architecture: Architecture) -> str:
         blocks, widths = _blocks_and_widths(architecture)
         return "-".join(map(str, blocks)) + "/" + "-".join(map(str, widths))
+
+    def describe(self, architecture: Architecture) -> str:
+        blocks, widths = (listing(list(map(str, numbers))) for numbers in _blocks_and_widths(architecture))
+        return f"a ResNet of {blocks} blocks with {widths} channels"
 
     def parse(self, text: str) -> Architecture:
         found = re.fullmatch(r"(\d+)-(\d+)-(\d+)(?:/(\d+)-(\d+)-(\d+))?", text.strip())

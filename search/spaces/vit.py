@@ -60,6 +60,12 @@ class VitSpace(SearchSpace):
     def format(self, architecture: Architecture) -> str:
         return "d{depth}h{heads}x{head_width}f{feed_forward}g{grid}".format(**architecture.choices)
 
+    def describe(self, architecture: Architecture) -> str:
+        return (
+            "a vision transformer of {grid} x {grid} patches: blocks {depth}, heads {heads} of {head_width} channels, "
+            "feed-forward layers {feed_forward} x as wide"
+        ).format(**architecture.choices)
+
     def parse(self, text: str) -> Architecture:
         found = re.fullmatch(r"d(\d+)h(\d+)x(\d+)f(\d+)g(\d+)", text.strip())
         if found is None:

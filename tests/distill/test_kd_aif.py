@@ -412,7 +412,7 @@ def test_it_sees_the_training_and_the_reference_split_and_no_other(prepared, spl
     for judging in (load_test(DigitsConfig(), 0), load_splits(DigitsConfig(), 0).validation, splits.train):
         held_out = dataclasses.replace(splits.reference, role=judging.role)
         method, _, student, _ = prepared(dataclasses.replace(splits, reference=held_out), warmup_epochs=1)
-        with pytest.raises(DataError, match=f"given a split of role '{judging.role}'"):
+        with pytest.raises(DataError, match=f"this is the {judging.role} split"):
             method.end_epoch(0, student)
 
 

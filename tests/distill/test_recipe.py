@@ -343,3 +343,52 @@ def test_distillation_on_the_bundled_digits_beats_chance_by_far():
     shipped, result, *_ = distill(student, teacher, splits, config, seed=0, device=CPU)
     assert shipped is student
     assert result.best.accuracy > 0.7
+
+
+class Recording(Counting):
+    """A teacher that keeps what it is shown."""
+
+    def __init__(self, network):
+        super().__init__(network)
+        self.seen = []
+
+    def forward_features(self, inputs):
+        self.seen.append(inputs.clone())
+        return super().forward_features(inputs)
+
+
+def test_teacher_and_student_see_the_same_mixed_images_and_labels_weigh_by_share(prepared):
+    recipe, student, batch, teacher = prepared([KDConfig(distill_weight=0.5)])
+    student.eval()
+    recipe._teacher, seen = Recording(teacher), []
+    student.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    mixing = Augmentation(AugmentConfig(pad=1, crop=(0.5, 1.0), mixup=1.0))
+    given = mixing(batch, 0, torch.Generator().manual_seed(0))
+    terms = recipe.loss(student, recipe.prepare_batch(given, torch.Generator()))
+    assert torch.equal(recipe._teacher.seen[0], given.inputs)
+    with torch.no_grad():
+        s = F.log_softmax(student(given.inputs).double(), 1)
+        softened = [F.log_softmax(network(given.inputs).double() / 4, 1) for network in (student, teacher)]
+    share, (own, other) = given.mixed.share.double(), given.mixed.targets
+    rows = torch.arange(len(own))
+    expected = -(share * s[rows, own] + (1 - share) * s[rows, other]).mean() / 2
+    assert terms["cross_entropy"].item() == pytest.approx(expected.item(), rel=1e-5)
+    kl = (softened[1].exp() * (softened[1] - softened[0])).sum(1).mean() * 16 / 2
+    assert terms["distillation"].item() == pytest.approx(kl.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "methods", [["kd"], ["kd", "hard"], ["lelp"], ["kd", "kd_aif"], ["kd", "diswot_plus"], ["kd", "rkd"]]
+)
+def test_every_method_learns_from_mixed_images_and_goes_on_bit_for_bit(make_network, make_task, make_splits, methods):
+    splits = make_splits(make_task(), AugmentConfig(mixup=1.0, cutmix=1.0, erase=0.3))
+    chosen = [{"name": "hard", "warmup_steps": 2} if name == "hard" else name for name in methods]
+    config = DistillConfig(methods=chosen, training=StudentTrainingConfig(epochs=3, batch_size=16))
+    saved = []
+
+    def run(seed, **options):
+        return distill(make_network(seed), make_network(1, (8, 12, 16)), splits, config, seed=0, device=CPU, **options)
+
+    expected = run(2, save=lambda state: saved.append(state_bytes(state)))
+    found = run(77, resume=torch.load(io.BytesIO(saved[0]), weights_only=True))
+    assert all(torch.equal(v, found.student.state_dict()[k]) for k, v in expected.student.state_dict().items())

@@ -41,21 +41,23 @@ class Made(NamedTuple):
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory, make_task, make_split) -> Callable[..., Made]:
-    """(channels, interface="raw") to a complete bundle of an image classifier."""
+    """(channels, interface="raw", resize=None) to a complete bundle of an image classifier."""
     networks: dict[int, tuple[Any, ...]] = {}
-    made: dict[tuple[int, str], Made] = {}
+    made: dict[tuple[int, str, str | None], Made] = {}
 
-    def make(channels: int, interface: str = "raw") -> Made:
+    def make(channels: int, interface: str = "raw", resize: str | None = None) -> Made:
         if channels not in networks:
             folder = tmp_path_factory.mktemp("network")
             networks[channels] = _image_network(folder, channels, make_task, make_split)
-        if (channels, interface) not in made:
+        key = channels, interface, resize
+        if key not in made:
             network, task, data, parity, examples = networks[channels]
+            task = task.model_copy(update={"resize": resize})
             folder = tmp_path_factory.mktemp("bundle")
             (folder / "raw.onnx").write_bytes(data)
-            wrapped = with_interface(data, interface, examples)
-            made[channels, interface] = _bundle(folder, network, task, {"fp32": {".onnx": wrapped}}, parity, interface)
-        return made[channels, interface]
+            wrapped = with_interface(data, interface, examples, resize)
+            made[key] = _bundle(folder, network, task, {"fp32": {".onnx": wrapped}}, parity, interface)
+        return made[key]
 
     return make
 
@@ -103,7 +105,7 @@ def bundle_of_formats(tmp_path_factory, image_student) -> Made:
     for name in ("fp32", "fp16", "int8", "openvino"):
         form = FORMATS[name]
         if form.missing() is None:
-            files[name] = with_interfaces(form, form.build(source, config), "image", source.calibration)
+            files[name] = with_interfaces(form, form.build(source, config), "image", source)
     parity = Parity(max_abs_difference=0.1, top1_agreement=0.99, n=1008, checked=("validation",), reference="fp32")
     return _bundle(folder, image_student.network, image_student.task, files, parity, "image", default="int8")
 

@@ -4,6 +4,7 @@ import json
 import struct
 import sys
 import time
+import tracemalloc
 import zlib
 from itertools import pairwise
 
@@ -188,12 +189,17 @@ def test_an_image_that_asks_for_much_is_refused_at_once(name):
     assert _run.reason_of(caught.value).isprintable()
 
 
-def test_one_wide_image_is_resized_by_its_width_first():
-    """By its height first, its line would be there 8 times as floats before anything shrinks."""
-    pixels = np.zeros((1, 2**15, 3), np.uint8)
-    pixels[:, 2**14 :] = 255
-    found = _run.fit_to(pixels, 3, 8, 4, "image")
-    assert np.array_equal(found, np.broadcast_to(np.float32([0, 0, 1, 1]), (3, 8, 4)))
+@pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("shape", [(1, 2**15, 3), (2**15, 1, 3)])
+def test_a_picture_of_one_line_is_fitted_in_little_memory(shape, resize):
+    """Covering 64 x 64, it would have 400 MB: what is cut off is not computed."""
+    tracemalloc.start()
+    found = _run.fit_to(np.full(shape, 255, np.uint8), (3, 64, 64), resize, "image")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.max() == 1
+    assert found.min() == (0 if resize == "pad" else 1)
+    assert peak < 2**26
 
 
 def test_a_large_photograph_is_read_within_a_small_multiple_of_its_pixels(bundles, tmp_path):
@@ -221,7 +227,10 @@ def replacing(count):
 def test_a_tokenizer_of_chained_replacements_ends_no_process_of_ours(text_bundle, copy_of):
     folder = copy_of(text_bundle)
     changed_tokenizer(folder, lambda t: t.update(normalizer={"type": "Sequence", "normalizers": replacing(12)}))
-    with open_bundle(folder) as opened, pytest.raises(BundleError, match="does not code the text") as caught:
+    with (
+        open_bundle(folder) as opened,
+        pytest.raises(BundleError, match="cannot turn the text into token ids") as caught,
+    ):
         predict(opened, ["aaaa"])
     assert "MiB of memory" in one_sentence(caught.value)
 

@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from edgestill.flows.cli.main import COMMANDS, app, execute, main
+from edgestill.flows.cli.options import is_long
 
 ROOT = Path(__file__).resolve().parents[2]
 # Openings of a help that reads only behind its flag's or command's name, or is a question.
@@ -33,6 +34,12 @@ def test_the_help_lists_the_commands_in_the_tables_order_each_in_a_whole_sentenc
 def test_each_help_reads_alone(name: str) -> None:
     texts = [EACH[name].help, *(option.help for option in EACH[name].params)]
     assert [text for text in texts if not text or text.split()[0] in FRAGMENTS] == []
+
+
+def test_the_commands_with_a_process_of_their_own_are_the_marked_ones() -> None:
+    assert {name for name, command in COMMANDS.items() if is_long(command)} == {
+        "run", "resume", "rank-check", "score", "calibrate",
+    }  # fmt: skip
 
 
 def test_the_installed_script_calls_main() -> None:

@@ -6,6 +6,7 @@ import math
 import random
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -29,13 +30,14 @@ from edgestill.flows.chain import collected, sentence
 from edgestill.flows.config import RunConfig
 from edgestill.flows.report.canvas import COLOURS
 from edgestill.flows.report.data import ReportData
-from edgestill.flows.report.scatter import selection_values
+from edgestill.flows.report.scatter import search_scatter, selection_values
+from edgestill.flows.report.stacking import stackable
 from edgestill.flows.report.write import render_report
 from edgestill.flows.stages.results import DataResult, RankCheckResult, ReportResult
 from edgestill.flows.verdicts import lead_words
 from edgestill.flows.words import accuracy_claim, size_claim, speed_claim
 from edgestill.pipeline.networks.cost import Cost
-from edgestill.pipeline.runs.manifest import Manifest, Origin, StageRecord
+from edgestill.pipeline.runs.manifest import ConfigChange, Manifest, Origin, StageRecord
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.confusion import Confusion
@@ -323,6 +325,49 @@ def bare_html() -> str:
     return render_report(report(teacher=loaded, tuned=UNTUNED, found=search(budget=Budget(), picks={})))
 
 
+def test_a_wide_tables_cells_name_their_columns_for_a_phone(html: str) -> None:
+    labels = [
+        attributes["data-label"] for tag, attributes in Page(html).tags if tag == "td" and "data-label" in attributes
+    ]
+    assert {"teacher", "student in torch", "shipped file", "ships?", "against the teacher"} <= set(labels)
+    comparison = html.partition('id="models"')[2].partition("</table>")[0]
+    row = comparison.partition("Parameters</th>")[2].partition("</tr>")[0]
+    assert re.findall(r'data-label="([^"]*)">([^<]*)<', row) == [
+        ("teacher", "850,000"), ("student in torch", "78,000"), ("shipped file", "78,000"),
+    ]  # fmt: skip
+
+
+def test_a_table_of_few_columns_stays_a_table() -> None:
+    few = "<table><thead><tr><th>a</th><th>b</th></tr></thead><tbody><tr><td>1</td><td>2</td></tr></tbody></table>"
+    assert stackable(few) == few
+    four = few.replace("<th>b</th>", "<th>b</th><th><i></i> c &lt;</th><td></td>")
+    assert '<td data-label="a">1</td><td data-label="b">2</td>' in stackable(four)
+    assert stackable(four).startswith('<table class="stack"><thead>')
+
+
+def test_the_page_tells_where_the_bundle_is_and_how_it_is_used() -> None:
+    found = report(bundle=Path("/runs/a run/bundle"))
+    text = Page(render_report(found)).text
+    assert "The bundle is the folder /runs/a run/bundle" in text
+    assert "python '/runs/a run/bundle'/run.py IMAGES_OR_FOLDER" in text
+    assert "edgestill predict '/runs/a run/bundle' IMAGES_OR_FOLDER --out answers.csv" in text
+    assert "edgestill verify '/runs/a run/bundle'" in text
+
+
+def test_the_students_name_is_explained_in_words() -> None:
+    known = played().model_copy(
+        update={"winner": played().winner.model_copy(update={"architecture": "3-2-1/16-12-64"})}
+    )
+    words = "3-2-1/16-12-64: a ResNet of 3, 2 and 1 blocks with 16, 12 and 64 channels"
+    assert words in Page(render_report(report(played=known))).text
+
+
+def test_a_setting_changed_on_the_way_is_in_the_provenance() -> None:
+    change = ConfigChange(at="", before="", settings={"tune.trials": "8 -> 3"}, stages=("data", "teacher"))
+    found = report(manifest=manifest().model_copy(update={"changes": (change,)}))
+    assert "changed: tune.trials 8 -> 3, after data, teacher" in Page(render_report(found)).text
+
+
 def test_page_needs_no_network(html: str) -> None:
     for tag, attributes in Page(html).tags:
         assert tag not in ("script", "link", "iframe", "img")
@@ -541,6 +586,27 @@ def test_winner_leads_by_what_selection_compared() -> None:
     assert "diswot, its metrics as z-scores" in text
     values = selection_values(found)
     assert max(values, key=values.__getitem__) == found.winner.architecture
+
+
+@pytest.mark.parametrize(
+    ("scorer", "combine", "is_shown"),
+    [("diswot", "sum", True), ("diswot", "rank_sum", False), ("nwot", "zscore", True)],
+)
+def test_a_winner_shows_its_spread_where_the_search_chose_by_that_score(scorer, combine, is_shown) -> None:
+    parts = ("diswot_semantic", "diswot_relation")
+    scores = [{scorer: 1.0 + i, **dict.fromkeys(parts, 1.0 + i)} for i in range(3)]
+    candidates = [
+        Candidate(architecture=f"1-{i}", cost=Cost(params=1000 + i, flops=1), scores=values, std={})
+        for i, values in enumerate(scores)
+    ]
+
+    def drawn(std: float) -> str:
+        winner = candidates[2].model_copy(update={"std": {scorer: std}})
+        found = search(scorer=scorer, combine=combine, candidates=(*candidates[:2], winner), winner=winner, picks={})
+        return search_scatter(found, 600, 400, with_tips=False)
+
+    assert drawn(0.0) == drawn(0.0)
+    assert (drawn(0.5) != drawn(0.0)) == is_shown
 
 
 def test_tuning_that_is_off_is_said_so(bare_html: str) -> None:

@@ -16,6 +16,8 @@ from edgestill.pipeline.runs.checkpoint import weights_bytes
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.teachers import build_teacher, make_teacher
 from edgestill.pipeline.training.metrics import packed, right_alone
+from edgestill.search.space import Architecture
+from edgestill.search.spaces import ResNetSpace
 
 SETTINGS = ["teacher.architecture=resnet8", "distill.training.batch_size=16", "distill.training.patience=1"]
 STUDENT, OTHER = "1-1-1/4-4-8", "1-1-1/4-4-16"
@@ -36,10 +38,14 @@ def make_stage(tmp_path: Path):
     return make
 
 
+def named(text: str) -> Architecture:
+    return ResNetSpace().parse(text)
+
+
 def played(stage: StageContext) -> tuple[list[tuple[float, str]], dict]:
     """Accuracies with the answers that were right, and the last state."""
     trainings = ShortTrainings(stage, "tournament", 48)
-    trained = [trainings(STUDENT, rung, 2) for rung in (0, 1)]
+    trained = [trainings(named(STUDENT), rung, 2) for rung in (0, 1)]
     state = stage.saved("tournament", ShortTrainings._file(STUDENT, 1))
     assert state is not None
     for one in trained:
@@ -76,9 +82,9 @@ def test_a_rung_starts_from_the_weights_of_the_rung_before(make_stage) -> None:
     stage = make_stage("one")
     trainings = ShortTrainings(stage, "tournament", 48)
     for rung in (0, 1):
-        trainings(STUDENT, rung, 1)
+        trainings(named(STUDENT), rung, 1)
     alone = ShortTrainings(make_stage("two"), "tournament", 48)
-    alone(STUDENT, 0, 1)
+    alone(named(STUDENT), 0, 1)
     first, second, again = (
         s.saved("tournament", ShortTrainings._file(STUDENT, rung))
         for s, rung in ((stage, 0), (stage, 1), (alone._context, 0))
@@ -95,8 +101,8 @@ def test_a_part_of_train_is_drawn_by_seed_and_all_students_share_it(make_stage) 
     assert len(trainings.splits.train) == 48
     assert len(trainings.whole.train) == len(ShortTrainings(stage, "tournament", None).splits.train) == 1009
     assert torch.equal(trainings.splits.train.images, again.splits.train.images)
-    trainings(STUDENT, 0, 1)
-    trainings(OTHER, 0, 1)
+    trainings(named(STUDENT), 0, 1)
+    trainings(named(OTHER), 0, 1)
     rates = [
         stage.saved("tournament", ShortTrainings._file(s, 0))["curve"][0]["learning_rate"] for s in (STUDENT, OTHER)
     ]
@@ -109,5 +115,5 @@ def test_a_student_whose_training_killed_its_process_twice_has_failed(make_stage
     monkeypatch.setattr(supervise._NOTES, "deaths", [death, death])
     trainings = ShortTrainings(make_stage("dead"), "tournament", 16)
     with pytest.raises(CandidateError, match=r"^its process was killed by SIGSEGV$"):
-        trainings(STUDENT, 0, 1)
-    assert trainings(OTHER, 0, 1).accuracy > 0
+        trainings(named(STUDENT), 0, 1)
+    assert trainings(named(OTHER), 0, 1).accuracy > 0

@@ -62,9 +62,9 @@ def test_accuracy_calibration_and_speed_are_said_beside_the_majority_class(taugh
     run, results, heard = taught
     found, data = results.of(TeacherResult), results.of(DataResult)
     assert found.confusion is not None
-    assert found.confusion.counts.tolist() == list(data.counts["validation"])
+    assert found.confusion.counts.tolist() == list(data.look.counts["validation"])
     assert data.majority("validation") == found.confusion.majority
-    assert sum(data.counts["train"]) == data.sizes["train"]
+    assert sum(data.look.counts["train"]) == data.sizes["train"]
     said = results.sentences["teacher"]
     for words in (
         " on validation [",

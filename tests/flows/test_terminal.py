@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import edgestill
 from edgestill.flows.cli.main import execute
@@ -138,6 +139,49 @@ def test_the_live_bar_shows_text_and_not_markup(monkeypatch, capsys):
     said = capsys.readouterr().err
     assert r"[bold]x[/]\x1b[2J\nnext" in said
     assert "\x1b[2J" not in said.replace(r"\x1b[2J", "")
+
+
+def drawn(width: int) -> str:
+    """A live bar, as it is drawn on a terminal of this width."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    bar = Terminal(console)
+    bar.begin("tournament", 10, 12)
+    bar.tick(12_345, 100_000, "the best so far has 99.33% on validation, 65,698 parameters")
+    bar.close()
+    with console.capture() as found:
+        console.print(bar._bar.get_renderable())
+    return found.get().rstrip()
+
+
+@pytest.mark.parametrize(
+    ("width", "shown", "left_out"),
+    [
+        (24, ["10/12 tournament"], ["12345/100000"]),
+        (40, ["10/12 tournament", "12345/100000"], ["left", "━"]),
+        (70, ["10/12 tournament", "12345/100000", "left -:--:--"], ["━"]),
+        (80, ["10/12 tournament", "12345/100000", "left -:--:--", "━"], ["0:00:00", "the best"]),
+        (200, ["10/12 tournament", "━", "0:00:00 left -:--:--", "65,698 parameters"], []),
+    ],
+)
+def test_a_narrow_bar_leaves_out_whole_columns(width, shown, left_out):
+    line = drawn(width)
+    assert "\n" not in line
+    assert len(line) <= width
+    assert "…" not in line.split("left")[0]
+    assert [words for words in shown if words not in line] == []
+    assert [words for words in left_out if words in line] == []
+
+
+@pytest.mark.parametrize("width", [40, 70, 80, 200])
+def test_a_command_is_not_broken_by_a_narrow_terminal(width):
+    out = io.StringIO()
+    bar = Terminal(Console(file=out, width=width, force_terminal=True, color_system=None))
+    command = f"`edgestill resume {'/a/long/path' * 9}`"
+    bar.begin("data", 1, 10)
+    bar.say(f"it goes on by {command}")
+    bar.end("data", 1.0, f"it goes on by {command}", False)
+    bar.close()
+    assert out.getvalue().count(command) == 2
 
 
 @pytest.mark.parametrize("locale", [{"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])

@@ -8,8 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from edgestill.pipeline.data.datasets import DATASETS, CifarConfig, DigitsConfig, NpzConfig, TextConfig
+from edgestill.pipeline.data.datasets import (
+    DATASETS,
+    CifarConfig,
+    CsvConfig,
+    DigitsConfig,
+    FolderConfig,
+    HuggingFaceConfig,
+    NpzConfig,
+    ParquetConfig,
+    PythonDataConfig,
+    StoredConfig,
+    TextConfig,
+)
+from edgestill.pipeline.data.datasets import stored as stored_kind
 from edgestill.pipeline.data.loading import load_splits, load_test, load_whole_train
 from edgestill.pipeline.data.splits import ImageSplit, draw_batch
 from edgestill.pipeline.errors import DataError
@@ -55,7 +69,60 @@ def config(request, npz, tmp_path):
         path.write_text("\n".join(["sentence\tlabel", *rows]))
         return TextConfig(path=path)
 
-    return {"digits": DigitsConfig, "npz": npz, "cifar": cifar, "text": text}[request.param]()
+    pictures = np.random.default_rng(0).integers(0, 256, (120, 8, 6, 3), np.uint8)
+
+    def files():
+        for n, pixels in enumerate(pictures):
+            path = tmp_path / "photos" / ("cat" if n % 3 else "dog") / f"{n}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+        return tmp_path / "photos"
+
+    def folder():
+        return FolderConfig(path=files())
+
+    def csv():
+        path = files() / "list.csv"
+        rows = [f"{name.parent.name}/{name.name},{name.parent.name}" for name in sorted(path.parent.rglob("*.png"))]
+        path.write_text("\n".join(["image,label", *rows]))
+        return CsvConfig(path=path)
+
+    def of_datasets():
+        import datasets
+
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["dog", "cat"])})
+        rows = {"image": [Image.fromarray(each) for each in pictures], "label": [int(n % 3 > 0) for n in range(120)]}
+        return datasets.Dataset.from_dict(rows, features)
+
+    def huggingface():
+        of_datasets().save_to_disk(str(tmp_path / "saved"))
+        return HuggingFaceConfig(path=str(tmp_path / "saved"))
+
+    def parquet():
+        of_datasets().to_parquet(str(tmp_path / "rows.parquet"))
+        return ParquetConfig(path=tmp_path / "rows.parquet")
+
+    def python():
+        path = tmp_path / "mine.py"
+        path.write_text(
+            "import numpy as np\n"
+            "def make():\n"
+            "    pictures = np.random.default_rng(0).integers(0, 256, (120, 8, 6, 3), np.uint8)\n"
+            "    return [(each, n % 3) for n, each in enumerate(pictures)]\n"
+        )
+        return PythonDataConfig(code=f"{path}:make")
+
+    def stored():
+        return stored_kind.keep(StoredConfig(path=tmp_path, content=""), (pictures, np.arange(120) % 3))
+
+    return {
+        "digits": DigitsConfig, "npz": npz, "cifar": cifar, "text": text, "folder": folder, "csv": csv,
+        "huggingface": huggingface, "parquet": parquet, "python": python, "stored": stored,
+    }[request.param]()  # fmt: skip
+
+
+def inputs(split: ImageSplit) -> torch.Tensor:
+    return split.batch(torch.arange(len(split))).inputs
 
 
 def numbers(split: ImageSplit) -> list[int]:
@@ -114,7 +181,7 @@ def test_every_split_has_the_classes_in_the_same_shares(config):
 def test_the_same_seed_splits_alike_and_another_seed_otherwise(config):
     one, same, other = (load_splits(config, seed) for seed in (3, 3, 4))
     for name in PARTS:
-        assert torch.equal(getattr(one, name).images, getattr(same, name).images)
+        assert torch.equal(inputs(getattr(one, name)), inputs(getattr(same, name)))
     assert one.digests == same.digests
     assert all(one.digests[name] != other.digests[name] for name in PARTS)
 
@@ -249,6 +316,13 @@ def test_batches_go_through_a_split_once_in_order(make_split, make_task):
     assert [len(b.targets) for b in batches] == [5, 5, 5, 5, 3]
     assert torch.cat([b.index for b in batches]).tolist() == list(range(23))
     assert torch.equal(torch.cat([b.inputs for b in batches]), split.images)
+
+
+def test_a_batch_of_large_images_is_smaller():
+    split = ImageSplit(torch.zeros(30, 1, 256, 256, dtype=torch.uint8), torch.zeros(30, dtype=torch.int64))
+    assert [len(batch.targets) for batch in split.batches(512)] == [16, 14]
+    small = ImageSplit(torch.zeros(600, 1, 32, 32, dtype=torch.uint8), torch.zeros(600, dtype=torch.int64))
+    assert [len(batch.targets) for batch in small.batches(512)] == [512, 88]
 
 
 def test_a_drawn_batch_has_no_image_twice_and_repeats_for_a_seed(make_split, make_task):

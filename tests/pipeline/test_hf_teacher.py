@@ -12,7 +12,9 @@ from edgestill.pipeline.errors import CheckpointError, ConfigError
 from edgestill.pipeline.networks.network import look
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import TeacherConfig, build_teacher, load_teacher, make_teacher
+from edgestill.pipeline.torchvision_compat import repair
 
+repair()
 transformers = pytest.importorskip("transformers", reason="pip install 'edgestill[transformers]'")
 
 LENGTH, VOCABULARY = 12, 30
@@ -61,6 +63,14 @@ def test_it_answers_as_the_librarys_own_model_and_ships_as_onnx(kind, saved, tmp
     path.write_bytes(to_onnx(teacher, TASK.inputs, 20))
     splits = {"validation": ImageSplit(ids, torch.zeros(20, dtype=torch.int64))}
     assert "shorter" in check_parity(teacher, path, splits, TASK.inputs).checked
+
+
+def test_class_names_that_cannot_be_compared_are_said(saved):
+    _, config = saved()
+    assert build_teacher(config, TASK).cautions == ()  # LABEL_0 and so on are no names
+    described(config.folder, id2label={"0": "negative", "1": "neutral", "2": "positive"})
+    (caution,) = build_teacher(config, TASK.model_copy(update={"labels": ("1", "3", "5")})).cautions
+    assert "names its classes negative, neutral, positive and the data 1, 3, 5" in caution
 
 
 def test_a_fresh_one_has_the_shape_and_not_the_weights(saved):

@@ -83,8 +83,8 @@ def test_images_without_labels_have_the_shape_of_those_with(load):
     for wrong in (np.zeros((3, 6, 6), np.uint8), np.zeros((3, 6, 5, 3), np.uint8)):
         with pytest.raises(DataError, match=r"x_unlabelled holds images of .* they must be equal"):
             load(x_unlabelled=wrong)
-    with pytest.raises(DataError, match="x_unlabelled is float64"):
-        load(x_unlabelled=np.zeros((3, 6, 5)))
+    with pytest.raises(DataError, match="x_unlabelled is int64"):
+        load(x_unlabelled=np.zeros((3, 6, 5), int))
     with pytest.raises(DataError, match="x_unlabelled is empty"):
         load(x_unlabelled=np.zeros((0, 6, 5), np.uint8))
 
@@ -95,6 +95,38 @@ def test_compressed_files_and_unused_keys_are_fine(load):
     assert len(raw.test.targets) == 8
 
 
+def test_floats_in_the_unit_interval_are_kept(load):
+    floats = np.random.default_rng(3).random((40, 6, 5))
+    raw = load(x_train=floats, x_test=floats[:8])
+    assert raw.train.images.dtype == np.float32
+    assert np.array_equal(raw.train.images[:, 0], floats.astype(np.float32))
+
+
+def test_channels_first_are_understood_and_said(load):
+    first = np.random.default_rng(3).integers(0, 256, (40, 3, 6, 5), dtype=np.uint8)
+    raw = load(x_train=first, x_test=first[:8])
+    assert np.array_equal(raw.train.images, first)
+    assert "x_train [40, 3, 6, 5] is taken as [N, C, H, W], 3 channels first of 6 x 5 pixels" in raw.cautions[0]
+    assert load().cautions == ()
+
+
+def test_one_hot_labels_are_understood_and_said(load):
+    raw = load(y_train=np.eye(4, dtype=np.float32)[np.arange(40) % 4], y_test=np.eye(4)[np.arange(8) % 4])
+    assert raw.train.targets.tolist() == [n % 4 for n in range(40)]
+    assert "y_train [40, 4] is one-hot" in raw.cautions[0]
+
+
+def test_labels_may_be_names(load):
+    names = np.array(["owl", "ant", "cat", "bee"])
+    given = {"y_train": names[np.arange(40) % 4], "y_test": names[np.arange(8) % 4].astype("S")}
+    raw = load(**given)
+    assert raw.labels == ("ant", "bee", "cat", "owl")
+    assert raw.train.targets[:4].tolist() == [3, 0, 2, 1]
+    assert load(labels=tuple(names), **given).train.targets[:4].tolist() == [0, 1, 2, 3]
+    with pytest.raises(DataError, match="y_test holds label 'emu', which is none of the 4 classes"):
+        load(**given | {"y_test": np.full(8, "emu")})
+
+
 def test_classes_may_be_named(load):
     assert load(labels=("a", "b", "c", "d")).labels == ("a", "b", "c", "d")
 
@@ -103,11 +135,14 @@ def test_classes_may_be_named(load):
     ("changes", "said"),
     [
         ({"y_train": None}, "lacks y_train; it holds x_train, x_test, y_test, and"),
-        ({"x_train": np.zeros((40, 6, 5))}, r"x_train is float64 \[40, 6, 5\]; it must be uint8 \[N, H, W, C\]"),
+        ({"x_train": np.zeros((40, 6, 5), int)}, r"x_train is int64 \[40, 6, 5\]; it must be uint8 \[N, H, W, C\]"),
+        ({"x_train": np.full((40, 6, 5), 7.0)}, r"from 7 to 7; floats must lie in \[0, 1\]: save x_train.astype"),
+        ({"x_train": np.full((40, 6, 5), -2.0)}, "from -2 to -2; floats must lie in .* leave normalisation out"),
+        ({"y_test": np.full(8, "a")}, "y_test is <U1; labels must be integers"),
         ({"x_train": np.zeros((40, 30), np.uint8)}, r"x_train is uint8 \[40, 30\]; it must be"),
         ({"y_test": np.zeros(8)}, "y_test is float64; labels must be integers"),
         ({"y_train": np.zeros(39, int)}, r"y_train has shape \[39\] for 40 images"),
-        ({"y_train": np.eye(4, dtype=int)[np.arange(40) % 4]}, r"y_train has shape \[40, 4\] for 40 images"),
+        ({"y_train": np.eye(4, dtype=int)[np.arange(40) % 4] * 2}, r"y_train has shape \[40, 4\] for 40 images"),
         ({"y_test": np.full(8, 4)}, "y_test holds label 4, but the 4 classes are 0 to 3"),
         ({"y_train": np.r_[-1, np.arange(39) % 4]}, "y_train holds label -1, but the 4 classes are 0 to 3"),
         ({"y_train": np.arange(40) % 4 + (np.arange(40) % 4 > 1)}, r"class 2 \('2'\) has no image in x_train"),

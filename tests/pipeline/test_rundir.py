@@ -11,7 +11,8 @@ import yaml
 
 from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.frozen import Frozen, digest
-from edgestill.pipeline.runs.rundir import RunDir, file_digest, find_run, list_runs
+from edgestill.pipeline.runs.find import find_run, list_runs
+from edgestill.pipeline.runs.rundir import RunDir, file_digest
 
 
 class Config(Frozen):
@@ -228,6 +229,9 @@ def test_an_edited_configuration_is_noticed(run):
     with pytest.raises(RunDirError, match="is not the configuration that this run was started with"):
         run.config(Config)
     (run.root / "config.yaml").write_text("learning_rat: 0.1\n")
+    with pytest.raises(RunDirError, match=r"config.yaml: learning_rat: Extra inputs are not permitted\ninstall again "):
+        run.config(Config)
+    (run.root / "config.yaml").write_text("learning_rate: [\n")
     with pytest.raises(RunDirError, match="cannot be read"):
         run.config(Config)
 

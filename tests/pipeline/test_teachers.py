@@ -7,6 +7,7 @@ import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import nn
 
+from edgestill.flows.config import load_config
 from edgestill.flows.config.explaining import explain
 from edgestill.flows.config.model import RunConfig
 from edgestill.pipeline.conformance.suite import NotHereError
@@ -126,6 +127,22 @@ def test_a_name_chooses_a_familys_own_settings_and_no_name_the_built_in_ones(wit
     assert build_teacher(config, task_of["image"])(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
     assert with_flat.validate_python({"architecture": "resnet8"}) == TeacherConfig(architecture="resnet8")
     assert with_flat.validate_python({}) == TeacherConfig()
+
+
+def test_a_named_teacher_over_a_presets_built_in_one_keeps_its_training_alone(with_flat, monkeypatch, tmp_path):
+    class Config(RunConfig):
+        teacher: config_type(TEACHERS) = TeacherConfig()
+
+    monkeypatch.setattr("edgestill.flows.config.loading.RunConfig", Config)
+    before = load_config(None, "digits").teacher
+    assert before.architecture == "resnet56"
+    for settings in (["teacher.width=3", "teacher.name=flat"], ["teacher={name: flat, width: 3}"]):
+        found = load_config(None, "digits", [*settings, "teacher.training.epochs=2"]).teacher
+        assert found == FlatConfig(width=3, training=before.training.model_copy(update={"epochs": 2}))
+    (tmp_path / "flat.yaml").write_text("teacher: {name: flat, width: 3}")
+    assert load_config(tmp_path / "flat.yaml", "digits").teacher == FlatConfig(width=3, training=before.training)
+    with pytest.raises(ConfigError, match=r"^teacher.architecture: unknown key"):
+        load_config(None, "digits", ["teacher.name=flat", "teacher.architecture=resnet8"])
 
 
 @pytest.mark.parametrize(

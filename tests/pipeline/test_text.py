@@ -205,7 +205,11 @@ def test_a_vocabulary_that_its_alphabet_does_not_fit_into_is_an_error():
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("text\tlabel\nx\t1\n", r"no column 'sentence'; .*known: label, text; if this line is no header"),
+        (
+            "text\tmore\tlabel\nx\ty\t1\n",
+            r"no column 'sentence'; .*known: label, more, text; name one in data\.text_column; if this line",
+        ),
+        ("sentence\tlabel\n\tx\n\ty\n", r"(?s)line 2: .*set data\.empty to drop"),
         ("sentence\tlabel\n", "has no rows"),
         ("", "has no column 'sentence'"),
         ("sentence\tlabel\nx\t1\ny\t1\n", r"every label in column 'label' is '1'; a classifier needs two"),
@@ -220,6 +224,55 @@ def test_a_file_that_cannot_be_used_is_told_with_its_line(tmp_path, content, sen
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=sentence):
         load_splits(TextConfig(path=path), 0)
+
+
+def test_every_row_of_a_file_is_in_a_split_or_counted_as_dropped(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text(
+        "sentence\tlabel\n" + "\n".join(f"{text}\t{label}" for text, label in rows(60)) + "\n \tgood\nx\tNA\n"
+    )
+    with pytest.raises(DataError, match="line 63: column 'label' is NA"):
+        load_splits(TextConfig(path=path), 0)
+    found = load_splits(TextConfig(path=path, empty="drop"), 0)
+    assert (sum(found.sizes.values()), found.dropped) == (60, 2)
+    path.write_text("sentence\tlabel\n\tgood\n\tbad\n")
+    with pytest.raises(DataError, match="every row lacks its text or its label"):
+        load_splits(TextConfig(path=path, empty="drop"), 0)
+
+
+def test_the_only_column_beside_the_labels_is_the_texts_unless_another_is_named(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("label,review\n1,good one\n0,bad one\n")
+    _, split = load_whole_train(TextConfig(path=path))
+    assert len(split) == 2
+    with pytest.raises(DataError, match=r"no column 'text'; known: label, review; name one in data\.text_column"):
+        load_whole_train(TextConfig(path=path, text_column="text"))
+    with pytest.raises(DataError, match=r"no column 'review'; .*set data\.columns to null .* data\.text_column to one"):
+        load_whole_train(TextConfig(path=path, text_column="review", columns=("label", "sentence")))
+
+
+def test_labels_that_are_numbers_are_names(tmp_path):
+    assert TextConfig(path=tmp_path, labels=[5, 3, "one"]).labels == ("5", "3", "one")
+    with pytest.raises(ValidationError):
+        TextConfig(path=tmp_path, labels=[True, False])
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_length_that_leaves_no_room_beside_the_special_tokens_is_refused(length, tmp_path):
+    content = json.loads(make_coder(TEXTS, TokenizerConfig(), 9).json)
+    special = {"[PAD]": {"id": "[PAD]", "ids": [0], "tokens": ["[PAD]"]}}
+    pad = {"SpecialToken": {"id": "[PAD]", "type_id": 0}}
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [pad, {"Sequence": {"id": "A", "type_id": 0}}, pad],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": special,
+    }  # fmt: skip
+    path = tmp_path / "cls.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"adds 2 special tokens .* data\.max_length {length} .* set it to 3"):
+        make_coder(TEXTS, TokenizerConfig(file=path), length)
+    assert make_coder(TEXTS, TokenizerConfig(file=path), 3).length == 3
 
 
 def test_another_encoding_is_read_where_it_is_named(tmp_path):

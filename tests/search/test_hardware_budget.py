@@ -14,6 +14,7 @@ from edgestill.search.latency.confirm import confirm_winner
 from edgestill.search.result import Candidate, SearchResult
 from edgestill.search.scoring.cost_table import CostTable
 from edgestill.search.search import find_student, require_feasible
+from edgestill.search.space import Architecture
 from edgestill.search.spaces import ResNetConfig, ResNetSpace
 from edgestill.search.strategies import EvolutionConfig
 
@@ -178,9 +179,13 @@ def candidate(text: str, predicted: float) -> Candidate:
 RANKED = [candidate("2-2-2/4-8-16", 3.5), candidate("1-2-1/4-8-16", 3.4), candidate("1-1-1/4-8-16", 3.3)]
 
 
+def architecture_of(candidate: Candidate) -> Architecture:
+    return ResNetSpace().parse(candidate.architecture)
+
+
 def confirm(probe: Probe, limit: float = 3.6, **options):
     source = LatencySource(probe.find, probe.measure, False)
-    return confirm_winner(RANKED, ResNetSpace(), Budget(max_latency_ms=limit), source, **options)
+    return confirm_winner(RANKED, architecture_of, Budget(max_latency_ms=limit), source, **options)
 
 
 def test_a_winner_that_is_too_slow_when_measured_gives_way_to_the_next_with_a_note():
@@ -197,6 +202,19 @@ def test_a_confirmed_winner_is_not_measured_again_after_an_interruption():
     whole = confirm(Probe(), record=entries.append)
     assert confirm(probe, known=entries) == whole
     assert not probe.asked
+
+
+def test_a_search_hands_on_architectures_and_reads_none_from_its_string(find, monkeypatch):
+    class Predicting(Probe):
+        def source(self) -> LatencySource:
+            return LatencySource(self.find, self.measure, False)
+
+    parsed, parse = [], ResNetSpace.parse
+    monkeypatch.setattr(ResNetSpace, "parse", lambda self, text: parsed.append(text) or parse(self, text))
+    found = find(Budget(max_latency_ms=20), Predicting())
+    assert found.latency is not None
+    assert found.latency.measured_ms == blocks(found.winner.architecture)
+    assert parsed == ["2-2-2/4-8-16"]  # the teacher
 
 
 def test_no_candidate_within_the_limit_when_measured_is_an_error_with_the_nearest():
@@ -216,7 +234,7 @@ def test_a_winner_that_cannot_be_measured_is_passed_over():
 
 def test_a_prediction_for_another_machine_is_left_as_it_is():
     source = LatencySource(Probe().find, None, False)
-    confirmed = confirm_winner(RANKED, ResNetSpace(), Budget(max_latency_ms=3.6), source)
+    confirmed = confirm_winner(RANKED, architecture_of, Budget(max_latency_ms=3.6), source)
     assert confirmed.winner == RANKED[0]
     assert confirmed.latency is not None
     assert (confirmed.latency.predicted_ms, confirmed.latency.measured_ms) == (3.5, None)

@@ -105,7 +105,7 @@ def test_a_scorer_and_its_settings_can_be_given_together_or_apart():
 
 
 def test_settings_that_a_scorer_lacks_are_refused_by_name(monkeypatch):
-    with pytest.raises(ValidationError, match="scorer nwot: colour: Extra inputs are not permitted"):
+    with pytest.raises(ValidationError, match="scorer nwot: unknown key 'colour'; it has no settings"):
         configured(scorer={"name": "nwot", "colour": 1})
     monkeypatch.setitem(SCORERS, "random", Nearest)
     with pytest.raises(ValidationError, match="scorer random: params: Input should be greater than or equal to 1"):

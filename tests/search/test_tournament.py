@@ -47,7 +47,8 @@ class Training:
         self.accuracies, self.fails, self.kill_at = accuracies, set(fails), kill_at
         self.calls = []
 
-    def __call__(self, architecture, rung, epochs):
+    def __call__(self, candidate, rung, epochs):
+        architecture = candidate.architecture
         if len(self.calls) == self.kill_at:
             self.kill_at = None
             raise KeyboardInterrupt
@@ -228,8 +229,8 @@ def test_a_tournament_killed_at_any_training_ends_as_an_undisturbed_one_and_repe
 def answers(right):
     """A training that tells which of the examples each student gets right, the same after each rung: `1101`."""
 
-    def train(architecture, rung, epochs):
-        bits = np.array([bit == "1" for bit in right[architecture]])
+    def train(candidate, rung, epochs):
+        bits = np.array([bit == "1" for bit in right[candidate.architecture]])
         return Trained(float(bits.mean()), 1.0, packed(bits))
 
     return train

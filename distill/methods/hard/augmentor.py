@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from edgestill.pipeline.data.splits import UNLABELLED, Batch, channels_last
+from edgestill.pipeline.data.splits import UNLABELLED, Batch, Mixed, channels_last
 
 
 class Augmentor(nn.Module, ABC):
@@ -53,4 +53,12 @@ def with_augmented(batch: Batch, augmented: Tensor, weight: float) -> Batch:
         altered=torch.arange(total, device=batch.index.device) >= clean,
         weight=torch.cat([own * (total / clean), own[:count] * (weight * total / count)]),
         view=batch.view,
+        mixed=None if batch.mixed is None else _with_unlabelled(batch.mixed, count),
     )
+
+
+def _with_unlabelled(mixed: Mixed, count: int) -> Mixed:
+    """Append the first examples again, without their labels."""
+    again = mixed.first(count)
+    unlabelled = again._replace(targets=torch.full_like(again.targets, UNLABELLED))
+    return Mixed(*(torch.cat(parts, -1) for parts in zip(mixed, unlabelled, strict=True)))

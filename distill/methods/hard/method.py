@@ -26,6 +26,7 @@ from edgestill.pipeline.errors import ConfigError, TrainingError
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import evaluating
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.teachers.teacher import Part
 
 MIN_AGREEMENT = 0.95  # share of images with the same teacher's answer as their VAE reconstructions
 
@@ -82,6 +83,10 @@ class Hard(Method):
     fills: ClassVar[frozenset[Slot]] = frozenset({"data"})
     studies_teacher: ClassVar[bool] = True  # the augmentor's steps go through it
     Config: ClassVar[type[MethodConfig]] = HardConfig
+
+    @property
+    def needs(self) -> frozenset[Part]:
+        return frozenset({"gradients", "inputs"})
 
     def check(self, task: Task, train: ImageSplit) -> None:
         refuse_text(self.name, task)

@@ -14,6 +14,7 @@ from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.device import full_precision
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.teachers.teacher import Part
 
 
 class RandomAffineConfig(MethodConfig):
@@ -41,6 +42,10 @@ class RandomAffine(Method):
     paper: ClassVar[str] = "Beyer et al. 2022 (function matching), arXiv:2106.05237"
     fills: ClassVar[frozenset[Slot]] = frozenset({"data"})
     Config: ClassVar[type[MethodConfig]] = RandomAffineConfig
+
+    @property
+    def needs(self) -> frozenset[Part]:
+        return frozenset({"inputs"})
 
     def check(self, task: Task, train: ImageSplit) -> None:
         refuse_text(self.name, task)

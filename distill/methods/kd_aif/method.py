@@ -28,6 +28,7 @@ from edgestill.pipeline.data.splits import UNLABELLED, Batch, ImageSplit
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import View, evaluating, look
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.teachers.teacher import Part
 from edgestill.pipeline.training.config import TrainingConfig
 
 Mechanism = Literal["student_only", "teacher_only", "both_sequential", "simultaneous"]
@@ -129,6 +130,10 @@ class KDAIF(Method):
     def varies_teacher(self) -> bool:
         return self.config.mechanism == "simultaneous"
 
+    @property
+    def needs(self) -> frozenset[Part]:
+        return frozenset({"embedding", "gradients"} if self.replaces_teacher else ())
+
     def check(self, task: Task, train: ImageSplit) -> None:
         if self.config.backend == "ekfac":
             require_kronfluence()
@@ -151,7 +156,7 @@ class KDAIF(Method):
             return look(self._network, inputs)
 
     def weight(self, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
-        share, w = self.config.distill_weight, self._student.weight[batch.index]
+        share, w = self.config.distill_weight, batch.of_examples(self._student.weight)
         return (1 - share) * w, share * w if self.config.apply_to == "both" else share
 
     def end_epoch(self, epoch: int, student: nn.Module) -> None:

@@ -31,6 +31,7 @@ from edgestill.pipeline.data.splits import UNLABELLED, Batch, ImageSplit
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import View
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.teachers.teacher import Part
 
 Loss = Literal["decomposed", "tempered_classes", "tempered_product"]
 Control = Literal["none", "shuffled", "random_partition"]
@@ -95,6 +96,10 @@ class LELP(Method):
     _linear: nn.Linear | None = None
     _projections: Projections | None = None
     _table: Tensor | None = None  # with a control: q of each training example, [N, C, S]
+
+    @property
+    def needs(self) -> frozenset[Part]:
+        return frozenset({"embedding", "classifier"} if self.config.null_space else {"embedding"})
 
     def check(self, task: Task, train: ImageSplit) -> None:
         if bool((train.targets != UNLABELLED).all()):  # otherwise the teacher will give the missing classes

@@ -15,6 +15,7 @@ _PARTS = (
     "edgestill.export.bundle.scripts.measure",
 )
 _ANSWERS = "edgestill.export.device.answers"
+_PICTURES = ("edgestill.pipeline.data.pixels", "edgestill.export.bundle.scripts.png")
 
 PROFILE = "profile_device.py"  # not a name of the standard library or a dependency: Python looks beside it first
 
@@ -46,8 +47,9 @@ def profile_script() -> str:
 
 
 def run_script(file: str) -> str:
-    """Return a bundle's run.py: a file of this package, joined with the check of INT8 answers."""
-    return _joined((_ANSWERS, f"{__package__}.{file.removesuffix('.py')}"))
+    """Return a bundle's run.py: a file of this package, joined with the check of INT8 answers and other parts."""
+    parts = (_ANSWERS, *_PICTURES) if file == "run_images.py" else (_ANSWERS,)
+    return _joined((*parts, f"{__package__}.{file.removesuffix('.py')}"))
 
 
 def _joined(names: tuple[str, ...]) -> str:

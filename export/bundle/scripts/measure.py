@@ -99,7 +99,9 @@ def _models(card: dict[str, Any]) -> dict[str, Model]:
 
 
 def _length(card: dict[str, Any]) -> int:
-    return int(card.get("input", {}).get("max_length", 0))
+    """Return the longest text in tokens, or the longer side of the picture that a model of any size works with."""
+    given = card.get("input", {})
+    return int(given.get("max_length", 0) or max(given.get("size", [0])))
 
 
 def _say(line: str) -> None:

@@ -5,7 +5,7 @@ pixels, channel by channel, row by row. The "python version" is pickles, which r
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
@@ -33,6 +33,11 @@ class CifarConfig(DatasetConfig):
     labels: Labels | None = Field(
         None, description="class names in order; null takes the folder's, or 0, 1, 2, … for an .npz file"
     )
+
+    @classmethod
+    def settings_for(cls, given: str) -> dict[str, Any] | None:
+        firsts = (Path(given).expanduser() / train[0] for train, _, _ in (_CIFAR10, _CIFAR100))
+        return {"path": given} if any(first.is_file() for first in firsts) else None
 
     @field_validator("path")
     @classmethod

@@ -1,6 +1,6 @@
 """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; they come with the library, so nothing is fetched."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,6 +15,10 @@ class DigitsConfig(DatasetConfig):
     test_fraction: float = Field(
         0.25, gt=0, lt=0.9, description="share of all images set aside for testing; only the report opens them"
     )
+
+    @classmethod
+    def settings_for(cls, given: str) -> dict[str, Any] | None:
+        return {} if given == cls.model_fields["name"].default else None
 
 
 def load_digits(config: DigitsConfig) -> RawData:

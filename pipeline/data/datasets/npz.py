@@ -1,12 +1,13 @@
 """Images in one .npz file, in the form of Keras' mnist.npz, so that MNIST and CIFAR-10 are read by the same code."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from edgestill.pipeline.data.datasets.base import DatasetConfig, LabelledImages, RawData
+from edgestill.pipeline.data.datasets.npz_forms import understand
 from edgestill.pipeline.data.datasets.npz_sizes import ZIP_ERRORS, require_plausible
 from edgestill.pipeline.errors import DataError, first_line
 from edgestill.pipeline.frozen import GivenPath, existing_file
@@ -21,9 +22,14 @@ class NpzConfig(DatasetConfig):
 
     name: Literal["npz"] = "npz"
     path: GivenPath = Field(
-        description=".npz file: x_* uint8 [N, H, W, C] or [N, H, W]; y_* integers; other keys are ignored"
+        description=".npz file: x_* uint8 or floats in [0, 1], [N, H, W, C] or [N, H, W]; y_* integers, names or "
+        "one-hot; other keys are ignored"
     )
     labels: Labels | None = Field(None, description="class names in order; null names them 0, 1, 2, …")
+
+    @classmethod
+    def settings_for(cls, given: str) -> dict[str, Any] | None:
+        return {"path": given} if given.endswith(".npz") and Path(given).expanduser().is_file() else None
 
     @field_validator("path")
     @classmethod
@@ -38,7 +44,7 @@ def load_npz(config: NpzConfig) -> RawData:
         DataError: the file is missing, truncated or holds a pickle; types or shapes are wrong; labels are outside the
             classes; or a class has no training images.
     """
-    arrays = _read(config.path)
+    arrays, understood = understand(config.path, _read(config.path), config.labels)
     train = _checked(config.path, "train", arrays["x_train"], arrays["y_train"])
     test = _checked(config.path, "test", arrays["x_test"], arrays["y_test"])
     if train.images.shape[1:] != test.images.shape[1:]:
@@ -46,7 +52,11 @@ def load_npz(config: NpzConfig) -> RawData:
             f"{config.path}: x_train holds images of [C, H, W] = {list(train.images.shape[1:])} and x_test of "
             f"{list(test.images.shape[1:])}; they must be equal"
         )
-    labels = config.labels or tuple(str(k) for k in range(min(int(train.targets.max()) + 1, len(train.targets))))
+    labels = (
+        config.labels
+        or understood.labels
+        or tuple(str(k) for k in range(min(int(train.targets.max()) + 1, len(train.targets))))
+    )
     if len(labels) < 2:
         raise DataError(f"{config.path}: y_train holds one class only; a classifier needs two or more")
     for part, targets in (("y_train", train.targets), ("y_test", test.targets)):
@@ -62,7 +72,8 @@ def load_npz(config: NpzConfig) -> RawData:
             f"{config.path}: class {int(empty[0])} ({labels[int(empty[0])]!r}) has no image in x_train; "
             "labels must be 0, 1, 2, … without gaps, so renumber them or add examples"
         )
-    return RawData(train, test, labels, unlabelled=_unlabelled(config.path, arrays, train.images.shape))
+    unlabelled = _unlabelled(config.path, arrays, train.images.shape)
+    return RawData(train, test, labels, unlabelled=unlabelled, cautions=understood.cautions)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -113,9 +124,10 @@ def _unlabelled(path: Path, arrays: dict[str, np.ndarray], train: tuple[int, ...
 
 
 def _checked(path: Path, part: str, images: np.ndarray, targets: np.ndarray) -> LabelledImages:
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+    if images.dtype not in (np.uint8, np.float32) or images.ndim not in (3, 4):
         raise DataError(
-            f"{path}: x_{part} is {images.dtype} {list(images.shape)}; it must be uint8 [N, H, W, C] or [N, H, W]"
+            f"{path}: x_{part} is {images.dtype} {list(images.shape)}; it must be uint8 [N, H, W, C] or [N, H, W], or "
+            "floats in [0, 1]"
         )
     if not np.issubdtype(targets.dtype, np.integer):
         raise DataError(f"{path}: y_{part} is {targets.dtype}; labels must be integers")

@@ -26,8 +26,14 @@ class Row(NamedTuple):
     cells: tuple[str, ...]
 
 
-def read_columns(path: Path, form: Format, wanted: Sequence[str]) -> list[Row]:
-    """Read the cells of the wanted columns, row by row; blank lines are left out.
+class Column(NamedTuple):
+    name: str
+    key: str  # of the configuration, that names it
+    is_default: bool = False  # then it also stands for the only column that nobody asked for
+
+
+def read_columns(path: Path, form: Format, wanted: Sequence[Column]) -> tuple[list[str], list[Row]]:
+    """Read the wanted columns: their names in the file, and their cells, row by row; blank lines are left out.
 
     Quotes have no meaning in tab-separated files, as these are usually written: a quotation mark belongs to its text.
     A first line that repeats the given column names is a header and left out.
@@ -41,10 +47,12 @@ def read_columns(path: Path, form: Format, wanted: Sequence[str]) -> list[Row]:
         rows = rows[1:] if rows and rows[0].cells == columns else rows
     else:
         columns, rows = (tuple(cell.strip() for cell in rows[0].cells) if rows else ()), rows[1:]
-    for name in wanted:
+    names = _found(wanted, columns)
+    for name, column in zip(names, wanted, strict=True):
         if name not in columns:
-            hint = "" if form.columns else "; if this line is no header, name the columns in data.columns"
-            raise DataError(f"{path} has no column {name!r}; {nearest(name, columns)}{hint}")
+            raise DataError(
+                f"{path} has no column {name!r}; {nearest(name, columns)}; {_way_out(column, form, columns)}"
+            )
         if columns.count(name) > 1:
             raise DataError(f"{path} has {columns.count(name)} columns named {name!r}; names must differ")
     for row in rows:
@@ -55,8 +63,30 @@ def read_columns(path: Path, form: Format, wanted: Sequence[str]) -> list[Row]:
             )
     if not rows:
         raise DataError(f"{path} has no rows")
-    places = [columns.index(name) for name in wanted]
-    return [Row(row.line, tuple(row.cells[place] for place in places)) for row in rows]
+    places = [columns.index(name) for name in names]
+    return names, [Row(row.line, tuple(row.cells[place] for place in places)) for row in rows]
+
+
+def _found(wanted: Sequence[Column], columns: tuple[str, ...]) -> list[str]:
+    others = [name for name in columns if name not in {column.name for column in wanted}]
+    return [
+        others[0] if column.is_default and column.name not in columns and len(others) == 1 else column.name
+        for column in wanted
+    ]
+
+
+def _way_out(column: Column, form: Format, columns: tuple[str, ...]) -> str:
+    if not column.key.startswith("data."):
+        return f"name one with {column.key}"
+    if form.columns:
+        return (
+            f"data.columns gives these names: set data.columns to null where the file's first line has its own, and "
+            f"{column.key} to one of them"
+        )
+    parting = next((mark for mark in ";|\t," if len(columns) == 1 and mark in columns[0]), None)
+    if parting is not None:
+        return f"the whole line is one cell; set data.delimiter to {parting!r} if that is what parts the cells"
+    return f"name one in {column.key}; if this line is no header, name the columns in data.columns"
 
 
 def _rows(path: Path, form: Format) -> Iterator[Row]:

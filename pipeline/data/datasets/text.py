@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from edgestill.pipeline.data.datasets.base import AugmentConfig, DatasetConfig, LabelledTexts, RawData
-from edgestill.pipeline.data.datasets.table import Format, read_columns
+from edgestill.pipeline.data.datasets.given import TABLES, columns_of, parts_of
+from edgestill.pipeline.data.datasets.table import Column, Format, read_columns
 from edgestill.pipeline.data.tokens import TokenizerConfig
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.frozen import GivenPath
@@ -28,7 +29,10 @@ class TextConfig(DatasetConfig):
     path: GivenPath = Field(
         description="folder of train, validation and test files, or one file to carve all three from"
     )
-    text_column: str = Field("sentence", description="column of the texts to classify")
+    text_column: str = Field(
+        "sentence",
+        description="column of the texts to classify; sentence also stands for the only one beside the labels",
+    )
     label_column: str = Field("label", description="column of the class labels")
     columns: tuple[str, ...] | None = Field(
         None, description="column names for files without a header; null reads them from the first line"
@@ -51,8 +55,23 @@ class TextConfig(DatasetConfig):
         description="cell delimiter; null takes a comma in .csv, in other files a tab, without quoting",
     )
     encoding: str = Field("utf-8", description="text encoding of the files")
+    empty: Literal["refuse", "drop"] = Field(
+        "refuse",
+        description="treatment of rows whose text or label is empty or NA; drop leaves them out and counts them",
+    )
     max_length: int = Field(64, ge=1, le=4096, description="maximum length of a text in tokens; longer texts are cut")
     tokenizer: TokenizerConfig = TokenizerConfig()
+
+    @classmethod
+    def settings_for(cls, given: str) -> dict[str, Any] | None:
+        path, parts = Path(given).expanduser(), parts_of(given)
+        if parts is None and not (path.suffix in TABLES and path.is_file()):
+            return None
+        found = columns_of(path if parts is None else parts.train)
+        if found.is_of_images:
+            return None
+        files = {} if parts is None else {"validation": parts.validation, "test": parts.test}
+        return {"path": given, "text_column": found.content, "label_column": found.label, **files}
 
     @field_validator("path")
     @classmethod
@@ -101,9 +120,12 @@ def load_text(config: TextConfig) -> RawData:
         DataError: files, columns, texts or labels are missing, with their lines; or there is one class only.
     """
     files = _files(config)
-    tables = {part: (path, _examples(path, config)) for part, path in files.items()}
+    read = {part: _examples(path, config) for part, path in files.items()}
+    tables = {part: (files[part], rows) for part, (rows, _) in read.items()}
     path, train = tables["train"]
     found = sorted({label for _, _, label in train}, key=_in_order)
+    if not found:
+        raise DataError(f"{path}: every row lacks its text or its label; data.empty drops such rows")
     if len(found) < 2:
         raise DataError(
             f"{path}: every label in column {config.label_column!r} is {found[0]!r}; "
@@ -115,7 +137,8 @@ def load_text(config: TextConfig) -> RawData:
         raise DataError(f"{path}: no text has the label {absent[0]!r} of data.labels; there are {_few(found)}")
     parts = {part: _labelled(path, table, labels) for part, (path, table) in tables.items()}
     test, validation = parts.get("test"), parts.get("validation")
-    return RawData(parts["train"], test, labels, validation, test_fraction=config.test_fraction)
+    dropped = sum(count for _, count in read.values())
+    return RawData(parts["train"], test, labels, validation, test_fraction=config.test_fraction, dropped=dropped)
 
 
 def _files(config: TextConfig) -> dict[str, Path]:
@@ -138,20 +161,31 @@ def _find(folder: Path, name: str, part: str) -> Path:
     )
 
 
-def _examples(path: Path, config: TextConfig) -> list[tuple[int, str, str]]:
-    """Return (line, text, label) of every row; missing cells are reported together."""
-    wanted = (config.text_column, config.label_column)
+def _examples(path: Path, config: TextConfig) -> tuple[list[tuple[int, str, str]], int]:
+    """Return (line, text, label) of every row, and how many were dropped; missing cells are reported together."""
     table = Format(config.encoding, config.delimiter, config.columns)
-    found, problems = [], []
-    for line, (text, label) in read_columns(path, table, wanted):
-        for column, cell in zip(wanted, (text, label), strict=True):
+    found, problems, dropped = [], [], 0
+    names, rows = read_columns(path, table, _columns(config))
+    for line, (text, label) in rows:
+        if config.empty == "drop" and {text.strip(), label.strip()} & set(_MISSING):
+            dropped += 1
+            continue
+        for column, cell in zip(names, (text, label), strict=True):
             if cell.strip() in _MISSING:
                 problems.append(f"{path}, line {line}: column {column!r} is {cell.strip() or 'empty'}")
         found.append((line, text.strip(), label.strip()))
     if problems:
         more = [f"and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
-        raise DataError(*problems[:_MOST_PROBLEMS], *more, "fill these cells or leave the rows out")
-    return found
+        raise DataError(
+            *problems[:_MOST_PROBLEMS], *more, "fill these cells, or set data.empty to drop and leave the rows out"
+        )
+    return found, dropped
+
+
+def _columns(config: TextConfig) -> tuple[Column, Column]:
+    is_default = config.text_column == TextConfig.model_fields["text_column"].default
+    text = Column(config.text_column, "data.text_column", is_default)
+    return text, Column(config.label_column, "data.label_column")
 
 
 def _labelled(path: Path, table: Sequence[tuple[int, str, str]], labels: tuple[str, ...]) -> LabelledTexts:

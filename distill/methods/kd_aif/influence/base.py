@@ -48,9 +48,9 @@ class Question:
     def __post_init__(self) -> None:
         if self.reference.role != "reference":
             raise DataError(
-                f"influence is computed on the reference split, and was given a split of role {self.reference.role!r}; "
-                "a split that chooses or judges would judge weights that were fitted to it, and the training split "
-                "says that every example is right; give the reference split of load_splits"
+                f"influence must be computed on the reference split, and this is the {self.reference.role} split; on "
+                "train every example supports its own label, and validation and test could no longer judge a student "
+                "whose weights were fitted to them; give the reference split of load_splits"
             )
 
 

@@ -1,0 +1,41 @@
+"""The commands that tell what is there: doctor, list."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgestill.flows.cli.options import Commands, Out
+from edgestill.flows.terminal import answer, joined
+
+
+def doctor(out: Out = Path("runs")) -> int:
+    """Check this machine and this installation.
+
+    Print a line for each thing, with the fix beside each fault; exit code 1 means that something required is broken.
+    """
+    from edgestill.flows.doctor import examine
+
+    is_broken = False
+    for check in examine(out):
+        answer(joined([check.line]))
+        is_broken = is_broken or check.is_fault
+    return int(is_broken)
+
+
+def list_(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TABLE]",
+            help="Table to list, such as teachers, students, methods or formats. Default: all tables.",
+        ),
+    ] = None,
+) -> None:
+    """List teachers, students, methods, formats and more by name."""
+    from edgestill.flows.listing import listed
+
+    answer(listed(what))
+
+
+COMMANDS: Commands = {"doctor": doctor, "list": list_}

@@ -1,0 +1,74 @@
+"""The tables of names that a configuration may use, each name with one line on it: `edgestill list`."""
+
+import sys
+from typing import Any
+
+from edgestill.distill.methods import METHODS
+from edgestill.export.formats import FORMATS
+from edgestill.pipeline.data.datasets import DATASETS
+from edgestill.pipeline.errors import ConfigError, nearest
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.plugins import Table
+from edgestill.pipeline.teachers import TEACHERS
+from edgestill.search.scorers import SCORERS
+from edgestill.search.spaces import SPACES
+from edgestill.search.strategies import STRATEGIES
+
+_TABLES: dict[str, tuple[Table[Any], str]] = {  # word -> table, and the key of a configuration that takes its names
+    "datasets": (DATASETS, "data"),
+    "teachers": (TEACHERS, "teacher"),
+    "students": (SPACES, "search.space"),
+    "scorers": (SCORERS, "search.scorer"),
+    "strategies": (STRATEGIES, "search.strategy"),
+    "methods": (METHODS, "distill.methods"),
+    "formats": (FORMATS, "export.formats"),
+}
+_ALSO = {"data": "datasets", "spaces": "students"}
+
+
+def listed(what: str | None) -> str:
+    """List a table, a line for each name; without a word list the tables.
+
+    Raises:
+        ConfigError: there is no such table.
+    """
+    if what is None:
+        return _columns({word: f"{key}: {', '.join(table)}" for word, (table, key) in _TABLES.items()})
+    word = _ALSO.get(what, what)
+    if word not in _TABLES:
+        raise ConfigError([f"nothing is listed as {what!r}; {nearest(what, _TABLES)}"])
+    table, _ = _TABLES[word]
+    return _columns({name: _described(line) + _origin(table, name) for name, line in table.items()})
+
+
+def _columns(rows: dict[str, str]) -> str:
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {words}" for name, words in rows.items())
+
+
+def _origin(table: Table[Any], name: str) -> str:
+    package = table.package(name)
+    return "" if package is None else f" (of the package {package})"
+
+
+def _described(line: Any) -> str:
+    """First line of the docstring of the configuration, else of the class, else of its module."""
+    thing = line[0] if isinstance(line, tuple) else line
+    kind = thing if isinstance(thing, type) else type(thing)
+    texts = (_own_docstring(getattr(kind, "Config", None)), _own_docstring(kind), sys.modules[kind.__module__].__doc__)
+    words = next((text for text in texts if text), "").strip().partition("\n")[0]
+    return words + _more(kind, thing)
+
+
+def _more(kind: type[Any], thing: Any) -> str:
+    """Add precision and runtime of a format, or the architectures of a family of teachers."""
+    if hasattr(thing, "precision") and hasattr(thing, "runtime"):
+        return f" [{thing.precision}, {thing.runtime}]"
+    known = tuple(getattr(kind, "architectures", ()))
+    return f" Architectures: {', '.join(known)}." if known else ""
+
+
+def _own_docstring(kind: Any) -> str | None:
+    """Docstring of a class itself; one of keys that several classes share tells nothing of this one."""
+    text = vars(kind).get("__doc__") if isinstance(kind, type) and kind is not Frozen else None
+    return None if text is None or text.startswith("Key") else text

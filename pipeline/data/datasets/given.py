@@ -1,0 +1,84 @@
+"""Looks at a person's path, for a data set's `settings_for`: folders of classes, parts of tables, columns."""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from edgestill.pipeline.errors import DataError
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
+TABLES = (".tsv", ".csv", ".txt")
+_TRAIN, _VALIDATION, _TEST = "train", ("val", "valid", "validation", "dev"), "test"
+_LABELS = ("label", "labels", "class", "category", "target", "sentiment", "stars", "y")
+_ROWS = 200  # of a table that are looked at
+
+
+class Columns(NamedTuple):
+    """Columns of a table, found by their cells."""
+
+    content: str
+    label: str
+    is_of_images: bool  # the content's cells are paths of images that are there, relative to the table's folder
+
+
+class Parts(NamedTuple):
+    """Tables in a folder, by part; None where there is none."""
+
+    train: Path
+    validation: str | None
+    test: str | None
+
+
+def has_folders(given: str) -> bool:
+    """True if it is a folder with folders in it, as of images by class."""
+    path = Path(given).expanduser()
+    return path.is_dir() and any(inner.is_dir() and not inner.name.startswith(".") for inner in path.iterdir())
+
+
+def parts_of(given: str) -> Parts | None:
+    """Find the tables of a folder with a training table; None for anything else."""
+    path = Path(given).expanduser()
+    if not path.is_dir():
+        return None
+    tables = {table.stem: table for table in sorted(path.iterdir()) if table.suffix in TABLES}
+    if _TRAIN not in tables:
+        return None
+    validation = next((name for name in _VALIDATION if name in tables), None)
+    return Parts(tables[_TRAIN], validation, _TEST if _TEST in tables else None)
+
+
+def columns_of(path: Path) -> Columns:
+    """Find the columns of content and of labels by their cells.
+
+    A column named as labels are is one; else the one of fewest different cells is. The longest of the others is the
+    content.
+
+    Raises:
+        DataError: there are no two columns.
+    """
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        rows = list(_first_rows(file, "," if path.suffix.lower() == ".csv" else "\t"))
+    if len(rows) < 3 or len(rows[0]) < 2:
+        raise DataError(f"{path} has no two columns below a first line with their names")
+    head, body = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
+    cells = {name: [row[place] for row in body] for place, name in enumerate(head)}
+    named = next((name for name in head if name.strip().lower() in _LABELS), None)
+    label = named or min(head, key=lambda name: len(set(cells[name])))
+    others = [name for name in head if name != label]
+    pictured = next((name for name in others if _is_of_images(cells[name], path.parent)), None)
+    content = pictured or max(others, key=lambda name: sum(map(len, cells[name])))
+    return Columns(content, label, pictured is not None)
+
+
+def _first_rows(file: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+    for number, row in enumerate(csv.reader(file, delimiter=delimiter, quoting=quoting)):
+        if number > _ROWS:
+            return
+        yield row
+
+
+def _is_of_images(cells: Sequence[str], folder: Path) -> bool:
+    some = [Path(cell) for cell in cells[:10]]
+    return bool(some) and all(path.suffix.lower() in PICTURES and (folder / path).exists() for path in some)

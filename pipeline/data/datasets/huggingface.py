@@ -1,0 +1,177 @@
+"""Data sets of Hugging Face's library `datasets`: a folder on disk, or an id of the hub; no remote code is run."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from edgestill.pipeline.data.datasets.base import LabelledTexts, RawData
+from edgestill.pipeline.data.datasets.parquet import as_labels, source_of
+from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, class_names, load_photos, part_of
+from edgestill.pipeline.data.rows import Source, files_content
+from edgestill.pipeline.data.tokens import TokenizerConfig
+from edgestill.pipeline.errors import DataError, MissingDependencyError, first_line, nearest
+from edgestill.pipeline.frozen import digest
+
+
+class _KindByColumn:
+    """Kind of input: text if a column of texts is named, else images."""
+
+    def __get__(self, config: "HuggingFaceConfig | None", owner: type) -> str:
+        return "image" if config is None or config.text_column is None else "text"
+
+
+class HuggingFaceConfig(PhotoConfig):
+    """A data set of Hugging Face's library, by its folder or its id."""
+
+    kind: ClassVar[Any] = _KindByColumn()
+
+    name: Literal["huggingface"] = "huggingface"
+    path: str = Field(description="folder that save_to_disk wrote, or that load_dataset reads; or an id of the hub")
+    subset: str | None = Field(None, description="name of the data set's configuration, such as sst2 of glue")
+    revision: str | None = Field(None, description="commit or tag of an id of the hub; null takes the newest")
+    image_column: str | None = Field(None, description="column of pictures; null takes the only one")
+    text_column: str | None = Field(None, description="column of texts to classify; null classifies pictures")
+    label_column: str | None = Field(
+        None, description="column of labels; null takes the only column of class labels, or label"
+    )
+    max_length: int = Field(64, ge=1, le=4096, description="maximum length of a text in tokens; longer texts are cut")
+    tokenizer: TokenizerConfig = TokenizerConfig()
+
+    @model_validator(mode="after")
+    def _no_crops_of_text(self) -> Self:
+        if self.text_column is not None and self.augment.is_random:
+            raise ValueError("data.augment is of images and does nothing to text; leave it out")
+        return self
+
+    @property
+    def has_own_tokenizer(self) -> bool:
+        return self.tokenizer != TokenizerConfig()
+
+    def with_tokenizer(self, path: Path) -> Self:
+        return self.model_copy(update={"tokenizer": TokenizerConfig(file=path)})
+
+
+def load_huggingface(config: HuggingFaceConfig) -> RawData:
+    """Read the splits train, validation and test, as far as there are any.
+
+    Raises:
+        DataError: the data set cannot be read, columns are missing, or labels are.
+    """
+    splits, cautions = _splits(config)
+    features = splits["train"].features
+    label = config.label_column or _only(config, features, "ClassLabel", "label")
+    if label not in features:
+        raise DataError(f"{config.path} has no column {label!r}; {nearest(label, features)}; set data.label_column")
+    names = getattr(features[label], "names", None)
+    for part in [part for part in splits if part != "train" and names and set(splits[part][label]) == {-1}]:
+        cautions.append(f"{config.path}: its {part} split has no labels and is left out")
+        del splits[part]
+    labels = {part: as_labels(found[label], names, f"{config.path}, {part}") for part, found in splits.items()}
+    if config.text_column is not None:
+        return _texts(config, splits, labels, names, cautions)
+    image = config.image_column or _only(config, features, "Image", "image")
+    parts = {
+        part: Part([f"{part}:{row}" for row in range(len(found))], labels[part], _reader(found, image))
+        for part, found in splits.items()
+    }
+    return load_photos(config, config.path, parts, digest(_content(splits), image), names, cautions)
+
+
+def _splits(config: HuggingFaceConfig) -> tuple[dict[str, Any], list[str]]:
+    """Return the splits by part, and cautions about others."""
+    loaded = _loaded(config)
+    if not isinstance(loaded, Mapping):
+        return {"train": loaded}, []
+    found = {part: loaded[split] for split in loaded if (part := part_of(split)) is not None}
+    if "train" not in found:
+        raise DataError(f"{config.path} has the splits {', '.join(loaded)}, and none is called train")
+    others = [split for split in loaded if part_of(split) is None]
+    said = [f"{config.path}: the splits {', '.join(others)} are left out"] if others else []
+    return {part: found[part] for part in ("train", "validation", "test") if part in found}, said
+
+
+def _loaded(config: HuggingFaceConfig) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise MissingDependencyError("data.name: huggingface needs `pip install 'edgestill[datasets]'`") from None
+    folder = Path(config.path).expanduser()
+    is_saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
+    datasets.disable_progress_bars()
+    try:
+        if is_saved:
+            return datasets.load_from_disk(str(folder))
+        where = str(folder) if folder.is_dir() else config.path
+        return datasets.load_dataset(where, config.subset, revision=config.revision)
+    except Exception as error:  # of any type, from any of the libraries below
+        raise DataError(
+            f"{config.path} is no folder here, and cannot be loaded as a data set of the hub "
+            f"({type(error).__name__}: {first_line(error)})"
+            if not folder.is_dir()
+            else f"{config.path} cannot be read by `datasets` ({type(error).__name__}: {first_line(error)})"
+        ) from None
+
+
+def _only(config: HuggingFaceConfig, features: Mapping[str, Any], kind: str, otherwise: str) -> str:
+    """Return the only column whose feature is of a class of this name, or else a usual name."""
+    found = [name for name, feature in features.items() if type(feature).__name__ == kind]
+    if len(found) == 1:
+        return found[0]
+    if otherwise in (found or features):
+        return otherwise
+    key = {"Image": "image_column (or text_column, for texts)", "ClassLabel": "label_column"}[kind]
+    raise DataError(f"{config.path} has the columns {', '.join(features)}; name one in data.{key}")
+
+
+def _content(splits: Mapping[str, Any]) -> str:
+    """Digest of the files that the splits lie in, and of the rows that they take from them."""
+    files = [Path(file["filename"]) for found in splits.values() for file in found.cache_files]
+    return digest(
+        [found._fingerprint for found in splits.values()], files_content(Path("/"), files, list(map(str, files)))
+    )
+
+
+def _reader(found: Any, column: str) -> Callable[[], Iterator[Source]]:
+    import datasets
+
+    def read() -> Iterator[Source]:
+        kept = found.select_columns([column])
+        if type(kept.features[column]).__name__ == "Image":
+            kept = kept.cast_column(column, datasets.Image(decode=False))
+        for row in kept:
+            yield source_of(row[column], None)
+
+    return read
+
+
+def _texts(
+    config: HuggingFaceConfig,
+    splits: Mapping[str, Any],
+    labels: Mapping[str, list[str]],
+    names: list[str] | None,
+    cautions: list[str],
+) -> RawData:
+    column = str(config.text_column)
+    known = splits["train"].features
+    if column not in known:
+        raise DataError(f"{config.path} has no column {column!r}; {nearest(column, known)}; set data.text_column")
+    classes = class_names(config.labels or names, labels["train"], config.path)
+    numbers = {label: number for number, label in enumerate(classes)}
+    parts = {}
+    for part, found in splits.items():
+        texts = [text or "" for text in found[column]]
+        empty = [row for row, text in enumerate(texts) if not text.strip()]
+        if empty:
+            raise DataError(f"{config.path}, {part}, row {empty[0]}: the text is empty; filter such rows out")
+        unknown = sorted(set(labels[part]) - set(classes))
+        if unknown:
+            raise DataError(f"{config.path}, {part}: label {unknown[0]!r} is no class; {nearest(unknown[0], classes)}")
+        targets = np.array([numbers[label] for label in labels[part]], np.int64)
+        parts[part] = LabelledTexts(tuple(texts), targets)
+    return RawData(
+        parts["train"], parts.get("test"), classes, parts.get("validation"),
+        test_fraction=config.test_fraction, cautions=tuple(cautions),
+    )  # fmt: skip

@@ -1,0 +1,153 @@
+"""Pictures in parquet files: a column of their bytes, of Hugging Face's images, or of paths; read batch by batch."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from edgestill.pipeline.data.datasets.base import RawData
+from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, load_photos, part_of
+from edgestill.pipeline.data.rows import Source, files_content
+from edgestill.pipeline.errors import DataError, MissingDependencyError, first_line, nearest
+from edgestill.pipeline.frozen import GivenPath, digest
+
+_AT_ONCE = 64  # rows in memory
+
+
+class ParquetConfig(PhotoConfig):
+    """Pictures in a parquet file, or in a folder of train, validation and test files."""
+
+    name: Literal["parquet"] = "parquet"
+    path: GivenPath = Field(
+        description="parquet file, or folder of files whose names begin with train, validation or test"
+    )
+    image_column: str = Field("image", description="column of the pictures: bytes, {bytes, path}, or paths")
+    label_column: str = Field("label", description="column of the class labels")
+    root: GivenPath | None = Field(
+        None, description="folder that paths are relative to and must stay in; null takes the file's own"
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _exists(cls, path: Path, info: ValidationInfo) -> Path:
+        if not (info.context or {}).get("check_files"):
+            return path
+        if not path.exists():
+            raise ValueError(f"no folder or file at {path}")
+        return path.absolute()
+
+
+def load_parquet(config: ParquetConfig) -> RawData:
+    """Read the labels, and decode the pictures.
+
+    Raises:
+        DataError: files or columns are missing, a label is missing, or pictures cannot be read.
+    """
+    files = _files(config.path)
+    root = config.root or (config.path if config.path.is_dir() else config.path.parent)
+    opened = {part: [_open(path) for path in paths] for part, paths in files.items()}
+    for part, each in files.items():
+        for path, file in zip(each, opened[part], strict=True):
+            _require_columns(path, file.schema_arrow.names, (config.image_column, config.label_column))
+    names = class_names_of(opened["train"][0].schema_arrow.metadata, config.label_column)
+    parts = {
+        part: _part(config, root, files[part], each, names) for part, each in opened.items()
+    }  # fmt: skip
+    paths = [path for each in files.values() for path in each]
+    content = digest(files_content(root, paths, [str(path) for path in paths]), config.image_column)
+    return load_photos(config, str(config.path), parts, content, names)
+
+
+def class_names_of(metadata: Any, column: str) -> list[str] | None:
+    """Return a column's class names that Hugging Face's library wrote into a file's metadata; None without."""
+    try:
+        found = json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    if isinstance(found, dict):
+        found = [found[key] for key in sorted(found, key=int)]
+    return [str(name) for name in found]
+
+
+def as_labels(values: Iterable[Any], names: Sequence[str] | None, where: str) -> list[str]:
+    """Return labels as text, numbers of classes by their names."""
+    found = []
+    for row, value in enumerate(values):
+        if value is None or (names and isinstance(value, int) and not 0 <= value < len(names)):
+            raise DataError(f"{where}, row {row}: the label is {value!r}; give it a class, or leave the row out")
+        found.append(names[value] if names and isinstance(value, int) else str(value))
+    return found
+
+
+def source_of(value: Any, root: Path | None) -> Source:
+    """Return a cell of a column of pictures: bytes, a mapping of bytes and path, or a path below `root`.
+
+    Raises:
+        DataError: a path leads out of `root`.
+    """
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if value is None or isinstance(value, bytes):
+        return value
+    path = Path(value) if root is None else root / str(value)
+    if root is not None and not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(f"{value!r} leads out of {root}; data.root names the folder that the pictures are in")
+    return path
+
+
+def _files(path: Path) -> dict[str, list[Path]]:
+    if not path.is_dir():
+        return {"train": [path]}
+    found: dict[str, list[Path]] = {}
+    for file in sorted(path.glob("*.parquet")):
+        part = part_of(file.stem.replace("_", "-").split("-")[0].split(".")[0])
+        if part is None:
+            raise DataError(f"{file} does not begin with train, validation or test; rename it, or move it away")
+        found.setdefault(part, []).append(file)
+    if "train" not in found:
+        raise DataError(f"{path} has no file such as train.parquet or train-00000-of-00002.parquet")
+    return found
+
+
+def _open(path: Path) -> Any:
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingDependencyError("parquet files need `pip install 'edgestill[datasets]'`") from None
+    try:
+        return parquet.ParquetFile(path, memory_map=True)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no parquet file that can be read ({first_line(error)})") from None
+
+
+def _require_columns(path: Path, known: Sequence[str], wanted: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in known:
+            raise DataError(
+                f"{path} has no column {name!r}; {nearest(name, known)}; data.image_column and data.label_column name "
+                "them, and texts are of the kind text"
+            )
+
+
+def _part(
+    config: ParquetConfig, root: Path, paths: Sequence[Path], opened: Sequence[Any], names: Sequence[str] | None
+) -> Part:
+    found: list[str] = []
+    rows: list[str] = []
+    for path, file in zip(paths, opened, strict=True):
+        values = file.read([config.label_column]).column(0).to_pylist()
+        found += as_labels(values, names, str(path))
+        rows += [f"{path.name}:{row}" for row in range(len(values))]
+    return Part(rows, found, _reader(opened, config.image_column, root))
+
+
+def _reader(opened: Sequence[Any], column: str, root: Path) -> Callable[[], Iterator[Source]]:
+    def read() -> Iterator[Source]:
+        for file in opened:
+            for batch in file.iter_batches(_AT_ONCE, columns=[column]):
+                for value in batch.column(0):
+                    yield source_of(value.as_py(), root)
+
+    return read

@@ -1,0 +1,152 @@
+"""Networks that a user's own function gives: `teacher: python:my_teacher.py:make`, or an nn.Module from Python.
+
+The code is run. The user named it by hand, in the configuration (docs/security.md).
+"""
+
+import copy
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+from torch import nn
+
+from edgestill.pipeline.errors import CheckpointError, first_line
+from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.teachers.adapted.family import ForeignTeacher, WhiteConfig
+from edgestill.pipeline.teachers.adapted.pixels import Pixels, Sight
+from edgestill.pipeline.teachers.adapted.weights import Held
+
+GIVEN = "given"  # in place of a function's place: the nn.Module that `compress` was called with
+_given: list[nn.Module] = []  # while `compress` runs
+
+
+class PythonConfig(WhiteConfig):
+    name: Literal["python"] = "python"
+    code: str = Field(description="place of a function or class that gives the network: module:name or file.py:name")
+    train: bool = Field(False, description="train the network here; false takes the weights that it has, or `weights`")
+    channels: int | None = Field(None, ge=1, description="channels that the network takes; null: the data's")
+
+    @field_validator("code")
+    @classmethod
+    def _names_a_function(cls, code: str, info: ValidationInfo) -> str:
+        if code == GIVEN:
+            return code
+        place, colon, function = code.rpartition(":")
+        if not (colon and place and function.isidentifier()):
+            raise ValueError(f"{code!r} is no place of a function; write module:function or path/to/file.py:function")
+        if not place.endswith(".py") or not (info.context or {}).get("check_files"):
+            return code
+        path = Path(place).expanduser()
+        if not path.is_file():
+            raise ValueError(f"no file at {path}")
+        return f"{path.absolute()}:{function}"
+
+
+class PythonTeacher(ForeignTeacher):
+    """The network of a user's function, class or module. It is called with `num_classes` or `task` if it takes them."""
+
+    name: ClassVar[str] = "python"
+    short = "code"
+    kinds: ClassVar[frozenset[str]] = frozenset({"image", "text"})
+    Config: ClassVar[type[Frozen]] = PythonConfig
+    config: PythonConfig
+
+    @property
+    def title(self) -> str:
+        return "a module from Python" if self.config.code == GIVEN else self.config.code.rpartition("/")[2]
+
+    @property
+    def is_trained(self) -> bool:
+        return not self.config.train
+
+    @property
+    def source_name(self) -> str:
+        return super().source_name or ("" if self.config.train else self.title)
+
+    def read(self, task: Task) -> nn.Module:
+        return self._adapted(task, None) if self.source is None else self.load(task, self.source)
+
+    def sight(self, task: Task) -> Sight:
+        return Sight(self.config.channels or task.input_shape[0])
+
+    def before(self, task: Task) -> nn.Module | None:
+        sight = self.config.seen(self.sight(task)) if task.kind == "image" else None
+        return None if sight is None else Pixels(task.input_shape, sight)
+
+    def _held(self) -> Held | None:
+        return None  # its function decides
+
+    def make(self, task: Task, outputs: int, held: Held | None) -> nn.Module:
+        found = _given_module() if self.config.code == GIVEN else _loaded(self.config.code)
+        if isinstance(found, nn.Module):
+            return copy.deepcopy(found)
+        try:
+            made = found(**_wanted(found, task, outputs))
+        except Exception as error:  # it is the user's code
+            raise CheckpointError(f"teacher.code: {self.config.code} fails: {first_line(error)}") from error
+        if not isinstance(made, nn.Module):
+            raise CheckpointError(f"teacher.code: {self.config.code} gives a {type(made).__name__}, not an nn.Module")
+        return made
+
+
+@contextmanager
+def giving(network: nn.Module | None) -> Iterator[None]:
+    """Make a module the teacher of configurations with `code: given` within."""
+    if network is None:
+        yield
+        return
+    _given.append(network)
+    try:
+        yield
+    finally:
+        _given.pop()
+
+
+def _given_module() -> nn.Module:
+    if not _given:
+        raise CheckpointError(
+            "this run's teacher is an nn.Module that edgestill.compress(teacher=…) was given, and it is gone; name a "
+            "function that makes it, teacher: python:file.py:function, for a run that can be resumed"
+        )
+    return _given[-1]
+
+
+def _loaded(code: str) -> Any:
+    place, _, function = code.rpartition(":")
+    try:
+        module = _file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        return getattr(module, function)
+    except (Exception, SystemExit) as error:  # it is the user's code
+        raise CheckpointError(f"teacher.code: {code} cannot be loaded: {first_line(error)}") from error
+
+
+def _file(path: Path) -> Any:
+    """Run a file as a module; its folder is looked into last, for what it imports from beside it."""
+    name = f"edgestill_teacher_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no Python file at {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    folder = str(path.parent)
+    sys.path.append(folder)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(folder)
+    return module
+
+
+def _wanted(function: Any, task: Task, outputs: int) -> dict[str, Any]:
+    try:
+        known = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+    return {name: value for name, value in (("num_classes", outputs), ("task", task)) if name in known}

@@ -1,0 +1,31 @@
+"""`edgestill data`: counts, findings and pictures of a configuration's data."""
+
+import numpy as np
+import pytest
+
+from edgestill.flows.cli.main import execute
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (90, 8, 8, 3), np.uint8), np.arange(90) % 3
+    x[3] = x[0]
+    path = tmp_path / "photos.npz"
+    np.savez(path, x_train=x, y_train=y, x_test=x[:12], y_test=y[:12])
+    return path
+
+
+def test_the_command_tells_counts_and_findings_and_writes_pictures(photos, tmp_path, capsys):
+    given = ["data", "--set", "data.name=npz", "--set", f"data.path={photos}", "--sheet", str(tmp_path / "sheet")]
+    assert execute(given) == 0
+    out = capsys.readouterr().out
+    assert "3 classes of 3×8×8 images" in out
+    assert "caution: " in out
+    assert "test 0" in out
+    assert len(list((tmp_path / "sheet").iterdir())) == 3
+
+
+def test_the_command_needs_something_to_look_at(capsys):
+    assert execute(["data"]) == 2
+    assert "nothing to look at" in capsys.readouterr().err
