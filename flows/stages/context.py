@@ -21,7 +21,7 @@ from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import build_teacher, load_teacher
-from edgestill.pipeline.teachers.teacher import PARTS
+from edgestill.pipeline.teachers.teacher import DRAWN, PARTS, SCORED
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
 
@@ -85,11 +85,12 @@ class StageContext:
         with drawn_from(self.seed("teacher", "weights")):
             return load_teacher(self.config.teacher, task, self.run.root / "teacher" / WEIGHTS)
 
-    def teacher_to_draw(self, task: Task) -> nn.Module | None:
-        """Build the teacher for a scorer that draws its weights; None for a black box, which has none."""
-        network = build_teacher(self.config.teacher, task)
+    def teacher_to_score_by(self, task: Task) -> nn.Module | None:
+        """Return the teacher beside which candidates are scored; None for one that lacks what scorers read of it."""
+        trained = self.config.search.uses_trained_teacher
+        network = self.teacher(task) if trained else build_teacher(self.config.teacher, task)
         gives: frozenset[str] = getattr(network, "gives", PARTS)
-        return network if {"gradients", "embedding", "features"} <= gives else None
+        return network if gives >= (SCORED if trained else DRAWN) else None
 
     def fresh_student(self, architecture: Architecture | str, task: Task) -> nn.Module:
         """Build a fresh student; its weights are the same for the tournament, every trial and the distillation."""

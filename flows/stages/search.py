@@ -30,8 +30,7 @@ class Search(Stage[SearchResult]):
         config = context.config.search
         task = context.splits().task
         journal = context.run.journal("search", "history.jsonl", context.inputs)
-        trained = config.uses_trained_teacher
-        teacher = context.teacher(task) if trained else context.teacher_to_draw(task)
+        teacher = context.teacher_to_score_by(task)
         with telling_of_heads(context.config.distill):
             return find_student(
                 config,
