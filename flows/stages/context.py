@@ -87,10 +87,15 @@ class StageContext:
 
     def teacher_to_score_by(self, task: Task) -> nn.Module | None:
         """Return the teacher beside which candidates are scored; None for one that lacks what scorers read of it."""
-        trained = self.config.search.uses_trained_teacher
-        network = self.teacher(task) if trained else build_teacher(self.config.teacher, task)
-        gives: frozenset[str] = getattr(network, "gives", PARTS)
-        return network if gives >= (SCORED if trained else DRAWN) else None
+        if not self.config.search.uses_trained_teacher:
+            return self.teacher_to_draw(task)
+        network = self.teacher(task)
+        return network if getattr(network, "gives", PARTS) >= SCORED else None
+
+    def teacher_to_draw(self, task: Task) -> nn.Module | None:
+        """Build the teacher for a scorer that draws its weights; None for a black box, which has none."""
+        network = build_teacher(self.config.teacher, task)
+        return network if getattr(network, "gives", PARTS) >= DRAWN else None
 
     def fresh_student(self, architecture: Architecture | str, task: Task) -> nn.Module:
         """Build a fresh student; its weights are the same for the tournament, every trial and the distillation."""
