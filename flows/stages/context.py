@@ -94,14 +94,16 @@ class StageContext:
             return load_teacher(self.config.teacher, task, self.run.root / "teacher" / WEIGHTS)
 
     def teacher_to_score_by(self, task: Task) -> nn.Module | None:
-        """Return the teacher beside which candidates are scored; None for one that lacks what scorers read of it.
+        """Return the teacher beside which candidates are scored; None for one that lacks what scorers read of it."""
+        if not self.config.search.uses_trained_teacher:
+            return self.teacher_to_draw(task)
+        network = self.teacher(task)
+        return network if getattr(network, "gives", PARTS) >= SCORED else None
 
-        A plan has no trained one yet, and takes its weights as they are drawn.
-        """
-        trained = self.config.search.uses_trained_teacher and "teacher" in self.run.manifest.stages
-        network = self.teacher(task) if trained else build_teacher(self.config.teacher, task)
-        gives: frozenset[str] = getattr(network, "gives", PARTS)
-        return network if gives >= (SCORED if trained else DRAWN) else None
+    def teacher_to_draw(self, task: Task) -> nn.Module | None:
+        """Build the teacher for a scorer that draws its weights; None for a black box, which has none."""
+        network = build_teacher(self.config.teacher, task)
+        return network if getattr(network, "gives", PARTS) >= DRAWN else None
 
     def architecture_of(self, candidate: Candidate) -> Architecture:
         """Read a candidate's architecture; results keep its string form, and code passes on the value."""

@@ -47,7 +47,7 @@ class Search(Stage[SearchResult]):
 
         def seconds(evaluations: int) -> float:
             start, less = time.perf_counter(), config.model_copy(update={"evaluations": evaluations})
-            _found(context, less, context.teacher_to_score_by(probes.splits.task))
+            _found(context, less, context.teacher_to_draw(probes.splits.task))
             return time.perf_counter() - start
 
         seconds(fewest)  # prepares what is kept in the cache

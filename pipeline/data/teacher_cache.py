@@ -62,8 +62,8 @@ class RowTable:
         return self.shape[0] * self._row_bytes
 
     def rows(self, index: np.ndarray) -> Tensor:
-        if not self.shape[0]:
-            return torch.empty(self.shape, dtype=self.dtype)
+        if not self._row_bytes or not self.shape[0]:  # parts that the teacher lacks, or that nobody reads
+            return torch.empty((len(index) if self.shape[0] else 0, *self.shape[1:]), dtype=self.dtype)
         found = np.empty((len(index), self._row_bytes), np.uint8)
         for place, row in enumerate(index.tolist()):
             if os.preadv(self._descriptor, [found[place]], row * self._row_bytes) != self._row_bytes:
