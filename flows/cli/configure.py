@@ -85,6 +85,7 @@ def presets() -> None:
 
 def _text(wishes: "Wishes", target: Path, settings: list[str], full: bool) -> str:
     """Return the text of a configuration that loads; every key of it with --full, or where --set changes some."""
+    import re
     import tempfile
 
     from edgestill.flows.config import commented_yaml, load_config
@@ -99,7 +100,8 @@ def _text(wishes: "Wishes", target: Path, settings: list[str], full: bool) -> st
         try:
             config = load_config(draft, None, settings, check_files=is_complete)
         except ConfigError as error:
-            raise ConfigError(problem.replace(str(draft), "the configuration") for problem in error.problems) from None
+            place = re.compile(rf"{re.escape(str(draft))}(:\d+)?: ")  # of a file that nobody has seen
+            raise ConfigError(place.sub("", problem) for problem in error.problems) from None
     return commented_yaml(config) if full or settings else text
 
 

@@ -118,6 +118,9 @@ def test_a_file_is_overwritten_by_force_alone_and_an_unknown_teacher_writes_none
     assert "Every key may be left out" in init("--force", "--full")
     assert execute(["init", "d.yaml", "--teacher", "nokind:name", "--data", "digits"]) == 2
     assert execute(["init", "d.yaml", "--out", "e.yaml"]) == 2
+    capsys.readouterr()
+    assert execute(["init", "d.yaml", "--data", "digits", "--max-params", "50q"]) == 2
+    assert capsys.readouterr().err.startswith("error: search.budget.max_params: '50q' is no whole number here; write")
     assert not Path("d.yaml").exists()
 
 
