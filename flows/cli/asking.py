@@ -3,7 +3,7 @@
 import csv
 import io
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from edgestill.export.bundle.predict import Answer, Failure
@@ -40,9 +40,9 @@ def _meant(argument: str, kind: str, column: str | None) -> Iterator[str]:
         yield from _lines(sys.stdin.read())
     elif ending in (*_TABLES, _LINES) and _is_name(argument, kind):
         yield from _held(path, ending, kind, column)
-    elif kind == "image" and path.is_dir():
+    elif kind == "image" and _holds(path.is_dir):
         yield from sorted(map(str, (one for one in path.rglob("*") if one.suffix.lower() in ENDINGS and one.is_file())))
-    elif _is_folder(path):
+    elif _holds(path.is_dir):
         raise DataError(f"{path} is a folder; name the texts themselves, or files of them (.txt, .csv, .tsv)")
     else:
         yield argument
@@ -50,13 +50,14 @@ def _meant(argument: str, kind: str, column: str | None) -> Iterator[str]:
 
 def _is_name(argument: str, kind: str) -> bool:
     """True unless the argument is a text that happens to end like a file."""
-    return kind == "image" or len(argument.split()) == 1 or Path(argument).is_file()
+    return kind == "image" or len(argument.split()) == 1 or _holds(Path(argument).is_file)
 
 
-def _is_folder(path: Path) -> bool:
+def _holds(question: Callable[[], bool]) -> bool:
+    """Ask about a path; a text too long for one is none."""
     try:
-        return path.is_dir()
-    except OSError:  # a text too long for a path
+        return question()
+    except OSError:
         return False
 
 

@@ -81,7 +81,8 @@ def test_texts_come_from_tables_lines_and_standard_input(text_bundle, tmp_path: 
     assert len(ask(capsys, text_bundle.folder, tmp_path / "t.txt")[1]) == 2
     monkeypatch.setattr(sys, "stdin", io.StringIO("a fine film\na dull film\n"))
     assert len(ask(capsys, text_bundle.folder, "-")[1]) == 2
-    assert ask(capsys, text_bundle.folder, "it ends in film.txt")[0] == 0
+    for text in ("it ends in film.txt", "a long film " * 500 + "x.txt"):
+        assert ask(capsys, text_bundle.folder, text)[0] == 0
 
 
 @pytest.mark.parametrize(
