@@ -33,15 +33,15 @@ class _Normalisation(NamedTuple):
     std: tuple[float, ...]
 
 
-def probes_of(network: nn.Module, task: Task, *, takes_mean: bool, takes_size: bool) -> list[Probe]:
+def probes_of(network: nn.Module, task: Task, *, takes_mean: bool, size_key: str = "") -> list[Probe]:
     """Return the changes to try on an image network.
 
     Args:
         takes_mean: the teacher's settings have `mean` and `std`.
-        takes_size: the data's settings have `size`.
+        size_key: setting for the size of the images that the network gets; empty if there is none.
     """
     own = _own_normalisation(network, task)
-    return [*_pixels(own, task, takes_mean), *_sizes(task, takes_size)]
+    return [*_pixels(own, task, takes_mean), *_sizes(task, size_key)]
 
 
 def _pixels(own: _Normalisation, task: Task, takes_mean: bool) -> Iterator[Probe]:
@@ -66,18 +66,15 @@ def _pixels(own: _Normalisation, task: Task, takes_mean: bool) -> Iterator[Probe
             )
 
 
-def _sizes(task: Task, takes_size: bool) -> Iterator[Probe]:
+def _sizes(task: Task, size_key: str) -> Iterator[Probe]:
     _, height, width = task.input_shape
     sides = {(2 * height, 2 * width), (height // 2, width // 2)}
     sides |= {(side, side) for side in _SIDES} if height == width else set()
     for to in sorted(sides - {(height, width)}):
         if min(to) >= 4 and to[0] <= _LARGEST_FACTOR * height:
             named = f"{to[0]} x {to[1]}"
-            fix = (
-                f"set data.size to {to[0] if to[0] == to[1] else list(to)}"
-                if takes_size
-                else "give the data at that size"
-            )
+            set_to = f"set {size_key} to {to[0] if to[0] == to[1] else list(to)}"
+            fix = set_to if size_key else "give the data at that size"
             yield Probe(
                 f"it expects images of about {named} pixels, and the data's are {height} x {width}",
                 fix,
@@ -104,9 +101,15 @@ def _own_normalisation(network: nn.Module, task: Task) -> _Normalisation:
     channels = task.input_shape[0]
     for module in network.modules():
         if isinstance(module, Normalize):
-            mean, std = (module.get_buffer(name).flatten().expand(channels).tolist() for name in ("mean", "std"))
-            return _Normalisation("its own", tuple(mean), tuple(std))
+            mean, std = (_of_channels(module.get_buffer(name), channels) for name in ("mean", "std"))
+            return _Normalisation("its own", mean, std)
     return _Normalisation("its own", (0.0,) * channels, (1.0,) * channels)
+
+
+def _of_channels(values: Tensor, channels: int) -> tuple[float, ...]:
+    """A value for each of the data's channels; their mean where the network has another number of channels."""
+    given: list[float] = values.flatten().tolist()
+    return tuple(given) if len(given) == channels else (sum(given) / len(given),) * channels
 
 
 def _renormalised(own: _Normalisation, other: _Normalisation) -> Callable[[Tensor], Tensor]:
