@@ -14,6 +14,7 @@ from edgestill.pipeline.task import Task
 
 _SIDES = (32, 64, 128, 224)  # pixels, that networks are commonly trained at
 _LARGEST_FACTOR = 7  # of a side that is tried: 32 pixels to 224
+_MARGIN = 0.1
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _MNIST = ((0.1307,), (0.3081,))
 
@@ -25,6 +26,7 @@ class Probe(NamedTuple):
     fix: str
     change: Callable[[Tensor], Tensor]  # of [B, C, H, W] in [0, 1]
     cost: float = 1.0  # of a forward pass, over that of the inputs as they are
+    margin: float = 0.0  # gain in accuracy over simpler changes, for a change that is two in one
 
 
 class _Normalisation(NamedTuple):
@@ -46,24 +48,28 @@ def probes_of(network: nn.Module, task: Task, *, takes_mean: bool, size_key: str
 
 def _pixels(own: _Normalisation, task: Task, takes_mean: bool) -> Iterator[Probe]:
     """Yield probes of the normalisation, and of blue-first channels under each."""
-    for other in (own, *_normalisations(task)):
-        mean, std = (f"[{', '.join(f'{value:.4g}' for value in values)}]" for values in other[1:])
-        set_it = (
-            f"set teacher.mean to {mean} and teacher.std to {std}"
-            if takes_mean
-            else (f"let the network take the mean {mean} from its pixels and divide by the std {std}")
-        )
-        change = _renormalised(own, other)
-        is_other = other is not own
-        if is_other and not _is_close(own, other):
-            yield Probe(f"it expects {other.name}", set_it, change)
-        if len(own.mean) == 3 and not (is_other and _is_close(own, other)):
-            swap = "swap the input channels 0 and 2 of its first layer's weights"
-            yield Probe(
-                f"it expects the channels blue first{f' and {other.name}' if is_other else ''}",
-                f"{swap}, and {set_it}" if is_other else swap,
-                lambda inputs, change=change: change(inputs).flip(1),  # type: ignore[misc]
-            )
+    others = [other for other in _normalisations(task) if not _is_close(own, other)]
+    for other in others:
+        yield Probe(f"it expects {other.name}", _set(other, takes_mean), _renormalised(own, other))
+    if len(own.mean) == 3:
+        swap = "swap the input channels 0 and 2 of its first layer's weights"
+        yield Probe("it expects the channels blue first", swap, _blue_first(_renormalised(own, own)))
+        for other in others:
+            found = f"it expects the channels blue first and {other.name}"
+            change = _blue_first(_renormalised(own, other))
+            yield Probe(found, f"{swap}, and {_set(other, takes_mean)}", change, margin=_MARGIN)
+
+
+def _set(other: _Normalisation, takes_mean: bool) -> str:
+    """Say how to give a network a normalisation."""
+    mean, std = (f"[{', '.join(f'{value:.4g}' for value in values)}]" for values in (other.mean, other.std))
+    if takes_mean:
+        return f"set teacher.mean to {mean} and teacher.std to {std}"
+    return f"let the network take the mean {mean} from its pixels and divide by the std {std}"
+
+
+def _blue_first(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda inputs: change(inputs).flip(1)
 
 
 def _sizes(task: Task, size_key: str) -> Iterator[Probe]:
