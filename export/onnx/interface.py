@@ -19,6 +19,8 @@ from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.task import Task
 
 _ELEMENTS = {"float32": "FLOAT", "int64": "INT64"}  # ONNX's names
+_WHITE = "image_white"  # a constant of the file
+Part = tuple[list[Any], list[Any]]  # operators, and the constants that they take
 MAX_DIFFERENCE = 1e-5  # between the two files' logits, relative to the largest; they compute the same
 
 
@@ -78,9 +80,6 @@ def with_image_interface(data: bytes, resize: str | None = None) -> bytes:
     return bytes(result.SerializeToString())
 
 
-Part = tuple[list[Any], list[Any]]  # operators, and the constants that they take
-
-
 def _bytes_to_floats() -> Part:
     """Return the operators from pixels of the model's size to its input."""
     from onnx import TensorProto, helper
@@ -99,9 +98,6 @@ def _picture_to_floats(sides: tuple[int, int, int], resize: str, opset: int) -> 
     check_fitting(fitting, sides, resize, opset)
     scaled = helper.make_node("Div", [fitting.output, _WHITE], [INPUT])
     return [*fitting.nodes, scaled], [*fitting.tensors, _white()]
-
-
-_WHITE = "image_white"
 
 
 def _white() -> Any:

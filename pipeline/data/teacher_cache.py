@@ -9,8 +9,10 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ from edgestill.pipeline.runs.checkpoint import write_folder
 IN_MEMORY_BYTES = 2**28  # of all parts; larger ones stay in their files
 _MOST_SHARE = 0.5  # of the free disk
 _ABOUT = "outputs.json"
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of a function in a network's printed form; differs by process
+_NO_OUTPUTS = (OSError, ValueError, KeyError, TypeError)
 _AT_ONCE = 2**24  # bytes of a file in memory
 
 
@@ -97,14 +101,14 @@ def kept_outputs(
         None if there is no place for them.
     """
     target = folder / key
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(*_NO_OUTPUTS):
         return _read(target, key, probe(), device)
-    try:
+    with contextlib.suppress(OSError):  # no room, no right to write, or another process was faster
         target.parent.mkdir(parents=True, exist_ok=True)
         write_folder(target, lambda aside: _write(aside, key, make(), probe(), shutil.disk_usage(folder).free))
-        return _read(target, key, None, device)
-    except OSError:
-        return None
+    with contextlib.suppress(*_NO_OUTPUTS):
+        return _read(target, key, probe(), device)
+    return None
 
 
 def _write(folder: Path, key: str, batches: Iterator[View], probe: View, free: int) -> None:
@@ -136,6 +140,7 @@ def _write(folder: Path, key: str, batches: Iterator[View], probe: View, free: i
                 "what": f"outputs of a teacher on {count:,} examples",
                 "key": key,
                 "size_bytes": written,
+                "when": datetime.now(UTC).isoformat(timespec="seconds"),
                 "parts": parts,
                 "probe": _numbers(probe),
             }
@@ -175,7 +180,7 @@ def _numbers(view: View) -> list[list[float]]:
 
 
 def _network_digest(network: nn.Module) -> str:
-    found = hashlib.sha256(repr(network).encode())
+    found = hashlib.sha256(_ADDRESS.sub("", repr(network)).encode())
     for name, value in network.state_dict().items():
         found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

@@ -93,7 +93,7 @@ class EnsembleTeacher(Teacher):
 
     @property
     def _members(self) -> list[Teacher]:
-        return [self.make(member) for member in self.config.members]
+        return [type(self).make(member) for member in self.config.members]
 
     @property
     def title(self) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from torch import Tensor, nn
 
 from edgestill.pipeline.errors import CheckpointError, EdgestillError, MissingDependencyError, first_line
@@ -61,6 +61,16 @@ class HfConfig(ForeignConfig):
             raise ValueError(f"no config.json in {folder}; give a folder that save_pretrained(folder) wrote")
         return str(folder.absolute()) if folder.is_dir() else model
 
+    @model_validator(mode="after")
+    def _is_in_the_cache(self, info: ValidationInfo) -> "HfConfig":
+        """Fetch a model of the hub before anything is done: its tokenizer makes the data's inputs."""
+        if (info.context or {}).get("check_files") and not Path(self.model).is_dir():
+            try:
+                _fetched(self)
+            except EdgestillError as error:
+                raise ValueError(str(error)) from None
+        return self
+
 
 class HfTeacher(ForeignTeacher):
     name: ClassVar[str] = "hf"
@@ -97,7 +107,7 @@ class HfTeacher(ForeignTeacher):
         return folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
 
     @property
-    def call(self) -> Call:  # type: ignore[override]
+    def call(self) -> Call:
         return _call
 
     def read(self, task: Task) -> nn.Module:

@@ -108,7 +108,7 @@ def sight_of(folder: Path) -> Sight:
     if not isinstance(found, dict) or not isinstance(channels, int):
         raise CheckpointError(f"{folder / PIXELS} is no mapping")
     try:
-        return _described_sight(found, channels, own)  # type: ignore[arg-type]
+        return _described_sight(found, channels, own)
     except (TypeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder / PIXELS} describes no images: {first_line(error)}") from None
 

@@ -1,5 +1,6 @@
 """Settings and loading that the libraries of networks, timm and torchvision, share."""
 
+import importlib
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -108,8 +109,6 @@ def require(library: str) -> Any:
     Raises:
         MissingDependencyError: it is not installed.
     """
-    import importlib
-
     repair()
     try:
         return importlib.import_module(library)
@@ -121,9 +120,8 @@ def require(library: str) -> Any:
 
 def imagenet_names() -> tuple[str, ...]:
     """Names of ImageNet's 1000 classes, in order."""
-    from torchvision.models import get_model_weights
-
-    return tuple(get_model_weights("resnet18").DEFAULT.meta["categories"])
+    models = require("torchvision.models")
+    return tuple(models.get_model_weights("resnet18").DEFAULT.meta["categories"])
 
 
 def _thrice(values: tuple[float, ...]) -> tuple[float, ...]:

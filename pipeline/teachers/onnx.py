@@ -3,6 +3,7 @@
 # B batch, K classes, D embedding width
 
 import ast
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -166,6 +167,9 @@ class OnnxTeacher(Teacher):
         network = self.build(task)
         assert isinstance(network, OnnxNetwork)
         return count_graph(network.onnx_bytes)
+
+    def refusal(self, task: Task, fitting: Sequence[str]) -> str:
+        return f"teacher: {self.title} takes no {task.kind}; hf:, a function of your own, and {', '.join(fitting)} do"
 
     def _sight(self, given: Graph, task: Task) -> Sight:
         channels, height, width = given.shape

@@ -25,7 +25,7 @@ class TimmTeacher(LibraryTeacher):
     config: TimmConfig
 
     def make(self, task: Task, outputs: int, held: Held | None) -> nn.Module:
-        timm, given = self._known(), {}
+        timm, given = self._known(), dict[str, Any]()
         if held is not None and held.channels is not None:
             given["in_chans"] = held.channels
         if self._published_cfg().get("fixed_input_size"):

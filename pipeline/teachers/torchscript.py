@@ -55,10 +55,15 @@ class ScriptNetwork(Adapted):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                names: dict[str, Any] = {"input_names": ["x"], "output_names": ["y"]}
-                axes = {"x": {0: "batch"}, "y": {0: "batch"}}
                 torch.onnx.export(
-                    script.cpu(), (example,), made, dynamo=False, opset_version=_OPSET, dynamic_axes=axes, **names
+                    script.cpu(),
+                    (example,),
+                    made,  # type: ignore[arg-type]  # the older exporter takes it
+                    dynamo=False,
+                    opset_version=_OPSET,
+                    input_names=["x"],
+                    output_names=["y"],
+                    dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}},
                 )
         except Exception as error:  # the exporter's own errors
             raise ExportError(f"the TorchScript archive has no ONNX form: {first_line(error)}") from error

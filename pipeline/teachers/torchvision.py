@@ -69,12 +69,10 @@ class TorchvisionTeacher(LibraryTeacher):
         Raises:
             CheckpointError: they do not.
         """
-        require("torchvision")
-        import torchvision.models
-
-        known = torchvision.models.list_models(module=torchvision.models)
+        models = require("torchvision.models")
+        known = models.list_models(module=models)
         if self.config.model not in known:
             raise CheckpointError(
                 f"torchvision knows no classifier {self.config.model!r}; {nearest(self.config.model, known)[:300]}"
             )
-        return torchvision.models
+        return models

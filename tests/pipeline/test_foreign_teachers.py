@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -125,6 +125,8 @@ def test_timm_takes_over_size_crop_and_interpolation_of_its_configuration(tmp_pa
     path = tmp_path / "w.safetensors"
     save_file(network.state_dict(), path)
     teacher = read(config_of(name="timm", model="resnet10t", weights=path))
+    assert "sees 176 x 176 pixels (bicubic, centre 0.875), as its own configuration says" in teacher.cautions[0]
+    assert read(config_of(name="timm", model="resnet10t", weights=path, size=176)).cautions == ()
     large = torch.nn.functional.interpolate(pixels(), size=(201, 201), mode="bicubic", antialias=True)
     start = round((201 - 176) / 2)
     seen = large[:, :, start : start + 176, start : start + 176]
@@ -366,6 +368,12 @@ def test_a_folder_of_hugging_face_cannot_bring_code_pickles_or_sizes(tmp_path):
     with pytest.raises(CheckpointError, match="safetensors beside it alone are read"):
         read(config)
     assert not ran.exists()
+
+
+def test_an_id_that_cannot_be_fetched_is_told_before_anything_is_done(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValidationError, match=r"nobody/nothing is no folder here, and cannot be had.*teacher\.model"):
+        config_of(name="hf", model="nobody/nothing")
 
 
 def test_a_classifier_of_texts_beyond_those_of_the_older_family(tmp_path):

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgestill.pipeline.data.pixels import RESIZES, fitted, inner_size, placed, resized, with_channels
+from edgestill.pipeline.data.pixels import (
+    RESIZES,
+    eight_bits,
+    fitted,
+    inner_size,
+    on_white,
+    placed,
+    resized,
+    with_channels,
+)
 
 
 def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -17,8 +26,39 @@ def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> np.nda
 )
 def test_resizing_gives_pillows_bytes(old, new):
     pixels = picture(*old)
-    expected = Image.fromarray(pixels).resize((new[1], new[0]), Image.Resampling.BILINEAR)
-    assert np.array_equal(resized(pixels, *new), np.asarray(expected))
+    assert np.array_equal(resized(pixels, *new), np.asarray(by_pillow(Image.fromarray(pixels), *new)))
+
+
+def by_pillow(image: Image.Image, height: int, width: int) -> Image.Image:
+    """The width first, then the height: alone, Pillow 13 and later take the height first where that is faster."""
+    narrow = image.resize((width, image.height), Image.Resampling.BILINEAR)
+    return narrow.resize((width, height), Image.Resampling.BILINEAR)
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_pictures_of_any_size_are_cut_and_padded_to_pillows_bytes(resize):
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        height, width, old_height, old_width = (int(side) for side in rng.integers(1, 150, 4))
+        pixels = picture(old_height, old_width, seed=number)
+        inner = inner_size(old_height, old_width, height, width, resize)
+        image = by_pillow(Image.fromarray(pixels), *inner)
+        top, left = (int((old - new) / 2) for old, new in zip(inner, (height, width), strict=True))  # towards zero
+        expected = image.crop((left, top, left + width, top + height))  # black beyond the picture
+        assert np.array_equal(fitted(pixels, 3, height, width, resize), np.asarray(expected)), (pixels.shape, inner)
+
+
+def test_alpha_is_composed_on_white_as_pillow_pastes():
+    pixels = picture(40, 40, 4)
+    paper, image = Image.new("RGB", (40, 40), "white"), Image.fromarray(pixels)
+    paper.paste(image, mask=image.getchannel("A"))
+    assert np.array_equal(on_white(pixels), np.asarray(paper))
+    grey = on_white(np.array([[[10, 0], [10, 255]]], np.uint8))
+    assert grey[0, :, 0].tolist() == [255, 10]
+
+
+def test_of_16_bits_the_upper_8_stay():
+    assert eight_bits(np.array([0, 255, 256, 65535], np.uint16)).tolist() == [0, 0, 1, 255]
 
 
 def test_grey_is_pillows():

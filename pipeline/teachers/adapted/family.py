@@ -1,7 +1,7 @@
 """Settings and loading that families of foreign networks share."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -95,7 +95,6 @@ class ForeignTeacher(Teacher):
     """A foreign network that torch runs. Subclasses make it, and say what images it takes."""
 
     kinds: ClassVar[frozenset[str]] = frozenset({"image"})
-    call: ClassVar[Call] = staticmethod(plainly)
     network: ClassVar[type[Adapted]] = Adapted
     config: WhiteConfig
 
@@ -118,6 +117,11 @@ class ForeignTeacher(Teacher):
     def names(self, outputs: int) -> tuple[str, ...] | None:
         """Names of the outputs by themselves; None: unknown."""
         return None
+
+    @property
+    def call(self) -> Call:
+        """How the network is given its inputs."""
+        return plainly
 
     @property
     def who(self) -> str:
@@ -155,6 +159,9 @@ class ForeignTeacher(Teacher):
     def check(self, metadata: Mapping[str, str], task: Task, path: Path) -> None:
         """The network resizes what it is given, so that weights fit any size."""
 
+    def refusal(self, task: Task, fitting: Sequence[str]) -> str:
+        return f"teacher: {self.title} takes no {task.kind}; hf:, a function of your own, and {', '.join(fitting)} do"
+
     def _held(self) -> Held | None:
         return None if self.source is None or not self.source.is_file() else held_by(self.source)
 
@@ -181,8 +188,23 @@ class ForeignTeacher(Teacher):
             classifier=getattr(config, "classifier", None),
             features=getattr(config, "features", None),
         )
+        network.cautions = self._size_caution(task)
         names = config.labels or (self.names(network.outputs) if self.is_trained else None)
         return network.map_classes(match_labels(names, task.labels, network.outputs, self.who))
+
+    def _size_caution(self, task: Task) -> tuple[str, ...]:
+        """Say that images are made twice as large or small, or more, for a size that nobody configured."""
+        size = self.config.seen(self.sight(task)).size if task.kind == "image" else None
+        if size is None or self.config.size is not None:
+            return ()
+        given = f"{task.input_shape[1]} x {task.input_shape[2]}"
+        if 0.5 < size[0] / task.input_shape[1] < 2:
+            return ()
+        seen = self.config.seen(self.sight(task)).described()
+        return (
+            f"{self.who} sees {seen}, as its own configuration says, made from the data's {given}; if it learnt on "
+            "images of the data's size, set teacher.size to data",
+        )
 
     def before(self, task: Task) -> nn.Module | None:
         return Pixels(task.input_shape, self.config.seen(self.sight(task))) if task.kind == "image" else None

@@ -1,0 +1,215 @@
+"""Memory of training and distilling from images in files, as their number grows.
+
+    python benchmarks/memory.py [--counts 10000 100000] [--side 96] [--steps 20] [--batch 64] [--folder DIR]
+    python benchmarks/memory.py --counts 20000 --side 224
+
+Images are random bytes, written straight to files of rows. Each line is a process of its own: it distils a small
+student by plain KD for a handful of steps, after the teacher's outputs on all images were computed and written, and
+then trains a teacher for as many steps. The peak is of memory that is the process's own (RssAnon: without the pages of
+mapped files, which the system takes back); the highest resident size beside it counts those too.
+"""
+
+import argparse
+import dataclasses
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgestill.distill.config import DistillConfig, StudentTrainingConfig
+from edgestill.distill.train import distill
+from edgestill.pipeline.conformance.samples import image_task, splits
+from edgestill.pipeline.data.augmentation import Augmentation
+from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.splits import Batch, ImageSplit, Splits
+from edgestill.pipeline.data.stored import RowFile, StoredImages
+from edgestill.pipeline.networks.cifar_resnet import CifarResNet
+from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.fit import Supervised, fit
+
+_CPU = torch.device("cpu")
+_AT_ONCE = 256  # images written
+
+
+class _EnoughError(Exception):
+    pass
+
+
+def main() -> None:
+    arguments = _arguments()
+    if arguments.one:
+        _measure(arguments)
+        return
+    peaks = []
+    for count in arguments.counts:
+        command = [sys.executable, __file__, "--one", "--counts", str(count), "--side", str(arguments.side)]
+        command += ["--steps", str(arguments.steps), "--batch", str(arguments.batch)]
+        if arguments.folder is not None:
+            command += ["--folder", str(arguments.folder)]
+        found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        print(found, flush=True)
+        peaks.append(float(found.rsplit("peak ", 1)[1].split()[0]))
+    if len(peaks) > 1:
+        print(f"growth from the first to the last: {peaks[-1] / peaks[0] - 1:+.1%}")
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(2)
+    (count,) = arguments.counts
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, _Peak() as peak:
+        os.environ["EDGESTILL_CACHE"] = folder
+        data = _splits(Path(folder), count, arguments.side)
+        begun = peak.now()
+        _distil(data, arguments)
+        distilled, peak.highest = peak.highest, 0
+        _train(data, arguments)
+        trained = peak.highest
+    print(
+        f"{count:,} images of {arguments.side} pixels ({data.train.images.shape.numel() / 1e9:.1f} GB): before "
+        f"{begun:.0f} MB, distilling {distilled:.0f} MB, training {trained:.0f} MB, resident {peak.resident:.0f} MB; "
+        f"peak {max(distilled, trained):.0f} MB"
+    )
+
+
+def _distil(data: Splits, arguments: argparse.Namespace) -> None:
+    training = StudentTrainingConfig(epochs=1, batch_size=arguments.batch)
+    student, teacher = _network(data, (4, 8, 16)), _Limited(_network(data, (8, 8, 16)))
+    try:
+        distill(
+            _Limited(student, arguments.steps), teacher, data, DistillConfig(training=training), seed=0, device=_CPU
+        )
+    except _EnoughError:
+        return
+    raise AssertionError("the training ended before its steps were done")
+
+
+def _train(data: Splits, arguments: argparse.Namespace) -> None:
+    augmentation = Augmentation(AugmentConfig(crop=(0.25, 1.0), flip=True, mixup=1.0))
+    network, config = _network(data, (8, 8, 16)), TrainingConfig(epochs=1, batch_size=arguments.batch)
+    try:
+        fit(
+            network,
+            _Few(arguments.steps),
+            data.train,
+            data.validation,
+            config,
+            seed=0,
+            device=_CPU,
+            augmentation=augmentation,
+        )
+    except _EnoughError:
+        return
+    raise AssertionError("the training ended before its steps were done")
+
+
+class _Few(Supervised):
+    """Ends the training after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+
+    def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        self._left -= 1
+        if self._left < 0:
+            raise _EnoughError
+        return super().loss(network, batch)
+
+
+class _Limited(nn.Module):
+    """A classifier that ends the training when it was trained for some steps."""
+
+    def __init__(self, network: nn.Module, steps: int | None = None) -> None:
+        super().__init__()
+        self.network, self._left = network, steps
+
+    def forward_features(self, inputs: Tensor) -> Tensor:
+        if self._left is not None and self.training:
+            self._left -= 1
+            if self._left < 0:
+                raise _EnoughError
+        features: Tensor = self.network.forward_features(inputs)  # type: ignore[operator]
+        return features
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        found: Tensor = self.network.forward_head(features, pre_logits)  # type: ignore[operator]
+        return found
+
+    def get_classifier(self) -> nn.Module:
+        found: nn.Module = self.network.get_classifier()  # type: ignore[operator]
+        return found
+
+
+def _network(data: Splits, widths: tuple[int, int, int]) -> nn.Module:
+    return CifarResNet((1, 1, 1), widths, num_classes=3, mean=data.task.mean, std=data.task.std)
+
+
+def _splits(folder: Path, count: int, side: int) -> Splits:
+    rng = np.random.default_rng(0)
+    path = folder / "images.rows"
+    with path.open("wb") as file:
+        for start in range(0, count, _AT_ONCE):
+            file.write(rng.bytes(min(_AT_ONCE, count - start) * 3 * side * side))
+    digests = rng.integers(0, 256, (count, 16), np.uint8)
+    images = StoredImages([RowFile(path, digests)], (3, side, side))
+    task = image_task(channels=3, side=side)
+    few = splits(task, train=6)
+    train = ImageSplit(images, torch.arange(count) % 3, "train")
+    return dataclasses.replace(few, train=train, validation=few.train, digests={"train": "random"})
+
+
+class _Peak:
+    """Highest RssAnon of this process, looked at every 20 ms, in MB."""
+
+    def __init__(self) -> None:
+        self.highest = 0.0
+        self._done = threading.Event()
+
+    def now(self) -> float:
+        return self._status("RssAnon")
+
+    @property
+    def resident(self) -> float:
+        """Highest resident size, by the system's own count."""
+        return self._status("VmHWM")
+
+    def _status(self, name: str) -> float:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
+
+    def _look(self) -> None:
+        while not self._done.is_set():
+            self.highest = max(self.highest, self.now())
+            time.sleep(0.02)
+
+    def __enter__(self) -> "_Peak":
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--steps", type=int, default=20, help="of each training")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--folder", type=Path, default=None, help="for files of up to 3 GB; default: the system's")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
