@@ -89,7 +89,8 @@ class Compute:
     def spread(self, network: nn.Module, device: torch.device) -> nn.Module:
         """Return the network itself, or one that computes features on several GPUs, each for its share of a batch."""
         count = self.gpus or torch.cuda.device_count()
-        return network if device.type != "cuda" or count < 2 else _Spread(network, count)
+        is_whole = hasattr(network, "look")  # it gives its view in one pass, and cannot go on from features
+        return network if device.type != "cuda" or count < 2 or is_whole else _Spread(network, count)
 
 
 FP32 = Compute()

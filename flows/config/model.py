@@ -16,11 +16,10 @@ from edgestill.pipeline.device import DeviceConfig
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.input_kind import INPUT_KINDS
 from edgestill.pipeline.teachers import AnyTeacherConfig, TeacherConfig, make_teacher
+from edgestill.pipeline.teachers.teacher import DRAWN, SCORED
 from edgestill.search.config import RankCheckConfig, SearchConfig
 from edgestill.search.scorers import SCORERS
 from edgestill.search.spaces import SPACES
-
-_DRAWN = {"gradients", "embedding", "features"}  # of a teacher whose weights a scorer draws
 
 
 class RunConfig(Frozen):
@@ -93,9 +92,9 @@ class RunConfig(Frozen):
                 "leave data.augment out"
             )
         aware = [name for name in (search.scorer, *search.baselines) if SCORERS[name].needs_teacher]
-        if aware and not search.uses_trained_teacher and not teacher.gives >= _DRAWN:
+        if aware and not teacher.gives >= (SCORED if search.uses_trained_teacher else DRAWN):
             problems.append(
-                f"scorer {aware[0]!r} draws new weights for the teacher, and {teacher.title} is a black box; search by "
+                f"scorer {aware[0]!r} needs more of the teacher than {teacher.title} gives, a black box; search by "
                 "ensemble, or another that needs no teacher"
             )
         if problems:

@@ -22,7 +22,7 @@ from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import build_teacher, load_teacher
-from edgestill.pipeline.teachers.teacher import PARTS
+from edgestill.pipeline.teachers.teacher import DRAWN, PARTS, SCORED
 from edgestill.search.result import Candidate
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
@@ -93,11 +93,15 @@ class StageContext:
         with drawn_from(self.seed("teacher", "weights")):
             return load_teacher(self.config.teacher, task, self.run.root / "teacher" / WEIGHTS)
 
-    def teacher_to_draw(self, task: Task) -> nn.Module | None:
-        """Build the teacher for a scorer that draws its weights; None for a black box, which has none."""
-        network = build_teacher(self.config.teacher, task)
+    def teacher_to_score_by(self, task: Task) -> nn.Module | None:
+        """Return the teacher beside which candidates are scored; None for one that lacks what scorers read of it.
+
+        A plan has no trained one yet, and takes its weights as they are drawn.
+        """
+        trained = self.config.search.uses_trained_teacher and "teacher" in self.run.manifest.stages
+        network = self.teacher(task) if trained else build_teacher(self.config.teacher, task)
         gives: frozenset[str] = getattr(network, "gives", PARTS)
-        return network if {"gradients", "embedding", "features"} <= gives else None
+        return network if gives >= (SCORED if trained else DRAWN) else None
 
     def architecture_of(self, candidate: Candidate) -> Architecture:
         """Read a candidate's architecture; results keep its string form, and code passes on the value."""

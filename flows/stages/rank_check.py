@@ -8,8 +8,6 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
-
 from edgestill.flows.cache import kept_prepared
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.plan.estimate import Estimate
@@ -151,7 +149,7 @@ def _all_scorers(
     for name in SCORERS:
         conditions = Conditions(
             batch,
-            _teacher(context, search, splits),
+            context.teacher_to_score_by(splits.task),
             context.seed("search"),
             search.draws,
             trained=search.uses_trained_teacher,
@@ -181,12 +179,6 @@ def _all_scorers(
                 f"{name} does without {', '.join(parts)}, which have no score in this space beside this teacher"
             )
     return score, notes
-
-
-def _teacher(context: StageContext, search: SearchConfig, splits: Splits) -> nn.Module | None:
-    if search.uses_trained_teacher:
-        return context.teacher(splits.task)
-    return context.teacher_to_draw(splits.task)
 
 
 def _notes(search: SearchConfig, wanted: int, students: Sequence[RankedStudent]) -> list[str]:

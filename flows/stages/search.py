@@ -37,8 +37,7 @@ class Search(Stage[SearchResult]):
     def work(self, context: StageContext, results: Results) -> SearchResult:
         config, task = context.config.search, context.splits().task
         journal = context.run.journal("search", "history.jsonl", context.inputs)
-        trained = config.uses_trained_teacher
-        teacher = context.teacher(task) if trained else context.teacher_to_draw(task)
+        teacher = context.teacher_to_score_by(task)
         return _found(context, config, teacher, journal.entries, journal.append, context.tick)
 
     def estimate(self, context: StageContext, probes: Probes) -> Estimate:
@@ -48,7 +47,7 @@ class Search(Stage[SearchResult]):
 
         def seconds(evaluations: int) -> float:
             start, less = time.perf_counter(), config.model_copy(update={"evaluations": evaluations})
-            _found(context, less, context.teacher_to_draw(probes.splits.task))
+            _found(context, less, context.teacher_to_score_by(probes.splits.task))
             return time.perf_counter() - start
 
         seconds(fewest)  # prepares what is kept in the cache

@@ -32,6 +32,8 @@ class EnsembleConfig(FamilyConfig):
 
     @model_validator(mode="after")
     def _a_weight_each(self) -> "EnsembleConfig":
+        if getattr(self, "order", None) is not None:
+            raise ValueError("order belongs to a member; set it there")
         given = self.weights
         if given is not None and (len(given) != len(self.members) or min(given) < 0 or sum(given) <= 0):
             raise ValueError(f"weights are {list(given)}; give {len(self.members)} that are not negative, one a member")

@@ -19,7 +19,7 @@ from edgestill.pipeline.networks.network import View
 from edgestill.pipeline.runs.checkpoint import read_metadata, read_weights
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.adapted.family import ForeignConfig
-from edgestill.pipeline.teachers.adapted.labels import match_labels
+from edgestill.pipeline.teachers.adapted.labels import configured_names, match_labels
 from edgestill.pipeline.teachers.adapted.onnx_graph import (
     EMBEDDING,
     INPUT,
@@ -144,7 +144,7 @@ class OnnxTeacher(Teacher):
         is_log = self.config.answers == "probabilities" or (
             self.config.answers == "auto" and bool((plain >= 0).all()) and bool(((plain.sum(1) - 1).abs() < 1e-3).all())
         )
-        names = self.config.labels or _names(given)
+        names = configured_names(self.config, task.labels) or _names(given)
         matched = match_labels(names, task.labels, plain.shape[1], f"the teacher {self.title}")
         cautions = (matched.caution,) if matched.caution else ()
         options: dict[str, Any] = {"log": is_log, "order": matched.order, "embedding": self.config.embedding}

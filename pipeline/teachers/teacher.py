@@ -17,6 +17,8 @@ from edgestill.pipeline.training.config import TrainingConfig
 # gradients by inputs or weights, and answers to inputs other than the data's own.
 Part = Literal["logits", "embedding", "features", "classifier", "gradients", "inputs"]
 PARTS: frozenset[Part] = frozenset({"logits", "embedding", "features", "classifier", "gradients", "inputs"})
+SCORED: frozenset[Part] = frozenset({"embedding"})  # what scorers of students read of a trained teacher
+DRAWN: frozenset[Part] = frozenset({"gradients", "embedding", "features"})  # and of one whose weights they draw
 
 
 class FamilyConfig(Frozen):

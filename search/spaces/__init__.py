@@ -41,8 +41,14 @@ def make_space(config: Any) -> SearchSpace:
 
 
 def by_space_name(value: Any) -> Any:
-    """Expand a short name: `resnet` to `{name: resnet}`, `nni:DARTS`, alone or as `name`, to NNI's space DARTS."""
+    """Expand a short name: `resnet` to `{name: resnet}`, `nni:DARTS`, alone or as `name`, to NNI's space DARTS.
+
+    Settings without a name are of `resnet`, the default, or of the first space that has them all.
+    """
     value = by_name(value)
+    if isinstance(value, dict) and "name" not in value:
+        fitting = (name for name, (config, _) in SPACES.items() if value.keys() <= config.model_fields.keys())
+        value = {"name": next(fitting, "resnet"), **value}
     name, colon, space = str(value.get("name", "")).partition(":") if isinstance(value, dict) else ("", "", "")
     return {**value, "name": name, "space": space} if colon and name == "nni" else value
 

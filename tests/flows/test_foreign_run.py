@@ -112,7 +112,7 @@ def test_a_module_in_hand_is_a_teacher(teachers, tmp_path):
         ),
         (
             ["search.scorer=diswot"],
-            "scorer 'diswot' draws new weights for the teacher, and teacher",
+            "scorer 'diswot' needs more of the teacher than teacher",
         ),
     ],
 )

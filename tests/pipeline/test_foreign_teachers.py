@@ -3,6 +3,7 @@
 import copy
 import json
 import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ from edgestill.pipeline.networks.network import look
 from edgestill.pipeline.runs.checkpoint import weights_bytes
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import AnyTeacherConfig, load_teacher, make_teacher, spelt_out
-from edgestill.pipeline.teachers.adapted.labels import match_labels
+from edgestill.pipeline.teachers.adapted.labels import configured_names, match_labels
 from edgestill.pipeline.torchvision_compat import repair
 
 repair()
@@ -519,6 +520,13 @@ def test_a_torchscript_archive_answers_as_its_network_and_passes_gradients(tmp_p
 )
 def test_classes_are_found_by_name(theirs, ours, outputs, order):
     assert match_labels(theirs, ours, outputs, "it").order == order
+
+
+def test_an_order_by_number_names_the_outputs():
+    given = SimpleNamespace(labels=None, order=(2, 0, 1))
+    assert configured_names(given, ("a", "b", "c")) == ("c", "a", "b")
+    with pytest.raises(CheckpointError, match=r"teacher\.order must hold each number from 0 to 2 once"):
+        configured_names(SimpleNamespace(labels=None, order=(0, 0, 1)), ("a", "b", "c"))
 
 
 def test_a_configuration_of_the_shortest_form():

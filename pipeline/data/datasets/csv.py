@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from edgestill.pipeline.data.datasets.base import RawData
 from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, load_photos, part_of
-from edgestill.pipeline.data.datasets.table import Format, Row, read_columns
+from edgestill.pipeline.data.datasets.table import Column, Format, Row, read_columns
 from edgestill.pipeline.data.rows import files_content
 from edgestill.pipeline.errors import DataError, nearest
 from edgestill.pipeline.frozen import GivenPath, existing_file
@@ -56,11 +56,13 @@ def load_csv(config: CsvConfig) -> RawData:
     Raises:
         DataError: columns are missing, cells empty, paths lead out of the folder, or pictures cannot be read.
     """
-    wanted = [config.image_column, config.label_column, *([config.split_column] if config.split_column else [])]
-    rows = read_columns(config.path, Format(config.encoding, config.delimiter, config.columns), wanted)
+    wanted = [Column(config.image_column, "data.image_column"), Column(config.label_column, "data.label_column")]
+    if config.split_column:
+        wanted.append(Column(config.split_column, "data.split_column"))
+    names, rows = read_columns(config.path, Format(config.encoding, config.delimiter, config.columns), wanted)
     for row in rows:
         if not all(cell.strip() for cell in row.cells):
-            raise DataError(f"{config.path}, line {row.line}: a cell of {', '.join(wanted)} is empty; fill or drop it")
+            raise DataError(f"{config.path}, line {row.line}: a cell of {', '.join(names)} is empty; fill or drop it")
     root = config.root or config.path.parent
     by_part: dict[str, list[Row]] = {}
     for row in rows:

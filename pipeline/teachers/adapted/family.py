@@ -14,7 +14,7 @@ from edgestill.pipeline.frozen import GivenPath, existing_file
 from edgestill.pipeline.networks.cost import count_cost
 from edgestill.pipeline.runs.checkpoint import load_weights, read_metadata
 from edgestill.pipeline.task import Labels, Task
-from edgestill.pipeline.teachers.adapted.labels import match_labels
+from edgestill.pipeline.teachers.adapted.labels import configured_names, match_labels
 from edgestill.pipeline.teachers.adapted.network import Adapted, Answers, plainly
 from edgestill.pipeline.teachers.adapted.pixels import Interpolation, Pixels, Sight
 from edgestill.pipeline.teachers.adapted.tracing import Call
@@ -189,7 +189,7 @@ class ForeignTeacher(Teacher):
             features=getattr(config, "features", None),
         )
         network.cautions = self._size_caution(task)
-        names = config.labels or (self.names(network.outputs) if self.is_trained else None)
+        names = configured_names(config, task.labels) or (self.names(network.outputs) if self.is_trained else None)
         return network.map_classes(match_labels(names, task.labels, network.outputs, self.who))
 
     def _size_caution(self, task: Task) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edgestill.pipeline.errors import CheckpointError
 
@@ -54,6 +54,20 @@ def match_labels(theirs: Sequence[str] | None, ours: Sequence[str], outputs: int
         f"{who} names its classes {_listed(named)} and the data {_listed(ours)}; they are taken to be in the same "
         "order. If they are not, set teacher.labels to the data's names in the order of the teacher's outputs",
     )
+
+
+def configured_names(config: Any, ours: Sequence[str]) -> tuple[str, ...] | None:
+    """Names of a teacher's outputs by `teacher.labels`, or by `teacher.order`, the data's class that each output is.
+
+    Raises:
+        CheckpointError: the order does not name each class once.
+    """
+    order: tuple[int, ...] | None = getattr(config, "order", None)
+    if config.labels is not None or order is None:
+        return None if config.labels is None else tuple(config.labels)
+    if sorted(order) != list(range(len(ours))):
+        raise CheckpointError(f"teacher.order must hold each number from 0 to {len(ours) - 1} once")
+    return tuple(ours[number] for number in order)
 
 
 def _found(theirs: Sequence[str], ours: Sequence[str]) -> tuple[int, ...] | None:

@@ -17,7 +17,7 @@ from edgestill.pipeline.teachers.adapted.pixels import Pixels
 
 (INPUT,), LOGITS, EMBEDDING = Images.ports, "logits", "embedding"
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
-_OURS = "edgestill_"
+_OURS, _GIVEN = "edgestill_", "given_"
 _MOST_BYTES = 2**31
 
 
@@ -26,6 +26,7 @@ class Graph(NamedTuple):
     input: str
     shape: tuple[int | None, ...]  # of an image, None where it is not fixed
     output: str
+    prefix: str = ""  # of its tensors, in addition to their names in the file
 
 
 def read_graph(data: bytes, path: Path) -> Graph:
@@ -74,6 +75,7 @@ def joined(
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
+    given = _renamed(given)
     model = onnx.ModelProto()
     model.CopyFrom(given.model)
     graph, steps = model.graph, _Steps(numpy_helper, helper)
@@ -88,7 +90,8 @@ def joined(
     last = [*steps.nodes, helper.make_node("Identity", [found], [LOGITS])]
     outputs = [helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["batch", None])]
     if embedding is not None:
-        last.append(helper.make_node("Flatten", [_tensor_of(graph, embedding)], [EMBEDDING], axis=1))
+        tensor = _tensor_of(graph, embedding, given.prefix)
+        last.append(helper.make_node("Flatten", [tensor], [EMBEDDING], axis=1))
         outputs.append(helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["batch", None]))
     nodes = [*first, *graph.node, *last]
     del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
@@ -98,6 +101,18 @@ def joined(
     graph.output.extend(outputs)
     data: bytes = model.SerializeToString()
     return data
+
+
+def _renamed(given: Graph) -> Graph:
+    """Return the graph with other names for its tensors if one of them has a name of ours."""
+    import onnx.compose
+
+    graph = given.model.graph
+    names = {name for node in graph.node for name in (*node.input, *node.output)} | {given.input, given.output}
+    if not names & {INPUT, LOGITS, EMBEDDING}:
+        return given
+    model = onnx.compose.add_prefix(given.model, _GIVEN, rename_nodes=False)
+    return Graph(model, _GIVEN + given.input, given.shape, _GIVEN + given.output, _GIVEN)
 
 
 def for_export(data: bytes) -> bytes:
@@ -141,13 +156,13 @@ def _macs(node: Any, shapes: dict[str, list[int]]) -> int:
     return 0
 
 
-def _tensor_of(graph: Any, name: str) -> str:
-    """Return the name of the tensor that a node of this name makes, or of the tensor itself."""
+def _tensor_of(graph: Any, name: str, prefix: str) -> str:
+    """Return the name of the tensor that a node of this name makes, or of the tensor itself, before its prefix."""
     for node in graph.node:
         if node.name == name:
             return str(node.output[0])
-    if any(name in node.output for node in graph.node):
-        return name
+    if any(prefix + name in node.output for node in graph.node):
+        return prefix + name
     known = [node.name or node.output[0] for node in graph.node][-6:]
     raise CheckpointError(f"teacher.embedding: the file has no node {name!r}; its last are {', '.join(known)}")
 

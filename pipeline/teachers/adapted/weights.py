@@ -95,4 +95,4 @@ def _bias_fits(tensors: Mapping[str, Tensor], name: str) -> bool:
 
 def _heads(names: list[str]) -> list[str]:
     """Names that are a classifier's by custom."""
-    return [name for name in names if {"fc", "head", "classifier", "linear", "out_proj"} & set(name.split("."))]
+    return [name for name in names if {"fc", "head", "classifier", "linear"} & set(name.split("."))]
