@@ -100,7 +100,8 @@ def _figures(result: TeacherResult) -> Iterator[str]:
 def _loaded(context: StageContext, splits: Splits) -> nn.Module:
     config, teacher = context.config.teacher, make_teacher(context.config.teacher)
     network = teacher.read(splits.task)
-    return network if config.order is None else reordered(network, config.order)
+    is_done = config.order is None or getattr(network, "order", None) is not None  # foreign networks order their own
+    return network if is_done else reordered(network, config.order)
 
 
 def _check(context: StageContext, network: nn.Module, splits: Splits, figures: TeacherFigures) -> None:
