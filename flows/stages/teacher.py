@@ -100,7 +100,8 @@ def _figures(result: TeacherResult) -> Iterator[str]:
 def _loaded(context: StageContext, splits: Splits) -> nn.Module:
     config, teacher = context.config.teacher, make_teacher(context.config.teacher)
     network = teacher.read(splits.task)
-    return network if config.order is None else reordered(network, config.order)
+    is_done = config.order is None or getattr(network, "order", None) is not None  # foreign networks order their own
+    return network if is_done else reordered(network, config.order)
 
 
 def _check(context: StageContext, network: nn.Module, splits: Splits, figures: TeacherFigures) -> None:
@@ -122,11 +123,12 @@ def _check(context: StageContext, network: nn.Module, splits: Splits, figures: T
 
 
 def _probes(context: StageContext, network: nn.Module, splits: Splits) -> list[Probe]:
-    if splits.task.kind != "image":
-        return []
     config = context.config
-    takes_mean, takes_size = hasattr(config.teacher, "mean"), hasattr(config.data, "size")
-    return probes_of(network, splits.task, takes_mean=takes_mean, takes_size=takes_size)
+    if splits.task.kind != "image" or "inputs" not in make_teacher(config.teacher).gives:
+        return []
+    sections = {"teacher.size": config.teacher, "data.size": config.data}
+    size_key = next((key for key, section in sections.items() if hasattr(section, "size")), "")
+    return probes_of(network, splits.task, takes_mean=hasattr(config.teacher, "mean"), size_key=size_key)
 
 
 def _caution(context: StageContext, sentence: str) -> None:

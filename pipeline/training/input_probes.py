@@ -14,6 +14,7 @@ from edgestill.pipeline.task import Task
 
 _SIDES = (32, 64, 128, 224)  # pixels, that networks are commonly trained at
 _LARGEST_FACTOR = 7  # of a side that is tried: 32 pixels to 224
+_MARGIN = 0.1
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _MNIST = ((0.1307,), (0.3081,))
 
@@ -25,6 +26,7 @@ class Probe(NamedTuple):
     fix: str
     change: Callable[[Tensor], Tensor]  # of [B, C, H, W] in [0, 1]
     cost: float = 1.0  # of a forward pass, over that of the inputs as they are
+    margin: float = 0.0  # gain in accuracy over simpler changes, for a change that is two in one
 
 
 class _Normalisation(NamedTuple):
@@ -33,51 +35,52 @@ class _Normalisation(NamedTuple):
     std: tuple[float, ...]
 
 
-def probes_of(network: nn.Module, task: Task, *, takes_mean: bool, takes_size: bool) -> list[Probe]:
+def probes_of(network: nn.Module, task: Task, *, takes_mean: bool, size_key: str = "") -> list[Probe]:
     """Return the changes to try on an image network.
 
     Args:
         takes_mean: the teacher's settings have `mean` and `std`.
-        takes_size: the data's settings have `size`.
+        size_key: setting for the size of the images that the network gets; empty if there is none.
     """
     own = _own_normalisation(network, task)
-    return [*_pixels(own, task, takes_mean), *_sizes(task, takes_size)]
+    return [*_pixels(own, task, takes_mean), *_sizes(task, size_key)]
 
 
 def _pixels(own: _Normalisation, task: Task, takes_mean: bool) -> Iterator[Probe]:
     """Yield probes of the normalisation, and of blue-first channels under each."""
-    for other in (own, *_normalisations(task)):
-        mean, std = (f"[{', '.join(f'{value:.4g}' for value in values)}]" for values in other[1:])
-        set_it = (
-            f"set teacher.mean to {mean} and teacher.std to {std}"
-            if takes_mean
-            else (f"let the network take the mean {mean} from its pixels and divide by the std {std}")
-        )
-        change = _renormalised(own, other)
-        is_other = other is not own
-        if is_other and not _is_close(own, other):
-            yield Probe(f"it expects {other.name}", set_it, change)
-        if len(own.mean) == 3 and not (is_other and _is_close(own, other)):
-            swap = "swap the input channels 0 and 2 of its first layer's weights"
-            yield Probe(
-                f"it expects the channels blue first{f' and {other.name}' if is_other else ''}",
-                f"{swap}, and {set_it}" if is_other else swap,
-                lambda inputs, change=change: change(inputs).flip(1),  # type: ignore[misc]
-            )
+    others = [other for other in _normalisations(task) if not _is_close(own, other)]
+    for other in others:
+        yield Probe(f"it expects {other.name}", _set(other, takes_mean), _renormalised(own, other))
+    if len(own.mean) == 3:
+        swap = "swap the input channels 0 and 2 of its first layer's weights"
+        yield Probe("it expects the channels blue first", swap, _blue_first(_renormalised(own, own)))
+        for other in others:
+            found = f"it expects the channels blue first and {other.name}"
+            change = _blue_first(_renormalised(own, other))
+            yield Probe(found, f"{swap}, and {_set(other, takes_mean)}", change, margin=_MARGIN)
 
 
-def _sizes(task: Task, takes_size: bool) -> Iterator[Probe]:
+def _set(other: _Normalisation, takes_mean: bool) -> str:
+    """Say how to give a network a normalisation."""
+    mean, std = (f"[{', '.join(f'{value:.4g}' for value in values)}]" for values in (other.mean, other.std))
+    if takes_mean:
+        return f"set teacher.mean to {mean} and teacher.std to {std}"
+    return f"let the network take the mean {mean} from its pixels and divide by the std {std}"
+
+
+def _blue_first(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda inputs: change(inputs).flip(1)
+
+
+def _sizes(task: Task, size_key: str) -> Iterator[Probe]:
     _, height, width = task.input_shape
     sides = {(2 * height, 2 * width), (height // 2, width // 2)}
     sides |= {(side, side) for side in _SIDES} if height == width else set()
     for to in sorted(sides - {(height, width)}):
         if min(to) >= 4 and to[0] <= _LARGEST_FACTOR * height:
             named = f"{to[0]} x {to[1]}"
-            fix = (
-                f"set data.size to {to[0] if to[0] == to[1] else list(to)}"
-                if takes_size
-                else "give the data at that size"
-            )
+            set_to = f"set {size_key} to {to[0] if to[0] == to[1] else list(to)}"
+            fix = set_to if size_key else "give the data at that size"
             yield Probe(
                 f"it expects images of about {named} pixels, and the data's are {height} x {width}",
                 fix,
@@ -104,9 +107,15 @@ def _own_normalisation(network: nn.Module, task: Task) -> _Normalisation:
     channels = task.input_shape[0]
     for module in network.modules():
         if isinstance(module, Normalize):
-            mean, std = (module.get_buffer(name).flatten().expand(channels).tolist() for name in ("mean", "std"))
-            return _Normalisation("its own", tuple(mean), tuple(std))
+            mean, std = (_of_channels(module.get_buffer(name), channels) for name in ("mean", "std"))
+            return _Normalisation("its own", mean, std)
     return _Normalisation("its own", (0.0,) * channels, (1.0,) * channels)
+
+
+def _of_channels(values: Tensor, channels: int) -> tuple[float, ...]:
+    """A value for each of the data's channels; their mean where the network has another number of channels."""
+    given: list[float] = values.flatten().tolist()
+    return tuple(given) if len(given) == channels else (sum(given) / len(given),) * channels
 
 
 def _renormalised(own: _Normalisation, other: _Normalisation) -> Callable[[Tensor], Tensor]:

@@ -27,8 +27,9 @@ _TIMING = TimingConfig(warmup_s=0.05, duration_s=0.2, min_samples=11, max_sample
 _GOOD = 0.98  # accuracy of a teacher that is read as it should be
 _GAIN = 0.05  # smallest gain in accuracy that is worth a change
 _FEWEST = 20  # examples that can tell a cause
-_FIRST, _SECOND = 128, 512  # examples to find a cause on, and to prove it on
-_BUDGET_MS = 6_000  # of all probes, about
+_FIRST, _SECOND = (16, 128), (64, 512)  # fewest and most examples to find a cause on, and to prove it on
+_BETWEEN, _FINALISTS = 96, 3  # examples, to tell the best causes apart
+_BUDGET_MS = 10_000  # of finding and of proving, about
 _BATCH = 64
 _MOST_NAMED, _MOST_LISTED = 5, 100  # classes in a sentence, and in a setting
 
@@ -100,6 +101,8 @@ def reordered(network: nn.Module, order: Sequence[int]) -> nn.Module:
     last = network.get_classifier() if isinstance(network, Classifier) else None
     if not isinstance(last, nn.Linear):
         raise CheckpointError("teacher.order needs a network that ends in a Linear; order the data's classes instead")
+    if all(module is not last for module in network.modules()):
+        raise CheckpointError("the teacher's classes were put in order by their names; give teacher.labels instead")
     if sorted(order) != list(range(last.out_features)):
         raise CheckpointError(f"teacher.order must hold each number from 0 to {last.out_features - 1} once")
     index = torch.tensor(order).argsort()
@@ -147,41 +150,57 @@ def _inputs(
     network: nn.Module, split: ImageSplit, device: torch.device, figures: TeacherFigures, probes: Sequence[Probe]
 ) -> list[_Cause]:
     """Find the change of the inputs under which the network is right most often."""
-    if not probes:
+    tried = _affordable(probes, figures)
+    if not tried:
         return []
-    cost = sum(probe.cost for probe in probes) * figures.ms_an_example
     drawn = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
-    count = min(max(_FIRST // 4, int(_BUDGET_MS / max(cost, 1e-9))), _FIRST, len(split) // 2)
-    first, second = drawn[:count], drawn[count : count + _SECOND]
+    quarter = len(split) // 4
+    count = min(_count(sum(probe.cost for probe in tried), figures, _FIRST), quarter)
+    first, between = drawn[:count], drawn[count : count + min(_BETWEEN, quarter)]
+    rest = drawn[count + len(between) :]
+    targets, unchanged = split.targets.cpu().numpy(), figures.answers
 
-    def answers(index: Tensor, change: Callable[[Tensor], Tensor]) -> np.ndarray:
-        starts = range(0, len(index), _BATCH)
-        with evaluating(network), torch.inference_mode():
-            parts = (split.batch(index[start : start + _BATCH], device).inputs for start in starts)
-            return torch.cat([network(change(inputs)).argmax(1) for inputs in parts]).cpu().numpy()
-
-    targets = split.targets.cpu()
-    found_on, proved_on = targets[first].numpy(), targets[second].numpy()
-    best, most = None, (answers(first, _unchanged) == found_on).sum()
-    for probe in probes:
+    def gain(probe: Probe, index: Tensor) -> float:
+        """Share of examples that the change wins, less those that it loses and the probe's margin."""
+        before, truth = unchanged[index.numpy()], targets[index.numpy()]
         try:
-            hits = (answers(first, probe.change) == found_on).sum()
-        except (RuntimeError, ValueError, AssertionError, IndexError):  # a network for one size alone
-            continue
-        if hits > most:
-            best, most = probe, hits
-    if best is None:
+            after = _answers(network, split, index, device, probe)
+        except Exception:  # of a network for one size alone, by whichever library runs it
+            return -1.0
+        return float((after == truth).mean() - (before == truth).mean()) - probe.margin
+
+    gains = [(gain(probe, first), -number) for number, probe in enumerate(tried)]
+    finalists = [tried[-number] for found, number in sorted(gains, reverse=True)[:_FINALISTS] if found > 0]
+    if not finalists:
         return []
-    changed = answers(second, best.change)
-    before, after = answers(second, _unchanged) == proved_on, changed == proved_on
-    useless_still = Confusion.of(changed, proved_on, figures.confusion.num_classes).is_useless
-    if useless_still or not _is_better(before, after):
+    best = max(finalists, key=lambda probe: gain(probe, torch.cat([first, between])))
+    second = rest[: _count(best.cost, figures, _SECOND)]
+    changed, truth = _answers(network, split, second, device, best), targets[second.numpy()]
+    before, after = unchanged[second.numpy()] == truth, changed == truth
+    if Confusion.of(changed, truth, figures.confusion.num_classes).is_useless or not _is_better(before, after):
         return []
     return [_Cause(float(after.mean()), _sentence(figures, best.found, before, after, best.fix))]
 
 
-def _unchanged(inputs: Tensor) -> Tensor:
-    return inputs
+def _answers(network: nn.Module, split: ImageSplit, index: Tensor, device: torch.device, probe: Probe) -> np.ndarray:
+    """The network's answers on chosen examples, their inputs changed."""
+    parts = [index[start : start + _BATCH] for start in range(0, len(index), _BATCH)]
+    with evaluating(network), torch.inference_mode():
+        found = [network(probe.change(split.batch(part, device).inputs)).argmax(1) for part in parts]
+    return torch.cat(found).cpu().numpy()
+
+
+def _affordable(probes: Sequence[Probe], figures: TeacherFigures) -> list[Probe]:
+    """Leave out the probes, the most expensive first, for which the fewest examples take too long."""
+    kept = list(probes)
+    while kept and _FIRST[0] * figures.ms_an_example * sum(probe.cost for probe in kept) > _BUDGET_MS:
+        kept.remove(max(reversed(kept), key=lambda probe: probe.cost))
+    return kept
+
+
+def _count(cost: float, figures: TeacherFigures, bounds: tuple[int, int]) -> int:
+    """Number of examples that the budget allows, within bounds."""
+    return max(bounds[0], min(bounds[1], int(_BUDGET_MS / (cost * figures.ms_an_example))))
 
 
 def _is_better(before: np.ndarray, after: np.ndarray) -> bool:

@@ -1,5 +1,6 @@
 """A teacher that is read wrongly, or that learnt nothing, is told by its cause on validation."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -54,6 +55,11 @@ class Small(nn.Module):
         return self.forward_head(self.forward_features(inputs))
 
 
+class Mapped(Small):
+    def get_classifier(self):
+        return copy.deepcopy(self.linear)
+
+
 def digits(channels=1, side=8):
     """Digits as a task and two splits; with 3 channels, each digit has a colour of its own and so has the noise."""
     found = load_digits()
@@ -89,9 +95,9 @@ def grey():
     return task, validation, taught(task, train)
 
 
-def fault(network, task, validation, takes_mean=True, takes_size=True):
+def fault(network, task, validation, takes_mean=True, size_key="data.size"):
     figures = figures_of(network, validation, CPU, task.num_classes)
-    probes = probes_of(network, task, takes_mean=takes_mean, takes_size=takes_size)
+    probes = probes_of(network, task, takes_mean=takes_mean, size_key=size_key)
     return fault_of(network, task, validation, CPU, figures, probes)
 
 
@@ -220,6 +226,8 @@ def test_an_order_that_names_no_class_once_is_refused(grey):
     _, _, network = grey
     with pytest.raises(CheckpointError, match="each number from 0 to 9 once"):
         reordered(network, [0] * 10)
+    with pytest.raises(CheckpointError, match=r"put in order by their names; give teacher\.labels"):
+        reordered(Mapped((0.0,), (1.0,)), range(10))
     with pytest.raises(CheckpointError, match="ends in a Linear"):
         reordered(nn.Flatten(), [0, 1])
 
