@@ -4,6 +4,7 @@ from typing import Any, Literal, TypeVar
 
 from edgestill.distill.result import DistillResult, PruneResult
 from edgestill.export.result import ConvertedModel, ConvertResult
+from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.metrics import Metrics
@@ -95,6 +96,16 @@ class Results:
         self._sentences[type(result)] = self.sentences[stage] = sentence
 
     def of(self, kind: type[R]) -> R:
+        """Return the result of this type.
+
+        Raises:
+            RunDirError: no stage so far has one; only an altered manifest leaves out a stage before a finished one.
+        """
+        if kind not in self._found:
+            raise RunDirError(
+                f"the run's manifest.json names no stage with a {kind.__name__}; put the file back, or finish the run "
+                "with `edgestill resume`"
+            )
         found: R = self._found[kind]
         return found
 
