@@ -64,19 +64,20 @@ def _failed(error: Exception) -> int:
 def sentence_of(error: Exception) -> str:
     """Tell an error in one sentence, or in one for each problem of a user's mistake."""
     from edgestill.pipeline.environment import environments_fault
-    from edgestill.pipeline.errors import EdgestillError, first_line
+    from edgestill.pipeline.errors import EdgestillError, first_line, told
 
     if isinstance(error, EdgestillError):
         return str(error)
-    if (told := environments_fault(error)) is not None:
-        return told
+    if (fault := environments_fault(error)) is not None:
+        return fault
     if isinstance(error, MemoryError):
         return (
             f"there is too little memory here for this ({first_line(error, 'none left')}); free some, or use less data"
         )
     if isinstance(error, OSError):
         way_out = "; name another path" if _is_of_a_path(error) else ""
-        return f"{error.strerror or error} ({error.filename}){way_out}" if error.filename else str(error)
+        said = f"{error.strerror or error} ({error.filename}){way_out}" if error.filename else str(error)
+        return told((said,))[0]
     return f"{type(error).__name__}: {first_line(error)} (this is our mistake; --debug shows where)"
 
 

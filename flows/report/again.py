@@ -1,9 +1,11 @@
 """`edgestill report`: write a finished run's page once more, with latencies measured on devices since."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from edgestill.export.device.document import ProfileDocument, read_profile
 from edgestill.export.result import ProfileResult
@@ -12,11 +14,14 @@ from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.device import render_profile
 from edgestill.flows.report.write import render_report
 from edgestill.flows.stages.results import PAGE, ReportResult, Results
-from edgestill.pipeline.errors import DataError, first_line
-from edgestill.pipeline.frozen import digest
+from edgestill.pipeline.errors import DataError, RunDirError, first_line
+from edgestill.pipeline.foreign import MAX_JSON_BYTES, read_bounded
+from edgestill.pipeline.frozen import digest, first_problem
 from edgestill.pipeline.runs.rundir import RunDir
 
 DEVICES = "devices"  # a run's folder for the devices' profiles
+_Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_SAMPLES = TypeAdapter(dict[str, Annotated[list[_Milliseconds], Field(min_length=1)]])
 
 
 def report_again(
@@ -50,7 +55,7 @@ def report_again(
         manifest=run.manifest,
         results=results,
         bundle=run.root.absolute() / results.of(ReportResult).bundle,
-        samples_ms=_samples(run, results.of(ProfileResult)),
+        samples_ms=samples_of(run, results.of(ProfileResult).default),
         devices=kept,
         cautions=(*run.cautions, *left_out),
     )
@@ -87,7 +92,16 @@ def _name(profile: ProfileDocument) -> str:
     return f"{title or 'device'}-{digest(profile)[:6]}"
 
 
-def _samples(run: RunDir, profiled: ProfileResult) -> dict[str, list[float]]:
-    """Latency samples in ms of the teacher's file and the student's default file."""
-    samples = json.loads(run.path("profile", "samples_ms.json").read_text(encoding="utf-8"))
-    return {"teacher": samples["teacher"], "student": samples[profiled.default]}
+def samples_of(run: RunDir, default: str) -> dict[str, list[float]]:
+    """Read the latency samples in ms of the teacher's file and the student's default file.
+
+    Raises:
+        RunDirError: the file of samples is damaged.
+    """
+    path = run.path("profile", "samples_ms.json")
+    try:
+        samples = _SAMPLES.validate_json(read_bounded(path, MAX_JSON_BYTES, RunDirError))
+        return {"teacher": samples["teacher"], "student": samples[default]}
+    except (ValidationError, KeyError) as error:
+        why = first_problem(error) if isinstance(error, ValidationError) else f"it has no samples of {error}"
+        raise RunDirError(f"{path} is damaged ({why}); put it back, or start a new run") from None

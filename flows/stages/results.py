@@ -7,6 +7,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 from edgestill.distill.result import DistillResult, PruneResult
 from edgestill.export.result import ConvertedModel, ConvertResult
 from edgestill.pipeline.data.look import DataLook
+from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.confusion import Confusion
@@ -117,6 +118,16 @@ class Results:
         self._sentences[type(result)] = self.sentences[stage] = sentence
 
     def of(self, kind: type[R]) -> R:
+        """Return the result of this type.
+
+        Raises:
+            RunDirError: no stage so far has one; only an altered manifest leaves out a stage before a finished one.
+        """
+        if kind not in self._found:
+            raise RunDirError(
+                f"the run's manifest.json names no stage with a {kind.__name__}; put the file back, or finish the run "
+                "with `edgestill resume`"
+            )
         found: R = self._found[kind]
         return found
 

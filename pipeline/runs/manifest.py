@@ -16,13 +16,16 @@ from edgestill.pipeline.runs.provenance import describe_machine, git_commit, ins
 
 MANIFEST = "manifest.json"
 _SCHEMA = 1
+_LONGEST = 255  # bytes of a path in a run; file systems allow no longer name
 
 
 def _inside(name: str) -> str:
-    """Refuse (ValueError) a path that leads out of the folder that it is relative to."""
+    """Refuse (ValueError) a path that leads out of the folder that it is relative to, or is too long to be one."""
     parts = PurePosixPath(name).parts
     if not parts or parts[0] == "/" or ".." in parts or PureWindowsPath(name).anchor or "\0" in name:
         raise ValueError(f"{name[:100]!r} leads out of the run; its files are named relative to it")
+    if len(name.encode(errors="replace")) > _LONGEST:
+        raise ValueError(f"{name[:100]!r}… is longer than the {_LONGEST} bytes of a path in a run")
     return name
 
 

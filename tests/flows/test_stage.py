@@ -2,19 +2,22 @@
 
 import dataclasses
 import random
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from edgestill.distill.result import TuneResult
 from edgestill.flows.config import load_config
 from edgestill.flows.latency import latency_of
+from edgestill.flows.report.again import samples_of
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.data import Data
 from edgestill.flows.stages.search import latency_model_digest
 from edgestill.flows.stages.stage import Results
-from edgestill.pipeline.errors import DataError
+from edgestill.pipeline.errors import DataError, RunDirError
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.search.latency.model import fit_latency_model, trace_student
 from edgestill.search.spaces import ResNetConfig, make_space
@@ -115,3 +118,29 @@ def test_the_batch_that_candidates_are_scored_on_is_cropped_and_flipped_where_it
         padded = torch.nn.functional.pad(original, (1, 1, 1, 1))
         crops = [padded[:, y : y + 8, x : x + 8] for y in range(3) for x in range(3)]
         assert any(torch.equal(image, crop) or torch.equal(image, crop.flip(2)) for crop in crops)
+
+
+def test_a_result_that_no_stage_has_is_told_with_the_way_out() -> None:
+    with pytest.raises(RunDirError, match=r"names no stage with a TuneResult; .* `edgestill resume`"):
+        Results().of(TuneResult)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"teacher": [1.0], "fp32": [0.5', "Invalid JSON"),
+        ('{"teacher": [1.0]}', "it has no samples of 'fp32'"),
+        ('{"teacher": [1.0], "fp32": []}', "fp32: List should have at least 1 item"),
+        ('{"teacher": [1.0], "fp32": [NaN]}', "fp32.0: Input should be"),
+        ('{"teacher": [1.0], "fp32": {"0": 1}}', "fp32: Input should be a valid array"),
+        ("[1.0]", "Input should be"),
+    ],
+)
+def test_damaged_latency_samples_are_refused_with_the_file_and_the_place(tmp_path, text, why) -> None:
+    with RunDir.create(tmp_path, "run", 0, load_config(preset="digits")) as run:
+        path = run.write("profile", "samples_ms.json", '{"teacher": [1.0, 2], "fp32": [0.5]}')
+        assert samples_of(run, "fp32") == {"teacher": [1.0, 2.0], "student": [0.5]}
+        path.write_text(text)
+        with pytest.raises(RunDirError, match=re.escape(f"{path} is damaged (")) as refused:
+            samples_of(run, "fp32")
+    assert why in str(refused.value)

@@ -51,3 +51,9 @@ def test_a_write_that_fails_says_which_file_it_was(tmp_path, monkeypatch) -> Non
         write_atomic(tmp_path / "weights", b"data")
     assert sentence_of(caught.value).startswith(f"the disk is full ({tmp_path}/weights)")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sentence_on_a_path_is_short_however_long_the_path() -> None:
+    said = sentence_of(OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), "/runs/" + "x" * 5000))
+    assert said.startswith("File name too long (/runs/xxx")
+    assert len(said) < 200

@@ -98,6 +98,15 @@ def test_a_manifest_names_files_of_its_run_alone(name, root, outside) -> None:
             use(root)
 
 
+def test_a_manifest_names_no_file_that_no_file_system_takes(root) -> None:
+    manifest = json.loads((root / "manifest.json").read_text())
+    manifest["stages"]["search"]["files"]["x" * 2000] = "0" * 64
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunDirError, match="longer than the 255 bytes of a path in a run") as refused:
+        RunDir.view(root)
+    assert len(str(refused.value)) < 500
+
+
 def test_a_result_of_another_form_is_told_in_a_sentence(root) -> None:
     class Other(Frozen):
         accuracy: str
