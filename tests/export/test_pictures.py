@@ -1,5 +1,6 @@
 """From a picture's file to its probabilities: training, ONNX Runtime, OpenVINO, run.py and `predict` see the same."""
 
+import json
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ from PIL import Image, ImageOps
 
 from edgestill.export.bundle.predict import predict
 from edgestill.export.bundle.read import open_bundle
-from edgestill.export.bundle.scripts import run_images
+from edgestill.export.bundle.scripts import measure, run_images
+from edgestill.export.device import worker
 from edgestill.export.onnx.fitting import Fitting, check_fitting
 from edgestill.export.onnx.interface import with_image_interface
 from edgestill.export.onnx.sessions import IMAGE
@@ -213,3 +215,13 @@ def test_training_reads_a_picture_s_file_as_run_py_does(tmp_path):
         for resize in RESIZES:
             fast = training.fitted_fast(read, 3, HEIGHT, WIDTH, resize)
             assert np.array_equal(fast, fitted(taken, 3, HEIGHT, WIDTH, resize)), (path, resize)
+
+
+def test_a_profile_times_pictures_with_the_longer_side_of_the_network_s(bundles):
+    folder = bundles(3, "image", "crop").folder
+    length = measure._length(json.loads((folder / "bundle.json").read_text(encoding="utf-8")))
+    taken = onnxruntime.InferenceSession(folder / "model.onnx").get_inputs()
+    given = next(worker.inputs_of(taken, {"seed": 0, "examples": None, "batch": 2, "length": length}))
+    assert given["image"].shape == (2, HEIGHT, HEIGHT, 3)
+    assert measure._length({"input": {"max_length": 12}}) == 12
+    assert measure._length(json.loads((bundles(3).folder / "bundle.json").read_text(encoding="utf-8"))) == 0
