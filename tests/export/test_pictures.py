@@ -1,5 +1,6 @@
 """From a picture's file to its probabilities: training, ONNX Runtime, OpenVINO, run.py and `predict` see the same."""
 
+import json
 import subprocess
 import sys
 
@@ -13,11 +14,13 @@ from PIL import Image, ImageOps
 
 from edgestill.export.bundle.predict import predict
 from edgestill.export.bundle.read import open_bundle
+from edgestill.export.bundle.scripts import measure, run_images
+from edgestill.export.device import worker
 from edgestill.export.onnx.fitting import Fitting, check_fitting
 from edgestill.export.onnx.interface import with_image_interface
 from edgestill.export.onnx.sessions import IMAGE
 from edgestill.export.onnx.sizes import wrong_ends
-from edgestill.pipeline.data.pixels import RESIZES
+from edgestill.pipeline.data.pixels import RESIZES, fitted, with_channels
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.task import Task
@@ -202,3 +205,23 @@ def test_a_task_keeps_its_rule_and_one_without_is_written_as_before():
     assert Task.model_validate_json(told.model_dump_json()) == told
     with pytest.raises(ValueError, match="only an image task has a resize"):
         Task(kind="text", labels=("a", "b"), input_shape=(4,), vocab_size=9, resize="pad")
+
+
+def test_training_reads_a_picture_s_file_as_run_py_does(tmp_path):
+    training = pytest.importorskip("edgestill.pipeline.data.decode")
+    for path in written(tmp_path, generated(24)):
+        read, taken = (module.decode(path.read_bytes()) for module in (training, run_images))
+        assert np.array_equal(with_channels(read, 3), with_channels(taken, 3)), path
+        for resize in RESIZES:
+            fast = training.fitted_fast(read, 3, HEIGHT, WIDTH, resize)
+            assert np.array_equal(fast, fitted(taken, 3, HEIGHT, WIDTH, resize)), (path, resize)
+
+
+def test_a_profile_times_pictures_with_the_longer_side_of_the_network_s(bundles):
+    folder = bundles(3, "image", "crop").folder
+    length = measure._length(json.loads((folder / "bundle.json").read_text(encoding="utf-8")))
+    taken = onnxruntime.InferenceSession(folder / "model.onnx").get_inputs()
+    given = next(worker.inputs_of(taken, {"seed": 0, "examples": None, "batch": 2, "length": length}))
+    assert given["image"].shape == (2, HEIGHT, HEIGHT, 3)
+    assert measure._length({"input": {"max_length": 12}}) == 12
+    assert measure._length(json.loads((bundles(3).folder / "bundle.json").read_text(encoding="utf-8"))) == 0

@@ -39,7 +39,9 @@ def with_alpha(pixels: np.ndarray, colour: int, chunks: dict[bytes, bytes]) -> n
     if colour == 3:
         colours = np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3)
         alphas = np.frombuffer(told[: len(colours)].ljust(len(colours), b"\xff"), np.uint8)
-        return (np.column_stack([colours, alphas]) if told else colours)[pixels[..., 0]]
+        table: np.ndarray = np.column_stack([colours, alphas]) if told else colours
+        found: np.ndarray = table[pixels[..., 0]]
+        return found
     if not told or colour in (4, 6):
         return pixels
     clear = (pixels == np.frombuffer(told, ">u2", pixels.shape[2])).all(2, keepdims=True)

@@ -156,10 +156,11 @@ def read_with_pillow(data: bytes) -> np.ndarray:
 
 def strip(image: Any) -> np.ndarray:
     """Return a Pillow image as uint8 [H, W, 1 or 3], on white."""
-    if image.mode.startswith("I;16"):
-        return eight_bits(np.asarray(image))[..., None]
-    if image.mode in ("I", "F"):
-        raise ValueError("pixels of 32 bits; save them with 8 or 16")
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+            raise ValueError("pixels that are floats, or of more than 16 bits; save it with 8 or 16")
+        return eight_bits(values)[..., None]
     if image.has_transparency_data:
         return on_white(np.asarray(image.convert("RGBA")))
     return np.asarray(image.convert("RGB"))
