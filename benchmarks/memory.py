@@ -82,7 +82,7 @@ def _measure(arguments: argparse.Namespace) -> None:
 
 def _distil(data: Splits, arguments: argparse.Namespace) -> None:
     training = StudentTrainingConfig(epochs=1, batch_size=arguments.batch)
-    student, teacher = _network(data, (4, 8, 16)), _Limited(_network(data, (8, 8, 16)))
+    student, teacher = _network(data, (4, 4, 8)), _Limited(_network(data, (4, 4, 8)))
     try:
         distill(
             _Limited(student, arguments.steps), teacher, data, DistillConfig(training=training), seed=0, device=_CPU
@@ -94,7 +94,7 @@ def _distil(data: Splits, arguments: argparse.Namespace) -> None:
 
 def _train(data: Splits, arguments: argparse.Namespace) -> None:
     augmentation = Augmentation(AugmentConfig(crop=(0.25, 1.0), flip=True, mixup=1.0))
-    network, config = _network(data, (8, 8, 16)), TrainingConfig(epochs=1, batch_size=arguments.batch)
+    network, config = _network(data, (4, 4, 8)), TrainingConfig(epochs=1, batch_size=arguments.batch)
     try:
         fit(
             network,

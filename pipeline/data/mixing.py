@@ -26,15 +26,15 @@ def mixed(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Ba
     boxes, cut_share = _cut(batch.inputs, share, numbers[1:])
     weight = torch.where(cuts[:, None, None, None], 1.0 - boxes.float(), share[:, None, None, None])
     kept = torch.where(cuts, cut_share, share)
+    pairs = Mixed(
+        torch.stack([batch.targets, batch.targets[partner]]), torch.stack([batch.index, batch.index[partner]]), kept
+    )
     return batch._replace(
         inputs=channels_last(weight * batch.inputs + (1 - weight) * other),
         targets=torch.full_like(batch.targets, UNLABELLED),
         view=None,
-        mixed=Mixed(
-            torch.stack([batch.targets, batch.targets[partner]]),
-            torch.stack([batch.index, batch.index[partner]]),
-            kept,
-        ),
+        weight=None if batch.weight is None else pairs.blended(batch.weight, batch.weight[partner]),
+        mixed=pairs,
     )
 
 

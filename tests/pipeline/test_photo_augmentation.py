@@ -327,6 +327,12 @@ def test_the_first_of_a_mixed_batch_keep_their_two_labels_and_values():
     assert torch.equal(batch.of_examples(values), values)
 
 
+def test_weights_of_examples_are_mixed_by_their_shares():
+    batch = split(8).batch(torch.arange(8))._replace(weight=torch.arange(8.0))
+    found = Augmentation(AugmentConfig(cutmix=1.0))(batch, 0, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found.weight, found.of_examples(torch.arange(8.0)))
+
+
 def test_an_unlabelled_half_adds_nothing_to_the_label_loss():
     batch = Batch(torch.zeros(2, 1, 1, 1), torch.tensor([1, UNLABELLED]), torch.arange(2))
     found = Augmentation(AugmentConfig(mixup=1.0))(batch, 0, torch.Generator().manual_seed(1))
