@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgestill.flows.cli import bundle, configure, conformance, device, run, search, serve
+from edgestill.flows.cli import bundle, cache, configure, conformance, device, run, search, serve
 from edgestill.flows.cli.failures import guarded
 from edgestill.flows.cli.options import Commands
 from edgestill.flows.supervise import supervised
@@ -30,6 +30,7 @@ COMMANDS: Commands = {
     **bundle.COMMANDS,
     **device.COMMANDS,
     **conformance.COMMANDS,
+    **cache.COMMANDS,
     **serve.COMMANDS,
 }
 

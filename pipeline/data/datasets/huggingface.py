@@ -1,12 +1,14 @@
 """Data sets of Hugging Face's library `datasets`: a folder on disk, or an id of the hub; no remote code is run."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.data.datasets.base import LabelledTexts, RawData
 from edgestill.pipeline.data.datasets.parquet import as_labels, source_of
 from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, class_names, load_photos, part_of
@@ -14,6 +16,9 @@ from edgestill.pipeline.data.rows import Source, files_content
 from edgestill.pipeline.data.tokens import TokenizerConfig
 from edgestill.pipeline.errors import DataError, MissingDependencyError, first_line, nearest
 from edgestill.pipeline.frozen import digest
+
+GIVEN = "given"  # folder of the cache: data given as Python objects
+_SAVED = ("dataset_dict.json", "state.json")  # files of save_to_disk
 
 
 class _KindByColumn:
@@ -80,6 +85,49 @@ def load_huggingface(config: HuggingFaceConfig) -> RawData:
     return load_photos(config, config.path, parts, digest(_content(splits), image), names, cautions)
 
 
+def is_of_datasets(data: Any) -> bool:
+    """True for a Dataset or DatasetDict of Hugging Face's library."""
+    return type(data).__module__.partition(".")[0] == "datasets" and hasattr(data, "save_to_disk")
+
+
+def save(data: Any) -> dict[str, str]:
+    """Save a data set that `is_of_datasets` in the cache, and return the settings that read it.
+
+    Raises:
+        DataError: it has no column of pictures, and not one column of texts.
+    """
+    parts = list(data.values()) if isinstance(data, Mapping) else [data]
+    folder = cache_folder() / GIVEN / digest([part._fingerprint for part in parts])[:32]
+    if not any((folder / name).is_file() for name in _SAVED):
+        with _silent():
+            data.save_to_disk(str(folder))
+    features = parts[0].features
+    if any(type(feature).__name__ == "Image" for feature in features.values()):
+        return {"name": "huggingface", "path": str(folder)}
+    texts = [name for name, each in features.items() if getattr(each, "dtype", None) in ("string", "large_string")]
+    texts = [name for name in texts if name not in ("label", "labels")]
+    if len(texts) != 1:
+        raise DataError(
+            f"the data set has the columns {', '.join(features)}: one of pictures (datasets.Image) or one of texts is "
+            "needed; leave others out with select_columns"
+        )
+    return {"name": "huggingface", "path": str(folder), "text_column": texts[0]}
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep the library from drawing bars over our own progress."""
+    import datasets
+
+    was_silent = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not was_silent:
+            datasets.enable_progress_bars()
+
+
 def _splits(config: HuggingFaceConfig) -> tuple[dict[str, Any], list[str]]:
     """Return the splits by part, and cautions about others."""
     loaded = _loaded(config)
@@ -99,13 +147,12 @@ def _loaded(config: HuggingFaceConfig) -> Any:
     except ImportError:
         raise MissingDependencyError("data.name: huggingface needs `pip install 'edgestill[datasets]'`") from None
     folder = Path(config.path).expanduser()
-    is_saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
-    datasets.disable_progress_bars()
     try:
-        if is_saved:
-            return datasets.load_from_disk(str(folder))
-        where = str(folder) if folder.is_dir() else config.path
-        return datasets.load_dataset(where, config.subset, revision=config.revision)
+        with _silent():
+            if any((folder / name).is_file() for name in _SAVED):
+                return datasets.load_from_disk(str(folder))
+            where = str(folder) if folder.is_dir() else config.path
+            return datasets.load_dataset(where, config.subset, revision=config.revision)
     except Exception as error:  # of any type, from any of the libraries below
         raise DataError(
             f"{config.path} is no folder here, and cannot be loaded as a data set of the hub "

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.data.datasets.base import RawData
+from edgestill.pipeline.data.datasets.huggingface import GIVEN
 from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, class_names, joined, raw_of
 from edgestill.pipeline.data.given import given_parts, labels_of
 from edgestill.pipeline.data.rows import read_rows, rows_of
@@ -15,7 +16,6 @@ from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.frozen import GivenPath
 from edgestill.pipeline.runs.checkpoint import write_atomic
 
-KIND = "given"  # folder of the cache
 _LABELS = "labels.json"
 
 
@@ -44,7 +44,7 @@ def keep(config: StoredConfig, value: Any) -> StoredConfig:
         found.update(each.sample().encode())
         for pixels in each.pixels():
             found.update(f"{pixels.shape}".encode() + pixels.tobytes())
-    rows = rows_of(joined(parts, found.hexdigest()), config.fit, folder=cache_folder() / KIND)
+    rows = rows_of(joined(parts, found.hexdigest()), config.fit, folder=cache_folder() / GIVEN)
     labels = {"names": names, "parts": {part: list(each.labels) for part, each in parts.items()}}
     written = json.dumps(labels, sort_keys=True).encode()
     content = hashlib.sha256(written + rows.images.digests().tobytes()).hexdigest()
