@@ -32,8 +32,8 @@ from edgestill.pipeline.frozen import digest
 RULE = 1  # version of the rules of decoding and of pixels: another one decodes anew
 KIND = "images"  # folder of the cache
 _ROWS, _DIGESTS, _FACTS = "images.rows", "images.digests", "images.json"
-_AHEAD = 4  # chunks of pictures in memory for each thread
-_CHUNK, _DIGEST_BYTES, _SAMPLES = 16, 16, 64
+_AHEAD = 2  # chunks of pictures in memory for each thread
+_CHUNK, _DIGEST_BYTES, _SAMPLES = 4, 16, 64
 _MOST_LOOKED_AT, _STEP, _LARGEST = 256, 32, 224  # sides in pixels
 
 Source = Path | bytes | np.ndarray | None  # a file, its bytes, decoded uint8 [H, W, 1 or 3], or nothing

@@ -78,8 +78,10 @@ def load_huggingface(config: HuggingFaceConfig) -> RawData:
     if config.text_column is not None:
         return _texts(config, splits, labels, names, cautions)
     image = config.image_column or _only(config, features, "Image", "image")
+    folder = Path(config.path).expanduser()
+    root = folder if folder.is_dir() else None  # an id's files lie in the library's cache
     parts = {
-        part: Part([f"{part}:{row}" for row in range(len(found))], labels[part], _reader(found, image))
+        part: Part([f"{part}:{row}" for row in range(len(found))], labels[part], _reader(found, image, root))
         for part, found in splits.items()
     }
     return load_photos(config, config.path, parts, digest(_content(splits), image), names, cautions)
@@ -181,7 +183,7 @@ def _content(splits: Mapping[str, Any]) -> str:
     )
 
 
-def _reader(found: Any, column: str) -> Callable[[], Iterator[Source]]:
+def _reader(found: Any, column: str, root: Path | None) -> Callable[[], Iterator[Source]]:
     import datasets
 
     def read() -> Iterator[Source]:
@@ -189,7 +191,7 @@ def _reader(found: Any, column: str) -> Callable[[], Iterator[Source]]:
         if type(kept.features[column]).__name__ == "Image":
             kept = kept.cast_column(column, datasets.Image(decode=False))
         for row in kept:
-            yield source_of(row[column], None)
+            yield source_of(row[column], root)
 
     return read
 
