@@ -8,10 +8,9 @@ from pydantic import ValidationError
 from edgestill.flows.config.explaining import explain
 from edgestill.flows.config.loading import load_config
 from edgestill.flows.config.model import RunConfig
-from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.data.datasets.base import DatasetConfig
-from edgestill.pipeline.data.datasets.huggingface import GIVEN, is_of_datasets, save
-from edgestill.pipeline.data.datasets.stored import StoredConfig, keep
+from edgestill.pipeline.data.datasets.huggingface import is_of_datasets, save
+from edgestill.pipeline.data.datasets.stored import StoredConfig, keep, unwritten
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.frozen import canonical_json
 
@@ -23,8 +22,7 @@ def config_with(data: Any, config: RunConfig | None, preset: str | None, setting
         ConfigError: the settings have a problem.
         DataError: the data are of no known kind, or cannot be kept.
     """
-    to_be_kept = {"name": "stored", "path": str(cache_folder() / GIVEN), "content": ""}
-    kind = save(data) if is_of_datasets(data) else to_be_kept
+    kind = save(data) if is_of_datasets(data) else unwritten()
     if config is None:
         chosen = load_config(None, preset, [f"data={canonical_json(kind)}", *settings])
     else:

@@ -163,7 +163,7 @@ def test_a_function_of_a_file_gives_a_data_set(tmp_path):
     assert raw.train.targets.tolist() == NUMBERS
     assert np.array_equal(in_order(raw.train.images), PICTURES)
     assert len(load_python(PythonDataConfig(code=f"{path}:both")).test.targets) == 24
-    with pytest.raises(DataError, match="is another picture each time; leave random transforms to data.augment"):
+    with pytest.raises(DataError, match="is another picture each time; leave random transforms"):
         load_python(PythonDataConfig(code=f"{path}:Random"))
     with pytest.raises(DataError, match="broken fails: RuntimeError: no such disk"):
         load_python(PythonDataConfig(code=f"{path}:broken"))
@@ -188,7 +188,7 @@ def test_what_is_given_is_kept_and_read_again(value, tmp_path):
     assert keep(StoredConfig(path=tmp_path, content=""), value) == config
     rows = config.path / "images.rows"
     rows.write_bytes(rows.read_bytes()[:-1])
-    with pytest.raises(DataError, match="no longer in .* call it again with the data"):
+    with pytest.raises(DataError, match=r"no longer in .* call it again with the data"):
         load_stored(config)
 
 

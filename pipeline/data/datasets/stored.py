@@ -27,6 +27,11 @@ class StoredConfig(PhotoConfig):
     content: str = Field(description="digest of the labels and the pictures there")
 
 
+def unwritten() -> dict[str, str]:
+    """Return settings for pictures that `keep` is still to write."""
+    return {"name": "stored", "path": str(cache_folder() / GIVEN), "content": ""}
+
+
 def keep(config: StoredConfig, value: Any) -> StoredConfig:
     """Write what was given as rows, and return the configuration that reads them.
 
