@@ -195,8 +195,8 @@ def _write(place: Path, pictures: Pictures, fit: Fit, notes: Sequence[str], pool
             if len(unreadable) == len(pictures.names):
                 raise DataError(*_all_unreadable(pictures, unreadable))
             (folder / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
-            with suppress(OSError):
-                shutil.rmtree(place)  # damaged, or it would have been read
+            if read_rows(place) is None:
+                shutil.rmtree(place, ignore_errors=True)  # damaged
             with suppress(OSError):  # another process was faster
                 folder.rename(place)
                 folder.mkdir()  # for the end of the context to remove

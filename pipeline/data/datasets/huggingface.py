@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.data.datasets.base import LabelledTexts, RawData
@@ -19,6 +19,9 @@ from edgestill.pipeline.frozen import digest
 
 GIVEN = "given"  # folder of the cache: data given as Python objects
 _SAVED = ("dataset_dict.json", "state.json")  # files of save_to_disk
+
+
+_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}  # of load_dataset, by a file's ending
 
 
 class _KindByColumn:
@@ -34,7 +37,10 @@ class HuggingFaceConfig(PhotoConfig):
     kind: ClassVar[Any] = _KindByColumn()
 
     name: Literal["huggingface"] = "huggingface"
-    path: str = Field(description="folder that save_to_disk wrote, or that load_dataset reads; or an id of the hub")
+    path: str = Field(
+        description="folder that save_to_disk wrote, or that load_dataset reads; a parquet or jsonl file; or an id of "
+        "the hub"
+    )
     subset: str | None = Field(None, description="name of the data set's configuration, such as sst2 of glue")
     revision: str | None = Field(None, description="commit or tag of an id of the hub; null takes the newest")
     image_column: str | None = Field(None, description="column of pictures; null takes the only one")
@@ -44,6 +50,12 @@ class HuggingFaceConfig(PhotoConfig):
     )
     max_length: int = Field(64, ge=1, le=4096, description="maximum length of a text in tokens; longer texts are cut")
     tokenizer: TokenizerConfig = TokenizerConfig()
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: str, info: ValidationInfo) -> str:
+        place = Path(path).expanduser()
+        return str(place.absolute()) if (info.context or {}).get("check_files") and place.exists() else path
 
     @model_validator(mode="after")
     def _no_crops_of_text(self) -> Self:
@@ -153,13 +165,16 @@ def _loaded(config: HuggingFaceConfig) -> Any:
         with _silent():
             if any((folder / name).is_file() for name in _SAVED):
                 return datasets.load_from_disk(str(folder))
+            if folder.is_file():
+                builder = _BUILDERS.get(folder.suffix, folder.suffix)
+                return datasets.load_dataset(builder, data_files=str(folder))
             where = str(folder) if folder.is_dir() else config.path
             return datasets.load_dataset(where, config.subset, revision=config.revision)
     except Exception as error:  # of any type, from any of the libraries below
         raise DataError(
             f"{config.path} is no folder here, and cannot be loaded as a data set of the hub "
             f"({type(error).__name__}: {first_line(error)})"
-            if not folder.is_dir()
+            if not folder.exists()
             else f"{config.path} cannot be read by `datasets` ({type(error).__name__}: {first_line(error)})"
         ) from None
 
