@@ -34,7 +34,7 @@ KIND = "images"  # folder of the cache
 _ROWS, _DIGESTS, _FACTS = "images.rows", "images.digests", "images.json"
 _AHEAD = 2  # chunks of pictures in memory for each thread
 _CHUNK, _DIGEST_BYTES, _SAMPLES = 4, 16, 64
-_MOST_LOOKED_AT, _STEP, _LARGEST = 256, 32, 224  # sides in pixels
+_LARGEST_OWN, _STEP, _LARGEST = 256, 32, 224  # sides in pixels
 
 Source = Path | bytes | np.ndarray | None  # a file, its bytes, decoded uint8 [H, W, 1 or 3], or nothing
 Tick = Callable[[int, int, str], None]
@@ -158,7 +158,7 @@ def _looked_at(pictures: Pictures, fit: Fit, pool: ThreadPoolExecutor) -> tuple[
 def _size_for(headers: Sequence[Header]) -> tuple[tuple[int, int], str]:
     sizes = {(header.height, header.width) for header in headers}
     (height, width), *others = sizes
-    if not others and max(height, width) <= _MOST_LOOKED_AT:
+    if not others and max(height, width) <= _LARGEST_OWN:
         return (height, width), ""
     middle = statistics.median(min(header.height, header.width) for header in headers)
     side = min(max(round(middle / _STEP), 1) * _STEP, _LARGEST)

@@ -49,7 +49,7 @@ def load_python(config: PythonDataConfig) -> RawData:
     """
     function = _loaded(config.code)
     try:
-        value = function() if callable(function) and not hasattr(function, "__getitem__") else function
+        value = function() if callable(function) else function
     except Exception as error:  # it is the user's code
         raise DataError(f"data.code: {config.code} fails: {type(error).__name__}: {first_line(error)}") from error
     given = given_parts(value)
