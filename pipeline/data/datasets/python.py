@@ -58,6 +58,8 @@ def load_python(config: PythonDataConfig) -> RawData:
         part: Part([f"{part}:{at}" for at in range(len(each))], labels_of(each, names), each.pixels)
         for part, each in given.items()
     }
+    for each in given.values():
+        each.require_steady()
     place = Path(config.code.rpartition(":")[0])
     file = files_content(Path("/"), [place], [config.code])
     content = digest(file, [each.sample() for each in given.values()])
