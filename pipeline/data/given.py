@@ -57,7 +57,8 @@ class Given(NamedTuple):
             DataError: one of some items is.
         """
         for at in self._some():
-            if not np.array_equal(*(picture_of(self.item(at)[0], at) for _ in range(2))):
+            one, again = (picture_of(self.item(at)[0], at) for _ in range(2))
+            if not np.array_equal(one, again):
                 raise DataError(
                     f"item {at} of the data set is another picture each time; leave random transforms to data.augment"
                 )

@@ -10,14 +10,21 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.data.datasets.base import LabelledTexts, RawData
-from edgestill.pipeline.data.datasets.parquet import as_labels, source_of
-from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, class_names, load_photos, part_of
+from edgestill.pipeline.data.datasets.photos import (
+    GIVEN,
+    Part,
+    PhotoConfig,
+    as_labels,
+    class_names,
+    load_photos,
+    part_of,
+    source_of,
+)
 from edgestill.pipeline.data.rows import Source, files_content
 from edgestill.pipeline.data.tokens import TokenizerConfig
 from edgestill.pipeline.errors import DataError, MissingDependencyError, first_line, nearest
 from edgestill.pipeline.frozen import digest
 
-GIVEN = "given"  # folder of the cache: data given as Python objects
 _SAVED = ("dataset_dict.json", "state.json")  # files of save_to_disk
 
 

@@ -8,8 +8,7 @@ from pydantic import Field
 
 from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.data.datasets.base import RawData
-from edgestill.pipeline.data.datasets.huggingface import GIVEN
-from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, class_names, joined, raw_of
+from edgestill.pipeline.data.datasets.photos import GIVEN, Part, PhotoConfig, class_names, joined, raw_of
 from edgestill.pipeline.data.given import given_parts, labels_of
 from edgestill.pipeline.data.rows import Rows, read_rows, rows_of
 from edgestill.pipeline.errors import DataError
