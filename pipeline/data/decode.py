@@ -43,6 +43,7 @@ def header_of(data: bytes | Path) -> Header:
     """
     with _opened(data) as image:
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # the tag of the orientation
+        turned = turned and image.format != "TIFF"  # whose size Pillow gives upright
         width, height = (image.height, image.width) if turned else image.size
         return Header(height, width, image.mode in _GREY)
 
