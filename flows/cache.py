@@ -4,19 +4,75 @@ A file of another owner, or one impossible to read or write, costs time only.
 """
 
 import contextlib
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 from edgestill.pipeline.cache import cache_folder
-from edgestill.pipeline.errors import RunDirError
+from edgestill.pipeline.errors import RunDirError, UserError, nearest
 from edgestill.pipeline.frozen import Frozen, digest
 from edgestill.pipeline.runs.provenance import git_commit, installed_versions
 from edgestill.pipeline.runs.sealed import read_sealed, write_sealed
 
 P = TypeVar("P", bound=Frozen)
+
+
+KINDS = {  # folders of the cache
+    "images": "decoded pictures",
+    "given": "data given from Python; a run that used them cannot go on without",
+    "teacher": "teachers' outputs",
+    "calibration": "calibrations of scorers",
+    "rehearsal": "exports that were tried before a training",
+    "convolution": "timings that choose how convolutions are computed",
+    "tensorrt": "engines of TensorRT",
+    "onnxruntime-tensorrt": "engines of ONNX Runtime",
+}
+
+
+class Kind(NamedTuple):
+    """Files of one of KINDS."""
+
+    name: str
+    entries: int
+    size_bytes: int
+
+
+def kinds() -> list[Kind]:
+    """List the kinds of files that the cache has, with their sizes."""
+    folders = [cache_folder() / name for name in KINDS]
+    return [
+        Kind(folder.name, sum(not entry.name.startswith(".") for entry in folder.iterdir()), _size(folder))
+        for folder in folders
+        if folder.is_dir() and not folder.is_symlink()
+    ]
+
+
+def clear(name: str | None) -> int:
+    """Delete a kind of files, or all; return how many bytes that freed.
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    found = kinds()
+    chosen = [kind for kind in found if name in (None, kind.name)]
+    if name is not None and not chosen:
+        raise UserError(f"{cache_folder()} has no {name!r}; {nearest(name, [kind.name for kind in found])}")
+    for kind in chosen:
+        shutil.rmtree(cache_folder() / kind.name)
+    return sum(kind.size_bytes for kind in chosen)
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(parent) / name).lstat().st_size
+    return total
 
 
 def kept_prepared(key: str, kind: type[P], compute: Callable[[], P]) -> P:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgestill.flows.cli import bundle, configure, conformance, data, device, doctor, run, search, serve
+from edgestill.flows.cli import bundle, cache, configure, conformance, data, device, doctor, run, search, serve
 from edgestill.flows.cli.failures import guarded
 from edgestill.flows.cli.options import Commands, is_long
 from edgestill.flows.supervise import supervised
@@ -32,6 +32,7 @@ COMMANDS: Commands = {
     **bundle.COMMANDS,
     **device.COMMANDS,
     **conformance.COMMANDS,
+    **cache.COMMANDS,
     **serve.COMMANDS,
 }
 

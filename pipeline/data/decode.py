@@ -43,6 +43,7 @@ def header_of(data: bytes | Path) -> Header:
     """
     with _opened(data) as image:
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # the tag of the orientation
+        turned = turned and image.format != "TIFF"  # whose size Pillow gives upright
         width, height = (image.height, image.width) if turned else image.size
         return Header(height, width, image.mode in _GREY)
 
@@ -64,20 +65,17 @@ def pixels_of(image: "Image.Image") -> np.ndarray:
     Raises:
         UnreadableError: its pixels are floats, or of more than 16 bits.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     upright = ImageOps.exif_transpose(image)
     if upright.mode in ("F", "I") or upright.mode.startswith("I;16"):
         return _of_16_bits(np.asarray(upright))
-    has_alpha = upright.has_transparency_data
-    kind = ("LA" if has_alpha else "L") if upright.mode in _GREY else ("RGBA" if has_alpha else "RGB")
-    if has_alpha:
-        layer = upright.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        found = np.asarray(Image.alpha_composite(white, layer).convert("RGB"))
-        return np.ascontiguousarray(found[..., :1] if kind == "LA" else found)
-    found = np.asarray(upright.convert(kind))
-    return found[..., None] if found.ndim == 2 else found
+    is_grey = upright.mode in _GREY
+    if upright.has_transparency_data:
+        found = _on_white(np.asarray(upright.convert("RGBA")))
+        return np.ascontiguousarray(found[..., :1]) if is_grey else found
+    found = np.asarray(upright.convert("L" if is_grey else "RGB"))
+    return found[..., None] if is_grey else found
 
 
 def read_picture(path: Path) -> bytes:
@@ -123,7 +121,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _opened(data: bytes | Path) -> "Iterator[Image.Image]":
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         if isinstance(data, Path) and not data.is_file():
@@ -136,10 +134,17 @@ def _opened(data: bytes | Path) -> "Iterator[Image.Image]":
             yield image
     except UnreadableError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UnreadableError(f"no picture of {', '.join(FORMATS)}") from None
     except Exception as error:  # Pillow's readers raise errors of any type
         raise UnreadableError(first_line(error, type(error).__name__)[:200]) from None
+
+
+def _on_white(pixels: np.ndarray) -> np.ndarray:
+    """Compose uint8 [H, W, 4], whose last channel is alpha, on white; rounded as by Pillow's `paste`."""
+    alpha = pixels[..., 3:].astype(np.uint16)
+    found: np.ndarray = ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return found
 
 
 def _of_16_bits(values: np.ndarray) -> np.ndarray:

@@ -42,21 +42,30 @@ class Given(NamedTuple):
         return found[0], found[1]
 
     def sample(self) -> str:
-        """Digest of the length and of some pictures with their labels.
+        """Digest of the length and of some pictures with their labels."""
+        found = hashlib.sha256(f"{len(self)}".encode())
+        for at in self._some():
+            image, label = self.item(at)
+            pixels = picture_of(image, at)
+            found.update(f"{pixels.shape} {label_of(label, at)}".encode() + pixels.tobytes())
+        return found.hexdigest()
+
+    def require_steady(self) -> None:
+        """Refuse a data set whose items are other pictures each time.
 
         Raises:
-            DataError: the same item is another picture each time.
+            DataError: one of some items is.
         """
-        found = hashlib.sha256(f"{len(self)}".encode())
-        for at in np.unique(np.linspace(0, len(self) - 1, _SAMPLES).astype(int)).tolist():
-            (image, label), (again, _) = self.item(at), self.item(at)
-            pixels = picture_of(image, at)
-            if not np.array_equal(pixels, picture_of(again, at)):
+        for at in self._some():
+            one, again = (picture_of(self.item(at)[0], at) for _ in range(2))
+            if not np.array_equal(one, again):
                 raise DataError(
                     f"item {at} of the data set is another picture each time; leave random transforms to data.augment"
                 )
-            found.update(f"{pixels.shape} {label_of(label, at)}".encode() + np.ascontiguousarray(pixels).tobytes())
-        return found.hexdigest()
+
+    def _some(self) -> list[int]:
+        places: list[int] = np.unique(np.linspace(0, len(self) - 1, _SAMPLES).astype(int)).tolist()
+        return places
 
 
 def given_parts(value: Any) -> dict[str, Given]:

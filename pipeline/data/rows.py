@@ -32,9 +32,9 @@ from edgestill.pipeline.frozen import digest
 RULE = 1  # version of the rules of decoding and of pixels: another one decodes anew
 KIND = "images"  # folder of the cache
 _ROWS, _DIGESTS, _FACTS = "images.rows", "images.digests", "images.json"
-_AHEAD = 4  # chunks of pictures in memory for each thread
-_CHUNK, _DIGEST_BYTES, _SAMPLES = 16, 16, 64
-_MOST_LOOKED_AT, _STEP, _LARGEST = 256, 32, 224  # sides in pixels
+_AHEAD = 2  # chunks of pictures in memory for each thread
+_CHUNK, _DIGEST_BYTES, _SAMPLES = 4, 16, 64
+_LARGEST_OWN, _STEP, _LARGEST = 256, 32, 224  # sides in pixels
 
 Source = Path | bytes | np.ndarray | None  # a file, its bytes, decoded uint8 [H, W, 1 or 3], or nothing
 Tick = Callable[[int, int, str], None]
@@ -158,7 +158,7 @@ def _looked_at(pictures: Pictures, fit: Fit, pool: ThreadPoolExecutor) -> tuple[
 def _size_for(headers: Sequence[Header]) -> tuple[tuple[int, int], str]:
     sizes = {(header.height, header.width) for header in headers}
     (height, width), *others = sizes
-    if not others and max(height, width) <= _MOST_LOOKED_AT:
+    if not others and max(height, width) <= _LARGEST_OWN:
         return (height, width), ""
     middle = statistics.median(min(header.height, header.width) for header in headers)
     side = min(max(round(middle / _STEP), 1) * _STEP, _LARGEST)
@@ -195,8 +195,8 @@ def _write(place: Path, pictures: Pictures, fit: Fit, notes: Sequence[str], pool
             if len(unreadable) == len(pictures.names):
                 raise DataError(*_all_unreadable(pictures, unreadable))
             (folder / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
-            with suppress(OSError):
-                shutil.rmtree(place)  # damaged, or it would have been read
+            if read_rows(place) is None:
+                shutil.rmtree(place, ignore_errors=True)  # damaged
             with suppress(OSError):  # another process was faster
                 folder.rename(place)
                 folder.mkdir()  # for the end of the context to remove

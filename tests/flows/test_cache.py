@@ -2,8 +2,12 @@
 
 import os
 
-from edgestill.flows.cache import kept_prepared
+import pytest
+
+from edgestill.flows.cache import clear, kept_prepared, kinds
+from edgestill.flows.cli.main import execute
 from edgestill.pipeline.cache import cache_folder
+from edgestill.pipeline.errors import UserError
 from edgestill.search.scorers.ensemble_scale import EnsembleScale
 
 SCALE = EnsembleScale(scales={}, missing=("jacov",), architectures=3)
@@ -48,3 +52,24 @@ def test_the_folder_is_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.delenv("EDGESTILL_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "edgestill"
+
+
+def test_the_cache_is_listed_and_cleared_by_kind(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("EDGESTILL_CACHE", str(tmp_path / "cache"))
+    assert kinds() == []
+    kept_prepared("key", EnsembleScale, lambda: SCALE)
+    rows = tmp_path / "cache" / "images" / "some" / "images.rows"
+    rows.parent.mkdir(parents=True)
+    rows.write_bytes(bytes(3_000_000))
+    assert [(kind.name, kind.entries) for kind in kinds()] == [("images", 1), ("calibration", 1)]
+    assert execute(["cache"]) == 0
+    assert "images             3.0 MB       1  decoded pictures" in capsys.readouterr().out
+    with pytest.raises(UserError, match="has no 'image'; did you mean 'images'"):
+        clear("image")
+    assert execute(["cache", "clear", "images"]) == 0
+    assert capsys.readouterr().out == "freed 3.0 MB\n"
+    assert [kind.name for kind in kinds()] == ["calibration"]
+    (tmp_path / "cache" / "other").mkdir()
+    clear(None)
+    assert kinds() == []
+    assert (tmp_path / "cache" / "other").is_dir()  # EDGESTILL_CACHE may name a folder with other things in it

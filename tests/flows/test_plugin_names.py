@@ -39,6 +39,8 @@ OF_SOMETHING_ELSE = {  # words that mean another thing wherever they stand
     "nni": "the library",
     "openvino": "the library",
     "executorch": "the library",
+    "python": "the language, among versions",
+    "folder": "a setting of a teacher",
 }
 ALLOWED = {  # (file, name): why it stands there; the list may only shrink
     ("search/config.py", "ensemble"): "the default of search.scorer",

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from edgestill.pipeline.conformance import datasets as of_datasets
 from edgestill.pipeline.data.datasets import (
     DATASETS,
     CifarConfig,
@@ -129,6 +130,12 @@ def numbers(split: ImageSplit) -> list[int]:
     """Which images of the file are in a split."""
     first = split.images.permute(0, 2, 3, 1).flatten(1).long()
     return (first[:, 0] * 256 + first[:, 1]).tolist()
+
+
+@pytest.mark.parametrize("check", of_datasets.CHECKS[1:], ids=lambda check: check.__name__)
+def test_every_data_set_passes_the_checks_of_its_table(config, check, monkeypatch):
+    monkeypatch.setattr(of_datasets, "_config", lambda name: config)
+    check(config.name)
 
 
 def test_every_data_set_gives_inputs_in_their_range_and_labels_of_its_classes(config):

@@ -38,9 +38,10 @@ def test_a_picture_is_turned_as_its_orientation_tag_says(tag):
         1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1),
         6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1), 8: np.rot90,
     }[tag]  # fmt: skip
-    data = saved(Image.fromarray(COLOUR), exif=exif)
-    assert np.array_equal(decode(data), turn(COLOUR))
-    assert header_of(data)[:2] == turn(COLOUR).shape[:2]
+    for form in ("PNG", "TIFF"):
+        data = saved(Image.fromarray(COLOUR), form, exif=exif)
+        assert np.array_equal(decode(data), turn(COLOUR))
+        assert header_of(data)[:2] == turn(COLOUR).shape[:2]
 
 
 def test_alpha_is_composed_on_white():

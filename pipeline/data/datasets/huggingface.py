@@ -1,19 +1,34 @@
 """Data sets of Hugging Face's library `datasets`: a folder on disk, or an id of the hub; no remote code is run."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.data.datasets.base import LabelledTexts, RawData
-from edgestill.pipeline.data.datasets.parquet import as_labels, source_of
-from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, class_names, load_photos, part_of
+from edgestill.pipeline.data.datasets.photos import (
+    GIVEN,
+    Part,
+    PhotoConfig,
+    as_labels,
+    class_names,
+    load_photos,
+    part_of,
+    source_of,
+)
 from edgestill.pipeline.data.rows import Source, files_content
 from edgestill.pipeline.data.tokens import TokenizerConfig
 from edgestill.pipeline.errors import DataError, MissingDependencyError, first_line, nearest
 from edgestill.pipeline.frozen import digest
+
+_SAVED = ("dataset_dict.json", "state.json")  # files of save_to_disk
+
+
+_BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json"}  # of load_dataset, by a file's ending
 
 
 class _KindByColumn:
@@ -29,7 +44,10 @@ class HuggingFaceConfig(PhotoConfig):
     kind: ClassVar[Any] = _KindByColumn()
 
     name: Literal["huggingface"] = "huggingface"
-    path: str = Field(description="folder that save_to_disk wrote, or that load_dataset reads; or an id of the hub")
+    path: str = Field(
+        description="folder that save_to_disk wrote, or that load_dataset reads; a parquet or jsonl file; or an id of "
+        "the hub"
+    )
     subset: str | None = Field(None, description="name of the data set's configuration, such as sst2 of glue")
     revision: str | None = Field(None, description="commit or tag of an id of the hub; null takes the newest")
     image_column: str | None = Field(None, description="column of pictures; null takes the only one")
@@ -39,6 +57,12 @@ class HuggingFaceConfig(PhotoConfig):
     )
     max_length: int = Field(64, ge=1, le=4096, description="maximum length of a text in tokens; longer texts are cut")
     tokenizer: TokenizerConfig = TokenizerConfig()
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: str, info: ValidationInfo) -> str:
+        place = Path(path).expanduser()
+        return str(place.absolute()) if (info.context or {}).get("check_files") and place.exists() else path
 
     @model_validator(mode="after")
     def _no_crops_of_text(self) -> Self:
@@ -73,11 +97,56 @@ def load_huggingface(config: HuggingFaceConfig) -> RawData:
     if config.text_column is not None:
         return _texts(config, splits, labels, names, cautions)
     image = config.image_column or _only(config, features, "Image", "image")
+    folder = Path(config.path).expanduser()
+    root = folder if folder.is_dir() else None  # an id's files lie in the library's cache
     parts = {
-        part: Part([f"{part}:{row}" for row in range(len(found))], labels[part], _reader(found, image))
+        part: Part([f"{part}:{row}" for row in range(len(found))], labels[part], _reader(found, image, root))
         for part, found in splits.items()
     }
     return load_photos(config, config.path, parts, digest(_content(splits), image), names, cautions)
+
+
+def is_of_datasets(data: Any) -> bool:
+    """True for a Dataset or DatasetDict of Hugging Face's library."""
+    return type(data).__module__.partition(".")[0] == "datasets" and hasattr(data, "save_to_disk")
+
+
+def save(data: Any) -> dict[str, str]:
+    """Save a data set that `is_of_datasets` in the cache, and return the settings that read it.
+
+    Raises:
+        DataError: it has no column of pictures, and not one column of texts.
+    """
+    parts = list(data.values()) if isinstance(data, Mapping) else [data]
+    folder = cache_folder() / GIVEN / digest([part._fingerprint for part in parts])[:32]
+    if not any((folder / name).is_file() for name in _SAVED):
+        with _silent():
+            data.save_to_disk(str(folder))
+    features = parts[0].features
+    if any(type(feature).__name__ == "Image" for feature in features.values()):
+        return {"name": "huggingface", "path": str(folder)}
+    texts = [name for name, each in features.items() if getattr(each, "dtype", None) in ("string", "large_string")]
+    texts = [name for name in texts if name not in ("label", "labels")]
+    if len(texts) != 1:
+        raise DataError(
+            f"the data set has the columns {', '.join(features)}: one of pictures (datasets.Image) or one of texts is "
+            "needed; leave others out with select_columns"
+        )
+    return {"name": "huggingface", "path": str(folder), "text_column": texts[0]}
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep the library from drawing bars over our own progress."""
+    import datasets
+
+    was_silent = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not was_silent:
+            datasets.enable_progress_bars()
 
 
 def _splits(config: HuggingFaceConfig) -> tuple[dict[str, Any], list[str]]:
@@ -99,18 +168,20 @@ def _loaded(config: HuggingFaceConfig) -> Any:
     except ImportError:
         raise MissingDependencyError("data.name: huggingface needs `pip install 'edgestill[datasets]'`") from None
     folder = Path(config.path).expanduser()
-    is_saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
-    datasets.disable_progress_bars()
     try:
-        if is_saved:
-            return datasets.load_from_disk(str(folder))
-        where = str(folder) if folder.is_dir() else config.path
-        return datasets.load_dataset(where, config.subset, revision=config.revision)
+        with _silent():
+            if any((folder / name).is_file() for name in _SAVED):
+                return datasets.load_from_disk(str(folder))
+            if folder.is_file():
+                builder = _BUILDERS.get(folder.suffix, folder.suffix)
+                return datasets.load_dataset(builder, data_files=str(folder))
+            where = str(folder) if folder.is_dir() else config.path
+            return datasets.load_dataset(where, config.subset, revision=config.revision)
     except Exception as error:  # of any type, from any of the libraries below
         raise DataError(
             f"{config.path} is no folder here, and cannot be loaded as a data set of the hub "
             f"({type(error).__name__}: {first_line(error)})"
-            if not folder.is_dir()
+            if not folder.exists()
             else f"{config.path} cannot be read by `datasets` ({type(error).__name__}: {first_line(error)})"
         ) from None
 
@@ -134,7 +205,7 @@ def _content(splits: Mapping[str, Any]) -> str:
     )
 
 
-def _reader(found: Any, column: str) -> Callable[[], Iterator[Source]]:
+def _reader(found: Any, column: str, root: Path | None) -> Callable[[], Iterator[Source]]:
     import datasets
 
     def read() -> Iterator[Source]:
@@ -142,7 +213,7 @@ def _reader(found: Any, column: str) -> Callable[[], Iterator[Source]]:
         if type(kept.features[column]).__name__ == "Image":
             kept = kept.cast_column(column, datasets.Image(decode=False))
         for row in kept:
-            yield source_of(row[column], None)
+            yield source_of(row[column], root)
 
     return read
 

@@ -1,14 +1,14 @@
 """Pictures in parquet files: a column of their bytes, of Hugging Face's images, or of paths; read batch by batch."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from edgestill.pipeline.data.datasets.base import RawData
-from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, load_photos, part_of
+from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, as_labels, load_photos, part_of, source_of
 from edgestill.pipeline.data.rows import Source, files_content
 from edgestill.pipeline.errors import DataError, MissingDependencyError, first_line, nearest
 from edgestill.pipeline.frozen import GivenPath, digest
@@ -69,32 +69,6 @@ def class_names_of(metadata: Any, column: str) -> list[str] | None:
     if isinstance(found, dict):
         found = [found[key] for key in sorted(found, key=int)]
     return [str(name) for name in found]
-
-
-def as_labels(values: Iterable[Any], names: Sequence[str] | None, where: str) -> list[str]:
-    """Return labels as text, numbers of classes by their names."""
-    found = []
-    for row, value in enumerate(values):
-        if value is None or (names and isinstance(value, int) and not 0 <= value < len(names)):
-            raise DataError(f"{where}, row {row}: the label is {value!r}; give it a class, or leave the row out")
-        found.append(names[value] if names and isinstance(value, int) else str(value))
-    return found
-
-
-def source_of(value: Any, root: Path | None) -> Source:
-    """Return a cell of a column of pictures: bytes, a mapping of bytes and path, or a path below `root`.
-
-    Raises:
-        DataError: a path leads out of `root`.
-    """
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    if value is None or isinstance(value, bytes):
-        return value
-    path = Path(value) if root is None else root / str(value)
-    if root is not None and not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(f"{value!r} leads out of {root}; data.root names the folder that the pictures are in")
-    return path
 
 
 def _files(path: Path) -> dict[str, list[Path]]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Annotated, Literal, NamedTuple
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from edgestill.pipeline.errors import DataError, nearest
 from edgestill.pipeline.frozen import digest
 from edgestill.pipeline.task import Labels
 
+GIVEN = "given"  # folder of the cache: data given as Python objects
 _MOST_NAMED = 5
 Side = Annotated[int, Field(ge=1, le=4096)]
 PARTS = {
@@ -143,6 +145,32 @@ def in_order(label: str) -> tuple[bool, int, str]:
 def part_of(name: str) -> str | None:
     """Return the part of a data set that a word names, such as `validation` for `val`; None for another word."""
     return PARTS.get(name.strip().lower())
+
+
+def as_labels(values: Iterable[Any], names: Sequence[str] | None, where: str) -> list[str]:
+    """Return labels as text, numbers of classes by their names."""
+    found = []
+    for row, value in enumerate(values):
+        if value is None or (names and isinstance(value, int) and not 0 <= value < len(names)):
+            raise DataError(f"{where}, row {row}: the label is {value!r}; give it a class, or leave the row out")
+        found.append(names[value] if names and isinstance(value, int) else str(value))
+    return found
+
+
+def source_of(value: Any, root: Path | None) -> Source:
+    """Return a cell of a column of pictures: bytes, a mapping of bytes and path, or a path below `root`.
+
+    Raises:
+        DataError: a path leads out of `root`.
+    """
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if value is None or isinstance(value, bytes):
+        return value
+    path = Path(value) if root is None else root / str(value)
+    if root is not None and not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(f"{value!r} leads out of {root}; data.root names the folder that the pictures are in")
+    return path
 
 
 def joined(parts: Mapping[str, Part], content: str) -> Pictures:

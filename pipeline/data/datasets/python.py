@@ -49,7 +49,7 @@ def load_python(config: PythonDataConfig) -> RawData:
     """
     function = _loaded(config.code)
     try:
-        value = function() if callable(function) and not hasattr(function, "__getitem__") else function
+        value = function() if callable(function) else function
     except Exception as error:  # it is the user's code
         raise DataError(f"data.code: {config.code} fails: {type(error).__name__}: {first_line(error)}") from error
     given = given_parts(value)
@@ -58,6 +58,8 @@ def load_python(config: PythonDataConfig) -> RawData:
         part: Part([f"{part}:{at}" for at in range(len(each))], labels_of(each, names), each.pixels)
         for part, each in given.items()
     }
+    for each in given.values():
+        each.require_steady()
     place = Path(config.code.rpartition(":")[0])
     file = files_content(Path("/"), [place], [config.code])
     content = digest(file, [each.sample() for each in given.values()])

@@ -8,14 +8,13 @@ from pydantic import Field
 
 from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.data.datasets.base import RawData
-from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, class_names, joined, raw_of
+from edgestill.pipeline.data.datasets.photos import GIVEN, Part, PhotoConfig, class_names, joined, raw_of
 from edgestill.pipeline.data.given import given_parts, labels_of
-from edgestill.pipeline.data.rows import read_rows, rows_of
+from edgestill.pipeline.data.rows import Rows, read_rows, rows_of
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.frozen import GivenPath
 from edgestill.pipeline.runs.checkpoint import write_atomic
 
-KIND = "given"  # folder of the cache
 _LABELS = "labels.json"
 
 
@@ -25,6 +24,11 @@ class StoredConfig(PhotoConfig):
     name: Literal["stored"] = "stored"
     path: GivenPath = Field(description="folder of rows that edgestill.compress(data=…) has written")
     content: str = Field(description="digest of the labels and the pictures there")
+
+
+def unwritten() -> dict[str, str]:
+    """Return settings for pictures that `keep` is still to write."""
+    return {"name": "stored", "path": str(cache_folder() / GIVEN), "content": ""}
 
 
 def keep(config: StoredConfig, value: Any) -> StoredConfig:
@@ -39,17 +43,16 @@ def keep(config: StoredConfig, value: Any) -> StoredConfig:
         part: Part([f"{part}:{at}" for at in range(len(each))], labels_of(each, names), each.pixels)
         for part, each in given.items()
     }
-    found = hashlib.sha256()
-    for each in given.values():
-        found.update(each.sample().encode())
-        for pixels in each.pixels():
-            found.update(f"{pixels.shape}".encode() + pixels.tobytes())
-    rows = rows_of(joined(parts, found.hexdigest()), config.fit, folder=cache_folder() / KIND)
     labels = {"names": names, "parts": {part: list(each.labels) for part, each in parts.items()}}
     written = json.dumps(labels, sort_keys=True).encode()
-    content = hashlib.sha256(written + rows.images.digests().tobytes()).hexdigest()
-    # Other labels of the same pictures have a file of their own.
-    write_atomic(rows.folder / f"{content[:16]}-{_LABELS}", written)
+    found = hashlib.sha256(written)
+    for each in given.values():
+        each.require_steady()
+        for pixels in each.pixels():
+            found.update(f"{pixels.shape}".encode() + pixels.tobytes())
+    rows = rows_of(joined(parts, found.hexdigest()), config.fit, folder=cache_folder() / GIVEN)
+    write_atomic(rows.folder / _LABELS, written)
+    content = _content(written, rows)
     return config.model_copy(update={"path": rows.folder, "content": content})
 
 
@@ -59,9 +62,9 @@ def load_stored(config: StoredConfig) -> RawData:
     Raises:
         DataError: they are gone or damaged.
     """
-    rows, path = read_rows(config.path), config.path / f"{config.content[:16]}-{_LABELS}"
+    rows, path = read_rows(config.path), config.path / _LABELS
     written = path.read_bytes() if path.is_file() else b""
-    if rows is None or hashlib.sha256(written + rows.images.digests().tobytes()).hexdigest() != config.content:
+    if rows is None or _content(written, rows) != config.content:
         raise DataError(
             f"the pictures that edgestill.compress(data=…) was given are no longer in {config.path}, or were altered; "
             "call it again with the data"
@@ -73,3 +76,7 @@ def load_stored(config: StoredConfig) -> RawData:
     }
     names = class_names(config.labels or facts["names"], parts["train"].labels, "the data given")
     return raw_of(config, "the data given", parts, rows, names)
+
+
+def _content(labels: bytes, rows: Rows) -> str:
+    return hashlib.sha256(labels + rows.images.digests().tobytes()).hexdigest()
