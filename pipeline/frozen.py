@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
@@ -12,6 +12,9 @@ class Frozen(BaseModel):
     """Immutable and strict about its keys, so that a misspelt key is an error and not a default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    names_code: ClassVar[tuple[str, ...]] = ()  # fields that name code to run, or allow it
+    names_places: ClassVar[tuple[str, ...]] = ()  # fields of text that may be a path
 
 
 Share = Annotated[float, Field(ge=0, le=1)]

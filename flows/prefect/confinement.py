@@ -6,9 +6,10 @@ started on this machine and may read every file readable by its user.
 """
 
 import contextlib
+import json
 import os
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,36 @@ from pydantic import BaseModel
 
 from edgestill.flows.terminal import say
 from edgestill.pipeline.errors import EdgestillError, FailedError, UserError
+from edgestill.pipeline.frozen import Frozen
 
-_FOLDERS = "EDGESTILL_SERVED_FOLDERS"
+_FOLDERS, _CODE = "EDGESTILL_SERVED_FOLDERS", "EDGESTILL_SERVED_CODE"
 
 
-def confine(folders: Sequence[Path]) -> None:
-    """Let this process's flow runs from now on read and write below these folders (or files) alone."""
+def confine(folders: Sequence[Path], code: Sequence[str] = ()) -> None:
+    """Let this process's flow runs from now on read and write below these folders (or files) alone.
+
+    Args:
+        code: settings that name code, as `code_in` gives them; no other code is run.
+    """
     os.environ[_FOLDERS] = os.pathsep.join(str(folder.resolve()) for folder in folders)
+    os.environ[_CODE] = json.dumps(list(code))
 
 
 def require_inside(parameters: Mapping[str, Any]) -> None:
-    """Refuse parameters with paths outside the folders, links followed.
+    """Refuse parameters with paths outside the folders, links followed, or with code that was not served.
 
     Raises:
-        UserError: a path is outside the folders; the error names it and says nothing of its content.
+        UserError: a path is outside the folders, and the error says nothing of its content; or a setting names code.
     """
     folders = _folders()
     if folders is None:
         return
+    for setting in code_in(parameters):
+        if setting not in json.loads(os.environ.get(_CODE, "[]")):
+            raise UserError(
+                f"{setting} would run code that this deployment was not served with; the machine that serves it allows "
+                "it by serving a configuration that has it"
+            )
     for name, path in paths_in(parameters):
         if not any(path.resolve().is_relative_to(folder) for folder in folders):
             raise UserError(
@@ -46,12 +59,27 @@ def paths_in(value: Any, name: str = "") -> Iterator[tuple[str, Path]]:
     """(dotted name, path) of every path in a model, a mapping or a sequence."""
     if isinstance(value, Path):
         yield name, value
-    elif isinstance(value, BaseModel | Mapping):
-        for key, inner in dict(value).items():
-            yield from paths_in(inner, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, tuple | list):
-        for place, inner in enumerate(value):
-            yield from paths_in(inner, f"{name}.{place}")
+        return
+    for key, inner in _parts(value):
+        within = f"{name}.{key}" if name else key
+        if isinstance(inner, str) and isinstance(value, Frozen) and key in value.names_places:
+            yield within, Path(inner).expanduser()
+        yield from paths_in(inner, within)
+
+
+def code_in(value: Any, name: str = "") -> Iterator[str]:
+    """`key=value` of every setting that names code, in a model, a mapping or a sequence."""
+    for key, inner in _parts(value):
+        within = f"{name}.{key}" if name else key
+        if inner and isinstance(value, Frozen) and key in value.names_code:
+            yield f"{within}={inner}"
+        yield from code_in(inner, within)
+
+
+def _parts(value: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(value, BaseModel | Mapping):
+        return [(str(key), inner) for key, inner in dict(value).items()]
+    return [(str(place), inner) for place, inner in enumerate(value)] if isinstance(value, tuple | list) else []
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def draw_boxes(size: torch.Size, config: AugmentConfig, numbers: Tensor) -> tupl
     assert config.crop is not None
     whole_height, whole_width = size
     area = whole_height * whole_width * _between(*config.crop, numbers[:_TRIES])
-    ratio = _between(*map(math.log, config.ratio), numbers[_TRIES : 2 * _TRIES]).exp()
+    ratio = _between(math.log(config.ratio[0]), math.log(config.ratio[1]), numbers[_TRIES : 2 * _TRIES]).exp()
     width, height = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
     fits = (width >= 1) & (width <= whole_width) & (height >= 1) & (height <= whole_height)
     earlier = torch.arange(_TRIES, 0, -1, device=numbers.device)[:, None]
@@ -83,7 +83,7 @@ def erase(images: Tensor, config: AugmentConfig, numbers: Tensor) -> Tensor:
     chance, area, ratio, row, column = numbers
     whole_height, whole_width = images.shape[2:]
     wanted = _between(*_ERASED, area) * whole_height * whole_width
-    shape = _between(*map(math.log, _ERASED_RATIO), ratio).exp()
+    shape = _between(math.log(_ERASED_RATIO[0]), math.log(_ERASED_RATIO[1]), ratio).exp()
     width, height = (wanted * shape).sqrt().round(), (wanted / shape).sqrt().round()
     top, left = (
         (row * (whole_height - height).clamp(min=0)).round(),

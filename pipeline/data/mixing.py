@@ -21,7 +21,8 @@ def mixed(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Ba
     numbers = torch.rand(3, count, generator=generator).to(device)
     seed = int(torch.randint(2**62, (), generator=generator))
     cuts = numbers[0] < 0.5 if config.mixup and config.cutmix else torch.full_like(numbers[0], config.cutmix > 0) > 0
-    share = torch.where(cuts, *(_shares(alpha, count, seed).to(device) for alpha in (config.cutmix, config.mixup)))
+    of_cutmix, of_mixup = (_shares(alpha, count, seed).to(device) for alpha in (config.cutmix, config.mixup))
+    share = torch.where(cuts, of_cutmix, of_mixup)
     other = batch.inputs[partner]
     boxes, cut_share = _cut(batch.inputs, share, numbers[1:])
     weight = torch.where(cuts[:, None, None, None], 1.0 - boxes.float(), share[:, None, None, None])

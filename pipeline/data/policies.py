@@ -46,7 +46,7 @@ def numbers_of(policy: Policy) -> int:
 def apply_policy(images: Tensor, policy: Policy, numbers: Tensor) -> Tensor:
     """Apply a policy's operations, by `numbers` [count, B] in [0, 1)."""
     ranges = _RANGES[policy]
-    for which, strength, way in numbers.split(_EACH):
+    for which, strength, way in torch.split(numbers, _EACH):
         chosen = (which * len(OPERATIONS)).long()
         drawn = (
             (strength * (_BINS + 1)).floor() if ranges.strength is None else torch.full_like(strength, ranges.strength)

@@ -42,6 +42,9 @@ _WANTED = ("config.json", "*.safetensors", INDEX, PIXELS, TOKENIZER)
 
 
 class HfConfig(ForeignConfig):
+    names_code: ClassVar[tuple[str, ...]] = ("trust_remote_code",)
+    names_places: ClassVar[tuple[str, ...]] = ("model",)
+
     name: Literal["hf"] = "hf"
     model: str = Field(description="local folder, as save_pretrained writes it, or id on the hub: owner/name")
     revision: str | None = Field(None, description="commit, tag or branch on the hub; null: main")

@@ -28,6 +28,8 @@ _given: list[nn.Module] = []  # while `compress` runs
 
 
 class PythonConfig(WhiteConfig):
+    names_code: ClassVar[tuple[str, ...]] = ("code",)
+
     name: Literal["python"] = "python"
     code: str = Field(description="place of a function or class that gives the network: module:name or file.py:name")
     train: bool = Field(False, description="train the network here; false takes the weights that it has, or `weights`")

@@ -26,6 +26,8 @@ _OPSET = 20  # the last of torch's older exporter
 
 
 class TorchScriptConfig(ForeignConfig):
+    names_code: ClassVar[tuple[str, ...]] = ("file",)
+
     name: Literal["torchscript"] = "torchscript"
     file: GivenPath = Field(description="TorchScript archive of a classifier of images, as torch.jit.save writes it")
     channels: int | None = Field(None, ge=1, description="channels that it takes; null: the data's")

@@ -191,7 +191,7 @@ def _train_epoch(
     generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
     order = _order(len(train), weights if config.balance == "sampling" else None, generator)
     totals: dict[str, Tensor] = {}
-    chosen = order.split(config.batch_size)[:steps]
+    chosen = torch.split(order, config.batch_size)[:steps]
     for number, batch in enumerate(batches_ahead(train, chosen, step.device)):
         _set_learning_rate(step.optimizer, config, _epochs_done(epoch, number, steps, config))
         if weights is not None and config.balance == "weights":

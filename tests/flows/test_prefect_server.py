@@ -150,6 +150,29 @@ def test_a_file_elsewhere_is_refused_by_its_parameters_name(confined: Path, sett
         confinement.require_inside({"config": config})
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "teacher=os:getcwd", "teacher=torchscript:served/x.pt", "data={name: python, code: 'os:getcwd'}",
+        "teacher={name: hf, model: some/name, trust_remote_code: true}",
+        "teacher={name: ensemble, members: [resnet8, {name: python, code: 'os:getcwd'}]}",
+    ],
+)  # fmt: skip
+def test_code_is_run_only_if_it_was_served(confined: Path, tmp_path: Path, setting: str) -> None:
+    given = {"config": load_config(None, "digits", [setting.replace("served", str(confined))], check_files=False)}
+    with pytest.raises(UserError, match="would run code"):
+        confinement.require_inside(given)
+    confinement.confine([confined, Path("some/name")], [*confinement.code_in(given)])
+    confinement.require_inside(given)
+
+
+@pytest.mark.parametrize("setting", ["data={name: huggingface, path: /etc}", "teacher=hf:/etc"])
+def test_text_that_is_a_path_is_confined_too(confined: Path, setting: str) -> None:
+    config = load_config(None, "digits", [setting], check_files=False)
+    with pytest.raises(UserError, match="is /etc, which is outside"):
+        confinement.require_inside({"config": config})
+
+
 def test_links_and_dots_do_not_lead_out(confined: Path) -> None:
     (confined / "link").symlink_to("/etc")
     for path in (confined / "link" / "passwd", confined / ".." / "other", Path("runs"), Path("/")):

@@ -71,9 +71,15 @@ def columns_of(path: Path) -> Columns:
     return Columns(content, label, pictured is not None)
 
 
+class _Unquoted(csv.excel):
+    """Cells as they stand, quotation marks included."""
+
+    quoting = csv.QUOTE_NONE
+
+
 def _first_rows(file: Iterable[str], delimiter: str) -> Iterator[list[str]]:
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-    for number, row in enumerate(csv.reader(file, delimiter=delimiter, quoting=quoting)):
+    kind = csv.excel if delimiter == "," else _Unquoted
+    for number, row in enumerate(csv.reader(file, kind, delimiter=delimiter)):
         if number > _ROWS:
             return
         yield row

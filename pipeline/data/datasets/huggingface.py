@@ -43,6 +43,8 @@ class HuggingFaceConfig(PhotoConfig):
 
     kind: ClassVar[Any] = _KindByColumn()
 
+    names_places: ClassVar[tuple[str, ...]] = ("path",)
+
     name: Literal["huggingface"] = "huggingface"
     path: str = Field(
         description="folder that save_to_disk wrote, or that load_dataset reads; a parquet or jsonl file; or an id of "

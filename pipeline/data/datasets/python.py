@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -18,6 +18,8 @@ from edgestill.pipeline.frozen import digest
 
 class PythonDataConfig(PhotoConfig):
     """A torch Dataset of (picture, label), from a function of yours."""
+
+    names_code: ClassVar[tuple[str, ...]] = ("code",)
 
     name: Literal["python"] = "python"
     code: str = Field(
