@@ -129,19 +129,15 @@ def test_on_a_terminal_it_asks_for_what_is_open(monkeypatch) -> None:
 
     def prompt(question: str, **options: object) -> str:
         asked.append(question)
-        return {"Your data": "my images.npz", "Longest": "2", "Most": "20k"}.get(
-            question.split(" (")[0].split(" of")[0].split(" par")[0], ""
-        )
+        answers = {"Your data": "my images.npz", "Longest": "2", "Most": "20k"}
+        return next((answer for begin, answer in answers.items() if question.startswith(begin)), "")
 
     monkeypatch.setattr(typer, "prompt", prompt)
     monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda self: True})())
     init()
     config = load_config(Path("c.yaml"))
-    assert (config.data.name, config.search.budget.max_latency_ms, config.search.budget.max_params) == (
-        "npz",
-        2,
-        20_000,
-    )
+    budget = config.search.budget
+    assert (config.data.name, budget.max_latency_ms, budget.max_params) == ("npz", 2, 20_000)
     assert len(asked) == 4
     init("--force", "--data", "digits")
     assert len(asked) == 4, "data that is given asks nothing"
