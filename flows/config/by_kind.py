@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from edgestill.flows.config.model import RunConfig
 from edgestill.pipeline.data.datasets import DATASETS
 from edgestill.pipeline.data.datasets.base import DatasetConfig
@@ -55,7 +57,10 @@ def _kind(data: Any) -> str:
     if not isinstance(name, str) or name not in DATASETS:
         return RunConfig.model_fields["data"].default.kind  # type: ignore[no-any-return]
     config: type[DatasetConfig] = DATASETS[name][0]
-    return config.kind
+    try:
+        return config.model_validate(data if isinstance(data, Mapping) else {"name": name}).kind
+    except ValidationError:  # told later, with the rest of the configuration
+        return config.kind
 
 
 def _given(raw: Mapping[str, Any]) -> list[str]:
