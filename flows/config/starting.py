@@ -35,7 +35,6 @@ _IMAGES: dict[str, Any] = {  # of any size; the rest of the defaults suits them
     "distill": {"training": {"epochs": 60}},
     "export": {"formats": ["fp32", "fp16", "int8"]},
 }
-_TEXTS = "sst2"  # preset whose teacher, students and trainings suit texts
 
 
 class Wishes(NamedTuple):
@@ -61,7 +60,7 @@ def short_config(wishes: Wishes, file: Path, otherwise: str) -> str:
     """
     data = None if wishes.data is None else data_for(wishes.data)
     preset = wishes.preset or (otherwise if data is None else _preset_for(data))
-    raw: dict[str, Any] = {**_IMAGES} if preset is None else read_yaml(preset_text(preset), preset)
+    raw: dict[str, Any] = {**_IMAGES} if preset is None else _preset(preset)
     if data is not None and preset != data["name"]:
         raw = {**raw, "name": _name(str(data.get("path", data["name"]))), "data": {**data, **_shared(raw, data)}}
     if wishes.teacher is not None or wishes.weights is not None:
@@ -72,10 +71,13 @@ def short_config(wishes: Wishes, file: Path, otherwise: str) -> str:
 
 
 def _preset_for(data: Mapping[str, Any]) -> str | None:
-    """Preset of the data's own name, or one for texts; None for other images."""
-    if data["name"] in preset_names():
-        return str(data["name"])
-    return _TEXTS if _is_text(data) else None
+    """First preset for data of this kind; None where there is none."""
+    return next((name for name in preset_names() if _preset(name)["data"]["name"] == data["name"]), None)
+
+
+def _preset(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = read_yaml(preset_text(name), name)
+    return found
 
 
 def _shared(raw: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
