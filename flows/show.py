@@ -9,10 +9,10 @@ from edgestill.flows.config import config_of
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.report.again import kept_profiles
 from edgestill.flows.report.details import changed_settings
-from edgestill.flows.sentences import SUMMARY_COLUMNS, headline, summary_rows, verdict_lines
 from edgestill.flows.stages.results import BUNDLE, RankCheckResult, ReportResult
 from edgestill.flows.terminal import joined, table
-from edgestill.flows.verdicts import conditions, rank_cells, verdict
+from edgestill.flows.wording.sentences import SUMMARY_COLUMNS, headline, summary_rows, verdict_lines
+from edgestill.flows.wording.verdicts import conditions, rank_cells, verdict
 from edgestill.pipeline.data.look import DataLook
 from edgestill.pipeline.errors import EdgestillError, command, first_line
 from edgestill.pipeline.runs.find import list_runs

@@ -19,10 +19,10 @@ from edgestill.flows.outcome import Outcome
 from edgestill.flows.prefect.confinement import require_inside, reticent
 from edgestill.flows.progress import PlainLines
 from edgestill.flows.runner import new_run, run_chain
-from edgestill.flows.sentences import SUMMARY_COLUMNS, summary_rows
 from edgestill.flows.stages.results import RankCheckResult
 from edgestill.flows.terminal import inert
-from edgestill.flows.verdicts import conditions, rank_cells, verdict
+from edgestill.flows.wording.sentences import SUMMARY_COLUMNS, summary_rows
+from edgestill.flows.wording.verdicts import conditions, rank_cells, verdict
 from edgestill.pipeline.nicety import nicety
 from edgestill.pipeline.runs.rundir import RunDir
 

@@ -8,7 +8,7 @@ from edgestill.distill.result import TuneResult
 from edgestill.flows.report import charts, scatter
 from edgestill.flows.report.canvas import WINNER, Look, baseline_looks
 from edgestill.flows.report.data import ReportData
-from edgestill.flows.words import failure_counts, latency_clause
+from edgestill.flows.wording.words import failure_counts, latency_clause
 from edgestill.pipeline.figures import listing, significant, size
 from edgestill.pipeline.runs.manifest import Manifest, Origin
 from edgestill.pipeline.teachers import make_teacher

@@ -5,7 +5,7 @@ from typing import Any
 from edgestill.distill.result import PruneResult
 from edgestill.flows.report import charts
 from edgestill.flows.stages.results import QatResult
-from edgestill.flows.words import accuracy_claim
+from edgestill.flows.wording.words import accuracy_claim
 
 _NAMES = {"taylor": "first-order Taylor expansion", "l1": "L1 norm of the filter", "fpgm": "geometric median"}
 

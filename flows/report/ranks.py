@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from edgestill.flows.stages.results import RankCheckResult
-from edgestill.flows.verdicts import conditions, lead_words, rank_cells, verdict
+from edgestill.flows.wording.verdicts import conditions, lead_words, rank_cells, verdict
 from edgestill.pipeline.figures import duration
 from edgestill.search.tournament import Entrant, Rung, TournamentResult
 

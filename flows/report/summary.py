@@ -6,8 +6,8 @@ from typing import Any
 from edgestill.export.result import ExportedModel
 from edgestill.flows.report.data import ReportData
 from edgestill.flows.stages.results import ReportResult
-from edgestill.flows.standing import is_comparable, standing
-from edgestill.flows.words import Claim, accuracy_claim, size_claim, speed_claim
+from edgestill.flows.wording.standing import is_comparable, standing
+from edgestill.flows.wording.words import Claim, accuracy_claim, size_claim, speed_claim
 from edgestill.pipeline.errors import ArchitectureError
 from edgestill.pipeline.figures import duration, shrink, significant, size
 from edgestill.pipeline.networks.cost import Cost

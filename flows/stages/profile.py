@@ -12,7 +12,7 @@ from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.stage import Stage
-from edgestill.flows.words import speed_claim
+from edgestill.flows.wording.words import speed_claim
 from edgestill.pipeline.figures import listing, milliseconds
 from edgestill.pipeline.timing.latency_statistics import samples_needed
 

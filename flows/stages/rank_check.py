@@ -16,7 +16,7 @@ from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import RankCheckResult, Results
 from edgestill.flows.stages.short_training import ShortTrainings
 from edgestill.flows.stages.stage import Stage
-from edgestill.flows.verdicts import verdict
+from edgestill.flows.wording.verdicts import verdict
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import CandidateError, ConfigError, first_line
 from edgestill.pipeline.teachers.result import TeacherResult

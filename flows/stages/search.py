@@ -14,7 +14,7 @@ from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.heads import heads, telling_of_heads, what_ships
 from edgestill.flows.stages.results import DataResult, Results
 from edgestill.flows.stages.stage import Stage
-from edgestill.flows.words import failure_counts, latency_clause
+from edgestill.flows.wording.words import failure_counts, latency_clause
 from edgestill.pipeline.runs.rundir import file_digest
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.config import SearchConfig

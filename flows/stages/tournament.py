@@ -10,7 +10,7 @@ from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.short_training import ShortTrainings
 from edgestill.flows.stages.stage import Stage
-from edgestill.flows.verdicts import lead_words
+from edgestill.flows.wording.verdicts import lead_words
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.result import TeacherResult

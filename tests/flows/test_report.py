@@ -34,8 +34,8 @@ from edgestill.flows.report.scatter import search_scatter, selection_values
 from edgestill.flows.report.stacking import stackable
 from edgestill.flows.report.write import render_report
 from edgestill.flows.stages.results import DataResult, RankCheckResult, ReportResult
-from edgestill.flows.verdicts import lead_words
-from edgestill.flows.words import accuracy_claim, size_claim, speed_claim
+from edgestill.flows.wording.verdicts import lead_words
+from edgestill.flows.wording.words import accuracy_claim, size_claim, speed_claim
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.runs.manifest import ConfigChange, Manifest, Origin, StageRecord
 from edgestill.pipeline.task import Task

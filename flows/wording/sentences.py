@@ -2,8 +2,8 @@
 
 from edgestill.export.result import ExportedModel, ProfileResult
 from edgestill.flows.outcome import Outcome
-from edgestill.flows.standing import is_comparable, standing
-from edgestill.flows.words import accuracy_claim, size_claim, speed_claim
+from edgestill.flows.wording.standing import is_comparable, standing
+from edgestill.flows.wording.words import accuracy_claim, size_claim, speed_claim
 from edgestill.pipeline.networks.cost import Cost
 
 SUMMARY_COLUMNS = ("test accuracy", "parameters", "FLOPs", "file, kB", "p50, ms")

@@ -1,0 +1,1 @@
+"""Words on results: for the terminal, `show` and the report."""
