@@ -39,7 +39,7 @@ class Finding(Frozen):
 
 
 class DataLook(Frozen):
-    """What a look at the data found."""
+    """Findings of a look at the data."""
 
     counts: dict[str, tuple[int, ...]]  # examples of each class, by split
     findings: tuple[Finding, ...] = ()

@@ -14,7 +14,7 @@ _WRAPPERS = ("module.", "model.", "_orig_mod.", "net.", "network.", "teacher.", 
 
 
 class Held(NamedTuple):
-    """What a file of weights tells about its network."""
+    """Facts about a network that a file of weights tells."""
 
     outputs: int | None  # of its last matrix
     channels: int | None  # of its first convolution
