@@ -14,7 +14,7 @@ def doctor(out: Out = Path("runs")) -> int:
 
     Print a line for each thing, with the fix beside each fault; exit code 1 means that something required is broken.
     """
-    from edgestill.flows.doctor import examine
+    from edgestill.flows.plan.doctor import examine
 
     is_broken = False
     for check in examine(out):
@@ -33,7 +33,7 @@ def list_(
     ] = None,
 ) -> None:
     """List teachers, students, methods, formats and more by name."""
-    from edgestill.flows.listing import listed
+    from edgestill.flows.plan.listing import listed
 
     answer(listed(what))
 

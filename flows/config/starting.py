@@ -134,7 +134,7 @@ def _lines(raw: Mapping[str, Any], file: Path) -> Iterator[str]:
     yield "# What is not here is at its default: `edgestill init --full` writes every key."
     for key, value in sorted(raw.items(), key=_place):
         shown = {k: v for k, v in value.items() if k != "budget"} if key == "search" else value
-        note = "set flip: false where left and right matter" if "flip" in str(value) else _NOTES.get(key)
+        note = _note(key, value)
         line = f"{key}: {_flow(shown)}"
         has_budget = key == "search" and "budget" in value
         if len(line) <= _LONGEST and not has_budget:
@@ -145,6 +145,16 @@ def _lines(raw: Mapping[str, Any], file: Path) -> Iterator[str]:
             yield f"  {below}: {_flow(inner)}"
         if has_budget:
             yield _budget(value["budget"])
+
+
+def _note(key: str, value: Any) -> str | None:
+    """Comment on a key, where it holds for this value."""
+    if "flip" in str(value):
+        return "set flip: false where left and right matter"
+    is_given = key == "teacher" and (
+        isinstance(value, str) or not value.keys().isdisjoint(("weights", "name", "folder"))
+    )
+    return None if is_given else _NOTES.get(key)
 
 
 def _place(item: tuple[str, Any]) -> int:

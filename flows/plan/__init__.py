@@ -1,1 +1,1 @@
-"""Estimates of a run before it is started: `edgestill plan`."""
+"""Before a run: its estimate, checks of this machine, and the names that a configuration may use."""

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from edgestill.flows import doctor, listing
 from edgestill.flows.cli.main import execute
-from edgestill.flows.doctor import Check, examine
-from edgestill.flows.listing import _TABLES, listed
+from edgestill.flows.plan import doctor, listing
+from edgestill.flows.plan.doctor import Check, examine
+from edgestill.flows.plan.listing import _TABLES, listed
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.plugins import Table
 
