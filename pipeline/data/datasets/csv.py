@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from edgestill.pipeline.data.datasets.base import RawData
+from edgestill.pipeline.data.datasets.given import TABLES, columns_of
 from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, load_photos, part_of
 from edgestill.pipeline.data.datasets.table import Column, Format, Row, read_columns
 from edgestill.pipeline.data.rows import files_content
@@ -34,6 +35,15 @@ class CsvConfig(PhotoConfig):
         None, min_length=1, max_length=1, description="cell delimiter; null takes a comma in .csv, else a tab"
     )
     encoding: str = Field("utf-8", description="text encoding of the file")
+
+    @classmethod
+    def settings_for(cls, given: str) -> dict[str, Any] | None:
+        path = Path(given).expanduser()
+        if path.suffix not in TABLES or not path.is_file():
+            return None
+        found = columns_of(path)
+        keys = {"path": given, "image_column": found.content, "label_column": found.label}
+        return keys if found.is_of_images else None
 
     @field_validator("path")
     @classmethod

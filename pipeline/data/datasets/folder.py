@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, ValidationInfo, field_validator
 
 from edgestill.pipeline.data.datasets.base import RawData
+from edgestill.pipeline.data.datasets.given import has_folders
 from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, in_order, load_photos, part_of
 from edgestill.pipeline.data.decode import ENDINGS
 from edgestill.pipeline.data.rows import files_content
@@ -28,6 +29,11 @@ class FolderConfig(PhotoConfig):
         "path, train, val, test and names"
     )
     follow_links: bool = Field(False, description="read links to files and folders outside the data's folder too")
+
+    @classmethod
+    def settings_for(cls, given: str) -> dict[str, Any] | None:
+        is_saved = any(Path(given).expanduser().glob("*.json"))  # by Hugging Face's library
+        return {"path": given} if has_folders(given) and not is_saved else None
 
     @field_validator("path")
     @classmethod

@@ -25,6 +25,7 @@ from edgestill.pipeline.data.tokens import TokenizerConfig
 from edgestill.pipeline.errors import DataError, MissingDependencyError, first_line, nearest
 from edgestill.pipeline.frozen import digest
 
+_ID = "hf:"  # before an id that a person gives to `edgestill init`
 _SAVED = ("dataset_dict.json", "state.json")  # files of save_to_disk
 
 
@@ -59,6 +60,13 @@ class HuggingFaceConfig(PhotoConfig):
     )
     max_length: int = Field(64, ge=1, le=4096, description="maximum length of a text in tokens; longer texts are cut")
     tokenizer: TokenizerConfig = TokenizerConfig()
+
+    @classmethod
+    def settings_for(cls, given: str) -> dict[str, Any] | None:
+        if given.startswith(_ID):
+            return {"path": given.removeprefix(_ID)}
+        folder = Path(given).expanduser()
+        return {"path": given} if any((folder / name).is_file() for name in _SAVED) else None
 
     @field_validator("path")
     @classmethod

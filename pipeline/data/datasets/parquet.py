@@ -29,6 +29,10 @@ class ParquetConfig(PhotoConfig):
         None, description="folder that paths are relative to and must stay in; null takes the file's own"
     )
 
+    @classmethod
+    def settings_for(cls, given: str) -> dict[str, Any] | None:
+        return {"path": given} if given.endswith(".parquet") and Path(given).expanduser().is_file() else None
+
     @field_validator("path")
     @classmethod
     def _exists(cls, path: Path, info: ValidationInfo) -> Path:

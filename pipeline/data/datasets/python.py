@@ -27,6 +27,12 @@ class PythonDataConfig(PhotoConfig):
         "validation and test: module:name or file.py:name"
     )
 
+    @classmethod
+    def settings_for(cls, given: str) -> dict[str, Any] | None:
+        place, _, function = given.rpartition(":")
+        is_module = all(part.isidentifier() for part in place.split("."))
+        return {"code": given} if function.isidentifier() and (is_module or place.endswith(".py")) else None
+
     @field_validator("code")
     @classmethod
     def _names_a_function(cls, code: str, info: ValidationInfo) -> str:
