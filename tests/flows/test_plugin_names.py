@@ -40,6 +40,7 @@ OF_SOMETHING_ELSE = {  # words that mean another thing wherever they stand
     "openvino": "the library",
     "executorch": "the library",
     "python": "the language, among versions",
+    "parquet": "a format of files",
     "folder": "a setting of a teacher",
 }
 ALLOWED = {  # (file, name): why it stands there; the list may only shrink
