@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from edgestill.pipeline.data.pixels import inner_size, placed, with_channels
+from edgestill.pipeline.data.pixels import eight_bits, inner_size, on_white, placed, with_channels
 from edgestill.pipeline.errors import first_line
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def pixels_of(image: "Image.Image") -> np.ndarray:
         return _of_16_bits(np.asarray(upright))
     is_grey = upright.mode in _GREY
     if upright.has_transparency_data:
-        found = _on_white(np.asarray(upright.convert("RGBA")))
+        found = on_white(np.asarray(upright.convert("RGBA")))
         return np.ascontiguousarray(found[..., :1]) if is_grey else found
     found = np.asarray(upright.convert("L" if is_grey else "RGB"))
     return found[..., None] if is_grey else found
@@ -140,16 +140,8 @@ def _opened(data: bytes | Path) -> "Iterator[Image.Image]":
         raise UnreadableError(first_line(error, type(error).__name__)[:200]) from None
 
 
-def _on_white(pixels: np.ndarray) -> np.ndarray:
-    """Compose uint8 [H, W, 4], whose last channel is alpha, on white; rounded as by Pillow's `paste`."""
-    alpha = pixels[..., 3:].astype(np.uint16)
-    found: np.ndarray = ((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    return found
-
-
 def _of_16_bits(values: np.ndarray) -> np.ndarray:
     """Keep the upper 8 of 16 bits, as Pillow does where a picture is coloured."""
     if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
         raise UnreadableError("pixels that are floats, or of more than 16 bits; save it with 8 or 16")
-    found: np.ndarray = (values.astype(np.uint32) >> 8).astype(np.uint8)[..., None]
-    return found
+    return eight_bits(values.astype(np.uint32))[..., None]
