@@ -1,6 +1,6 @@
 """Share of time that a student waits for its images, and images a second beside a plain torch DataLoader.
 
-    python benchmarks/loader.py [--sides 32 96 224] [--images 512] [--batch 32] [--workers 2] [--seconds 20]
+    python benchmarks/loader.py [--sides 32 96 224] [--images 512] [--batch 32] [--workers 2] [--threads 2]
 
 Both see the same JPEG pictures, resized, cropped at random, flipped; both train the same small student, and both are
 timed in this process, by turns. Ours decodes once into a file of rows (timed apart) and crops on tensors; the other
@@ -158,6 +158,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2, help="processes of the DataLoader")
+    parser.add_argument("--threads", type=int, default=2, help="of the student's training; 1 suits a busy machine")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     return parser.parse_args()
 

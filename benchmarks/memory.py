@@ -134,7 +134,8 @@ class _Patches(nn.Module):
             self._left -= 1
             if self._left < 0:
                 raise _EnoughError
-        return self.patches(inputs).relu()
+        found: Tensor = self.patches(inputs).relu()
+        return found
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         embedding = features.mean((2, 3))
