@@ -62,6 +62,15 @@ def existing_file(path: Path, info: ValidationInfo) -> Path:
     return path.absolute()
 
 
+def existing_path(path: Path, info: ValidationInfo) -> Path:
+    """Check a given file or folder as `existing_file` checks a file."""
+    if not (info.context or {}).get("check_files"):
+        return path
+    if not path.exists():
+        raise ValueError(f"no folder or file at {path}")
+    return path.absolute()
+
+
 def first_problem(error: ValidationError) -> str:
     """First problem that a model's validation found, in a line: `stages.data.seconds: Field required`."""
     first = error.errors(include_url=False, include_context=False)[0]

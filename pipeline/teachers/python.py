@@ -4,13 +4,9 @@ The code is run. The user named it by hand, in the configuration (docs/security.
 """
 
 import copy
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -22,6 +18,7 @@ from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.adapted.family import ForeignTeacher, WhiteConfig
 from edgestill.pipeline.teachers.adapted.pixels import Pixels, Sight
 from edgestill.pipeline.teachers.adapted.weights import Held
+from edgestill.pipeline.user_code import load_code, place_of_code
 
 GIVEN = "given"  # in place of a function's place: the nn.Module that `compress` was called with
 _given: list[nn.Module] = []  # while `compress` runs
@@ -40,15 +37,7 @@ class PythonConfig(WhiteConfig):
     def _names_a_function(cls, code: str, info: ValidationInfo) -> str:
         if code == GIVEN:
             return code
-        place, colon, function = code.rpartition(":")
-        if not (colon and place and function.isidentifier()):
-            raise ValueError(f"{code!r} is no place of a function; write module:function or path/to/file.py:function")
-        if not place.endswith(".py") or not (info.context or {}).get("check_files"):
-            return code
-        path = Path(place).expanduser()
-        if not path.is_file():
-            raise ValueError(f"no file at {path}")
-        return f"{path.absolute()}:{function}"
+        return place_of_code(code, info)
 
 
 class PythonTeacher(ForeignTeacher):
@@ -86,7 +75,11 @@ class PythonTeacher(ForeignTeacher):
         return None  # its function decides
 
     def make(self, task: Task, outputs: int, held: Held | None) -> nn.Module:
-        found = _given_module() if self.config.code == GIVEN else _loaded(self.config.code)
+        found = (
+            _given_module()
+            if self.config.code == GIVEN
+            else load_code(self.config.code, "teacher.code", CheckpointError)
+        )
         if isinstance(found, nn.Module):
             return copy.deepcopy(found)
         try:
@@ -118,32 +111,6 @@ def _given_module() -> nn.Module:
             "function that makes it, teacher: python:file.py:function, for a run that can be resumed"
         )
     return _given[-1]
-
-
-def _loaded(code: str) -> Any:
-    place, _, function = code.rpartition(":")
-    try:
-        module = _file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-        return getattr(module, function)
-    except (Exception, SystemExit) as error:  # it is the user's code
-        raise CheckpointError(f"teacher.code: {code} cannot be loaded: {first_line(error)}") from error
-
-
-def _file(path: Path) -> Any:
-    """Run a file as a module; its folder is looked into last, for what it imports from beside it."""
-    name = f"edgestill_teacher_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"no Python file at {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    folder = str(path.parent)
-    sys.path.append(folder)
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(folder)
-    return module
 
 
 def _wanted(function: Any, task: Task, outputs: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from edgestill.pipeline.data.datasets.npz import NpzConfig, load_npz
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.foreign import MAX_CONFIG_BYTES, read_bounded
 from edgestill.pipeline.free_memory import require_memory
-from edgestill.pipeline.frozen import GivenPath
+from edgestill.pipeline.frozen import GivenPath, existing_path
 from edgestill.pipeline.task import Labels
 
 _PIXELS = 3 * 32 * 32
@@ -42,11 +42,7 @@ class CifarConfig(DatasetConfig):
     @field_validator("path")
     @classmethod
     def _exists(cls, path: Path, info: ValidationInfo) -> Path:
-        if not (info.context or {}).get("check_files"):
-            return path
-        if not path.exists():
-            raise ValueError(f"no folder or file at {path}")
-        return path.absolute()
+        return existing_path(path, info)
 
 
 def load_cifar(config: CifarConfig) -> RawData:

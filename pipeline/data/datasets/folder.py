@@ -15,7 +15,7 @@ from edgestill.pipeline.data.decode import ENDINGS
 from edgestill.pipeline.data.rows import files_content
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.foreign import MAX_CONFIG_BYTES, read_text_bounded
-from edgestill.pipeline.frozen import GivenPath, digest
+from edgestill.pipeline.frozen import GivenPath, digest, existing_path
 
 _YAML = (".yaml", ".yml")
 
@@ -38,11 +38,7 @@ class FolderConfig(PhotoConfig):
     @field_validator("path")
     @classmethod
     def _exists(cls, path: Path, info: ValidationInfo) -> Path:
-        if not (info.context or {}).get("check_files"):
-            return path
-        if not path.exists():
-            raise ValueError(f"no folder or file at {path}")
-        return path.absolute()
+        return existing_path(path, info)
 
 
 class _Found(NamedTuple):

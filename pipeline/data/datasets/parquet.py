@@ -11,7 +11,7 @@ from edgestill.pipeline.data.datasets.base import RawData
 from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, as_labels, load_photos, part_of, source_of
 from edgestill.pipeline.data.rows import Source, files_content
 from edgestill.pipeline.errors import DataError, MissingDependencyError, first_line, nearest
-from edgestill.pipeline.frozen import GivenPath, digest
+from edgestill.pipeline.frozen import GivenPath, digest, existing_path
 
 _AT_ONCE = 64  # rows in memory
 
@@ -36,11 +36,7 @@ class ParquetConfig(PhotoConfig):
     @field_validator("path")
     @classmethod
     def _exists(cls, path: Path, info: ValidationInfo) -> Path:
-        if not (info.context or {}).get("check_files"):
-            return path
-        if not path.exists():
-            raise ValueError(f"no folder or file at {path}")
-        return path.absolute()
+        return existing_path(path, info)
 
 
 def load_parquet(config: ParquetConfig) -> RawData:

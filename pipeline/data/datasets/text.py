@@ -12,7 +12,7 @@ from edgestill.pipeline.data.datasets.given import TABLES, columns_of, parts_of
 from edgestill.pipeline.data.datasets.table import Column, Format, read_columns
 from edgestill.pipeline.data.tokens import TokenizerConfig
 from edgestill.pipeline.errors import DataError
-from edgestill.pipeline.frozen import GivenPath
+from edgestill.pipeline.frozen import GivenPath, existing_path
 from edgestill.pipeline.task import Labels
 
 _MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null")
@@ -76,11 +76,7 @@ class TextConfig(DatasetConfig):
     @field_validator("path")
     @classmethod
     def _exists(cls, path: Path, info: ValidationInfo) -> Path:
-        if not (info.context or {}).get("check_files"):
-            return path
-        if not path.exists():
-            raise ValueError(f"no folder or file at {path}")
-        return path.absolute()
+        return existing_path(path, info)
 
     @field_validator("train", "validation", "test")
     @classmethod
