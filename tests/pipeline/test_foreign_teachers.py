@@ -261,7 +261,7 @@ def test_a_users_function_gives_the_network_and_its_probabilities_become_logits(
     [
         ("def make(): raise OSError('no disk')", "my_teacher.py:make fails: no disk"),
         ("def make(): return 3", "gives a int, not an nn.Module"),
-        ("import nothing_of_that_name", "cannot be loaded: No module named"),
+        ("import nothing_of_that_name", "cannot be loaded: ModuleNotFoundError: No module named"),
         ("from torch import nn\nmake = nn.Conv2d(3, 2, 3)", r"answers with \[2, 2, 30, 30\]; a classifier gives"),
         ("from torch import nn\nmake = nn.Conv2d(1, 2, 3)", "cannot take the data's images"),
     ],
