@@ -20,7 +20,11 @@ def place_of_code(code: str, info: ValidationInfo) -> str:
     place, colon, function = code.rpartition(":")
     if not (colon and place and function.isidentifier()):
         raise ValueError(f"{code!r} is no place of a function; write module:function or path/to/file.py:function")
-    if not place.endswith(".py") or not (info.context or {}).get("check_files"):
+    if not (info.context or {}).get("check_files"):
+        return code
+    if not place.endswith(".py"):
+        if importlib.util.find_spec(place.partition(".")[0]) is None:
+            raise ValueError(f"{code!r}: there is no module {place!r}, nor a kind of this name")
         return code
     path = Path(place).expanduser()
     if not path.is_file():

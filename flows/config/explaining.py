@@ -54,6 +54,8 @@ def _key_meant(loc: Sequence[int | str]) -> str:
     known = _keys_at(before)
     siblings = _members(_type_at(before[:-1])) if before else []
     having = [_tag(kind) for kind in siblings if len(siblings) > 1 and key in kind.model_fields]
+    if BUILT_IN in having:
+        return f"it is of a built-in one, which is given without {'.'.join(map(str, before[:-1]))}.name"
     if having:
         place = ".".join(map(str, before[:-1]))
         return (

@@ -160,16 +160,16 @@ def _commented(model: BaseModel, values: Mapping[str, Any], depth: int) -> Itera
             yield f"{indent}{name}: {write_yaml(values[name], in_one_line=True)}{note}"
 
 
+_YAML = (".yaml", ".yml")
+
+
 def _preset_folder() -> Any:
     return resources.files("edgestill.flows").joinpath("presets")
 
 
-_DATA = {".npz": "npz", ".csv": "text", ".tsv": "text", "": "folder"}  # kinds of data by a file's ending
-
-
 def _read(path: Path) -> str:
-    kind = _DATA.get(path.suffix.lower())
-    if kind in DATASETS and (path.is_file() if path.suffix else path.is_dir()):
+    kind = None if path.suffix.lower() in _YAML or not path.exists() else _kind_of_data(path)
+    if kind is not None:
         way_out = command("run", "--set", f"data.name={kind}", "--set", f"data.path={path}")
         raise ConfigError([f"{path} is data, not a configuration; {way_out} takes it"])
     if not path.exists():
@@ -177,6 +177,10 @@ def _read(path: Path) -> str:
             [f"no configuration file at {path}; {command('init', path)} writes one, `--preset digits` needs none"]
         )
     return read_text_bounded(path, MAX_CONFIG_BYTES, lambda problem: ConfigError([problem]))
+
+
+def _kind_of_data(path: Path) -> str | None:
+    return next((name for name, (config, _) in DATASETS.items() if config.settings_for(str(path)) is not None), None)
 
 
 def _yaml_mapping(text: str, source: str) -> dict[str, Any]:

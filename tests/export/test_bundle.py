@@ -352,7 +352,7 @@ def wrong_files(folder):
 
 def test_a_wrong_file_gives_one_sentence_and_two(script, bundles, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(script, "HERE", bundles(3)[0])
-    for name in wrong_files(tmp_path):
+    for name in wrong_files(tmp_path)[:-1]:  # a folder stands for its pictures
         assert script.main([str(tmp_path / name)]) == 2, name
         said = capsys.readouterr()
         assert said.out == ""

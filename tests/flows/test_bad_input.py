@@ -372,7 +372,7 @@ def test_an_interrupted_run_that_was_discarded_is_not_to_be_resumed(tmp_path, mo
         ({"distill": {"methods": [{"name": "gone"}]}}, "distill.methods.0.name: unknown 'gone'; did you mean 'none'? "),
         (
             {"teacher": {"name": "gone"}},
-            "teacher.name: unknown 'gone'; known: none, and a built-in teacher is given wi",
+            "teacher.name: unknown 'gone'; did you mean 'onnx'? known: ensemble, hf, onnx, python",
         ),
         ({"export": {"formats": ["gone"]}}, "export.formats: unknown format 'gone'; known: cuda_fp16"),
     ],

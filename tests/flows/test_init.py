@@ -11,8 +11,8 @@ from edgestill.flows.config import load_config
 from edgestill.flows.config.looking import data_for
 from edgestill.pipeline.data.datasets import DATASETS
 from edgestill.pipeline.data.datasets.base import DatasetConfig
-from edgestill.pipeline.data.datasets.given import columns_of, has_folders
-from edgestill.pipeline.errors import ConfigError, UserError
+from edgestill.pipeline.data.datasets.given import columns_of
+from edgestill.pipeline.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -70,11 +70,16 @@ def test_a_data_set_of_another_package_recognises_its_own(monkeypatch) -> None:
     class Photos(DatasetConfig):
         @classmethod
         def settings_for(cls, given: str) -> dict[str, object] | None:
-            return {"path": given, "size": 64} if has_folders(given) else None
+            return {"path": given, "size": 64} if given.endswith(".tar") else None
 
     monkeypatch.setitem(DATASETS, "photos", (Photos, None))
+    Path("pets.tar").touch()
+    assert data_for("pets.tar") == {"name": "photos", "path": "pets.tar", "size": 64}
+
+
+def test_a_folder_a_class_is_known(monkeypatch) -> None:
     Path("pets", "cat").mkdir(parents=True)
-    assert data_for("pets") == {"name": "photos", "path": "pets", "size": 64}
+    assert data_for("pets") == {"name": "folder", "path": "pets"}
 
 
 def test_a_table_of_paths_of_images_is_no_text_and_a_cifar_folder_is_known_by_its_batches() -> None:
@@ -82,8 +87,8 @@ def test_a_table_of_paths_of_images_is_no_text_and_a_cifar_folder_is_known_by_it
     Path("photos", "cat", "a.png").touch()
     Path("photos.csv").write_text("file,label\n" + "photos/cat/a.png,cat\n" * 4)
     assert columns_of(Path("photos.csv")) == ("file", "label", True)
-    with pytest.raises(ConfigError, match=r"photos.csv is of no kind that is read here"):
-        data_for("photos.csv")
+    found = data_for("photos.csv")
+    assert found == {"name": "csv", "path": "photos.csv", "image_column": "file", "label_column": "label"}
     Path("batches").mkdir()
     Path("batches", "train.bin").touch()
     assert data_for("batches") == {"name": "cifar", "path": "batches"}

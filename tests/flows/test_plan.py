@@ -49,7 +49,7 @@ def test_the_share_within_budget_is_the_one_counted_by_hand(context: StageContex
     assert 0 < len(within) < len(counted)
     reach = reach_of(context, lambda *given: None)
     assert (reach.space_size, reach.drawn, reach.within, reach.timed) == (len(counted), len(counted), len(within), 0)
-    assert reach.architectures == [text for _, text in within]
+    assert [space.format(one) for one in reach.architectures] == [text for _, text in within]
     assert reach.sentence.startswith(f"{len(within) / len(counted):.0%} of the space's {len(counted)} students keep")
 
 

@@ -40,6 +40,9 @@ OF_SOMETHING_ELSE = {  # words that mean another thing wherever they stand
     "openvino": "the library",
     "executorch": "the library",
     "python": "the language, among versions",
+    "torchvision": "the library",
+    "onnx": "the library, or a format of files",
+    "torchscript": "a key of Hugging Face's configurations",
     "parquet": "a format of files",
     "folder": "a setting of a teacher",
 }

@@ -138,7 +138,7 @@ def test_a_model_is_read_back_and_predicts_the_same(task: Task, tmp_path) -> Non
         ("{", "not JSON"),
         ("[1, 2]", "its schema is 'None'"),
         ('{"schema": "edgestill.latency/99"}', "'edgestill.latency/99' and not 'edgestill.latency/1'"),
-        ('{"schema": "edgestill.latency/1"}', "not a whole latency model"),
+        ('{"schema": "edgestill.latency/1"}', "a damaged latency model"),
         ("[" * 100_000, "not JSON"),
     ],
 )
@@ -167,7 +167,7 @@ def test_a_model_with_a_wrong_part_is_refused_by_name(key: str, value: object, t
     written = json.loads(fitted(CELLS, task, count=20).to_json())
     path = tmp_path / "device.json"
     path.write_text(json.dumps(written | {key: value}), encoding="utf-8")
-    with pytest.raises(DataError, match="not a whole latency model"):
+    with pytest.raises(DataError, match="a damaged latency model"):
         read_latency_model(path)
 
 
