@@ -54,7 +54,7 @@ def report_again(
         config=config_of(run),
         manifest=run.manifest,
         results=results,
-        bundle=run.root.absolute() / results.of(ReportResult).bundle,
+        bundle=Path(run.root.resolve().name) / results.of(ReportResult).bundle,
         samples_ms=samples_of(run, results.of(ProfileResult).default),
         devices=kept,
         cautions=(*run.cautions, *left_out),

@@ -20,6 +20,9 @@ def _member(value: Any, info: ValidationInfo) -> Any:
     return EnsembleConfig.read_member(value, info.context)
 
 
+_FILES = ("onnx", "torchscript")  # families whose networks torch cannot export
+
+
 class EnsembleConfig(FamilyConfig):
     read_member: ClassVar[Callable[[Any, Any], Any]]  # (given, context) to a configuration; set beside the table
 
@@ -34,6 +37,11 @@ class EnsembleConfig(FamilyConfig):
     def _a_weight_each(self) -> "EnsembleConfig":
         if getattr(self, "order", None) is not None:
             raise ValueError("order belongs to a member; set it there")
+        if any(getattr(member, "name", "") in _FILES for member in self.members):
+            raise ValueError(
+                "an ONNX or TorchScript file cannot be a member: the mean would have no ONNX form to be timed by; give "
+                "the network itself, by its library or by your code"
+            )
         given = self.weights
         if given is not None and (len(given) != len(self.members) or min(given) < 0 or sum(given) <= 0):
             raise ValueError(f"weights are {list(given)}; give {len(self.members)} that are not negative, one a member")

@@ -218,7 +218,7 @@ def test_what_ships_verifies_and_its_card_says_what_was_done_after_the_distillat
 
 def test_the_page_can_be_written_again_from_the_run(finished, tmp_path) -> None:
     page = (finished / "report.html").read_bytes()
-    copy = tmp_path / "run"
+    copy = tmp_path / finished.name
     shutil.copytree(finished, copy)
     with RunDir.open(copy) as run:
         assert report_again(run, results_of(run, run.config(RunConfig))).read_bytes() == page

@@ -120,13 +120,14 @@ DATA: dict[str, Callable[..., list[str]]] = {
 }
 
 
-def taught(network: nn.Module, pictures) -> nn.Module:
+def taught(network: nn.Module, pictures, rate: float = 1e-2) -> nn.Module:
     """Train a network on the pictures, as their owner would have."""
     torch.manual_seed(0)
+    pictures = pictures[:90]
     resized = [np.asarray(Image.fromarray(p).resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for p, _ in pictures]
     images = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255
     targets = torch.tensor([LABELS.index(label) for _, label in pictures])
-    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    optimizer = torch.optim.Adam(network.parameters(), rate)
     for _ in range(25):
         optimizer.zero_grad()
         given = network((images - 0.5) / 0.5)
@@ -137,13 +138,13 @@ def taught(network: nn.Module, pictures) -> nn.Module:
 
 
 def of_timm(pictures, root: Path) -> list[str]:
-    network = taught(timm.create_model("resnet10t", num_classes=3), pictures)
+    network = taught(timm.create_model("resnet10t", num_classes=3), pictures, 1e-3)
     torch.save(network.state_dict(), root / "timm.pt")
     return ["teacher=timm:resnet10t", f"teacher.weights={root / 'timm.pt'}", "teacher.size=data", *HALF]
 
 
 def of_torchvision(pictures, root: Path) -> list[str]:
-    network = taught(torchvision.models.resnet18(num_classes=3), pictures)
+    network = taught(torchvision.models.resnet18(num_classes=3), pictures, 1e-3)
     torch.save(network.state_dict(), root / "vision.pt")
     return ["teacher=torchvision:resnet18", f"teacher.weights={root / 'vision.pt'}", "teacher.size=data", *HALF]
 

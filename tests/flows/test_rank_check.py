@@ -116,7 +116,7 @@ def test_a_killed_check_goes_on_and_ends_as_an_undisturbed_one(
 def test_a_mistake_in_its_configuration_is_one_sentence(edgestill, setting: str, expected: str) -> None:
     refused = edgestill("run", "--preset", "digits", "--set", setting)
     assert refused.returncode == 2
-    assert refused.stderr.startswith(f"error: {expected}")
+    assert refused.stderr.startswith(f"error: --set {expected}")
 
 
 def test_a_rank_check_of_nothing_is_refused(edgestill) -> None:

@@ -197,7 +197,7 @@ def test_a_hugging_face_folder_brings_its_tokenizer_and_the_run_ships(tmp_path: 
         "tune__enabled": "false",
         "search__shortlist": "0",
     }
-    with pytest.raises(ConfigError, match=r"data\.tokenizer is set, and teacher\.folder has its own"):
+    with pytest.raises(ConfigError, match=r"data\.tokenizer is set, and the teacher has its own"):
         tiny_config(data, **given)
     given["data__tokenizer"] = "{}"
     with new_run(tiny_config(data, **given), tmp_path / "runs") as run:
