@@ -7,6 +7,7 @@ processes, their start method and their order of finishing change only the time.
 """
 
 import contextlib
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -14,7 +15,6 @@ import pickle
 import signal
 import sys
 import threading
-import time
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +28,7 @@ import torch
 from edgestill.pipeline.child import ended, inherited
 from edgestill.pipeline.device import keep_freed_memory
 from edgestill.pipeline.errors import FailedError, UserError
+from edgestill.search.scoring.forking import end_with, nothing_collected, processor_ticks
 from edgestill.search.scoring.outcome import Outcome
 from edgestill.search.space import Architecture
 
@@ -35,7 +36,8 @@ Function = Callable[[Architecture], Outcome]  # may raise a UserError: a fault o
 
 _UNTOUCHED_DEATHS = 3  # processes in a row that may die before they have a candidate
 _PATIENCE_S = 5  # wait for a process to end when asked
-_WATCH_S = 0.5  # how long a forked process may outlive this one
+_STUCK_S = 60.0  # a forked process that has taken no processor time for so long waits for a lost thread
+_TICKS = 3  # of the processor's clock; `end_with` takes less in that time
 
 
 class UnloadableError(UserError):
@@ -53,6 +55,8 @@ class _Worker:
     is_ready: bool = False
     holds: int = 0  # number of the function that it has; 0 is none
     job: int | None = None
+    ticks: int = -_TICKS  # processor time when it was last looked at
+    is_stuck: bool = False
 
 
 class Pool:
@@ -167,8 +171,18 @@ class Pool:
         worker.connection.send_bytes(pickle.dumps(architecture))
 
     def _heard(self) -> list[_Worker]:
-        """Wait until a worker has sent something or died; return all such workers."""
-        heard = multiprocessing.connection.wait([worker.connection for worker in self._workers])
+        """Wait until a worker has sent something or died; return all such workers.
+
+        A fork may wait for ever for a lock held by a thread that it does not have. Such a process is killed.
+        """
+        connections = [worker.connection for worker in self._workers]
+        while not (heard := multiprocessing.connection.wait(connections, _STUCK_S if self.forks else None)):
+            for worker in self._workers:
+                if worker.job is not None or not worker.is_ready:
+                    before, worker.ticks = worker.ticks, processor_ticks(worker.process.pid)
+                    worker.is_stuck = worker.ticks - before < _TICKS
+                    if worker.is_stuck:
+                        worker.process.kill()
         return [worker for worker in self._workers if worker.connection in heard]
 
     def _bury(self, worker: _Worker) -> str:
@@ -181,7 +195,7 @@ class Pool:
         worker.connection.close()
         worker.process.join(_PATIENCE_S)
         code = worker.process.exitcode
-        how = ended(code)
+        how = f"took no processor time for {_STUCK_S:g} s" if worker.is_stuck else ended(code)
         if worker.job is None:
             self._untouched_deaths += 1
             if self._untouched_deaths >= _UNTOUCHED_DEATHS:
@@ -189,7 +203,8 @@ class Pool:
                     f"scoring processes end before they have a candidate (the last {how}); a script that starts a "
                     'search needs `if __name__ == "__main__":` around it; search.workers: 1 needs no such script'
                 )
-        return f"its process {how}" + (", as the system does where memory runs out" if code == -signal.SIGKILL else "")
+        is_system = code == -signal.SIGKILL and not worker.is_stuck
+        return f"its process {how}" + (", as the system does where memory runs out" if is_system else "")
 
     def _start(self) -> _Worker:
         context: Any = multiprocessing.get_context("fork" if self.forks else "spawn")
@@ -197,7 +212,7 @@ class Pool:
         given = (theirs, self._threads, self._function if self.forks else None, os.getpid())
         process = context.Process(target=_serve, args=given, name="edgestill-score", daemon=True)
         try:
-            with inherited(), contextlib.nullcontext() if self._has_script else _script_hidden():
+            with inherited(), contextlib.nullcontext() if self._has_script else _script_hidden(), nothing_collected():
                 process.start()
         except OSError as error:
             raise UnstartableError(f"scoring processes cannot be started ({error})") from error
@@ -222,17 +237,14 @@ def _script_hidden() -> Iterator[None]:
         sys.modules["__main__"] = script
 
 
-def can_fork() -> bool:
-    """True if a fork of this process can compute: the system's libraries survive a fork, and no GPU is in use."""
-    return sys.platform == "linux" and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-
-
 def _serve(connection: Connection, threads: int, forked: Function | None, parent: int) -> None:
     """Run a worker process: receive functions and candidates, answer each candidate with its outcome."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end closes the connection
     if forked is not None:
+        gc.freeze()  # the end of a parent's object may wait for threads that a fork does not have
+        gc.enable()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     keep_freed_memory()
     torch.set_num_threads(threads)  # a forked process has none of its parent's threads
     function: Function | UserError = forked or UnloadableError("no function was sent")
@@ -249,16 +261,6 @@ def _serve(connection: Connection, threads: int, forked: Function | None, parent
                 connection.send(function if isinstance(function, UserError) else _answer(function, given))
             else:
                 function = given
-
-
-def _end_with(parent: int) -> None:
-    """End this forked process with its parent.
-
-    The connection does not close when the parent ends, since this process has a copy of the other end.
-    """
-    while os.getppid() == parent:
-        time.sleep(_WATCH_S)
-    os._exit(0)
 
 
 def _answer(function: Function, architecture: Architecture) -> Outcome | UserError:

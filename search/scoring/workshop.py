@@ -10,8 +10,9 @@ from edgestill.pipeline.errors import ConfigError
 from edgestill.search.scorers import builds_networks
 from edgestill.search.scoring.attempt import attempt, on_threads
 from edgestill.search.scoring.evaluator import Evaluator
+from edgestill.search.scoring.forking import can_fork
 from edgestill.search.scoring.outcome import Caught, Outcome, value
-from edgestill.search.scoring.pool import Function, Pool, UnloadableError, UnstartableError, can_fork, cores
+from edgestill.search.scoring.pool import Function, Pool, UnloadableError, UnstartableError, cores
 from edgestill.search.space import Architecture
 
 T = TypeVar("T")

@@ -1,11 +1,13 @@
 """Scoring in processes: the same bits for any number of them, and what dies costs only itself."""
 
+import gc
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -210,6 +212,52 @@ def test_a_process_forked_from_one_that_used_threads_does_not_hang(find):
         assert find(1, scorer="nwot") == find("auto", scorer="nwot")
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_forked_process_waiting_for_a_lock_that_nobody_holds_is_killed_and_its_candidate_fails(find, monkeypatch):
+    monkeypatch.setattr("edgestill.search.scoring.pool._STUCK_S", 1.0)
+    lock, parent = threading.Lock(), os.getpid()
+    stuck = find(1).winner.architecture
+
+    class Stuck(ResNetSpace):
+        def build(self, architecture, task):
+            if os.getpid() != parent and self.format(architecture) == stuck:
+                lock.acquire()
+            return super().build(architecture, task)
+
+    lock.acquire()
+    monkeypatch.setitem(SPACES, "resnet", (ResNetConfig, Stuck))
+    result = find(1)
+    assert {(f.architecture, f.type) for f in result.failures} == {(stuck, "process_died")}
+    assert "took no processor time for 1 s" in result.failures[0].reason
+    assert len(result.candidates) == 15
+
+
+def test_a_forked_process_does_not_end_the_objects_of_its_parent(find, monkeypatch):
+    parent, ended = os.getpid(), []
+
+    class Owner:  # of threads, as a session of ONNX Runtime is; a fork has none of them
+        def __del__(self):
+            if os.getpid() != parent:
+                os._exit(9)
+            ended.append(True)
+
+    class Collecting(ResNetSpace):
+        def build(self, architecture, task):
+            if os.getpid() != parent:
+                gc.collect()
+            return super().build(architecture, task)
+
+    monkeypatch.setitem(SPACES, "resnet", (ResNetConfig, Collecting))
+    gc.disable()
+    try:
+        owner = [Owner()]
+        owner.append(owner)  # garbage in a circle, which only the collector ends
+        del owner
+        assert not ended
+        assert find(1).failures == ()
+    finally:
+        gc.enable()
 
 
 def test_a_search_interrupted_on_three_processes_goes_on_on_one(find):
