@@ -88,7 +88,7 @@ class Bundle(Frozen):
     data: dict[str, Any]
     metrics: dict[str, TestMetrics]  # teacher, student, shipped
     quality: Quality
-    cost: dict[str, Cost]  # teacher, student
+    cost: dict[str, Cost]  # student, and teacher unless it is answers in a file
     latency: dict[str, Any]
     budget: dict[str, Any]
     use: dict[str, str]  # intended, limits: in the maker's words

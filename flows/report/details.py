@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edgestill.distill.result import TuneResult
+from edgestill.export.result import Ratio
 from edgestill.flows.report import charts, scatter
 from edgestill.flows.report.canvas import WINNER, Look, baseline_looks
 from edgestill.flows.report.data import ReportData
@@ -89,9 +90,8 @@ def latency(report: ReportData) -> dict[str, Any]:
     """The samples' distribution, and the conditions of the measurement."""
     profiled, samples = report.profiled, report.samples_ms
     models = {"teacher": profiled.teacher, "student": profiled.student}
-    medians = {name: model.latency.p50_ms for name, model in models.items()}
+    medians = {name: model.latency.p50_ms for name, model in models.items() if model is not None}
     used = profiled.student.latency
-    low, high = profiled.speedup_interval
     until = max(charts.shown_until_ms(found) for found in samples.values())
     hidden = sum(value > until for found in samples.values() for value in found)
     return {
@@ -101,7 +101,7 @@ def latency(report: ReportData) -> dict[str, Any]:
         if hidden
         else "",
         "facts": [
-            ("speed-up", f"{profiled.speedup:.3f} (median of the turns' ratios), 95% interval {low:.3f} to {high:.3f}"),
+            *([] if profiled.speedup is None else [("speed-up", _ratio(profiled.speedup))]),
             ("samples", " and ".join(f"{len(found):,} of the {name}'s file" for name, found in samples.items())),
             ("runtime", f"{used.runtime}, {used.provider}"),
             ("threads", str(used.threads)),
@@ -110,6 +110,11 @@ def latency(report: ReportData) -> dict[str, Any]:
             ("load before", _load(profiled.load_before)),
         ],
     }
+
+
+def _ratio(found: Ratio) -> str:
+    low, high = found.interval
+    return f"{found.value:.3f} (median of the turns' ratios), 95% interval {low:.3f} to {high:.3f}"
 
 
 def _load(average: float | None) -> str:

@@ -21,7 +21,7 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers import build_teacher, load_teacher
+from edgestill.pipeline.teachers import build_teacher, load_teacher, make_teacher
 from edgestill.pipeline.teachers.teacher import DRAWN, PARTS, SCORED
 from edgestill.search.result import Candidate
 from edgestill.search.space import Architecture, SearchSpace
@@ -91,7 +91,9 @@ class StageContext:
     def teacher(self, task: Task) -> nn.Module:
         """Load the trained teacher of the run."""
         with drawn_from(self.seed("teacher", "weights")):
-            return load_teacher(self.config.teacher, task, self.run.root / "teacher" / WEIGHTS)
+            network = load_teacher(self.config.teacher, task, self.run.root / "teacher" / WEIGHTS)
+        make_teacher(self.config.teacher).meet(network, self.splits().parts)
+        return network
 
     def teacher_to_score_by(self, task: Task) -> nn.Module | None:
         """Return the teacher beside which candidates are scored; None for one that lacks what scorers read of it."""

@@ -24,7 +24,7 @@ from edgestill.flows.stages.heads import heads, what_ships
 from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.errors import ConfigError, first_line
 from edgestill.pipeline.randomness import drawn_from
-from edgestill.pipeline.teachers import build_teacher
+from edgestill.pipeline.teachers import build_teacher, make_teacher
 from edgestill.pipeline.training.config import TrainingConfig
 from edgestill.search.ends import ends_within_budget
 from edgestill.search.space import Architecture
@@ -61,11 +61,12 @@ def rehearse_export(context: StageContext, splits: Splits) -> None:
         with drawn_from(seed), tempfile.TemporaryDirectory() as folder:
             return _of_fp32(build_teacher(config.teacher, task), config.export, splits, Path(folder) / "teacher.onnx")
 
-    context.tick(0, len(ends) + 1, "trying the export of the teacher")
-    untrained = config.teacher.model_copy(update={"training": TrainingConfig()})
-    problems = _lines(once("rehearsal", (content, untrained), teacher), "the teacher")
-    if problems:  # the students would fail the same way
-        raise ConfigError(problems)
+    if make_teacher(config.teacher).is_network:
+        context.tick(0, len(ends) + 1, "trying the export of the teacher")
+        untrained = config.teacher.model_copy(update={"training": TrainingConfig()})
+        problems = _lines(once("rehearsal", (content, untrained), teacher), "the teacher")
+        if problems:  # the students would fail the same way
+            raise ConfigError(problems)
     found: dict[str, Problems] = {}
     for done, (text, end) in enumerate(ends.items(), 1):
         context.tick(done, len(ends) + 1, f"trying the export of student {text}")

@@ -20,6 +20,7 @@ from edgestill.flows.stages.results import BUNDLE, QatResult, ReportResult, Resu
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.students import networks, shipped
 from edgestill.pipeline.data.loading import load_test
+from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.confusion import Confusion, useless, weak_classes
 from edgestill.pipeline.training.metrics import class_answers, evaluate
@@ -63,7 +64,8 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
     test = load_test(context.config.read_data, context.config.seed, context.tokenizer())
     runs = open_files(profiled.formats, context.run.root)  # shipped or not
     formats = {name: evaluate_run(run, test) for name, run in runs.items()}
-    network = context.teacher(task).to(device)
+    network, teacher = context.teacher(task).to(device), profiled.teacher
+    make_teacher(context.config.teacher).meet(network, [test])
     answers, answered = class_answers(network, test, device), answers_of(runs[profiled.default], test)
     taught = answers == test.targets.numpy()
     shipped_by_class, teacher_by_class = (
@@ -75,7 +77,7 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
         "student": evaluate(networks(context, student, task)[1].to(device), test, device),
         "shipped": formats[profiled.default],
     }
-    interface = context.config.export.interface
+    interface, taught_by = context.config.export.interface, results.of(TeacherResult).cost
     bundle = Bundle(
         schema="edgestill.bundle/2",
         name=context.config.name,
@@ -90,7 +92,7 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
         later=_later(results),
         metrics={name: TestMetrics(test_accuracy=score.accuracy, n=score.n) for name, score in scores.items()},
         quality=quality_of(runs[profiled.default], answered, test, task),
-        cost={"teacher": results.of(TeacherResult).cost, "student": distilled.cost},
+        cost={"student": distilled.cost} if taught_by is None else {"teacher": taught_by, "student": distilled.cost},
         latency=latency_of(profiled),
         **_provenance(context),
     )
@@ -104,7 +106,7 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
     return ReportResult(
         **scores,
         formats=formats,
-        teacher_file=evaluate_file(context.run.root / profiled.teacher.path, test),
+        teacher_file=None if teacher is None else evaluate_file(context.run.root / teacher.path, test),
         lost=int((taught & ~answered.right).sum()),
         gained=int((answered.right & ~taught).sum()),
         confusion=shipped_by_class,

@@ -1,13 +1,14 @@
 """The contract of a family of teachers: its settings, how it builds a network for a task, and how it loads weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
 
+from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.runs.checkpoint import load_weights, read_metadata
 from edgestill.pipeline.task import Task
@@ -43,6 +44,7 @@ class Teacher(ABC):
     kinds: ClassVar[frozenset[str]]  # of input that its networks take
     architectures: ClassVar[tuple[str, ...]] = ()  # names for `teacher.architecture`
     example: ClassVar[Mapping[str, Any]] = {}  # settings that need no file, for the conformance suite
+    is_network: ClassVar[bool] = True  # False: answers alone, with no cost, no file and no speed of its own
     short: ClassVar[str] = ""  # key of the configuration that TEXT is, in the short form `name:TEXT`
 
     def __init__(self, config: Any) -> None:
@@ -111,6 +113,13 @@ class Teacher(ABC):
     def count(self, task: Task) -> tuple[int, int] | None:
         """Count the network's parameters and multiply-accumulates; None: `networks.cost.measure_cost` counts them."""
         return None
+
+    def meet(self, network: nn.Module, splits: Iterable[ImageSplit]) -> None:
+        """Show the network the examples that it will be asked about; one that knows them by name needs that.
+
+        Raises:
+            CheckpointError: it does not know one.
+        """
 
     def metadata(self, task: Task) -> dict[str, str]:
         """Facts to write with the weights, by which `check` knows them again."""
