@@ -59,7 +59,7 @@ def require_start(start: str, parent: Path, space: SearchSpace, task: Task) -> N
         RunDirError: there is no run to start from.
     """
     if start == "pretrained":
-        space.require_weights()
+        space.require_weights(task)
     if not is_run(start):
         return
     source = source_of(start, parent)
