@@ -116,7 +116,8 @@ def test_other_weights_of_the_run_are_other_inputs(finished, tmp_path, make_task
     root, _ = finished
     context = context_of(tmp_path, make_task(), start=root.name)
     before = first_weights.start_digests(root.name, tmp_path, context.space)
-    assert before == context.start_digests and len(before) == 1
+    assert before == context.start_digests
+    assert len(before) == 1
     (root / "distill" / WEIGHTS).write_bytes(b"other")
     with pytest.raises(RunDirError, match="was altered"):
         _ = context.start_digests
@@ -130,9 +131,10 @@ def test_a_pretrained_backbone_ends_in_a_bundle(tmp_path):
     settings = (
         "search.space={name: backbones, models: [test_resnet, test_efficientnet], resolution: [32]}",
         f"search.space.weights={tmp_path}", "distill.start=pretrained", "search.draws=1", "search.baselines=[params]",
-        "search.budget={max_params: 1000000}", "search.shortlist=2", "search.tournament.epochs=1", "tune.enabled=false", "teacher.training.epochs=2",
-        "distill.training.epochs=2", "distill.training.learning_rate=0.01", "profile.timing.duration_s=0.05",
-        "profile.timing.min_samples=70", "export.formats=[fp32,int8]",
+        "search.budget={max_params: 1000000}", "search.shortlist=2", "search.tournament.epochs=1",
+        "tune.enabled=false", "teacher.training.epochs=2", "distill.training.epochs=2",
+        "distill.training.learning_rate=0.01", "profile.timing.duration_s=0.05", "profile.timing.min_samples=70",
+        "export.formats=[fp32,int8]",
     )  # fmt: skip
     done = compress(preset="digits", settings=settings, out=tmp_path / "runs")
     assert (done.bundle / "bundle.json").is_file()
