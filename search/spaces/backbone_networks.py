@@ -35,7 +35,7 @@ class Backbone(PooledClassifier):
     """
 
     def __init__(self, model: str, resolution: int, task: Task) -> None:
-        body = created(model)
+        body: Any = created(model)
         super().__init__(task.num_classes, _width(body), *_pixels(model))
         channels, height, width = task.input_shape
         self.is_grey = channels == 1
@@ -134,7 +134,7 @@ def plain(network: nn.Module, side: Side) -> nn.Module:
         if type(module) is nn.ReLU:
             _put(network, name, Relu())
         elif getattr(module, "inplace", False) is True:
-            module.inplace = False  # type: ignore[assignment]
+            setattr(module, "inplace", False)  # noqa: B010 - mypy knows no such attribute
     return network
 
 
@@ -176,7 +176,8 @@ def _paddings(network: nn.Module, names: list[str], side: Side) -> dict[str, tup
     found: dict[str, tuple[int, int, int, int]] = {}
 
     def note(name: str, module: Any, given: tuple[Tensor, ...]) -> None:
-        found[name] = _same_padding(module, given[0].shape[-2:])
+        height, width = given[0].shape[-2:]
+        found[name] = _same_padding(module, (height, width))
 
     hooks = [network.get_submodule(name).register_forward_pre_hook(functools.partial(note, name)) for name in names]
     was_training = network.training
@@ -211,17 +212,19 @@ def _put(network: nn.Module, name: str, module: nn.Module) -> None:
 
 def _blocks(network: Any) -> list[nn.Module]:
     """Return the blocks in order, as far as timm's networks of one family name them alike."""
-    stages = [getattr(network, f"layer{number}", None) for number in range(1, 5)]
-    for name in ("blocks", "stages", "layers"):
-        if isinstance(getattr(network, name, None), nn.Sequential | nn.ModuleList):
-            stages = list(getattr(network, name))
-            break
-    if not all(isinstance(stage, nn.Module) for stage in stages):
-        stages = [network.get_submodule(info["module"]) for info in network.feature_info]
     flat: list[nn.Module] = []
-    for stage in stages:
+    for stage in _stages(network):
         flat.extend(stage if type(stage) is nn.Sequential else [stage])
     return flat
+
+
+def _stages(network: Any) -> list[nn.Module]:
+    for name in ("blocks", "stages"):
+        if isinstance(getattr(network, name, None), nn.Sequential | nn.ModuleList):
+            return list(getattr(network, name))
+    if hasattr(network, "layer4"):
+        return [getattr(network, f"layer{number}") for number in range(1, 5)]
+    return [network.get_submodule(info["module"]) for info in network.feature_info]
 
 
 def _width(network: Any) -> int:
