@@ -82,7 +82,8 @@ def known(model: str) -> str | None:
     """
     timm = _timm()
     if not timm.is_model(model.partition(".")[0]):
-        return f"timm knows no network {model!r}; {nearest(model, timm.list_models())[:300]}"
+        close = nearest(model, timm.list_models()).partition("known: ")[0].strip()
+        return f"timm knows no network {model!r}; {close or 'timm.list_models() lists what it knows'}"
     found = timm.get_pretrained_cfg(model, allow_unregistered=True)
     if found is not None and found.fixed_input_size:
         return f"{model} takes images of one size only, and students choose theirs; leave it out"
