@@ -3,9 +3,18 @@
 import math
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.kd import KDConfig
@@ -13,6 +22,7 @@ from edgestill.distill.recipe import make_recipe
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.frozen import Frozen, by_name
+from edgestill.pipeline.runs.manifest import MANIFEST
 from edgestill.pipeline.training.config import TrainingConfig
 
 
@@ -52,10 +62,27 @@ class StudentTrainingConfig(TrainingConfig):
 
 
 class DistillConfig(Frozen):
+    names_places: ClassVar[tuple[str, ...]] = ("start",)
+
     methods: Annotated[tuple[AnyMethodConfig, ...], AfterValidator(_compatible)] = Field(
         (KDConfig(),), description=f"methods that fill the slots of the loss; from {', '.join(METHODS)}"
     )
+    start: str = Field(
+        "random",
+        min_length=1,
+        max_length=4096,
+        description="a student's first weights: random, pretrained (published ones), teacher (the teacher's layers), "
+        "or another run, by its id or path, for those of its student",
+    )
     training: StudentTrainingConfig = StudentTrainingConfig()
+
+    @field_validator("start")
+    @classmethod
+    def _is_of_a_run_that_stays(cls, start: str, info: ValidationInfo) -> str:
+        if start == "latest":
+            raise ValueError("'latest' is another run each day; give the run's id")
+        is_path = (info.context or {}).get("check_files") and (Path(start).expanduser() / MANIFEST).is_file()
+        return str(Path(start).expanduser().absolute()) if is_path else start
 
 
 class TuneConfig(Frozen):

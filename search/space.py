@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 
+from torch import nn
+
 from edgestill.pipeline.errors import ArchitectureError, ConfigError, first_line
 from edgestill.pipeline.frozen import Frozen, digest
 from edgestill.pipeline.networks.network import BlockClassifier
@@ -39,11 +41,42 @@ class SearchSpace(ABC):
     name: ClassVar[str]
     inputs: ClassVar[KindName] = "image"
     has_channels: ClassVar[bool] = True  # of convolutions, which pruning can remove
+    starts: ClassVar[frozenset[str]] = frozenset()  # first weights beside random ones: "pretrained", "teacher"
     genes: tuple[Gene, ...]
 
     @abstractmethod
     def build(self, architecture: Architecture, task: Task) -> BlockClassifier:
         """Build the student's network with fresh weights; students are made nowhere else."""
+
+    def pretrain(self, network: nn.Module, architecture: Architecture, task: Task) -> None:
+        """Load published weights into a fresh network, in place; its classifier stays fresh.
+
+        Raises:
+            CheckpointError: they are missing or do not fit.
+        """
+        raise NotImplementedError
+
+    def begin_from_teacher(
+        self, network: nn.Module, architecture: Architecture, task: Task, teacher: nn.Module
+    ) -> None:
+        """Copy layers of the trained teacher into a fresh network, in place.
+
+        Raises:
+            ConfigError: the teacher has no such layers.
+        """
+        raise NotImplementedError
+
+    def require_weights(self, task: Task | None = None) -> None:
+        """Refuse to pretrain without published weights for every member; with a task, read them all.
+
+        Raises:
+            CheckpointError: some cannot be read or do not fit.
+            ConfigError: some are missing; names them.
+        """
+
+    def weights_digests(self) -> tuple[str, ...]:
+        """Return digests of the files that `pretrain` reads."""
+        return ()
 
     @abstractmethod
     def format(self, architecture: Architecture) -> str:

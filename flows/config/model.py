@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from edgestill.distill.config import DistillConfig, PruneConfig, QatConfig, TuneConfig
 from edgestill.distill.recipe import make_recipe, unmet
@@ -13,13 +13,14 @@ from edgestill.pipeline.data.augmentation import VIEWS_MIX
 from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.loading import DataConfig
 from edgestill.pipeline.device import DeviceConfig
+from edgestill.pipeline.errors import UserError
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.input_kind import INPUT_KINDS
 from edgestill.pipeline.teachers import AnyTeacherConfig, TeacherConfig, make_teacher
 from edgestill.pipeline.teachers.teacher import DRAWN, SCORED
 from edgestill.search.config import RankCheckConfig, SearchConfig
 from edgestill.search.scorers import SCORERS
-from edgestill.search.spaces import SPACES
+from edgestill.search.spaces import SPACES, make_space
 
 
 class RunConfig(Frozen):
@@ -65,6 +66,23 @@ class RunConfig(Frozen):
                 f"prune.method {self.prune.method!r} removes channels of convolutions, and students of {space!r} have "
                 "none; leave prune out, or search resnet or mobile"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _starts_as_the_space_can(self, info: ValidationInfo) -> "RunConfig":
+        start, space = self.distill.start, self.search.space.name
+        if start in ("pretrained", "teacher") and start not in SPACES[space][1].starts:
+            knowing = [name for name, (_, kind) in SPACES.items() if start in kind.starts]
+            way_out = f"search {' or '.join(knowing)}, or set" if knowing else "set"
+            raise ValueError(
+                f"distill.start {start!r} gives students weights, and those of {space!r} cannot take any; {way_out} "
+                "distill.start to random"
+            )
+        if start == "pretrained" and (info.context or {}).get("check_files"):
+            try:
+                make_space(self.search.space).require_weights()
+            except UserError as error:
+                raise ValueError(str(error)) from None
         return self
 
     @model_validator(mode="after")

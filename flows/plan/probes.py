@@ -51,7 +51,7 @@ class Surroundings(Protocol):
     @property
     def compute(self) -> Compute: ...
     def splits(self) -> Splits: ...
-    def fresh_student(self, architecture: Architecture, task: Task, /) -> nn.Module: ...
+    def structure(self, architecture: Architecture, task: Task, /) -> nn.Module: ...
     def saver(self, stage: str, /) -> Callable[[dict[str, Any]], None]: ...
 
 
@@ -98,7 +98,7 @@ class Probes:
 
     def student(self) -> nn.Module:
         """Build the typical student in its shipped form."""
-        student = self.context.fresh_student(self.typical, self.splits.task)
+        student = self.context.structure(self.typical, self.splits.task)
         ships = what_ships(self.context.config.distill)
         return student if ships is None else ships(student)
 
@@ -133,7 +133,7 @@ class Probes:
         config, context = self.context.config.distill, self.context
 
         def train(splits: Splits, epochs: int, observe: Callable[[EpochRecord], None]) -> None:
-            student = context.fresh_student(self.typical, splits.task)
+            student = context.structure(self.typical, splits.task)
             short = _of_epochs(config, epochs)
             distill(
                 student, self.teacher, splits, short, seed=0, device=context.device, observe=observe,

@@ -10,6 +10,7 @@ from torch import nn
 
 from edgestill.export.gate import Limits
 from edgestill.flows.config.model import RunConfig
+from edgestill.flows.first_weights import begin_from_run, is_run, require_start, source_of, start_digests
 from edgestill.flows.stages.results import DataResult
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.loading import load_splits
@@ -111,10 +112,38 @@ class StageContext:
         """Read a candidate's architecture; results keep its string form, and code passes on the value."""
         return self.space.parse(candidate.architecture)
 
-    def fresh_student(self, architecture: Architecture, task: Task) -> nn.Module:
-        """Build a fresh student; its weights are the same for the tournament, every trial and the distillation."""
+    def structure(self, architecture: Architecture, task: Task) -> nn.Module:
+        """Build a student with random weights, for whoever needs its structure or puts other weights into it."""
         with drawn_from(self.seed("student", "weights")):
             return self.space.build(architecture, task)
+
+    def fresh_student(self, architecture: Architecture, task: Task) -> nn.Module:
+        """Build a student with its first weights, as `distill.start` says.
+
+        They are the same for the tournament, every trial and the distillation.
+        """
+        start, student = self.config.distill.start, self.structure(architecture, task)
+        with drawn_from(self.seed("student", "start")):
+            if start == "pretrained":
+                self.space.pretrain(student, architecture, task)
+            elif start == "teacher":
+                self.space.begin_from_teacher(student, architecture, task, self.teacher(task))
+            elif is_run(start):
+                begin_from_run(student, architecture, task, self.space, source_of(start, self.run.root.parent))
+        return student
+
+    def require_start(self, task: Task) -> None:
+        """Refuse a start that students cannot have, before anything is trained.
+
+        Raises:
+            UserError: it says why.
+        """
+        require_start(self.config.distill.start, self.run.root.parent, self.space, task)
+
+    @property
+    def start_digests(self) -> tuple[str, ...]:
+        """Digests of the files that students begin from, which are inputs of every stage that trains one."""
+        return start_digests(self.config.distill.start, self.run.root.parent, self.space)
 
     def scoring_batch(self, splits: Splits) -> Batch:
         """Draw the training images to score candidates on, augmented if so configured."""

@@ -52,6 +52,7 @@ class Data(Stage[DataResult]):
         if problems:
             raise ConfigError(problems)
         context.cautions.extend(getattr(teacher, "cautions", ()))
+        context.require_start(splits.task)
         keep_latency_model(context)
         latency = latency_of(context, splits.task)
         with telling_of_heads(config.distill):

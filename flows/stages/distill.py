@@ -29,7 +29,7 @@ class Distill(Stage[DistillResult]):
 
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
         winner, best = results.of(TournamentResult).winner, results.of(TuneResult).best
-        return results.of(TeacherResult), winner, context.config.distill, best
+        return results.of(TeacherResult), winner, context.config.distill, best, *context.start_digests
 
     def work(self, context: StageContext, results: Results) -> DistillResult:
         config = with_hyperparameters(context.config.distill, results.of(TuneResult).best)

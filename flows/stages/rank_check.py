@@ -50,7 +50,7 @@ class RankCheck(Stage[RankCheckResult]):
 
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
         config = context.config
-        return results.of(TeacherResult), config.rank_check, config.search, config.distill
+        return results.of(TeacherResult), config.rank_check, config.search, config.distill, *context.start_digests
 
     def work(self, context: StageContext, results: Results) -> RankCheckResult:
         trainings = ShortTrainings(context, "rank_check", context.config.rank_check.train_images)

@@ -90,7 +90,7 @@ def _lines(problems: Problems, who: str) -> list[str]:
 def _of_student(context: StageContext, architecture: Architecture, splits: Splits) -> Problems:
     """Problems of exporting this student, by setting."""
     config, ships = context.config.export, what_ships(context.config.distill)
-    student = context.fresh_student(architecture, splits.task)
+    student = context.structure(architecture, splits.task)
     network = (student if ships is None else ships(student)).cpu().eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "student.onnx"

@@ -53,7 +53,7 @@ def _taught(student: Student, stage: str) -> Student:
 def networks(context: StageContext, student: Student, task: Task) -> tuple[nn.Module, nn.Module]:
     """Build a taught student in its trained and in its shipped form; they share all layers but a method's head."""
     assert student.weights is not None, "a fresh student has no shipped form"
-    trained = narrow(context.fresh_student(student.architecture, task), student.widths)
+    trained = narrow(context.structure(student.architecture, task), student.widths)
     deployable = make_recipe(context.config.distill.methods).deployable(trained)
     load_weights(deployable, context.run.root / student.weights)
     return trained, deployable

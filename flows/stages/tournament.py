@@ -28,7 +28,8 @@ class Tournament(Stage[TournamentResult]):
 
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
         search, distill = context.config.search, context.config.distill
-        return results.of(TeacherResult), results.of(SearchResult), search.shortlist, search.tournament, distill
+        chosen_by = results.of(TeacherResult), results.of(SearchResult), search.shortlist, search.tournament, distill
+        return *chosen_by, *context.start_digests
 
     def work(self, context: StageContext, results: Results) -> TournamentResult:
         return _played(context, results.of(SearchResult))

@@ -27,7 +27,7 @@ class Tune(Stage[TuneResult]):
 
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
         config, winner = context.config, results.of(TournamentResult).winner
-        return results.of(TeacherResult), winner, config.tune, config.distill
+        return results.of(TeacherResult), winner, config.tune, config.distill, *context.start_digests
 
     def work(self, context: StageContext, results: Results) -> TuneResult:
         config = context.config.tune
