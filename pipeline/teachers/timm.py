@@ -53,6 +53,11 @@ class TimmTeacher(LibraryTeacher):
         given = {} if outputs is None else {"num_classes": outputs}
         return self._known().create_model(self.config.model, pretrained=True, **given)  # type: ignore[no-any-return]
 
+    @property
+    def stem(self) -> str | None:
+        found = self._published_cfg().get("first_conv")
+        return str(found[0] if isinstance(found, list | tuple) else found) if found else None
+
     def names(self, outputs: int) -> tuple[str, ...] | None:
         return imagenet_names() if outputs == 1000 else None
 
