@@ -19,7 +19,7 @@ from edgestill.flows.outcome import Outcome
 from edgestill.flows.progress import Forgiving, Progress, Silent
 from edgestill.flows.report.again import report_again
 from edgestill.flows.stages.context import StageContext
-from edgestill.flows.stages.results import R, RankCheckResult, ReportResult, Results
+from edgestill.flows.stages.results import BaselinesResult, R, RankCheckResult, ReportResult, Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.supervise import note_progress, note_stage
 from edgestill.pipeline.device import select_device
@@ -154,6 +154,7 @@ def _outcome(run: RunDir, results: Results, cautions: tuple[str, ...]) -> Outcom
         distilled=results.shipped_student,
         profiled=results.of(ProfileResult),
         tested=tested,
+        baselines=results.get(BaselinesResult),
         cautions=cautions,
     )
 

@@ -224,10 +224,11 @@ def _made(bundle: Bundle) -> str:
     limits = [f"{name} {value:,}" for name, value in bundle.budget.items() if value is not None]
     commit = f"; commit `{bundle.git_commit[:12]}`" if bundle.git_commit else ""
     later = "".join(f"\n\nThen {_text(clause)}." for clause in bundle.later)
+    worth = f"\n\n{' '.join(map(_text, bundle.worth))}" if bundle.worth else ""
     return f"""Student `{bundle.architecture}` of a search within {", ".join(limits) or "no limit"}; methods
 {", ".join(str(m["name"]) for m in bundle.methods)}; seed {bundle.seeds["run"]}; configuration
 `{bundle.config_digest[:12]}`{commit};
-{", ".join(_text(f"{k} {v}") for k, v in bundle.versions.items())}.{later}"""
+{", ".join(_text(f"{k} {v}") for k, v in bundle.versions.items())}.{later}{worth}"""
 
 
 def _licences(bundle: Bundle) -> str:

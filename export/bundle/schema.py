@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from edgestill.export.onnx.sessions import RUNTIME, Interface
 from edgestill.export.result import Arithmetic, Parity
@@ -85,6 +85,7 @@ class Bundle(Frozen):
     architecture: str
     methods: tuple[dict[str, Any], ...]
     later: tuple[str, ...] = ()  # changes to the weights after distillation, a clause each
+    worth: tuple[str, ...] = ()  # sentences on the worth of teacher and search, where baselines were trained
     data: dict[str, Any]
     metrics: dict[str, TestMetrics]  # teacher, student, shipped
     quality: Quality
@@ -99,6 +100,11 @@ class Bundle(Frozen):
     git_commit: str | None
     config_digest: str
     cautions: tuple[str, ...] = ()  # things missing from the folder, and why, a sentence each
+
+    @model_serializer(mode="wrap")
+    def _without_baselines(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        return {name: value for name, value in written.items() if name != "worth" or value}
 
     @model_validator(mode="after")
     def _one_default(self) -> "Bundle":

@@ -16,6 +16,7 @@ from edgestill.flows.report.methods import methods
 from edgestill.flows.report.pruning import int8_fine_tuning, pruning
 from edgestill.flows.report.stacking import stackable
 from edgestill.flows.report.undrawn import forgiving
+from edgestill.flows.report.worth import worth
 
 
 def render_report(report: ReportData, cautions: list[str] | None = None) -> str:
@@ -47,6 +48,7 @@ def _sections(report: ReportData) -> dict[str, Any]:
     distill = report.config.distill
     return {
         "header": summary.header(report),
+        "worth": worth(report),
         "tiles": summary.tiles(report),
         "chain": summary.chain(report),
         "comparison": summary.comparison(report),

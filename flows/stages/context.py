@@ -112,18 +112,18 @@ class StageContext:
         """Read a candidate's architecture; results keep its string form, and code passes on the value."""
         return self.space.parse(candidate.architecture)
 
-    def structure(self, architecture: Architecture, task: Task) -> nn.Module:
+    def structure(self, architecture: Architecture, task: Task, draw: int = 0) -> nn.Module:
         """Build a student with random weights, for whoever needs its structure or puts other weights into it."""
-        with drawn_from(self.seed("student", "weights")):
+        with drawn_from(self.seed("student", "weights", *_further(draw))):
             return self.space.build(architecture, task)
 
-    def fresh_student(self, architecture: Architecture, task: Task) -> nn.Module:
+    def fresh_student(self, architecture: Architecture, task: Task, draw: int = 0) -> nn.Module:
         """Build a student with its first weights, as `distill.start` says.
 
-        They are the same for the tournament, every trial and the distillation.
+        They are the same for the tournament, every trial and the distillation. A `draw` above 0 gives others.
         """
-        start, student = self.config.distill.start, self.structure(architecture, task)
-        with drawn_from(self.seed("student", "start")):
+        start, student = self.config.distill.start, self.structure(architecture, task, draw)
+        with drawn_from(self.seed("student", "start", *_further(draw))):
             if start == "pretrained":
                 self.space.pretrain(student, architecture, task)
             elif start == "teacher":
@@ -176,6 +176,11 @@ class StageContext:
     def saved(self, stage: str, file: str = CHECKPOINT) -> dict[str, Any] | None:
         """Return the saved state for an interrupted training to go on from; None if there is none."""
         return self.run.saved(stage, file, self.inputs)
+
+
+def _further(draw: int) -> tuple[int, ...]:
+    """The part of a seed that tells a further draw from the first one, whose seed has no such part."""
+    return (draw,) if draw else ()
 
 
 def _require_same(recorded: Mapping[str, str], found: Mapping[str, str], data: Any) -> None:

@@ -15,10 +15,12 @@ from edgestill.export.onnx.interface import describe_input, describe_output
 from edgestill.export.result import ProfileResult
 from edgestill.flows.plan.estimate import Estimate
 from edgestill.flows.plan.probes import Probes
+from edgestill.flows.stages.baselines.tested import worth_of
 from edgestill.flows.stages.context import StageContext
-from edgestill.flows.stages.results import BUNDLE, QatResult, ReportResult, Results
+from edgestill.flows.stages.results import BUNDLE, BaselinesResult, QatResult, ReportResult, Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.students import networks, shipped
+from edgestill.flows.wording.worth import worth_sentences
 from edgestill.pipeline.data.loading import load_test
 from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
@@ -33,7 +35,9 @@ class Report(Stage[ReportResult]):
     to_change = "search.space or export"
 
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
-        return results.of(ProfileResult), results.shipped_student, results.get(QatResult), context.config.card
+        compared = filter(None, [results.get(BaselinesResult)])
+        shipped = results.of(ProfileResult), results.shipped_student, results.get(QatResult), context.config.card
+        return *shipped, *compared
 
     def work(self, context: StageContext, results: Results) -> ReportResult:
         return _tested_and_bundled(context, results)
@@ -42,6 +46,8 @@ class Report(Stage[ReportResult]):
         each = 2 * probes.teacher_evaluated_s + probes.student_evaluated_s
         files = probes.files
         count = 0 if files is None else 3 + len(files.formats)  # the teacher's file and the default's are run again
+        baselines = context.config.baselines
+        count += 3 * baselines.seeds if baselines.enabled else 0
         seconds = probes.test_size * (each + count * probes.student_evaluated_s)
         size = 0 if files is None else sum(model.size_bytes for model in files.formats.values())
         return Estimate(_BUNDLE_S + seconds, size, f"{probes.test_size:,} test examples; the bundle and the page")
@@ -77,6 +83,7 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
         "student": evaluate(networks(context, student, task)[1].to(device), test, device),
         "shipped": formats[profiled.default],
     }
+    worth = worth_of(context, results, test)
     interface, taught_by = context.config.export.interface, results.of(TeacherResult).cost
     bundle = Bundle(
         schema="edgestill.bundle/2",
@@ -90,6 +97,7 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
         architecture=f"{context.space.name}:{distilled.architecture}{', pruned' if student.widths else ''}",
         methods=distilled.methods,
         later=_later(results),
+        worth=worth_sentences(results, worth),
         metrics={name: TestMetrics(test_accuracy=score.accuracy, n=score.n) for name, score in scores.items()},
         quality=quality_of(runs[profiled.default], answered, test, task),
         cost={"student": distilled.cost} if taught_by is None else {"teacher": taught_by, "student": distilled.cost},
@@ -112,6 +120,7 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
         confusion=shipped_by_class,
         teacher_confusion=teacher_by_class,
         digest=read_manifest((folder / MANIFEST).read_bytes()).digest,
+        worth=worth,
     )
 
 

@@ -20,7 +20,7 @@ BRIEF = (
     "search.space.widths=[[8],[8,12],[16]]", "search.space.blocks=[[1,2],[1],[1]]", "search.budget.max_params=26000",
     "search.draws=1", "search.baselines=[params]", "search.shortlist=0", "tune.enabled=false",
     "distill.training.epochs=2", "profile.timing.duration_s=0.05", "profile.timing.min_samples=70",
-    "export.formats=[fp32]",
+    "export.formats=[fp32]", "baselines.enabled=false",
 )  # fmt: skip
 CODE = """
 from torch import nn
