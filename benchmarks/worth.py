@@ -58,9 +58,7 @@ def main() -> int:
     parser.add_argument("case", choices=list(_SETTINGS))
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="seed of the first run")
-    parser.add_argument(
-        "--images", type=int, default=150, help="of `good`, with those for validation"
-    )
+    parser.add_argument("--images", type=int, default=150, help="of `good`, with those for validation")
     parser.add_argument("--out", type=Path, default=Path())
     given = parser.parse_args()
     path, signs = given.out / f"worth_{given.case}.csv", list[int]()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgestill.flows.cli.options import Commands, Config, Preset, Set
-from edgestill.flows.terminal import answer, say
+from edgestill.flows.terminal import answer, joined, say
 
 if TYPE_CHECKING:
     from edgestill.pipeline.data.splits import ImageSplit
@@ -41,7 +41,7 @@ def data(
     loaded = load_config(config, preset, settings or [])
     splits = load_splits(loaded.read_data, loaded.seed, looking=True)
     assert splits.look is not None
-    answer(look_lines(splits.task, splits.look))
+    answer(joined([*(f"caution: {sentence}" for sentence in splits.cautions), look_lines(splits.task, splits.look)]))
     if sheet is not None:
         sheet.mkdir(parents=True, exist_ok=True)
         for number, strip in enumerate(splits.look.strips.values()):

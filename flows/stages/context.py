@@ -50,7 +50,12 @@ class StageContext:
 
     @property
     def compute(self) -> Compute:
-        return Compute(self.config.device.precision, self.config.device.gpus)
+        device = self.config.device
+        return Compute(device.precision, device.gpus, device.compile, self._tell)
+
+    def _tell(self, sentence: str) -> None:
+        if sentence not in self.cautions:
+            self.cautions.append(sentence)
 
     @property
     def space(self) -> SearchSpace:

@@ -26,6 +26,7 @@ from edgestill.pipeline.errors import ConfigError, first_line
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.teachers import build_teacher, make_teacher
 from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.precision import require_fast_precision
 from edgestill.search.ends import ends_within_budget
 from edgestill.search.space import Architecture
 
@@ -49,6 +50,7 @@ def rehearse_export(context: StageContext, splits: Splits) -> None:
     seed, space = context.seed("search"), context.space
     ships = what_ships(config.distill)
     ends = {space.format(end): end for end in ends_within_budget(config.search, task, seed, ships)}
+    _require_precision(context, splits, list(ends.values())[-1])
     sides = (
         task.kind,
         task.input_shape,
@@ -81,6 +83,21 @@ def rehearse_export(context: StageContext, splits: Splits) -> None:
         smallest = next(iter(ends))
         first = {name: found[smallest][name] for name in sorted(everywhere)}
         raise ConfigError(_lines(first, f"student {smallest} of space {space.name!r}"))
+
+
+def _require_precision(context: StageContext, splits: Splits, largest: Architecture) -> None:
+    """Refuse a precision that makes the steps of the largest student slower.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if context.compute.precision == "fp32":
+        return
+    device, size = context.device, min(context.config.distill.training.batch_size, len(splits.train))
+    labelled = splits.train.labelled()
+    batch = labelled.batch(torch.arange(min(size, len(labelled))), device)
+    context.tick(0, 1, "timing a step in each precision")
+    require_fast_precision(context.structure(largest, splits.task), batch, context.compute, device)
 
 
 def _lines(problems: Problems, who: str) -> list[str]:
