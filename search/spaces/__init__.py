@@ -6,6 +6,7 @@ from edgestill.pipeline.errors import ConfigError, nearest
 from edgestill.pipeline.frozen import Frozen, by_name
 from edgestill.pipeline.plugins import Table, require_attributes, require_class, require_config, require_pair
 from edgestill.search.space import SearchSpace
+from edgestill.search.spaces.layers_of_teacher import LayersOfTeacherConfig, LayersOfTeacherSpace
 from edgestill.search.spaces.mobile import MobileConfig, MobileSpace
 from edgestill.search.spaces.nb201 import Nb201Config, Nb201Space
 from edgestill.search.spaces.nni_families import FAMILIES
@@ -29,6 +30,7 @@ SPACES: Table[tuple[type[Any], type[SearchSpace]]] = Table("spaces", _line, {
     "mobile": (MobileConfig, MobileSpace),
     "vit": (VitConfig, VitSpace),
     "text_transformer": (TextTransformerConfig, TextTransformerSpace),
+    "layers_of_teacher": (LayersOfTeacherConfig, LayersOfTeacherSpace),
     "nni": (NniHubConfig, NniHubSpace),
 })  # fmt: skip
 
@@ -69,6 +71,8 @@ def named_space(name: str) -> SearchSpace:
 
 __all__ = [
     "SPACES",
+    "LayersOfTeacherConfig",
+    "LayersOfTeacherSpace",
     "MobileConfig",
     "MobileSpace",
     "Nb201Config",
