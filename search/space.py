@@ -66,10 +66,11 @@ class SearchSpace(ABC):
         """
         raise NotImplementedError
 
-    def require_weights(self) -> None:
-        """Refuse to pretrain without published weights for every member.
+    def require_weights(self, task: Task | None = None) -> None:
+        """Refuse to pretrain without published weights for every member; with a task, read them all.
 
         Raises:
+            CheckpointError: some cannot be read or do not fit.
             ConfigError: some are missing; names them.
         """
 

@@ -85,11 +85,12 @@ class BlockClassifier(nn.Module, ABC):
         super().__init__()
         self.num_classes = num_classes
         self.embedding_dim = embedding_dim
+        self.feature_dim = embedding_dim  # channels of the features; another number where layers follow the pooling
         self.linear = nn.Linear(embedding_dim, num_classes)
 
     @abstractmethod
     def forward_features(self, inputs: Tensor) -> Tensor:
-        """Return features, [B, D, H', W'] for feature maps or [B, T, D] for tokens."""
+        """Return features, [B, feature_dim, H', W'] for feature maps or [B, T, feature_dim] for tokens."""
 
     @abstractmethod
     def blocks(self) -> list[nn.Module]:

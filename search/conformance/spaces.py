@@ -176,14 +176,14 @@ def require_cost(space: SearchSpace, architecture: Architecture, task: Task) -> 
 
 def _require_contract(student: BlockClassifier, task: Task) -> None:
     require(isinstance(student, Classifier), "a student lacks forward_features, forward_head or get_classifier")
-    inputs, width = batch(task, 2).inputs, student.embedding_dim
+    inputs, width, channels = batch(task, 2).inputs, student.embedding_dim, student.feature_dim
     with torch.no_grad():
         features = student.forward_features(inputs)
         embedding, logits = student.forward_head(features, pre_logits=True), student(inputs)
         if features.dim() == 4:
-            require(features.shape[:2] == (2, width), f"features are {list(features.shape)}; the embedding has {width}")
+            require(features.shape[:2] == (2, channels), f"features are {list(features.shape)}; told: {channels} wide")
         else:
-            require((len(features), features.shape[2]) == (2, width), f"features are {list(features.shape)}")
+            require((len(features), features.shape[2]) == (2, channels), f"features are {list(features.shape)}")
         require(embedding.shape == (2, width), f"the embedding is {list(embedding.shape)}, and embedding_dim {width}")
         require(
             logits.shape == (2, task.num_classes), f"logits are {list(logits.shape)} for {task.num_classes} classes"

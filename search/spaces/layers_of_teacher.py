@@ -38,6 +38,8 @@ Quarters = Annotated[tuple[Annotated[int, Field(ge=1, le=QUARTERS)], ...], Field
 class LayersOfTeacherConfig(Frozen):
     """Transformers of the teacher's own layers, of texts or images, with its weights by `distill.start: teacher`."""
 
+    short: ClassVar[str] = "teacher"  # key that the text after a colon is for
+
     name: Literal["layers_of_teacher"] = "layers_of_teacher"
     layers: Layers | None = Field(
         None, description="choices for the number of layers, evenly spaced in the teacher; null: each up to its own"
