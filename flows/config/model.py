@@ -66,6 +66,15 @@ class RunConfig(Frozen):
         return self.data if tokenizer is None else self.data.with_tokenizer(tokenizer)
 
     @model_validator(mode="after")
+    def _space_knows_the_teacher(self) -> "RunConfig":
+        """Tell a space of the teacher's layers the run's teacher."""
+        beside = getattr(self.search.space, "beside", None)
+        if beside is not None:
+            search = self.search.model_copy(update={"space": beside(self.teacher)})
+            self.__dict__["search"] = search  # frozen from the end of validation on
+        return self
+
+    @model_validator(mode="after")
     def _has_channels_to_prune(self) -> "RunConfig":
         space = self.search.space.name
         if self.prune.enabled and not SPACES[space][1].has_channels:

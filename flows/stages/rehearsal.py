@@ -72,7 +72,8 @@ def rehearse_export(context: StageContext, splits: Splits) -> None:
     found: dict[str, Problems] = {}
     for done, (text, end) in enumerate(ends.items(), 1):
         context.tick(done, len(ends) + 1, f"trying the export of student {text}")
-        about = (content, config.search.space, text, heads(config.distill), config.qat.mode)
+        layers_of = [untrained] if hasattr(config.search.space, "beside") else []  # of the teacher, so it is their form
+        about = (content, config.search.space, text, heads(config.distill), config.qat.mode, *layers_of)
         found[text] = once("rehearsal", about, lambda a=end: _of_student(context, a, splits))  # type: ignore[misc]
     everywhere = set.intersection(*(set(settings) for settings in found.values()))
     for text, settings in found.items():

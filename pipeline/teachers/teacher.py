@@ -10,6 +10,7 @@ from torch import nn
 
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.networks.encoder_layers import EncoderSizes
 from edgestill.pipeline.runs.checkpoint import load_weights, read_metadata
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.config import TrainingConfig
@@ -69,6 +70,19 @@ class Teacher(ABC):
     def gives(self) -> frozenset[Part]:
         """Parts that the network can give, as far as the configuration tells; a network's own `gives` tells all."""
         return PARTS
+
+    @property
+    def has_layers(self) -> bool:
+        """True if networks of this family may have equal encoder layers: `encoder_sizes` then tells."""
+        return type(self).encoder_sizes is not Teacher.encoder_sizes
+
+    def encoder_sizes(self) -> EncoderSizes | None:
+        """Sizes of the network's equal encoder layers, from the configuration and its files; None: it has none.
+
+        Raises:
+            CheckpointError, MissingDependencyError: the files cannot be read.
+        """
+        return None
 
     @property
     def source_name(self) -> str:

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import nn
 
 from edgestill.pipeline.errors import CheckpointError, nearest
 from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.networks.encoder_layers import EncoderSizes
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.adapted.pixels import Interpolation, Sight
 from edgestill.pipeline.teachers.adapted.weights import Held
+from edgestill.pipeline.teachers.encoder_sizes import sizes_in
 from edgestill.pipeline.teachers.library import LibraryConfig, LibraryTeacher, imagenet_names, require
 
 
@@ -32,6 +35,11 @@ class TimmTeacher(LibraryTeacher):
             sight = self.config.seen(self.sight(task))
             given["img_size"] = sight.size or task.input_shape[1:]
         return timm.create_model(self.config.model, pretrained=False, num_classes=outputs, **given)  # type: ignore[no-any-return]
+
+    def encoder_sizes(self) -> EncoderSizes | None:
+        with torch.device("meta"):
+            found = sizes_in(self._known().create_model(self.config.model, pretrained=False))
+        return None if found is None else found._replace(kind="image")
 
     def published_sight(self) -> Sight:
         found = self._published_cfg()
