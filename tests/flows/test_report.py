@@ -28,10 +28,10 @@ from edgestill.export.result import (
 )
 from edgestill.flows.chain import collected, sentence
 from edgestill.flows.config import RunConfig
-from edgestill.flows.report.canvas import COLOURS
 from edgestill.flows.report.data import ReportData
-from edgestill.flows.report.scatter import search_scatter, selection_values
-from edgestill.flows.report.stacking import stackable
+from edgestill.flows.report.drawing.canvas import COLOURS
+from edgestill.flows.report.drawing.scatter import search_scatter, selection_values
+from edgestill.flows.report.drawing.stacking import stackable
 from edgestill.flows.report.write import render_report
 from edgestill.flows.stages.results import DataResult, RankCheckResult, ReportResult
 from edgestill.flows.wording.verdicts import lead_words
