@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from edgestill.export.onnx.sessions import RUNTIME, Interface
 from edgestill.export.result import Arithmetic, Parity
@@ -70,6 +70,14 @@ class Licences(Frozen):
     code: str = "Apache-2.0"  # the scripts
 
 
+class Hub(Frozen):
+    """Names by which the Hugging Face hub relates a model to others."""
+
+    base_model: str | None = None
+    datasets: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
 class Bundle(Frozen):
     """Content of `bundle.json`."""
 
@@ -93,12 +101,21 @@ class Bundle(Frozen):
     budget: dict[str, Any]
     use: dict[str, str]  # intended, limits: in the maker's words
     licences: Licences
+    hub: Hub = Hub()
     seeds: dict[str, int]
     versions: dict[str, str]
     machine: dict[str, Any]
     git_commit: str | None
     config_digest: str
     cautions: tuple[str, ...] = ()  # things missing from the folder, and why, a sentence each
+
+    @model_serializer(mode="wrap")
+    def _without_an_empty_hub(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `hub` where nothing is said, so that earlier versions read the bundle."""
+        written: dict[str, Any] = handler(self)
+        if self.hub == Hub():
+            written.pop("hub", None)
+        return written
 
     @model_validator(mode="after")
     def _one_default(self) -> "Bundle":
