@@ -23,6 +23,7 @@ def importances(tuned: TuneResult, ranges: Mapping[str, TuningRange]) -> dict[st
         name: optuna.distributions.FloatDistribution(*ranges[name][:2], log=ranges[name].scale == "log")
         for name in names
     }
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize")
     for trial in completed:
         params = {name: min(max(trial.params[name], ranges[name].low), ranges[name].high) for name in names}

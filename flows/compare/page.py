@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from edgestill.flows.compare.curves import overlaid
-from edgestill.flows.compare.rows import asked, brief, ships, stages
+from edgestill.flows.compare.rows import asked, brief, origins, ships, stages
 from edgestill.flows.compare.runs import ComparedRun, warnings
 from edgestill.flows.report.drawing.canvas import baseline_looks
 from edgestill.flows.report.drawing.page import render
@@ -30,6 +30,7 @@ def render_comparison(runs: Sequence[ComparedRun], cautions: list[str]) -> str:
             "warnings": [*warnings(runs), *(f"{caution}." for caution in cautions)],
             "asked": asked(runs),
             "ships": ships(runs),
+            "origins": origins(runs),
             "stages": differing,
             "alike": listing(alike) if alike else "",
             "curves": curves,

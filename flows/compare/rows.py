@@ -27,9 +27,12 @@ def asked(runs: Sequence[ComparedRun]) -> list[Row]:
 
 def ships(runs: Sequence[ComparedRun]) -> list[Row]:
     """Figures of each shipped file; a row that no run fills is left out."""
-    columns = [_shipped(run, runs[0]) for run in runs]
-    names = dict.fromkeys(name for column in columns for name in column)
-    return [(name, [column.get(name, NOTHING) for column in columns]) for name in names]
+    return _joined([_shipped(run, runs[0]) for run in runs])
+
+
+def origins(runs: Sequence[ComparedRun]) -> list[Row]:
+    """Seeds, examples and digests."""
+    return _joined([_provenance(run) for run in runs])
 
 
 def brief(runs: Sequence[ComparedRun]) -> list[Row]:
@@ -50,6 +53,12 @@ def stages(runs: Sequence[ComparedRun]) -> tuple[list[tuple[str, list[tuple[str,
         times = [_time(run, name) for run in runs]
         differing.append((name.replace("_", " "), list(zip(sentences, times, strict=True))))
     return differing, alike
+
+
+def _joined(columns: Sequence[dict[str, str]]) -> list[Row]:
+    """Rows of all names in the columns, in order."""
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [(name, [column.get(name, NOTHING) for column in columns]) for name in names]
 
 
 def _shortened(text: str) -> str:
@@ -81,7 +90,7 @@ def _shipped(run: ComparedRun, first: ComparedRun) -> dict[str, str]:
     if results.get(DistillResult) is not None:
         cost = results.shipped_student.cost
         cells |= {"parameters": f"{cost.params:,}", "multiply-accumulates": f"{cost.flops:,}"}
-    return cells | _provenance(run)
+    return cells
 
 
 def _accuracy(run: ComparedRun, found: Metrics, first: ComparedRun) -> dict[str, str]:
@@ -95,7 +104,8 @@ def _accuracy(run: ComparedRun, found: Metrics, first: ComparedRun) -> dict[str,
         return cells | {"against the first": "other examples" if base is not None else NOTHING}
     low, high = unpaired_difference(base.shipped.accuracy, base.shipped.n, found.accuracy, found.n)
     points = 100 * (found.accuracy - base.shipped.accuracy)
-    return cells | {"against the first": f"{points:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"}
+    told = f"{points:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return cells | {"against the first": told.replace("-", "−")}
 
 
 def _provenance(run: ComparedRun) -> dict[str, str]:

@@ -58,7 +58,7 @@ def _blur(strength: float) -> Shift:
             )
         return images
 
-    return Shift("blur", f"standard deviation {strength:g} pixels at a side of 32", apply)
+    return Shift("blur", f"{strength:g} pixels at a side of 32", apply)
 
 
 def _brightness(factor: float) -> Shift:

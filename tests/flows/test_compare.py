@@ -113,7 +113,7 @@ def test_a_difference_is_told_with_an_interval_on_the_same_examples_alone(make: 
     first, second, third = cells(runs, "against the first")
     low, high = unpaired_difference(0.9, 400, 0.85, 400)
     assert (first, third) == ("–", "other examples")
-    assert second == f"-5.0 points [{100 * low:+.1f}, {100 * high:+.1f}]"
+    assert second == f"-5.0 points [{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−")
     assert "tested on different examples (one and two / three" in comparison_lines(runs)
 
 

@@ -7,6 +7,7 @@ from markupsafe import Markup
 from edgestill.flows.report.drawing.canvas import COLOURS, draw, percent_ticks
 from edgestill.flows.report.drawing.undrawn import chart
 from edgestill.flows.tested.result import Reliability
+from edgestill.pipeline.training.metrics import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ _MARKERS = {"teacher": "o", "student": "s"}
 
 @chart
 def reliability_diagram(found: dict[str, Reliability]) -> Markup:
-    """Accuracy against mean confidence, a point for each bin with examples; its area tells how many they are.
+    """Accuracy against mean confidence, a point with its 95 % interval for each bin with examples.
 
     Args:
         found: by role, `teacher` and `student`.
@@ -28,9 +29,9 @@ def reliability_diagram(found: dict[str, Reliability]) -> Markup:
         for role, one in found.items():
             bins = [(c / n, h / n, n) for n, h, c in zip(one.counts, one.hits, one.confidences, strict=True) if n]
             xs, ys, counts = zip(*bins, strict=True)
-            colour = COLOURS[role][0]
-            sizes = [18 + 150 * (n / max(one.n, 1)) ** 0.5 for n in counts]
-            axes.plot(xs, ys, color=colour, linewidth=1.5)
+            colour, ends = COLOURS[role][0], [wilson(y, n) for y, n in zip(ys, counts, strict=True)]
+            axes.vlines(xs, *zip(*ends, strict=True), color=colour, linewidth=1.6, alpha=0.45)
+            sizes = [18 + 150 * (n / one.n) ** 0.5 for n in counts]
             axes.scatter(xs, ys, s=sizes, marker=_MARKERS[role], color=colour, alpha=0.75, linewidth=0, zorder=3)
         low = min(c / n for one in found.values() for n, c in zip(one.counts, one.confidences, strict=True) if n)
         axes.set_xlim(max(0.0, low - 0.05), 1.02)

@@ -40,6 +40,8 @@ def slice_of(trials: Sequence[TrialRecord], name: str, *, is_log: bool, best: in
     tips = {str(t.number): f"trial {t.number}: {t.params[name]:.3g}, {t.value or 0:.2%}" for t in shown}
 
     def paint(axes: "Axes") -> None:
+        from matplotlib.ticker import LogLocator
+
         colours = [COLOURS["student" if t.number == best else "point"][0] for t in shown]
         values = [t.value or 0.0 for t in shown]
         points = axes.scatter([t.params[name] for t in shown], values, s=46, color=colours, linewidth=0)
@@ -47,7 +49,9 @@ def slice_of(trials: Sequence[TrialRecord], name: str, *, is_log: bool, best: in
         if is_log:
             axes.set_xscale("log")
             log_ticks(axes.xaxis)
-            axes.tick_params(axis="x", labelrotation=30)
+            values_there = [t.params[name] for t in shown]
+            if max(values_there) > 30 * min(values_there):
+                axes.xaxis.set_major_locator(LogLocator(numticks=5))
         percent_ticks(axes.yaxis)
         axes.margins(0.1)
 
