@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from edgestill.export.bundle.hub_card import front_matter
 from edgestill.export.bundle.schema import Bundle, BundleModel, Quality
 from edgestill.export.onnx.interface import describe_input
 from edgestill.pipeline.errors import printable
@@ -34,7 +35,9 @@ def model_card(bundle: Bundle) -> str:
         f"{cost['student'].params:,} parameters, "
         f"distilled by\nedgestill from a teacher{f' of {given.params:,}' if given else ', given as its answers'}.\n"
     )
-    return head + "".join(f"\n## {title}\n\n{text.strip()}\n" for title, text in sections.items())
+    return (
+        front_matter(bundle) + head + "".join(f"\n## {title}\n\n{text.strip()}\n" for title, text in sections.items())
+    )
 
 
 def _use(bundle: Bundle) -> str:

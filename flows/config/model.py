@@ -9,6 +9,7 @@ from edgestill.distill.recipe import make_recipe, unmet
 from edgestill.export.bundle.card_config import CardConfig
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.formats import FORMATS
+from edgestill.flows.trackers import TRACKERS, AnyTrackerConfig
 from edgestill.pipeline.data.augmentation import VIEWS_MIX
 from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.loading import DataConfig
@@ -52,6 +53,9 @@ class RunConfig(Frozen):
     profile: ProfileConfig = Field(ProfileConfig(), description="timing of the files")
     baselines: BaselinesConfig = Field(
         BaselinesConfig(), description="trainings to compare the student with: the worth of teacher and search"
+    )
+    trackers: tuple[AnyTrackerConfig, ...] = Field(
+        (), description=f"programs that are told the run's figures; from {', '.join(TRACKERS)}"
     )
     card: CardConfig = Field(CardConfig(), description="words of yours in the bundle's model card")
 

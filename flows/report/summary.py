@@ -9,7 +9,7 @@ from edgestill.flows.stages.results import ReportResult
 from edgestill.flows.wording.standing import is_comparable, standing
 from edgestill.flows.wording.words import Claim, accuracy_claim, call_claim, size_claim, speed_claim
 from edgestill.pipeline.errors import ArchitectureError
-from edgestill.pipeline.figures import duration, shrink, significant, size
+from edgestill.pipeline.figures import duration, listing, shrink, significant, size
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.training.metrics import Metrics, tells_apart, wilson
@@ -33,6 +33,26 @@ def header(report: ReportData) -> dict[str, Any]:
         "in_words": _in_words(report),
         "headline": f"{', '.join(claims)}{standing(tested)}",
     }
+
+
+def asked(report: ReportData) -> str:
+    """The run's request in a sentence."""
+    config, task = report.config, report.data.task
+    limits = [_limit(name, value) for name, value in config.search.budget.model_dump().items() if value is not None]
+    formats = listing(list(dict.fromkeys(("fp32", *config.export.formats))))
+    return (
+        f"a student of the space {config.search.space.name} {f'with {listing(limits)}' if limits else 'of any size'}, "
+        f"taught by {make_teacher(config.teacher).title} on {config.data.name} ({task.num_classes} classes of "
+        f"{task.inputs.described()}), as {formats} where they pass the gate"
+    )
+
+
+def _limit(name: str, value: float) -> str:
+    """A limit of the budget in words: `at most 26,000 parameters`."""
+    units = {"max_params": "parameters", "max_flops": "multiply-accumulates", "max_latency_ms": "ms a call"}
+    if name.endswith("_bytes"):
+        return f"at most {size(int(value))} of {name.removeprefix('max_').removesuffix('_bytes').replace('_', ' ')}"
+    return f"at most {value:,} {units[name]}" if name in units else f"{name.replace('_', ' ')} {value:,}"
 
 
 def _in_words(report: ReportData) -> str:

@@ -24,6 +24,7 @@ from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import build_teacher, load_teacher, make_teacher
 from edgestill.pipeline.teachers.teacher import DRAWN, PARTS, SCORED
+from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.result import Candidate
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
@@ -40,6 +41,7 @@ class StageContext:
     config: RunConfig
     tick: Callable[[int, int, str], None]
     say: Callable[[str], None] = lambda line: None
+    epoch_done: Callable[[EpochRecord], None] = lambda record: None
     inputs: str = ""  # digest of the stage's inputs; its journals and checkpoints are bound to it
     cautions: list[str] = field(default_factory=list)  # things it did without, a sentence each
     loaded: list[Splits] = field(default_factory=list)  # the run's splits, once they are loaded

@@ -90,6 +90,11 @@ class Teacher(ABC):
         return "" if self.source is None else self.source.name
 
     @property
+    def hub_id(self) -> str | None:
+        """Id on the Hugging Face hub of the weights that it brings or starts from; None: they are not from there."""
+        return None
+
+    @property
     def tokenizer(self) -> Path | None:
         """File of the tokenizer that the weights were trained with, and the student must share; None: the data's."""
         return None

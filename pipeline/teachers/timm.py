@@ -27,6 +27,10 @@ class TimmTeacher(LibraryTeacher):
     library = "timm"
     config: TimmConfig
 
+    @property
+    def hub_id(self) -> str | None:
+        return f"timm/{self.config.model}" if self.config.pretrained else None
+
     def make(self, task: Task, outputs: int, held: Held | None) -> nn.Module:
         timm, given = self._known(), dict[str, Any]()
         if held is not None and held.channels is not None:
