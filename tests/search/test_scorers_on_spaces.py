@@ -27,6 +27,8 @@ UNDEFINED = {
     ("meco", "backbones"): "a last map of one pixel cannot be normalised over one image",
     ("zen", "vit"): "there is no batch norm",
     ("zen", "text_transformer"): "it reads no images, and there is no batch norm",
+    ("zen", "layers_of_teacher"): "its teacher reads no images, and there is no batch norm",
+    ("meco", "layers_of_teacher"): "the student is wider than the first sequence is long",
     ("meco", "text_transformer"): "the student is wider than the first sequence is long",
 }
 
