@@ -40,7 +40,7 @@ SMALL_SPACES = {
     "vit": VitConfig(depth=(1, 2), heads=(1, 2, 3), head_width=(4,), feed_forward=(1, 2), grid=(2, 4)),
     "text_transformer": TextTransformerConfig(depth=(1, 2), heads=(1, 2), head_width=(4, 6), feed_forward=(1, 2)),
     "layers_of_teacher": LayersOfTeacherConfig(heads=(1, 4), feed_forward=(1, 4)),
-    "backbones": BackbonesConfig(models=("test_resnet", "test_efficientnet"), resolution=(None, 32)),
+    "backbones": BackbonesConfig(models=("test_resnet", "test_efficientnet"), resolution=(None, 24, 32)),
     "nni": NniHubConfig(space="NasBench201", options={"stem_out_channels": 2, "num_modules_per_stack": 1}),
 }
 

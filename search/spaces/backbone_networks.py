@@ -46,10 +46,10 @@ class Backbone(PooledClassifier):
         self.body: Any = plain(body, self.side)
 
     def forward_features(self, inputs: Tensor) -> Tensor:
-        return self._features(self.normalize(inputs))
+        return self._features(self.normalize(self._in_colour(inputs)))
 
     def trunk(self, inputs: Tensor) -> Tensor:
-        return self._features(inputs.expand(-1, 3, -1, -1) if self.is_grey else inputs)
+        return self._features(self._in_colour(inputs))
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         embedding: Tensor = self.body.forward_head(features, pre_logits=True)
@@ -57,6 +57,9 @@ class Backbone(PooledClassifier):
 
     def blocks(self) -> list[nn.Module]:
         return _blocks(self.body)
+
+    def _in_colour(self, inputs: Tensor) -> Tensor:
+        return torch.cat([inputs] * 3, 1) if self.is_grey else inputs
 
     def _features(self, inputs: Tensor) -> Tensor:
         # Averaging before the interpolation keeps fine patterns from aliasing, with operators that every runtime has.
