@@ -62,15 +62,15 @@ def require_start(start: str, parent: Path, space: SearchSpace, task: Task) -> N
         space.require_weights(task)
     if not is_run(start):
         return
-    source = source_of(start, parent)
-    _require_same(source, space, None, task)
-    if space.size > 1:
+    it = source_of(start, parent)
+    if space.size > 1 and space.name == it.config.search.space.name:
         raise ConfigError(
             [
-                f"distill.start: the student of {source.root} is {source.architecture}, and search.space has "
-                f"{space.size:,} members, which its weights do not fit; leave one choice for each gene, this student's"
+                f"distill.start: the student of {it.root} is {it.architecture}, and search.space has {space.size:,} "
+                "members, which its weights do not fit; leave one choice for each gene, this student's"
             ]
         )
+    _require_same(it, space, space.format(next(space.all_architectures())), task)
 
 
 def is_run(start: str) -> bool:
@@ -104,11 +104,11 @@ def start_digests(start: str, parent: Path, space: SearchSpace) -> tuple[str, ..
     return (file_digest(source_of(start, parent).weights),) if is_run(start) else ()
 
 
-def _require_same(it: Source, space: SearchSpace, text: str | None, task: Task) -> None:
+def _require_same(it: Source, space: SearchSpace, text: str, task: Task) -> None:
     theirs = make_space(it.config.search.space)
     if (theirs.name, it.task.kind) != (space.name, task.kind):
         raise ConfigError([f"distill.start: {it.root} has a student of space {theirs.name!r}, not of {space.name!r}"])
-    if text not in (None, it.architecture):
+    if text != it.architecture:
         raise ConfigError([f"distill.start: {it.root} has the student {it.architecture}, and this one is {text}"])
     if it.task.tokenizer_sha256 != task.tokenizer_sha256:
         raise ConfigError([f"distill.start: the student of {it.root} reads texts by another tokenizer than this run's"])

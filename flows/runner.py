@@ -22,6 +22,7 @@ from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import BaselinesResult, R, RankCheckResult, ReportResult, Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.supervise import note_progress, note_stage
+from edgestill.flows.trackers.observer import Observer
 from edgestill.pipeline.device import select_device
 from edgestill.pipeline.errors import ConfigError, MissingDependencyError, RunDirError, UserError
 from edgestill.pipeline.frozen import derive_seed
@@ -133,13 +134,17 @@ def run_chain(
             results.add(stage.name, result, stage.sentence(result))
         tested = results.get(ReportResult)
         if tested is None:
+            runner.observer.close(is_finished=True)
             return results.of(RankCheckResult)
         if not runner.reused or not (run.root / tested.report).is_file():
             with nicety(f"{tested.report} was not written", unwritten):
                 report_again(run, results, cautions=unwritten)
+        runner.observer.note("bundle", str((run.root / tested.bundle).absolute()))
+        runner.observer.close(is_finished=True)
     finally:
         runner.progress.close()
-    return _outcome(run, results, (*run.cautions, *unwritten, *runner.progress.cautions))
+        runner.observer.close()
+    return _outcome(run, results, (*run.cautions, *unwritten, *runner.progress.cautions, *runner.observer.cautions))
 
 
 def _outcome(run: RunDir, results: Results, cautions: tuple[str, ...]) -> Outcome:
@@ -166,7 +171,8 @@ class Runner:
         self.run, self.progress, self.call = run, Forgiving(progress), call
         self.reused = False  # True if the last stage was done before
         self._names = stage_names(config)
-        self._context = StageContext(run, config, self._tick, self.progress.say)
+        self.observer = Observer(config.trackers, run.root, config.model_dump(mode="json", exclude={"trackers"}))
+        self._context = StageContext(run, config, self._tick, self.progress.say, self.observer.epoch)
 
     def __call__(self, stage: Stage[R], results: Results) -> R:
         inputs = stage.inputs_digest(self._context, results)
@@ -175,8 +181,10 @@ class Runner:
         self.reused = self.run.is_done(stage.name, inputs)
         start = time.perf_counter()
         note_stage(self.run.root, stage.name, stage.to_change)
+        self.observer.begin(stage.name)
         result: R = self.call(stage.name, lambda: self._result(stage, context, results, start))
         self.progress.end(stage.name, time.perf_counter() - start, stage.sentence(result), self.reused)
+        self.observer.end(stage.name, result, stage.sentence(result))
         return result
 
     def _result(self, stage: Stage[R], context: StageContext, results: Results, start: float) -> R:

@@ -105,8 +105,8 @@ def show_run(run: RunDir) -> str:
         bundle, page = run.root / tested.bundle, run.root / tested.report
         moved = "" if bundle.exists() else "  (moved away)"
         compared = run.read("baselines", BaselinesResult) if "baselines" in manifest.stages else None
-        files = [f"bundle  {bundle}{moved}", f"digest  {tested.digest}", _page(run.root, page)]
-        where = [*worth_lines(compared, tested.worth), *verdicts, *files]
+        bundled = [f"bundle  {bundle}{moved}", f"digest  {tested.digest}"]
+        where = [*worth_lines(compared, tested.worth), *verdicts, *bundled, _page(run.root, page)]
     return joined([*lines, "", *_cautions((*run.cautions, *kept_profiles(run)[1])), *where])
 
 

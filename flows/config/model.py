@@ -9,6 +9,7 @@ from edgestill.distill.recipe import make_recipe, unmet
 from edgestill.export.bundle.card_config import CardConfig
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.formats import FORMATS
+from edgestill.flows.trackers import TRACKERS, AnyTrackerConfig
 from edgestill.pipeline.data.augmentation import VIEWS_MIX
 from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.loading import DataConfig
@@ -53,6 +54,9 @@ class RunConfig(Frozen):
     baselines: BaselinesConfig = Field(
         BaselinesConfig(), description="trainings to compare the student with: the worth of teacher and search"
     )
+    trackers: tuple[AnyTrackerConfig, ...] = Field(
+        (), description=f"programs that are told the run's figures; from {', '.join(TRACKERS)}"
+    )
     card: CardConfig = Field(CardConfig(), description="words of yours in the bundle's model card")
 
     @property
@@ -64,6 +68,15 @@ class RunConfig(Frozen):
         """Data configuration for the stages: for texts, a teacher's own tokenizer takes the place of the data's."""
         tokenizer = make_teacher(self.teacher).tokenizer
         return self.data if tokenizer is None else self.data.with_tokenizer(tokenizer)
+
+    @model_validator(mode="after")
+    def _space_knows_the_teacher(self) -> "RunConfig":
+        """Tell a space of the teacher's layers the run's teacher."""
+        beside = getattr(self.search.space, "beside", None)
+        if beside is not None:
+            search = self.search.model_copy(update={"space": beside(self.teacher)})
+            self.__dict__["search"] = search  # frozen from the end of validation on
+        return self
 
     @model_validator(mode="after")
     def _has_channels_to_prune(self) -> "RunConfig":

@@ -5,6 +5,7 @@ from typing import Any
 
 from edgestill.distill.methods import METHODS
 from edgestill.export.formats import FORMATS
+from edgestill.flows.trackers import TRACKERS
 from edgestill.pipeline.data.datasets import DATASETS
 from edgestill.pipeline.errors import ConfigError, nearest
 from edgestill.pipeline.frozen import Frozen
@@ -22,6 +23,7 @@ _TABLES: dict[str, tuple[Table[Any], str]] = {  # word -> table, and the key of 
     "strategies": (STRATEGIES, "search.strategy"),
     "methods": (METHODS, "distill.methods"),
     "formats": (FORMATS, "export.formats"),
+    "trackers": (TRACKERS, "trackers"),
 }
 _ALSO = {"data": "datasets", "spaces": "students"}
 

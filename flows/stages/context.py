@@ -22,8 +22,9 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers import build_teacher, load_teacher
+from edgestill.pipeline.teachers import build_teacher, load_teacher, make_teacher
 from edgestill.pipeline.teachers.teacher import DRAWN, PARTS, SCORED
+from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.result import Candidate
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
@@ -40,6 +41,7 @@ class StageContext:
     config: RunConfig
     tick: Callable[[int, int, str], None]
     say: Callable[[str], None] = lambda line: None
+    epoch_done: Callable[[EpochRecord], None] = lambda record: None
     inputs: str = ""  # digest of the stage's inputs; its journals and checkpoints are bound to it
     cautions: list[str] = field(default_factory=list)  # things it did without, a sentence each
     loaded: list[Splits] = field(default_factory=list)  # the run's splits, once they are loaded
@@ -50,7 +52,12 @@ class StageContext:
 
     @property
     def compute(self) -> Compute:
-        return Compute(self.config.device.precision, self.config.device.gpus)
+        device = self.config.device
+        return Compute(device.precision, device.gpus, device.compile, self._tell)
+
+    def _tell(self, sentence: str) -> None:
+        if sentence not in self.cautions:
+            self.cautions.append(sentence)
 
     @property
     def space(self) -> SearchSpace:
@@ -92,7 +99,9 @@ class StageContext:
     def teacher(self, task: Task) -> nn.Module:
         """Load the trained teacher of the run."""
         with drawn_from(self.seed("teacher", "weights")):
-            return load_teacher(self.config.teacher, task, self.run.root / "teacher" / WEIGHTS)
+            network = load_teacher(self.config.teacher, task, self.run.root / "teacher" / WEIGHTS)
+        make_teacher(self.config.teacher).meet(network, self.splits().parts)
+        return network
 
     def teacher_to_score_by(self, task: Task) -> nn.Module | None:
         """Return the teacher beside which candidates are scored; None for one that lacks what scorers read of it."""

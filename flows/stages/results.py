@@ -6,6 +6,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from edgestill.distill.result import DistillResult, PruneResult
 from edgestill.export.result import ConvertedModel, ConvertResult
+from edgestill.flows.tested.result import Examined
 from edgestill.pipeline.data.look import DataLook
 from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.frozen import Frozen, Share, without_none
@@ -177,6 +178,7 @@ class ReportResult(Frozen):
     teacher_confusion: Confusion | None = None
     bundle: Literal["bundle"] = BUNDLE  # fixed names: a run from elsewhere must not choose them
     report: Literal["report.html"] = PAGE
+    examined: Examined | None = None  # None: a run of an older version, or it could not be done
     digest: str = ""  # of the bundle; whoever keeps it can detect any later change
     worth: Worth | None = None  # None: a run without baselines
 

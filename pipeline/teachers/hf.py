@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgestill.pipeline.errors import CheckpointError, EdgestillError, MissingDependencyError, first_line
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.input_kind.text import PADDING
+from edgestill.pipeline.networks.encoder_layers import EncoderSizes
 from edgestill.pipeline.runs.checkpoint import load_weights
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.adapted.family import ForeignConfig, ForeignTeacher
@@ -24,6 +25,7 @@ from edgestill.pipeline.teachers.adapted.network import Adapted
 from edgestill.pipeline.teachers.adapted.pixels import Sight
 from edgestill.pipeline.teachers.adapted.tracing import Call
 from edgestill.pipeline.teachers.adapted.weights import Held
+from edgestill.pipeline.teachers.encoder_sizes import sizes_described
 from edgestill.pipeline.teachers.hf_folder import (
     INDEX,
     PIXELS,
@@ -95,6 +97,10 @@ class HfTeacher(ForeignTeacher):
         return self.config.model
 
     @property
+    def hub_id(self) -> str | None:
+        return None if Path(self.config.model).expanduser().is_dir() else self.config.model
+
+    @property
     def is_trained(self) -> bool:
         return True
 
@@ -127,6 +133,9 @@ class HfTeacher(ForeignTeacher):
         network = self.build(task)
         load_weights(network, path)
         return network
+
+    def encoder_sizes(self) -> EncoderSizes | None:
+        return sizes_described(description(_folder(self.config)), _library())
 
     def make(self, task: Task, outputs: int, held: Held | None) -> nn.Module:
         raise NotImplementedError

@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from edgestill.pipeline.errors import CheckpointError, MissingDependencyError, first_line
 from edgestill.pipeline.frozen import Frozen, GivenPath
 from edgestill.pipeline.input_kind.text import PADDING
+from edgestill.pipeline.networks.encoder_layers import EncoderSizes
 from edgestill.pipeline.runs.checkpoint import read_weights
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.adapted.labels import match_labels
+from edgestill.pipeline.teachers.encoder_sizes import sizes_described
 from edgestill.pipeline.teachers.huggingface_folder import (
     TOKENIZER,
     WEIGHTS,
@@ -38,7 +40,7 @@ from edgestill.pipeline.teachers.teacher import Teacher
 from edgestill.pipeline.torchvision_compat import repair
 
 
-class _ModelType(NamedTuple):
+class ModelType(NamedTuple):
     name: str  # of transformers' classes: BertConfig, BertForSequenceClassification
     keys: tuple[str, ...]  # of the configuration that define the network
     encoder: Callable[[Any], nn.Module]
@@ -55,18 +57,18 @@ _DISTILBERT_KEYS = (
     *_KEYS, "n_layers", "n_heads", "dim", "hidden_dim", "activation", "dropout", "attention_dropout",
     "seq_classif_dropout", "sinusoidal_pos_embds",
 )  # fmt: skip
-_MODEL_TYPES = {  # by config.json's model_type
-    "bert": _ModelType(
+MODEL_TYPES = {  # by config.json's model_type
+    "bert": ModelType(
         "Bert", _BERT_KEYS, lambda m: m.bert, lambda m, features: m.bert.pooler(features), lambda m: m.classifier
     ),
-    "distilbert": _ModelType(
+    "distilbert": ModelType(
         "DistilBert",
         _DISTILBERT_KEYS,
         lambda m: m.distilbert,
         lambda m, features: F.relu(m.pre_classifier(features[:, 0])),
         lambda m: m.classifier,
     ),
-    "electra": _ModelType(
+    "electra": ModelType(
         "Electra",
         (*_BERT_KEYS, "embedding_size"),
         lambda m: m.electra,
@@ -87,7 +89,7 @@ _ELSEWHERE = {  # keys that can change the network or its weights without changi
 class FolderNetwork(nn.Module):
     """Classifier of token ids [B, T]; its embedding is the input of the last Linear, without dropout."""
 
-    def __init__(self, model: Any, model_type: _ModelType) -> None:
+    def __init__(self, model: Any, model_type: ModelType) -> None:
         super().__init__()
         self.model = model
         self.cautions: tuple[str, ...] = ()
@@ -177,6 +179,9 @@ class HuggingFaceTeacher(Teacher):
         """
         return _loaded(self._folder, task) if path == self.source else super().load(task, path)
 
+    def encoder_sizes(self) -> EncoderSizes | None:
+        return sizes_described(description(self._folder), _library())
+
     def metadata(self, task: Task) -> dict[str, str]:
         return super().metadata(task) | {"tokenizer_sha256": task.tokenizer_sha256 or ""}
 
@@ -212,15 +217,15 @@ def _loaded(folder: Path, task: Task) -> nn.Module:
     return FolderNetwork(model, model_type)
 
 
-def _prepared(folder: Path, task: Task) -> tuple[Any, Any, _ModelType]:
+def _prepared(folder: Path, task: Task) -> tuple[Any, Any, ModelType]:
     """Return transformers' classifier class, its configuration and the type of the model, checked to fit the task."""
     described = description(folder)
     require_fitting_sizes(folder, described)
-    model_type = _MODEL_TYPES.get(str(described.get("model_type")))
+    model_type = MODEL_TYPES.get(str(described.get("model_type")))
     if model_type is None:
         raise CheckpointError(
             f"{folder} holds a model of type {described.get('model_type')!r}; those known here are "
-            f"{', '.join(_MODEL_TYPES)}"
+            f"{', '.join(MODEL_TYPES)}"
         )
     require_same_task(folder, described, task)
     for key, harmless in _ELSEWHERE.items():
@@ -229,13 +234,7 @@ def _prepared(folder: Path, task: Task) -> tuple[Any, Any, _ModelType]:
                 f"{folder / 'config.json'} has {key}: {str(described[key])[:40]!r}, and what is read here is the plain "
                 f"network with the weights of {WEIGHTS}; load the model once and save it without"
             )
-    repair()
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"teacher.folder needs the library transformers: pip install 'edgestill[transformers]' ({error})"
-        ) from None
+    transformers = _library()
     sizes = {key: described[key] for key in model_type.keys if isinstance(described.get(key), int | float | str)}
     # Eager: the library's fused attention has no ONNX form for every mask.
     config_class = getattr(transformers, f"{model_type.name}Config")
@@ -244,3 +243,14 @@ def _prepared(folder: Path, task: Task) -> tuple[Any, Any, _ModelType]:
     except Exception as error:  # the library's own errors
         raise CheckpointError(f"{folder / 'config.json'} describes no {model_type.name}: {first_line(error)}") from None
     return getattr(transformers, f"{model_type.name}ForSequenceClassification"), config, model_type
+
+
+def _library() -> Any:
+    repair()
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"teacher.folder needs the library transformers: pip install 'edgestill[transformers]' ({error})"
+        ) from None
+    return transformers

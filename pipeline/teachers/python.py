@@ -14,13 +14,16 @@ from torch import nn
 
 from edgestill.pipeline.errors import CheckpointError, first_line
 from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.networks.encoder_layers import EncoderSizes
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.adapted.family import ForeignTeacher, WhiteConfig
 from edgestill.pipeline.teachers.adapted.pixels import Pixels, Sight
 from edgestill.pipeline.teachers.adapted.weights import Held
+from edgestill.pipeline.teachers.encoder_sizes import sizes_in
 from edgestill.pipeline.user_code import load_code, place_of_code
 
 GIVEN = "given"  # in place of a function's place: the nn.Module that `compress` was called with
+_ANY = Task(labels=("0", "1"), input_shape=(3, 32, 32), mean=(0.0,) * 3, std=(1.0,) * 3)  # where none is known yet
 _given: list[nn.Module] = []  # while `compress` runs
 
 
@@ -70,6 +73,9 @@ class PythonTeacher(ForeignTeacher):
     def before(self, task: Task) -> nn.Module | None:
         sight = self.config.seen(self.sight(task)) if task.kind == "image" else None
         return None if sight is None else Pixels(task.input_shape, sight)
+
+    def encoder_sizes(self) -> EncoderSizes | None:
+        return sizes_in(self.make(_ANY, _ANY.num_classes, None))
 
     def _held(self) -> Held | None:
         return None  # its function decides

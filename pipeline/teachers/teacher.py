@@ -1,14 +1,16 @@
 """The contract of a family of teachers: its settings, how it builds a network for a task, and how it loads weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
 
+from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.networks.encoder_layers import EncoderSizes
 from edgestill.pipeline.runs.checkpoint import load_weights, read_metadata
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.config import TrainingConfig
@@ -43,6 +45,7 @@ class Teacher(ABC):
     kinds: ClassVar[frozenset[str]]  # of input that its networks take
     architectures: ClassVar[tuple[str, ...]] = ()  # names for `teacher.architecture`
     example: ClassVar[Mapping[str, Any]] = {}  # settings that need no file, for the conformance suite
+    is_network: ClassVar[bool] = True  # False: answers alone, with no cost, no file and no speed of its own
     short: ClassVar[str] = ""  # key of the configuration that TEXT is, in the short form `name:TEXT`
 
     def __init__(self, config: Any) -> None:
@@ -69,9 +72,27 @@ class Teacher(ABC):
         return PARTS
 
     @property
+    def has_layers(self) -> bool:
+        """True if networks of this family may have equal encoder layers: `encoder_sizes` then tells."""
+        return type(self).encoder_sizes is not Teacher.encoder_sizes
+
+    def encoder_sizes(self) -> EncoderSizes | None:
+        """Sizes of the network's equal encoder layers, from the configuration and its files; None: it has none.
+
+        Raises:
+            CheckpointError, MissingDependencyError: the files cannot be read.
+        """
+        return None
+
+    @property
     def source_name(self) -> str:
         """Name for people of the place that the weights come from; empty if they are trained here."""
         return "" if self.source is None else self.source.name
+
+    @property
+    def hub_id(self) -> str | None:
+        """Id on the Hugging Face hub of the weights that it brings or starts from; None: they are not from there."""
+        return None
 
     @property
     def tokenizer(self) -> Path | None:
@@ -111,6 +132,13 @@ class Teacher(ABC):
     def count(self, task: Task) -> tuple[int, int] | None:
         """Count the network's parameters and multiply-accumulates; None: `networks.cost.measure_cost` counts them."""
         return None
+
+    def meet(self, network: nn.Module, splits: Iterable[ImageSplit]) -> None:
+        """Show the network the examples that it will be asked about; one that knows them by name needs that.
+
+        Raises:
+            CheckpointError: it does not know one.
+        """
 
     def metadata(self, task: Task) -> dict[str, str]:
         """Facts to write with the weights, by which `check` knows them again."""

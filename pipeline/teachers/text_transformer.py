@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import nn
 
+from edgestill.pipeline.networks.encoder_layers import EncoderSizes
 from edgestill.pipeline.networks.text_transformer import TextTransformer
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.metadata_checks import require_tokenizer
@@ -40,6 +41,10 @@ class TextTransformerTeacher(NamedTeacher):
             feed_forward=_FEED_FORWARD,
             dropout=self.config.dropout,
         )
+
+    def encoder_sizes(self) -> EncoderSizes:
+        depth, heads, head_width = TEXT_TRANSFORMERS[self.config.architecture]
+        return EncoderSizes("text", depth, heads, heads * head_width)
 
     def metadata(self, task: Task) -> dict[str, str]:
         return super().metadata(task) | {"tokenizer_sha256": task.tokenizer_sha256 or ""}

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import nn
 
 from edgestill.pipeline.errors import CheckpointError, nearest
 from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.networks.encoder_layers import EncoderSizes
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.adapted.pixels import Interpolation, Sight
 from edgestill.pipeline.teachers.adapted.weights import Held
+from edgestill.pipeline.teachers.encoder_sizes import sizes_in
 from edgestill.pipeline.teachers.library import LibraryConfig, LibraryTeacher, imagenet_names, require
 
 
@@ -24,6 +27,10 @@ class TimmTeacher(LibraryTeacher):
     library = "timm"
     config: TimmConfig
 
+    @property
+    def hub_id(self) -> str | None:
+        return f"timm/{self.config.model}" if self.config.pretrained else None
+
     def make(self, task: Task, outputs: int, held: Held | None) -> nn.Module:
         timm, given = self._known(), dict[str, Any]()
         if held is not None and held.channels is not None:
@@ -32,6 +39,11 @@ class TimmTeacher(LibraryTeacher):
             sight = self.config.seen(self.sight(task))
             given["img_size"] = sight.size or task.input_shape[1:]
         return timm.create_model(self.config.model, pretrained=False, num_classes=outputs, **given)  # type: ignore[no-any-return]
+
+    def encoder_sizes(self) -> EncoderSizes | None:
+        with torch.device("meta"):
+            found = sizes_in(self._known().create_model(self.config.model, pretrained=False))
+        return None if found is None else found._replace(kind="image")
 
     def published_sight(self) -> Sight:
         found = self._published_cfg()
@@ -52,6 +64,11 @@ class TimmTeacher(LibraryTeacher):
     def fetched(self, outputs: int | None) -> nn.Module:
         given = {} if outputs is None else {"num_classes": outputs}
         return self._known().create_model(self.config.model, pretrained=True, **given)  # type: ignore[no-any-return]
+
+    @property
+    def stem(self) -> str | None:
+        found = self._published_cfg().get("first_conv")
+        return str(found[0] if isinstance(found, list | tuple) else found) if found else None
 
     def names(self, outputs: int) -> tuple[str, ...] | None:
         return imagenet_names() if outputs == 1000 else None

@@ -28,7 +28,8 @@ class Meco(Scorer):
 
     Tokens [T, D] are T positions of D channels; padding at the end of token ids is cut off. With C >= P the
     correlation is singular and its smallest eigenvalue 0 for any network. If this holds for every module, as in a
-    transformer wider than its sequences are long, the score is NaN.
+    transformer wider than its sequences are long, the score is NaN. It is NaN too where a batch norm has a single value
+    a channel, such as one behind the pooling, because it cannot normalise one image.
     """
 
     name: ClassVar[str] = "meco"
@@ -37,8 +38,11 @@ class Meco(Scorer):
     def __call__(self, student: Student) -> float:
         assert student.network is not None
         outputs: list[Tensor] = []
-        with torch.no_grad(), _recorded(student.network, outputs):
-            look(student.network.train(), _without_padding(self.context.batch.inputs[:1]))
+        try:
+            with torch.no_grad(), _recorded(student.network, outputs):
+                look(student.network.train(), _without_padding(self.context.batch.inputs[:1]))
+        except ValueError:  # torch's, of such a batch norm
+            return math.nan
         maps = [o[0].flatten(1) if o.dim() == 4 else o[0].T for o in outputs if o.dim() in (3, 4)]
         if not any(len(rows) < rows.shape[1] for rows in maps):
             return math.nan

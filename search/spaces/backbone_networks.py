@@ -35,7 +35,7 @@ class Backbone(PooledClassifier):
     """
 
     def __init__(self, model: str, resolution: int, task: Task) -> None:
-        body = created(model)
+        body: Any = created(model)
         super().__init__(task.num_classes, _width(body), *_pixels(model))
         channels, height, width = task.input_shape
         self.is_grey = channels == 1
@@ -46,10 +46,10 @@ class Backbone(PooledClassifier):
         self.body: Any = plain(body, self.side)
 
     def forward_features(self, inputs: Tensor) -> Tensor:
-        return self._features(self.normalize(inputs))
+        return self._features(self.normalize(self._in_colour(inputs)))
 
     def trunk(self, inputs: Tensor) -> Tensor:
-        return self._features(inputs.expand(-1, 3, -1, -1) if self.is_grey else inputs)
+        return self._features(self._in_colour(inputs))
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         embedding: Tensor = self.body.forward_head(features, pre_logits=True)
@@ -57,6 +57,9 @@ class Backbone(PooledClassifier):
 
     def blocks(self) -> list[nn.Module]:
         return _blocks(self.body)
+
+    def _in_colour(self, inputs: Tensor) -> Tensor:
+        return torch.cat([inputs] * 3, 1) if self.is_grey else inputs
 
     def _features(self, inputs: Tensor) -> Tensor:
         # Averaging before the interpolation keeps fine patterns from aliasing, with operators that every runtime has.
@@ -82,7 +85,8 @@ def known(model: str) -> str | None:
     """
     timm = _timm()
     if not timm.is_model(model.partition(".")[0]):
-        return f"timm knows no network {model!r}; {nearest(model, timm.list_models())[:300]}"
+        close = nearest(model, timm.list_models()).partition("known: ")[0].strip()
+        return f"timm knows no network {model!r}; {close or 'timm.list_models() lists what it knows'}"
     found = timm.get_pretrained_cfg(model, allow_unregistered=True)
     if found is not None and found.fixed_input_size:
         return f"{model} takes images of one size only, and students choose theirs; leave it out"
@@ -134,7 +138,7 @@ def plain(network: nn.Module, side: Side) -> nn.Module:
         if type(module) is nn.ReLU:
             _put(network, name, Relu())
         elif getattr(module, "inplace", False) is True:
-            module.inplace = False  # type: ignore[assignment]
+            setattr(module, "inplace", False)  # noqa: B010 - mypy knows no such attribute
     return network
 
 
@@ -176,7 +180,8 @@ def _paddings(network: nn.Module, names: list[str], side: Side) -> dict[str, tup
     found: dict[str, tuple[int, int, int, int]] = {}
 
     def note(name: str, module: Any, given: tuple[Tensor, ...]) -> None:
-        found[name] = _same_padding(module, given[0].shape[-2:])
+        height, width = given[0].shape[-2:]
+        found[name] = _same_padding(module, (height, width))
 
     hooks = [network.get_submodule(name).register_forward_pre_hook(functools.partial(note, name)) for name in names]
     was_training = network.training
@@ -211,17 +216,19 @@ def _put(network: nn.Module, name: str, module: nn.Module) -> None:
 
 def _blocks(network: Any) -> list[nn.Module]:
     """Return the blocks in order, as far as timm's networks of one family name them alike."""
-    stages = [getattr(network, f"layer{number}", None) for number in range(1, 5)]
-    for name in ("blocks", "stages", "layers"):
-        if isinstance(getattr(network, name, None), nn.Sequential | nn.ModuleList):
-            stages = list(getattr(network, name))
-            break
-    if not all(isinstance(stage, nn.Module) for stage in stages):
-        stages = [network.get_submodule(info["module"]) for info in network.feature_info]
     flat: list[nn.Module] = []
-    for stage in stages:
+    for stage in _stages(network):
         flat.extend(stage if type(stage) is nn.Sequential else [stage])
     return flat
+
+
+def _stages(network: Any) -> list[nn.Module]:
+    for name in ("blocks", "stages"):
+        if isinstance(getattr(network, name, None), nn.Sequential | nn.ModuleList):
+            return list(getattr(network, name))
+    if hasattr(network, "layer4"):
+        return [getattr(network, f"layer{number}") for number in range(1, 5)]
+    return [network.get_submodule(info["module"]) for info in network.feature_info]
 
 
 def _width(network: Any) -> int:

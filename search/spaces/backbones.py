@@ -46,7 +46,7 @@ DEFAULT = (
 
 
 class BackbonesConfig(Frozen):
-    """Networks of timm; DisWOT's semantic metric applies where a model's embedding is as wide as the teacher's."""
+    """Small published networks of timm, with their weights where distill.start is pretrained."""
 
     name: Literal["backbones"] = "backbones"
     models: tuple[ModelName, ...] = Field(DEFAULT, min_length=1, max_length=1000, description="names of timm's models")

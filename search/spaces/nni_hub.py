@@ -42,6 +42,8 @@ else:
 class NniHubConfig(Frozen):
     """Space of NNI's hub; `nni:MobileNetV3Space` is short for one with its default options."""
 
+    short: ClassVar[str] = "space"  # key that the text after a colon is for
+
     name: Literal["nni"] = "nni"
     space: HubName = Field("NasBench201", description="class in nni.nas.hub.pytorch")
     options: dict[str, JsonValue] = Field(

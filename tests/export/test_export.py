@@ -199,9 +199,10 @@ def test_profiling_times_both_files_in_turns_and_gives_their_ratio(network, path
     assert {name: len(timing.samples_ms) for name, timing in timings.items()} == {"teacher": 70, "fp32": 70}
     assert result.student.latency.p50_ms == timings["fp32"].percentile(50)
     assert set(result.student.latency.summary) == {"n", "p50_ms", "p90_ms"}
-    low, high = result.speedup_interval
-    assert low <= result.speedup <= high
-    assert 0.2 < result.speedup < 5  # the same file twice
+    assert result.speedup is not None
+    low, high = result.speedup.interval
+    assert low <= result.speedup.value <= high
+    assert 0.2 < result.speedup.value < 5  # the same file twice
     assert result.student.sha256 == model.sha256
 
 

@@ -8,6 +8,7 @@ import pytest
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.kd import KD
 from edgestill.export.formats import FORMATS
+from edgestill.flows.trackers import TRACKERS
 from edgestill.pipeline import plugins
 from edgestill.pipeline.data.datasets import DATASETS
 from edgestill.pipeline.data.datasets.digits import DigitsConfig, load_digits
@@ -17,7 +18,7 @@ from edgestill.search.scorers import SCORERS, Scorer
 from edgestill.search.spaces import SPACES
 from edgestill.search.strategies import STRATEGIES
 
-TABLES = (METHODS, SPACES, SCORERS, STRATEGIES, DATASETS, FORMATS)
+TABLES = (METHODS, SPACES, SCORERS, STRATEGIES, DATASETS, FORMATS, TRACKERS)
 
 
 def of_number(name, found):

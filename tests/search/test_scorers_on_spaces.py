@@ -23,8 +23,12 @@ from edgestill.search.spaces import SPACES, ResNetSpace, TextTransformerSpace, V
 UNDEFINED = {
     ("diswot_stages", "mobile"): "16 x 16 pixels are halved once, so that there are two stages",
     ("diswot_stages", "vit"): "tokens are of one stage",
+    ("diswot_stages", "backbones"): "there are more stages than the teacher's three",
+    ("meco", "backbones"): "a last map of one pixel cannot be normalised over one image",
     ("zen", "vit"): "there is no batch norm",
     ("zen", "text_transformer"): "it reads no images, and there is no batch norm",
+    ("zen", "layers_of_teacher"): "its teacher reads no images, and there is no batch norm",
+    ("meco", "layers_of_teacher"): "the student is wider than the first sequence is long",
     ("meco", "text_transformer"): "the student is wider than the first sequence is long",
 }
 

@@ -106,7 +106,7 @@ def test_the_published_diswot_cell_is_read():
     }
 
 
-@every_space
+@pytest.mark.parametrize("name", [name for name in SPACES if name != "backbones"])  # their last layers are timm's
 def test_feature_maps_are_behind_a_relu(name, small_space, make_task_for, make_batch):
     space = small_space(name)
     task = make_task_for(space, 3, 9)
@@ -121,6 +121,8 @@ def test_the_first_layer_normalises_raw_pixels(name, small_space, make_task):
     student = small_space(name).build(samples(small_space(name))[0], task).eval()
     pixels = torch.rand(2, 3, 8, 8)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (task.mean, task.std))
+    if name == "backbones":  # those of the published weights
+        mean, std = student.normalize.mean, student.normalize.std
     assert torch.allclose(student.trunk((pixels - mean) / std), student.forward_features(pixels))
 
 
@@ -167,7 +169,7 @@ def test_crossover_uses_both_parents(name):
     mother = space.sample(rng)
     father = space.mutate(mother, rng, rate=1.0)
     children = {space.crossover(mother, father, rng).key for _ in range(50)}
-    assert len(children) > 10
+    assert len(children) > min(10, 2 ** len(space.genes) - 2)
 
 
 @pytest.mark.parametrize(("blocks", "params"), [("3-3-3", 278_324), ("7-1-3", 259_892)])
