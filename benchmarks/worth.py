@@ -1,11 +1,12 @@
 """Does the stage `baselines` tell a worthless teacher from a good one? Runs of tiny digits up to that stage.
 
     python benchmarks/worth.py random [--runs 20] [--out FOLDER]
-    python benchmarks/worth.py good [--runs 5] [--images 150] [--out FOLDER]
+    python benchmarks/worth.py good [--runs 5] [--labels 150] [--out FOLDER]
 
 `random`: the teacher was never trained, another one in each run; nothing may be added in 19 of 20. `good`: the teacher
-learned all training images of the digits, and the student has a few of them. Each run prints its sentence, and goes
-into FOLDER/worth_CASE.csv; runs that are there are not repeated. Exit code 1: a case is not told as it should be.
+learned all training images of the digits; the student has them too, but the labels of a few alone. Each run prints its
+sentence, and goes into FOLDER/worth_CASE.csv; runs that are there are not repeated. Exit code 1: a case is not told as
+it should be.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -41,16 +43,18 @@ from edgestill.pipeline.training.fit import Supervised, fit
 _TEACHER = TeacherConfig(architecture="resnet8")
 _COMMON = (
     "device.threads=1", "teacher.architecture=resnet8", "teacher.check=off", "search.workers=1",
-    "search.space.widths=[[8],[8],[16,32]]", "search.space.blocks=[[1],[1],[1,2]]", "search.scorer=params",
-    "search.strategy=evolution", "search.baselines=[]", "search.shortlist=2", "search.tournament.epochs=2",
-    "search.draws=1", "tune.trials=4", "tune.epochs=6", "profile.timing.duration_s=0.05",
+    "search.space.widths=[[4,6],[8],[16]]", "search.space.blocks=[[1],[1],[1]]", "search.scorer=params",
+    "search.strategy=evolution", "search.baselines=[]", "search.shortlist=2", "search.tournament.epochs=1",
+    "search.draws=1", "profile.timing.duration_s=0.05",
     "profile.timing.min_samples=70", "baselines.budget=1000", "distill.training.patience=0",
 )  # fmt: skip
 _SETTINGS = {
-    "random": ("distill.training.epochs=12", "baselines.seeds=3"),
-    "good": ("distill.training.epochs=60", "distill.training.batch_size=16", "baselines.seeds=5"),
-}
+    "random": ("distill.training.epochs=10", "distill.training.batch_size=64", "data.limit=500", "tune.trials=3",
+               "tune.epochs=4"),
+    "good": ("distill.training.epochs=15", "tune.enabled=false", "data.validation_fraction=0.3"),
+}  # fmt: skip
 _SKIPPED = ("export", "qat", "profile", "report")
+_REHEARSAL = "edgestill.flows.stages.data.rehearse_export"
 
 
 def main() -> int:
@@ -58,13 +62,13 @@ def main() -> int:
     parser.add_argument("case", choices=list(_SETTINGS))
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="seed of the first run")
-    parser.add_argument("--images", type=int, default=150, help="of `good`, with those for validation")
+    parser.add_argument("--labels", type=int, default=150, help="labels in `good`, with those for validation")
     parser.add_argument("--out", type=Path, default=Path())
     given = parser.parse_args()
     path, signs = given.out / f"worth_{given.case}.csv", list[int]()
     known = {row["seed"]: row for row in _rows(path)}
     for seed in range(given.first, given.first + given.runs):
-        row = known.get(str(seed)) or _added(path, seed, _run(given.case, seed, given.images))
+        row = known.get(str(seed)) or _added(path, seed, _run(given.case, seed, given.labels, given.out))
         signs.append(int(row["sign"]))
         print(f"{seed}: {row['sentence']}", flush=True)
     added = sum(sign > 0 for sign in signs)
@@ -72,15 +76,14 @@ def main() -> int:
     return int(added > len(signs) / 20 if given.case == "random" else added < len(signs))
 
 
-def _run(case: str, seed: int, images: int) -> dict[str, Any]:
+def _run(case: str, seed: int, labels: int, out: Path) -> dict[str, Any]:
     """Run the stages up to the baselines, and compare on test as the report does."""
     with tempfile.TemporaryDirectory() as folder:
-        data = _few_images(Path(folder), seed, images) if case == "good" else ()
-        weights = Path(folder) / "teacher.safetensors"
-        weights.write_bytes(_weights(case, seed))
+        data = _few_labels(Path(folder), seed, labels) if case == "good" else ()
+        weights = _random_teacher(Path(folder), seed) if case == "random" else _good_teacher(out)
         settings = [*_COMMON, *_SETTINGS[case], *data, f"teacher.weights={weights}", f"seed={seed}"]
         config = load_config(preset="digits", settings=settings)
-        with new_run(config, Path(folder)) as run:
+        with new_run(config, Path(folder)) as run, patch(_REHEARSAL, lambda *given: None):  # nothing is exported
             found, worth = _compared(run, config)
     gain = worth.gains["no_teacher"]
     figures = {arm.name: arm.accuracies for arm in worth.arms}
@@ -110,32 +113,40 @@ def _compared(run: RunDir, config: RunConfig) -> tuple[BaselinesResult, Worth]:
     return results.of(BaselinesResult), worth
 
 
-def _weights(case: str, seed: int) -> bytes:
-    """Weights of a teacher: fresh ones, or trained on all images of the digits that are not in the test split."""
-    data = DigitsConfig()
-    splits = load_splits(data, 0)
+def _random_teacher(folder: Path, seed: int) -> Path:
+    """Write the weights of a teacher that learned nothing."""
+    task, path = load_splits(DigitsConfig(), 0).task, folder / "teacher.safetensors"
     with drawn_from(derive_seed(seed, "teacher")):
-        network = build_teacher(_TEACHER, splits.task)
-    if case == "good":
-        training = TrainingConfig(epochs=30, learning_rate=0.05)
-        augmentation = Augmentation(load_config(preset="digits").data.augment)
+        path.write_bytes(weights_bytes(build_teacher(_TEACHER, task), make_teacher(_TEACHER).metadata(task)))
+    return path
+
+
+def _good_teacher(folder: Path) -> Path:
+    """Train a teacher on all training images of the digits, once for all runs."""
+    path = (folder / "worth_teacher.safetensors").absolute()
+    if not path.exists():
+        splits, augment = load_splits(DigitsConfig(), 0), load_config(preset="digits").data.augment
+        with drawn_from(derive_seed(0, "teacher")):
+            network = build_teacher(_TEACHER, splits.task)
         fit(
-            network, Supervised(), splits.train, splits.validation, training, seed=seed, device=torch.device("cpu"),
-            augmentation=augmentation,
+            network, Supervised(), splits.train, splits.validation, TrainingConfig(epochs=30), seed=0,
+            device=torch.device("cpu"), augmentation=Augmentation(augment),
         )  # fmt: skip
-    return weights_bytes(network, make_teacher(_TEACHER).metadata(splits.task))
+        path.write_bytes(weights_bytes(network, make_teacher(_TEACHER).metadata(splits.task)))
+    return path
 
 
-def _few_images(folder: Path, seed: int, count: int) -> tuple[str, ...]:
-    """Write a few of the digits' training images, by seed, with all of their test images; return the settings."""
+def _few_labels(folder: Path, seed: int, count: int) -> tuple[str, ...]:
+    """Write the digits with the labels of a few training images, drawn by seed; return the settings."""
     data = DigitsConfig()
     train, test = load_splits(data, 0).train, load_test(data, 0)
-    index = np.random.default_rng(seed).permutation(len(train))[:count]
-    path = folder / "few.npz"
-    arrays = {"x_train": train.images.numpy()[index], "y_train": train.targets.numpy()[index]}
-    arrays |= {"x_test": test.images.numpy(), "y_test": test.targets.numpy()}
-    np.savez(path, **{name: array[:, 0] if name.startswith("x") else array for name, array in arrays.items()})
-    return (f"data={{name: npz, path: {path}}}",)
+    order = np.random.default_rng(seed).permutation(len(train))
+    images, test_images = train.images.numpy()[order, 0], test.images.numpy()[:, 0]
+    np.savez(
+        folder / "few.npz", x_train=images[:count], y_train=train.targets.numpy()[order[:count]],
+        x_unlabelled=images[count:], x_test=test_images, y_test=test.targets.numpy(),
+    )  # fmt: skip
+    return (f"data={{name: npz, path: {folder / 'few.npz'}}}",)
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
