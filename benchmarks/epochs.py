@@ -8,24 +8,30 @@ order, the first of each, in which the teacher looks at the images, is left out,
 supervised epoch of the same turn. Images are noise: what they show costs nothing. `--baseline random_affine` compares
 with another method. Every epoch here is a training's first, so `kd_aif(warmup_epochs=1)` weighs the examples anew in
 each: what it costs above `kd_aif` is the refresh. HARD's warm-up costs nothing, so time `hard(warmup_steps=0)`.
+
+--plain adds the same supervised training as written by hand: a DataLoader of float images in torch's own layout,
+without our loop. --compile adds ours with `device.compile: on`; compiling is timed apart.
 """
 
 import argparse
 import copy
 import random
 import statistics
+import threading
 import time
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from lib.bench import parse_recipe
+from torch.utils.data import DataLoader, TensorDataset
 
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.methods.base import Context
 from edgestill.distill.recipe import Recipe, make_recipe
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import ImageSplit
-from edgestill.pipeline.device import DeviceConfig, select_device
+from edgestill.pipeline.device import Compute, DeviceConfig, select_device
 from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.provenance import describe_machine
@@ -62,6 +68,14 @@ def main() -> None:
         f"stage, {'-'.join(map(str, arguments.widths))} wide"
     )
     epochs: dict[str, Callable[[], None]] = {"supervised": _epoch(student, Supervised(), train, arguments)}
+    if arguments.plain:
+        epochs["plain PyTorch loop"] = _by_hand(copy.deepcopy(student), train, arguments)
+    if arguments.compile:
+        compiled = _Compiled(copy.deepcopy(student), train, arguments)
+        start = time.perf_counter()
+        compiled()
+        print(f"compiled: the first epoch, in which it compiles, {time.perf_counter() - start:.1f} s")
+        epochs["supervised, compiled"] = compiled
     for label in arguments.methods:
         own = copy.deepcopy(student)
         recipe = make_recipe(DistillConfig.model_validate({"methods": parse_recipe(label)}).methods)
@@ -110,10 +124,66 @@ def _epoch(
     return run
 
 
+def _by_hand(student: torch.nn.Module, train: ImageSplit, arguments: argparse.Namespace) -> Callable[[], None]:
+    """One epoch as a script of a user's has it."""
+    assert isinstance(train.images, torch.Tensor)
+    examples = TensorDataset(train.images.float() / 255, train.targets)
+    loader = DataLoader(
+        examples, arguments.batch_size, shuffle=True, drop_last=len(examples) % arguments.batch_size == 1
+    )
+    optimizer = torch.optim.SGD(student.parameters(), lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+    def run() -> None:
+        student.train()
+        total = 0.0
+        for images, targets in loader:
+            loss = F.cross_entropy(student(images), targets)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.item()
+
+    return run
+
+
+class _Compiled:
+    """A training with compiled steps, in a thread of its own that does an epoch each time it is called."""
+
+    def __init__(self, student: torch.nn.Module, train: ImageSplit, arguments: argparse.Namespace) -> None:
+        self._given = student, train, arguments
+        self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
+        self._failed: BaseException | None = None
+        threading.Thread(target=self._train, daemon=True).start()
+
+    def __call__(self) -> None:
+        self._go.release()
+        self._done.acquire()
+        if self._failed is not None:
+            raise self._failed
+
+    def _train(self) -> None:
+        student, train, arguments = self._given
+        torch.set_num_threads(arguments.threads)
+        config = TrainingConfig(epochs=arguments.turns + 3, batch_size=arguments.batch_size, learning_rate=1e-3)
+        validation = ImageSplit(train.images[:2], train.targets[:2])
+        compute = Compute(compile="on", tell=print)
+        try:
+            self._go.acquire()
+            fit(
+                student, Supervised(), train, validation, config, seed=0, device=_CPU, compute=compute,
+                observe=lambda record: (self._done.release(), self._go.acquire()),
+            )  # fmt: skip
+        except BaseException as error:
+            self._failed = error
+            self._done.release()
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=["kd"], help="recipes, as in benchmarks/methods.py")
     parser.add_argument("--baseline", default="supervised")
+    parser.add_argument("--plain", action="store_true", help="time a plain PyTorch loop too")
+    parser.add_argument("--compile", action="store_true", help="time compiled steps too")
     parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--blocks", type=int, default=1, help="of the student, a stage")
