@@ -125,6 +125,15 @@ def test_a_pickle_that_would_run_code_is_not_opened(tmp_path, make_task):
         space_of(TINY, weights=tmp_path).require_weights(make_task(channels=3))
 
 
+def test_a_hub_that_is_out_of_reach_is_told_with_the_way_out(make_task, monkeypatch):
+    def out_of_reach(model, pretrained):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr("edgestill.search.spaces.backbones.created", out_of_reach)
+    with pytest.raises(CheckpointError, match=r"cannot be had \(Network is unreachable\); give a folder of files in"):
+        space_of(TINY, weights="hub").require_weights(make_task(channels=3))
+
+
 def test_other_bytes_of_a_file_change_the_digest(tmp_path):
     published_file(tmp_path, TINY)
     space = space_of(TINY, weights=tmp_path)
