@@ -2,17 +2,21 @@
 
     python benchmarks/memory.py [--counts 10000 100000] [--side 96] [--steps 20] [--batch 64] [--folder DIR]
     python benchmarks/memory.py --counts 20000 --side 224
+    python benchmarks/memory.py --counts 20000 --side 224 --teacher timm:resnet50 --student mobile
 
 Images are random bytes, written straight to files of rows. Each line is a process of its own: it distils a
 student by plain KD for a handful of steps, after the teacher's outputs on all images were computed and written, and
 then trains a teacher for as many steps. The networks have a single layer: a real one adds its own feature maps, which
-go with the batch and not with the number of images. The peak is of memory that is the process's own (RssAnon: without
-the pages of mapped files, which the system takes back); the highest resident size beside it counts those too.
+go with the batch and not with the number of images. With --teacher and --student they are real: the teacher answers
+for each batch, as the preset photos has it, and the student, in place of a teacher, is trained too. The peak is of
+memory that is the process's own (RssAnon: without the pages of mapped files, which the system takes back); the highest
+resident size beside it counts those too.
 """
 
 import argparse
 import dataclasses
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -24,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig
@@ -33,9 +38,13 @@ from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.datasets.base import AugmentConfig
 from edgestill.pipeline.data.splits import Batch, ImageSplit, Splits
 from edgestill.pipeline.data.stored import RowFile, StoredImages
+from edgestill.pipeline.task import Task
+from edgestill.pipeline.teachers import AnyTeacherConfig, build_teacher
 from edgestill.pipeline.training.config import TrainingConfig
 from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.search.spaces import named_space
 
+_AUGMENT = AugmentConfig(crop=(0.25, 1.0), flip=True, mixup=1.0)
 _CPU = torch.device("cpu")
 _AT_ONCE = 256  # images written
 
@@ -53,6 +62,8 @@ def main() -> None:
     for count in arguments.counts:
         command = [sys.executable, __file__, "--one", "--counts", str(count), "--side", str(arguments.side)]
         command += ["--steps", str(arguments.steps), "--batch", str(arguments.batch)]
+        if arguments.teacher is not None:
+            command += ["--teacher", arguments.teacher, "--student", arguments.student]
         if arguments.folder is not None:
             command += ["--folder", str(arguments.folder)]
         found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
@@ -82,16 +93,20 @@ def _measure(arguments: argparse.Namespace) -> None:
 
 def _distil(data: Splits, arguments: argparse.Namespace) -> None:
     training = StudentTrainingConfig(epochs=1, batch_size=arguments.batch)
+    student, teacher = _student(data.task, arguments), _teacher(data.task, arguments)
+    _end_after(arguments.steps, student)
+    if arguments.teacher is not None:  # its answers to new crops cannot be kept
+        data = dataclasses.replace(data, augment=_AUGMENT)
     try:
-        distill(_Patches(arguments.steps), _Patches(), data, DistillConfig(training=training), seed=0, device=_CPU)
+        distill(student, teacher, data, DistillConfig(training=training), seed=0, device=_CPU)
     except _EnoughError:
         return
     raise AssertionError("the training ended before its steps were done")
 
 
 def _train(data: Splits, arguments: argparse.Namespace) -> None:
-    augmentation = Augmentation(AugmentConfig(crop=(0.25, 1.0), flip=True, mixup=1.0))
-    network, config = _Patches(), TrainingConfig(epochs=1, batch_size=arguments.batch)
+    augmentation = Augmentation(_AUGMENT)
+    network, config = _student(data.task, arguments), TrainingConfig(epochs=1, batch_size=arguments.batch)
     try:
         fit(
             network,
@@ -121,19 +136,43 @@ class _Few(Supervised):
         return super().loss(network, batch)
 
 
-class _Patches(nn.Module):
-    """A classifier of a layer, as cheap as reading its images; it ends the training after some steps."""
+def _student(task: Task, arguments: argparse.Namespace) -> nn.Module:
+    if arguments.student is None:
+        return _Patches()
+    space = named_space(arguments.student)
+    return space.build(max(space.sample_different(16, random.Random(0)), key=lambda one: one.key), task)
 
-    def __init__(self, steps: int | None = None) -> None:
+
+def _teacher(task: Task, arguments: argparse.Namespace) -> nn.Module:
+    if arguments.teacher is None:
+        return _Patches()
+    config: Any = TypeAdapter(AnyTeacherConfig).validate_python(arguments.teacher)
+    return build_teacher(config, task)
+
+
+def _end_after(steps: int, network: nn.Module) -> None:
+    """End the training by an error after some steps."""
+    left = steps
+
+    def count(module: nn.Module, inputs: Any) -> None:
+        nonlocal left
+        left -= module.training
+        if left < 0:
+            raise _EnoughError
+
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    first.register_forward_pre_hook(count)
+
+
+class _Patches(nn.Module):
+    """A classifier of a layer, as cheap as reading its images."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.num_classes, self._left = 3, steps
+        self.num_classes = 3
         self.patches, self.linear = nn.Conv2d(3, 16, 8, stride=8), nn.Linear(16, 3)
 
     def forward_features(self, inputs: Tensor) -> Tensor:
-        if self._left is not None and self.training:
-            self._left -= 1
-            if self._left < 0:
-                raise _EnoughError
         found: Tensor = self.patches(inputs).relu()
         return found
 
@@ -204,6 +243,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20, help="of each training")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--folder", type=Path, default=None, help="for files of up to 3 GB; default: the system's")
+    parser.add_argument("--teacher", help="as in a configuration, such as timm:resnet50; with it a --student")
+    parser.add_argument("--student", help="space that one is drawn from, such as mobile")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 

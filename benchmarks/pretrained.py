@@ -92,6 +92,7 @@ def _common(given: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]:
         "data.augment": "{pad: 4, flip: true}",
         "teacher.name": "timm",
         "teacher.model": given.teacher,
+        "teacher.size": given.teacher_size,
         "teacher.training": f"{{epochs: {given.teacher_epochs}, learning_rate: 0.01, batch_size: 64}}",
         "search.budget.max_latency_ms": given.latency_ms,
         "search.evaluations": given.evaluations,
@@ -99,7 +100,7 @@ def _common(given: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]:
         "tune": f"{{trials: {given.trials}, epochs: {given.tournament_epochs}}}"
         if given.trials
         else "{enabled: false}",
-        "distill.training": f"{{epochs: {given.epochs}, batch_size: 64, learning_rate: 0.02}}",
+        "distill.training": f"{{epochs: {given.epochs}, batch_size: 64, learning_rate: 0.02, views: {given.views}}}",
         "export.formats": "[fp32]",
     }
 
@@ -174,11 +175,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--resolution", type=int, nargs="+", default=[64, 96, 128], help="choices for backbones")
     parser.add_argument("--other", default="mobile", help="space of the random-born students")
     parser.add_argument("--teacher", default="tf_efficientnet_lite0", help="model of timm with weights in the folder")
+    parser.add_argument("--teacher-size", default="data", help="side of the teacher's images; data: theirs")
     parser.add_argument("--latency-ms", type=float, default=5.0, help="budget of every student, on this machine")
     parser.add_argument("--evaluations", type=int, default=100)
     parser.add_argument("--tournament-epochs", type=int, default=3)
     parser.add_argument("--trials", type=int, default=0, help="trials of the tuning; 0 tunes nothing")
     parser.add_argument("--epochs", type=int, default=20, help="of the distillation")
+    parser.add_argument("--views", type=int, default=4, help="fixed crops of each image, to keep the teacher's answers")
     parser.add_argument("--teacher-epochs", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs/pretrained"))
     given = parser.parse_args()

@@ -163,7 +163,7 @@ def _timed_again(stage: StageContext, converted: ConvertResult, seconds: float) 
 
 
 def _made_here(arguments: argparse.Namespace) -> Path:
-    config = load_config(preset=arguments.preset, settings=arguments.settings)
+    config = load_config(preset=arguments.preset, settings=["baselines.enabled=false", *arguments.settings])
     with new_run(config, arguments.out) as run:
         return run_chain(run, Silent()).run
 

@@ -96,6 +96,12 @@ class TuneConfig(Frozen):
         4, ge=1, description="number of trials before TPE models the results; all but the first are random"
     )
 
+    @property
+    def expected_epochs(self) -> float:
+        """Epochs of all trials, if Hyperband ends about half of them early; 0 without tuning."""
+        others = (self.epochs + min(self.min_epochs, self.epochs)) / 2
+        return self.epochs + (self.trials - 1) * others if self.enabled else 0.0
+
 
 class QatConfig(Frozen):
     """Fine-tuning with fake quantisation, where INT8 loses more accuracy than the gate allows."""
@@ -107,6 +113,22 @@ class QatConfig(Frozen):
     learning_rate_factor: float = Field(
         0.02, gt=0, le=10, description="initial learning rate as a factor of distillation's; low for folded batch norms"
     )
+
+
+class BaselinesConfig(Frozen):
+    """Trainings beside the student's, to tell what the teacher and the search gave."""
+
+    enabled: bool = Field(
+        True, description="train the student without its teacher, the largest student, … and compare them on test"
+    )
+    budget: float = Field(
+        1.0,
+        gt=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="most time for it, as a multiple of the time that tuning and distillation took",
+    )
+    seeds: int = Field(3, ge=1, le=100, description="seeds of each training, as far as the budget goes")
 
 
 LARGEST_KEEP = 0.95

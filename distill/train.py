@@ -44,6 +44,7 @@ def distill(
     compute: Compute = FP32,
     start: Mapping[str, Tensor] | None = None,
     state: Mapping[str, Any] | None = None,
+    views_seed: int | None = None,
 ) -> Distilled:
     """Train the student in place.
 
@@ -53,6 +54,8 @@ def distill(
         start: weights to begin from, of the student as it ships, a method's head included.
         state: of the recipe, from an earlier training of this student; None if there was none. The methods keep their
             preparations of that time: the student's weights were trained with them.
+        views_seed: of the images' fixed views; None: `seed`. Trainings by several seeds share the teacher's kept
+            outputs if they share it.
     """
     recipe = make_recipe(config.methods)
     student.to(device)
@@ -71,7 +74,8 @@ def distill(
         is_taught=state is not None,
     )
     views = config.training.views
-    augmentation = Augmentation(splits.augment, views=views, images=len(splits.train), seed=seed)
+    seen_by = seed if views_seed is None else views_seed
+    augmentation = Augmentation(splits.augment, views=views, images=len(splits.train), seed=seen_by)
     known = resume["objective"] if resume is not None else state
     with drawn_from(derive_seed(seed, "prepare")):
         recipe.prepare(context, augmentation if caches_teacher(recipe, splits, views) else None, known)

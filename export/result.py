@@ -55,7 +55,7 @@ class Absent(Frozen):
 
 
 class ConvertResult(Frozen):
-    teacher: ConvertedModel
+    teacher: ConvertedModel | None  # None: it is answers in a file, and no network
     student: ConvertedModel  # fp32
     others: dict[str, ConvertedModel] = {}  # the student's other formats, by name
     absent: tuple[Absent, ...] = ()
@@ -93,6 +93,10 @@ class Ratio(Frozen):
     value: float
     interval: tuple[float, float]
 
+    @property
+    def both(self) -> tuple[float, tuple[float, float]]:
+        return self.value, self.interval
+
 
 class Verdict(Frozen):
     """Decision to ship a format or not, with the reason."""
@@ -115,9 +119,9 @@ class Verdict(Frozen):
 
 
 class ProfileResult(Frozen):
-    teacher: ExportedModel
+    teacher: ExportedModel | None  # None: it is answers in a file, and no network
     formats: dict[str, ExportedModel]  # the student's files, timed
-    speedups: dict[str, Ratio]  # of each over the teacher
+    speedups: dict[str, Ratio]  # of each over the teacher; empty without its file
     verdicts: tuple[Verdict, ...]  # one for each format that was asked for
     default: str  # format run if nobody chooses: the fastest that ships
     cpu: str
@@ -130,14 +134,9 @@ class ProfileResult(Frozen):
         return self.formats[self.default]
 
     @property
-    def speedup(self) -> float:
-        """The teacher's p50 over the default file's, by typical turns."""
-        return self.speedups[self.default].value
-
-    @property
-    def speedup_interval(self) -> tuple[float, float]:
-        """Interval of the speedup, 95 %, by bootstrap over the interleaved turns."""
-        return self.speedups[self.default].interval
+    def speedup(self) -> Ratio | None:
+        """The teacher's p50 over the default file's, by typical turns; None without the teacher's file."""
+        return self.speedups.get(self.default)
 
     @property
     def shipped(self) -> dict[str, ExportedModel]:

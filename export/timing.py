@@ -41,10 +41,11 @@ def profile(
     """
     load_before = load_average()
     runs, refused = _open_all(models, root, config.threads)
-    opened: dict[str, Run] = {"teacher": runner(root / models.teacher.path, config.threads), **runs}
+    opened: dict[str, Run] = dict(runs)
+    if models.teacher is not None:
+        opened = {"teacher": runner(root / models.teacher.path, config.threads), **runs}
     calls = {name: _call(run, inputs) for name, run in opened.items()}
     timings = time_interleaved(calls, config.timing)
-    teacher = timings["teacher"]
     formats = {
         name: _exported(models.formats[name], timings[name], config, _parts(run, inputs, config))
         for name, run in runs.items()
@@ -53,9 +54,9 @@ def profile(
     verdicts = judge(formats, over_fp32, (*models.absent, *refused), gate, limits)
     default = choose_default(verdicts, formats, gate)
     result = ProfileResult(
-        teacher=_exported(models.teacher, teacher, config),
+        teacher=None if models.teacher is None else _exported(models.teacher, timings["teacher"], config),
         formats=formats,
-        speedups={name: _ratio(teacher, timings[name]) for name in runs},
+        speedups={name: _ratio(timings["teacher"], timings[name]) for name in runs if "teacher" in timings},
         verdicts=verdicts,
         default=default,
         cpu=str(describe_machine()["cpu"]),

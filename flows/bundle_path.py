@@ -51,7 +51,7 @@ def is_run(path: Path) -> bool:
     return (path / "config.yaml").is_file() and not (path / "bundle.json").is_file()
 
 
-def require_outside_bundles(out: Path) -> None:
+def require_outside_bundles(out: Path, option: str = "--out") -> None:
     """Refuse to write a file among a bundle's own: `verify` would then call the bundle altered.
 
     Raises:
@@ -60,7 +60,7 @@ def require_outside_bundles(out: Path) -> None:
     folder = out.absolute().parent
     if is_bundle(folder):
         raise ConfigError(
-            [f"--out {out} lies among the files of a bundle, which must stay as it is; name one elsewhere"]
+            [f"{option} {out} lies among the files of a bundle, which must stay as it is; name one elsewhere"]
         )
 
 

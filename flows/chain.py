@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from edgestill.flows.config.model import RunConfig
+from edgestill.flows.stages.baselines.stage import Baselines
 from edgestill.flows.stages.data import Data
 from edgestill.flows.stages.distill import Distill
 from edgestill.flows.stages.export import Export
@@ -33,6 +34,7 @@ STAGES: tuple[Stage[Any], ...] = (
     Export(),
     Qat(),
     Profile(),
+    Baselines(),
     Report(),
 )
 

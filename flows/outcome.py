@@ -4,7 +4,7 @@ from pathlib import Path
 
 from edgestill.distill.result import DistillResult
 from edgestill.export.result import ProfileResult
-from edgestill.flows.stages.results import ReportResult
+from edgestill.flows.stages.results import BaselinesResult, ReportResult
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.result import SearchResult
@@ -23,4 +23,5 @@ class Outcome(Frozen):
     distilled: DistillResult
     profiled: ProfileResult
     tested: ReportResult
+    baselines: BaselinesResult | None = None
     cautions: tuple[str, ...] = ()  # things the run did without, a sentence each

@@ -15,11 +15,12 @@ from edgestill.flows.chain import STAGES, stage_names, stages_of
 from edgestill.flows.config.loading import config_of, load_config
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.given import config_with
+from edgestill.flows.observer import Observer
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.progress import Forgiving, Progress, Silent
 from edgestill.flows.report.again import report_again
 from edgestill.flows.stages.context import StageContext
-from edgestill.flows.stages.results import R, RankCheckResult, ReportResult, Results
+from edgestill.flows.stages.results import BaselinesResult, R, RankCheckResult, ReportResult, Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.supervise import note_progress, note_stage
 from edgestill.pipeline.device import select_device
@@ -133,13 +134,17 @@ def run_chain(
             results.add(stage.name, result, stage.sentence(result))
         tested = results.get(ReportResult)
         if tested is None:
+            runner.observer.close(is_finished=True)
             return results.of(RankCheckResult)
         if not runner.reused or not (run.root / tested.report).is_file():
             with nicety(f"{tested.report} was not written", unwritten):
                 report_again(run, results, cautions=unwritten)
+        runner.observer.note("bundle", str((run.root / tested.bundle).absolute()))
+        runner.observer.close(is_finished=True)
     finally:
         runner.progress.close()
-    return _outcome(run, results, (*run.cautions, *unwritten, *runner.progress.cautions))
+        runner.observer.close()
+    return _outcome(run, results, (*run.cautions, *unwritten, *runner.progress.cautions, *runner.observer.cautions))
 
 
 def _outcome(run: RunDir, results: Results, cautions: tuple[str, ...]) -> Outcome:
@@ -154,6 +159,7 @@ def _outcome(run: RunDir, results: Results, cautions: tuple[str, ...]) -> Outcom
         distilled=results.shipped_student,
         profiled=results.of(ProfileResult),
         tested=tested,
+        baselines=results.get(BaselinesResult),
         cautions=cautions,
     )
 
@@ -165,7 +171,8 @@ class Runner:
         self.run, self.progress, self.call = run, Forgiving(progress), call
         self.reused = False  # True if the last stage was done before
         self._names = stage_names(config)
-        self._context = StageContext(run, config, self._tick, self.progress.say)
+        self.observer = Observer(config.trackers, run.root, config.model_dump(mode="json", exclude={"trackers"}))
+        self._context = StageContext(run, config, self._tick, self.progress.say, self.observer.epoch)
 
     def __call__(self, stage: Stage[R], results: Results) -> R:
         inputs = stage.inputs_digest(self._context, results)
@@ -174,8 +181,10 @@ class Runner:
         self.reused = self.run.is_done(stage.name, inputs)
         start = time.perf_counter()
         note_stage(self.run.root, stage.name, stage.to_change)
+        self.observer.begin(stage.name)
         result: R = self.call(stage.name, lambda: self._result(stage, context, results, start))
         self.progress.end(stage.name, time.perf_counter() - start, stage.sentence(result), self.reused)
+        self.observer.end(stage.name, result, stage.sentence(result))
         return result
 
     def _result(self, stage: Stage[R], context: StageContext, results: Results, start: float) -> R:

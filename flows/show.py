@@ -9,10 +9,11 @@ from edgestill.flows.config import config_of
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.report.again import kept_profiles
 from edgestill.flows.report.details import changed_settings
-from edgestill.flows.stages.results import BUNDLE, RankCheckResult, ReportResult
+from edgestill.flows.stages.results import BUNDLE, BaselinesResult, RankCheckResult, ReportResult
 from edgestill.flows.terminal import joined, table
 from edgestill.flows.wording.sentences import SUMMARY_COLUMNS, headline, summary_rows, verdict_lines
 from edgestill.flows.wording.verdicts import conditions, rank_cells, verdict
+from edgestill.flows.wording.worth import worth_lines
 from edgestill.pipeline.data.look import DataLook
 from edgestill.pipeline.errors import EdgestillError, command, first_line
 from edgestill.pipeline.runs.find import list_runs
@@ -29,6 +30,7 @@ def summary(outcome: Outcome) -> str:
         [
             "",
             headline(outcome),
+            *worth_lines(outcome.baselines, outcome.tested.worth),
             *table(["", *SUMMARY_COLUMNS], summary_rows(outcome)),
             *verdict_lines(outcome.profiled),
             *_cautions(outcome.cautions),
@@ -102,7 +104,9 @@ def show_run(run: RunDir) -> str:
         tested = run.read("report", ReportResult, movable=BUNDLE)
         bundle, page = run.root / tested.bundle, run.root / tested.report
         moved = "" if bundle.exists() else "  (moved away)"
-        where = [*verdicts, f"bundle  {bundle}{moved}", f"digest  {tested.digest}", _page(run.root, page)]
+        compared = run.read("baselines", BaselinesResult) if "baselines" in manifest.stages else None
+        bundled = [f"bundle  {bundle}{moved}", f"digest  {tested.digest}"]
+        where = [*worth_lines(compared, tested.worth), *verdicts, *bundled, _page(run.root, page)]
     return joined([*lines, "", *_cautions((*run.cautions, *kept_profiles(run)[1])), *where])
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -15,6 +16,7 @@ from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.network import Classifier
 
 Precision = Literal["fp32", "bf16", "fp16"]
+CompileMode = Literal["off", "auto", "on"]
 
 
 class DeviceConfig(Frozen):
@@ -26,6 +28,9 @@ class DeviceConfig(Frozen):
     )
     precision: Precision = Field(
         "fp32", description="training precision; bf16 and fp16 are mixed, evaluation stays fp32"
+    )
+    compile: CompileMode = Field(
+        "off", description="compile training steps: auto where that saves more time than it takes; bits then differ"
     )
     gpus: int = Field(
         1, ge=0, le=64, description="number of GPUs that share each training batch; 0 takes all there are"
@@ -71,10 +76,12 @@ def select_device(config: DeviceConfig) -> torch.device:
 
 @dataclass(frozen=True)
 class Compute:
-    """Precision and GPUs of a training step; the weights and the optimizer always stay fp32 on one device."""
+    """Precision, GPUs and compilation of a training step; weights and optimizer always stay fp32 on one device."""
 
     precision: Precision = "fp32"
     gpus: int = 1  # 0: all there are
+    compile: CompileMode = "off"
+    tell: Callable[[str], None] = lambda sentence: None  # is given what a training did without
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """Context for the forward pass and the loss; losses compute their softmaxes in fp32 by themselves."""

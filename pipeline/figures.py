@@ -67,6 +67,12 @@ def points(share: float) -> str:
     return f"{100 * abs(share):.{1 if abs(share) >= 0.001 else 2}f} points"
 
 
+def points_interval(low: float, high: float) -> str:
+    """An interval of shares in percentage points: `[−0.2, 1.3]`; a digit more where an end would be written as 0."""
+    digits = 2 if any(0 < abs(end) < 0.0005 for end in (low, high)) else 1
+    return f"[{100 * low:.{digits}f}, {100 * high:.{digits}f}]".replace("-", "−")
+
+
 def duration(seconds: float) -> str:
     """A duration as text: `0.4 s`, `14 s`, `3 min 5 s`, `2 h 10 min`."""
     if seconds < 9.95:

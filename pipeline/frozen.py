@@ -14,6 +14,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     names_code: ClassVar[tuple[str, ...]] = ()  # fields that name code to run, or allow it
+    names_services: ClassVar[tuple[str, ...]] = ()  # fields that name a server or a store to write to
     names_places: ClassVar[tuple[str, ...]] = ()  # fields of text that may be a path
 
 

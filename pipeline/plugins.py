@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from edgestill.pipeline.errors import first_line, told
 
-TABLES = ("methods", "spaces", "scorers", "strategies", "datasets", "teachers", "formats")
+TABLES = ("methods", "spaces", "scorers", "strategies", "datasets", "teachers", "formats", "trackers")
 SWITCH = "EDGESTILL_PLUGINS"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 

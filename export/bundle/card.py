@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from edgestill.export.bundle.hub_card import front_matter
 from edgestill.export.bundle.schema import Bundle, BundleModel, Quality
 from edgestill.export.onnx.interface import describe_input
 from edgestill.pipeline.errors import printable
 from edgestill.pipeline.figures import significant, size, speed
+from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.training.confusion import useless, weak_classes
 
 _WORST = 10  # classes in the table if there are more than twice as many
@@ -27,13 +29,15 @@ def model_card(bundle: Bundle) -> str:
         "Licences": _licences(bundle),
         "What is in the folder": _folder(bundle),
     }
-    task, cost = bundle.task, bundle.cost
+    task, cost, given = bundle.task, bundle.cost, bundle.cost.get("teacher")
     head = (
         f"# {_text(bundle.name)}\n\n{task.inputs.classifier} for {task.num_classes} classes, "
         f"{cost['student'].params:,} parameters, "
-        f"distilled by\nedgestill from a teacher of {cost['teacher'].params:,}.\n"
+        f"distilled by\nedgestill from a teacher{f' of {given.params:,}' if given else ', given as its answers'}.\n"
     )
-    return head + "".join(f"\n## {title}\n\n{text.strip()}\n" for title, text in sections.items())
+    return (
+        front_matter(bundle) + head + "".join(f"\n## {title}\n\n{text.strip()}\n" for title, text in sections.items())
+    )
 
 
 def _use(bundle: Bundle) -> str:
@@ -93,7 +97,7 @@ def _quality(bundle: Bundle) -> str:
     teacher, student, shipped = (bundle.metrics[k] for k in ("teacher", "student", "shipped"))
     cost = bundle.cost
     rows: list[Sequence[Any]] = [
-        (name, f"{metrics.test_accuracy:.2%}", f"{cost[who].params:,}", f"{cost[who].flops:,}", "")
+        (name, f"{metrics.test_accuracy:.2%}", *_counts(cost.get(who)), "")
         for name, metrics, who in (("teacher", teacher, "teacher"), ("student, in torch", student, "student"))
     ]
     for name, model in bundle.models.items():
@@ -111,6 +115,10 @@ def _quality(bundle: Bundle) -> str:
 {_table(("", "accuracy", "parameters", "multiply-accumulates", "size"), rows)}
 
 {differences}"""
+
+
+def _counts(cost: Cost | None) -> tuple[str, str]:
+    return ("", "") if cost is None else (f"{cost.params:,}", f"{cost.flops:,}")
 
 
 def _beside(quality: Quality) -> str:
@@ -191,7 +199,8 @@ def _robustness(bundle: Bundle) -> str:
 def _speed(bundle: Bundle) -> str:
     latency = bundle.latency
     threads = latency.get("threads", 1)
-    rows = [("teacher", "onnxruntime", _median(latency["teacher"]), latency["teacher"]["n"])]
+    teacher = latency.get("teacher")
+    rows = [] if teacher is None else [("teacher", "onnxruntime", _median(teacher), teacher["n"])]
     rows += [(f"`{m.file}`", m.runtime, _median(m.latency), m.latency.get("n", "")) for m in bundle.models.values()]
     used = f"{threads} thread{'s' * (threads != 1)}"
     runtime, cpu = (_text(str(latency.get(key, ""))) for key in ("runtime", "cpu"))
@@ -199,8 +208,15 @@ def _speed(bundle: Bundle) -> str:
 
 {_table(("", "by", "median, ms", "samples"), rows)}
 
-`{bundle.models[bundle.default].file}`: {speed(latency["speedup"], latency["speedup_interval"], "the teacher")}
-(95% interval). Measure again on your own device: a latency does not travel."""
+{_beside_teacher(bundle)}Measure again on your own device: a latency does not travel."""
+
+
+def _beside_teacher(bundle: Bundle) -> str:
+    found = bundle.latency
+    if "speedup" not in found:
+        return ""
+    ratio = speed(found["speedup"], found["speedup_interval"], "the teacher")
+    return f"`{bundle.models[bundle.default].file}`: {ratio}\n(95% interval). "
 
 
 def _median(summary: dict[str, Any]) -> str:
@@ -211,10 +227,11 @@ def _made(bundle: Bundle) -> str:
     limits = [f"{name} {value:,}" for name, value in bundle.budget.items() if value is not None]
     commit = f"; commit `{bundle.git_commit[:12]}`" if bundle.git_commit else ""
     later = "".join(f"\n\nThen {_text(clause)}." for clause in bundle.later)
+    worth = f"\n\n{' '.join(map(_text, bundle.worth))}" if bundle.worth else ""
     return f"""Student `{bundle.architecture}` of a search within {", ".join(limits) or "no limit"}; methods
 {", ".join(str(m["name"]) for m in bundle.methods)}; seed {bundle.seeds["run"]}; configuration
 `{bundle.config_digest[:12]}`{commit};
-{", ".join(_text(f"{k} {v}") for k, v in bundle.versions.items())}.{later}"""
+{", ".join(_text(f"{k} {v}") for k, v in bundle.versions.items())}.{later}{worth}"""
 
 
 def _licences(bundle: Bundle) -> str:

@@ -78,8 +78,16 @@ def latency_of(profiled: ProfileResult) -> dict[str, Any]:
         "threads": latency.threads,
         "batch": latency.batch,
         "cpu": profiled.cpu,
-        "teacher": profiled.teacher.latency.summary,
         "student": latency.summary,
-        "speedup": profiled.speedup,
-        "speedup_interval": profiled.speedup_interval,
+        **_beside_teacher(profiled),
+    }
+
+
+def _beside_teacher(profiled: ProfileResult) -> dict[str, Any]:
+    if profiled.teacher is None or profiled.speedup is None:
+        return {}
+    return {
+        "teacher": profiled.teacher.latency.summary,
+        "speedup": profiled.speedup.value,
+        "speedup_interval": profiled.speedup.interval,
     }

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from edgestill.export.onnx.sessions import RUNTIME, Interface
 from edgestill.export.result import Arithmetic, Parity
@@ -70,6 +70,14 @@ class Licences(Frozen):
     code: str = "Apache-2.0"  # the scripts
 
 
+class Hub(Frozen):
+    """Names by which the Hugging Face hub relates a model to others."""
+
+    base_model: str | None = None
+    datasets: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
 class Bundle(Frozen):
     """Content of `bundle.json`."""
 
@@ -85,20 +93,32 @@ class Bundle(Frozen):
     architecture: str
     methods: tuple[dict[str, Any], ...]
     later: tuple[str, ...] = ()  # changes to the weights after distillation, a clause each
+    worth: tuple[str, ...] = ()  # sentences on the worth of teacher and search, where baselines were trained
     data: dict[str, Any]
     metrics: dict[str, TestMetrics]  # teacher, student, shipped
     quality: Quality
-    cost: dict[str, Cost]  # teacher, student
+    cost: dict[str, Cost]  # student, and teacher unless it is answers in a file
     latency: dict[str, Any]
     budget: dict[str, Any]
     use: dict[str, str]  # intended, limits: in the maker's words
     licences: Licences
+    hub: Hub = Hub()
     seeds: dict[str, int]
     versions: dict[str, str]
     machine: dict[str, Any]
     git_commit: str | None
     config_digest: str
     cautions: tuple[str, ...] = ()  # things missing from the folder, and why, a sentence each
+
+    @model_serializer(mode="wrap")
+    def _without_what_nobody_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `worth` and `hub` where nothing is said, so that earlier versions read the bundle."""
+        written: dict[str, Any] = handler(self)
+        if not self.worth:
+            written.pop("worth", None)
+        if self.hub == Hub():
+            written.pop("hub", None)
+        return written
 
     @model_validator(mode="after")
     def _one_default(self) -> "Bundle":

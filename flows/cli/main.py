@@ -16,7 +16,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgestill.flows.cli import bundle, cache, configure, conformance, data, device, doctor, run, search, serve
+from edgestill.flows.cli import (
+    bundle,
+    cache,
+    compare,
+    configure,
+    conformance,
+    data,
+    device,
+    doctor,
+    hub,
+    run,
+    search,
+    serve,
+)
 from edgestill.flows.cli.failures import guarded
 from edgestill.flows.cli.options import Commands, is_long
 from edgestill.flows.supervise import supervised
@@ -25,11 +38,13 @@ from edgestill.pipeline.child import environment
 
 COMMANDS: Commands = {
     **run.COMMANDS,
+    **compare.COMMANDS,
     **configure.COMMANDS,
     **data.COMMANDS,
     **doctor.COMMANDS,
     **search.COMMANDS,
     **bundle.COMMANDS,
+    **hub.COMMANDS,
     **device.COMMANDS,
     **conformance.COMMANDS,
     **cache.COMMANDS,

@@ -73,7 +73,7 @@ def load_config(
 
 
 def config_of(run: RunDir) -> RunConfig:
-    """Read the configuration that a run was started with.
+    """Read the configuration that a run was started with; one from before the stage `baselines` has none.
 
     Raises:
         RunDirError: it cannot be used here; names each plug-in and key that is unknown, and the known ones.
@@ -83,7 +83,8 @@ def config_of(run: RunDir) -> RunConfig:
         yield from explain(error, written)
         yield from cautions()
 
-    return run.config(RunConfig, told)
+    config = run.config(RunConfig, told)
+    return config if "baselines" in config.model_fields_set else config.without_baselines
 
 
 def _origin(

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from edgestill.distill.config import DistillConfig, PruneConfig, QatConfig, TuneConfig
+from edgestill.distill.config import BaselinesConfig, DistillConfig, PruneConfig, QatConfig, TuneConfig
 from edgestill.distill.recipe import make_recipe, unmet
 from edgestill.export.bundle.card_config import CardConfig
 from edgestill.export.config import ExportConfig, ProfileConfig
@@ -18,6 +18,7 @@ from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.input_kind import INPUT_KINDS
 from edgestill.pipeline.teachers import AnyTeacherConfig, TeacherConfig, make_teacher
 from edgestill.pipeline.teachers.teacher import DRAWN, SCORED
+from edgestill.pipeline.trackers import TRACKERS, AnyTrackerConfig
 from edgestill.search.config import RankCheckConfig, SearchConfig
 from edgestill.search.scorers import SCORERS
 from edgestill.search.spaces import SPACES, make_space
@@ -50,7 +51,17 @@ class RunConfig(Frozen):
     export: ExportConfig = Field(ExportConfig(), description="files to write, and the gate to shipping")
     qat: QatConfig = Field(QatConfig(), description="fine-tuning for INT8")
     profile: ProfileConfig = Field(ProfileConfig(), description="timing of the files")
+    baselines: BaselinesConfig = Field(
+        BaselinesConfig(), description="trainings to compare the student with: the worth of teacher and search"
+    )
+    trackers: tuple[AnyTrackerConfig, ...] = Field(
+        (), description=f"programs that are told the run's figures; from {', '.join(TRACKERS)}"
+    )
     card: CardConfig = Field(CardConfig(), description="words of yours in the bundle's model card")
+
+    @property
+    def without_baselines(self) -> "RunConfig":
+        return self.model_copy(update={"baselines": self.baselines.model_copy(update={"enabled": False})})
 
     @property
     def read_data(self) -> Any:

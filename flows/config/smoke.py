@@ -27,6 +27,7 @@ _MOST: dict[str, Any] = {  # the configured number counts where it is smaller
     "export": {"calibration": {"examples": 32}},
     "qat": {"epochs": 1},
     "profile": {"timing": _TIMING},
+    "baselines": {"seeds": 2},
 }
 
 

@@ -10,6 +10,7 @@ from edgestill.pipeline.errors import ConfigError, nearest
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.plugins import Table
 from edgestill.pipeline.teachers import TEACHERS
+from edgestill.pipeline.trackers import TRACKERS
 from edgestill.search.scorers import SCORERS
 from edgestill.search.spaces import SPACES
 from edgestill.search.strategies import STRATEGIES
@@ -22,6 +23,7 @@ _TABLES: dict[str, tuple[Table[Any], str]] = {  # word -> table, and the key of 
     "strategies": (STRATEGIES, "search.strategy"),
     "methods": (METHODS, "distill.methods"),
     "formats": (FORMATS, "export.formats"),
+    "trackers": (TRACKERS, "trackers"),
 }
 _ALSO = {"data": "datasets", "spaces": "students"}
 

@@ -26,7 +26,7 @@ from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.device import Compute
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers import build_teacher
+from edgestill.pipeline.teachers import build_teacher, make_teacher
 from edgestill.pipeline.training.fit import Supervised, fit
 from edgestill.pipeline.training.metrics import evaluate
 from edgestill.pipeline.training.state import EpochRecord
@@ -92,7 +92,9 @@ class Probes:
     @cached_property
     def teacher(self) -> nn.Module:
         with drawn_from(0):
-            return build_teacher(self.context.config.teacher, self.splits.task)
+            network = build_teacher(self.context.config.teacher, self.splits.task)
+        make_teacher(self.context.config.teacher).meet(network, self.splits.parts)
+        return network
 
     def student(self) -> nn.Module:
         """Build the typical student in its shipped form."""

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def confine(folders: Sequence[Path], code: Sequence[str] = ()) -> None:
     """Let this process's flow runs from now on read and write below these folders (or files) alone.
 
     Args:
-        code: settings that name code, as `code_in` gives them; no other code is run.
+        code: settings that name code or a service, as `code_in` and `services_in` give them; no other is used.
     """
     os.environ[_FOLDERS] = os.pathsep.join(str(folder.resolve()) for folder in folders)
     os.environ[_CODE] = json.dumps(list(code))
@@ -46,6 +46,12 @@ def require_inside(parameters: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{setting} would run code that this deployment was not served with; the machine that serves it allows "
                 "it by serving a configuration that has it"
+            )
+    for setting in services_in(parameters):
+        if setting not in json.loads(os.environ.get(_CODE, "[]")):
+            raise UserError(
+                f"{setting} would have figures sent to a service that this deployment was not served with; the machine "
+                "that serves it allows it by serving a configuration that has it"
             )
     for name, path in paths_in(parameters):
         if not any(path.resolve().is_relative_to(folder) for folder in folders):
@@ -67,13 +73,22 @@ def paths_in(value: Any, name: str = "") -> Iterator[tuple[str, Path]]:
         yield from paths_in(inner, within)
 
 
-def code_in(value: Any, name: str = "") -> Iterator[str]:
+def code_in(value: Any) -> Iterator[str]:
     """`key=value` of every setting that names code, in a model, a mapping or a sequence."""
+    return _settings_in(value, lambda model: model.names_code)
+
+
+def services_in(value: Any) -> Iterator[str]:
+    """`key=value` of every setting that names a service to write to, in a model, a mapping or a sequence."""
+    return _settings_in(value, lambda model: model.names_services)
+
+
+def _settings_in(value: Any, names: Callable[[Frozen], Sequence[str]], name: str = "") -> Iterator[str]:
     for key, inner in _parts(value):
         within = f"{name}.{key}" if name else key
-        if inner and isinstance(value, Frozen) and key in value.names_code:
+        if inner and isinstance(value, Frozen) and key in names(value):
             yield f"{within}={inner}"
-        yield from code_in(inner, within)
+        yield from _settings_in(inner, names, within)
 
 
 def _parts(value: Any) -> Iterable[tuple[str, Any]]:

@@ -23,6 +23,7 @@ from edgestill.flows.stages.results import RankCheckResult
 from edgestill.flows.terminal import inert
 from edgestill.flows.wording.sentences import SUMMARY_COLUMNS, summary_rows
 from edgestill.flows.wording.verdicts import conditions, rank_cells, verdict
+from edgestill.flows.wording.worth import worth_lines
 from edgestill.pipeline.nicety import nicety
 from edgestill.pipeline.runs.rundir import RunDir
 
@@ -89,6 +90,7 @@ def _markdown(outcome: Outcome) -> str:
     rows = "\n".join("| " + " | ".join(map(inert, row)) + " |" for row in summary_rows(outcome))
     return (
         f"| | {' | '.join(SUMMARY_COLUMNS)} |\n|---|{'---|' * len(SUMMARY_COLUMNS)}\n{rows}\n\n"
+        f"{''.join(f'{line} ' for line in worth_lines(outcome.baselines, outcome.tested.worth))}"
         f"Bundle `{outcome.bundle.resolve()}`, report `{outcome.report.resolve()}`"
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edgestill.flows.config.model import RunConfig
-from edgestill.flows.prefect.confinement import code_in, confine, paths_in
+from edgestill.flows.prefect.confinement import code_in, confine, paths_in, services_in
 from edgestill.flows.prefect.launch import in_prefects_folder, require_prefect, require_server
 from edgestill.flows.prefect.server import is_loopback, run_server
 from edgestill.flows.terminal import say
@@ -28,7 +28,8 @@ def serve_flow(
         UserError: no Prefect server is named or answers, or the cron string is none.
     """
     require_prefect()
-    confine([out, *allow, *(path for _, path in paths_in(config))], [*code_in({"config": config})])
+    given = {"config": config}
+    confine([out, *allow, *(path for _, path in paths_in(config))], [*code_in(given), *services_in(given)])
     parameters = {"config": config.model_dump(mode="json"), "out": str(out.resolve())}
     with in_prefects_folder():
         _serve(parameters, name, cron, limit)

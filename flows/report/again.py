@@ -1,7 +1,7 @@
 """`edgestill report`: write a finished run's page once more, with latencies measured on devices since."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -50,12 +50,14 @@ def report_again(
     run.add("report", DEVICES)
     kept, left_out = kept_profiles(run)
     undrawn: list[str] = []
+    profiled = results.of(ProfileResult)
+    theirs = {} if profiled.teacher is None else {"teacher": "teacher"}
     report = ReportData(
         config=config_of(run),
         manifest=run.manifest,
         results=results,
         bundle=Path(run.root.resolve().name) / results.of(ReportResult).bundle,
-        samples_ms=samples_of(run, results.of(ProfileResult).default),
+        samples_ms=samples_of(run, {**theirs, "student": profiled.default}),
         devices=kept,
         cautions=(*run.cautions, *left_out),
     )
@@ -92,8 +94,8 @@ def _name(profile: ProfileDocument) -> str:
     return f"{title or 'device'}-{digest(profile)[:6]}"
 
 
-def samples_of(run: RunDir, default: str) -> dict[str, list[float]]:
-    """Read the latency samples in ms of the teacher's file and the student's default file.
+def samples_of(run: RunDir, files: Mapping[str, str]) -> dict[str, list[float]]:
+    """Read the latency samples in ms of some files, by another name for each.
 
     Raises:
         RunDirError: the file of samples is damaged.
@@ -101,7 +103,7 @@ def samples_of(run: RunDir, default: str) -> dict[str, list[float]]:
     path = run.path("profile", "samples_ms.json")
     try:
         samples = _SAMPLES.validate_json(read_bounded(path, MAX_JSON_BYTES, RunDirError))
-        return {"teacher": samples["teacher"], "student": samples[default]}
+        return {name: samples[file] for name, file in files.items()}
     except (ValidationError, KeyError) as error:
         why = first_problem(error) if isinstance(error, ValidationError) else f"it has no samples of {error}"
         raise RunDirError(f"{path} is damaged ({why}); put it back, or start a new run") from None

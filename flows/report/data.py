@@ -7,7 +7,14 @@ from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.export.device.document import ProfileDocument
 from edgestill.export.result import ConvertResult, ProfileResult
 from edgestill.flows.config.model import RunConfig
-from edgestill.flows.stages.results import DataResult, QatResult, RankCheckResult, ReportResult, Results
+from edgestill.flows.stages.results import (
+    BaselinesResult,
+    DataResult,
+    QatResult,
+    RankCheckResult,
+    ReportResult,
+    Results,
+)
 from edgestill.pipeline.runs.manifest import Manifest
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.result import SearchResult
@@ -65,6 +72,10 @@ class ReportData:
     @property
     def fine_tuned(self) -> QatResult | None:
         return self.results.get(QatResult)
+
+    @property
+    def baselines(self) -> BaselinesResult | None:
+        return self.results.get(BaselinesResult)
 
     @property
     def profiled(self) -> ProfileResult:

@@ -1,20 +1,26 @@
 """The report's sections below the first screen: search, tuning, learning curves, latency, provenance."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edgestill.distill.result import TuneResult
-from edgestill.flows.report import charts, scatter
-from edgestill.flows.report.canvas import WINNER, Look, baseline_looks
+from edgestill.distill.tunable import TuningRange
+from edgestill.export.result import Ratio
 from edgestill.flows.report.data import ReportData
+from edgestill.flows.report.drawing import charts, scatter
+from edgestill.flows.report.drawing.canvas import WINNER, Look, baseline_looks
+from edgestill.flows.report.drawing.tuning import importance_bars, slice_of
 from edgestill.flows.wording.words import failure_counts, latency_clause
 from edgestill.pipeline.figures import listing, significant, size
+from edgestill.pipeline.nicety import nicety
 from edgestill.pipeline.runs.manifest import Manifest, Origin
 from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.fitness import fitness_name_of
 from edgestill.search.result import Candidate, SearchResult
+
+_SLICES = 6  # hyperparameters with a chart of their own
 
 
 def search(found: SearchResult) -> dict[str, Any]:
@@ -46,8 +52,8 @@ def search(found: SearchResult) -> dict[str, Any]:
     }
 
 
-def tuning(tuned: TuneResult, configured: dict[str, float]) -> dict[str, Any]:
-    """The history, and the best hyperparameters beside the configured ones."""
+def tuning(tuned: TuneResult, configured: dict[str, float], ranges: Mapping[str, TuningRange]) -> dict[str, Any]:
+    """The history, the best hyperparameters beside the configured ones, their importances and slices."""
     if not tuned.enabled:
         return {"enabled": False}
     counts = {state: sum(t.state == state for t in tuned.trials) for state in ("COMPLETE", "PRUNED", "FAIL")}
@@ -62,7 +68,25 @@ def tuning(tuned: TuneResult, configured: dict[str, float]) -> dict[str, Any]:
             (name, f"{value:.3g}", f"{configured[name]:.3g}" if name in configured else "–")
             for name, value in tuned.best.items()
         ],
+        **_influences(tuned, ranges),
         "reasons": [(t.number, t.reason or "no reason recorded") for t in tuned.trials if t.state == "FAIL"],
+    }
+
+
+def _influences(tuned: TuneResult, ranges: Mapping[str, TuningRange]) -> dict[str, Any]:
+    """Importance of each hyperparameter, and a slice along each of the most important; empty where nothing is told."""
+    from edgestill.distill.importance import importances
+
+    shares: dict[str, float] = {}
+    with nicety("the importances could not be told", []):
+        shares = importances(tuned, ranges)
+    return {
+        "importances": importance_bars(shares) if shares else "",
+        "shares": list(shares.items()),
+        "slices": [
+            (name, slice_of(tuned.trials, name, is_log=ranges[name].scale == "log", best=tuned.best_trial))
+            for name in list(shares)[:_SLICES]
+        ],
     }
 
 
@@ -89,9 +113,8 @@ def latency(report: ReportData) -> dict[str, Any]:
     """The samples' distribution, and the conditions of the measurement."""
     profiled, samples = report.profiled, report.samples_ms
     models = {"teacher": profiled.teacher, "student": profiled.student}
-    medians = {name: model.latency.p50_ms for name, model in models.items()}
+    medians = {name: model.latency.p50_ms for name, model in models.items() if model is not None}
     used = profiled.student.latency
-    low, high = profiled.speedup_interval
     until = max(charts.shown_until_ms(found) for found in samples.values())
     hidden = sum(value > until for found in samples.values() for value in found)
     return {
@@ -101,7 +124,7 @@ def latency(report: ReportData) -> dict[str, Any]:
         if hidden
         else "",
         "facts": [
-            ("speed-up", f"{profiled.speedup:.3f} (median of the turns' ratios), 95% interval {low:.3f} to {high:.3f}"),
+            *([] if profiled.speedup is None else [("speed-up", _ratio(profiled.speedup))]),
             ("samples", " and ".join(f"{len(found):,} of the {name}'s file" for name, found in samples.items())),
             ("runtime", f"{used.runtime}, {used.provider}"),
             ("threads", str(used.threads)),
@@ -110,6 +133,11 @@ def latency(report: ReportData) -> dict[str, Any]:
             ("load before", _load(profiled.load_before)),
         ],
     }
+
+
+def _ratio(found: Ratio) -> str:
+    low, high = found.interval
+    return f"{found.value:.3f} (median of the turns' ratios), 95% interval {low:.3f} to {high:.3f}"
 
 
 def _load(average: float | None) -> str:

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from edgestill.export.device.document import ProfileDocument, Result
 from edgestill.export.device.text import milliseconds
-from edgestill.flows.report.canvas import COLOURS, baseline_looks
-from edgestill.flows.report.charts import latency_histogram, shown_until_ms
-from edgestill.flows.report.device_charts import steadiness
-from edgestill.flows.report.undrawn import forgiving
+from edgestill.flows.report.drawing.canvas import baseline_looks
+from edgestill.flows.report.drawing.charts import latency_histogram, shown_until_ms
+from edgestill.flows.report.drawing.device_charts import steadiness
+from edgestill.flows.report.drawing.page import render
+from edgestill.flows.report.drawing.undrawn import forgiving
 from edgestill.pipeline.figures import size
 
 _NOTHING, _YES = "–", {True: "yes", False: "no"}
@@ -18,16 +17,9 @@ _NOTHING, _YES = "–", {True: "yes", False: "no"}
 
 def render_profile(profile: ProfileDocument) -> str:
     """Render the page; the same profile gives the same page."""
-    environment = Environment(
-        loader=PackageLoader("edgestill.flows.report", "."),
-        autoescape=True,  # a profile may come from somebody else's device
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     with forgiving([]):  # the page has a sentence in a chart's place
         parts = section(profile)
-    return environment.get_template("device.html.j2").render(colours=COLOURS, profile=profile, **parts)
+    return render("device.html.j2", {"profile": profile, **parts})
 
 
 def section(profile: ProfileDocument) -> dict[str, Any]:

@@ -14,7 +14,8 @@ def formats(report: ReportData) -> dict[str, Any]:
     """A row for the teacher's file and for each configured format, and the gate in a sentence."""
     profiled, gate = report.profiled, report.config.export.gate
     file = report.tested.teacher_file
-    rows = [_row("teacher, fp32", profiled.teacher, file.accuracy if file else None, None, None)]
+    teacher = profiled.teacher
+    rows = [] if teacher is None else [_row("teacher, fp32", teacher, file.accuracy if file else None, None, None)]
     for verdict in profiled.verdicts:
         name = verdict.format
         if name not in profiled.formats:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from edgestill.distill.result import PruneResult
-from edgestill.flows.report import charts
+from edgestill.flows.report.drawing import charts
 from edgestill.flows.stages.results import QatResult
 from edgestill.flows.wording.words import accuracy_claim
 

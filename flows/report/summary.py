@@ -7,9 +7,9 @@ from edgestill.export.result import ExportedModel
 from edgestill.flows.report.data import ReportData
 from edgestill.flows.stages.results import ReportResult
 from edgestill.flows.wording.standing import is_comparable, standing
-from edgestill.flows.wording.words import Claim, accuracy_claim, size_claim, speed_claim
+from edgestill.flows.wording.words import Claim, accuracy_claim, call_claim, size_claim, speed_claim
 from edgestill.pipeline.errors import ArchitectureError
-from edgestill.pipeline.figures import duration, shrink, significant, size
+from edgestill.pipeline.figures import duration, listing, shrink, significant, size
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.training.metrics import Metrics, tells_apart, wilson
@@ -35,6 +35,26 @@ def header(report: ReportData) -> dict[str, Any]:
     }
 
 
+def asked(report: ReportData) -> str:
+    """The run's request in a sentence."""
+    config, task = report.config, report.data.task
+    limits = [_limit(name, value) for name, value in config.search.budget.model_dump().items() if value is not None]
+    formats = listing(list(dict.fromkeys(("fp32", *config.export.formats))))
+    return (
+        f"a student of the space {config.search.space.name} {f'with {listing(limits)}' if limits else 'of any size'}, "
+        f"taught by {make_teacher(config.teacher).title} on {config.data.name} ({task.num_classes} classes of "
+        f"{task.inputs.described()}), as {formats} where they pass the gate"
+    )
+
+
+def _limit(name: str, value: float) -> str:
+    """A limit of the budget in words: `at most 26,000 parameters`."""
+    units = {"max_params": "parameters", "max_flops": "multiply-accumulates", "max_latency_ms": "ms a call"}
+    if name.endswith("_bytes"):
+        return f"at most {size(int(value))} of {name.removeprefix('max_').removesuffix('_bytes').replace('_', ' ')}"
+    return f"at most {value:,} {units[name]}" if name in units else f"{name.replace('_', ' ')} {value:,}"
+
+
 def _in_words(report: ReportData) -> str:
     """The student's architecture for a reader who does not know the space's string form; empty if it is unknown."""
     space = make_space(report.config.search.space)
@@ -48,19 +68,19 @@ def tiles(report: ReportData) -> list[dict[str, Any]]:
     """The four deciding figures: size, speed, accuracy, parity."""
     smaller, faster, points = _claims(report)
     teacher, student = report.profiled.teacher, report.profiled.student
-    tested, latency, shrunk = report.tested, student.latency, teacher.size_bytes / student.size_bytes
+    tested, latency, taught_by = report.tested, student.latency, report.teacher.cost
     return [
         _tile(
             "Size",
             smaller,
-            f"{report.shipped_student.cost.params:,} against {report.teacher.cost.params:,}",
-            f"file {size(student.size_bytes)} against {size(teacher.size_bytes)}"
-            + (f", {shrink(shrunk)}" if shrunk > 1 else ""),
+            *([] if taught_by is None else [f"{report.shipped_student.cost.params:,} against {taught_by.params:,}"]),
+            f"file {size(student.size_bytes)}{_shrunk(teacher, student)}",
         ),
         _tile(
             "Speed",
             faster,
-            f"median {significant(latency.p50_ms)} ms against {significant(teacher.latency.p50_ms)} ms",
+            f"median {significant(latency.p50_ms)} ms"
+            + ("" if teacher is None else f" against {significant(teacher.latency.p50_ms)} ms"),
             f"{latency.threads} thread{'s' if latency.threads > 1 else ''}, batch {latency.batch}",
         ),
         _tile(
@@ -76,6 +96,13 @@ def tiles(report: ReportData) -> list[dict[str, Any]]:
         ),
         _parity(student),
     ]
+
+
+def _shrunk(teacher: ExportedModel | None, student: ExportedModel) -> str:
+    if teacher is None:
+        return ""
+    ratio = teacher.size_bytes / student.size_bytes
+    return f" against {size(teacher.size_bytes)}" + (f", {shrink(ratio)}" if ratio > 1 else "")
 
 
 def _beside(tested: ReportResult) -> list[str]:
@@ -105,9 +132,9 @@ def cautions(report: ReportData) -> list[str]:
     tested, default = report.tested, report.profiled.student
     parity, n = default.parity, tested.shipped.n
     found = []
-    if smaller.is_gain is not True:
+    if smaller.is_gain is not True and report.teacher.cost is not None:
         found.append("The student is not smaller than its teacher.")
-    if faster.is_gain is not True:
+    if faster.is_gain is not True and report.profiled.teacher is not None:
         found.append("The student's file is not measurably faster than the teacher's on this machine.")
     if _differs(report) and tested.shipped.accuracy < tested.teacher.accuracy:
         found.append(f"The file is less accurate than the teacher: the loss is more than the noise of {n:,} examples.")
@@ -156,29 +183,33 @@ def comparison(report: ReportData) -> list[tuple[str, list[str]]]:
     teacher, student = report.profiled.teacher, report.profiled.student
     costs = [report.teacher.cost, report.shipped_student.cost, report.shipped_student.cost]
     tested = [report.tested.teacher, report.tested.student, report.tested.shipped]
-    percentiles = [name for name in teacher.latency.summary | student.latency.summary if name.endswith("_ms")]
+    theirs = {} if teacher is None else teacher.latency.summary
+    percentiles = [name for name in theirs | student.latency.summary if name.endswith("_ms")]
     return [
-        ("Parameters", [f"{cost.params:,}" for cost in costs]),
-        ("FLOPs (multiply-accumulates)", [f"{cost.flops:,}" for cost in costs]),
+        ("Parameters", [_NOTHING if cost is None else f"{cost.params:,}" for cost in costs]),
+        ("FLOPs (multiply-accumulates)", [_NOTHING if cost is None else f"{cost.flops:,}" for cost in costs]),
         *_peak(costs),
-        ("ONNX file", [size(teacher.size_bytes), _NOTHING, size(student.size_bytes)]),
-        ("Precision of its weights", [teacher.precision, _NOTHING, student.precision]),
+        ("ONNX file", [size(teacher.size_bytes) if teacher else _NOTHING, _NOTHING, size(student.size_bytes)]),
+        ("Precision of its weights", [teacher.precision if teacher else _NOTHING, _NOTHING, student.precision]),
         ("Test accuracy", [f"{metrics.accuracy:.2%}" for metrics in tested]),
         ("95% interval (Wilson)", [_wilson(metrics) for metrics in tested]),
         *_recall(report.tested),
         ("Test examples", [f"{metrics.n:,}" for metrics in tested]),
         ("Test cross-entropy", [f"{metrics.cross_entropy:.3f}" for metrics in tested]),
         *(
-            (_percentile(name), [_ms(teacher.latency.summary, name), _NOTHING, _ms(student.latency.summary, name)])
+            (_percentile(name), [_ms(theirs, name), _NOTHING, _ms(student.latency.summary, name)])
             for name in percentiles
         ),
-        ("Largest |Δlogit| of the file", [_difference(teacher), _NOTHING, _difference(student)]),
+        (
+            "Largest |Δlogit| of the file",
+            [_difference(teacher) if teacher else _NOTHING, _NOTHING, _difference(student)],
+        ),
     ]
 
 
-def _peak(costs: list[Cost]) -> list[tuple[str, list[str]]]:
+def _peak(costs: list[Cost | None]) -> list[tuple[str, list[str]]]:
     """The row of peak activation memory, if the budget made the search count it."""
-    peaks = [cost.peak_activation_bytes for cost in costs]
+    peaks = [None if cost is None else cost.peak_activation_bytes for cost in costs]
     if not any(peaks):
         return []
     return [("Peak activation memory, one example", [_NOTHING if peak is None else size(peak) for peak in peaks])]
@@ -203,9 +234,10 @@ def _tile(title: str, claim: Claim, *details: str) -> dict[str, Any]:
 
 
 def _claims(report: ReportData) -> tuple[Claim, Claim, Claim]:
+    taught_by, ratio = report.teacher.cost, report.profiled.speedup
     return (
-        size_claim(report.teacher.cost.params, report.shipped_student.cost.params),
-        speed_claim(report.profiled.speedup, report.profiled.speedup_interval),
+        size_claim(None if taught_by is None else taught_by.params, report.shipped_student.cost.params),
+        call_claim(report.profiled.student.latency.p50_ms) if ratio is None else speed_claim(*ratio.both),
         accuracy_claim(report.tested.teacher.accuracy, report.tested.shipped.accuracy),
     )
 

@@ -2,20 +2,18 @@
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from edgestill.distill.tune import configured_values, search_ranges
-from edgestill.flows.report import details, ranks, summary, use
+from edgestill.flows.report import confidence, details, ranks, summary, use
 from edgestill.flows.report.by_class import classes
-from edgestill.flows.report.canvas import COLOURS
 from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.device import section
+from edgestill.flows.report.drawing.page import render
+from edgestill.flows.report.drawing.undrawn import forgiving
 from edgestill.flows.report.formats import formats
 from edgestill.flows.report.look import data_look
 from edgestill.flows.report.methods import methods
 from edgestill.flows.report.pruning import int8_fine_tuning, pruning
-from edgestill.flows.report.stacking import stackable
-from edgestill.flows.report.undrawn import forgiving
+from edgestill.flows.report.worth import worth
 
 
 def render_report(report: ReportData, cautions: list[str] | None = None) -> str:
@@ -27,26 +25,18 @@ def render_report(report: ReportData, cautions: list[str] | None = None) -> str:
         cautions: gets a sentence for each chart not drawn; the page has them too.
     """
     undrawn: list[str] = [] if cautions is None else cautions
-    environment = Environment(
-        loader=PackageLoader("edgestill.flows.report", "."),
-        autoescape=True,  # labels, notes and reasons hold text by users and other libraries
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     with forgiving(undrawn):
         sections = _sections(report)
     done_without = [f"{caution[:1].upper()}{caution[1:]}." for caution in (*report.cautions, *undrawn)]
-    page = environment.get_template("report.html.j2").render(
-        colours=COLOURS, cautions=[*summary.cautions(report), *done_without], **sections
-    )
-    return stackable(page)
+    return render("report.html.j2", {"cautions": [*summary.cautions(report), *done_without], **sections})
 
 
 def _sections(report: ReportData) -> dict[str, Any]:
     distill = report.config.distill
+    ranges = search_ranges(distill)
     return {
         "header": summary.header(report),
+        "worth": worth(report),
         "tiles": summary.tiles(report),
         "chain": summary.chain(report),
         "comparison": summary.comparison(report),
@@ -57,12 +47,16 @@ def _sections(report: ReportData) -> dict[str, Any]:
         "search": details.search(report.found),
         "tournament": ranks.tournament(report.played),
         "ranked": ranks.rank_check(report.ranked),
-        "tuning": details.tuning(report.tuned, configured_values(distill, search_ranges(distill))),
+        "tuning": details.tuning(report.tuned, configured_values(distill, ranges), ranges),
         "learning": details.learning(report),
         "methods": methods(report.distilled),
         "pruning": pruning(report.pruned),
         "qat": int8_fine_tuning(report.fine_tuned),
+        "asked": summary.asked(report),
         "classes": classes(report),
+        "confidence": confidence.confidence(report),
+        "disagreements": confidence.disagreements(report),
+        "robustness": confidence.robustness(report),
         "latency": details.latency(report),
         "devices": [section(profile) for profile in report.devices],
         "provenance": details.provenance(report),

@@ -22,8 +22,9 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers import build_teacher, load_teacher
+from edgestill.pipeline.teachers import build_teacher, load_teacher, make_teacher
 from edgestill.pipeline.teachers.teacher import DRAWN, PARTS, SCORED
+from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.result import Candidate
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
@@ -40,6 +41,7 @@ class StageContext:
     config: RunConfig
     tick: Callable[[int, int, str], None]
     say: Callable[[str], None] = lambda line: None
+    epoch_done: Callable[[EpochRecord], None] = lambda record: None
     inputs: str = ""  # digest of the stage's inputs; its journals and checkpoints are bound to it
     cautions: list[str] = field(default_factory=list)  # things it did without, a sentence each
     loaded: list[Splits] = field(default_factory=list)  # the run's splits, once they are loaded
@@ -50,7 +52,12 @@ class StageContext:
 
     @property
     def compute(self) -> Compute:
-        return Compute(self.config.device.precision, self.config.device.gpus)
+        device = self.config.device
+        return Compute(device.precision, device.gpus, device.compile, self._tell)
+
+    def _tell(self, sentence: str) -> None:
+        if sentence not in self.cautions:
+            self.cautions.append(sentence)
 
     @property
     def space(self) -> SearchSpace:
@@ -92,7 +99,9 @@ class StageContext:
     def teacher(self, task: Task) -> nn.Module:
         """Load the trained teacher of the run."""
         with drawn_from(self.seed("teacher", "weights")):
-            return load_teacher(self.config.teacher, task, self.run.root / "teacher" / WEIGHTS)
+            network = load_teacher(self.config.teacher, task, self.run.root / "teacher" / WEIGHTS)
+        make_teacher(self.config.teacher).meet(network, self.splits().parts)
+        return network
 
     def teacher_to_score_by(self, task: Task) -> nn.Module | None:
         """Return the teacher beside which candidates are scored; None for one that lacks what scorers read of it."""
@@ -110,18 +119,18 @@ class StageContext:
         """Read a candidate's architecture; results keep its string form, and code passes on the value."""
         return self.space.parse(candidate.architecture)
 
-    def structure(self, architecture: Architecture, task: Task) -> nn.Module:
+    def structure(self, architecture: Architecture, task: Task, draw: int = 0) -> nn.Module:
         """Build a student with random weights, for whoever needs its structure or puts other weights into it."""
-        with drawn_from(self.seed("student", "weights")):
+        with drawn_from(self.seed("student", "weights", *_further(draw))):
             return self.space.build(architecture, task)
 
-    def fresh_student(self, architecture: Architecture, task: Task) -> nn.Module:
+    def fresh_student(self, architecture: Architecture, task: Task, draw: int = 0) -> nn.Module:
         """Build a student with its first weights, as `distill.start` says.
 
-        They are the same for the tournament, every trial and the distillation.
+        They are the same for the tournament, every trial and the distillation. A `draw` above 0 gives others.
         """
-        start, student = self.config.distill.start, self.structure(architecture, task)
-        with drawn_from(self.seed("student", "start")):
+        start, student = self.config.distill.start, self.structure(architecture, task, draw)
+        with drawn_from(self.seed("student", "start", *_further(draw))):
             if start == "pretrained":
                 self.space.pretrain(student, architecture, task)
             elif start == "teacher":
@@ -174,6 +183,11 @@ class StageContext:
     def saved(self, stage: str, file: str = CHECKPOINT) -> dict[str, Any] | None:
         """Return the saved state for an interrupted training to go on from; None if there is none."""
         return self.run.saved(stage, file, self.inputs)
+
+
+def _further(draw: int) -> tuple[int, ...]:
+    """The part of a seed that tells a further draw from the first one, whose seed has no such part."""
+    return (draw,) if draw else ()
 
 
 def _require_same(recorded: Mapping[str, str], found: Mapping[str, str], data: Any) -> None:

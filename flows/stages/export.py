@@ -26,6 +26,7 @@ from edgestill.flows.stages.students import networks, shipped
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.figures import size
 from edgestill.pipeline.runs.rundir import file_digest
+from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
 
 
@@ -41,7 +42,7 @@ class Export(Stage[ConvertResult]):
     def work(self, context: StageContext, results: Results) -> ConvertResult:
         splits = context.splits()
         task = splits.task
-        teacher, _ = _converted(context, "teacher", context.teacher(task), splits)
+        teacher = _teacher(context, context.teacher(task), splits)
         _, network = networks(context, shipped(context, results), task)
         student, raw = _converted(context, "student", network, splits)
         plain = runner(raw)
@@ -60,7 +61,7 @@ class Export(Stage[ConvertResult]):
         start = time.perf_counter()
         whole = len(probes.splits.validation)
         splits = dataclasses.replace(probes.splits, validation=part_of(probes.splits.validation, _TRIED))
-        teacher, _ = _converted(context, "teacher", probes.teacher, splits)
+        teacher = _teacher(context, probes.teacher, splits)
         network = probes.student()
         student, raw = _converted(context, "student", network, splits)
         path = context.run.root / student.path
@@ -73,21 +74,29 @@ class Export(Stage[ConvertResult]):
         passes = _PASSES * len(probes.files.formats)
         rest = passes * answered / len(splits.validation) * (whole - len(splits.validation))
         lacking = "".join(f"; no {found.format}: {found.reason}" for found in absent)
-        size = teacher.size_bytes + sum(model.size_bytes for model in probes.files.formats.values())
+        size = (teacher.size_bytes if teacher else 0) + sum(model.size_bytes for model in probes.files.formats.values())
         return Estimate(time.perf_counter() - start + rest, size, f"{', '.join(probes.files.formats)}{lacking}")
 
     def sentence(self, result: ConvertResult) -> str:
         parity = result.student.parity
         others = "".join(f", {name} {size(model.size_bytes)}" for name, model in result.others.items())
         absent = "".join(f"; no {found.format}" for found in result.absent)
+        beside = "" if result.teacher is None else f" (teacher {size(result.teacher.size_bytes)})"
         return (
-            f"{size(result.student.size_bytes)} ONNX (teacher {size(result.teacher.size_bytes)})"
-            f"{others}{absent}; logits within {parity.max_abs_difference:.1e} of torch on {parity.n:,} inputs"
+            f"{size(result.student.size_bytes)} ONNX{beside}{others}{absent}; "
+            f"logits within {parity.max_abs_difference:.1e} of torch on {parity.n:,} inputs"
         )
 
 
 _TRIED = 256  # validation examples in an estimate
 _PASSES = 3  # over the validation examples for each format, about: INT8 tries three calibrations
+
+
+def _teacher(context: StageContext, network: nn.Module, splits: Splits) -> ConvertedModel | None:
+    """Export the teacher; None if it is answers in a file."""
+    if not make_teacher(context.config.teacher).is_network:
+        return None
+    return _converted(context, "teacher", network, splits)[0]
 
 
 def _others(

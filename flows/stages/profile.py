@@ -14,7 +14,7 @@ from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.wording.words import speed_claim
 from edgestill.pipeline.figures import listing, milliseconds
-from edgestill.pipeline.timing.latency_statistics import samples_needed
+from edgestill.pipeline.timing.timing import expected_s, samples_needed
 
 
 class Profile(Stage[ProfileResult]):
@@ -55,15 +55,14 @@ class Profile(Stage[ProfileResult]):
         )
         found, _ = profile(probes.files, *everything)
         seconds = time.perf_counter() - start
-        for model in (found.teacher, *found.formats.values()):
-            call = model.latency.p50_ms / 1e3
-            seconds += timing.warmup_s + max(
-                timing.min_samples * call, min(timing.duration_s, timing.max_samples * call)
-            )
-        return Estimate(seconds, note=f"{1 + len(found.formats)} files")
+        models = [model for model in (found.teacher, *found.formats.values()) if model is not None]
+        seconds += expected_s([model.latency.p50_ms / 1e3 for model in models], timing)
+        return Estimate(seconds, note=f"{len(found.formats) + (found.teacher is not None)} files")
 
     def sentence(self, result: ProfileResult) -> str:
-        ours, theirs = (milliseconds(model.latency.p50_ms) for model in (result.student, result.teacher))
-        claim = speed_claim(result.speedup, result.speedup_interval).words
+        ours = milliseconds(result.student.latency.p50_ms)
         ship = f"{listing(list(result.shipped))} {'ships' if len(result.shipped) == 1 else 'ship'}"
+        if result.teacher is None or result.speedup is None:
+            return f"{result.default} {ours}; {ship}"
+        theirs, claim = milliseconds(result.teacher.latency.p50_ms), speed_claim(*result.speedup.both).words
         return f"{result.default} {ours} against the teacher's {theirs}: {claim}; {ship}"

@@ -24,8 +24,9 @@ from edgestill.flows.stages.heads import heads, what_ships
 from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.errors import ConfigError, first_line
 from edgestill.pipeline.randomness import drawn_from
-from edgestill.pipeline.teachers import build_teacher
+from edgestill.pipeline.teachers import build_teacher, make_teacher
 from edgestill.pipeline.training.config import TrainingConfig
+from edgestill.pipeline.training.precision import require_fast_precision
 from edgestill.search.ends import ends_within_budget
 from edgestill.search.space import Architecture
 
@@ -49,6 +50,7 @@ def rehearse_export(context: StageContext, splits: Splits) -> None:
     seed, space = context.seed("search"), context.space
     ships = what_ships(config.distill)
     ends = {space.format(end): end for end in ends_within_budget(config.search, task, seed, ships)}
+    _require_precision(context, splits, list(ends.values())[-1])
     sides = (
         task.kind,
         task.input_shape,
@@ -61,11 +63,12 @@ def rehearse_export(context: StageContext, splits: Splits) -> None:
         with drawn_from(seed), tempfile.TemporaryDirectory() as folder:
             return _of_fp32(build_teacher(config.teacher, task), config.export, splits, Path(folder) / "teacher.onnx")
 
-    context.tick(0, len(ends) + 1, "trying the export of the teacher")
-    untrained = config.teacher.model_copy(update={"training": TrainingConfig()})
-    problems = _lines(once("rehearsal", (content, untrained), teacher), "the teacher")
-    if problems:  # the students would fail the same way
-        raise ConfigError(problems)
+    if make_teacher(config.teacher).is_network:
+        context.tick(0, len(ends) + 1, "trying the export of the teacher")
+        untrained = config.teacher.model_copy(update={"training": TrainingConfig()})
+        problems = _lines(once("rehearsal", (content, untrained), teacher), "the teacher")
+        if problems:  # the students would fail the same way
+            raise ConfigError(problems)
     found: dict[str, Problems] = {}
     for done, (text, end) in enumerate(ends.items(), 1):
         context.tick(done, len(ends) + 1, f"trying the export of student {text}")
@@ -81,6 +84,21 @@ def rehearse_export(context: StageContext, splits: Splits) -> None:
         smallest = next(iter(ends))
         first = {name: found[smallest][name] for name in sorted(everywhere)}
         raise ConfigError(_lines(first, f"student {smallest} of space {space.name!r}"))
+
+
+def _require_precision(context: StageContext, splits: Splits, largest: Architecture) -> None:
+    """Refuse a precision that makes the steps of the largest student slower.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if context.compute.precision == "fp32":
+        return
+    device, size = context.device, min(context.config.distill.training.batch_size, len(splits.train))
+    labelled = splits.train.labelled()
+    batch = labelled.batch(torch.arange(min(size, len(labelled))), device)
+    context.tick(0, 1, "timing a step in each precision")
+    require_fast_precision(context.structure(largest, splits.task), batch, context.compute, device)
 
 
 def _lines(problems: Problems, who: str) -> list[str]:

@@ -1,28 +1,37 @@
 """Open the test split, here alone, and write the bundle with its figures."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgestill.distill.result import PruneResult
+from edgestill.export.bundle.card_config import HUB_ID
 from edgestill.export.bundle.contents import bundle_model, latency_of, quality_of
 from edgestill.export.bundle.manifest import MANIFEST, read_manifest
 from edgestill.export.bundle.names import model_names
-from edgestill.export.bundle.schema import Bundle, Licences, TestMetrics
+from edgestill.export.bundle.schema import Bundle, Hub, Licences, TestMetrics
 from edgestill.export.bundle.write import write_bundle
 from edgestill.export.evaluate import answers_of, evaluate_file, evaluate_run, open_files
 from edgestill.export.onnx.interface import describe_input, describe_output
 from edgestill.export.result import ProfileResult
+from edgestill.export.tested.examine import examine
+from edgestill.export.tested.robustness import MOST_EXAMPLES, MOST_S
+from edgestill.flows.config.model import RunConfig
 from edgestill.flows.plan.estimate import Estimate
 from edgestill.flows.plan.probes import Probes
+from edgestill.flows.stages.baselines.tested import worth_of
 from edgestill.flows.stages.context import StageContext
-from edgestill.flows.stages.results import BUNDLE, QatResult, ReportResult, Results
+from edgestill.flows.stages.results import BUNDLE, BaselinesResult, QatResult, ReportResult, Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.students import networks, shipped
+from edgestill.flows.wording.worth import worth_sentences
 from edgestill.pipeline.data.loading import load_test
+from edgestill.pipeline.nicety import nicety
+from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.confusion import Confusion, useless, weak_classes
-from edgestill.pipeline.training.metrics import class_answers, evaluate
+from edgestill.pipeline.training.metrics import class_logits, evaluate
 
 
 class Report(Stage[ReportResult]):
@@ -32,7 +41,9 @@ class Report(Stage[ReportResult]):
     to_change = "search.space or export"
 
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
-        return results.of(ProfileResult), results.shipped_student, results.get(QatResult), context.config.card
+        compared = filter(None, [results.get(BaselinesResult)])
+        shipped = results.of(ProfileResult), results.shipped_student, results.get(QatResult), context.config.card
+        return *shipped, *compared
 
     def work(self, context: StageContext, results: Results) -> ReportResult:
         return _tested_and_bundled(context, results)
@@ -41,7 +52,11 @@ class Report(Stage[ReportResult]):
         each = 2 * probes.teacher_evaluated_s + probes.student_evaluated_s
         files = probes.files
         count = 0 if files is None else 3 + len(files.formats)  # the teacher's file and the default's are run again
+        baselines = context.config.baselines
+        count += 3 * baselines.seeds if baselines.enabled else 0
         seconds = probes.test_size * (each + count * probes.student_evaluated_s)
+        both = probes.teacher_evaluated_s + probes.student_evaluated_s
+        seconds += min(MOST_S, _SHIFTS * min(MOST_EXAMPLES, probes.test_size) * both)
         size = 0 if files is None else sum(model.size_bytes for model in files.formats.values())
         return Estimate(_BUNDLE_S + seconds, size, f"{probes.test_size:,} test examples; the bundle and the page")
 
@@ -53,6 +68,7 @@ class Report(Stage[ReportResult]):
         )
 
 
+_SHIFTS = 12  # of the test examples, about
 _BUNDLE_S = 3.0  # to write a bundle and its page, of any size
 
 
@@ -63,8 +79,10 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
     test = load_test(context.config.read_data, context.config.seed, context.tokenizer())
     runs = open_files(profiled.formats, context.run.root)  # shipped or not
     formats = {name: evaluate_run(run, test) for name, run in runs.items()}
-    network = context.teacher(task).to(device)
-    answers, answered = class_answers(network, test, device), answers_of(runs[profiled.default], test)
+    network, teacher = context.teacher(task).to(device), profiled.teacher
+    make_teacher(context.config.teacher).meet(network, [test])
+    logits, answered = class_logits(network, test, device), answers_of(runs[profiled.default], test)
+    answers = logits.argmax(1)
     taught = answers == test.targets.numpy()
     shipped_by_class, teacher_by_class = (
         Confusion.of(given, test.targets.numpy(), task.num_classes) for given in (answered.logits.argmax(1), answers)
@@ -75,7 +93,8 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
         "student": evaluate(networks(context, student, task)[1].to(device), test, device),
         "shipped": formats[profiled.default],
     }
-    interface = context.config.export.interface
+    worth = worth_of(context, results, test)
+    interface, taught_by = context.config.export.interface, results.of(TeacherResult).cost
     bundle = Bundle(
         schema="edgestill.bundle/2",
         name=context.config.name,
@@ -88,9 +107,10 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
         architecture=f"{context.space.name}:{distilled.architecture}{', pruned' if student.widths else ''}",
         methods=distilled.methods,
         later=_later(results),
+        worth=worth_sentences(results, worth),
         metrics={name: TestMetrics(test_accuracy=score.accuracy, n=score.n) for name, score in scores.items()},
         quality=quality_of(runs[profiled.default], answered, test, task),
-        cost={"teacher": results.of(TeacherResult).cost, "student": distilled.cost},
+        cost={"student": distilled.cost} if taught_by is None else {"teacher": taught_by, "student": distilled.cost},
         latency=latency_of(profiled),
         **_provenance(context),
     )
@@ -101,15 +121,21 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
         context.cautions.extend(write_bundle(folder, bundle, files, tokenizer))
 
     folder = context.run.write_folder(BUNDLE, fill)
+    examined = None
+    with nicety("the test split was not looked at closely", context.cautions):
+        run = runs[profiled.default]
+        examined = examine(network, logits, run, answered.logits, test, task, device, tokenizer)
     return ReportResult(
         **scores,
         formats=formats,
-        teacher_file=evaluate_file(context.run.root / profiled.teacher.path, test),
+        teacher_file=None if teacher is None else evaluate_file(context.run.root / teacher.path, test),
         lost=int((taught & ~answered.right).sum()),
         gained=int((answered.right & ~taught).sum()),
         confusion=shipped_by_class,
         teacher_confusion=teacher_by_class,
+        examined=examined,
         digest=read_manifest((folder / MANIFEST).read_bytes()).digest,
+        worth=worth,
     )
 
 
@@ -132,6 +158,19 @@ def _later(results: Results) -> tuple[str, ...]:
     return tuple(done)
 
 
+def _hub(config: RunConfig) -> Hub:
+    """Names for the hub: the card's, else those that the teacher's and the data's settings tell."""
+    teacher, data = (
+        name if name is not None and re.fullmatch(HUB_ID, name) else None
+        for name in (make_teacher(config.teacher).hub_id, config.data.hub_id)
+    )
+    return Hub(
+        base_model=config.card.base_model or teacher,
+        datasets=config.card.datasets or ((data,) if data else ()),
+        tags=config.card.tags,
+    )
+
+
 def _provenance(context: StageContext) -> dict[str, Any]:
     """Fields of the bundle taken from the run's records and configuration."""
     config, manifest, splits = context.config, context.run.manifest, context.splits()
@@ -144,6 +183,7 @@ def _provenance(context: StageContext) -> dict[str, Any]:
             "digests": splits.digests,
         },
         "use": {"intended": config.card.intended or "", "limits": config.card.limits or ""},
+        "hub": _hub(config),
         "licences": Licences(model=config.card.licence, data=config.card.data_licence),
         "budget": config.search.budget.model_dump(mode="json"),
         "seeds": {"run": config.seed},

@@ -6,11 +6,13 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from edgestill.distill.result import DistillResult, PruneResult
 from edgestill.export.result import ConvertedModel, ConvertResult
+from edgestill.export.tested.result import Examined
 from edgestill.pipeline.data.look import DataLook
 from edgestill.pipeline.errors import RunDirError
-from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.frozen import Frozen, Share, without_none
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.confusion import Confusion
+from edgestill.pipeline.training.difference import Difference
 from edgestill.pipeline.training.metrics import Metrics
 from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.rank_correlation import Comparison, RankedStudent, ScorerRank
@@ -19,6 +21,7 @@ R = TypeVar("R", bound=Frozen)
 
 BUNDLE: Literal["bundle"] = "bundle"  # the run's folder for the shipped files
 PAGE: Literal["report.html"] = "report.html"
+ArmName = Literal["recipe", "no_teacher", "plain_kd", "random_start", "largest"]
 
 
 class DataResult(Frozen):
@@ -88,6 +91,79 @@ class QatResult(Frozen):
         return converted.model_copy(update={"others": {**converted.others, **self.models}})
 
 
+class BaselineArm(Frozen):
+    """One way to train; `recipe` is the student's own."""
+
+    name: ArmName
+    architecture: str
+    learning_rate: float
+    weight_decay: float
+    failure: str | None = None  # why it was trained no further
+
+
+class BaselineTraining(Frozen):
+    """A finished training; seed 0 of the recipe is the distillation itself."""
+
+    arm: ArmName
+    seed: int
+    weights: str  # file in the run, of the shipped form
+    validation: Metrics
+    best_epoch: int
+    epochs: int
+    seconds: float
+
+
+class LatencyRatio(Frozen):
+    """Medians of both students' fp32 files, timed in turns, and the ratio with its 95 % interval."""
+
+    chosen_ms: float
+    largest_ms: float
+    ratio: float  # of the largest's to the chosen's
+    interval: tuple[float, float]
+
+
+class BaselinesResult(Frozen):
+    arms: tuple[BaselineArm, ...]
+    trainings: tuple[BaselineTraining, ...]
+    seeds: int  # wanted of each
+    allowed_s: float
+    seconds: float  # of the trainings, the distillation's own left out
+    tuned: Literal["each", "recipe", "none"]  # arms whose hyperparameters were tuned
+    methods: tuple[str, ...]  # of the recipe
+    start: str  # of the student's first weights
+    largest: str  # architecture of the largest student within budget
+    latency: LatencyRatio | None = None  # None: the largest was chosen, or could not be timed
+
+    @property
+    def arm_names(self) -> tuple[ArmName, ...]:
+        return tuple(arm.name for arm in self.arms)
+
+    @property
+    def chosen(self) -> str:
+        """Architecture of the student that the search and the tournament chose."""
+        return self.arms[0].architecture
+
+    def seeds_of(self, name: ArmName) -> int:
+        return sum(training.arm == name for training in self.trainings)
+
+
+class ArmFigures(Frozen):
+    """Figures of an arm on the test split, by seed."""
+
+    name: ArmName
+    accuracies: tuple[Share, ...]
+    balanced: tuple[Share, ...] = ()  # mean recalls, where they choose
+
+
+class Worth(Frozen):
+    """The recipe's figures on the test split less each other arm's, paired by seed."""
+
+    n: int  # test examples
+    metric: Literal["accuracy", "balanced_accuracy"]  # of the differences
+    arms: tuple[ArmFigures, ...]
+    gains: dict[ArmName, Difference]
+
+
 class ReportResult(Frozen):
     """Accuracies on the test split, opened once, for them."""
 
@@ -102,7 +178,13 @@ class ReportResult(Frozen):
     teacher_confusion: Confusion | None = None
     bundle: Literal["bundle"] = BUNDLE  # fixed names: a run from elsewhere must not choose them
     report: Literal["report.html"] = PAGE
+    examined: Examined | None = None  # None: a run of an older version, or it could not be done
     digest: str = ""  # of the bundle; whoever keeps it can detect any later change
+    worth: Worth | None = None  # None: a run without baselines
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(handler(self), "worth")
 
 
 class Results:

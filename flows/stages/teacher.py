@@ -40,7 +40,7 @@ class Teacher(Stage[TeacherResult]):
         teacher, device = make_teacher(context.config.teacher), context.device
         splits = context.splits()
         task = splits.task
-        cost = _cost(teacher, task)
+        cost = _cost(teacher, task) if teacher.is_network else None
         about: dict[str, Any] = {"best_epoch": None, "curve": ()}
         if teacher.is_trained:
             network = _loaded(context, splits)
@@ -67,13 +67,16 @@ class Teacher(Stage[TeacherResult]):
             cost=cost,
             confusion=figures.confusion,
             calibration_error=figures.calibration_error,
-            ms_an_example=figures.ms_an_example,
+            ms_an_example=figures.ms_an_example if teacher.is_network else None,
         )
 
     def estimate(self, context: StageContext, probes: Probes) -> Estimate:
         splits = probes.splits
         weights = 4 * sum(parameter.numel() for parameter in probes.teacher.parameters())
-        if make_teacher(context.config.teacher).is_trained:
+        teacher = make_teacher(context.config.teacher)
+        if not teacher.is_network:
+            return Estimate(0.0, weights, "answers read")
+        if teacher.is_trained:
             return Estimate(probes.teacher_evaluated_s * len(splits.validation), weights, "loaded")
         training = context.config.teacher.training
         speed = probes.teacher_training
@@ -82,7 +85,7 @@ class Teacher(Stage[TeacherResult]):
 
     def sentence(self, result: TeacherResult) -> str:
         how = f"trained, best at epoch {result.best_epoch}" if result.trained_here else "loaded"
-        return f"{how}; {', '.join(_figures(result))}, {result.cost.params:,} parameters"
+        return f"{how}; {', '.join(_figures(result))}"
 
 
 def _figures(result: TeacherResult) -> Iterator[str]:
@@ -95,11 +98,13 @@ def _figures(result: TeacherResult) -> Iterator[str]:
         yield f"calibration error {result.calibration_error:.3f}"
     if result.ms_an_example is not None:
         yield f"{milliseconds(result.ms_an_example)} an example in torch"
+    yield "answers in a file" if result.cost is None else f"{result.cost.params:,} parameters"
 
 
 def _loaded(context: StageContext, splits: Splits) -> nn.Module:
     config, teacher = context.config.teacher, make_teacher(context.config.teacher)
     network = teacher.read(splits.task)
+    teacher.meet(network, splits.parts)
     is_done = config.order is None or getattr(network, "order", None) is not None  # foreign networks order their own
     return network if is_done else reordered(network, config.order)
 

@@ -64,6 +64,7 @@ def epoch_ticker(context: StageContext, epochs: int) -> Callable[[EpochRecord], 
     def observe(record: EpochRecord) -> None:
         nonlocal best
         best = max(best, record.validation_score)
+        context.epoch_done(record)
         context.tick(record.epoch, epochs, f"validation {record.validation_score:.2%}, best {best:.2%}")
 
     return observe

@@ -71,8 +71,7 @@ class Tune(Stage[TuneResult]):
         config = context.config.tune
         if not config.enabled:
             return Estimate(0.0, note="off")
-        others = (config.epochs + min(config.min_epochs, config.epochs)) / 2  # Hyperband ends about half of them early
-        epochs = config.epochs + (config.trials - 1) * others
+        epochs = config.expected_epochs
         seconds = probes.taught_s(epochs, trainings=config.trials)
         return Estimate(seconds, note=f"{config.trials} trials, some {epochs:.0f} epochs in all")
 

@@ -3,7 +3,7 @@
 from edgestill.export.result import ExportedModel, ProfileResult
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.wording.standing import is_comparable, standing
-from edgestill.flows.wording.words import accuracy_claim, size_claim, speed_claim
+from edgestill.flows.wording.words import accuracy_claim, call_claim, size_claim, speed_claim
 from edgestill.pipeline.networks.cost import Cost
 
 SUMMARY_COLUMNS = ("test accuracy", "parameters", "FLOPs", "file, kB", "p50, ms")
@@ -16,11 +16,11 @@ def summary_rows(outcome: Outcome) -> list[tuple[str, ...]]:
     def row(name: str, accuracy: float, *cells: str) -> tuple[str, ...]:
         return (name, f"{accuracy:.2%}", *cells)
 
-    def counts(cost: Cost) -> tuple[str, str]:
-        return f"{cost.params:,}", f"{cost.flops:,}"
+    def counts(cost: Cost | None) -> tuple[str, str]:
+        return ("", "") if cost is None else (f"{cost.params:,}", f"{cost.flops:,}")
 
-    def measured(model: ExportedModel) -> tuple[str, str]:
-        return f"{model.size_bytes / 1e3:,.0f}", f"{model.latency.p50_ms:.3f}"
+    def measured(model: ExportedModel | None) -> tuple[str, str]:
+        return ("", "") if model is None else (f"{model.size_bytes / 1e3:,.0f}", f"{model.latency.p50_ms:.3f}")
 
     teacher, student = outcome.teacher.cost, outcome.distilled.cost
     return [
@@ -39,8 +39,9 @@ def verdict_lines(result: ProfileResult) -> list[str]:
 def headline(outcome: Outcome) -> str:
     """The run in one sentence."""
     tested, files = outcome.tested, outcome.profiled
-    size = size_claim(outcome.teacher.cost.params, outcome.distilled.cost.params)
-    speed = speed_claim(files.speedup, files.speedup_interval)
+    taught_by, ratio = outcome.teacher.cost, files.speedup
+    size = size_claim(None if taught_by is None else taught_by.params, outcome.distilled.cost.params)
+    speed = call_claim(files.student.latency.p50_ms) if ratio is None else speed_claim(*ratio.both)
     claims = [size.words, speed.words]
     if is_comparable(tested):
         accuracy = accuracy_claim(tested.teacher.accuracy, tested.shipped.accuracy)

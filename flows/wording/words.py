@@ -22,8 +22,10 @@ class Claim(NamedTuple):
         return f"{self.figure} {self.rest}"
 
 
-def size_claim(teacher_params: int, student_params: int) -> Claim:
-    """Claim on parameters, such as `11.1× fewer parameters`."""
+def size_claim(teacher_params: int | None, student_params: int) -> Claim:
+    """Claim on parameters, such as `11.1× fewer parameters`; without the teacher's, their number."""
+    if teacher_params is None:
+        return Claim(f"{student_params:,}", "parameters", None)
     if teacher_params == student_params:
         return Claim("1×", "the parameters, no fewer", None)
     if teacher_params > student_params:
@@ -38,6 +40,12 @@ def speed_claim(speedup: float, bounds: tuple[float, float]) -> Claim:
     if bounds[0] <= 1 <= bounds[1]:
         return Claim(figure, f"{rest}, no measurable difference", None)
     return Claim(figure, rest, speedup > 1)
+
+
+def call_claim(p50_ms: float) -> Claim:
+    """Claim on the time of a call where the teacher has none, such as `0.12 ms a call`."""
+    figure, _, unit = milliseconds(p50_ms).partition(" ")
+    return Claim(figure, f"{unit} a call", None)
 
 
 def accuracy_claim(teacher: float, student: float) -> Claim:

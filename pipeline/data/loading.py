@@ -56,7 +56,8 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None, looking: b
     raw = with_unlabelled(raw, config)
     coder = _coder(config, raw, parts["train"], tokenizer)
     sources = {"train": raw.train, "reference": raw.train, "validation": raw.validation or raw.train}
-    chosen = {name: _take(source, parts[name], coder, name) for name, source in sources.items()}
+    files = {"train": "train", "reference": "train", "validation": "validation" if raw.validation else "train"}
+    chosen = {name: _take(source, parts[name], coder, name, files[name]) for name, source in sources.items()}
     task = _task(config, raw, chosen["train"], coder)
     sizes = {name: len(index) for name, index in parts.items()}
     digests = {name: _digest(parts[name], source, chosen[name]) for name, source in sources.items()}
@@ -81,7 +82,8 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None, looking: b
 def load_test(config: Any, seed: int, tokenizer: str | None = None) -> ImageSplit:
     """Load the test split; to be opened once a run, by its report."""
     raw, parts = _load(config, seed)
-    return _take(raw.test or raw.train, parts["test"], _coder(config, raw, parts["train"], tokenizer), "test")
+    coder = _coder(config, raw, parts["train"], tokenizer)
+    return _take(raw.test or raw.train, parts["test"], coder, "test", "test" if raw.test else "train")
 
 
 def load_whole_train(config: Any) -> tuple[Task, ImageSplit]:
@@ -89,7 +91,7 @@ def load_whole_train(config: Any) -> tuple[Task, ImageSplit]:
     raw = _read(config)
     index = np.arange(len(raw.train.targets))
     coder = _coder(config, raw, index, None)
-    whole = _take(raw.train, index, coder, "train")
+    whole = _take(raw.train, index, coder, "train", "train")
     return _task(config, raw, whole, coder), whole
 
 
@@ -190,7 +192,8 @@ def _look(raw: RawData, parts: Mapping[str, np.ndarray], coder: Coder | None) ->
 def _joined(train: ImageSplit, unlabelled: np.ndarray | StoredImages) -> ImageSplit:
     """Append the images without labels to the training images."""
     images = unlabelled if isinstance(unlabelled, StoredImages) else torch.from_numpy(unlabelled)
-    return train.joined(images, torch.full((len(unlabelled),), UNLABELLED))
+    ids = np.array([f"unlabelled/{number}" for number in range(len(unlabelled))])
+    return train.joined(images, torch.full((len(unlabelled),), UNLABELLED), ids)
 
 
 def _bytes_of(images: np.ndarray | StoredImages) -> Any:
@@ -198,9 +201,12 @@ def _bytes_of(images: np.ndarray | StoredImages) -> Any:
     return np.ascontiguousarray(images.digests() if isinstance(images, StoredImages) else images).data
 
 
-def _take(examples: Examples, index: np.ndarray, coder: Coder | None, role: str) -> ImageSplit:
+def _take(examples: Examples, index: np.ndarray, coder: Coder | None, role: str, file: str) -> ImageSplit:
+    """Take chosen examples of a file; those without a name are called by the file's and their place in it."""
     inputs = examples.inputs(index, None if coder is None else coder.encode)
-    return ImageSplit(inputs, torch.from_numpy(examples.targets[index]), role)
+    names = examples.names
+    ids = np.array([names[at] if names else f"{file}/{at}" for at in index])
+    return ImageSplit(inputs, torch.from_numpy(examples.targets[index]), role, ids)
 
 
 def _task(config: Any, raw: RawData, train: ImageSplit, coder: Coder | None) -> Task:

@@ -117,7 +117,7 @@ def read_rows(folder: Path) -> Rows | None:
         return None
     sample = np.unique(np.linspace(0, len(images) - 1, _SAMPLES).astype(np.int64))
     rows = images[sample].permute(0, 2, 3, 1).numpy()
-    if any(_digest_of(row) != digests[at].tobytes() for row, at in zip(rows, sample, strict=True)):
+    if any(picture_digest(row) != digests[at].tobytes() for row, at in zip(rows, sample, strict=True)):
         return None
     kept = np.setdiff1d(np.arange(facts["count"]), list(unreadable))
     return Rows(images, kept, unreadable, tuple(facts["notes"]), folder)
@@ -266,7 +266,7 @@ def _fitted(source: Source, fit: Fit) -> tuple[bytes, bytes] | str:
     except (UnreadableError, MemoryError) as error:
         return str(error) or type(error).__name__
     found = decode.fitted_fast(pixels, fit.channels, *fit.size, fit.resize)
-    return found.transpose(2, 0, 1).tobytes(), _digest_of(found)
+    return found.transpose(2, 0, 1).tobytes(), picture_digest(found)
 
 
 def _bytes_of(source: Path | bytes | None) -> bytes:
@@ -275,7 +275,7 @@ def _bytes_of(source: Path | bytes | None) -> bytes:
     return source if isinstance(source, bytes) else decode.read_picture(source)
 
 
-def _digest_of(pixels: np.ndarray) -> bytes:
+def picture_digest(pixels: np.ndarray) -> bytes:
     """Digest of a fitted picture [H, W, C] and its shape."""
     found = hashlib.blake2b(f"{pixels.shape}".encode(), digest_size=_DIGEST_BYTES)
     found.update(np.ascontiguousarray(pixels).data)

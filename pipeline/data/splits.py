@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,6 +65,7 @@ class ImageSplit:
     images: Tensor | StoredImages  # [N, C, H, W]: uint8, or float32 in [0, 1]; of text [N, T] int64
     targets: Tensor  # [N] int64, or UNLABELLED
     role: str = ""  # train, reference, validation or test, where it is one of a data set's splits
+    ids: np.ndarray | None = None  # [N] of str: each example's name in its data set; None: they have none
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -93,9 +95,10 @@ class ImageSplit:
         """Keep the chosen examples, by [B] int64 or a mask [N]; images in files stay there."""
         images = self.images
         chosen = images.select(index) if isinstance(images, StoredImages) else images[index]
-        return replace(self, images=chosen, targets=self.targets[index])
+        ids = None if self.ids is None else self.ids[index.cpu().numpy()]
+        return replace(self, images=chosen, targets=self.targets[index], ids=ids)
 
-    def joined(self, images: Tensor | StoredImages, targets: Tensor) -> "ImageSplit":
+    def joined(self, images: Tensor | StoredImages, targets: Tensor, ids: np.ndarray) -> "ImageSplit":
         """Append examples. Images in files and images in memory do not go together."""
         if isinstance(images, StoredImages):
             assert isinstance(self.images, StoredImages)
@@ -103,7 +106,8 @@ class ImageSplit:
         else:
             assert isinstance(self.images, Tensor)
             all_images = torch.cat([self.images, images])
-        return replace(self, images=all_images, targets=torch.cat([self.targets, targets]))
+        all_ids = None if self.ids is None else np.concatenate([self.ids, ids])
+        return replace(self, images=all_images, targets=torch.cat([self.targets, targets]), ids=all_ids)
 
     def to(self, device: torch.device) -> "ImageSplit":
         return replace(self, images=self.images.to(device), targets=self.targets.to(device))
@@ -122,6 +126,10 @@ class Splits:
     look: DataLook | None = None  # at all splits, where it was asked for
     dropped: int = 0  # examples of the files that are in no split, as configured
     cautions: tuple[str, ...] = ()  # things that the loader understood or left out, a sentence each
+
+    @property
+    def parts(self) -> tuple[ImageSplit, ...]:
+        return self.train, self.reference, self.validation
 
 
 def channels_last(inputs: Tensor) -> Tensor:

@@ -91,6 +91,12 @@ def decoded(data: bytes, ids: str) -> bytes:
     return str(_parsed(data).decode(json.loads(ids))).encode("utf-8", "replace")
 
 
+def all_decoded(data: bytes, ids: str) -> bytes:
+    """Return JSON: the texts of several sequences of ids."""
+    texts = _parsed(data).decode_batch(json.loads(ids))
+    return json.dumps([text.strip() for text in texts]).encode()
+
+
 def _encoded(tokenizer: Tokenizer, texts: list[str]) -> Any:
     for start in range(0, len(texts), _AT_ONCE):
         for encoding in tokenizer.encode_batch_fast(texts[start : start + _AT_ONCE]):

@@ -75,6 +75,18 @@ class Coder:
         ids = _asked("encoded", self.json, "the tokenizer", texts, more_bytes=8 * len(texts) * self.length)
         return np.frombuffer(ids, np.int64).reshape(len(texts), self.length).copy()
 
+    def decode_all(self, ids: np.ndarray) -> list[str]:
+        """Return the texts of sequences [N, T], as `decode` does for one.
+
+        Raises:
+            DataError: the tokenizer takes too much memory or time.
+        """
+        kept = json.dumps([[i for i in row if i != PADDING] for row in ids.tolist()])
+        try:
+            return list(json.loads(answer(f"{_CHILD}:all_decoded", self.json.encode(), kept)))
+        except ChildError as error:
+            raise DataError(f"the tokenizer {error}") from None
+
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of one sequence, as far as its ids determine it; padding is left out."""
         kept = json.dumps([int(i) for i in ids if i != PADDING])

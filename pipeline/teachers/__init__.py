@@ -16,6 +16,7 @@ from edgestill.pipeline.teachers.ensemble import EnsembleConfig, EnsembleTeacher
 from edgestill.pipeline.teachers.hf import HfTeacher
 from edgestill.pipeline.teachers.huggingface import HuggingFaceConfig, HuggingFaceTeacher
 from edgestill.pipeline.teachers.onnx import OnnxTeacher
+from edgestill.pipeline.teachers.outputs import OutputsTeacher
 from edgestill.pipeline.teachers.python import PythonTeacher
 from edgestill.pipeline.teachers.resnet import ResNetConfig, ResNetTeacher
 from edgestill.pipeline.teachers.teacher import FamilyConfig, Teacher
@@ -42,6 +43,7 @@ TEACHERS: Table[type[Teacher]] = Table("teachers", _line, {
     "python": PythonTeacher,
     "onnx": OnnxTeacher,
     "torchscript": TorchScriptTeacher,
+    "outputs": OutputsTeacher,
     "ensemble": EnsembleTeacher,
 })  # fmt: skip
 BUILT_IN = "built in"  # tag of TeacherConfig among the families' own configurations, which have a `name`

@@ -20,7 +20,7 @@ def _member(value: Any, info: ValidationInfo) -> Any:
     return EnsembleConfig.read_member(value, info.context)
 
 
-_FILES = ("onnx", "torchscript")  # families whose networks torch cannot export
+_FILES = ("onnx", "torchscript", "outputs")  # families whose networks torch cannot export
 
 
 class EnsembleConfig(FamilyConfig):
@@ -39,8 +39,8 @@ class EnsembleConfig(FamilyConfig):
             raise ValueError("order belongs to a member; set it there")
         if any(getattr(member, "name", "") in _FILES for member in self.members):
             raise ValueError(
-                "an ONNX or TorchScript file cannot be a member: the mean would have no ONNX form to be timed by; give "
-                "the network itself, by its library or by your code"
+                "a file (ONNX, TorchScript, answers) cannot be a member: the mean would have no ONNX form to be timed "
+                "by; give the network itself, by its library or by your code"
             )
         given = self.weights
         if given is not None and (len(given) != len(self.members) or min(given) < 0 or sum(given) <= 0):

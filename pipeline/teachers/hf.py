@@ -97,6 +97,10 @@ class HfTeacher(ForeignTeacher):
         return self.config.model
 
     @property
+    def hub_id(self) -> str | None:
+        return None if Path(self.config.model).expanduser().is_dir() else self.config.model
+
+    @property
     def is_trained(self) -> bool:
         return True
 

@@ -1,6 +1,7 @@
 """Settings and loading that the libraries of networks, timm and torchvision, share."""
 
 import importlib
+from statistics import fmean
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -49,10 +50,16 @@ class LibraryTeacher(ForeignTeacher):
         return not self.config.finetune and (self.config.pretrained or self.config.weights is not None)
 
     def sight(self, task: Task) -> Sight:
-        """Return the library's sight; a network that is trained here from the start takes the data's."""
+        """Return the library's sight; a network that is trained here from the start takes the data's.
+
+        Weights of a first convolution of one channel take grey pixels, normalised by the published means' mean.
+        """
         if not self.config.pretrained and self.config.weights is None:
             return Sight(3, None, mean=_thrice(task.mean), std=_thrice(task.std))
-        return self.published_sight()
+        sight, path = self.published_sight(), self.config.weights
+        if path is None or not path.is_file() or held_by(path, self.stem).channels in (None, sight.channels):
+            return sight
+        return sight._replace(channels=1, mean=_mean(sight.mean), std=_mean(sight.std))
 
     def published_sight(self) -> Sight:
         raise NotImplementedError
@@ -76,7 +83,7 @@ class LibraryTeacher(ForeignTeacher):
         if self.config.pretrained:
             return self.wrapped(self._published(task.num_classes), task)
         assert self.config.weights is not None
-        held = held_by(self.config.weights)
+        held = held_by(self.config.weights, self.stem)
         network = self._adapted(task, Held(task.num_classes, held.channels))
         load_backbone(network.model, self.config.weights, network.parts.classifier)
         return network
@@ -101,6 +108,10 @@ class LibraryTeacher(ForeignTeacher):
                 f"the published weights of {self.library}:{self.config.model} cannot be had ({first_line(error)}); "
                 "give a file in teacher.weights, which needs no network"
             ) from None
+
+
+def _mean(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    return None if values is None else (fmean(values),)
 
 
 def require(library: str) -> Any:

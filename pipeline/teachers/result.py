@@ -10,7 +10,7 @@ from edgestill.pipeline.training.state import EpochRecord
 class TeacherResult(Frozen):
     trained_here: bool
     validation: Metrics
-    cost: Cost
+    cost: Cost | None  # None: its answers came in a file, and nothing is known of it
     best_epoch: int | None
     curve: tuple[EpochRecord, ...]
     confusion: Confusion | None = None  # on validation; None: a run of an older version

@@ -1,7 +1,7 @@
 """The contract of a family of teachers: its settings, how it builds a network for a task, and how it loads weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -44,6 +44,7 @@ class Teacher(ABC):
     kinds: ClassVar[frozenset[str]]  # of input that its networks take
     architectures: ClassVar[tuple[str, ...]] = ()  # names for `teacher.architecture`
     example: ClassVar[Mapping[str, Any]] = {}  # settings that need no file, for the conformance suite
+    is_network: ClassVar[bool] = True  # False: answers alone, with no cost, no file and no speed of its own
     short: ClassVar[str] = ""  # key of the configuration that TEXT is, in the short form `name:TEXT`
 
     def __init__(self, config: Any) -> None:
@@ -88,6 +89,11 @@ class Teacher(ABC):
         return "" if self.source is None else self.source.name
 
     @property
+    def hub_id(self) -> str | None:
+        """Id on the Hugging Face hub of the weights that it brings or starts from; None: they are not from there."""
+        return None
+
+    @property
     def tokenizer(self) -> Path | None:
         """File of the tokenizer that the weights were trained with, and the student must share; None: the data's."""
         return None
@@ -125,6 +131,13 @@ class Teacher(ABC):
     def count(self, task: Task) -> tuple[int, int] | None:
         """Count the network's parameters and multiply-accumulates; None: `networks.cost.measure_cost` counts them."""
         return None
+
+    def meet(self, network: nn.Module, splits: Iterable[Any]) -> None:
+        """Show the network the examples of some `ImageSplit`s; one that knows examples by name needs that.
+
+        Raises:
+            CheckpointError: it does not know one.
+        """
 
     def metadata(self, task: Task) -> dict[str, str]:
         """Facts to write with the weights, by which `check` knows them again."""

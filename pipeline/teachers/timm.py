@@ -27,6 +27,10 @@ class TimmTeacher(LibraryTeacher):
     library = "timm"
     config: TimmConfig
 
+    @property
+    def hub_id(self) -> str | None:
+        return f"timm/{self.config.model}" if self.config.pretrained else None
+
     def make(self, task: Task, outputs: int, held: Held | None) -> nn.Module:
         timm, given = self._known(), dict[str, Any]()
         if held is not None and held.channels is not None:
@@ -60,6 +64,11 @@ class TimmTeacher(LibraryTeacher):
     def fetched(self, outputs: int | None) -> nn.Module:
         given = {} if outputs is None else {"num_classes": outputs}
         return self._known().create_model(self.config.model, pretrained=True, **given)  # type: ignore[no-any-return]
+
+    @property
+    def stem(self) -> str | None:
+        found = self._published_cfg().get("first_conv")
+        return str(found[0] if isinstance(found, list | tuple) else found) if found else None
 
     def names(self, outputs: int) -> tuple[str, ...] | None:
         return imagenet_names() if outputs == 1000 else None

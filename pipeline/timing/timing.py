@@ -5,16 +5,16 @@ because a bundle's profile_device.py holds their text, for devices that have nei
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.timing.latency_statistics import percentile, samples_needed, supported_percentiles
-from edgestill.pipeline.timing.stopwatch import take_turns
+from edgestill.pipeline.timing.stopwatch import RELOAD, RELOAD_NS, TURN, take_turns
 
-__all__ = ["MedianTimingConfig", "Timing", "TimingConfig", "samples_needed", "time_interleaved"]
+__all__ = ["MedianTimingConfig", "Timing", "TimingConfig", "expected_s", "samples_needed", "time_interleaved"]
 
 
 class TimingConfig(Frozen):
@@ -48,6 +48,14 @@ class Timing(Frozen):
     def summary(self) -> dict[str, float | int]:
         """The supported percentiles by name (`p50_ms`, …), and n."""
         return {"n": len(self.samples_ms), **supported_percentiles(self.samples_ms)}
+
+
+def expected_s(calls_s: Sequence[float], config: TimingConfig) -> float:
+    """Estimate the seconds that `time_interleaved` takes for models of known seconds a call."""
+    untimed = sum(min(RELOAD * call, RELOAD_NS / 1e9 + call) for call in calls_s) if len(calls_s) > 1 else 0.0
+    a_sample = sum(calls_s) + untimed / TURN
+    timed = min(config.max_samples * a_sample, config.duration_s * len(calls_s))
+    return config.warmup_s * len(calls_s) + max(config.min_samples * a_sample, timed)
 
 
 def time_interleaved(

@@ -23,6 +23,7 @@ from edgestill.pipeline.errors import TrainingError
 from edgestill.pipeline.frozen import Frozen, derive_seed
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.training.balance import class_weights
+from edgestill.pipeline.training.compiled import Compilation
 from edgestill.pipeline.training.config import TrainingConfig
 from edgestill.pipeline.training.label_loss import label_loss
 from edgestill.pipeline.training.metrics import Metrics, evaluate
@@ -118,10 +119,20 @@ def fit(
     if resume is not None:
         state.load(resume)
     steps = _steps_per_epoch(len(train), config.batch_size)
+    first = torch.arange(min(len(train), config.batch_size))
+    mode = "off" if compute.gpus != 1 else compute.compile
+    compilation = Compilation(network, mode, lambda: train.batch(first, device).inputs, compute.tell)
+    if state.is_compiled is not None and mode != "off":
+        compilation.is_on = state.is_compiled
     weights = None if config.balance == "none" else class_weights(train.targets.cpu())
     while len(state.curve) < config.epochs and not state.out_of_patience(config.patience):
-        epoch, start = len(state.curve), time.perf_counter()
-        step = _Step(network, objective, optimizer, scaler, compute, device)
+        epoch = len(state.curve)
+        if compilation.decide(state.curve[-1].seconds if epoch else None, config.epochs - epoch):
+            state.is_compiled = compilation.is_on
+            if epoch:
+                save(state.dump())  # a kill from here on repeats the epoch with the same decision
+        start = time.perf_counter()
+        step = _Step(compilation.network(), network, objective, optimizer, scaler, compute, device)
         with drawn_from(derive_seed(seed, "dropout", epoch)):
             terms = _train_epoch(step, train, config, steps, epoch, seed, augmentation, weights)
             objective.end_epoch(epoch, network)
@@ -149,10 +160,15 @@ def fit(
 
 
 class _Step:
-    """One step of the optimizer on one batch."""
+    """One step of the optimizer on one batch.
+
+    Args:
+        running: the network itself, or one that computes the same faster.
+    """
 
     def __init__(
         self,
+        running: nn.Module,
         network: nn.Module,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
@@ -160,9 +176,9 @@ class _Step:
         compute: Compute,
         device: torch.device,
     ) -> None:
-        self.network, self.objective, self.optimizer = network, objective, optimizer
+        self.running, self.network, self.objective, self.optimizer = running, network, objective, optimizer
         self._scaler, self._compute, self.device = scaler, compute, device
-        self._spread = compute.spread(network, device)
+        self._spread = compute.spread(running, device)
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Mapping[str, Tensor]:
         """Take the step, and return the terms of its loss."""
@@ -188,6 +204,7 @@ def _train_epoch(
 ) -> dict[str, float]:
     """Train on as many images as there are, and return the mean of each loss term over the steps."""
     step.network.train()
+    step.running.train()
     generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
     order = _order(len(train), weights if config.balance == "sampling" else None, generator)
     totals: dict[str, Tensor] = {}

@@ -56,6 +56,7 @@ class TrainingState:
         self.curve: list[EpochRecord] = []
         self.best = _NO_METRICS
         self.best_epoch = 0
+        self.is_compiled: bool | None = None  # None: not decided
         self._best_weights: dict[str, Any] = {}
 
     def add(self, record: EpochRecord, metrics: Metrics) -> None:
@@ -84,6 +85,7 @@ class TrainingState:
             "best": self.best.model_dump(),
             "best_epoch": self.best_epoch,
             "curve": [record.model_dump() for record in self.curve],
+            **({} if self.is_compiled is None else {"is_compiled": self.is_compiled}),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -95,6 +97,7 @@ class TrainingState:
         self.best = Metrics.model_validate(state["best"])
         self.best_epoch = state["best_epoch"]
         self.curve = [EpochRecord.model_validate(record) for record in state["curve"]]
+        self.is_compiled = state.get("is_compiled")
 
 
 def restarted(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ TINY = {
     "distill.training.epochs": "5",
     "profile.timing.duration_s": "0.05",
     "profile.timing.min_samples": "70",
+    "baselines.seeds": "1",
 }
 # Of the standard library, of what edgestill and its libraries import, and of edgestill itself.
 PLANTED = (

@@ -12,8 +12,9 @@ from edgestill.export.bundle.verify import verify
 from edgestill.flows.chain import results_of
 from edgestill.flows.config import RunConfig
 from edgestill.flows.progress import Silent
-from edgestill.flows.report import again, charts
+from edgestill.flows.report import again
 from edgestill.flows.report.again import report_again
+from edgestill.flows.report.drawing import charts
 from edgestill.flows.runner import run_chain
 from edgestill.flows.show import show_run, show_runs, summary
 from edgestill.pipeline.errors import DataError, RunDirError

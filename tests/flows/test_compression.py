@@ -59,6 +59,7 @@ SETTINGS = (
     "export.calibration.method=minmax",
     "profile.timing.duration_s=0.05",
     "profile.timing.min_samples=70",
+    "baselines.enabled=false",
 )
 
 

@@ -35,6 +35,7 @@ SETTINGS = (
     "export.formats=[fp32]",
     "profile.timing.duration_s=0.05",
     "profile.timing.min_samples=70",
+    "baselines.enabled=false",
 )
 
 

@@ -1,13 +1,15 @@
 """A whole run with a teacher of each kind from elsewhere, on digits."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from edgestill.export.bundle.verify import verify
 from edgestill.flows.config.loading import load_config
 from edgestill.flows.runner import compress
-from edgestill.pipeline.data.loading import load_splits
+from edgestill.pipeline.data.loading import load_splits, load_test
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.torchvision_compat import repair
 
@@ -18,7 +20,7 @@ BRIEF = (
     "search.space.widths=[[8],[8,12],[16]]", "search.space.blocks=[[1,2],[1],[1]]", "search.budget.max_params=26000",
     "search.draws=1", "search.baselines=[params]", "search.shortlist=0", "tune.enabled=false",
     "distill.training.epochs=2", "profile.timing.duration_s=0.05", "profile.timing.min_samples=70",
-    "export.formats=[fp32]",
+    "export.formats=[fp32]", "baselines.enabled=false",
 )  # fmt: skip
 CODE = """
 from torch import nn
@@ -87,6 +89,40 @@ def test_a_run_with_a_teacher_from_elsewhere_ends_in_a_bundle(kind, teachers, tm
     if kind != "timm":
         assert outcome.teacher.validation.accuracy > 0.7
     assert outcome.profiled.teacher.parity.max_abs_difference <= 1e-4
+
+
+@pytest.mark.engines
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["npz", "csv"])
+def test_answers_in_a_file_are_a_teacher(teachers, tmp_path, form):
+    _, network = teachers
+    data = load_config(preset="digits", settings=["data.augment.pad=0"]).data
+    splits = [*load_splits(data, 0).parts, load_test(data, 0)]
+    ids = np.concatenate([split.ids for split in splits])
+    with torch.no_grad():
+        logits = torch.cat([network(split.batch(torch.arange(len(split))).inputs) for split in splits])
+    order = np.random.default_rng(0).permutation(len(ids))
+    file = tmp_path / f"answers.{form}"
+    if form == "npz":
+        np.savez(file, ids=ids[order], logits=logits.numpy()[order], embedding=logits.numpy()[order])
+    else:
+        frame, shares = ["id," + ",".join("0123456789")], logits.softmax(1)
+        frame += [f"{ids[row]},{','.join(f'{value:.6f}' for value in shares[row].tolist())}" for row in order]
+        file.write_text("\n".join(frame))
+    settings = [*BRIEF, f"teacher=outputs:{file}", "data.augment.pad=0", "search.scorer=nwot"]
+    outcome = compress(preset="digits", settings=settings, out=tmp_path / "runs")
+    validation = load_splits(data, 0).validation
+    with torch.no_grad():
+        right = network(validation.batch(torch.arange(len(validation))).inputs).argmax(1) == validation.targets
+    assert outcome.teacher.validation.accuracy == pytest.approx(right.double().mean().item())
+    assert outcome.teacher.cost is None
+    assert outcome.profiled.teacher is None
+    assert outcome.tested.teacher.accuracy > 0.7
+    assert outcome.profiled.speedups == {}
+    page, card = (outcome.run / "report.html").read_text(), (outcome.bundle / "MODEL_CARD.md").read_text()
+    assert "ms a call" in page or "µs a call" in page
+    assert "given as its answers" in card
+    assert not verify(outcome.bundle).problems
 
 
 @pytest.mark.engines

@@ -40,6 +40,7 @@ SETTINGS = (
     "search.draws=1", "search.budget.max_params=20000", "tune.enabled=false", "distill.methods=[{name: kd}]",
     "distill.training.epochs=3", "distill.training.batch_size=16", "distill.training.learning_rate=0.05",
     "export.formats=[fp32]", "profile.timing.duration_s=0.02", "profile.timing.min_samples=30",
+    "baselines.enabled=false",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgestill.distill import methods
 from edgestill.export import formats
-from edgestill.pipeline import teachers
+from edgestill.pipeline import teachers, trackers
 from edgestill.pipeline.data import datasets
 from edgestill.search import scorers, spaces, strategies
 
@@ -22,6 +22,7 @@ TABLES = {  # kind -> (module of the table, names with what each line holds)
     "strategies": (strategies, strategies.STRATEGIES),
     "datasets": (datasets, datasets.DATASETS),
     "formats": (formats, formats.FORMATS),
+    "trackers": (trackers, trackers.TRACKERS),
     "teachers": (
         teachers,
         {**teachers.TEACHERS, **{name: each for each in teachers.TEACHERS.values() for name in each.architectures}},

@@ -20,8 +20,8 @@ from edgestill.flows.cli.main import execute
 from edgestill.flows.fit_device import Inputs, fit_device
 from edgestill.flows.profile import settings_of
 from edgestill.flows.profiled import are_profiles, latencies_of_profiles
-from edgestill.flows.report import charts, device_charts
 from edgestill.flows.report.device import render_profile, section
+from edgestill.flows.report.drawing import charts, device_charts
 from edgestill.pipeline.errors import ConfigError, DataError
 from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.timing.latency_statistics import describe_samples

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import math
 import random
 import re
@@ -14,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgestill.distill.importance import importances
 from edgestill.distill.methods.base import Exhibit, ExhibitItem
 from edgestill.distill.result import DistillResult, TrialRecord, TuneResult
+from edgestill.distill.tunable import TuningRange
 from edgestill.export.result import (
     ConvertedModel,
     ConvertResult,
@@ -26,12 +29,21 @@ from edgestill.export.result import (
     Ratio,
     Verdict,
 )
+from edgestill.export.tested.result import (
+    Disagreement,
+    Disagreements,
+    Examined,
+    Opinion,
+    Reliability,
+    Robustness,
+    ShiftedAccuracy,
+)
 from edgestill.flows.chain import collected, sentence
-from edgestill.flows.config import RunConfig
-from edgestill.flows.report.canvas import COLOURS
+from edgestill.flows.config import RunConfig, load_config
 from edgestill.flows.report.data import ReportData
-from edgestill.flows.report.scatter import search_scatter, selection_values
-from edgestill.flows.report.stacking import stackable
+from edgestill.flows.report.drawing.canvas import COLOURS
+from edgestill.flows.report.drawing.scatter import pareto_front, search_scatter, selection_values
+from edgestill.flows.report.drawing.stacking import stackable
 from edgestill.flows.report.write import render_report
 from edgestill.flows.stages.results import DataResult, RankCheckResult, ReportResult
 from edgestill.flows.wording.verdicts import lead_words
@@ -829,3 +841,104 @@ def test_of_a_file_that_rounds_the_answers_are_compared_and_not_the_logits() -> 
     )
     smaller = found.teacher.size_bytes / 100_000
     assert f"{smaller:.2f}× smaller" in text
+
+
+def looked_at(**changes: Any) -> Examined:
+    """A close look at 60 test examples, in fixed figures."""
+    bins = Reliability(counts=(0, 20, 40), hits=(0, 10, 39), confidences=(0.0, 10.5, 38.0))
+    example = Disagreement(
+        index=3, truth=0, teacher=Opinion(answer=0, confidence=0.8), student=Opinion(answer=1, confidence=0.6),
+        text=SCRIPT,
+    )  # fmt: skip
+    clean = ShiftedAccuracy(shift="none", strength="", teacher=0.98, student=0.96)
+    shifted = ShiftedAccuracy(shift="noise", strength="strong", teacher=0.9, student=0.6)
+    fields: dict[str, Any] = {
+        "teacher": bins,
+        "student": bins,
+        "disagreements": Disagreements(
+            counts={"teacher": 3, "student": 0, "neither": 1}, shown={"teacher": (example,)}
+        ),
+        "robustness": Robustness(n=60, clean=clean, rows=(shifted,)),
+    }
+    return Examined(**(fields | changes))
+
+
+def page_with(examined: Examined | None) -> Page:
+    tested = ReportResult(teacher=metrics(0.98), student=metrics(0.96), shipped=metrics(0.96), examined=examined)
+    return Page(render_report(report(tested=tested)))
+
+
+def test_the_test_split_seen_closely_is_on_the_page() -> None:
+    page = page_with(looked_at())
+    for words in (
+        "calibration error 0.0250", "They answer differently on 4 of 60 test examples (6.7%)",
+        "The teacher is right, the shipped file is not: 3", "Both are wrong, in different ways: 1", "cat (80%)",
+        "dog (60%)", "60.0% (−36.0)", "lost to noise (strong): 28.0 points more than the teacher loses",
+        "confidence can be taken at its word",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert SCRIPT in page.text  # inert: as text, not as a tag
+    assert "script" not in [tag for tag, _ in page.tags]
+
+
+def test_a_file_that_is_too_sure_is_said_to_be_so() -> None:
+    proud = Reliability(counts=(0, 0, 60), hits=(0, 0, 40), confidences=(0.0, 0.0, 57.0))
+    assert (
+        "too sure of itself: it is 95.0% sure on average, and right on 66.7%"
+        in page_with(looked_at(student=proud)).text
+    )
+
+
+def test_a_run_that_was_not_looked_at_closely_has_no_such_sections(html: str) -> None:
+    ids = {attributes.get("id") for _, attributes in Page(html).tags}
+    assert not {"confidence", "disagreements", "robustness"} & ids
+    short = Robustness(n=0, left_out="50 examples would have taken more than 60 s")
+    assert "Not measured: 50 examples would have taken" in page_with(looked_at(robustness=short)).text
+
+
+def test_the_first_screen_says_what_was_asked(html: str) -> None:
+    asked = "a student of the space resnet with at most 70,000 parameters, taught by resnet56 on digits"
+    text = Page(render_report(report(config=load_config(None, "digits")))).text
+    assert asked in text
+    assert text.index("Asked:") < text.index("Use it") < text.index("The chain")
+    assert "of any size" in Page(html).text
+
+
+def test_tuning_shows_importances_and_slices() -> None:
+    ranges = {"training.learning_rate": TuningRange(0.005, 0.5, "log"), "kd.temperature": TuningRange(1, 20, "log")}
+    trials = tuple(
+        TrialRecord(
+            number=k, state="COMPLETE", value=0.5 + 0.04 * k, epochs=3,
+            params={"training.learning_rate": 0.01 * (k + 1), "kd.temperature": 1.0 + (7 * k) % 10},
+        )
+        for k in range(10)
+    )  # fmt: skip
+    study = TuneResult(enabled=True, best=trials[-1].params, best_value=0.86, best_trial=9, trials=trials)
+    shares = importances(study, ranges)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert next(iter(shares)) == "training.learning_rate"
+    assert importances(study, ranges) == shares
+    assert importances(study.model_copy(update={"trials": trials[:3]}), ranges) == {}
+    page = Page(render_report(report(tuned=study)))
+    charts = [attributes.get("aria-label") or "" for _, attributes in page.tags]
+    assert sum("trials against" in label for label in charts) == 2
+
+
+def test_the_front_is_of_those_that_nobody_beats_with_as_few_parameters() -> None:
+    found = search(candidates=tuple(candidate(f"1-{k}", p, "diswot", s) for k, (p, s) in enumerate(
+        [(300, 3.0), (100, 1.0), (200, 0.5), (200, 2.0), (400, 2.5), (500, 4.0)]
+    )))  # fmt: skip
+    values = {one.architecture: one.scores["diswot"] for one in found.candidates}
+    assert pareto_front(found, values) == [(100, 1.0), (200, 2.0), (300, 3.0), (500, 4.0)]
+
+
+def test_headings_go_down_a_level_at_a_time_and_landmarks_are_single(html: str) -> None:
+    page = Page(html)
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(below <= above + 1 for above, below in itertools.pairwise(levels))
+    assert [tag for tag, _ in page.tags if tag in ("header", "main", "footer")] == ["header", "main", "footer"]
+    assert all("alt" in attributes for tag, attributes in page.tags if tag == "img")
+    scrolling = [attributes for _, attributes in page.tags if attributes.get("class") == "scroll"]
+    assert all(attributes.get("tabindex") == "0" for attributes in scrolling)

@@ -1,6 +1,7 @@
 """A whole run by the command line: what it leaves behind, and what a kill does to it."""
 
 import hashlib
+import html
 import io
 import json
 import signal
@@ -77,6 +78,22 @@ def test_the_shipped_accuracy_is_what_the_shipped_file_does_on_the_test_split(fi
     answers = session.run(["logits"], {"images": test.images.numpy()})[0].argmax(1)
     accuracy = float(np.mean(answers == test.targets.numpy()))
     assert read_json(finished_run / "bundle" / "bundle.json")["metrics"]["shipped"]["test_accuracy"] == accuracy
+
+
+def test_the_worth_of_the_teacher_is_said_by_show_page_and_card(finished_run: Path, edgestill) -> None:
+    tested = read_json(finished_run / "report" / "result.json")["worth"]
+    gain = tested["gains"]["no_teacher"]
+    taught, alone = (
+        next(arm["accuracies"] for arm in tested["arms"] if arm["name"] == name) for name in ("recipe", "no_teacher")
+    )
+    assert gain["value"] == pytest.approx(taught[0] - alone[0])
+    [said] = [
+        line for line in edgestill("show", str(finished_run)).stdout.splitlines() if line.startswith("The teacher")
+    ]
+    assert said.endswith("(one seed).")
+    page, card = ((finished_run / name).read_text() for name in ("report.html", "bundle/MODEL_CARD.md"))
+    assert said in html.unescape(page).replace("\N{NO-BREAK SPACE}", " ")
+    assert said.split("[")[0] in card
 
 
 def test_the_search_lists_what_the_baselines_would_have_picked(finished_run: Path) -> None:

@@ -139,8 +139,8 @@ def test_a_result_that_no_stage_has_is_told_with_the_way_out() -> None:
 def test_damaged_latency_samples_are_refused_with_the_file_and_the_place(tmp_path, text, why) -> None:
     with RunDir.create(tmp_path, "run", 0, load_config(preset="digits")) as run:
         path = run.write("profile", "samples_ms.json", '{"teacher": [1.0, 2], "fp32": [0.5]}')
-        assert samples_of(run, "fp32") == {"teacher": [1.0, 2.0], "student": [0.5]}
+        assert samples_of(run, {"teacher": "teacher", "student": "fp32"}) == {"teacher": [1.0, 2.0], "student": [0.5]}
         path.write_text(text)
         with pytest.raises(RunDirError, match=re.escape(f"{path} is damaged (")) as refused:
-            samples_of(run, "fp32")
+            samples_of(run, {"teacher": "teacher", "student": "fp32"})
     assert why in str(refused.value)

@@ -45,6 +45,8 @@ EVERY_STAGE = (
     "qat.epochs=1",
     "profile.timing.duration_s=0.05",
     "profile.timing.min_samples=70",
+    "baselines.seeds=2",
+    "baselines.budget=10000",
 )
 CLOCK = {
     "seconds",

@@ -49,6 +49,7 @@ TINY = {
     "distill.training.epochs": "3",
     "profile.timing.duration_s": "0.05",
     "profile.timing.min_samples": "70",
+    "baselines.seeds": "1",
 }
 
 

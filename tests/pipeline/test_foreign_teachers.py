@@ -121,6 +121,19 @@ def test_timm_loads_a_file_of_weights_whatever_wraps_it(wrapped, tmp_path):
     reloads(config, teacher, tmp_path)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_are_those_of_the_first_convolution_not_of_the_first_in_the_file(channels, tmp_path):
+    network = alive(timm.create_model("lcnet_035", num_classes=3, in_chans=channels))
+    path = tmp_path / "w.safetensors"
+    save_file(network.state_dict(), path)  # sorted by name: a depthwise one, of one channel, comes first
+    task = TASK if channels == 3 else GREY
+    for extra in ({}, {"finetune": True}):
+        config = config_of(name="timm", model="lcnet_035", weights=path, size=32, **extra)
+        teacher = read(config, task) if not extra else make_teacher(config).build(task).eval()
+        assert torch.equal(teacher.model.conv_stem.weight, network.conv_stem.weight)
+        reloads(config, teacher, tmp_path, task)
+
+
 def test_timm_takes_over_size_crop_and_interpolation_of_its_configuration(tmp_path):
     network = alive(timm.create_model("resnet10t", num_classes=3))
     path = tmp_path / "w.safetensors"

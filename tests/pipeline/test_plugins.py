@@ -13,11 +13,12 @@ from edgestill.pipeline.data.datasets import DATASETS
 from edgestill.pipeline.data.datasets.digits import DigitsConfig, load_digits
 from edgestill.pipeline.plugins import PlugInError, Table
 from edgestill.pipeline.runs.provenance import installed_versions
+from edgestill.pipeline.trackers import TRACKERS
 from edgestill.search.scorers import SCORERS, Scorer
 from edgestill.search.spaces import SPACES
 from edgestill.search.strategies import STRATEGIES
 
-TABLES = (METHODS, SPACES, SCORERS, STRATEGIES, DATASETS, FORMATS)
+TABLES = (METHODS, SPACES, SCORERS, STRATEGIES, DATASETS, FORMATS, TRACKERS)
 
 
 def of_number(name, found):

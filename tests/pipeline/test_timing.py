@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from edgestill.pipeline.timing.timing import Timing, TimingConfig, samples_needed, time_interleaved
+from edgestill.pipeline.timing.timing import Timing, TimingConfig, expected_s, samples_needed, time_interleaved
 
 
 @pytest.mark.parametrize(
@@ -107,3 +107,23 @@ def test_sampling_goes_on_for_the_duration_but_never_beyond_the_most():
     assert len(found["a"].samples_ms) == len(found["b"].samples_ms) > 10
     capped = TimingConfig(warmup_s=0, duration_s=60, min_samples=1000, max_samples=50)
     assert len(time_interleaved({"a": lambda: None}, capped)["a"].samples_ms) == 50
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TimingConfig(warmup_s=0.5, duration_s=0.1, min_samples=200),  # the samples decide
+        TimingConfig(warmup_s=0.5, duration_s=3.0, min_samples=10),  # the duration decides
+        TimingConfig(warmup_s=0.5, duration_s=60.0, min_samples=10, max_samples=300),  # the most decides
+    ],
+)
+@pytest.mark.parametrize("calls_s", [(0.004,), (0.004, 0.001), (0.03, 0.004, 0.0005)])
+def test_the_expected_time_is_that_of_the_turns(config, calls_s):
+    now = 0
+
+    def call(seconds):
+        nonlocal now
+        now += int(seconds * 1e9)
+
+    time_interleaved({str(s): (lambda s=s: call(s)) for s in calls_s}, config, lambda: now)
+    assert expected_s(calls_s, config) == pytest.approx(now / 1e9, rel=0.1)

@@ -115,6 +115,11 @@ class DatasetConfig(Frozen):
         return path.absolute()
 
     @property
+    def hub_id(self) -> str | None:
+        """Id of the data on the Hugging Face hub; None: they are not from there."""
+        return None
+
+    @property
     def has_own_tokenizer(self) -> bool:
         """True if the configuration says which tokenizer makes the inputs."""
         return False

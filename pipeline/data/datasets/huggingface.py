@@ -81,6 +81,11 @@ class HuggingFaceConfig(PhotoConfig):
         return self
 
     @property
+    def hub_id(self) -> str | None:
+        is_id = not Path(self.path).expanduser().exists() and not Path(self.path).is_absolute()
+        return self.path if is_id and Path(self.path).suffix not in _BUILDERS else None
+
+    @property
     def has_own_tokenizer(self) -> bool:
         return self.tokenizer != TokenizerConfig()
 

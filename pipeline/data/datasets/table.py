@@ -41,7 +41,7 @@ def read_columns(path: Path, form: Format, wanted: Sequence[Column]) -> tuple[li
     Raises:
         DataError: wrong encoding, no rows, a missing or repeated column, or a row with too many or too few cells.
     """
-    rows = list(_rows(path, form))
+    rows = list(read_rows(path, form))
     if form.columns is not None:
         columns = form.columns
         rows = rows[1:] if rows and rows[0].cells == columns else rows
@@ -89,7 +89,12 @@ def _way_out(column: Column, form: Format, columns: tuple[str, ...]) -> str:
     return f"name one in {column.key}; if this line is no header, name the columns in data.columns"
 
 
-def _rows(path: Path, form: Format) -> Iterator[Row]:
+def read_rows(path: Path, form: Format) -> Iterator[Row]:
+    """Yield the rows of a table, its header included; blank lines are left out.
+
+    Raises:
+        DataError: wrong encoding, or a quotation mark out of place.
+    """
     delimiter = form.delimiter or ("," if path.suffix == ".csv" else "\t")
     lines = io.StringIO(_text(path, form.encoding), newline="")
     if delimiter == "\t":

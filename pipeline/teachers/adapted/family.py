@@ -119,6 +119,11 @@ class ForeignTeacher(Teacher):
         return None
 
     @property
+    def stem(self) -> str | None:
+        """Name of the network's first convolution, by which a file of weights tells its channels; None: unknown."""
+        return None
+
+    @property
     def call(self) -> Call:
         """How the network is given its inputs."""
         return plainly
@@ -133,12 +138,13 @@ class ForeignTeacher(Teacher):
     def load(self, task: Task, path: Path) -> nn.Module:
         """Load the run's copy, which has our names for everything, or the given file, which has the network's own."""
         if path == self.source:
-            network = self._adapted(task, held_by(path))
+            network = self._adapted(task, held_by(path, self.stem))
             head = network.parts.classifier
             load_foreign(network.model, path, head, self.who, task)
             return network
         outputs = read_metadata(path).get("outputs", "")
-        network = self._adapted(task, Held(int(outputs), None) if outputs.isdecimal() else self._held())
+        copied = held_by(path, self.stem)._replace(outputs=int(outputs)) if outputs.isdecimal() else self._held()
+        network = self._adapted(task, copied)
         load_weights(network, path)
         return network
 
@@ -163,7 +169,7 @@ class ForeignTeacher(Teacher):
         return f"teacher: {self.title} takes no {task.kind}; hf:, a function of your own, and {', '.join(fitting)} do"
 
     def _held(self) -> Held | None:
-        return None if self.source is None or not self.source.is_file() else held_by(self.source)
+        return None if self.source is None or not self.source.is_file() else held_by(self.source, self.stem)
 
     def _adapted(self, task: Task, held: Held | None) -> Adapted:
         outputs = held.outputs if held is not None and held.outputs else task.num_classes

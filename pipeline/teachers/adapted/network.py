@@ -53,7 +53,7 @@ class Adapted(nn.Module):
         with torch.no_grad(), evaluating(model):
             self.parts, found = find_parts(model, call, self.before(_example(task)), classifier, features)
         self.outputs = self.num_classes = found.shape[1]
-        self.gives_probabilities = answers == "probabilities" or (answers == "auto" and _are_probabilities(found))
+        self.gives_probabilities = answers == "probabilities" or (answers == "auto" and are_probabilities(found))
         self.order: tuple[int, ...] | None = None
         self.cautions: tuple[str, ...] = ()
         self.embedding_dim: int | None = self._width()
@@ -116,7 +116,8 @@ def _example(task: Task) -> Tensor:
     return torch.rand(2, *task.input_shape, generator=generator)
 
 
-def _are_probabilities(answers: Tensor) -> bool:
+def are_probabilities(answers: Tensor) -> bool:
+    """True if each row is not negative and sums to 1."""
     sums = answers.sum(1)
     return bool((answers >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all())
 

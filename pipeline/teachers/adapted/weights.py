@@ -20,14 +20,19 @@ class Held(NamedTuple):
     channels: int | None  # of its first convolution
 
 
-def held_by(path: Path) -> Held:
+def held_by(path: Path, stem: str | None = None) -> Held:
     """Read the number of outputs and of channels from a file of weights.
+
+    Args:
+        stem: name of the network's first convolution; None: nobody knows it, and no channels are told. The first one in
+            a file may be another: safetensors sorts by name, and a depthwise one has a channel too.
 
     Raises:
         CheckpointError: the file cannot be read, or is a pickle that would run code.
     """
     tensors = read_weights(path)
-    first = next((t for t in tensors.values() if t.dim() == 4), None)
+    stems = (t for name, t in tensors.items() if f".{name}".endswith(f".{stem}.weight") and t.dim() == 4)
+    first = next(stems, None)
     matrices = [name for name, t in tensors.items() if t.dim() == 2 and name.endswith("weight")]
     biased = [name for name in matrices if _bias_fits(tensors, name)]
     last = (_heads(biased) or _heads(matrices) or biased or matrices)[-1:]

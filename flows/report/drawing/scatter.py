@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from edgestill.flows.report.canvas import COLOURS, WINNER, baseline_looks, count_ticks, draw, log_ticks, tip
-from edgestill.flows.report.undrawn import chart
+from edgestill.flows.report.drawing.canvas import COLOURS, WINNER, baseline_looks, count_ticks, draw, log_ticks, tip
+from edgestill.flows.report.drawing.undrawn import chart
 from edgestill.search.fitness import fitness_name_of, fitness_of
 from edgestill.search.result import Candidate, SearchResult
 
@@ -32,6 +32,7 @@ def search_scatter(found: SearchResult, width: int, height: int, *, with_tips: b
     tips = {str(i): _candidate_tip(c, found.scorer) for i, c in enumerate(shown)}
 
     def paint(axes: "Axes") -> None:
+        _paint_front(axes, found, values)
         points = _paint_candidates(axes, found, values)
         if tips:
             points.set_urls([tip(key) for key in tips])
@@ -55,6 +56,22 @@ def selection_values(found: SearchResult) -> dict[str, float]:
     """Values compared by the winner's search, by architecture."""
     values = fitness_of(found)
     return {c.architecture: value for c, value in zip(found.candidates, values, strict=True)}
+
+
+def pareto_front(found: SearchResult, values: Mapping[str, float]) -> list[tuple[int, float]]:
+    """(parameters, value) of each candidate above which none is with as few parameters, by parameters."""
+    front: list[tuple[int, float]] = []
+    for candidate in sorted(found.candidates, key=lambda c: (c.cost.params, -values[c.architecture])):
+        value = values[candidate.architecture]
+        if not front or value > front[-1][1]:
+            front.append((candidate.cost.params, value))
+    return front
+
+
+def _paint_front(axes: "Axes", found: SearchResult, values: Mapping[str, float]) -> None:
+    front = pareto_front(found, values)
+    if len(front) > 1:
+        axes.step(*zip(*front, strict=True), where="post", color=COLOURS["teacher"][0], linewidth=1.4, alpha=0.8)
 
 
 def _paint_candidates(axes: "Axes", found: SearchResult, values: Mapping[str, float]) -> "PathCollection":

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from edgestill.export.device.document import Result
-from edgestill.flows.report.canvas import COLOURS, draw
-from edgestill.flows.report.undrawn import chart
+from edgestill.flows.report.drawing.canvas import COLOURS, draw
+from edgestill.flows.report.drawing.undrawn import chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from edgestill.distill.result import TrialRecord, TuneResult
-from edgestill.flows.report.canvas import COLOURS, Look, baseline_looks, draw, log_ticks, percent_ticks
-from edgestill.flows.report.undrawn import chart
+from edgestill.flows.report.drawing.canvas import COLOURS, Look, baseline_looks, draw, log_ticks, percent_ticks
+from edgestill.flows.report.drawing.undrawn import chart
 from edgestill.pipeline.training.state import EpochRecord
 
 if TYPE_CHECKING:

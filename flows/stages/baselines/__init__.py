@@ -1,0 +1,1 @@
+"""Trainings beside the student's, and the worth of teacher and search by them."""

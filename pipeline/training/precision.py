@@ -1,0 +1,53 @@
+"""Check that a mixed precision makes training steps faster here: without the instructions it makes them slower."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from edgestill.pipeline.data.splits import Batch
+from edgestill.pipeline.device import Compute
+from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.figures import milliseconds, times
+from edgestill.pipeline.timing.timing import TimingConfig, time_interleaved
+
+_TIMING = TimingConfig(warmup_s=0.0, duration_s=0.001, min_samples=10)
+_SLOWER = 1.05  # than fp32, to be refused
+
+
+def require_fast_precision(network: nn.Module, batch: Batch, compute: Compute, device: torch.device) -> None:
+    """Time steps of a network in the configured precision and in fp32, in turns; fp32 needs none.
+
+    Raises:
+        ConfigError: the precision's steps take longer; with both figures.
+    """
+    if compute.precision == "fp32":
+        return
+    network.to(device).train()
+    both = {"fp32": replace(compute, precision="fp32"), compute.precision: compute}
+    calls = {name: _step(network, batch, one, device) for name, one in both.items()}
+    found = {name: cast(float, timing.percentile(50)) for name, timing in time_interleaved(calls, _TIMING).items()}
+    ours, plain = found[compute.precision], found["fp32"]
+    if ours > _SLOWER * plain:
+        raise ConfigError(
+            [
+                f"device.precision: a training step takes {milliseconds(ours)} in {compute.precision} and "
+                f"{milliseconds(plain)} in fp32, {times(ours / plain)} as long: this processor has no fast "
+                "instructions for it; set device.precision=fp32"
+            ]
+        )
+
+
+def _step(network: nn.Module, batch: Batch, compute: Compute, device: torch.device) -> Callable[[], None]:
+    def run() -> None:
+        network.zero_grad(set_to_none=True)
+        with compute.autocast(device):
+            loss = F.cross_entropy(network(batch.inputs).float(), batch.targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return run
