@@ -1,6 +1,6 @@
 """Students of the teacher's own layers that begin with its weights, beside the same students from random weights.
 
-    python benchmarks/layers_of_teacher.py --data FOLDER --out FOLDER [--students l1h2f2 l2h2f2] [--seeds 5] [--epochs 6]
+    python benchmarks/layers_of_teacher.py --data FOLDER --out FOLDER [--students l1h2f2] [--seeds 5]
 
 The task is `benchmarks/tasks/sst2.py`: FOLDER holds train, dev and test as tsv. A seed fixes the teacher, the student's
 random weights and the order of the texts; within a seed, both students train by plain KD for the same epochs with the
