@@ -62,6 +62,9 @@ class Own(nn.Module):
 def known(num_classes):
     return Own(num_classes, lambda: EncoderBlock(2, 4, 2))
 
+def frozen(num_classes):
+    return known(num_classes).requires_grad_(False)
+
 def unknown(num_classes):
     return Own(num_classes, lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
 """
@@ -218,6 +221,16 @@ def test_costs_and_weights_keep_the_contract_beside_foreign_teachers(kind, check
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
     else:
         spaces.require_cost(space, space.parse("l2h1f1"), task)
+
+
+def test_students_of_a_frozen_teacher_are_trained_and_drawn(made):
+    space, task, teacher = made("python:frozen")
+    student = space.build(space.parse("l2h1f2"), task)
+    assert all(parameter.requires_grad for parameter in student.parameters())
+    theirs = dict(teacher.named_parameters())["model.body.0.norm1.weight"]
+    assert not theirs.requires_grad
+    one, other = (space.build(space.parse("l3h2f4"), task).blocks()[0].attention.query.weight for _ in range(2))
+    assert not torch.equal(one, other)
 
 
 def test_classes_are_in_the_datas_order_whatever_the_teachers_is(made, tmp_path):
