@@ -79,7 +79,7 @@ def hollow(network: nn.Module) -> nn.Module:
 
 
 def filled(network: nn.Module) -> nn.Module:
-    """Draw every layer anew as torch draws its own; of other parameters, the matrices that are lacking, N(0, 0.02^2)."""
+    """Draw every layer anew, as torch draws its own; of other parameters the lacking matrices, N(0, 0.02^2)."""
     for module in network.modules():
         own = list(module.named_parameters(recurse=False))
         lacking = [name for name, one in own if one.is_meta]
