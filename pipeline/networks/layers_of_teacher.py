@@ -67,22 +67,26 @@ def cut(
 
 
 def hollow(network: nn.Module) -> nn.Module:
-    """Take the matrices out of a network; their shapes stay, as do vectors, buffers and all that is not trained."""
-    for module in network.modules():
+    """Take the matrices out of a network; their shapes stay, as do vectors and buffers. All of it can be trained.
+
+    A teacher from elsewhere may be frozen, which its students are not.
+    """
+    for module in network.requires_grad_(True).modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            if parameter.requires_grad and parameter.dim() > 1:
+            if parameter.dim() > 1:
                 module.register_parameter(name, nn.Parameter(parameter.detach().to("meta")))
     return network
 
 
 def filled(network: nn.Module) -> nn.Module:
-    """Draw the matrices that a network lacks, as torch draws each layer's own; of other parameters, N(0, 0.02^2)."""
+    """Draw every layer anew, as torch draws its own; of other parameters the lacking matrices, N(0, 0.02^2)."""
     for module in network.modules():
-        lacking = [name for name, one in module.named_parameters(recurse=False) if one.is_meta]
+        own = list(module.named_parameters(recurse=False))
+        lacking = [name for name, one in own if one.is_meta]
         for name in lacking:
             made = nn.Parameter(torch.empty(module.get_parameter(name).shape))
             module.register_parameter(name, made)
-        if lacking:
+        if own:
             _draw(module, lacking)
     return network
 

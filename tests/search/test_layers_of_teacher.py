@@ -1,14 +1,19 @@
 """Students of the teacher's own layers: whole, they answer as it does; cut, as it does with parts masked."""
 
 import copy
+import json
+import pickle
+import shutil
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from edgestill.flows.config import RunConfig
+from edgestill.flows.score import score_file
 from edgestill.pipeline.conformance.samples import batch, image_task, text_task
 from edgestill.pipeline.errors import ArchitectureError, ConfigError
 from edgestill.pipeline.networks.attention import EncoderBlock
@@ -56,6 +61,9 @@ class Own(nn.Module):
 
 def known(num_classes):
     return Own(num_classes, lambda: EncoderBlock(2, 4, 2))
+
+def frozen(num_classes):
+    return known(num_classes).requires_grad_(False)
 
 def unknown(num_classes):
     return Own(num_classes, lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
@@ -215,6 +223,31 @@ def test_costs_and_weights_keep_the_contract_beside_foreign_teachers(kind, check
         spaces.require_cost(space, space.parse("l2h1f1"), task)
 
 
+def test_students_of_a_frozen_teacher_are_trained_and_drawn(made):
+    space, task, teacher = made("python:frozen")
+    student = space.build(space.parse("l2h1f2"), task)
+    assert all(parameter.requires_grad for parameter in student.parameters())
+    theirs = dict(teacher.named_parameters())["model.body.0.norm1.weight"]
+    assert not theirs.requires_grad
+    one, other = (space.build(space.parse("l3h2f4"), task).blocks()[0].attention.query.weight for _ in range(2))
+    assert not torch.equal(one, other)
+
+
+def test_classes_are_in_the_datas_order_whatever_the_teachers_is(made, tmp_path):
+    space, task, _ = made("hf:vit")
+    task = task.model_copy(update={"labels": ("cat", "dog", "fish")})
+    folder = shutil.copytree(space.config.teacher.model, tmp_path / "vit")
+    described = json.loads((folder / "config.json").read_text())
+    described["id2label"] = {"0": "fish", "1": "cat", "2": "dog"}
+    (folder / "config.json").write_text(json.dumps(described))
+    config = config_of({"name": "hf", "model": str(folder)})
+    teacher, inputs = build_teacher(config, task).eval(), batch(task, 6).inputs
+    assert teacher.order == (1, 2, 0)
+    student = begun(make_space(LayersOfTeacherConfig(teacher=config)), "l3h2f4", task, teacher)
+    with torch.no_grad():
+        assert torch.allclose(student(inputs), look(teacher, inputs).logits, atol=1e-5)
+
+
 def test_a_student_draws_nothing_in_training(made):
     space, task, teacher = made("huggingface:bert")
     student = begun(space, "l2h1f2", task, teacher).train()
@@ -234,6 +267,36 @@ def test_random_weights_come_from_the_generator_alone_however_often_the_space_wa
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
         assert torch.equal(tensor, other[name]), name
+
+
+def test_a_space_sent_to_another_process_has_the_same_members_and_no_networks(made):
+    space, task, _ = made("hf:vit")
+    architecture = space.parse("l2h1f2")
+    space.build(architecture, task)
+    packed = pickle.dumps(space)
+    again = pickle.loads(packed)
+    assert (again.genes, len(packed) < 2000) == (space.genes, True)
+    assert spaces._initialised(again, architecture, task).state_dict().keys()
+
+
+def test_strings_are_scored_beside_a_teacher_named_behind_the_space(made, tmp_path):
+    space, _, _ = made("hf:vit")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    rows = {"x_train": images, "y_train": np.arange(40) % 3, "x_test": images[:9], "y_test": np.arange(9) % 3}
+    np.savez(tmp_path / "images.npz", **rows)
+    (tmp_path / "listed.txt").write_text("l1h1f1\nl3h2f4\n")
+    score_file(
+        f"layers_of_teacher:hf:{space.config.teacher.model}", tmp_path / "listed.txt", tmp_path / "images.npz",
+        ["nwot", "params"], tmp_path / "scores.csv", "resnet20", 8, 0, 1, 1, lambda line: None,
+    )  # fmt: skip
+    small, large = (float(line.split(",")[2]) for line in (tmp_path / "scores.csv").read_text().splitlines()[1:])
+    assert 0 < small < large
+
+
+def test_a_wrong_teacher_behind_the_space_is_one_sentence():
+    with pytest.raises(ConfigError, match="space 'layers_of_teacher:resnet57': "):
+        named_space("layers_of_teacher:resnet57")
 
 
 def test_equal_layers_of_unknown_attention_are_only_dropped(made):
