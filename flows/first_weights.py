@@ -3,18 +3,19 @@
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from pydantic import BaseModel
 from torch import nn
 
+from edgestill.distill.config import DistillConfig
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.result import DistillResult, PruneResult
-from edgestill.flows.config.model import RunConfig
-from edgestill.flows.stages.results import DataResult
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.networks.network import Classifier
 from edgestill.pipeline.runs.checkpoint import load_tensors, load_weights
 from edgestill.pipeline.runs.find import find_run
 from edgestill.pipeline.runs.rundir import RunDir, file_digest
 from edgestill.pipeline.task import Task
+from edgestill.search.config import SearchConfig
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
 from edgestill.search.tournament import TournamentResult
@@ -22,11 +23,22 @@ from edgestill.search.tournament import TournamentResult
 _WEIGHTS = "distill/weights.safetensors"
 
 
+class _Config(BaseModel):
+    """Settings of a run that say which network its student is; the others are left unread."""
+
+    search: SearchConfig
+    distill: DistillConfig
+
+
+class _Data(BaseModel):
+    task: Task
+
+
 class Source(NamedTuple):
     """A finished student of another run."""
 
     root: Path
-    config: RunConfig
+    config: _Config
     task: Task
     architecture: str
 
@@ -43,12 +55,12 @@ def source_of(start: str, parent: Path) -> Source:
         RunDirError: there is no such run, it has no student yet, or it was altered.
     """
     run = RunDir.view(find_run(start, parent))
-    played, data = run.read("tournament", TournamentResult), run.read("data", DataResult)
+    played, data = run.read("tournament", TournamentResult), run.read("data", _Data)
     run.read("distill", DistillResult)  # it refuses altered weights
     pruned = run.read("prune", PruneResult) if "prune" in run.manifest.stages else None
     if pruned is not None and pruned.refused is None:
         raise ConfigError([f"distill.start: the student of {run.root} was pruned, and a start needs a whole one"])
-    return Source(run.root, run.config(RunConfig), data.task, played.winner.architecture)
+    return Source(run.root, run.config(_Config), data.task, played.winner.architecture)
 
 
 def require_start(start: str, parent: Path, space: SearchSpace, task: Task) -> None:

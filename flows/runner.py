@@ -15,6 +15,7 @@ from edgestill.flows.chain import STAGES, stage_names, stages_of
 from edgestill.flows.config.loading import config_of, load_config
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.given import config_with
+from edgestill.flows.observer import Observer
 from edgestill.flows.outcome import Outcome
 from edgestill.flows.progress import Forgiving, Progress, Silent
 from edgestill.flows.report.again import report_again
@@ -22,7 +23,6 @@ from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import BaselinesResult, R, RankCheckResult, ReportResult, Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.supervise import note_progress, note_stage
-from edgestill.flows.trackers.observer import Observer
 from edgestill.pipeline.device import select_device
 from edgestill.pipeline.errors import ConfigError, MissingDependencyError, RunDirError, UserError
 from edgestill.pipeline.frozen import derive_seed

@@ -41,7 +41,9 @@ def data(
     loaded = load_config(config, preset, settings or [])
     splits = load_splits(loaded.read_data, loaded.seed, looking=True)
     assert splits.look is not None
-    answer(joined([*(f"caution: {sentence}" for sentence in splits.cautions), look_lines(splits.task, splits.look)]))
+    if splits.cautions:
+        answer(joined(f"caution: {sentence}" for sentence in splits.cautions))
+    answer(look_lines(splits.task, splits.look))
     if sheet is not None:
         sheet.mkdir(parents=True, exist_ok=True)
         for number, strip in enumerate(splits.look.strips.values()):

@@ -9,7 +9,6 @@ from edgestill.distill.recipe import make_recipe, unmet
 from edgestill.export.bundle.card_config import CardConfig
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.formats import FORMATS
-from edgestill.flows.trackers import TRACKERS, AnyTrackerConfig
 from edgestill.pipeline.data.augmentation import VIEWS_MIX
 from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.loading import DataConfig
@@ -19,6 +18,7 @@ from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.input_kind import INPUT_KINDS
 from edgestill.pipeline.teachers import AnyTeacherConfig, TeacherConfig, make_teacher
 from edgestill.pipeline.teachers.teacher import DRAWN, SCORED
+from edgestill.pipeline.trackers import TRACKERS, AnyTrackerConfig
 from edgestill.search.config import RankCheckConfig, SearchConfig
 from edgestill.search.scorers import SCORERS
 from edgestill.search.spaces import SPACES, make_space

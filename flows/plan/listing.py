@@ -5,12 +5,12 @@ from typing import Any
 
 from edgestill.distill.methods import METHODS
 from edgestill.export.formats import FORMATS
-from edgestill.flows.trackers import TRACKERS
 from edgestill.pipeline.data.datasets import DATASETS
 from edgestill.pipeline.errors import ConfigError, nearest
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.plugins import Table
 from edgestill.pipeline.teachers import TEACHERS
+from edgestill.pipeline.trackers import TRACKERS
 from edgestill.search.scorers import SCORERS
 from edgestill.search.spaces import SPACES
 from edgestill.search.strategies import STRATEGIES

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from edgestill.export.tested.result import Case, Disagreement, Examined, Opinion, Robustness, ShiftedAccuracy
 from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.drawing.confidence import confidence_histogram, reliability_diagram
-from edgestill.flows.tested.result import Case, Disagreement, Examined, Opinion, Robustness, ShiftedAccuracy
 from edgestill.pipeline.figures import significant
 
 _CASES: dict[Case, str] = {

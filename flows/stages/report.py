@@ -15,6 +15,8 @@ from edgestill.export.bundle.write import write_bundle
 from edgestill.export.evaluate import answers_of, evaluate_file, evaluate_run, open_files
 from edgestill.export.onnx.interface import describe_input, describe_output
 from edgestill.export.result import ProfileResult
+from edgestill.export.tested.examine import examine
+from edgestill.export.tested.robustness import MOST_EXAMPLES, MOST_S
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.plan.estimate import Estimate
 from edgestill.flows.plan.probes import Probes
@@ -23,8 +25,6 @@ from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import BUNDLE, BaselinesResult, QatResult, ReportResult, Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.students import networks, shipped
-from edgestill.flows.tested.examine import examine
-from edgestill.flows.tested.robustness import MOST_EXAMPLES, MOST_S
 from edgestill.flows.wording.worth import worth_sentences
 from edgestill.pipeline.data.loading import load_test
 from edgestill.pipeline.nicety import nicety

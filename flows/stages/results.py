@@ -6,7 +6,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from edgestill.distill.result import DistillResult, PruneResult
 from edgestill.export.result import ConvertedModel, ConvertResult
-from edgestill.flows.tested.result import Examined
+from edgestill.export.tested.result import Examined
 from edgestill.pipeline.data.look import DataLook
 from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.frozen import Frozen, Share, without_none

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.encoder_layers import EncoderSizes
 from edgestill.pipeline.runs.checkpoint import load_weights, read_metadata
@@ -133,8 +132,8 @@ class Teacher(ABC):
         """Count the network's parameters and multiply-accumulates; None: `networks.cost.measure_cost` counts them."""
         return None
 
-    def meet(self, network: nn.Module, splits: Iterable[ImageSplit]) -> None:
-        """Show the network the examples that it will be asked about; one that knows them by name needs that.
+    def meet(self, network: nn.Module, splits: Iterable[Any]) -> None:
+        """Show the network the examples of some `ImageSplit`s; one that knows examples by name needs that.
 
         Raises:
             CheckpointError: it does not know one.

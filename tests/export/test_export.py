@@ -168,6 +168,24 @@ def test_a_file_of_another_network_is_refused(network, splits, task, tmp_path, s
         check_parity(network, tmp_path / "model.onnx", splits, task.inputs)
 
 
+@pytest.mark.parametrize(("off", "is_refused"), [(2e-4, False), (6e-3, True)])
+def test_large_logits_may_differ_by_as_much_as_rounding_does_and_no_cause_is_made_up(
+    network, splits, task, tmp_path, off, is_refused
+):
+    large = copy.deepcopy(network)
+    with torch.no_grad():
+        large.linear.weight.zero_()
+        large.linear.bias.copy_(torch.tensor([500.0, 0.0, -20.0, 3.0]))
+    other = copy.deepcopy(large)
+    other.linear.bias.data[2] += off
+    (tmp_path / "model.onnx").write_bytes(to_onnx(other, task.inputs, OPSET))
+    if not is_refused:
+        check_parity(large, tmp_path / "model.onnx", splits, task.inputs)
+        return
+    with pytest.raises(ExportError, match=r"by up to 0\.006 \(allowed 0\.005\) and 0 of 256 answers change$"):
+        check_parity(large, tmp_path / "model.onnx", splits, task.inputs)
+
+
 def test_a_file_with_other_classes_or_no_numbers_is_refused(network, path, splits, task):
     wider = copy.deepcopy(network)
     wider.linear = nn.Linear(8, 5)

@@ -367,7 +367,7 @@ def test_an_interrupted_run_that_was_discarded_is_not_to_be_resumed(tmp_path, mo
         ({"search": {"scorer": "gone"}}, "search.scorer: unknown 'gone'; known: az_trainability, diswot"),
         (
             {"search": {"space": {"name": "gone", "depth": 2}}},
-            "search.space.name: unknown 'gone'; known: mobile, nb201",
+            "search.space.name: unknown 'gone'; known: backbones, mobile",
         ),
         ({"distill": {"methods": [{"name": "gone"}]}}, "distill.methods.0.name: unknown 'gone'; did you mean 'none'? "),
         (

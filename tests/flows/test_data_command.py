@@ -40,3 +40,13 @@ def test_the_command_writes_the_ids_of_all_examples_and_no_class_of_test(photos,
     assert {row[1] for row in rows[1:]} == {"train", "reference", "validation", "test"}
     for name, split, label in rows[1:]:
         assert label == ("" if split == "test" else str(int(name.partition("/")[2]) % 3))
+
+
+def test_the_command_says_what_was_understood_first(tmp_path, capsys):
+    x, y = np.zeros((60, 1, 8, 8), np.uint8), np.arange(60) % 3
+    np.savez(tmp_path / "nchw.npz", x_train=x, y_train=y, x_test=x[:12], y_test=y[:12])
+    assert execute(["data", "--set", "data.name=npz", "--set", f"data.path={tmp_path / 'nchw.npz'}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("caution: ")
+    assert "is taken as [N, C, H, W]" in lines[0]
+    assert lines[1] == "3 classes of 1×8×8 images"

@@ -9,8 +9,7 @@ import pytest
 
 from edgestill.distill import methods
 from edgestill.export import formats
-from edgestill.flows import trackers
-from edgestill.pipeline import teachers
+from edgestill.pipeline import teachers, trackers
 from edgestill.pipeline.data import datasets
 from edgestill.search import scorers, spaces, strategies
 

@@ -29,15 +29,7 @@ from edgestill.export.result import (
     Ratio,
     Verdict,
 )
-from edgestill.flows.chain import collected, sentence
-from edgestill.flows.config import RunConfig, load_config
-from edgestill.flows.report.data import ReportData
-from edgestill.flows.report.drawing.canvas import COLOURS
-from edgestill.flows.report.drawing.scatter import pareto_front, search_scatter, selection_values
-from edgestill.flows.report.drawing.stacking import stackable
-from edgestill.flows.report.write import render_report
-from edgestill.flows.stages.results import DataResult, RankCheckResult, ReportResult
-from edgestill.flows.tested.result import (
+from edgestill.export.tested.result import (
     Disagreement,
     Disagreements,
     Examined,
@@ -46,6 +38,14 @@ from edgestill.flows.tested.result import (
     Robustness,
     ShiftedAccuracy,
 )
+from edgestill.flows.chain import collected, sentence
+from edgestill.flows.config import RunConfig, load_config
+from edgestill.flows.report.data import ReportData
+from edgestill.flows.report.drawing.canvas import COLOURS
+from edgestill.flows.report.drawing.scatter import pareto_front, search_scatter, selection_values
+from edgestill.flows.report.drawing.stacking import stackable
+from edgestill.flows.report.write import render_report
+from edgestill.flows.stages.results import DataResult, RankCheckResult, ReportResult
 from edgestill.flows.wording.verdicts import lead_words
 from edgestill.flows.wording.words import accuracy_claim, size_claim, speed_claim
 from edgestill.pipeline.networks.cost import Cost

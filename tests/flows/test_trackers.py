@@ -10,15 +10,15 @@ import pytest
 from pydantic import ValidationError
 
 from edgestill.flows.config import RunConfig, load_config
+from edgestill.flows.observer import Observer
 from edgestill.flows.prefect import confinement
 from edgestill.flows.stages.results import DataResult
-from edgestill.flows.trackers import TRACKERS, Tracker
-from edgestill.flows.trackers.mlflow import MlflowConfig, MlflowTracker
-from edgestill.flows.trackers.observer import Observer
-from edgestill.flows.trackers.tensorboard import TensorboardConfig
 from edgestill.pipeline.errors import UserError
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.trackers import TRACKERS, Tracker
+from edgestill.pipeline.trackers.mlflow import MlflowConfig, MlflowTracker
+from edgestill.pipeline.trackers.tensorboard import TensorboardConfig
 from edgestill.pipeline.training.state import EpochRecord
 
 RESULT = DataResult(

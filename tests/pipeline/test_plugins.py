@@ -8,12 +8,12 @@ import pytest
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.kd import KD
 from edgestill.export.formats import FORMATS
-from edgestill.flows.trackers import TRACKERS
 from edgestill.pipeline import plugins
 from edgestill.pipeline.data.datasets import DATASETS
 from edgestill.pipeline.data.datasets.digits import DigitsConfig, load_digits
 from edgestill.pipeline.plugins import PlugInError, Table
 from edgestill.pipeline.runs.provenance import installed_versions
+from edgestill.pipeline.trackers import TRACKERS
 from edgestill.search.scorers import SCORERS, Scorer
 from edgestill.search.spaces import SPACES
 from edgestill.search.strategies import STRATEGIES

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from edgestill.export.tested.result import Reliability
 from edgestill.flows.report.drawing.canvas import COLOURS, draw, percent_ticks
 from edgestill.flows.report.drawing.undrawn import chart
-from edgestill.flows.tested.result import Reliability
 from edgestill.pipeline.training.metrics import wilson
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from edgestill.flows.trackers.base import Tracked, Tracker
 from edgestill.pipeline.errors import MissingDependencyError
 from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.trackers.base import Tracked, Tracker
 
 FOLDER = "tensorboard"  # of a run
 

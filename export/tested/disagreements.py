@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from edgestill.flows.tested.result import Case, Disagreement, Disagreements, Opinion
+from edgestill.export.tested.result import Case, Disagreement, Disagreements, Opinion
 from edgestill.pipeline.data.pixels import resized
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.task import Task

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from edgestill.flows.tested import robustness as measured
-from edgestill.flows.tested.disagreements import disagreements
-from edgestill.flows.tested.examine import examine, network_run
-from edgestill.flows.tested.reliability import reliability
-from edgestill.flows.tested.robustness import robustness
-from edgestill.flows.tested.shifts import Shift, shifted, shifts_of
+from edgestill.export.tested import robustness as measured
+from edgestill.export.tested.disagreements import disagreements
+from edgestill.export.tested.examine import examine, network_run
+from edgestill.export.tested.reliability import reliability
+from edgestill.export.tested.robustness import robustness
+from edgestill.export.tested.shifts import Shift, shifted, shifts_of
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.data.tokens import Coder, TokenizerConfig, make_coder
 from edgestill.pipeline.task import Task

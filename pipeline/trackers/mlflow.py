@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edgestill.flows.trackers.base import Tracked, Tracker
 from edgestill.pipeline.errors import MissingDependencyError
 from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.trackers.base import Tracked, Tracker
 
 _TAG = "edgestill.run"  # of a run in MLflow: the folder's name, by which a resumed run is found again
 _MOST_AT_ONCE, _LONGEST = 100, 500  # parameters in one call, characters of a value: below the limits of every store

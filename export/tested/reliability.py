@@ -4,7 +4,7 @@
 
 import numpy as np
 
-from edgestill.flows.tested.result import Reliability
+from edgestill.export.tested.result import Reliability
 from edgestill.pipeline.training.calibration import ECE_BINS, softmax
 
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Discriminator
 
-from edgestill.flows.trackers.base import Tracker
-from edgestill.flows.trackers.mlflow import MlflowTracker
-from edgestill.flows.trackers.tensorboard import TensorboardTracker
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.plugins import Table, require_attributes, require_class, require_config
+from edgestill.pipeline.trackers.base import Tracker
+from edgestill.pipeline.trackers.mlflow import MlflowTracker
+from edgestill.pipeline.trackers.tensorboard import TensorboardTracker
 
 
 def _line(name: str, found: Any) -> type[Tracker]:

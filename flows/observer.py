@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from edgestill.flows.config.dotted import dotted
-from edgestill.flows.trackers import TRACKERS, Tracker
-from edgestill.flows.trackers.base import Tracked
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.nicety import nicety
+from edgestill.pipeline.trackers import TRACKERS, Tracker
+from edgestill.pipeline.trackers.base import Tracked
 from edgestill.pipeline.training.state import EpochRecord
 
 _MOST_FIGURES = 200  # of a stage

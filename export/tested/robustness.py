@@ -10,8 +10,8 @@ import torch
 
 from edgestill.export.quality import accuracy, logits_of
 from edgestill.export.run import Run
-from edgestill.flows.tested.result import Robustness, ShiftedAccuracy
-from edgestill.flows.tested.shifts import Shift, shifted, shifts_of
+from edgestill.export.tested.result import Robustness, ShiftedAccuracy
+from edgestill.export.tested.shifts import Shift, shifted, shifts_of
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.data.tokens import Coder
 from edgestill.pipeline.task import Task

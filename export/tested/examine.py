@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from edgestill.export.run import Run
-from edgestill.flows.tested.disagreements import disagreements
-from edgestill.flows.tested.reliability import reliability
-from edgestill.flows.tested.result import Examined
-from edgestill.flows.tested.robustness import robustness
+from edgestill.export.tested.disagreements import disagreements
+from edgestill.export.tested.reliability import reliability
+from edgestill.export.tested.result import Examined
+from edgestill.export.tested.robustness import robustness
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.data.tokens import Coder
 from edgestill.pipeline.networks.network import evaluating
