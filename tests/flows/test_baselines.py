@@ -403,7 +403,9 @@ def test_the_page_has_the_sentence_the_table_and_the_conditions() -> None:
         loader=PackageLoader("edgestill.flows.report", "."), autoescape=True, undefined=StrictUndefined
     )
     html = environment.get_template("worth.html.j2").render(worth=section)
-    for words in ("The teacher added 1.3 points [0.8, 1.8]", "+1.3 [0.8, 1.8]", "91.00 ± 1.00 %", "450 test examples"):
+    assert section is not None
+    assert section["sentence"].startswith("The teacher added 1.3 points [0.8, 1.8]")
+    for words in ("+1.3 [0.8, 1.8]", "91.00 ± 1.00 %", "450 test examples"):
         assert words in html
     assert "mean recall" not in html
 
