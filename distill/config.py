@@ -63,6 +63,7 @@ class StudentTrainingConfig(TrainingConfig):
 
 class DistillConfig(Frozen):
     names_places: ClassVar[tuple[str, ...]] = ("start",)
+    no_places: ClassVar[tuple[str, ...]] = ("random", "pretrained", "teacher")
 
     methods: Annotated[tuple[AnyMethodConfig, ...], AfterValidator(_compatible)] = Field(
         (KDConfig(),), description=f"methods that fill the slots of the loss; from {', '.join(METHODS)}"

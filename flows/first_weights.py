@@ -87,7 +87,7 @@ def require_start(start: str, parent: Path, space: SearchSpace, task: Task) -> N
 
 def is_run(start: str) -> bool:
     """True if the start names a run."""
-    return start not in ("random", "pretrained", "teacher")
+    return start not in DistillConfig.no_places
 
 
 def begin_from_run(network: nn.Module, architecture: Architecture, task: Task, space: SearchSpace, it: Source) -> None:

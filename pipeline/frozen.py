@@ -16,6 +16,7 @@ class Frozen(BaseModel):
     names_code: ClassVar[tuple[str, ...]] = ()  # fields that name code to run, or allow it
     names_services: ClassVar[tuple[str, ...]] = ()  # fields that name a server or a store to write to
     names_places: ClassVar[tuple[str, ...]] = ()  # fields of text that may be a path
+    no_places: ClassVar[tuple[str, ...]] = ()  # values of those that are none
 
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -18,7 +18,7 @@ def compare(
     ] = Path("compare.html"),
     out: Out = Path("runs"),
 ) -> None:  # fmt: skip
-    """Compare runs side by side: what was asked, what ships, what each stage did.
+    """Compare runs side by side, on a page and in a table.
 
     Write a page, and print a short table. Unfinished runs show what they have.
     """

@@ -18,13 +18,14 @@ def push(
     ],
     repo: Annotated[str, typer.Argument(metavar="REPO", help="Repository on the hub, owner/name; made if need be.")],
     private: Annotated[
-        bool | None, typer.Option("--private/--public", help="Of a new repository. Default: the account's own.")
+        bool | None,
+        typer.Option("--private/--public", help="Visibility of a new repository. Default: the account's own."),
     ] = None,
     branch: Annotated[str | None, typer.Option(help="Branch to write, made if need be. Default: main.")] = None,
     message: Annotated[str | None, typer.Option(help="Commit message. Default: the bundle's digest.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written; ask no network.")] = False,
 ) -> None:
-    """Check a bundle and write it to the Hugging Face hub, its model card as README.md.
+    """Check a bundle and push it to the Hugging Face hub.
 
     `hf auth login` logs in.
     """

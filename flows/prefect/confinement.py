@@ -69,7 +69,7 @@ def paths_in(value: Any, name: str = "") -> Iterator[tuple[str, Path]]:
     for key, inner in _parts(value):
         within = f"{name}.{key}" if name else key
         if isinstance(inner, str) and isinstance(value, Frozen) and key in value.names_places:
-            yield within, Path(inner).expanduser()
+            yield from () if inner in value.no_places else ((within, Path(inner).expanduser()),)
         yield from paths_in(inner, within)
 
 

@@ -367,12 +367,12 @@ def test_an_interrupted_run_that_was_discarded_is_not_to_be_resumed(tmp_path, mo
         ({"search": {"scorer": "gone"}}, "search.scorer: unknown 'gone'; known: az_trainability, diswot"),
         (
             {"search": {"space": {"name": "gone", "depth": 2}}},
-            "search.space.name: unknown 'gone'; known: backbones, mobile",
+            "search.space.name: unknown 'gone'; known: backbones, layers_of_teacher, mobile",
         ),
         ({"distill": {"methods": [{"name": "gone"}]}}, "distill.methods.0.name: unknown 'gone'; did you mean 'none'? "),
         (
             {"teacher": {"name": "gone"}},
-            "teacher.name: unknown 'gone'; did you mean 'onnx'? known: ensemble, hf, onnx, python",
+            "teacher.name: unknown 'gone'; did you mean 'onnx'? known: ensemble, hf, onnx, outputs, python",
         ),
         ({"export": {"formats": ["gone"]}}, "export.formats: unknown format 'gone'; known: cuda_fp16"),
     ],
