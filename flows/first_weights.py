@@ -15,6 +15,7 @@ from edgestill.pipeline.runs.checkpoint import load_tensors, load_weights
 from edgestill.pipeline.runs.find import find_run
 from edgestill.pipeline.runs.rundir import RunDir, file_digest
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.teachers import AnyTeacherConfig
 from edgestill.search.config import SearchConfig
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import make_space
@@ -26,8 +27,15 @@ _WEIGHTS = "distill/weights.safetensors"
 class _Config(BaseModel):
     """Settings of a run that say which network its student is; the others are left unread."""
 
+    teacher: AnyTeacherConfig
     search: SearchConfig
     distill: DistillConfig
+
+    @property
+    def space(self) -> SearchSpace:
+        config = self.search.space
+        beside = getattr(config, "beside", None)  # of a space of the teacher's own layers
+        return make_space(config if beside is None else beside(self.teacher))
 
 
 class _Data(BaseModel):
@@ -98,7 +106,7 @@ def begin_from_run(network: nn.Module, architecture: Architecture, task: Task, s
         ConfigError: its space, its architecture or its tokenizer is another.
     """
     _require_same(it, space, space.format(architecture), task)
-    theirs = make_space(it.config.search.space)
+    theirs = it.config.space
     taught = theirs.build(theirs.parse(it.architecture), it.task)
     shipped = make_recipe(it.config.distill.methods).deployable(taught)
     load_weights(shipped, it.weights)
@@ -117,7 +125,7 @@ def start_digests(start: str, parent: Path, space: SearchSpace) -> tuple[str, ..
 
 
 def _require_same(it: Source, space: SearchSpace, text: str, task: Task) -> None:
-    theirs = make_space(it.config.search.space)
+    theirs = it.config.space
     if (theirs.name, it.task.kind) != (space.name, task.kind):
         raise ConfigError([f"distill.start: {it.root} has a student of space {theirs.name!r}, not of {space.name!r}"])
     if text != it.architecture:
