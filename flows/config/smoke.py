@@ -36,6 +36,8 @@ def smoke(config: RunConfig) -> RunConfig:
     small = _lowered(config.model_dump(mode="json"), _MOST)
     if small["teacher"].get("check") == "error":  # so few examples may condemn a good teacher
         small["teacher"]["check"] = "caution"
+    if small["export"]["calibration"]["method"] == "auto":  # of three, of which the best is kept
+        small["export"]["calibration"]["method"] = "minmax"
     named = {"name": f"smoke-{config.name.removeprefix('smoke-')}"[:41], "smoke": True}
     return RunConfig.model_validate(small | named, context={"check_files": True})
 

@@ -117,10 +117,13 @@ def _told(arm: Arm, failure: str | None) -> BaselineArm:
 
 
 def _latency(context: StageContext, results: Results) -> LatencyRatio | None:
-    """Time the chosen and the largest student's fp32 files in turns; None if they are one, or cannot be timed."""
+    """Time the chosen and the largest student's fp32 files in turns.
+
+    None if they are one or cannot be timed, and in a smoke run.
+    """
     task, config = context.splits().task, context.config.profile
     chosen, largest = (context.architecture_of(c) for c in (results.of(TournamentResult).winner, largest_of(results)))
-    if chosen == largest:
+    if chosen == largest or context.config.smoke:
         return None
     settings = ProbeSettings(config.timing, config.threads, length=task.input_shape[0])
     opset = context.config.export.opset
