@@ -108,20 +108,15 @@ def full_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, enabled=False)
 
 
-class _Spread(nn.Module):
-    """A classifier whose features are computed on several GPUs; pooling, logits and losses see the whole batch.
+class FeaturesElsewhere(nn.Module):
+    """A classifier whose features are computed in another way; its head is the network's own."""
 
-    So comparisons within a batch, and anything that a method keeps, are as on one GPU. Batch norm sees the share of its
-    GPU alone. The first GPU's running statistics are kept, as with torch's DataParallel.
-    """
-
-    def __init__(self, network: nn.Module, count: int) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network, self._gpus = network, list(range(count))
+        self.network = network
 
     def forward_features(self, inputs: Tensor) -> Tensor:
-        features: Tensor = nn.parallel.data_parallel(_Features(self.network, inputs.device), inputs, self._gpus)
-        return features
+        raise NotImplementedError
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         return cast(Classifier, self.network).forward_head(features, pre_logits)
@@ -131,6 +126,22 @@ class _Spread(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(inputs))
+
+
+class _Spread(FeaturesElsewhere):
+    """A classifier whose features are computed on several GPUs; pooling, logits and losses see the whole batch.
+
+    So comparisons within a batch, and anything that a method keeps, are as on one GPU. Batch norm sees the share of its
+    GPU alone. The first GPU's running statistics are kept, as with torch's DataParallel.
+    """
+
+    def __init__(self, network: nn.Module, count: int) -> None:
+        super().__init__(network)
+        self._gpus = list(range(count))
+
+    def forward_features(self, inputs: Tensor) -> Tensor:
+        features: Tensor = nn.parallel.data_parallel(_Features(self.network, inputs.device), inputs, self._gpus)
+        return features
 
 
 class _Features(nn.Module):

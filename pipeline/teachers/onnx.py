@@ -31,7 +31,7 @@ from edgestill.pipeline.teachers.adapted.onnx_graph import (
     read_graph,
 )
 from edgestill.pipeline.teachers.adapted.pixels import Pixels, Sight
-from edgestill.pipeline.teachers.teacher import Part, Teacher
+from edgestill.pipeline.teachers.teacher import FileTeacher, Part
 
 _MOST_BYTES = 2**31
 
@@ -113,20 +113,11 @@ class OnnxNetwork(nn.Module):
         return self._session
 
 
-class OnnxTeacher(Teacher):
+class OnnxTeacher(FileTeacher):
     name: ClassVar[str] = "onnx"
-    short = "file"
     kinds: ClassVar[frozenset[str]] = frozenset({"image"})
     Config: ClassVar[type[Frozen]] = OnnxConfig
     config: OnnxConfig
-
-    @property
-    def title(self) -> str:
-        return self.config.file.name
-
-    @property
-    def source(self) -> Path | None:
-        return self.config.file
 
     @property
     def gives(self) -> frozenset[Part]:

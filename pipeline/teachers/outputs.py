@@ -30,7 +30,7 @@ from edgestill.pipeline.runs.checkpoint import read_weights
 from edgestill.pipeline.task import Labels, Task
 from edgestill.pipeline.teachers.adapted.labels import configured_names, match_labels
 from edgestill.pipeline.teachers.adapted.network import Answers, are_probabilities
-from edgestill.pipeline.teachers.teacher import FamilyConfig, Part, Teacher
+from edgestill.pipeline.teachers.teacher import FamilyConfig, FileTeacher, Part
 
 _AT_ONCE = 256  # images in memory
 _TABLES = (".csv", ".tsv")
@@ -123,21 +123,12 @@ class OutputsNetwork(nn.Module):
         return nn.Identity()
 
 
-class OutputsTeacher(Teacher):
+class OutputsTeacher(FileTeacher):
     name: ClassVar[str] = "outputs"
-    short = "file"
     kinds: ClassVar[frozenset[str]] = frozenset({"image", "text"})
     Config: ClassVar[type[Frozen]] = OutputsConfig
     is_network = False
     config: OutputsConfig
-
-    @property
-    def title(self) -> str:
-        return self.config.file.name
-
-    @property
-    def source(self) -> Path | None:
-        return self.config.file
 
     @property
     def gives(self) -> frozenset[Part]:

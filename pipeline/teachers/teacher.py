@@ -159,6 +159,20 @@ class Teacher(ABC):
         return f"teacher.architecture: {self.title} takes no {task.kind}; those that do: {', '.join(fitting)}"
 
 
+class FileTeacher(Teacher):
+    """A teacher that is a file, `file` of its configuration."""
+
+    short = "file"
+
+    @property
+    def title(self) -> str:
+        return str(self.config.file.name)
+
+    @property
+    def source(self) -> Path | None:
+        return Path(self.config.file)
+
+
 def frozen(network: nn.Module) -> nn.Module:
     """Put a network in evaluation mode and turn its gradients off, as a teacher is used."""
     return network.eval().requires_grad_(False)

@@ -20,7 +20,7 @@ from edgestill.pipeline.teachers.adapted.network import Adapted
 from edgestill.pipeline.teachers.adapted.onnx_graph import for_export, joined, read_graph
 from edgestill.pipeline.teachers.adapted.pixels import Pixels, Sight
 from edgestill.pipeline.teachers.adapted.weights import Held
-from edgestill.pipeline.teachers.teacher import Part
+from edgestill.pipeline.teachers.teacher import FileTeacher, Part
 
 _OPSET = 20  # the last of torch's older exporter
 
@@ -75,20 +75,11 @@ class ScriptNetwork(Adapted):
         return for_export(data)
 
 
-class TorchScriptTeacher(ForeignTeacher):
+class TorchScriptTeacher(FileTeacher, ForeignTeacher):
     name: ClassVar[str] = "torchscript"
     network: ClassVar[type[Adapted]] = ScriptNetwork
-    short = "file"
     Config: ClassVar[type[Frozen]] = TorchScriptConfig
     config: TorchScriptConfig  # type: ignore[assignment]
-
-    @property
-    def title(self) -> str:
-        return self.config.file.name
-
-    @property
-    def source(self) -> Path | None:
-        return self.config.file
 
     @property
     def gives(self) -> frozenset[Part]:

@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from edgestill.pipeline.device import CompileMode
+from edgestill.pipeline.device import CompileMode, FeaturesElsewhere
 from edgestill.pipeline.errors import first_line
 from edgestill.pipeline.networks.network import Classifier
 from edgestill.pipeline.randomness import drawn_from
@@ -27,12 +27,12 @@ _MARGIN = 0.97  # of a plain step's time that a compiled step may take at most
 _TIMING = TimingConfig(warmup_s=0.0, duration_s=0.001, min_samples=10)
 
 
-class CompiledFeatures(nn.Module):
+class CompiledFeatures(FeaturesElsewhere):
     """A classifier whose features are compiled for inputs of one shape."""
 
     def __init__(self, network: nn.Module, shape: torch.Size) -> None:
-        super().__init__()
-        self.network, self._shape = network, shape
+        super().__init__(network)
+        self._shape = shape
         _keep_code_apart()
         self._features: Callable[[Tensor], Tensor] = torch.compile(
             cast(Classifier, network).forward_features, dynamic=False, options={"fallback_random": True}
@@ -42,15 +42,6 @@ class CompiledFeatures(nn.Module):
         if inputs.shape == self._shape and self.training:
             return self._features(inputs)
         return cast(Classifier, self.network).forward_features(inputs)
-
-    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        return cast(Classifier, self.network).forward_head(features, pre_logits)
-
-    def get_classifier(self) -> nn.Module:
-        return cast(Classifier, self.network).get_classifier()
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(inputs))
 
 
 class Compilation:
