@@ -1,1 +1,1 @@
-"""What the page tells of the test split beyond accuracy: confidence, disagreements, shifts of the inputs."""
+"""The look at the test split beyond accuracy: confidence, disagreements, shifts of the inputs."""
