@@ -21,7 +21,7 @@ from edgestill.pipeline.networks.network import Classifier
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.timing.timing import TimingConfig, time_interleaved
 
-_SAVES = 0.15  # least share of a step that compiling is hoped to save; a ResNet of 32 pixels on two cores saved 0.2
+_SAVES = 0.15  # share of a step that compiling is hoped to save: a guess, which the timing of both steps then replaces
 _TAKES_S = 30.0  # time that compiling is expected to take
 _MARGIN = 0.97  # of a plain step's time that a compiled step may take at most
 _TIMING = TimingConfig(warmup_s=0.0, duration_s=0.001, min_samples=10)
