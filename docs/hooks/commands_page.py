@@ -25,10 +25,11 @@ def _sections(group: Any, above: Any) -> Iterator[str]:
     for name in group.list_commands(above):
         command = group.get_command(above, name)
         context = command.context_class(command, info_name=name, parent=above)
-        if hasattr(command, "list_commands"):
-            yield from _sections(command, context)
-        else:
+        is_group = hasattr(command, "list_commands")
+        if not is_group or command.invoke_without_command:
             yield _section(command, context)
+        if is_group:
+            yield from _sections(command, context)
 
 
 def _section(command: Any, context: Any) -> str:
@@ -36,7 +37,7 @@ def _section(command: Any, context: Any) -> str:
     usage = " ".join((path, *command.collect_usage_pieces(context)))
     records = [one.get_help_record(context) for one in command.params]
     rows = [f"| `{name}` | {_cell(words)} |" for name, words in filter(None, records)]
-    table = ("| | |", "|---|---|", *rows) if rows else ()
+    table = ("| argument | |", "|---|---|", *rows) if rows else ()
     return "\n".join((f"## `{path}`", "", command.help, "", "```text", usage, "```", "", *table, ""))
 
 

@@ -25,10 +25,10 @@ Where a key chooses among several things by `name`, the plain name may stand for
 This page is made from the types that read the file.
 """
 _SIGNS = {
-    "ge": "≥ {:,}",
-    "gt": "> {:,}",
-    "le": "≤ {:,}",
-    "lt": "< {:,}",
+    "ge": "≥\u00a0{:,}",
+    "gt": ">\u00a0{:,}",
+    "le": "≤\u00a0{:,}",
+    "lt": "<\u00a0{:,}",
     "min_length": "{:,} or more long",
     "max_length": "{:,} long at most",
 }
@@ -60,7 +60,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
 
 
 def members(annotation: Any) -> list[type[BaseModel]]:
-    """Return the models that a field may hold: one, or several of which the key `name` chooses; also those of a list."""
+    """Return the models that a field or its list may hold: one, or several of which the key `name` chooses."""
     kind = _bare(annotation)
     if get_origin(kind) is tuple:
         return members(get_args(kind)[0])
@@ -78,7 +78,7 @@ def _part(name: str, field: FieldInfo) -> str:
     head = f"## `{name}`\n\n{_sentence(field.description or '')}\n"
     models = members(field.annotation)
     if len(models) == 1:
-        return "\n".join((head, _table(keys(models[0])), *_choices_in(models[0], name)))
+        return "\n".join((head, _table(keys(models[0])), *_choices_in(models[0], name), *_lists_in(models[0], name)))
     return "\n".join((head, *_choices(models, name)))
 
 
@@ -86,7 +86,7 @@ def _words_of(place: str) -> dict[str, str]:
     """Return a line on each name that a key takes, from the table of these names."""
     table = next((word for word, (_, key) in _TABLES.items() if key == place), None)
     lines = listed(table).splitlines() if table else ()
-    return {name: words for name, words in (line.split(maxsplit=1) for line in lines)}
+    return dict(line.split(maxsplit=1) for line in lines)
 
 
 def _choices_in(model: type[BaseModel], place: str) -> Iterator[str]:
@@ -98,6 +98,14 @@ def _choices_in(model: type[BaseModel], place: str) -> Iterator[str]:
             yield from _choices(models, f"{place}.{name}")
         elif models:
             yield from _choices_in(models[0], f"{place}.{name}")
+
+
+def _lists_in(model: type[BaseModel], place: str) -> Iterator[str]:
+    """Yield a section for each table that gives a key its names and no further keys."""
+    for _, key in _TABLES.values():
+        above, _, name = key.rpartition(".")
+        if above == place and not members(model.model_fields[name].annotation):
+            yield f"### `{key}`\n\n{_names(key, _words_of(key))}"
 
 
 def _choices(models: Sequence[type[BaseModel]], place: str) -> Iterator[str]:
@@ -157,7 +165,8 @@ def takes_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
 def _kind_words(kind: Any) -> str:
     origin, inside = get_origin(kind), get_args(kind)
     if origin is Literal:
-        return ", ".join(f"`{value}`" for value in inside)
+        table = next((key for table, key in _TABLES.values() if set(table) == set(inside)), None)
+        return f"a name of `{table}`" if table else ", ".join(f"`{value}`" for value in inside)
     if origin is tuple:
         return _tuple_words(inside)
     return "keys of its own" if origin is dict else _PLAIN.get(kind, getattr(kind, "__name__", str(kind)))
@@ -165,7 +174,7 @@ def _kind_words(kind: Any) -> str:
 
 def _tuple_words(inside: tuple[Any, ...]) -> str:
     one = takes_words(inside[0])
-    return f"list of {one}" if inside[-1] is Ellipsis else f"{len(inside)} of {one}"
+    return f"list of {one}".replace("list of a name", "names") if inside[-1] is Ellipsis else f"{len(inside)} of {one}"
 
 
 def _constraints(metadata: Sequence[Any]) -> Iterator[Any]:
