@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-PAGES = tuple(
-    sorted((ROOT / "docs").rglob("*.md"))
-    + [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "examples").rglob("*.md")]
-)
+PAGES = tuple(page for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md") for page in sorted(ROOT.glob(pattern)))
 _FENCE = re.compile(
     r"^(?:<!-- not run: (?P<excuse>[^\n]+) -->\n\n?)?"
     r"(?P<indent> *)```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n"
