@@ -51,12 +51,12 @@ def page() -> str:
     """Return the page: a table of the run's own keys, then a heading for each part."""
     own = {name: field for name, field in RunConfig.model_fields.items() if not members(field.annotation)}
     parts = (_part(name, field) for name, field in RunConfig.model_fields.items() if name not in own)
-    return "\n".join((HEAD, _table(_keys_of(own)), *parts))
+    return "\n".join((HEAD, _table(_keys_of(RunConfig, own)), *parts))
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
     """Yield the keys of a model and of the models in it, but for the name by which it was chosen."""
-    yield from _keys_of(model.model_fields, prefix)
+    yield from _keys_of(model, model.model_fields, prefix)
 
 
 def members(annotation: Any) -> list[type[BaseModel]]:
@@ -134,7 +134,7 @@ def _whose(having: Sequence[str], all_names: Mapping[str, Any]) -> str:
     return f"Keys of {', '.join(f'`{name}`' for name in having)}:"
 
 
-def _keys_of(fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[Key]:
+def _keys_of(model: type[BaseModel], fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[Key]:
     for name, field in fields.items():
         models = members(field.annotation)
         if name == "name" and get_origin(field.annotation) is Literal:
@@ -143,7 +143,13 @@ def _keys_of(fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[Key]
             yield from keys(models[0], f"{prefix}{name}.")
         else:
             takes = "a choice, below" if models else takes_words(field.annotation, field.metadata)
-            yield Key(prefix + name, takes, _default(field), field.description or "")
+            yield Key(prefix + name, takes, _default(field), _described(model, name))
+
+
+def _described(model: type[BaseModel], name: str) -> str:
+    """Return a key's description; where a subclass changes no more than the default, that of the class above."""
+    fields = (above.model_fields.get(name) for above in model.__mro__ if issubclass(above, BaseModel))
+    return next((field.description for field in fields if field and field.description), "")
 
 
 def _is_list(annotation: Any) -> bool:

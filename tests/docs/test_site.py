@@ -37,7 +37,8 @@ def test_the_page_of_keys_has_every_key_of_a_run_in_its_part() -> None:
         section = page.partition(f"\n## `{part}`\n")[2].partition("\n## ")[0] or page
         for key in leaves(values) if isinstance(values, dict) else [part]:
             words = [word for word in key.split(".") if word != "name"]
-            assert any(f"| `{'.'.join(words[start:])}` |" in section for start in range(len(words))) or not words, key
+            places = [".".join(words[start:]) for start in range(len(words))]
+            assert not words or any(f"| `{one}` |" in section or f"## `{one}`" in page for one in places), key
 
 
 def test_every_key_has_words_and_none_is_a_riddle_of_types() -> None:
@@ -101,26 +102,29 @@ def test_mentions_of_pages_in_the_code_name_pages_that_are_there() -> None:
     assert {name for name in mentioned if not (ROOT / name).is_file()} == set()
 
 
-def built(docs: Path, to: Path) -> "subprocess.CompletedProcess[str]":
-    shutil.copy(ROOT / "mkdocs.yml", to / "mkdocs.yml")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(to / "mkdocs.yml")]
+def built(root: Path) -> "subprocess.CompletedProcess[str]":
+    """Build a copy of the site in its own folder, strictly."""
+    shutil.copy(ROOT / "mkdocs.yml", root)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(root / "built")]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=to, env=environment, capture_output=True, text=True, timeout=200)
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=200)
 
 
 def test_a_fault_ends_the_strict_build_by_name(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
-    for name in ("examples", "benchmarks"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    shutil.copy(ROOT / "README.md", tmp_path / "README.md")
+    for path in ROOT.iterdir():
+        if path.name not in ("docs", "mkdocs.yml") and not path.name.startswith("."):
+            (tmp_path / path.name).symlink_to(path)
     with (tmp_path / "docs/index.md").open("a") as page:
         page.write("\n[gone](howto/gone.md), [no such place](howto/data.md#nowhere)\n")
     (tmp_path / "docs/howto/lost.md").write_text("# Lost\n")
-    done = built(tmp_path / "docs", tmp_path)
+    done = built(tmp_path)
     assert done.returncode != 0
     for fault in ("howto/gone.md", "#nowhere", "howto/lost.md"):
         assert fault in done.stderr
     assert done.stderr.count("WARNING") == 3  # nothing else is wrong
+    for page in (tmp_path / "built").rglob("*.html"):
+        assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="?(?:https?:)?//', page.read_text(encoding="utf-8"))
 
 
 def test_names_of_a_table_have_their_line() -> None:
