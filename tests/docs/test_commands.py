@@ -19,7 +19,6 @@ from edgestill.flows.config import load_config
 
 LANGUAGES = {"sh", "console", "yaml", "python", "toml", "text"}
 OTHERS = {"cd", "export", "git", "hf", "here/bin/pip", "pip", "pipx", "prefect", "."}  # programs that are not ours
-_IN_A_BUNDLE = {"run.py", "profile_device.py", "digits/run.py"}
 _EXCUSES = 3  # so few may stay
 
 SHELL = [(block, command) for block in blocks("sh", "console") for command in commands(block) if not block.excuse]
@@ -56,7 +55,7 @@ def test_a_command_of_ours_is_one_that_the_command_line_takes(block: Block, comm
     settings = given.get("settings") or ()
     if (settings or given.get("preset")) and not adds_a_plug_in(block.page):
         config = given.get("config")
-        path = None if config is None else titled(config.name, tmp_path)
+        path = None if config is None else given_file(block, config.name, tmp_path)
         load_config(path, given.get("preset"), [one.replace("…", "resnet20") for one in settings], check_files=False)
 
 
@@ -91,9 +90,12 @@ def parsed(arguments: list[str]) -> dict[str, Any]:
         group, above = command, command.make_context(word, list(words), parent=above)
 
 
-def titled(wanted: str, folder: Path) -> Path | None:
-    """Write the file of this name that a page gives; None if no page does."""
-    text = next((block.text for block in blocks("yaml") if block.title == wanted), None)
+def given_file(block: Block, wanted: str, folder: Path) -> Path | None:
+    """Return the configuration of this name that lies beside the page or that a page gives; None for a reader's own."""
+    beside = (ROOT / block.page).parent / wanted
+    if beside.is_file():
+        return beside
+    text = next((other.text for other in blocks("yaml") if other.title == wanted), None)
     if text is None:
         return None
     (folder / wanted).write_text(text, encoding="utf-8")
@@ -166,13 +168,14 @@ def test_any_other_command_is_a_known_one(block: Block, command: list[str]) -> N
 
 def _known_script(block: Block, arguments: list[str]) -> None:
     first = arguments[0]
-    if first == "profile_device.py":
+    if Path(first).name == "profile_device.py":
         options = re.findall(r'add_argument\("(--[\w-]+)"', (ROOT / "export/bundle/scripts/measure.py").read_text())
         assert {word for word in arguments if word.startswith("--")} <= set(options)
     elif first == "-m":
         assert importlib.util.find_spec(arguments[1])
-    elif first not in _IN_A_BUNDLE and not first.startswith("benchmarks/"):
-        assert any(other.title == first for other in blocks("python") if other.page == block.page)
+    elif Path(first).name != "run.py" and not first.startswith("benchmarks/"):
+        given = any(other.title == first for other in blocks("python") if other.page == block.page)
+        assert given or ((ROOT / block.page).parent / first).is_file()
 
 
 def test_a_mistake_in_a_command_or_a_configuration_is_found(tmp_path: Path) -> None:

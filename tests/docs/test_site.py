@@ -124,7 +124,9 @@ def test_a_fault_ends_the_strict_build_by_name(tmp_path: Path) -> None:
         assert fault in done.stderr
     assert done.stderr.count("WARNING") == 3  # nothing else is wrong
     for page in (tmp_path / "built").rglob("*.html"):
-        assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="?(?:https?:)?//', page.read_text(encoding="utf-8"))
+        assert not re.search(
+            r'<(?:script|link|img)[^>]+(?:src|href)="?(?:https?:)?//', page.read_text(encoding="utf-8")
+        )
 
 
 def test_names_of_a_table_have_their_line() -> None:
