@@ -134,7 +134,7 @@ def test_a_pretrained_backbone_ends_in_a_bundle(tmp_path):
         "search.budget={max_params: 1000000}", "search.shortlist=2", "search.tournament.epochs=1",
         "tune.enabled=false", "teacher.training.epochs=2", "distill.training.epochs=2",
         "distill.training.learning_rate=0.01", "profile.timing.duration_s=0.05", "profile.timing.min_samples=70",
-        "export.formats=[fp32,int8]",
+        "export.formats=[fp32,int8]", "baselines.enabled=false",
     )  # fmt: skip
     done = compress(preset="digits", settings=settings, out=tmp_path / "runs")
     assert (done.bundle / "bundle.json").is_file()
