@@ -39,6 +39,7 @@ import torch
 from PIL import Image
 
 from edgestill.pipeline.runs.provenance import describe_machine
+from edgestill.pipeline.torchvision_compat import repair
 
 HERE = Path(__file__).resolve().parent
 MARK = r"^epoch \d+ is over"
@@ -128,8 +129,7 @@ def present(folder: Path, arguments: argparse.Namespace) -> Sequence[Peer]:
     if find_spec("timm") is None:
         print("timm is not here: pip install timm")
     elif arguments.timm_script:
-        command = (sys.executable, str(HERE / "timm_script.py"), str(arguments.timm_script.resolve()))
-        found.append(Peer("timm's train.py", (*command, *timm_flags(arguments)), r"Test.*: \[ *0/"))
+        found.append(Peer("timm's train.py", _script(arguments.timm_script, *timm_flags(arguments)), r"Test.*: \[ *0/"))
     else:
         print("timm by a loop of ours: its train.py is not in its wheel; --timm-script names it (see --help)")
         found.append(Peer("timm (loop)", _loop(arguments, "timm_loop.py")))
@@ -139,9 +139,8 @@ def present(folder: Path, arguments: argparse.Namespace) -> Sequence[Peer]:
     (folder / "kd.yaml").write_text(torchdistill_config(arguments), encoding="utf-8")
     path = str(arguments.torchdistill.resolve())
     if arguments.torchdistill_script:
-        script = (sys.executable, str(arguments.torchdistill_script.resolve()))
-        flags = ("--config", "kd.yaml", "--device", "cpu", "--seed", "0")
-        found.append(Peer("torchdistill's script", (*script, *flags), r"\* Acc@1", path))
+        command = _script(arguments.torchdistill_script, "--config", "kd.yaml", "--device", "cpu", "--seed", "0")
+        found.append(Peer("torchdistill's script", command, r"\* Acc@1", path))
     else:
         print("torchdistill by its script's loop, written anew: --torchdistill-script names the script (see --help)")
         found.append(Peer("torchdistill (loop)", _loop(arguments, "torchdistill_loop.py"), path=path))
@@ -151,6 +150,10 @@ def present(folder: Path, arguments: argparse.Namespace) -> Sequence[Peer]:
 def _loop(arguments: argparse.Namespace, script: str, *more: str) -> tuple[str, ...]:
     sizes = (arguments.threads, arguments.workers, arguments.epochs, arguments.batch_size, arguments.side)
     return (sys.executable, str(HERE / script), *map(str, sizes), *more)
+
+
+def _script(script: Path, *flags: str) -> tuple[str, ...]:
+    return (sys.executable, str(HERE / "script.py"), str(script.resolve()), *flags)
 
 
 def timm_flags(arguments: argparse.Namespace) -> tuple[str, ...]:
@@ -191,6 +194,7 @@ def write_images(root: Path, arguments: argparse.Namespace) -> None:
 
 def write_teacher(folder: Path) -> None:
     """Write a ResNet-34's random weights, whose names are the same in timm and torchvision."""
+    repair()
     import timm
 
     torch.manual_seed(0)

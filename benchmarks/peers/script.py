@@ -1,13 +1,19 @@
-"""Run timm's training script, SCRIPT [FLAG …], with a teacher of random weights instead of a download."""
+"""Run another tool's own script, SCRIPT [FLAG …], beside this environment's torchvision.
+
+A teacher that timm's script names by `--kd-model-name` has random weights instead of a download.
+"""
 
 import runpy
 import sys
 from functools import wraps
 from typing import Any
 
-import timm.task.distillation as distillation
+from edgestill.pipeline.torchvision_compat import repair
 
-if __name__ == "__main__":
+
+def without_download() -> None:
+    from timm.task import distillation
+
     create = distillation.create_model
 
     @wraps(create)
@@ -15,5 +21,11 @@ if __name__ == "__main__":
         return create(*given, **named | {"pretrained": False, "pretrained_cfg_overlay": None})
 
     distillation.create_model = untrained
+
+
+if __name__ == "__main__":
+    repair()
     sys.argv = sys.argv[1:]
+    if "--kd-model-name" in sys.argv:
+        without_download()
     runpy.run_path(sys.argv[0], run_name="__main__")

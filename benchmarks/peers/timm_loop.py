@@ -1,9 +1,14 @@
 """Plain KD with timm's parts in the order of its training script: THREADS WORKERS EPOCHS BATCH SIDE."""
 
+# ruff: noqa: E402
 import sys
 
-import timm
 import torch
+
+from edgestill.pipeline.torchvision_compat import repair
+
+repair()
+import timm
 from timm.data import create_dataset, create_loader
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2

@@ -3,9 +3,14 @@
 It reads kd.yaml, which epoch.py writes, so only the number of threads counts here.
 """
 
+# ruff: noqa: E402
 import sys
 
 import torch
+
+from edgestill.pipeline.torchvision_compat import repair
+
+repair()
 from torchdistill.common import yaml_util
 from torchdistill.core.distillation import get_distillation_box
 from torchdistill.models.official import get_image_classification_model
