@@ -29,34 +29,47 @@ class RefusesBadForms:
         if asked is None or scope["method"] != "POST":
             await self._application(scope, receive, send)
             return
-        messages = [await receive()]
-        while messages[-1].get("more_body") and sum(len(m.get("body", b"")) for m in messages) < _MOST_BYTES:
-            messages.append(await receive())
-        problem = await self._problem(asked[1], b"".join(m.get("body", b"") for m in messages), scope["headers"])
+        message = await receive()
+        body = message.get("body", b"")
+        while message.get("more_body") and len(body) < _MOST_BYTES:
+            message = await receive()
+            body += message.get("body", b"")
+        problem, body = await self._checked(asked[1], body, scope["headers"])
         if problem is not None:
             await _answer(send, problem)
             return
+        length = (b"content-length", str(len(body)).encode())
+        headers = [length, *(header for header in scope["headers"] if header[0].lower() != b"content-length")]
+        messages = [{"type": "http.request", "body": body, "more_body": bool(message.get("more_body"))}]
 
         async def again() -> Any:
-            return messages.pop(0) if messages else await receive()
+            return messages.pop() if messages else await receive()
 
-        await self._application(scope, again, send)
+        await self._application({**scope, "headers": headers}, again, send)
 
-    async def _problem(self, deployment: str, body: bytes, headers: Any) -> str | None:
-        """Return the sentence against a form; None for a fitting one, and for what is Prefect's to refuse."""
+    async def _checked(self, deployment: str, body: bytes, headers: Any) -> tuple[str | None, bytes]:
+        """Return the sentence against a form, None for a fitting one, and the body with the fields that it left out.
+
+        What is not of a form is Prefect's to refuse.
+        """
         import httpx
 
         try:
-            given = json.loads(body or b"{}").get("parameters") or {}
+            asked = json.loads(body or b"{}")
+            given = asked.get("parameters") or {}
             transport = httpx.ASGITransport(self._application)
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 kept = {k.decode(): v.decode() for k, v in headers if k.lower() in (b"host", b"authorization")}
                 found = (await client.get(f"/api/deployments/{deployment}", headers=kept)).json()
             if TAG not in found["tags"]:
-                return None
-            return refused({**found["parameters"], **given})
+                return None, body
+            if given.get("settings") and "config" not in given:
+                shown = found["parameter_openapi_schema"]["properties"]["settings"]["default"]
+                given = {**given, "settings": {**shown, **given["settings"]}}
+                body = json.dumps({**asked, "parameters": given}).encode()
+            return refused({**found["parameters"], **given}), body
         except (ValueError, AttributeError, KeyError, TypeError, httpx.HTTPError):
-            return None
+            return None, body
 
 
 def refused(parameters: Mapping[str, Any]) -> str | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime
 import os
 import socket
 import threading
@@ -99,11 +100,13 @@ def _alone(name: str, url: str) -> Iterator[None]:
         raise UserError(
             f"the name {name!r} is served already, by an `edgestill serve` of this machine; {way_out}"
         ) from None
-    with lock:
+    try:
         other = _other_machine(name)
         if other is not None:
             raise UserError(f"the name {name!r} is served already, from {other}; {way_out}")
         yield
+    finally:
+        lock.release()
 
 
 def _other_machine(name: str) -> str | None:
@@ -155,9 +158,7 @@ def _missed(deployment: Any) -> int:
         return sum(bool(run.auto_scheduled) for run in client.read_flow_runs(flow_run_filter=wanted))
 
 
-def _now() -> Any:
-    import datetime
-
+def _now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
@@ -182,7 +183,7 @@ def _opening(served: Served, times: Sequence[str]) -> Iterator[str]:
     yield f"serving {', '.join(f'{kind}/{served.name}' for kind in KINDS)}; stop with Ctrl-C"
     yield f"start a run in the UI, or by `prefect deployment run {_NIGHTLY}/{served.name}`"
     if served.schedule:
-        yield (f"{served.schedule.cron} in {served.schedule.timezone}: the next run is at {times[0]}, then {times[1]}")
+        yield f"{served.schedule.cron} in {served.schedule.timezone}: the next run is at {times[0]}, then {times[1]}"
 
 
 def _work(served: Served, deployments: dict[str, Any]) -> None:

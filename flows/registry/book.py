@@ -113,5 +113,7 @@ def one_night(runs: Path) -> Iterator[bool]:
     except Timeout:
         yield False
         return
-    with lock:
+    try:
         yield True
+    finally:
+        lock.release()

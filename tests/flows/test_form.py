@@ -1,13 +1,17 @@
 """The run form: short, drawn from the typed configuration, refused in the command line's words."""
 
+import asyncio
 import json
+from typing import Any
+from uuid import uuid4
 
+import httpx
 import pytest
 
 from edgestill.flows.config import RunConfig, load_config
 from edgestill.flows.config.form import ENTRIES, apply, form_schema, values_of
-from edgestill.flows.prefect.deployments import KINDS, parameters_of, schema_of
-from edgestill.flows.prefect.refusal import refused
+from edgestill.flows.prefect.deployments import KINDS, TAG, parameters_of, schema_of
+from edgestill.flows.prefect.refusal import RefusesBadForms, refused
 from edgestill.pipeline.errors import ConfigError
 
 DIGITS = load_config(None, "digits", [])
@@ -84,3 +88,51 @@ def test_an_unknown_field_is_refused_with_those_like_it() -> None:
 def test_every_entry_names_a_key_of_the_configuration() -> None:
     for name, entry in ENTRIES.items():
         assert entry.key.split(".")[0] in RunConfig.model_fields, name
+
+
+class _Prefect:
+    """The part of a Prefect server that the check of forms asks: a deployment, and the making of a run."""
+
+    def __init__(self, tags: list[str]) -> None:
+        self.made: list[dict[str, Any]] = []
+        self._deployment = {
+            "tags": tags,
+            "parameters": parameters_of("compress", DIGITS, "runs"),
+            "parameter_openapi_schema": schema_of("compress", DIGITS),
+        }
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "POST":
+            message = await receive()
+            assert int(dict(scope["headers"])[b"content-length"]) == len(message["body"])
+            self.made.append(json.loads(message["body"]))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": json.dumps(self._deployment).encode()})
+
+
+def posted(server: Any, body: Any) -> httpx.Response:
+    async def post() -> httpx.Response:
+        transport = httpx.ASGITransport(RefusesBadForms(server))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.post(f"/api/deployments/{uuid4()}/create_flow_run", json=body)
+
+    return asyncio.run(post())
+
+
+def test_the_server_refuses_a_bad_form_and_fills_a_partial_one() -> None:
+    server = _Prefect([TAG])
+    refusal = posted(server, {"parameters": {"settings": {"max_params": -1}}})
+    assert refusal.status_code == 409
+    assert refusal.json()["detail"].startswith("search.budget.max_params: input should be greater")
+    assert server.made == []
+    assert posted(server, {"parameters": {"settings": {"max_params": 5000}}}).is_success
+    assert server.made[0]["parameters"]["settings"] == values_of(DIGITS) | {"max_params": 5000}
+    assert posted(server, {}).is_success
+    assert server.made[1] == {}
+
+
+def test_deployments_of_others_are_not_the_servers_to_check() -> None:
+    server = _Prefect([])
+    body = {"parameters": {"settings": {"max_params": -1}}}
+    assert posted(server, body).is_success
+    assert server.made == [body]

@@ -1,15 +1,19 @@
 """Scheduled runs by the clock: one a night, one for those that were missed, none beside one at work."""
 
+import asyncio
 import datetime
-from typing import NamedTuple
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
+import httpx
 import pytest
 
 from edgestill.flows.prefect import clock
 from edgestill.flows.prefect.deployments import CATCH_UP
-from edgestill.flows.prefect.nights import choose
+from edgestill.flows.prefect.nights import NightRunner, choose
 from edgestill.pipeline.errors import UserError
 
 NOW = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
@@ -97,3 +101,73 @@ def test_a_zone_that_is_none_is_refused_with_those_like_it() -> None:
 def test_a_cron_string_that_is_none_is_refused() -> None:
     with pytest.raises(UserError, match="'nightly' is no cron string"):
         clock.next_runs("nightly", "UTC", 1)
+
+
+class Api:
+    """The part of Prefect's client that the runner uses."""
+
+    api_url = "http://127.0.0.1:4200/api"
+
+    def __init__(self) -> None:
+        self.is_paused = False
+        self.skipped: list[tuple[UUID, str]] = []
+
+    async def read_deployment(self, identity: int) -> Any:
+        return SimpleNamespace(name="night", paused=self.is_paused, schedules=[SimpleNamespace(active=True)])
+
+    async def set_flow_run_state(self, identity: UUID, state: Any, force: bool) -> None:
+        self.skipped.append((identity, state.name))
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def runner(told: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NightRunner:
+    """A runner of one run at a time, as it is once it has begun."""
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    made: Any = NightRunner("night", 1, told.append)
+    made._client = Api()
+    made._scheduled_run_poller = SimpleNamespace(_submitting_flow_run_ids=set())
+    made._deployment_registry = SimpleNamespace(get_deployment_ids=lambda: [1])
+    return made
+
+
+def chosen(runner: Any, *runs: Waiting) -> list[Waiting]:
+    async def fetch() -> list[Waiting]:
+        return list(runs)
+
+    return list(asyncio.run(runner._chosen(fetch)))
+
+
+def test_the_runner_skips_what_was_missed_and_says_so(runner: Any, told: list[str]) -> None:
+    long_ago, before = waiting(-1e6), waiting(-1e5)
+    assert chosen(runner, long_ago, before) == [before]
+    assert runner._client.skipped == [(long_ago.id, "Skipped")]
+    assert told == ["1 scheduled run was skipped: its time came while nobody served, and a later run makes up for it"]
+    runner._scheduled_run_poller._submitting_flow_run_ids = {before.id}
+    assert chosen(runner, before, overlapping := waiting(-1e4)) == []
+    assert runner._client.skipped[1:] == [(overlapping.id, "Skipped")]
+
+
+def test_a_server_that_is_away_ends_nothing_and_is_told_once(runner: Any, told: list[str]) -> None:
+    async def away() -> list[Waiting]:
+        raise httpx.ConnectError("refused")
+
+    assert [asyncio.run(runner._chosen(away)) for _ in range(5)] == [[]] * 5
+    assert len(told) == 1
+    assert told[0].startswith("the Prefect server does not answer")
+    assert chosen(runner) == []
+    assert told[1:] == ["the Prefect server is back"]
+
+
+def test_a_schedule_that_somebody_pauses_is_told_once_and_its_end_too(runner: Any, told: list[str]) -> None:
+    for is_paused in (False, True, True, False):
+        runner._client.is_paused, runner._minded = is_paused, NOW
+        chosen(runner)
+    assert [line.partition(":")[0] for line in told] == [
+        "the schedule of night was paused, in the UI or by another program",
+        "the schedule of night was resumed",
+    ]

@@ -18,7 +18,9 @@ import yaml
 
 from edgestill.flows.chain import stage_names
 from edgestill.flows.config import RunConfig
+from edgestill.flows.registry.book import read_book
 
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = stage_names(RunConfig())  # of a run as configured by default
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(280)]
 
@@ -184,55 +186,88 @@ def test_a_run_that_names_files_elsewhere_fails_and_shows_nothing_of_them(
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_run_triggered_through_the_api_completes_leaves_its_bundle_and_runs_nothing_of_the_folder(
-    server: str, deployment: dict[str, Any], out: Path, planted: Any
+@pytest.fixture(scope="module")
+def night(server: str, deployment: dict[str, Any]) -> dict[str, Any]:
+    """The flow run that was made of four scheduled ones that were due at once, finished; the others were skipped."""
+    now = datetime.datetime.now(datetime.UTC)
+    late = {"start_time": (now - datetime.timedelta(days=5)).isoformat(), "min_time": 1, "min_runs": 4, "max_runs": 4}
+    schedule = f"{server}/deployments/{deployment['id']}/schedule"
+    wait_for(lambda: httpx.post(schedule, json=late).is_success, 60, "schedule")  # 503 while its database is busy
+    due = {"deployment_id": {"any_": [deployment["id"]]}, "expected_start_time": {"before_": now.isoformat()}}
+
+    def nights() -> list[dict[str, Any]]:
+        found = httpx.post(f"{server}/flow_runs/filter", json={"flow_runs": due}).json()
+        runs = [run for run in found if run["auto_scheduled"]]
+        return runs if all(run["state"]["type"] in ENDS for run in runs) else []
+
+    runs = wait_for(nights, 240, "end of the nights")
+    assert sorted(run["state"]["name"] for run in runs) == ["Completed", *["Skipped"] * 3], [r["state"] for r in runs]
+    return next(run for run in runs if run["state"]["name"] == "Completed")
+
+
+ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+def test_of_the_nights_that_are_due_the_last_is_made(night: dict[str, Any]) -> None:
+    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(night["expected_start_time"])
+    assert age < datetime.timedelta(days=2)
+
+
+def test_a_night_leaves_its_bundle_and_runs_nothing_of_the_folder(
+    server: str, night: dict[str, Any], out: Path, planted: Any
 ) -> None:
-    created = httpx.post(f"{server}/deployments/{deployment['id']}/create_flow_run", json={})
-    assert created.is_success, created.text
-    run = f"{server}/flow_runs/{created.json()['id']}"
-    finished = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-    state = wait_for(lambda: (s := httpx.get(run).json()["state"])["type"] in finished and s, 200, "end of the run")
-    assert state["type"] == "COMPLETED", f"{state['message']}\n{(out / 'log').read_text()[-3000:]}"
-    assert httpx.get(run).json()["name"] == "tiny"
+    assert night["name"] == "tiny"
     (bundle,) = out.glob("*/bundle/bundle.json")
-    tasks = httpx.post(f"{server}/task_runs/filter", json={"flow_runs": {"id": {"any_": [created.json()["id"]]}}})
+    tasks = httpx.post(f"{server}/task_runs/filter", json={"flow_runs": {"id": {"any_": [night["id"]]}}})
     assert sorted(found["name"] for found in tasks.json()) == sorted(NAMES)
     assert yaml.safe_load((bundle.parent.parent / "config.yaml").read_text())["name"] == "tiny"
-    kept = httpx.post(
-        f"{server}/artifacts/filter", json={"artifacts": {"flow_run_id": {"any_": [created.json()["id"]]}}}
-    )
-    found = {one["key"]: one["data"] for one in kept.json()}
-    assert found["edgestill-pareto"].startswith("data:image/svg+xml")
-    assert "**Formats**" in found["edgestill-run"]
-    assert str(out) not in found["edgestill-run"]
-    assert "edgestill-progress" in found
     assert planted.ran == []
 
 
-def test_of_four_scheduled_runs_that_are_due_at_once_one_starts_and_the_others_are_skipped(
-    server: str, deployment: dict[str, Any]
+def test_a_nights_artifacts_show_verdicts_candidates_and_the_promotion_and_no_path(
+    server: str, night: dict[str, Any], out: Path
 ) -> None:
-    long_ago = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=5)).isoformat()
-    here = f"{server}/deployments/{deployment['id']}"
-    late = {"start_time": long_ago, "min_time": 1, "min_runs": 4, "max_runs": 4}
-    assert httpx.post(f"{here}/schedule", json=late).is_success
-    wanted = {"flow_runs": {"deployment_id": {"any_": [deployment["id"]]}, "expected_start_time": {"before_": _now()}}}
-
-    def nights() -> list[dict[str, Any]]:
-        found = httpx.post(f"{server}/flow_runs/filter", json=wanted).json()
-        runs = [run for run in found if run["auto_scheduled"]]
-        return runs if len(runs) == 4 and all(run["state"]["type"] != "SCHEDULED" for run in runs) else []
-
-    runs = wait_for(nights, 60, "choice among four nights")
-    assert sorted(run["state"]["name"] for run in runs)[-3:] == ["Skipped"] * 3
-    (night,) = (run for run in runs if run["state"]["name"] != "Skipped")
-    assert night["state"]["type"] in ("PENDING", "RUNNING")
-    cancel = {"state": {"type": "CANCELLING"}, "force": True}
-    assert httpx.post(f"{server}/flow_runs/{night['id']}/set_state", json=cancel).is_success
+    wanted = {"artifacts": {"flow_run_id": {"any_": [night["id"]]}}}
+    found = {one["key"]: one["data"] for one in httpx.post(f"{server}/artifacts/filter", json=wanted).json()}
+    assert found["edgestill-pareto"].startswith("data:image/svg+xml")
+    assert "**Formats**" in found["edgestill-run"]
+    assert "edgestill-progress" in found
+    assert "promoted; the first one" in found["edgestill-registry"]
+    assert not [key for key, data in found.items() if str(out) in str(data)]
+    assert read_book(out).current == next(out.glob("*/bundle")).parent.name
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat()
+@pytest.mark.usefixtures("night")
+def test_a_deployment_that_takes_a_run_goes_on_from_it_when_the_command_line_starts_it(
+    server: str, command_environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment = command_environment | {"PREFECT_API_URL": server}
+    command = [sys.executable, "-m", "prefect", "deployment", "run", "profile/tiny", "-p", "run=latest", "--watch"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    wanted = {"flows": {"name": {"any_": ["profile"]}}}
+    (run,) = httpx.post(f"{server}/flow_runs/filter", json=wanted).json()
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+
+
+def test_a_worker_of_a_process_pool_makes_what_prefect_yaml_deploys(
+    server: str, finished_run: Path, command_environment: dict[str, str]
+) -> None:
+    environment = command_environment | {"PREFECT_API_URL": server}
+
+    def prefect(*arguments: str) -> str:
+        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    prefect("work-pool", "create", "--type", "process", "edgestill")
+    prefect("deploy", "--all")
+    prefect("deployment", "run", "profile/edgestill", "-p", f"run={finished_run}")
+    prefect("worker", "start", "--pool", "edgestill", "--run-once")
+    wanted = {"flow_runs": {"work_queue_name": {"any_": ["default"]}}}
+    (run,) = (run for run in httpx.post(f"{server}/flow_runs/filter", json=wanted).json() if not run["auto_scheduled"])
+    assert run["state"]["type"] == "COMPLETED", run["state"]
 
 
 def test_run_is_a_flow_run_of_the_server_that_prefect_api_url_names(
