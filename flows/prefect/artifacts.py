@@ -47,7 +47,8 @@ class Shown(PlainLines):
         self._ended = threading.Event()
         self._spoken = time.monotonic()
         context = contextvars.copy_context()  # the artifact is the flow run's
-        threading.Thread(target=context.run, args=(self._keep_up,), daemon=True).start()
+        self._thread = threading.Thread(target=context.run, args=(self._keep_up,), daemon=True)
+        self._thread.start()
 
     def begin(self, stage: str, index: int, count: int) -> None:
         super().begin(stage, index, count)
@@ -60,14 +61,21 @@ class Shown(PlainLines):
         self._within = f", {done} of {total} {note}".rstrip()
         self._percent = self._begun + self._step * min(done / max(total, 1), 1)
 
+    def end(self, stage: str, seconds: float, sentence: str, reused: bool) -> None:
+        super().end(stage, seconds, sentence, reused)
+        self._percent, self._within = self._begun + self._step, ""
+
     def close(self) -> None:
         self._ended.set()
+        self._thread.join(_TOLD_S)
 
     def _keep_up(self) -> None:
         told: tuple[str, float] | None = None
-        while not self._ended.wait(_TOLD_S):
+        is_last = False
+        while not is_last:
+            is_last = self._ended.wait(_TOLD_S)
             now = time.monotonic()
-            if now - max(self._spoken, self._last) >= _SILENT_S:
+            if not is_last and now - max(self._spoken, self._last) >= _SILENT_S:
                 self._spoken = now
                 self._tell(inert(f"[{self._place}] at work for {duration(now - self._since)}{self._within}"))
             state = (inert(f"stage {self._place}{self._within}"), round(self._percent, 1))

@@ -48,12 +48,17 @@ def _flow_run_name() -> str:
     return str((given.get("settings") or {}).get("name") or given["config"].name)
 
 
-def _told(flow: Any, run: Any, state: Any) -> None:
+def server_knows_the_end(flow: Any, run: Any, state: Any) -> None:
+    """Forget the end that was owed to the server; Prefect calls this once it has told it."""
     forget(str(run.id))
 
 
 _as_flow = functools.partial(
-    flow, flow_run_name=_flow_run_name, persist_result=False, on_completion=[_told], on_failure=[_told]
+    flow,
+    flow_run_name=_flow_run_name,
+    persist_result=False,
+    on_completion=[server_knows_the_end],
+    on_failure=[server_knows_the_end],
 )
 
 

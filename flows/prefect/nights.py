@@ -5,6 +5,7 @@ the last one of them starts. A run whose time comes while a scheduled one is at 
 starts wait for their turn.
 """
 
+import signal
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
@@ -90,6 +91,10 @@ class NightRunner(Runner):
 
         setattr(poller, "_get_scheduled_flow_runs", chosen)  # noqa: B010 - a method of an instance
         return self
+
+    def handle_sigterm(self, *given: object) -> None:
+        """End as at Ctrl-C: Prefect's own handler ends the process with its work undone."""
+        signal.raise_signal(signal.SIGINT)
 
     async def _chosen(self, fetch: Callable[[], Awaitable[list[FlowRun]]]) -> list[FlowRun]:
         try:

@@ -1,5 +1,6 @@
 """`edgestill ui` and `edgestill serve` against a real local Prefect server."""
 
+import base64
 import datetime
 import os
 import signal
@@ -15,6 +16,7 @@ import httpx
 import psutil
 import pytest
 import yaml
+from browser import CHROMIUM, browser
 
 from edgestill.flows.chain import stage_names
 from edgestill.flows.config import RunConfig
@@ -229,7 +231,9 @@ def test_a_nights_artifacts_show_verdicts_candidates_and_the_promotion_and_no_pa
 ) -> None:
     wanted = {"artifacts": {"flow_run_id": {"any_": [night["id"]]}}}
     found = {one["key"]: one["data"] for one in httpx.post(f"{server}/artifacts/filter", json=wanted).json()}
-    assert found["edgestill-pareto"].startswith("data:image/svg+xml")
+    kind, _, picture = found["edgestill-pareto"].partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    assert base64.b64decode(picture).startswith(b"<svg width=")
     assert "**Formats**" in found["edgestill-run"]
     assert "edgestill-progress" in found
     assert "promoted; the first one" in found["edgestill-registry"]
@@ -248,6 +252,31 @@ def test_a_deployment_that_takes_a_run_goes_on_from_it_when_the_command_line_sta
     wanted = {"flows": {"name": {"any_": ["profile"]}}}
     (run,) = httpx.post(f"{server}/flow_runs/filter", json=wanted).json()
     assert run["state"]["type"] == "COMPLETED", run["state"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.usefixtures("night")
+def test_a_person_reads_the_form_starts_a_run_from_one_and_sees_its_end_and_its_artifacts(
+    server: str, deployment: dict[str, Any], tmp_path: Path
+) -> None:
+    pages, submit = server.removesuffix("/api"), "[...document.querySelectorAll('button')].find(b => {})?.click()"
+    text = "document.body.innerText"
+    other = httpx.get(f"{server}/deployments/name/export/tiny").json()["id"]
+    with browser(tmp_path) as page:
+        page.open(f"{pages}/deployments/deployment/{deployment['id']}/run")
+        page.wait_for(f"{text}.includes('maximum number of trainable parameters')")
+        shown = page.js(text)
+        assert shown.index("Data\n") < shown.index("Teacher\n") < shown.index("Budget: parameters")
+        assert shown.count("(Optional)") < 8
+        assert "26000" in page.js("[...document.querySelectorAll('input')].map(one => one.value)")
+        page.open(f"{pages}/deployments/deployment/{other}/run")
+        page.wait_for(f"{text}.includes('the run to go on with')")
+        page.js(submit.format("b.innerText.trim() == 'Submit'"))
+        wanted = {"flows": {"name": {"any_": ["export"]}}}
+        (run,) = wait_for(lambda: httpx.post(f"{server}/flow_runs/filter", json=wanted).json(), 60, "run of the form")
+        page.open(f"{pages}/runs/flow-run/{run['id']}?tab=Artifacts")
+        page.wait_for(f"{text}.includes('Completed')", 120)
+        page.wait_for(f"{text}.toLowerCase().includes('edgestill-part')", 60)
 
 
 def test_a_worker_of_a_process_pool_makes_what_prefect_yaml_deploys(

@@ -102,6 +102,7 @@ def tip(key: str) -> str:
 
 def standalone(svg: str, width: int, height: int) -> str:
     """A drawing as a picture by itself: of its natural size, in the light colours."""
+    svg = str(svg)  # a Markup would escape what is put into it
     for role, (light, _) in COLOURS.items():
         svg = svg.replace(f"var(--{role})", light)
     style = f"background:{COLOURS['card'][0]};font-family:sans-serif"
