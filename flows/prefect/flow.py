@@ -53,12 +53,9 @@ def server_knows_the_end(flow: Any, run: Any, state: Any) -> None:
     forget(str(run.id))
 
 
+_HOOKS = [server_knows_the_end]
 _as_flow = functools.partial(
-    flow,
-    flow_run_name=_flow_run_name,
-    persist_result=False,
-    on_completion=[server_knows_the_end],
-    on_failure=[server_knows_the_end],
+    flow, flow_run_name=_flow_run_name, persist_result=False, on_completion=_HOOKS, on_failure=_HOOKS
 )
 
 
