@@ -150,9 +150,11 @@ def _new(config: RunConfig, settings: dict[str, Any] | None, out: str) -> contex
 
 @contextlib.contextmanager
 def _begun(name: str, out: str, settings: Any) -> Iterator[RunDir]:
-    path = Path(name).expanduser()
-    found = path if path.is_dir() else find_run(name, Path(out).expanduser())
-    require_inside({"resume": found})
+    below, path = Path(out).expanduser(), Path(name).expanduser()
+    path = path if len(path.parts) > 1 else below / name
+    require_inside({"run": path})  # before anything tells if it is there
+    found = path if path.is_dir() else find_run(name, below)
+    require_inside({"run": found})
     with going_on(found, settings, _allow) as run:
         yield run
 

@@ -282,7 +282,7 @@ def test_a_person_reads_the_form_starts_a_run_from_one_and_sees_its_end_and_its_
 def test_a_worker_of_a_process_pool_makes_what_prefect_yaml_deploys(
     server: str, finished_run: Path, command_environment: dict[str, str]
 ) -> None:
-    environment = command_environment | {"PREFECT_API_URL": server}
+    environment = command_environment | {"PREFECT_API_URL": server, "EDGESTILL_RUNS": str(finished_run.parent)}
 
     def prefect(*arguments: str) -> str:
         command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
@@ -292,7 +292,7 @@ def test_a_worker_of_a_process_pool_makes_what_prefect_yaml_deploys(
 
     prefect("work-pool", "create", "--type", "process", "edgestill")
     prefect("deploy", "--all")
-    prefect("deployment", "run", "profile/edgestill", "-p", f"run={finished_run}")
+    prefect("deployment", "run", "profile/edgestill", "-p", f"run={finished_run.name}")
     prefect("worker", "start", "--pool", "edgestill", "--run-once")
     wanted = {"flow_runs": {"work_queue_name": {"any_": ["default"]}}}
     (run,) = (run for run in httpx.post(f"{server}/flow_runs/filter", json=wanted).json() if not run["auto_scheduled"])
