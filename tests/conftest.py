@@ -48,7 +48,7 @@ SMALL_SPACES = {
 LONGEST = (
     "test_run.py", "test_matrix.py", "test_foreign_run.py", "test_server.py", "test_stages.py", "test_text_run.py",
     "test_layers_of_teacher_run.py", "test_examples.py", "test_compression.py", "test_packaging.py",
-    "test_fit_device.py", "test_start.py", "test_smoke.py", "test_plugin.py", "test_profile.py", "test_newcomer.py",
+    "test_fit_device.py", "test_start.py", "test_smoke.py", "test_plugin.py", "test_profile.py",
 )  # fmt: skip
 
 
