@@ -90,7 +90,7 @@ def drivers() -> Iterator[Check]:
     for name, form in (("cuda", "cuda_fp32"), ("tensorrt", "tensorrt_fp16")):
         why = FORMATS[form].missing()
         yield Check(
-            name, f"{form} can be made here" if not why else f"no {form}: {why}", "docs/targets.md" if why else ""
+            name, f"{form} can be made here" if not why else f"no {form}: {why}", "docs/howto/targets.md" if why else ""
         )
 
 
