@@ -1,7 +1,4 @@
-"""KD-AIF: examples that raise the loss on clean reference data lose weight, helpful ones gain.
-
-docs/explanation/methods.md says what it departs from.
-"""
+"""KD-AIF: examples that raise the loss on clean reference data lose weight, helpful ones gain."""
 
 # N training examples, K classes, B batch
 
