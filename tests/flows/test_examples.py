@@ -79,7 +79,7 @@ def test_an_example_of_a_configuration_ends_in_a_bundle(name: str, count: str, v
 def test_the_example_from_python_ends_in_a_bundle(visit: Visit, capsys: pytest.CaptureFixture[str]) -> None:
     folder = visit("from_python")
     assert "python distil.py" in commands(folder)
-    brief = ("tune.enabled=false", "baselines.enabled=false", "distill.training.epochs=2")
+    brief = ("tune.enabled=false", "baselines.enabled=false", "search.draws=1", "distill.training.epochs=1")
     call("distil.py", *BRIEF, *brief)
     shipped(folder)
     assert re.search(r"[\d.]+% on 300 test images; undamaged", capsys.readouterr().out)
