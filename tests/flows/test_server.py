@@ -298,8 +298,8 @@ def test_a_worker_of_a_process_pool_makes_what_prefect_yaml_deploys(
     prefect("deploy", "--all")
     prefect("deployment", "run", "profile/edgestill", "-p", f"run={finished_run.name}")
     prefect("worker", "start", "--pool", "edgestill", "--run-once")
-    wanted = {"flow_runs": {"work_queue_name": {"any_": ["default"]}}}
-    (run,) = (run for run in httpx.post(f"{server}/flow_runs/filter", json=wanted).json() if not run["auto_scheduled"])
+    wanted = {"flows": {"name": {"any_": ["profile"]}}, "deployments": {"name": {"any_": ["edgestill"]}}}
+    (run,) = httpx.post(f"{server}/flow_runs/filter", json=wanted).json()
     assert run["state"]["type"] == "COMPLETED", run["state"]
 
 
