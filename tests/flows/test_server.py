@@ -249,7 +249,7 @@ def test_a_deployment_that_takes_a_run_goes_on_from_it_when_the_command_line_sta
     command = [sys.executable, "-m", "prefect", "deployment", "run", "profile/tiny", "-p", "run=latest", "--watch"]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
-    wanted = {"flows": {"name": {"any_": ["profile"]}}}
+    wanted = {"flows": {"name": {"any_": ["profile"]}}, "deployments": {"name": {"any_": ["tiny"]}}}
     (run,) = httpx.post(f"{server}/flow_runs/filter", json=wanted).json()
     assert run["state"]["type"] == "COMPLETED", run["state"]
 
