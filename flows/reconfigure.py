@@ -1,7 +1,7 @@
 """Other settings for a run that has begun: in it while no finished stage has read them, else in a new run beside it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ from edgestill.flows.chain import results_of, stage_names, stages_of
 from edgestill.flows.config import load_config
 from edgestill.flows.config.loading import config_of
 from edgestill.flows.config.model import RunConfig
-from edgestill.flows.runner import new_run
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import Results
 from edgestill.pipeline.errors import ConfigError, command
@@ -38,11 +37,15 @@ def reconfigure(run: RunDir, settings: Sequence[str]) -> dict[str, str]:
 
 @contextmanager
 def going_on(
-    root: Path, settings: Sequence[str] = (), allow: Callable[[RunConfig], None] = lambda config: None
+    root: Path,
+    settings: Sequence[str],
+    new_run: Callable[[RunConfig, Path], AbstractContextManager[RunDir]],
+    allow: Callable[[RunConfig], None] = lambda config: None,
 ) -> Iterator[RunDir]:
     """Open a run to go on with it; settings that a finished stage has read make a new run, with the stages before it.
 
     Args:
+        new_run: the runner's own.
         allow: called with the configuration before anything is read or written for it; it may refuse.
 
     Raises:

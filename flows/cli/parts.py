@@ -66,6 +66,7 @@ def _further(
     from edgestill.flows.chain import LAST
     from edgestill.flows.prefect import launch
     from edgestill.flows.reconfigure import going_on
+    from edgestill.flows.runner import new_run
     from edgestill.flows.terminal import say
     from edgestill.pipeline.runs.find import find_run
 
@@ -75,7 +76,7 @@ def _further(
         begun = str(found.absolute())
         as_flow(lambda flows: getattr(flows, name)(begun, str(out.absolute()), None, given))
         return
-    with going_on(found, given) as directory:
+    with going_on(found, given, new_run) as directory:
         if directory.root != found:
             say(f"a finished stage of {found} has read these settings; the new run is {directory.root}", err=True)
         run_here(directory, quiet, last=LAST[name])

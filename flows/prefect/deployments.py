@@ -8,10 +8,8 @@ from edgestill.distill.methods import METHODS
 from edgestill.export.formats import FORMATS
 from edgestill.flows.config.form import ENTRIES, form_schema, values_of
 from edgestill.flows.config.model import RunConfig
+from edgestill.flows.prefect.names import TAG
 
-TAG = "edgestill"  # of every deployment; `edgestill ui` checks the forms of these
-CATCH_UP = "catch-up"  # tag of a run that makes up for missed ones
-RETENTION = "EDGESTILL_RETENTION"  # variable of the serving process, which the API of a server cannot set
 _RUN: dict[str, Any] = {
     "type": "string",
     "title": "Run",
@@ -106,9 +104,9 @@ def parameters_of(name: str, config: RunConfig, out: str) -> dict[str, Any]:
 
 
 def make(
-    name: str, deployment: str, config: RunConfig, out: str, schedule: Schedule | None, tags: Sequence[str]
+    flow: Any, deployment: str, config: RunConfig, out: str, schedule: Schedule | None, tags: Sequence[str]
 ) -> Any:
-    """Make the deployment of a flow, not yet on a server.
+    """Make the deployment of one of the flows, not yet on a server.
 
     Args:
         deployment: its name.
@@ -118,20 +116,13 @@ def make(
     from prefect.types.entrypoint import EntrypointType
     from prefect.utilities.callables import ParameterSchema
 
-    made = flow_of(name).to_deployment(
+    made = flow.to_deployment(
         name=deployment,
         schedule=Cron(schedule.cron, timezone=schedule.timezone) if schedule else None,
         paused=False if schedule else None,
-        parameters=parameters_of(name, config, out),
+        parameters=parameters_of(flow.name, config, out),
         tags=[TAG, *tags],
         entrypoint_type=EntrypointType.MODULE_PATH,  # by its file, the folder of our modules would lead the path
     )
-    made._parameter_openapi_schema = ParameterSchema.model_validate(schema_of(name, config))
+    made._parameter_openapi_schema = ParameterSchema.model_validate(schema_of(flow.name, config))
     return made
-
-
-def flow_of(name: str) -> Any:
-    """Return the flow of a kind."""
-    from edgestill.flows.prefect import flow
-
-    return getattr(flow, name.replace("-", "_"))

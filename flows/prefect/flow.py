@@ -155,7 +155,7 @@ def _begun(name: str, out: str, settings: Any) -> Iterator[RunDir]:
     require_inside({"run": path})  # before anything tells if it is there
     found = path if path.is_dir() else find_run(name, below)
     require_inside({"run": found})
-    with going_on(found, settings, _allow) as run:
+    with going_on(found, settings, new_run, _allow) as run:
         yield run
 
 

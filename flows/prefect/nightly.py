@@ -11,8 +11,8 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled
 
 from edgestill.flows.outcome import Outcome
-from edgestill.flows.prefect.deployments import CATCH_UP, RETENTION
 from edgestill.flows.prefect.launch import server_answers
+from edgestill.flows.prefect.names import CATCH_UP, RETENTION
 from edgestill.flows.registry.book import one_night
 from edgestill.flows.registry.promotion import consider
 from edgestill.flows.registry.retention import Retention, prune

@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.runner import Runner
 from prefect.states import Cancelled
 
-from edgestill.flows.prefect.deployments import CATCH_UP
+from edgestill.flows.prefect.names import CATCH_UP
 from edgestill.flows.prefect.owed import settle
 
 _MINDED_S = 60  # between two looks at the schedules

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgestill.flows.config.form import apply
 from edgestill.flows.config.loading import validated
-from edgestill.flows.prefect.deployments import TAG
+from edgestill.flows.prefect.names import TAG
 from edgestill.pipeline.errors import ConfigError
 
 _CREATE = re.compile(r"(?:/api)?/deployments/([0-9a-f-]{36})/create_flow_run")

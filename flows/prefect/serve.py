@@ -17,8 +17,9 @@ from filelock import FileLock, Timeout
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.prefect.clock import local_timezone, next_runs, require_timezone
 from edgestill.flows.prefect.confinement import code_in, confine, paths_in, services_in
-from edgestill.flows.prefect.deployments import CATCH_UP, KINDS, RETENTION, Schedule, flow_of, make
+from edgestill.flows.prefect.deployments import KINDS, Schedule, make
 from edgestill.flows.prefect.launch import in_prefects_folder, require_prefect, require_server
+from edgestill.flows.prefect.names import CATCH_UP, RETENTION
 from edgestill.flows.prefect.server import is_loopback, run_server
 from edgestill.flows.registry.retention import Retention
 from edgestill.flows.terminal import say
@@ -137,12 +138,18 @@ def _deployed(config: RunConfig, served: Served) -> dict[str, Any]:
     made = {}
     for kind in KINDS:
         schedule = served.schedule if kind == _NIGHTLY else None
-        made[kind] = make(kind, served.name, config, str(served.out), schedule, tags).apply()
+        made[kind] = make(_flow(kind), served.name, config, str(served.out), schedule, tags).apply()
     if old is not None and old.schedules and served.schedule is None:
         _unschedule(old)
     if missed:
         _catch_up(made[_NIGHTLY], missed)
     return made
+
+
+def _flow(kind: str) -> Any:
+    from edgestill.flows.prefect import flow
+
+    return getattr(flow, kind.replace("-", "_"))
 
 
 def _missed(deployment: Any) -> int:
@@ -194,7 +201,7 @@ def _work(served: Served, deployments: dict[str, Any]) -> None:
     runner = NightRunner(served.name, served.limit, say)
     for kind, identity in deployments.items():
         runner._deployment_registry.register_deployment(identity, served.name)
-        runner._deployment_registry.register_flow(identity, flow_of(kind))
+        runner._deployment_registry.register_flow(identity, _flow(kind))
     with contextlib.suppress(KeyboardInterrupt, TerminationSignal):
         asyncio.run(runner.start())
 

@@ -10,7 +10,8 @@ import pytest
 
 from edgestill.flows.config import RunConfig, load_config
 from edgestill.flows.config.form import ENTRIES, apply, form_schema, values_of
-from edgestill.flows.prefect.deployments import KINDS, TAG, parameters_of, schema_of
+from edgestill.flows.prefect.deployments import KINDS, parameters_of, schema_of
+from edgestill.flows.prefect.names import TAG
 from edgestill.flows.prefect.refusal import RefusesBadForms, refused
 from edgestill.pipeline.errors import ConfigError
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from edgestill.flows.prefect import clock
-from edgestill.flows.prefect.deployments import CATCH_UP
+from edgestill.flows.prefect.names import CATCH_UP
 from edgestill.flows.prefect.nights import NightRunner, choose
 from edgestill.pipeline.errors import UserError
 

@@ -9,7 +9,7 @@ from edgestill.flows.chain import LAST, stage_names, stages_of
 from edgestill.flows.config import RunConfig, config_of, load_config
 from edgestill.flows.outcome import Part
 from edgestill.flows.reconfigure import going_on
-from edgestill.flows.runner import run_part
+from edgestill.flows.runner import new_run, run_part
 from edgestill.pipeline.errors import ConfigError, UserError
 from edgestill.pipeline.runs.rundir import RunDir
 
@@ -24,7 +24,7 @@ def test_a_part_ends_with_the_last_stage_that_takes_part_up_to_its_name() -> Non
 def test_settings_that_nothing_finished_has_read_change_the_run_itself(tmp_path: Path) -> None:
     with RunDir.create(tmp_path, "run", 0, load_config(None, "digits", [])) as run:
         pass
-    with going_on(run.root, ["distill.methods=[lelp]"]) as same:
+    with going_on(run.root, ["distill.methods=[lelp]"], new_run) as same:
         assert same.root == run.root
         assert [method.name for method in config_of(same).distill.methods] == ["lelp"]
 
@@ -36,9 +36,12 @@ def test_a_wrong_setting_and_one_that_is_not_allowed_change_nothing(tmp_path: Pa
     def refuse(config: RunConfig) -> None:
         raise UserError(f"{config.seed} is not allowed")
 
-    with pytest.raises(ConfigError, match="unknown 'nothing'"), going_on(run.root, ["distill.methods=[nothing]"]):
+    with (
+        pytest.raises(ConfigError, match="unknown 'nothing'"),
+        going_on(run.root, ["distill.methods=[nothing]"], new_run),
+    ):
         pass
-    with pytest.raises(UserError, match="7 is not allowed"), going_on(run.root, ["seed=7"], refuse):
+    with pytest.raises(UserError, match="7 is not allowed"), going_on(run.root, ["seed=7"], new_run, refuse):
         pass
     assert (run.root / "config.yaml").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [run.root.name]
@@ -51,7 +54,7 @@ def test_settings_that_a_finished_stage_has_read_make_a_run_that_repeats_nothing
     shutil.copytree(finished_run, tmp_path / "first")
     first = RunDir.view(tmp_path / "first")
     told: list[str] = []
-    with going_on(first.root, ["export.formats=[fp32]"]) as run:
+    with going_on(first.root, ["export.formats=[fp32]"], new_run) as run:
         assert run.root.parent == tmp_path
         assert list(run.manifest.stages) == ["data", "teacher", "search", "tournament", "tune", "distill"]
         assert run.manifest.stages == {name: first.manifest.stages[name] for name in run.manifest.stages}
