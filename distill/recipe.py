@@ -2,13 +2,13 @@
 
     L = mean_n [ a_n CE(head(x_n), y_n) + b_n D(target_n, s_n) ] + sum_j lambda_j R_j(features)
 
-An unfilled slot takes plain KD's default (target, divergence, weight) or does nothing (data, teacher, feature, head).
+An unfilled slot takes plain KD's default (target, divergence, weight) or does nothing (the others).
 A method that fills `divergence`, such as plain KD, may give default weights, used if no method fills `weight`.
 """
 
 # N examples, K classes
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -27,6 +27,7 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import View, look
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.training.fit import Moment, Objective
 from edgestill.pipeline.training.label_loss import label_loss
 
 _PROBED = 4  # examples that show whether kept outputs are this teacher's
@@ -46,6 +47,13 @@ def _slot_conflicts(methods: Sequence[Method]) -> Iterator[str]:
     """Describe in a sentence each method listed twice, and each slot filled by two."""
     names = [method.name for method in methods]
     yield from (f"method {name!r} is listed twice" for name in dict.fromkeys(names) if names.count(name) > 1)
+    for whole in (method for method in methods if "objective" in method.fills):
+        yield from (
+            f"method {whole.name!r} is the whole objective, labels and teacher, which leaves no place for "
+            f"{other.name!r}; choose one"
+            for other in methods
+            if other is not whole and other.fills & {"target", "divergence", "weight"}
+        )
     for slot in SLOTS:
         rivals = dict.fromkeys(method.name for method in methods if slot in method.fills)
         if len(rivals) > 1 and slot != "feature":  # feature losses add up
@@ -89,7 +97,7 @@ def unmet(methods: Sequence[Method], gives: frozenset[str], teacher: str) -> lis
     ]
 
 
-class Recipe:
+class Recipe(Objective):
     """Objective of a distillation, minimised by `pipeline.training.fit`."""
 
     def __init__(self, methods: Sequence[Method]) -> None:
@@ -97,10 +105,24 @@ class Recipe:
         if problems:
             raise ConfigError(problems)
         self.methods = list(methods)
-        self._fallback = KD()
+        self._fallback = self._for_unfilled_slots()
+        self._share_temperature()
         self._teacher: nn.Module | None = None
         self._keeps: tuple[Context, Augmentation] | None = None  # set: cache the teacher's outputs on these images
         self._kept: dict[int, Outputs] = {}  # by view of the training images
+
+    def _for_unfilled_slots(self) -> Method:
+        """Return the method for what is left of target, divergence and weight."""
+        slots: tuple[Slot, ...] = ("divergence", "target", "logits")
+        found = (method.fallback() for slot in slots for method in self._owners(slot))
+        return next((method for method in found if method is not None), KD())
+
+    def _share_temperature(self) -> None:
+        """Have the divergence compare at the target's temperature, where two methods fill them."""
+        target, divergence = self._owner("target"), self._owner("divergence")
+        temperature = getattr(target.config, "temperature", None)
+        if target is not divergence and temperature and hasattr(divergence.config, "temperature"):
+            divergence.config = divergence.config.model_copy(update={"temperature": temperature})
 
     @property
     def varies_teacher(self) -> bool:
@@ -111,6 +133,14 @@ class Recipe:
     def reads_features(self) -> bool:
         """True if a method reads the teacher's feature maps, which are large."""
         return any(method.reads_features for method in self.methods)
+
+    def cautions(self) -> list[str]:
+        """Describe in a sentence each pair of methods that is no gain."""
+        return [
+            caution
+            for method in self.methods
+            for caution in method.cautions([other for other in self.methods if other is not method])
+        ]
 
     def check(self, task: Task, train: ImageSplit) -> None:
         """Refuse methods unfit for the task, the data or the environment, before anything is trained.
@@ -175,6 +205,24 @@ class Recipe:
         parts = zip(known, fresh, strict=True)
         return View(*(old.index_put((batch.altered,), new.to(old.dtype)) if len(old) else old for old, new in parts))
 
+    def order(self, epoch: int, generator: torch.Generator) -> Tensor | None:
+        found = (method.order(epoch, generator) for method in self._owners("data"))
+        return next((order for order in found if order is not None), None)
+
+    def backward(
+        self, terms: Mapping[str, Tensor], scaled: Callable[[Tensor], Tensor], parameters: list[nn.Parameter]
+    ) -> None:
+        combining = [m for m in self.methods if type(m).combine_gradients is not Method.combine_gradients]
+        if not combining:
+            super().backward(terms, scaled, parameters)
+            return
+        gradients = {name: _flat_gradient(scaled(term.float()), parameters) for name, term in terms.items()}
+        _put(combining[0].combine_gradients(gradients), parameters)
+
+    def tick(self, moment: Moment) -> None:
+        for method in self.methods:
+            method.tick(moment)
+
     def end_epoch(self, epoch: int, network: nn.Module) -> None:
         for method in self.methods:
             method.end_epoch(epoch, network)
@@ -209,24 +257,37 @@ class Recipe:
 
     def _terms(self, teacher: View, student: View, class_logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
         """Compute the terms, in float32 whatever the networks' format: losses take differences of products."""
-        aiming, diverging = self._owner("target"), self._owner("divergence")
-        a, b = self._weights(batch)
-        target = aiming.target(teacher, batch).detach()
-        terms = {
-            "cross_entropy": a * label_loss(class_logits, batch),
-            "distillation": b * diverging.divergence(target, student),
-        }
+        classes = student._replace(logits=class_logits)
+        terms = self._bracket(teacher, student, classes, batch)
         if batch.weight is not None:
             terms = {name: batch.weight * term for name, term in terms.items()}
-        terms = {name: term.mean() for name, term in terms.items()}
+        means = {name: term.mean() for name, term in terms.items()}
         for method in self._owners("feature"):
-            terms.update(method.feature(teacher, student._replace(logits=class_logits), batch))
-        return terms
+            means.update(method.feature(teacher, classes, batch))
+        return means
 
-    def _weights(self, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
+    def _bracket(self, teacher: View, student: View, classes: View, batch: Batch) -> Mapping[str, Tensor]:
+        """Compute what stands in the equation's brackets, each term [N]."""
+        told, heard = self._transformed(teacher), self._transformed(student)
+        for method in self._owners("objective"):
+            return {method.name: method.objective(told, self._transformed(classes), batch)}
+        target = self._owner("target").target(told, _detached(heard), batch).detach()
+        a, b = self._weights(_detached(teacher), _detached(classes), batch)
+        return {
+            "cross_entropy": a * label_loss(classes.logits, batch),
+            "distillation": b * self._owner("divergence").divergence(target, heard),
+        }
+
+    def _transformed(self, view: View) -> View:
+        for method in self._owners("logits"):
+            view = view._replace(logits=method.logits(view.logits))
+        return view
+
+    def _weights(self, teacher: View, student: View, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
         for method in self._owners("weight"):
-            return method.weight(batch)
-        return self._owner("divergence").usual_weight() or self._fallback.usual_weight()
+            return method.weight(teacher, student, batch)
+        usual = self._owner("divergence").usual_weight()
+        return usual or self._fallback.usual_weight()
 
     def _look_at_inputs(self, inputs: Tensor) -> View:
         for method in self._owners("teacher"):
@@ -283,6 +344,23 @@ class Recipe:
 
 def _joined(parts: Iterable[View]) -> View:
     return View(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _detached(view: View) -> View:
+    return View(*(part.detach() for part in view))
+
+
+def _flat_gradient(term: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+    """Gradient of one term over all parameters, [P]; 0 where it does not reach."""
+    found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return torch.cat([gradient.flatten() for gradient in found])
+
+
+def _put(gradient: Tensor, parameters: list[nn.Parameter]) -> None:
+    """Give each parameter its part of a gradient [P]."""
+    parts = gradient.split([parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
 
 
 def _in_float32(view: View) -> View:

@@ -27,7 +27,7 @@ class Distilled(NamedTuple):
     measures: dict[str, float]  # the methods' own figures
     exhibits: tuple[Exhibit, ...]
     state: dict[str, Any]  # of the recipe at the best epoch; a later training of this student goes on from it
-    cautions: tuple[str, ...] = ()  # on figures and examples that the methods could not give
+    cautions: tuple[str, ...] = ()  # on methods that do not go together, and on figures and examples that they could not give
 
 
 def distill(
@@ -97,7 +97,7 @@ def distill(
     )
     measures: dict[str, float] = {}
     exhibits: tuple[Exhibit, ...] = ()
-    cautions: list[str] = []
+    cautions = recipe.cautions()
     with drawn_from(derive_seed(seed, "told")):
         with nicety("the figures of the distillation's methods were not taken", cautions):
             measures = recipe.measures()

@@ -35,7 +35,7 @@ class KD(Method):
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence"})
     Config: ClassVar[type[MethodConfig]] = KDConfig
 
-    def target(self, teacher: View, batch: Batch) -> Tensor:
+    def target(self, teacher: View, student: View, batch: Batch) -> Tensor:
         return softened(teacher.logits, self.config.temperature)
 
     def divergence(self, target: Tensor, student: View) -> Tensor:

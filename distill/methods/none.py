@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
 from edgestill.pipeline.data.splits import Batch
+from edgestill.pipeline.networks.network import View
 
 _FOR_THE_DIVERGENCE: frozenset[Slot] = frozenset({"data", "target", "divergence", "head"})
 
@@ -31,5 +32,5 @@ class NoDistillation(Method):
                     f"{other.name!r} is there for; leave one of them out"
                 )
 
-    def weight(self, batch: Batch) -> tuple[float, float]:
+    def weight(self, teacher: View, student: View, batch: Batch) -> tuple[float, float]:
         return 1.0, 0.0

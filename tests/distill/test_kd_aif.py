@@ -370,7 +370,7 @@ def test_another_method_that_studies_the_teacher_cannot_have_it_replaced(monkeyp
         name, paper, fills, Config = "studious", "none", frozenset({"target"}), StudiousConfig
         studies_teacher = True
 
-        def target(self, teacher, batch):
+        def target(self, teacher, student, batch):
             return F.softmax(teacher.logits, dim=1)
 
     monkeypatch.setitem(METHODS, "studious", Studious)

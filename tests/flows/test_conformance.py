@@ -40,7 +40,7 @@ class Forgetful(Method):
     name, paper, fills, Config = "forgetful", "nobody", frozenset({"weight"}), ForgetfulConfig
     epochs = 0
 
-    def weight(self, batch):
+    def weight(self, teacher, student, batch):
         return 1 / (1 + self.epochs), 0.5
 
     def end_epoch(self, epoch, student):

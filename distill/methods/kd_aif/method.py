@@ -155,7 +155,7 @@ class KDAIF(Method):
         with torch.no_grad():
             return look(self._network, inputs)
 
-    def weight(self, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
+    def weight(self, teacher: View, student: View, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
         share, w = self.config.distill_weight, batch.of_examples(self._student.weight)
         return (1 - share) * w, share * w if self.config.apply_to == "both" else share
 

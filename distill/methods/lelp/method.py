@@ -125,7 +125,7 @@ class LELP(Method):
         )
         self._table = None if config.control == "none" else self._control(context)
 
-    def target(self, teacher: View, batch: Batch) -> Tensor:
+    def target(self, teacher: View, student: View, batch: Batch) -> Tensor:
         """Return [N, C, 1 + S]: p_c first, then q(s | c); p at T, but for `tempered_product` at 1."""
         assert self._projections is not None, "prepare() comes before target()"
         if self._table is None:
