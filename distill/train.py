@@ -27,7 +27,7 @@ class Distilled(NamedTuple):
     measures: dict[str, float]  # the methods' own figures
     exhibits: tuple[Exhibit, ...]
     state: dict[str, Any]  # of the recipe at the best epoch; a later training of this student goes on from it
-    cautions: tuple[str, ...] = ()  # on methods that do not go together, and on figures and examples that they could not give
+    cautions: tuple[str, ...] = ()  # on methods that do not go together, and on what they could not tell
 
 
 def distill(

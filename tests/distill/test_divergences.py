@@ -33,8 +33,9 @@ F_OF = {  # D = sum_k s_k f(t_k / s_k), straight from the definition
     "forward_kl": lambda u, c: u * u.log(),
     "reverse_kl": lambda u, c: -u.log(),
     "jeffreys": lambda u, c: (u - 1) * u.log(),
-    "js": lambda u, c: c.beta * u * (u / (c.beta * u + 1 - c.beta)).log()
-    - (1 - c.beta) * (c.beta * u + 1 - c.beta).log(),
+    "js": lambda u, c: (
+        c.beta * u * (u / (c.beta * u + 1 - c.beta)).log() - (1 - c.beta) * (c.beta * u + 1 - c.beta).log()
+    ),
     "total_variation": lambda u, c: (u - 1).abs() / 2,
     "skew_kl": lambda u, c: u * (u / (c.skew * u + 1 - c.skew)).log(),
     "skew_reverse_kl": lambda u, c: -((1 - c.skew) * u + c.skew).log(),

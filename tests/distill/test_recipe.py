@@ -410,8 +410,8 @@ def test_an_objective_takes_the_place_of_labels_and_teacher_and_weighs_examples(
     recipe, student, batch, _ = prepared([METHODS["whole"]()])
     student.eval()
     losses = student(batch.inputs).square().sum(1).detach()
-    terms = recipe.loss(student, batch)
-    assert {name: term.item() for name, term in terms.items()} == {"whole": pytest.approx(losses.mean().item(), rel=1e-5)}
+    found = {name: term.item() for name, term in recipe.loss(student, batch).items()}
+    assert found == {"whole": pytest.approx(losses.mean().item(), rel=1e-5)}
     weighted = batch._replace(weight=torch.arange(len(losses)).float())
     expected = (weighted.weight * losses).mean().item()
     assert recipe.loss(student, weighted)["whole"].item() == pytest.approx(expected, rel=1e-5)
@@ -453,7 +453,9 @@ def test_gradients_of_the_terms_are_combined_as_a_method_says(monkeypatch, prepa
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(alone, expected, strict=True))
 
 
-def test_methods_are_told_of_each_step_and_choose_the_order_of_an_epoch(monkeypatch, make_network, make_task, make_splits):
+def test_methods_are_told_of_each_step_and_choose_the_order_of_an_epoch(
+    monkeypatch, make_network, make_task, make_splits
+):
     moments = []
     kind = second_method("timed", "data")
     kind.data = lambda self, batch, generator: batch

@@ -113,9 +113,9 @@ def _alpha(t: Tensor, s: Tensor, config: DivergenceConfig) -> Tensor:
 
 
 def _adaptive(t: Tensor, s: Tensor, _: DivergenceConfig) -> Tensor:
-    """AdaptiveKL, (g_head KL(t || s) + g_tail KL(s || t)) / (g_head + g_tail), g the gap |t - s| there (Wu et al. 2024).
+    """AdaptiveKL, (g_head KL(t || s) + g_tail KL(s || t)) / (g_head + g_tail), g the gap |t - s| in each.
 
-    The head is the teacher's likeliest classes until half its probability is there.
+    Wu et al. 2024, arXiv:2404.02657. The head is the teacher's likeliest classes until half its probability is there.
     """
     with torch.no_grad():
         p, order = t.exp().sort(1, descending=True)
