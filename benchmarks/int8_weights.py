@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgestill.distill.conformance import CPU
+from edgestill.distill.conformance.prepared import CPU
 from edgestill.export.calibration import calibration_examples
 from edgestill.export.onnx.quantize import METHODS, quantize
 from edgestill.export.onnx.sessions import SessionRun, runner, runtime_name

@@ -184,13 +184,28 @@ class Recipe(Objective):
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Return the equation's terms by name: `cross_entropy`, `distillation`, and each feature loss."""
         teacher = self.look_at_teacher(batch)
+        student, class_logits = self.look_at_student(network, batch)
+        with torch.autocast(batch.inputs.device.type, enabled=False):
+            return self.terms(_in_float32(teacher), _in_float32(student), class_logits.float(), batch)
+
+    def look_at_student(self, network: nn.Module, batch: Batch) -> tuple[View, Tensor]:
+        """Return the student's outputs, with its head's logits, and these folded to the classes."""
         student = look(network, batch.inputs)
-        class_logits = student.logits
         for method in self._owners("head"):
             student = student._replace(logits=method.head(student.embedding))
-            class_logits = method.class_logits(student.logits)
-        with torch.autocast(batch.inputs.device.type, enabled=False):
-            return self._terms(_in_float32(teacher), _in_float32(student), class_logits.float(), batch)
+            return student, method.class_logits(student.logits)
+        return student, student.logits
+
+    def terms(self, teacher: View, student: View, class_logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
+        """Compute the terms from both networks' outputs, in float32 or finer: losses take differences of products."""
+        classes = student._replace(logits=class_logits)
+        terms = self._bracket(teacher, student, classes, batch)
+        if batch.weight is not None:
+            terms = {name: batch.weight * term for name, term in terms.items()}
+        means = {name: term.mean() for name, term in terms.items()}
+        for method in self._owners("feature"):
+            means.update(method.feature(teacher, classes, batch))
+        return means
 
     def look_at_teacher(self, batch: Batch) -> View:
         """Return the teacher's outputs on a batch, from the cache if possible; altered inputs are computed afresh."""
@@ -254,17 +269,6 @@ class Recipe(Objective):
             method.load_state_dict(state[method.name])
         if any(method.replaces_teacher for method in self.methods):
             self._kept = {}  # the loaded state may hold another teacher
-
-    def _terms(self, teacher: View, student: View, class_logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        """Compute the terms, in float32 whatever the networks' format: losses take differences of products."""
-        classes = student._replace(logits=class_logits)
-        terms = self._bracket(teacher, student, classes, batch)
-        if batch.weight is not None:
-            terms = {name: batch.weight * term for name, term in terms.items()}
-        means = {name: term.mean() for name, term in terms.items()}
-        for method in self._owners("feature"):
-            means.update(method.feature(teacher, classes, batch))
-        return means
 
     def _bracket(self, teacher: View, student: View, classes: View, batch: Batch) -> Mapping[str, Tensor]:
         """Compute what stands in the equation's brackets, each term [N]."""

@@ -13,7 +13,7 @@ A method overrides the hooks of the slots in its `fills`, and nothing else. The 
 
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -44,6 +44,7 @@ class Facts:
         elicitation: how the teacher's knowledge is got, by Xu et al. 2024, arXiv:2402.13116.
         algorithm: how the student learns from it, by the same survey.
         ablation: settings that remove the method's own idea.
+        lively: settings under which all that the method trains moves within ten steps.
         reduces_to: recipe that computes the same loss as the method under `ablation`, as a list of settings; None:
             no other recipe does.
         zero_at_teacher: True if a student with the teacher's outputs gets no gradient from the distillation terms.
@@ -57,6 +58,7 @@ class Facts:
     algorithm: Algorithm = "divergence"
     ablation: Mapping[str, Any] | None = None
     reduces_to: tuple[Mapping[str, Any], ...] | None = None
+    lively: Mapping[str, Any] = field(default_factory=dict)
     zero_at_teacher: bool = False
     invariant_to: frozenset[Literal["shift", "scale"]] = frozenset()
     changes_graph: bool = False

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from edgestill.distill.losses import softened, softened_kl
-from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Facts, Method, MethodConfig, Slot
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.network import View
@@ -33,6 +33,14 @@ class KD(Method):
     name: ClassVar[str] = "kd"
     paper: ClassVar[str] = "Hinton, Vinyals, Dean 2015, arXiv:1503.02531"
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence"})
+    facts: ClassVar[Facts | None] = Facts(
+        evidence="paper",
+        ablation={"distill_weight": 0.0},
+        reduces_to=({"name": "none"},),
+        zero_at_teacher=True,
+        invariant_to=frozenset({"shift"}),
+        cost=1.5,
+    )
     Config: ClassVar[type[MethodConfig]] = KDConfig
 
     def target(self, teacher: View, student: View, batch: Batch) -> Tensor:

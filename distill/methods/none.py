@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal
 
-from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Facts, Method, MethodConfig, Slot
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.network import View
 
@@ -22,6 +22,13 @@ class NoDistillation(Method):
     name: ClassVar[str] = "none"
     paper: ClassVar[str] = "a baseline without a paper, 2026"
     fills: ClassVar[frozenset[Slot]] = frozenset({"weight"})
+    facts: ClassVar[Facts | None] = Facts(
+        evidence="ours",
+        algorithm="fine-tuning",
+        zero_at_teacher=True,
+        invariant_to=frozenset({"shift", "scale"}),
+        cost=1.5,
+    )
     Config: ClassVar[type[MethodConfig]] = NoneConfig
 
     def conflicts(self, others: Sequence[Method]) -> Iterable[str]:

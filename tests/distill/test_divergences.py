@@ -107,9 +107,9 @@ def test_a_class_without_probability_at_the_teacher_leaves_every_kind_finite():
 def test_forward_kl_of_the_menu_is_plain_kd():
     batch, teacher, student = views()
     for recipe in (make("kd", temperature=3.0), make("divergence", kind="forward_kl", temperature=3.0)):
-        terms = recipe._terms(teacher, student, student.logits, batch)
+        terms = recipe.terms(teacher, student, student.logits, batch)
         total = float(sum(terms.values()))
-    assert total == pytest.approx(float(sum(make("kd", temperature=3.0)._terms(
+    assert total == pytest.approx(float(sum(make("kd", temperature=3.0).terms(
         teacher, student, student.logits, batch).values())), abs=1e-6)  # fmt: skip
 
 
@@ -134,14 +134,14 @@ def test_the_gradient_of_standardised_kd_is_orthogonal_to_the_logits_and_to_a_sh
     batch, teacher, student = views()
     logits = student.logits.requires_grad_()
     recipe = make("logit_standardisation")
-    recipe._terms(teacher, student._replace(logits=logits), logits, batch)["distillation"].backward()
+    recipe.terms(teacher, student._replace(logits=logits), logits, batch)["distillation"].backward()
     assert logits.grad.sum(1).abs().max() < 1e-6
     assert (logits.grad * logits).sum(1).abs().max() < 1e-5
 
 
 def test_standardised_kd_has_the_papers_loss():
     batch, teacher, student = views()
-    terms = make("logit_standardisation")._terms(teacher, student, student.logits, batch)
+    terms = make("logit_standardisation").terms(teacher, student, student.logits, batch)
     z = [(v - v.mean(1, keepdim=True)) / (v.std(1, keepdim=True) + 1e-7) for v in (teacher.logits, student.logits)]
     expected = 9 * 4 * F.kl_div(F.log_softmax(z[1] / 2, 1), F.softmax(z[0] / 2, 1), reduction="batchmean")
     assert float(terms["distillation"]) == pytest.approx(float(expected), rel=1e-5)
@@ -151,7 +151,7 @@ def test_standardised_kd_has_the_papers_loss():
 def test_another_divergence_compares_standardised_logits_at_its_own_temperature():
     batch, teacher, student = views()
     both = make("logit_standardisation", {"name": "divergence", "kind": "total_variation", "temperature": 1.0})
-    found = both._terms(teacher, student, student.logits, batch)["distillation"]
+    found = both.terms(teacher, student, student.logits, batch)["distillation"]
     p, q = z_scores(teacher.logits).softmax(1), z_scores(student.logits).softmax(1)
     assert float(found) == pytest.approx(0.9 * float((p - q).abs().sum(1).mean() / 2), rel=1e-5)
 
@@ -246,7 +246,7 @@ def test_pld_of_two_classes_is_cross_entropy_times_the_teachers_confidence():
 
 def test_pld_of_equal_weights_is_list_mle_over_the_number_of_classes():
     batch, teacher, student = views()
-    found = make("pld", ranks="equal")._terms(teacher, student, student.logits, batch)["pld"]
+    found = make("pld", ranks="equal").terms(teacher, student, student.logits, batch)["pld"]
     ones = torch.ones_like(teacher.logits)
     expected = pld_by_loop(student.logits, ones, teacher.logits, batch.targets).mean() / 5
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
@@ -261,7 +261,7 @@ def test_pld_orders_an_unlabelled_example_by_the_teacher_alone():
 def test_pld_tells_how_sure_the_teacher_is_of_the_labels():
     batch, teacher, student = views()
     recipe = make("pld", temperature=1.0)
-    recipe._terms(teacher, student, student.logits, batch)
+    recipe.terms(teacher, student, student.logits, batch)
     own = teacher.logits.softmax(1).gather(1, batch.targets[:, None])
     found = recipe.measures()
     assert found["pld.teacher_on_label"] == pytest.approx(float(own.mean()), rel=1e-5)

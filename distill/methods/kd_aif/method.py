@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from edgestill.distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Context, Exhibit, Facts, Method, MethodConfig, Slot
 from edgestill.distill.methods.kd_aif.influence import (
     BACKENDS,
     Question,
@@ -119,6 +119,13 @@ class KDAIF(Method):
     name: ClassVar[str] = "kd_aif"
     paper: ClassVar[str] = "Wu, Luo, Liu, Deng 2025, arXiv:2501.02705"
     fills: ClassVar[frozenset[Slot]] = frozenset({"weight", "teacher"})
+    facts: ClassVar[Facts | None] = Facts(
+        evidence="paper",
+        elicitation=("curation",),
+        zero_at_teacher=True,
+        invariant_to=frozenset({"shift"}),
+        cost=4.0,
+    )
     Config: ClassVar[type[MethodConfig]] = KDAIFConfig
     config: KDAIFConfig
 

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from edgestill.distill.losses import precise
 from edgestill.distill.methods.base import Facts, Method, MethodConfig, Slot
 from edgestill.distill.methods.kd import KD, KDConfig
 from edgestill.distill.tunable import tunable
@@ -75,8 +76,8 @@ class Divergence(Method):
         return KD(KDConfig(temperature=self.config.temperature))
 
     def divergence(self, target: Tensor, student: View) -> Tensor:
-        log_s = (student.logits.float() / self.config.temperature).log_softmax(1)
-        return self.config.temperature**2 * between(target.float().log(), log_s, self.config)
+        log_s = (precise(student.logits) / self.config.temperature).log_softmax(1)
+        return self.config.temperature**2 * between(precise(target).log(), log_s, self.config)
 
     def usual_weight(self) -> tuple[float, float]:
         return 1 - self.config.distill_weight, self.config.distill_weight

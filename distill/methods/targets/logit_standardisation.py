@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from edgestill.distill.losses import precise
 from edgestill.distill.methods.base import Facts, Method, MethodConfig, Slot
 from edgestill.distill.methods.kd import KD, KDConfig
 from edgestill.distill.tunable import tunable
@@ -89,5 +90,5 @@ class _WithTwoWeights(KD):
 
 def z_scores(logits: Tensor) -> Tensor:
     """Return (x - mean) / (std + 1e-7) of each example's logits [N, K], with the unbiased std."""
-    logits = logits.float()
+    logits = precise(logits)
     return (logits - logits.mean(1, keepdim=True)) / (_EPSILON + logits.std(1, keepdim=True))

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from edgestill.distill.losses import softened
+from edgestill.distill.losses import precise, softened
 from edgestill.distill.methods.base import Context, Facts, Method, MethodConfig, Slot
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import UNLABELLED, Batch
@@ -82,7 +82,7 @@ class PLD(Method):
         return {"teacher_on_label": mean, "labels_that_teach_little": little}
 
     def _loss(self, teacher: View, student: View, weights: Tensor, targets: Tensor) -> Tensor:
-        return plackett_luce(student.logits.float(), weights, order(teacher.logits.detach().float(), targets))
+        return plackett_luce(precise(student.logits), weights, order(precise(teacher.logits.detach()), targets))
 
     def _count(self, q: Tensor, targets: Tensor) -> None:
         labelled = targets != UNLABELLED
