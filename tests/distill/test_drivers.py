@@ -1,5 +1,7 @@
 """Drivers: generations of students, against kernel ridge regression, where all is known, and on small networks."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -92,7 +94,7 @@ def test_an_exact_mixture_comes_nearer_to_the_anchor_by_its_share_in_each_genera
         p = first.log_softmax(1)
         distances.append((p.exp() * (p - q.log_softmax(1))).sum(1))
         q = mixed_logits(first, q, anchor, mix)
-    for before, after in zip(distances, distances[1:], strict=False):
+    for before, after in itertools.pairwise(distances):
         assert bool((after <= (1 - anchor) * before + 1e-5).all())
 
 
