@@ -32,6 +32,9 @@ SLOTS: tuple[Slot, ...] = get_args(Slot)
 Evidence = Literal["paper", "code", "ours"]
 Elicitation = Literal["labelling", "expansion", "curation", "feature", "feedback", "self-knowledge"]
 Algorithm = Literal["fine-tuning", "divergence", "reinforcement", "ranking"]
+Feedback = Literal["logit", "outcome", "self-play"]
+Access = Literal["white-box", "black-box", "teacher-free"]
+Granularity = Literal["example", "token", "sequence"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Facts:
             the abstract, after which ours was made.
         elicitation: how the teacher's knowledge is got, by Xu et al. 2024, arXiv:2402.13116.
         algorithm: how the student learns from it, by the same survey.
+        feedback: kind of the teacher's answer; access: what must be open to see; granularity: what is answered. The
+            axes of the survey on on-policy distillation (2026); a classifier's unit is the example.
         ablation: settings that remove the method's own idea.
         lively: settings under which all that the method trains moves within ten steps.
         reduces_to: recipe that computes the same loss as the method under `ablation`, as a list of settings; None:
@@ -56,6 +61,9 @@ class Facts:
     evidence: Evidence
     elicitation: tuple[Elicitation, ...] = ("labelling",)
     algorithm: Algorithm = "divergence"
+    feedback: Feedback = "logit"
+    access: Access = "white-box"
+    granularity: Granularity = "example"
     ablation: Mapping[str, Any] | None = None
     reduces_to: tuple[Mapping[str, Any], ...] | None = None
     lively: Mapping[str, Any] = field(default_factory=dict)
@@ -63,6 +71,11 @@ class Facts:
     invariant_to: frozenset[Literal["shift", "scale"]] = frozenset()
     changes_graph: bool = False
     cost: float = 2.0
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Words to find the method by."""
+        return (*self.elicitation, self.algorithm, self.feedback, self.access, self.granularity, self.evidence)
 
 
 class MethodConfig(Frozen):

@@ -25,6 +25,7 @@ class NoDistillation(Method):
     facts: ClassVar[Facts | None] = Facts(
         evidence="ours",
         algorithm="fine-tuning",
+        access="teacher-free",
         zero_at_teacher=True,
         invariant_to=frozenset({"shift", "scale"}),
         cost=1.5,

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from edgestill.distill.config import DistillConfig
+from edgestill.distill.conformance.prepared import network, recipe_on
 from edgestill.distill.methods import METHODS
 from edgestill.distill.recipe import conflicts, make_recipe
 from edgestill.distill.train import distill
 from edgestill.distill.tunable import tuning_ranges
 from edgestill.distill.tune import search_ranges, with_hyperparameters
+from edgestill.pipeline.conformance.samples import image_task, splits
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.device import Compute
 from edgestill.pipeline.networks.network import look
@@ -145,3 +147,23 @@ def test_hard_lelp_and_kd_aif_train_on_a_gpu_in_every_precision(precision, make_
     assert done.fitted.curve[-1].loss < done.fitted.curve[0].loss
     assert all(weight.dtype == torch.float32 for weight in done.student.parameters())
     assert done.measures["kd_aif.updates"] == 2
+
+
+@pytest.mark.parametrize("one", METHODS)
+def test_a_method_takes_a_step_with_every_other_that_it_can_be_used_with(one):
+    classes = 4
+    task = image_task(classes=classes)
+    data, teacher, student = splits(task, train=48), network(task, 1, (8, 12, 16)), network(task, 2)
+    for other in list(METHODS)[list(METHODS).index(one) + 1 :]:
+        kinds = [METHODS[one], METHODS[other]]
+        if conflicts([kind() for kind in kinds]):
+            continue
+        configs = [kind.Config.model_validate(dict(kind.facts.lively)) for kind in kinds]
+        recipe, batch = recipe_on(configs, frozen(teacher), student.train(), data)
+        terms = recipe.loss(student, batch)
+        recipe.backward(terms, lambda term: term, [*student.parameters(), *recipe.parameters()])
+        assert all(bool(term.isfinite()) for term in terms.values()), other
+        grown = [parameter.grad for parameter in student.parameters() if parameter.grad is not None]
+        assert len(grown) > 0, other
+        assert all(bool(gradient.isfinite().all()) for gradient in grown), other
+        student.zero_grad(set_to_none=True)
