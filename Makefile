@@ -14,7 +14,7 @@ NETWORKS := $(filter-out tests/distill/test_tune.py,$(wildcard tests/distill/tes
 
 NEWEST := .venv-newest
 
-.PHONY: demo test test-engines test-avx2 test-newest scan check house format clean
+.PHONY: demo test test-engines test-avx2 test-newest scan check docs house format clean
 
 demo: .venv/.installed  ## the whole chain on scikit-learn's digits, in a few minutes
 	$(BIN)/edgestill run --preset digits
@@ -47,6 +47,9 @@ check: .venv/.installed  ## what CI checks besides the tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/.installed  ## the documentation as a site, in site/; fails at a broken link, anchor or a page without a place
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 house: .venv/.installed  ## floors, rooms, circles, long modules and functions, docstrings
 	$(BIN)/python benchmarks/house.py $(ARGS)
 
@@ -55,7 +58,7 @@ format: .venv/.installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv $(NEWEST) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv $(NEWEST) dist build site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # Redone only when the dependencies changed.
 .venv/.installed: pyproject.toml constraints.txt

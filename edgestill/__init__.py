@@ -1,7 +1,7 @@
 """Take a trained classifier and a budget; give back a small student that ships.
 
-What is listed here is public and documented (docs/python.md); the rest may move. A name is imported when it is first
-used, so that `import edgestill` costs nothing.
+What is listed here is public and documented (docs/reference/python.md); the rest may move. A name is imported when
+it is first used, so that `import edgestill` costs nothing.
 """
 
 # Nothing is imported here: with `python -m` the current folder is still first on the path, and a file there could pose

@@ -15,7 +15,7 @@ MIN_EXAMPLES = 32  # fewer would miss the widest activations of a device's input
 
 
 class CalibrationConfig(Frozen):
-    """Settings to find the ranges of INT8 activations, on examples of the reference split (docs/export.md)."""
+    """Settings to find the ranges of INT8 activations, on reference examples (docs/explanation/export.md)."""
 
     method: Literal["auto", "minmax", "entropy", "percentile"] = Field(
         "auto",

@@ -1,6 +1,6 @@
 """Tables of plug-ins: edgestill's own lines, and those that other installed packages offer by entry point.
 
-A package offers a method in the group `edgestill.methods`, under the method's own name; docs/plugins.md lists the
+A package offers a method in the group `edgestill.methods`, under the method's own name; docs/howto/plugins.md lists the
 groups. A table reads its group when it is first used. What cannot be used is left out and named by `cautions`. With
 EDGESTILL_PLUGINS=none in the environment nothing is read.
 """

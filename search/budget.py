@@ -18,7 +18,9 @@ class Budget(Frozen):
         None, ge=1, description="maximum size of every exported file in bytes; the search counts the fp32 ONNX file"
     )
     max_peak_activation_bytes: Bytes | None = Field(
-        None, ge=1, description="maximum memory of activations for one input in float32, in bytes (docs/hardware.md)"
+        None,
+        ge=1,
+        description="maximum memory of activations for one input in float32, in bytes (docs/explanation/hardware.md)",
     )
     max_latency_ms: Milliseconds | None = Field(
         None,

@@ -110,7 +110,7 @@ class RankCheckConfig(Frozen):
 class SearchConfig(HoldsScorerSettings):
     """Configuration of a search. `scorer: {name: diswot, combine: zscore}` gives a scorer with its settings."""
 
-    space: SpaceConfig = ResNetConfig()
+    space: SpaceConfig = Field(ResNetConfig(), description="space of students")
     scorer: ScorerName = Field("ensemble", description="scorer that ranks the candidates")
     combine: Combine = Field("sum", description="combination of diswot's two metrics; sum is the paper's")
     baselines: tuple[ScorerName, ...] = Field(
@@ -119,7 +119,7 @@ class SearchConfig(HoldsScorerSettings):
     )
     budget: Budget = Budget()
     latency: LatencyConfig = LatencyConfig()
-    strategy: StrategyConfig = EvolutionConfig()
+    strategy: StrategyConfig = Field(EvolutionConfig(), description="way through the space")
     evaluations: int = Field(
         200,
         ge=1,

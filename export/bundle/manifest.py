@@ -2,7 +2,8 @@
 
 The manifest covers itself: it ends in the digest of its other content, and any other spelling of the same content is
 refused, so that no byte of it can change unnoticed. That digest names the whole bundle. The manifest finds damage. A
-rewrite of file and manifest together is found by a signature, or by the digest kept elsewhere (docs/bundle.md).
+rewrite of file and manifest together is found by a signature, or by the digest kept elsewhere
+(docs/reference/bundle.md).
 """
 
 import hashlib

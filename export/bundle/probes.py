@@ -19,7 +19,8 @@ COUNT = BATCHES[-1]
 # Allowed distance of a logit from the stored one, relative to the largest stored one (at least 1). The files are equal
 # to the byte; processors differ in the order of sums and in fp16 arithmetic. Sums of bytes are exact unless they
 # saturate, and saturation must be found (0.15 to 0.6 of the largest logit on ResNets). A value midway between two steps
-# may be rounded either way: up to 0.031 where float arithmetic replaced all integer kernels (docs/export.md).
+# may be rounded either way: up to 0.031 where float arithmetic replaced all integer kernels
+# (docs/explanation/export.md).
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": INT8_TOLERANCE}
 
 

@@ -23,7 +23,7 @@ def conformance(
 ) -> int:
     """Check that a plug-in keeps its table's contract.
 
-    Exit code 1 says that it does not. docs/plugins.md tells how to write one.
+    Exit code 1 says that it does not. docs/howto/plugins.md tells how to write one.
     """
     from edgestill.pipeline.plugins import PlugInError
 

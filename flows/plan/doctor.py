@@ -98,7 +98,7 @@ def _export() -> Iterator[Check]:
     fix = f"mend it: {missing['fp32']}" if is_broken else ""
     yield Check("formats", f"can be made here: {', '.join(made)}", fix, is_broken)
     if missing:
-        yield Check("formats", f"cannot: {', '.join(missing)}", "docs/targets.md says what each needs")
+        yield Check("formats", f"cannot: {', '.join(missing)}", "docs/howto/targets.md says what each needs")
 
 
 def _processor() -> Iterator[Check]:

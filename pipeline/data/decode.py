@@ -1,4 +1,4 @@
-"""One rule from a file to a picture, as a viewer shows it: docs/data.md writes it down."""
+"""One rule from a file to a picture, as a viewer shows it: docs/howto/data.md writes it down."""
 
 # H W height and width, C channels
 

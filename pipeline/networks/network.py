@@ -130,11 +130,11 @@ def initialise(network: nn.Module, how: Initialisation, seed: int) -> None:
     """Overwrite all parameters of a fresh network, with a generator seeded by `seed`.
 
     `gaussian`: all weights ~ N(0, 1), as DisWOT's official code draws convolution and linear weights before it scores
-    (docs/scores.md). `kaiming`: convolution and linear weights ~ N(0, 2 / fan_out); token embeddings ~ N(0, 1);
-    parameters of other modules, such as learnt positions, ~ N(0, 0.02^2) (Dosovitskiy et al. 2021, arXiv:2010.11929).
-    fan_out is the number of products that one input unit enters, so a depthwise 3x3 convolution has 9 (torch's own
-    `kaiming_normal_` says 9 times the channels: it leaves the groups out). In both, norm scales are 1; biases, norm
-    shifts and the embedding of padding are 0.
+    (docs/explanation/scores.md). `kaiming`: convolution and linear weights ~ N(0, 2 / fan_out); token embeddings
+    ~ N(0, 1); parameters of other modules, such as learnt positions, ~ N(0, 0.02^2) (Dosovitskiy et al. 2021,
+    arXiv:2010.11929). fan_out is the number of products that one input unit enters, so a depthwise 3x3 convolution
+    has 9 (torch's own `kaiming_normal_` says 9 times the channels: it leaves the groups out). In both, norm scales are
+    1; biases, norm shifts and the embedding of padding are 0.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """Networks that a user's own function gives: `teacher: python:my_teacher.py:make`, or an nn.Module from Python.
 
-The code is run. The user named it by hand, in the configuration (docs/security.md).
+The code is run. The user named it by hand, in the configuration (docs/explanation/security.md).
 """
 
 import copy

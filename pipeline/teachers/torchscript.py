@@ -1,6 +1,6 @@
 """TorchScript archives as teachers, `teacher: torchscript:model.pt`: black boxes but for gradients.
 
-An archive is a program. The user named it by hand, in the configuration (docs/security.md).
+An archive is a program. The user named it by hand, in the configuration (docs/explanation/security.md).
 """
 
 import io

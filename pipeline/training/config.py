@@ -11,11 +11,11 @@ Metric = Literal["accuracy", "balanced_accuracy"]
 
 
 class TrainingConfig(Frozen):
-    epochs: int = Field(30, ge=1, le=100_000)
-    batch_size: int = Field(64, ge=2, le=65_536)
+    epochs: int = Field(30, ge=1, le=100_000, description="number of passes over the training examples")
+    batch_size: int = Field(64, ge=2, le=65_536, description="number of examples a step")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimizer; sgd has Nesterov momentum 0.9")
-    learning_rate: float = Field(0.1, gt=0, le=100)
-    weight_decay: float = Field(5e-4, ge=0, le=1)
+    learning_rate: float = Field(0.1, gt=0, le=100, description="highest learning rate, reached after warm-up")
+    weight_decay: float = Field(5e-4, ge=0, le=1, description="weight decay of the optimizer")
     warmup_epochs: float = Field(
         1.0, ge=0, description="epochs of linear learning-rate warm-up; a half cosine to 0 follows"
     )

@@ -2,9 +2,9 @@
 
 Dong, Li and Wei, "DisWOT: Student Architecture Search for Distillation WithOut Training", CVPR 2023,
 arXiv:2303.15678. The paper's official code is followed where it is sound: N(0, 1) weights, training-mode batch
-norm, one batch, float32 gradients and an epsilon of 1e-12. Elsewhere this file departs from it (docs/scores.md):
-the teacher's gradient is not accumulated over candidates, relations are between the inputs of the batch, and
-teacher and student see the same batch.
+norm, one batch, float32 gradients and an epsilon of 1e-12. Elsewhere this file departs from it
+(docs/explanation/scores.md): the teacher's gradient is not accumulated over candidates, relations are between the
+inputs of the batch, and teacher and student see the same batch.
 
 The score is M_s + M_r, both at most 0, higher is better, and 0 for the teacher itself.
 """

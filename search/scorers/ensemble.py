@@ -16,7 +16,7 @@ class Ensemble(Scorer):
 
     Ours. The scales are fixed so that a score does not depend on the other candidates. They are
     never finer than a wide space's: over a narrow space most scores hardly vary, and ranks or standard deviations
-    would amplify their noise. The weights were measured (docs/scores.md).
+    would amplify their noise. The weights were measured (docs/explanation/scores.md).
     """
 
     name: ClassVar[str] = "ensemble"

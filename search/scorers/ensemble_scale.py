@@ -18,7 +18,8 @@ class Part(NamedTuple):
     min_scale: float  # the part's spread over a wide space, so that a narrow one does not amplify noise
 
 
-# Each min_scale is the spread over half of NAS-Bench-201's 725 published cells at 32 pixels (docs/scores.md).
+# Each min_scale is the spread over half of NAS-Bench-201's 725 published cells at 32 pixels
+# (docs/explanation/scores.md).
 PARTS: dict[str, Part] = {
     "params": Part(1.0, True, 0.81),
     "swap": Part(1.0, True, 0.81),

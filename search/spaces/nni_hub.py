@@ -1,4 +1,4 @@
-"""Convolutional spaces of NNI's hub by name, such as `nni:MobileNetV3Space` (docs/nni.md).
+"""Convolutional spaces of NNI's hub by name, such as `nni:MobileNetV3Space` (docs/explanation/nni.md).
 
 A gene is one of NNI's choices, its values are indices into that choice's candidates. Choices switched off by others
 (blocks beyond the depth, vertices of a NAS-Bench-101 cell that lead nowhere) are held at their first candidate and

@@ -22,7 +22,7 @@ class EvolutionConfig(Frozen):
     """DisWOT's search: truncation selection, crossover, mutation."""
 
     name: Literal["evolution"] = "evolution"
-    population: int = Field(36, ge=2, le=100_000)
+    population: int = Field(36, ge=2, le=100_000, description="number of candidates drawn before any is bred")
     parents: int = Field(10, ge=1, description="number of parents, the best of the population")
     offspring: int = Field(8, ge=1, le=100_000, description="children bred per generation, scored in parallel")
     crossover: float = Field(0.5, ge=0, le=1, description="probability that a second parent is drawn")

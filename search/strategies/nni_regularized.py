@@ -31,7 +31,7 @@ class NniRegularizedConfig(Frozen):
     """NNI's RegularizedEvolution; the paper's population of 100 and tournament of 25 are for 20,000 candidates."""
 
     name: Literal["nni_regularized"] = "nni_regularized"
-    population: int = Field(36, ge=2, le=100_000)
+    population: int = Field(36, ge=2, le=100_000, description="number of candidates that may be parents, the newest")
     sample: int = Field(
         10, ge=1, description="members of a tournament, at most population; the best becomes the parent"
     )

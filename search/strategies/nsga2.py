@@ -27,7 +27,7 @@ class Nsga2Config(Frozen):
     """NSGA-II: the front of fitness and costs by non-dominated sorting and crowding."""
 
     name: Literal["nsga2"] = "nsga2"
-    population: int = Field(8, ge=2, le=100_000)
+    population: int = Field(8, ge=2, le=100_000, description="number of members that a generation keeps")
     offspring: int = Field(4, ge=1, le=100_000, description="children bred per generation, scored in parallel")
     crossover: float = Field(0.9, ge=0, le=1, description="probability that a second parent is drawn")
     mutation: float | None = Field(

@@ -28,7 +28,7 @@ def test_every_method_of_ours_states_its_facts():
 
 
 def test_the_page_on_methods_names_the_slots_that_each_fills():
-    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "methods.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| ((?:`\w+`(?:, )?)+) \|$", page, flags=re.MULTILINE)
     told = {name: set(re.findall(r"\w+", slots)) for name, slots in rows}
     assert told == {name: set(method.fills) for name, method in METHODS.items()}

@@ -18,7 +18,7 @@ PUBLIC = {
 
 
 def test_the_public_names_are_these_and_each_is_documented() -> None:
-    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
     assert set(edgestill.__all__) == set(dir(edgestill)) == PUBLIC
     for name in PUBLIC:
         assert getattr(edgestill, name) == getattr(edgestill, name)

@@ -76,7 +76,8 @@ class Hard(Method):
     """Student: min D(f_t(x), f_s(x)) + w L_ts; augmentor: max lam_s L_ts - lam_t L_tt, by turns.
 
     L_ts = D(f_t(x~), f_s(x~)), L_tt = D(f_t(x), f_t(x~)), D = T^2 KL. The paper's body could not be had; schedule,
-    policies and families are reconstructions from its abstract and its authors' earlier work (docs/methods.md).
+    policies and families are reconstructions from its abstract and its authors' earlier work
+    (docs/explanation/methods.md).
     """
 
     name: ClassVar[str] = "hard"

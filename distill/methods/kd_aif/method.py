@@ -1,4 +1,7 @@
-"""KD-AIF: examples that raise the loss on clean reference data lose weight, helpful ones gain (docs/methods.md)."""
+"""KD-AIF: examples that raise the loss on clean reference data lose weight, helpful ones gain.
+
+docs/explanation/methods.md says what it departs from.
+"""
 
 # N training examples, K classes, B batch
 
@@ -113,7 +116,8 @@ class KDAIF(Method):
 
     The paper's equations are not public. Its published code computes influence on the test set, with one step of LiSSA
     and a sign that strengthens harmful examples. Here influence is computed on the reference split, by a true inverse,
-    and always positive for harm. The defaults of loss, map, damping and schedule were measured (docs/methods.md).
+    and always positive for harm. The defaults of loss, map, damping and schedule were measured
+    (docs/explanation/methods.md).
     """
 
     name: ClassVar[str] = "kd_aif"

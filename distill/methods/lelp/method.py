@@ -56,7 +56,7 @@ class LELPConfig(MethodConfig):
     )
     loss: Loss = Field(
         "decomposed",
-        description="form of the loss; decomposed: T on classes only; tempered_*: one joint KL (docs/methods.md)",
+        description="form of the loss; decomposed: T on classes only; tempered_*: one joint KL",
     )
     null_space: bool = Field(
         True, description="project the embedding onto the directions unseen by the teacher's logits"
