@@ -66,6 +66,19 @@ def profile(
     return result, timings
 
 
+def timed_in_turns(
+    first: Run, second: Run, inputs: np.ndarray, config: ProfileConfig
+) -> tuple[Ratio, tuple[float, float]]:
+    """Time two files in turns; return the first's latency over the second's, and both medians in ms.
+
+    Args:
+        inputs: as for `profile`.
+    """
+    timings = time_interleaved({"first": _call(first, inputs), "second": _call(second, inputs)}, config.timing)
+    medians = [timing.percentile(50) for timing in timings.values()]
+    return _ratio(timings["first"], timings["second"]), (medians[0] or 0.0, medians[1] or 0.0)
+
+
 def _open_all(models: ConvertResult, root: Path, threads: int) -> tuple[dict[str, Run], list[Absent]]:
     """Open the student's files; return the open ones and the refused ones. Only a refusal of fp32 raises."""
     runs: dict[str, Run] = {}

@@ -38,10 +38,18 @@ STAGES: tuple[Stage[Any], ...] = (
     Report(),
 )
 
+LAST = {"search": "tournament", "distill": "prune", "export": "qat", "profile": "profile"}  # part of a run: its end
 
-def stages_of(config: RunConfig) -> tuple[Stage[Any], ...]:
-    """Return the stages of a run of this configuration, in order."""
-    return tuple(_taking_part(config))
+
+def stages_of(config: RunConfig, last: str | None = None) -> tuple[Stage[Any], ...]:
+    """Return the stages of a run of this configuration, in order.
+
+    Args:
+        last: name of a stage of the chain; those after it are left out.
+    """
+    names = [stage.name for stage in STAGES]
+    end = len(names) if last is None else names.index(last) + 1
+    return tuple(stage for stage in _taking_part(config) if stage.name in names[:end])
 
 
 def stage_names(config: RunConfig) -> tuple[str, ...]:

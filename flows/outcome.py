@@ -25,3 +25,12 @@ class Outcome(Frozen):
     tested: ReportResult
     baselines: BaselinesResult | None = None
     cautions: tuple[str, ...] = ()  # things the run did without, a sentence each
+
+
+class Part(Frozen):
+    """A run that went as far as it was asked to, short of its report."""
+
+    run: Path
+    stage: str  # the last one
+    sentences: tuple[str, ...]  # of the finished stages, in order
+    cautions: tuple[str, ...] = ()

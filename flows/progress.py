@@ -39,7 +39,8 @@ class Silent:
 class PlainLines:
     """Plain lines for logs, pipes and `--quiet`: one at a stage's end; unless quiet also at its start and each 30 s."""
 
-    def __init__(self, tell: Callable[[str], None] | None = None, *, quiet: bool = False) -> None:
+    def __init__(self, tell: Callable[[str], None] | None = None, *, quiet: bool = False, every_s: float = 30) -> None:
+        self._every_s = every_s
         self._tell = tell or (lambda line: say(line, err=True))
         self._quiet = quiet
         self._label = ""
@@ -51,7 +52,7 @@ class PlainLines:
             self._tell(f"{self._label} …")
 
     def tick(self, done: int, total: int, note: str) -> None:
-        if not self._quiet and time.monotonic() - self._last >= 30:
+        if not self._quiet and time.monotonic() - self._last >= self._every_s:
             self._last = time.monotonic()
             self._tell(inert(f"{self._label} {done}/{total} {note}".rstrip()))
 

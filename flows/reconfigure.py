@@ -1,12 +1,17 @@
-"""`edgestill resume RUN --set …`: change settings of a run that no finished stage has read."""
+"""Other settings for a run that has begun: in it while no finished stage has read them, else in a new run beside it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from edgestill.flows.chain import results_of, stage_names, stages_of
 from edgestill.flows.config import load_config
+from edgestill.flows.config.loading import config_of
 from edgestill.flows.config.model import RunConfig
+from edgestill.flows.runner import new_run
 from edgestill.flows.stages.context import StageContext
+from edgestill.flows.stages.results import Results
 from edgestill.pipeline.errors import ConfigError, command
 from edgestill.pipeline.runs.run_config import CONFIG
 from edgestill.pipeline.runs.rundir import RunDir
@@ -29,6 +34,60 @@ def reconfigure(run: RunDir, settings: Sequence[str]) -> dict[str, str]:
         _require_unread(run, old, new, settings)
         run.reconfigure(new, changes)
     return changes
+
+
+@contextmanager
+def going_on(
+    root: Path, settings: Sequence[str] = (), allow: Callable[[RunConfig], None] = lambda config: None
+) -> Iterator[RunDir]:
+    """Open a run to go on with it; settings that a finished stage has read make a new run, with the stages before it.
+
+    Args:
+        allow: called with the configuration before anything is read or written for it; it may refuse.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        RunDirError: the run cannot be used.
+    """
+    begun = RunDir.open(root)
+    with begun:
+        if settings:
+            allow(load_config(begun.root / CONFIG, None, settings, check_files=False))
+        if not settings or _fits(begun, settings):
+            yield begun
+            return
+        config = load_config(begun.root / CONFIG, None, settings)
+        stages = _unread(begun, config)
+        with new_run(config, begun.root.parent) as branch:
+            branch.adopt(begun, stages)
+            begun.close()
+            yield branch
+
+
+def _fits(run: RunDir, settings: Sequence[str]) -> bool:
+    """Change the run's settings if no finished stage has read them; True if that was done."""
+    load_config(run.root / CONFIG, None, settings)  # a wrong setting is wrong in either way
+    try:
+        reconfigure(run, settings)
+    except ConfigError:
+        return False
+    return True
+
+
+def _unread(run: RunDir, config: RunConfig) -> list[str]:
+    """Names of the finished stages, in order, up to the first that the configuration would change."""
+    manifest, results = run.manifest, Results()
+    context = StageContext(run, config, lambda *tick: None)
+    found: list[str] = []
+    for ours, theirs in zip(stages_of(config), stages_of(config_of(run)), strict=False):
+        if ours.name != theirs.name or ours.name not in manifest.stages:
+            break
+        if not run.is_done(ours.name, ours.inputs_digest(context, results)):
+            break
+        result = ours.read(run)
+        results.add(ours.name, result, ours.sentence(result))
+        found.append(ours.name)
+    return found
 
 
 def _require_unread(run: RunDir, old: RunConfig, new: RunConfig, settings: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from edgestill.flows.config.loading import config_of, load_config
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.given import config_with
 from edgestill.flows.observer import Observer
-from edgestill.flows.outcome import Outcome
+from edgestill.flows.outcome import Outcome, Part
 from edgestill.flows.progress import Forgiving, Progress, Silent
 from edgestill.flows.report.again import report_again
 from edgestill.flows.stages.context import StageContext
@@ -125,17 +125,34 @@ def run_chain(
     Returns:
         The outcome, or the rank check's result with `rank_check: {only: true}`.
     """
+    outcome: Outcome | RankCheckResult = _to_its_end(run, None, progress, call)
+    return outcome
+
+
+def run_part(
+    run: RunDir, last: str | None, progress: Progress | None = None, call: Call = lambda name, work: work()
+) -> Outcome | RankCheckResult | Part:
+    """Run the stages up to `last`, as `run_chain` does all of them; None: all.
+
+    Returns:
+        The part of the run that is done; for a run that ends there anyway, as `run_chain`.
+    """
+    outcome: Outcome | RankCheckResult | Part = _to_its_end(run, last, progress, call)
+    return outcome
+
+
+def _to_its_end(run: RunDir, last: str | None, progress: Progress | None, call: Call) -> Any:
     config = config_of(run)
-    runner = Runner(run, config, progress or Silent(), call)
+    runner = Runner(run, config, progress or Silent(), call, last)
     results, unwritten = Results(), list[str]()
     try:
-        for stage in stages_of(config):
+        for stage in stages_of(config, last):
             result = runner(stage, results)
             results.add(stage.name, result, stage.sentence(result))
         tested = results.get(ReportResult)
         if tested is None:
             runner.observer.close(is_finished=True)
-            return results.of(RankCheckResult)
+            return _short_of_report(run, config, results, runner)
         if not runner.reused or not (run.root / tested.report).is_file():
             with nicety(f"{tested.report} was not written", unwritten):
                 report_again(run, results, cautions=unwritten)
@@ -145,6 +162,17 @@ def run_chain(
         runner.progress.close()
         runner.observer.close()
     return _outcome(run, results, (*run.cautions, *unwritten, *runner.progress.cautions, *runner.observer.cautions))
+
+
+def _short_of_report(run: RunDir, config: RunConfig, results: Results, runner: "Runner") -> RankCheckResult | Part:
+    if config.rank_check.only:
+        return results.of(RankCheckResult)
+    return Part(
+        run=run.root,
+        stage=list(results.sentences)[-1],
+        sentences=tuple(f"{stage}: {sentence}" for stage, sentence in results.sentences.items()),
+        cautions=(*run.cautions, *runner.progress.cautions, *runner.observer.cautions),
+    )
 
 
 def _outcome(run: RunDir, results: Results, cautions: tuple[str, ...]) -> Outcome:
@@ -167,7 +195,8 @@ def _outcome(run: RunDir, results: Results, cautions: tuple[str, ...]) -> Outcom
 class Runner:
     """Runner of one stage after another: it reads back or computes each, records it and shows its progress."""
 
-    def __init__(self, run: RunDir, config: RunConfig, progress: Progress, call: Call) -> None:
+    def __init__(self, run: RunDir, config: RunConfig, progress: Progress, call: Call, last: str | None = None) -> None:
+        self._last = last
         self.run, self.progress, self.call = run, Forgiving(progress), call
         self.reused = False  # True if the last stage was done before
         self._names = stage_names(config)
@@ -180,7 +209,7 @@ class Runner:
         self.progress.begin(stage.name, self._names.index(stage.name) + 1, len(self._names))
         self.reused = self.run.is_done(stage.name, inputs)
         start = time.perf_counter()
-        note_stage(self.run.root, stage.name, stage.to_change)
+        note_stage(self.run.root, stage.name, stage.to_change, self._last)
         self.observer.begin(stage.name)
         result: R = self.call(stage.name, lambda: self._result(stage, context, results, start))
         self.progress.end(stage.name, time.perf_counter() - start, stage.sentence(result), self.reused)

@@ -6,7 +6,7 @@ from pathlib import Path
 from edgestill.export.result import ProfileResult
 from edgestill.flows.chain import stage_names, stages_of
 from edgestill.flows.config import config_of
-from edgestill.flows.outcome import Outcome
+from edgestill.flows.outcome import Outcome, Part
 from edgestill.flows.report.again import kept_profiles
 from edgestill.flows.report.details import changed_settings
 from edgestill.flows.stages.results import BUNDLE, BaselinesResult, RankCheckResult, ReportResult
@@ -39,6 +39,13 @@ def summary(outcome: Outcome) -> str:
             _page(outcome.run, outcome.report),
         ]
     )
+
+
+def part_summary(part: Part) -> str:
+    """Closing lines of a part of a run: its folder, and the commands that go on from it."""
+    name = part.run.name
+    ways_on = [command(verb, part.run) for verb in ("distill", "export", "resume")]
+    return joined(["", *_cautions(part.cautions), f"run  {part.run}", f"{name} goes on by {', '.join(ways_on)}"])
 
 
 def look_lines(task: Task, look: DataLook) -> str:

@@ -50,9 +50,14 @@ class _Notes:
 _NOTES = _Notes()
 
 
-def note_stage(run: Path, stage: str, to_change: str) -> None:
-    """Note that a stage of a run begins, and the settings to change in another run should its process die again."""
-    _NOTES.update(run=str(run), stage=stage, to_change=to_change, at="", candidate="")
+def note_stage(run: Path, stage: str, to_change: str, last: str | None = None) -> None:
+    """Note that a stage of a run begins.
+
+    Args:
+        to_change: settings to change in another run should its process die again.
+        last: stage that the run is to end with; None: its own last one.
+    """
+    _NOTES.update(run=str(run), stage=stage, to_change=to_change, last=last or "", at="", candidate="")
 
 
 def note_progress(done: int, total: int, note: str) -> None:
@@ -101,7 +106,8 @@ def supervised(arguments: Sequence[str], work: Callable[[Sequence[str]], int]) -
         _NOTES.deaths.append(place | {"how": how})
         say(f"{place['stage']}: the process of {place['candidate']} {how}; the run goes on", err=True)
         flags = [flag for flag in arguments if flag in ("--quiet", "-q", "--prefect", "--no-prefect")]
-        arguments = ["resume", place["run"], *flags]
+        until = ["--until", place["last"]] if place.get("last") else []
+        arguments = ["resume", place["run"], *until, *flags]
 
 
 def _sentence(command: str, place: dict[str, str], how: str) -> str:

@@ -48,6 +48,10 @@ class SearchSpace(ABC):
     def build(self, architecture: Architecture, task: Task) -> BlockClassifier:
         """Build the student's network with fresh weights; students are made nowhere else."""
 
+    def build_to_score(self, architecture: Architecture, task: Task) -> BlockClassifier:
+        """Build the student as scorers look at it, which draws nothing in training."""
+        return self.build(architecture, task)
+
     def pretrain(self, network: nn.Module, architecture: Architecture, task: Task) -> None:
         """Load published weights into a fresh network, in place; its classifier stays fresh.
 

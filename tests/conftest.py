@@ -44,6 +44,18 @@ SMALL_SPACES = {
     "nni": NniHubConfig(space="NasBench201", options={"stem_out_channels": 2, "num_modules_per_stack": 1}),
 }
 
+# Files that take a minute or more, the longest first: the processes that share the files out then end together.
+LONGEST = (
+    "test_run.py", "test_matrix.py", "test_foreign_run.py", "test_server.py", "test_stages.py", "test_text_run.py",
+    "test_layers_of_teacher_run.py", "test_examples.py", "test_compression.py", "test_packaging.py",
+    "test_fit_device.py", "test_start.py", "test_smoke.py", "test_plugin.py", "test_profile.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:

@@ -60,10 +60,16 @@ def _installed(
     libraries: dict[str, importlib.metadata.Distribution] = {}
     for distribution in found:
         with nicety(f"{SBOM} lacks {_folder_of(distribution)}", cautions):
-            name = distribution.metadata["Name"] if distribution.metadata is not None else None
+            name = _field(distribution, "Name")
             if name:
                 libraries.setdefault(_key(name), distribution)
     return libraries
+
+
+def _field(distribution: importlib.metadata.Distribution, name: str) -> str | None:
+    """Read a field of its metadata; None if it is not there, which importlib_metadata, once imported, takes ill."""
+    metadata = distribution.metadata
+    return metadata[name] if metadata is not None and name in metadata else None
 
 
 def _folder_of(distribution: importlib.metadata.Distribution) -> str:
@@ -99,11 +105,10 @@ def _library_component(found: importlib.metadata.Distribution) -> "Component":
     from cyclonedx.model.component import Component, ComponentType
     from packageurl import PackageURL
 
-    metadata = found.metadata
-    name, version = metadata["Name"], found.version
+    name, version = found.metadata["Name"], found.version
     purl = PackageURL("pypi", None, _key(name), version)
-    classifiers = tuple(c for c in metadata.get_all("Classifier") or () if c.startswith("License :: "))
-    stated = metadata["License-Expression"] or metadata["License"]
+    classifiers = tuple(c for c in found.metadata.get_all("Classifier") or () if c.startswith("License :: "))
+    stated = _field(found, "License-Expression") or _field(found, "License")
     return Component(
         name=name,
         version=version,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgestill.export.onnx.sessions import OUTPUT
+from edgestill.export.onnx.translations import kept_translations
 from edgestill.pipeline.errors import ExportError, first_line
 from edgestill.pipeline.input_kind import InputKind
 from edgestill.pipeline.input_kind.text import PADDING
@@ -35,7 +36,7 @@ def to_onnx(network: nn.Module, inputs: InputKind, opset: int) -> bytes:
     _require_evaluation_mode(network)
     network, example, dynamic = signature(network, inputs)
     try:
-        with warnings.catch_warnings(), _quiet(), drawn_from(0):
+        with warnings.catch_warnings(), _quiet(), kept_translations(), drawn_from(0):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,

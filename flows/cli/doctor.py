@@ -9,18 +9,27 @@ from edgestill.flows.cli.options import Commands, Out
 from edgestill.flows.terminal import answer, joined
 
 
-def doctor(out: Out = Path("runs")) -> int:
+def doctor(
+    out: Out = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON, for a program.")] = False,
+) -> int:
     """Check this machine and this installation.
 
     Print a line for each thing, with the fix beside each fault; exit code 1 means that something required is broken.
     """
+    import json
+
     from edgestill.flows.plan.doctor import examine
 
-    is_broken = False
+    found = []
     for check in examine(out):
-        answer(joined([check.line]))
-        is_broken = is_broken or check.is_fault
-    return int(is_broken)
+        found.append(check)
+        if not as_json:
+            answer(joined([check.line]))
+    if as_json:
+        keys = ("state", "name", "found", "fix")
+        answer(json.dumps([{key: getattr(check, key) for key in keys} for check in found], indent=1))
+    return int(any(check.is_fault for check in found))
 
 
 def list_(

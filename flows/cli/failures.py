@@ -30,7 +30,7 @@ def guarded(work: Callable[[], object], debug: bool) -> int:
     except Exception as error:
         if debug:
             raise
-        return _failed(error)
+        return failed(error)
     return _ended(result if isinstance(result, int) else 0)
 
 
@@ -49,7 +49,8 @@ def _misused(error: Any) -> int:
     return 2
 
 
-def _failed(error: Exception) -> int:
+def failed(error: Exception) -> int:
+    """Tell an error on standard error, and return its exit code."""
     from edgestill.pipeline.errors import EdgestillError, FailedError
 
     if isinstance(error, OSError) and _is_of_help(error):

@@ -26,6 +26,8 @@ from edgestill.flows.cli import (
     device,
     doctor,
     hub,
+    parts,
+    registry,
     run,
     search,
     serve,
@@ -38,6 +40,7 @@ from edgestill.pipeline.child import environment
 
 COMMANDS: Commands = {
     **run.COMMANDS,
+    **parts.COMMANDS,
     **compare.COMMANDS,
     **configure.COMMANDS,
     **data.COMMANDS,
@@ -48,6 +51,7 @@ COMMANDS: Commands = {
     **device.COMMANDS,
     **conformance.COMMANDS,
     **cache.COMMANDS,
+    **registry.COMMANDS,
     **serve.COMMANDS,
 }
 

@@ -2,19 +2,20 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgestill.flows.cli.conformance import tell_of_plugins
+from edgestill.flows.cli.failures import failed
 from edgestill.flows.cli.options import Change, Commands, Config, Out, Preset, Quiet, Run, Set, ViaPrefect, long
-from edgestill.flows.terminal import answer, say
+from edgestill.flows.terminal import answer, close_streams, say
 
 if TYPE_CHECKING:
     from edgestill.flows.config.model import RunConfig
-    from edgestill.flows.outcome import Outcome
-    from edgestill.flows.stages.results import RankCheckResult
+    from edgestill.flows.prefect.flow import Ended
     from edgestill.pipeline.runs.rundir import RunDir
 
 # Settings of the temporary server, started by Prefect where there is none: it answers no page of a browser.
@@ -68,15 +69,16 @@ def plan(config: Config = None, preset: Preset = None, settings: Set = None, qui
 
 @long
 def resume(
-    run: Run, settings: Change = None, out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None
-) -> None:
+    run: Run, settings: Change = None, out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stage to end with. Default: the last.")] = None,
+) -> None:  # fmt: skip
     """Continue an interrupted run; finished stages stay."""
     from edgestill.pipeline.runs.find import find_run
 
     found = find_run(run, out)
     if settings:
         _change(found, settings)
-    go_on(found, out, quiet, prefect)
+    go_on(found, out, quiet, prefect, until)
 
 
 def show(run: Run, out: Out = Path("runs")) -> None:
@@ -140,38 +142,45 @@ def _change(run: Path, settings: list[str]) -> None:
             say(f"changed: {key}: {change}", err=True)
 
 
-def start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None) -> None:
-    """Start a new run below the folder `out`."""
+def start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None, last: str | None = None) -> None:
+    """Start a new run below the folder `out`, up to its stage `last`."""
     from edgestill.flows import runner
     from edgestill.flows.prefect import launch
 
     tell_of_plugins()
     if launch.uses_prefect(prefect):
-        _summarise(_as_flow(config, out))
+        as_flow(lambda flows: (flows.search if last else flows.compress)(config, str(out.absolute())))
     else:
         with runner.new_run(config, out) as directory:
-            _run_here(directory, quiet, is_new=True)
+            run_here(directory, quiet, is_new=True, last=last)
 
 
-def go_on(run: Path, out: Path, quiet: bool, prefect: bool | None) -> None:
-    """Continue an interrupted run."""
+def go_on(run: Path, out: Path, quiet: bool, prefect: bool | None, last: str | None = None) -> None:
+    """Continue an interrupted run, up to its stage `last`."""
+    from edgestill.flows.chain import STAGES
     from edgestill.flows.prefect import launch
+    from edgestill.pipeline.errors import UserError, nearest
     from edgestill.pipeline.runs.rundir import RunDir
 
-    if launch.uses_prefect(prefect):
-        _summarise(_as_flow(None, out, resume=run))
+    names = [stage.name for stage in STAGES]
+    if last is not None and last not in names:
+        raise UserError(f"--until {last!r} is no stage; {nearest(last, names)}")
+    if launch.uses_prefect(prefect) and last is None:
+        begun = str(run.absolute())
+        as_flow(lambda flows: flows.compress(out=str(out.absolute()), resume=begun))
     else:
         with RunDir.open(run) as directory:
-            _run_here(directory, quiet)
+            run_here(directory, quiet, last=last)
 
 
-def _run_here(directory: "RunDir", quiet: bool, is_new: bool = False) -> None:
+def run_here(directory: "RunDir", quiet: bool, is_new: bool = False, last: str | None = None) -> None:
+    """Run the stages of a held run in this process, up to `last`, and say how that ended."""
     from edgestill.flows.progress import choose_progress
-    from edgestill.flows.runner import is_kept, run_chain
+    from edgestill.flows.runner import is_kept, run_part
     from edgestill.pipeline.errors import EdgestillError, UserError
 
     try:
-        outcome = run_chain(directory, choose_progress(quiet))
+        outcome = run_part(directory, last, choose_progress(quiet))
     except BaseException as error:
         with contextlib.suppress(EdgestillError, OSError):  # an unreadable manifest must not hide the error
             if not is_new or is_kept(directory, error):
@@ -194,35 +203,52 @@ def _how_it_goes_on(root: Path, error: BaseException) -> str:
     return "\n".join(lines)
 
 
-def _summarise(outcome: "Outcome | RankCheckResult") -> None:
-    from edgestill.flows.outcome import Outcome
-    from edgestill.flows.show import rank_check_summary, summary
+def _summarise(outcome: "Ended") -> None:
+    from edgestill.flows.outcome import Outcome, Part
+    from edgestill.flows.show import part_summary, rank_check_summary, summary
 
-    say(summary(outcome) if isinstance(outcome, Outcome) else rank_check_summary(outcome))
+    if isinstance(outcome, Part):
+        say(part_summary(outcome))
+    else:
+        say(summary(outcome) if isinstance(outcome, Outcome) else rank_check_summary(outcome))
 
 
-def _as_flow(config: "RunConfig | None", out: Path, resume: Path | None = None) -> "Outcome | RankCheckResult":
-    """Run the chain as one flow run in this process; without a server, Prefect starts a temporary one (some 10 s).
+def as_flow(call: "Callable[[Any], object]") -> None:
+    """Run one of the flows in this process; without a server, Prefect starts a temporary one (some 10 s).
+
+    Args:
+        call: calls a flow of the module that it is given; paths must be absolute.
 
     Raises:
         UserError: a server is named and does not answer.
     """
-    from edgestill.flows.config.model import RunConfig
     from edgestill.flows.prefect.launch import in_prefects_folder, require_server
 
     for name, value in _TEMPORARY.items():
         os.environ.setdefault(name, value)
-    parameters = (config or RunConfig(), str(out.absolute()), str(resume.absolute()) if resume else None)
     with in_prefects_folder():
         from prefect.settings import PREFECT_API_URL
 
         url = PREFECT_API_URL.value()
         if url:
             require_server(url)
-        from edgestill.flows.prefect.flow import compress
+        from edgestill.flows.prefect import flow
 
-        outcome: Outcome | RankCheckResult = compress(*parameters)
-    return outcome
+        flow.LAST_WORDS.set(_last_words)
+        call(flow)
+
+
+def _last_words(outcome: "Ended | Exception", server_answers: bool) -> None:
+    """Say how the run ended; without its server, end this process: Prefect would try for minutes to reach it."""
+    code = 0
+    if not isinstance(outcome, Exception):
+        _summarise(outcome)
+    elif not server_answers:
+        code = failed(outcome)
+    if not server_answers:
+        say("caution: the Prefect server does not answer; it is told how the run ended when it is back", err=True)
+        close_streams()
+        os._exit(code)
 
 
 COMMANDS: Commands = {"run": run, "plan": plan, "resume": resume, "show": show, "runs": runs, "rank-check": rank_check}

@@ -15,25 +15,37 @@ def serve(
     preset: Preset = None,
     settings: Set = None,
     cron: Annotated[str | None, typer.Option(help="Schedule in cron's form, such as '0 2 * * *'.")] = None,
-    name: Annotated[str, typer.Option(help="Name of the deployment.")] = "edgestill",
+    timezone: Annotated[
+        str | None,
+        typer.Option(metavar="ZONE", help="Time zone of --cron, such as Europe/Berlin. Default: this machine's."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the deployments. Default: the configuration's.")] = None,
     out: Out = Path("runs"),
     limit: Annotated[int, typer.Option(min=1, help="Largest number of runs at the same time.")] = 1,
+    keep_runs: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of the nights' runs to keep. Default: all.")
+    ] = None,
+    keep_days: Annotated[float | None, typer.Option(min=0.01, help="Days to keep the nights' runs for.")] = None,
+    keep_gb: Annotated[float | None, typer.Option(min=0.001, help="Gigabytes of the nights' runs to keep.")] = None,
     allow: Annotated[
         list[Path] | None,
         typer.Option(help="Folder that runs may read, besides --out and the configuration's paths. Repeatable."),
     ] = None,
 ) -> None:
-    """Serve runs on this machine as a Prefect deployment.
+    """Serve runs on this machine as Prefect deployments.
 
-    Start them from the Prefect UI, by its API or on a schedule.
+    Start them from the Prefect UI, by its API or on a schedule. A schedule makes one run a night: a missed one is
+    made up for once, and none starts while one is at work.
     """
     from edgestill.flows.config import RunConfig, load_config
 
     given = config is not None or preset is not None or bool(settings)
     loaded = load_config(config, preset, settings or []) if given else RunConfig()
-    from edgestill.flows.prefect.serve import serve_flow
+    from edgestill.flows.prefect.serve import serve_flows
+    from edgestill.flows.registry.retention import Retention
 
-    serve_flow(loaded, out, name=name, cron=cron, limit=limit, allow=allow or [])
+    keep = Retention(count=keep_runs, days=keep_days, max_bytes=int(keep_gb * 1e9) if keep_gb else None)
+    serve_flows(loaded, out, name=name, cron=cron, timezone=timezone, limit=limit, keep=keep, allow=allow or [])
 
 
 def ui(

@@ -72,6 +72,37 @@ def load_config(
     return config
 
 
+def changed(
+    base: RunConfig, given: Mapping[str, Any], settings: Sequence[str] = (), *, check_files: bool = True
+) -> RunConfig:
+    """Return a configuration with other values.
+
+    Args:
+        given: values by dotted key; settings: `dotted.key=value` each, which count more.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    over: dict[str, Any] = {}
+    for key, value in given.items():
+        over = _merged(over, _nested(key.split("."), value))
+    for setting in settings:
+        over = _merged(over, _spelt_out(_parse_setting(setting)))
+    return validated(_overlaid(base.model_dump(mode="json"), over), check_files=check_files)
+
+
+def validated(raw: Any, *, check_files: bool = True) -> RunConfig:
+    """Return a configuration read from plain values.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    try:
+        return RunConfig.model_validate(raw, context={"check_files": check_files})
+    except ValidationError as error:
+        raise ConfigError(explain(error, raw)) from None
+
+
 def config_of(run: RunDir) -> RunConfig:
     """Read the configuration that a run was started with; one from before the stage `baselines` has none.
 
@@ -203,6 +234,10 @@ def _parse_setting(setting: str) -> dict[str, Any]:
         raise ConfigError(
             [f"--set {dotted}: YAML takes {comment[:80]!r} for a comment, which would be lost; put the value in quotes"]
         )
+    return _nested(keys, value)
+
+
+def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
     for key in reversed(keys):
         value = {key: value}
     return dict(value)

@@ -11,33 +11,21 @@ import tempfile
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
+from edgestill.flows.plan import surroundings
+from edgestill.flows.plan.finding import Check
 from edgestill.pipeline.errors import EdgestillError, first_line
 
 _DISTRIBUTION = "edgestill"
 _LEAST_DISK, _LEAST_MEMORY = 2e9, 2e9  # bytes; a run of small images takes less of each
 
 
-class Check(NamedTuple):
-    """One finding. `is_fault` ends in exit code 1; else a fix is advice."""
-
-    name: str
-    found: str
-    fix: str = ""
-    is_fault: bool = False
-
-    @property
-    def line(self) -> str:
-        state = "fault" if self.is_fault else "note" if self.fix else "ok"
-        return f"{state:<6} {self.name:<12} {self.found}{f'; {self.fix}' if self.fix else ''}"
-
-
 def examine(runs: Path) -> Iterator[Check]:
     """Yield the findings; a check that fails by itself is a fault."""
     checks: tuple[Callable[[], Iterator[Check]], ...] = (
-        _python, _libraries, _torch, _export, _processor, _memory, lambda: _folders(runs), _gpu, _torchvision, _extras,
-        _prefect, _terminal, _plugins,
+        _python, _libraries, surroundings.pinned, _torch, _export, _processor, surroundings.cores, _memory,
+        lambda: _folders(runs), _gpu, surroundings.drivers, _torchvision, _extras, _prefect, surroundings.port,
+        lambda: surroundings.databases(runs), lambda: surroundings.clock(runs), _terminal, _plugins,
     )  # fmt: skip
     for check in checks:
         try:

@@ -52,6 +52,20 @@ def require_server(url: str) -> None:
         ) from None
 
 
+def server_answers() -> bool:
+    """True unless a Prefect server is named and does not answer."""
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        return True
+    try:
+        require_server(url)
+    except UserError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def in_prefects_folder() -> Iterator[None]:
     """Work in Prefect's own folder, so it reads and runs nothing from the user's current one.

@@ -16,6 +16,7 @@ from typing import Any
 
 from edgestill.pipeline.errors import UserError
 
+_LAST_REQUESTS_S = 5  # for requests at work when the server is stopped
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -94,15 +95,24 @@ def run_server(host: str, port: int, more_hosts: Sequence[str] = ()) -> None:
     from prefect.server.api.server import create_app
     from prefect.settings import PREFECT_SERVER_API_AUTH_STRING
 
+    from edgestill.flows.prefect.refusal import RefusesBadForms
+
     if not is_loopback(host) and PREFECT_SERVER_API_AUTH_STRING.value() is None:
         raise UserError(
             f"--host {host} can be reached from other machines, and whoever reaches the server starts runs here: set a "
             "password, PREFECT_SERVER_API_AUTH_STRING=USER:PASSWORD here and PREFECT_API_AUTH_STRING for its clients, "
             "or listen on 127.0.0.1"
         )
-    application = OwnPagesOnly(create_app(final=True), hosts, port)
+    application = OwnPagesOnly(RefusesBadForms(create_app(final=True)), hosts, port)
     with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the way to stop it
-        uvicorn.run(application, host=host, port=port, log_level="warning", timeout_keep_alive=5)
+        uvicorn.run(
+            application,
+            host=host,
+            port=port,
+            log_level="warning",
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=_LAST_REQUESTS_S,  # an open page of a browser would keep it alive for ever
+        )
 
 
 def _require_free(host: str, port: int) -> None:

@@ -21,7 +21,7 @@ _STD = 0.02  # of learnt positions and class tokens, as in BERT and ViT
 
 
 class LayersOfTeacher(BlockClassifier):
-    """Classifier that is another one with fewer layers, heads and neurons; it draws nothing in training.
+    """Classifier that is another one with fewer layers, heads and neurons.
 
     Args:
         whole: goes on from its own features, and has no classifier any more: its head gives the embedding.
@@ -57,7 +57,7 @@ def cut(
     found = find_layers(whole)
     assert found is not None
     keep_layers(whole, found, spread(found.depth, layers))
-    student = LayersOfTeacher(_without_chance(whole), found._replace(depth=layers), linear)
+    student = LayersOfTeacher(whole, found._replace(depth=layers), linear)
     for layer in student.blocks():
         if heads is not None:
             keep_heads(layer, heads)
@@ -100,8 +100,8 @@ def _draw(module: nn.Module, names: list[str]) -> None:
         nn.init.normal_(module.get_parameter(name), std=_STD)
 
 
-def _without_chance(network: nn.Module) -> nn.Module:
-    """Turn all dropout off, as students of other spaces have none."""
+def without_dropout(network: LayersOfTeacher) -> LayersOfTeacher:
+    """Turn all dropout off, in place, so that training draws nothing."""
     for module in network.modules():
         for name in ("p", "drop_prob", "attention_dropout"):
             if isinstance(getattr(module, name, None), float):

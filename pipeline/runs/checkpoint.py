@@ -1,5 +1,6 @@
 """Atomic writes of files and folders, and reading of weights without running code in them."""
 
+import hashlib
 import io
 import json
 import os
@@ -16,7 +17,7 @@ from safetensors.torch import load as safetensors_load
 from safetensors.torch import save as safetensors_save
 from torch import Tensor, nn
 
-from edgestill.pipeline.errors import CheckpointError, first_line
+from edgestill.pipeline.errors import CheckpointError, RunDirError, first_line
 
 _MOST_HEADER = 2**24  # bytes of a safetensors header; enough for 100,000 tensors
 
@@ -38,6 +39,20 @@ def write_atomic(path: Path, data: bytes) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     fsync_directory(path.parent)
+
+
+def copy_file(source: Path, target: Path) -> str:
+    """Copy a file, and return the digest of what was copied.
+
+    Raises:
+        RunDirError: it is gone.
+    """
+    try:
+        data = source.read_bytes()
+    except FileNotFoundError:
+        raise RunDirError(f"{source} is missing; put it back, or start a new run") from None
+    write_atomic(target, data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def write_folder(target: Path, fill: Callable[[Path], object]) -> Path:

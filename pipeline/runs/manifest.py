@@ -104,6 +104,11 @@ class Manifest(Origin):
         earlier = (*self.earlier, EarlierOrigin(**dict(before), stages=stages)) if stages else self.earlier
         return self.model_copy(update=dict(origin) | {"earlier": earlier})
 
+    def continuing(self, other: "Manifest", stages: Mapping[str, StageRecord]) -> "Manifest":
+        """Return the manifest with stages of another run, whose origin they keep."""
+        origin = {name: getattr(other, name) for name in (*Origin.model_fields, "earlier")}
+        return self.model_copy(update=origin | {"stages": dict(stages)})
+
 
 def origin_here() -> Origin:
     """Origin of the results that this process computes."""

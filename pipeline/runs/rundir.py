@@ -26,7 +26,7 @@ from pydantic import BaseModel, ValidationError
 from edgestill.pipeline.errors import RunDirError, command
 from edgestill.pipeline.foreign import MAX_JSON_BYTES, read_bounded
 from edgestill.pipeline.frozen import digest, first_problem, require_utf8
-from edgestill.pipeline.runs.checkpoint import read_state, state_bytes, write_atomic, write_folder
+from edgestill.pipeline.runs.checkpoint import copy_file, read_state, state_bytes, write_atomic, write_folder
 from edgestill.pipeline.runs.folder import acquire, own_folder, unused_folder
 from edgestill.pipeline.runs.manifest import MANIFEST, Manifest, StageRecord, origin_here, read_run_manifest
 from edgestill.pipeline.runs.run_config import Explain, first_only, read_config, settled, write_config
@@ -217,6 +217,19 @@ class RunDir:
         """Enter files and folders that were added to a finished stage."""
         record = self.manifest.stages[stage]
         self._enter(stage, record.model_copy(update={"files": record.files | self._digests(*names)}))
+
+    def adopt(self, other: "RunDir", stages: Sequence[str]) -> None:
+        """Take over finished stages of another run, with their files and their origin; this run has none so far.
+
+        Raises:
+            RunDirError: one of their files was altered or lost since.
+        """
+        theirs = other.manifest
+        records = {stage: theirs.stages[stage] for stage in stages}
+        for name, expected in (item for record in records.values() for item in record.files.items()):
+            if copy_file(other.root / name, self.root / name) != expected:
+                raise RunDirError(f"{other.root / name} was altered since its stage wrote it; put it back")
+        self._save(self.manifest.continuing(theirs, records))
 
     def note_origin(self) -> None:
         """Record commit, versions and machine of the next stages where they differ from those of the stages before."""

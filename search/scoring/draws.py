@@ -99,7 +99,7 @@ class Draws:
             return self.without_network(architecture)
         seed = derive_seed(self._seed, architecture.key, how, draw)
         with uninitialised(seed):
-            network = self._space.build(architecture, self._task)
+            network = self._space.build_to_score(architecture, self._task)
         initialise(network, how, seed)
         with drawn_from(derive_seed(seed, "look")):
             seen = self._observe(network, how)

@@ -6,6 +6,10 @@ number, rather than a gene a layer: which layers are kept changes neither a cost
 weights are random, so that a search could not choose between them. Heads and neurons are those that write most
 (`pipeline/networks/encoder_layers.py`), as many in every layer; Michel et al. 2019 (arXiv:1905.10650) found most heads
 dispensable. Embeddings, positions, norms, pooler and classifier are whole.
+
+Students are trained without the teacher's dropout, as those of other spaces are, so that the same student from the
+teacher's weights and from nothing differ in weights alone. DistilBERT keeps it; so does `dropout: true`. A score is of
+the network without it: it would be of the draw too.
 """
 
 import copy
@@ -19,7 +23,7 @@ from torch import nn
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.frozen import Frozen, digest
 from edgestill.pipeline.networks.encoder_layers import QUARTERS, EncoderSizes
-from edgestill.pipeline.networks.layers_of_teacher import LayersOfTeacher, cut, filled, hollow
+from edgestill.pipeline.networks.layers_of_teacher import LayersOfTeacher, cut, filled, hollow, without_dropout
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.task import KindName, Task
 from edgestill.pipeline.teachers import AnyTeacherConfig, TeacherConfig, build_teacher, make_teacher
@@ -50,6 +54,7 @@ class LayersOfTeacherConfig(Frozen):
     feed_forward: Quarters | None = Field(
         None, description="choices for the feed-forward width, in quarters of the teacher's; null: 1 to 4"
     )
+    dropout: bool = Field(False, description="keep the teacher's dropout in the training of its students")
     teacher: Any = Field(
         None, exclude=True, description="teacher whose layers they are, outside of a run; in a run it is the run's"
     )
@@ -134,7 +139,10 @@ class LayersOfTeacherSpace(SearchSpace):
                 self._hollow[key] = hollow(build_teacher(self._teacher, task))
         student = self._cut(copy.deepcopy(self._hollow[key]), architecture)
         filled(student)
-        return student
+        return student if self.config.dropout else without_dropout(student)
+
+    def build_to_score(self, architecture: Architecture, task: Task) -> LayersOfTeacher:
+        return without_dropout(self.build(architecture, task))
 
     def begin_from_teacher(
         self, network: nn.Module, architecture: Architecture, task: Task, teacher: nn.Module

@@ -1,5 +1,6 @@
 """ONNX files: valid, whole, dynamic in the batch, and equal to the network or refused."""
 
+import contextlib
 import copy
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 from edgestill.export.config import GateConfig, ProfileConfig
 from edgestill.export.evaluate import evaluate_file
 from edgestill.export.gate import Limits
+from edgestill.export.onnx import write
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.parity import _answers_as, check_parity
@@ -58,6 +60,23 @@ def path(data, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "model.onnx"
     path.write_bytes(data)
     return path
+
+
+def test_the_exporters_table_is_made_once_and_changes_no_byte(network, task, data, monkeypatch):
+    from torch.onnx._internal.exporter import _registration
+
+    table = _registration.ONNXRegistry.from_torchlib
+    made = []
+    monkeypatch.setattr(
+        _registration.onnxscript_apis, "get_torchlib_ops",
+        lambda own=_registration.onnxscript_apis.get_torchlib_ops: made.append(1) or own(),
+    )  # fmt: skip
+    assert to_onnx(copy.deepcopy(network), task.inputs, OPSET) == data
+    assert made == []
+    assert _registration.ONNXRegistry.from_torchlib == table  # torch's own, for others' exports
+    monkeypatch.setattr(write, "kept_translations", contextlib.nullcontext)
+    assert to_onnx(copy.deepcopy(network), task.inputs, OPSET) == data
+    assert made == [1]
 
 
 def test_the_file_is_valid_and_says_what_goes_in_and_out(data):

@@ -123,3 +123,37 @@ def test_packages_with_broken_metadata_cost_their_own_line_and_a_caution_at_most
     assert found >= {part["name"] for part in sbom["components"]}
     assert any(caution.startswith("sbom.cdx.json lacks not_utf8-1.0.dist-info (Unicode") for caution in cautions)
     assert all(caution.isprintable() for caution in cautions)
+
+
+class StrictFields:
+    """Metadata that raise for a missing field instead of answering None."""
+
+    def __init__(self, fields):
+        self._fields = fields
+
+    def __contains__(self, name):
+        return name in self._fields
+
+    def __getitem__(self, name):
+        if name not in self._fields:
+            raise KeyError(name)
+        return self._fields[name]
+
+    def get_all(self, name):
+        return self._fields.get_all(name)
+
+
+class Strict:
+    def __init__(self, found):
+        self._found = found
+
+    def __getattr__(self, name):
+        return StrictFields(self._found.metadata) if name == "metadata" else getattr(self._found, name)
+
+
+def test_metadata_as_importlib_metadata_gives_them_cost_nothing(data, monkeypatch):
+    """It takes the place of Python's own once a library imports it, as MLflow does."""
+    found, cautions = [*importlib.metadata.distributions()], []
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: map(Strict, found))
+    assert sbom_bytes("digits", "2025-01-01T00:00:00+00:00", "CC-BY-4.0", MODELS, cautions) == data
+    assert cautions == []

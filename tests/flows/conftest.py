@@ -1,6 +1,7 @@
 """What the tests of the command line share: a run that takes seconds, and the command as a subprocess."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from filelock import FileLock
 
 TINY = {
     "name": "tiny",
@@ -72,11 +74,21 @@ class Planted(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
-    notes, folder = tmp_path_factory.mktemp("notes") / "ran", tmp_path_factory.mktemp("planted")
-    for name in PLANTED:
-        text = f"with open({str(notes)!r}, 'a') as notes:\n    notes.write({name + chr(10)!r})\n"
-        (folder / f"{name}.py").write_text(text)
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all processes of this run of the tests."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def planted(shared: Path) -> Planted:
+    notes, folder = shared / "planted_ran", shared / "planted"
+    with FileLock(shared / "planted.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            for name in PLANTED:
+                text = f"with open({str(notes)!r}, 'a') as notes:\n    notes.write({name + chr(10)!r})\n"
+                (folder / f"{name}.py").write_text(text)
     return Planted(folder, notes)
 
 
@@ -109,10 +121,19 @@ def finished_run(
     edgestill: Edgestill,
     tiny_arguments: Callable[..., list[str]],
     planted: Planted,
+    shared: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The folder of one tiny run that went through undisturbed, started among planted modules."""
-    out = tmp_path_factory.mktemp("runs")
-    done = edgestill("run", *tiny_arguments(), "--out", str(out), "--quiet", cwd=planted.folder)
-    assert done.returncode == 0, done.stderr
-    return next(out.glob("*/manifest.json")).parent
+    """The folder of one tiny run that went through undisturbed, started among planted modules.
+
+    One process of the tests makes it, and each takes a copy.
+    """
+    out = shared / "finished"
+    with FileLock(shared / "finished.lock"):
+        if not out.exists():
+            making = tmp_path_factory.mktemp("making")
+            done = edgestill("run", *tiny_arguments(), "--out", str(making), "--quiet", cwd=planted.folder)
+            assert done.returncode == 0, done.stderr
+            making.rename(out)
+    made = next(out.glob("*/manifest.json")).parent
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("runs") / made.name))

@@ -40,10 +40,8 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "image.npy"
 
 
-def test_what_the_run_shipped_is_verified_by_the_digest_that_it_shows(
-    finished_run: Path, edgestill, call: Call
-) -> None:
-    shown = edgestill("show", str(finished_run)).stdout
+def test_what_the_run_shipped_is_verified_by_the_digest_that_it_shows(finished_run: Path, call: Call) -> None:
+    _, shown, _ = call("show", finished_run)
     digest = next(line.split()[1] for line in shown.splitlines() if line.startswith("digest"))
     code, said, _ = call("verify", finished_run / "bundle", "--digest", digest)
     assert code == 0
@@ -148,9 +146,7 @@ def test_a_zip_is_not_exported_onto_itself(bundle: Path, call: Call) -> None:
     assert "name another file with --out" in error
 
 
-def test_predict_says_what_run_py_says_with_probabilities(
-    finished_run: Path, image: Path, call: Call, edgestill
-) -> None:
+def test_predict_says_what_run_py_says_with_probabilities(finished_run: Path, image: Path, call: Call) -> None:
     import subprocess
     import sys
 

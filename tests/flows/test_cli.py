@@ -38,7 +38,7 @@ def test_each_help_reads_alone(name: str) -> None:
 
 def test_the_commands_with_a_process_of_their_own_are_the_marked_ones() -> None:
     assert {name for name, command in COMMANDS.items() if is_long(command)} == {
-        "run", "resume", "rank-check", "score", "calibrate",
+        "run", "resume", "rank-check", "search", "distill", "export", "score", "calibrate",
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from edgestill.flows.cli.main import execute
 from edgestill.flows.config import load_config
 from edgestill.flows.fit_device import latencies_csv, read_latencies
 from edgestill.flows.latency import export_student, latency_source
@@ -90,21 +91,20 @@ def test_a_column_is_chosen_by_name_and_repeats_count_with_their_median(tmp_path
 
 
 @pytest.mark.engines
-def test_calibrating_measures_here_and_the_model_is_used_and_confirmed_here(edgestill, tmp_path, make_task):
+def test_calibrating_measures_here_and_the_model_is_used_and_confirmed_here(tmp_path, make_task, capsys):
     out, kept = tmp_path / "here.json", tmp_path / "here.csv"
     options = [part for option in OPTIONS for part in ("--set", option)]
     common = ["calibrate", "--space", "resnet", *options, "--input-shape", "1x8x8", "--classes", "3"]
-    done = edgestill(*common, "--samples", "12", "--seconds", "0.02", "--save-csv", str(kept), "--out", str(out))
-    assert done.returncode == 0, done.stderr
-    assert "Kendall tau" in done.stdout
+    asked = ["--samples", "12", "--seconds", "0.02", "--save-csv", str(kept), "--out", str(out)]
+    assert execute([*common, *asked]) == 0
+    assert "Kendall tau" in capsys.readouterr().out
     model = read_latency_model(out)
     assert (model.n, model.threads, model.batch, model.input_shape) == (12, 1, 1, (1, 8, 8))
     assert model.machine is not None
     assert model.machine["cpu"] == describe_machine()["cpu"]
     assert model.space_options["widths"] == [[4, 6], [6], [8]]
 
-    again = edgestill(*common, "--from-csv", str(kept), "--out", str(tmp_path / "there.json"))
-    assert again.returncode == 0, again.stderr
+    assert execute([*common, "--from-csv", str(kept), "--out", str(tmp_path / "there.json")]) == 0
     there = read_latency_model(tmp_path / "there.json")
     assert (there.costs, there.machine, there.device) == (model.costs, None, "here")
 
@@ -137,8 +137,6 @@ SPACE_CONFIG = ResNetConfig(blocks=((1, 2),) * 3, widths=((4, 6), (6,), (8,)))
     ],
 )
 def test_a_mistaken_command_is_one_sentence_and_leaves_no_file(arguments, reason, tmp_path, monkeypatch, capsys):
-    from edgestill.flows.cli.main import execute
-
     monkeypatch.setattr(sys, "argv", ["edgestill"])
     assert execute(["calibrate", *arguments, "--out", str(tmp_path / "d.json")]) == 2
     assert reason in capsys.readouterr().err

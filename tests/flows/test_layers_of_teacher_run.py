@@ -20,7 +20,7 @@ BRIEF = (
     "search.space={name: layers_of_teacher, heads: [1, 2]}", "distill.start=teacher", "search.evaluations=4",
     "search.draws=1", "search.baselines=[params]", "search.batch_size=16", "search.shortlist=2",
     "search.tournament.epochs=1", "tune.enabled=false", "distill.training.epochs=2", "profile.timing.duration_s=0.05",
-    "profile.timing.min_samples=70", "export.formats=[fp32]",
+    "profile.timing.min_samples=70", "export.formats=[fp32]", "baselines.enabled=false",
 )  # fmt: skip
 
 

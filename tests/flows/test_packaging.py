@@ -13,6 +13,14 @@ import pytest
 
 pytestmark = pytest.mark.engines
 ROOT = Path(__file__).resolve().parents[2]
+BRIEF = {
+    "teacher__training__epochs": "2",
+    "search__shortlist": "0",
+    "tune__enabled": "false",
+    "distill__training__epochs": "1",
+    "export__formats": "[fp32]",
+    "baselines__enabled": "false",
+}
 
 
 def without_prefect(code: str, environment: dict[str, str], folder: Path) -> "subprocess.CompletedProcess[str]":
@@ -30,7 +38,7 @@ def test_the_readme_example_runs_without_prefect(
     assert len(example.strip().splitlines()) <= 10
     given = 'settings=["search.budget.max_params=20000"]'
     assert given in example
-    small = example.replace(given, f"settings={tiny_arguments()[3::2]!r}")
+    small = example.replace(given, f"settings={tiny_arguments(**BRIEF)[3::2]!r}")
     done = without_prefect(small, command_environment, tmp_path)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("runs/*/bundle/model.onnx"))
@@ -100,7 +108,7 @@ def test_the_installed_wheel_runs_beside_packages_of_common_names(
     found = subprocess.run(where, cwd=users, env=environment, capture_output=True, text=True, timeout=60)
     assert all(path.startswith(str(packages)) for path in found.stdout.split()), found
     assert "resume" in call("--help").stdout
-    done = call("run", *tiny_arguments(), "--quiet")
+    done = call("run", *tiny_arguments(**BRIEF), "--quiet")
     assert done.returncode == 0, done.stderr
     assert list(users.glob("runs/*/bundle/model.onnx"))
     assert list(users.glob("runs/*/report.html"))

@@ -10,7 +10,7 @@ import pytest
 from edgestill.flows.config import RunConfig, load_config
 from edgestill.flows.prefect import confinement
 from edgestill.flows.prefect.server import OwnPagesOnly, is_loopback, known_hosts, run_server
-from edgestill.pipeline.errors import BudgetError, DataError, FailedError, UserError
+from edgestill.pipeline.errors import BudgetError, DataError, FailedError, RunDirError, UserError
 
 OWN = ("127.0.0.1:4200", "localhost:4200", "[::1]:4200", "LOCALHOST:4200", "localhost")
 
@@ -210,3 +210,13 @@ def test_an_error_of_a_confined_run_holds_nothing_of_a_file(error: Exception, ki
 def test_what_quotes_no_file_is_told_whole() -> None:
     with pytest.raises(BudgetError, match="nothing fits"), confinement.reticent():
         raise BudgetError("nothing fits")
+
+
+def test_a_run_elsewhere_is_refused_whether_it_is_there_or_not(confined: Path) -> None:
+    from edgestill.flows.prefect.flow import _begun
+
+    for elsewhere in ("/etc", "/nowhere/at/all", "../other"):
+        with pytest.raises(UserError, match=r"^run is .* outside the folders"), _begun(elsewhere, str(confined), ()):
+            pass
+    with pytest.raises(RunDirError, match="no run at 'night'"), _begun("night", str(confined), ()):
+        pass

@@ -18,6 +18,7 @@ import pytest
 
 from edgestill.export.bundle.schema import SCHEMA
 from edgestill.flows.chain import stage_names
+from edgestill.flows.cli.main import execute
 from edgestill.flows.config import RunConfig
 from edgestill.pipeline.data.loading import load_test
 from edgestill.pipeline.runs.rundir import RunDir
@@ -30,12 +31,23 @@ def read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_a_run_finishes_every_stage_and_says_where_things_are(finished_run: Path, edgestill) -> None:
-    shown = edgestill("show", str(finished_run))
-    assert shown.returncode == 0, shown.stderr
-    assert [line.split()[2] for line in shown.stdout.splitlines() if line.startswith("✓")] == list(NAMES)
-    assert str(finished_run / "bundle") in shown.stdout
-    assert finished_run.name in edgestill("runs", "--out", str(finished_run.parent)).stdout
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
+    """Runs a command in this process and gives its output and errors."""
+
+    def run(*arguments: object) -> tuple[str, str]:
+        assert execute([str(argument) for argument in arguments]) == 0
+        said = capsys.readouterr()
+        return said.out, said.err
+
+    return run
+
+
+def test_a_run_finishes_every_stage_and_says_where_things_are(finished_run: Path, call) -> None:
+    shown, _ = call("show", finished_run)
+    assert [line.split()[2] for line in shown.splitlines() if line.startswith("✓")] == list(NAMES)
+    assert str(finished_run / "bundle") in shown
+    assert finished_run.name in call("runs", "--out", finished_run.parent)[0]
 
 
 def test_the_bundle_is_whole_and_its_digests_are_true(finished_run: Path) -> None:
@@ -80,16 +92,14 @@ def test_the_shipped_accuracy_is_what_the_shipped_file_does_on_the_test_split(fi
     assert read_json(finished_run / "bundle" / "bundle.json")["metrics"]["shipped"]["test_accuracy"] == accuracy
 
 
-def test_the_worth_of_the_teacher_is_said_by_show_page_and_card(finished_run: Path, edgestill) -> None:
+def test_the_worth_of_the_teacher_is_said_by_show_page_and_card(finished_run: Path, call) -> None:
     tested = read_json(finished_run / "report" / "result.json")["worth"]
     gain = tested["gains"]["no_teacher"]
     taught, alone = (
         next(arm["accuracies"] for arm in tested["arms"] if arm["name"] == name) for name in ("recipe", "no_teacher")
     )
     assert gain["value"] == pytest.approx(taught[0] - alone[0])
-    [said] = [
-        line for line in edgestill("show", str(finished_run)).stdout.splitlines() if line.startswith("The teacher")
-    ]
+    [said] = [line for line in call("show", finished_run)[0].splitlines() if line.startswith("The teacher")]
     assert said.endswith("(one seed).")
     page, card = ((finished_run / name).read_text() for name in ("report.html", "bundle/MODEL_CARD.md"))
     assert said in html.unescape(page).replace("\N{NO-BREAK SPACE}", " ")
@@ -114,7 +124,7 @@ def test_what_the_tournament_decides_is_what_ships(finished_run: Path) -> None:
     assert shipped == f"resnet:{played['winner']['architecture']}"
 
 
-def test_every_format_has_a_verdict_and_what_ships_is_in_the_bundle(finished_run: Path, edgestill) -> None:
+def test_every_format_has_a_verdict_and_what_ships_is_in_the_bundle(finished_run: Path, call) -> None:
     profiled = read_json(finished_run / "profile" / "result.json")
     verdicts = {verdict["format"]: verdict for verdict in profiled["verdicts"]}
     assert set(verdicts) == {"fp32", "fp16", "int8"}
@@ -126,7 +136,7 @@ def test_every_format_has_a_verdict_and_what_ships_is_in_the_bundle(finished_run
     assert set(tested["formats"]) == set(profiled["formats"])
     assert tested["shipped"] == tested["formats"][profiled["default"]]
     assert tested["teacher_file"]["accuracy"] == tested["teacher"]["accuracy"]
-    said = edgestill("show", str(finished_run)).stdout
+    said, _ = call("show", finished_run)
     for name in ("fp16", "int8"):
         word = "ships" if verdicts[name]["shipped"] else "rejected"
         assert f"{name} {word}: {verdicts[name]['reason']}" in said
@@ -146,14 +156,13 @@ def test_the_study_opens_where_optuna_dashboard_looks_for_it(finished_run: Path)
     }
 
 
-def test_resuming_a_finished_run_repeats_nothing(finished_run: Path, edgestill) -> None:
+def test_resuming_a_finished_run_repeats_nothing(finished_run: Path, call) -> None:
     def stamps() -> dict[str, int]:
         return {str(path): path.stat().st_mtime_ns for path in finished_run.rglob("*") if path.name != ".lock"}
 
     before = stamps()
-    again = edgestill("resume", str(finished_run), "--quiet")
-    assert again.returncode == 0, again.stderr
-    assert again.stderr.count("was done") == len(NAMES)
+    _, said = call("resume", finished_run, "--quiet")
+    assert said.count("was done") == len(NAMES)
     assert {k: v for k, v in stamps().items() if k in before and Path(k).is_file()} == {
         k: v for k, v in before.items() if Path(k).is_file()
     }
@@ -178,7 +187,7 @@ KILL_POINTS: list[tuple[str, Callable[[Path], bool]]] = [
 def test_a_run_killed_in_every_stage_ends_with_the_same_bits(
     finished_run: Path, edgestill, tiny_arguments, command_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    arguments = ["run", *tiny_arguments(), "--out", str(tmp_path), "--quiet"]
+    arguments = ["run", *tiny_arguments(baselines__enabled="false"), "--out", str(tmp_path), "--quiet"]
     for stage, reached in KILL_POINTS:
         process = subprocess.Popen([sys.executable, "-m", "edgestill", *arguments], env=command_environment)
         deadline = time.monotonic() + 90

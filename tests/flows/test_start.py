@@ -22,6 +22,28 @@ from edgestill.search.spaces.backbone_networks import created
 from edgestill.search.tournament import TournamentResult
 
 STUDENT = "1-1-1/4-4-8"
+OWN_TEACHER = """
+from torch import nn
+from edgestill.pipeline.networks.attention import EncoderBlock
+
+class Own(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.num_classes, self.into = num_classes, nn.Conv2d(1, 8, 4, 4)
+        self.body = nn.Sequential(*(EncoderBlock(2, 4, 2) for _ in range(3)))
+        self.last = nn.Linear(8, num_classes)
+    def forward_features(self, x):
+        return self.body(self.into(x).flatten(2).transpose(1, 2))
+    def forward_head(self, x, pre_logits=False):
+        return x.mean(1) if pre_logits else self.last(x.mean(1))
+    def get_classifier(self):
+        return self.last
+    def forward(self, x):
+        return self.forward_head(self.forward_features(x))
+
+def make(num_classes):
+    return Own(num_classes)
+"""
 ALONE = ["search.space.blocks=[[1],[1],[1]]", "search.space.widths=[[4],[4],[8]]"]
 
 
@@ -30,28 +52,30 @@ def context_of(root, *settings, name="new", start="random", alone=ALONE):
     return StageContext(RunDir.create(root, name, config.seed, config), config, lambda *tick: None)
 
 
-@pytest.fixture
-def finished(tmp_path, make_task):
+def as_distilled(context, task, text):
     """A run as far as its distillation, of a student with weights that no seed draws; and these weights."""
-    context = context_of(tmp_path, name="old")
-    task, architecture = make_task(), context.space.parse(STUDENT)
-    student = context.structure(architecture, task)
+    student = context.structure(context.space.parse(text), task)
     with torch.no_grad():
         for number, tensor in enumerate(student.state_dict().values()):
             tensor.fill_(number)
-    winner = Candidate(architecture=STUDENT, cost=Cost(params=1, flops=1), scores={}, std={})
+    winner = Candidate(architecture=text, cost=Cost(params=1, flops=1), scores={}, std={})
     run = context.run
     run.finish("data", DataResult(task=task, sizes={}, digests={}), "", 0)
     run.finish("tournament", TournamentResult(enabled=False, winner=winner, search_winner=winner), "", 0)
     run.write("distill", WEIGHTS, weights_bytes(student))
     validation = Metrics(accuracy=0.5, cross_entropy=1.0, n=4)
     result = DistillResult(
-        architecture=STUDENT, methods=(), learning_rate=0.1, weight_decay=0.1, teacher_cached=False,
+        architecture=text, methods=(), learning_rate=0.1, weight_decay=0.1, teacher_cached=False,
         validation=validation, cost=winner.cost, best_epoch=1, stopped_early=False, curve=(),
     )  # fmt: skip
     run.finish("distill", result, "", 0)
     run.close()
     return run.root, student.state_dict()
+
+
+@pytest.fixture
+def finished(tmp_path, make_task):
+    return as_distilled(context_of(tmp_path, name="old"), make_task(), STUDENT)
 
 
 def test_a_start_that_the_space_does_not_know_is_refused_with_the_way_out():
@@ -123,6 +147,21 @@ def test_other_weights_of_the_run_are_other_inputs(finished, tmp_path, make_task
         _ = context.start_digests
 
 
+def test_a_student_of_the_teachers_layers_starts_from_another_runs(tmp_path, make_task):
+    (tmp_path / "own.py").write_text(OWN_TEACHER)
+    space = "search.space={name: layers_of_teacher, layers: [2], heads: [1], feed_forward: [2]}"
+    settings, task = (f"teacher={tmp_path / 'own.py'}:make", space), make_task()
+    root, weights = as_distilled(context_of(tmp_path, *settings, name="old", alone=[]), task, "l2h1f2")
+    context = context_of(tmp_path, *settings, start=root.name, alone=[])
+    context.require_start(task)
+    student = context.fresh_student(context.space.parse("l2h1f2"), task).state_dict()
+    assert student.keys() == weights.keys()
+    assert all(torch.equal(student[name], weights[name]) for name in weights)
+    larger = context_of(tmp_path, *settings, space.replace("[1]", "[2]"), start=root.name, name="larger", alone=[])
+    with pytest.raises(ConfigError, match="has the student l2h1f2, and this one is l2h2f2"):
+        larger.require_start(task)
+
+
 @pytest.mark.engines
 @pytest.mark.filterwarnings("ignore")
 def test_a_pretrained_backbone_ends_in_a_bundle(tmp_path):
@@ -134,7 +173,7 @@ def test_a_pretrained_backbone_ends_in_a_bundle(tmp_path):
         "search.budget={max_params: 1000000}", "search.shortlist=2", "search.tournament.epochs=1",
         "tune.enabled=false", "teacher.training.epochs=2", "distill.training.epochs=2",
         "distill.training.learning_rate=0.01", "profile.timing.duration_s=0.05", "profile.timing.min_samples=70",
-        "export.formats=[fp32,int8]",
+        "export.formats=[fp32,int8]", "baselines.enabled=false",
     )  # fmt: skip
     done = compress(preset="digits", settings=settings, out=tmp_path / "runs")
     assert (done.bundle / "bundle.json").is_file()

@@ -23,6 +23,7 @@ from edgestill.pipeline.runs.checkpoint import read_metadata
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import TeacherConfig, build_teacher, load_teacher
+from edgestill.pipeline.torchvision_compat import repair
 
 NAMES = stage_names(RunConfig())  # of a run as configured by default
 pytestmark = pytest.mark.engines
@@ -131,21 +132,22 @@ def test_no_figure_of_the_report_is_called_an_image(finished: RunDir) -> None:
     assert not re.findall(r"[^.>]*\bimages?\b[^.<]*", shown)
 
 
-@pytest.mark.parametrize("stage", ["teacher", "tune", "export"])
-def test_a_run_that_failed_in_a_stage_goes_on_to_the_same_bits(finished: RunDir, tmp_path: Path, stage: str) -> None:
-    config = finished.config(RunConfig)
+def test_a_run_that_failed_in_its_stages_goes_on_to_the_same_bits(finished: RunDir, tmp_path: Path) -> None:
+    def stopping_in(stage: str):
+        def stop(name: str, work):
+            if name == stage:
+                raise KeyboardInterrupt
+            return work()
 
-    def stop(name: str, work):
-        if name == stage:
-            raise KeyboardInterrupt
-        return work()
+        return stop
 
-    with pytest.raises(KeyboardInterrupt), new_run(config, tmp_path) as run:
-        run_chain(run, call=stop)
+    with pytest.raises(KeyboardInterrupt), new_run(finished.config(RunConfig), tmp_path) as run:
+        run_chain(run, call=stopping_in("teacher"))
     tokenizer = (run.root / "data" / "tokenizer.json").read_bytes()
-    with RunDir.open(run.root) as again:
-        run_chain(again)
-    assert list(again.manifest.stages) == list(NAMES)
+    for stage in ("tune", "export", "profile"):
+        with RunDir.open(run.root) as again, pytest.raises(KeyboardInterrupt):
+            run_chain(again, call=stopping_in(stage))
+        assert list(again.manifest.stages) == list(NAMES[: NAMES.index(stage)])
     assert (run.root / "data" / "tokenizer.json").read_bytes() == tokenizer
     for file in ("teacher/weights.safetensors", "distill/weights.safetensors", "export/student.onnx"):
         assert (run.root / file).read_bytes() == (finished.root / file).read_bytes()
@@ -184,6 +186,7 @@ def test_a_teacher_of_images_is_refused_before_anything_is_trained(tmp_path: Pat
 
 
 def test_a_hugging_face_folder_brings_its_tokenizer_and_the_run_ships(tmp_path: Path, finished: RunDir) -> None:
+    repair()
     transformers = pytest.importorskip("transformers")
     folder = tmp_path / "bert"
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -197,6 +200,7 @@ def test_a_hugging_face_folder_brings_its_tokenizer_and_the_run_ships(tmp_path: 
         "teacher__check": "off",
         "tune__enabled": "false",
         "search__shortlist": "0",
+        "baselines__enabled": "false",
     }
     with pytest.raises(ConfigError, match=r"data\.tokenizer is set, and the teacher has its own"):
         tiny_config(data, **given)

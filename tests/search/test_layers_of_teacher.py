@@ -248,11 +248,16 @@ def test_classes_are_in_the_datas_order_whatever_the_teachers_is(made, tmp_path)
         assert torch.allclose(student(inputs), look(teacher, inputs).logits, atol=1e-5)
 
 
-def test_a_student_draws_nothing_in_training(made):
+def test_a_student_draws_nothing_in_training_unless_it_keeps_the_teachers_dropout(made):
     space, task, teacher = made("huggingface:bert")
-    student = begun(space, "l2h1f2", task, teacher).train()
-    inputs = batch(task, 4).inputs
+    keeping = make_space(space.config.model_copy(update={"dropout": True}))
+    inputs, small = batch(task, 4).inputs, space.parse("l2h1f2")
+    student, dropping = (begun(one, "l2h1f2", task, teacher).train() for one in (space, keeping))
     assert torch.equal(student(inputs), student(inputs))
+    assert not torch.equal(dropping(inputs), dropping(inputs))
+    assert torch.equal(dropping.eval()(inputs), student.eval()(inputs))
+    scored = keeping.build_to_score(small, task).train()
+    assert torch.equal(scored(inputs), scored(inputs))
 
 
 def test_random_weights_come_from_the_generator_alone_however_often_the_space_was_used(made):

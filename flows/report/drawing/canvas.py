@@ -100,6 +100,15 @@ def tip(key: str) -> str:
     return _TIP + key
 
 
+def standalone(svg: str, width: int, height: int) -> str:
+    """A drawing as a picture by itself: of its natural size, in the light colours."""
+    svg = str(svg)  # a Markup would escape what is put into it
+    for role, (light, _) in COLOURS.items():
+        svg = svg.replace(f"var(--{role})", light)
+    style = f"background:{COLOURS['card'][0]};font-family:sans-serif"
+    return svg.replace("<svg", f'<svg width="{width}" height="{height}" style="{style}"', 1)
+
+
 def count_ticks(axis: "Axis") -> None:
     """Label an axis with 60k and 1.2M rather than 60000 and an exponent in the corner."""
     from matplotlib.ticker import FuncFormatter

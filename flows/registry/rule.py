@@ -1,0 +1,72 @@
+"""The rule of promotion: a candidate against the promoted run, on the same test examples and in one profile.
+
+Many nights look at one test split, and the luckiest of many equal students looks better than it is. So the k-th look at
+a split gets the share 6 / (pi^2 k^2) of a total error of 5 %. These shares add up to 1 over all looks to come. By the
+union bound, the chance that any student of any night is promoted as better without being so is at most 5 %, however
+the looks depend on each other. The price: at the 30th look the interval is about 2 times as wide as at one of 95 %.
+"""
+
+# N examples
+
+import math
+from statistics import NormalDist
+from typing import NamedTuple
+
+from edgestill.pipeline.figures import milliseconds, points_interval
+from edgestill.pipeline.frozen import Frozen
+
+TOTAL_ERROR = 0.05  # of all looks at a test split
+
+
+class Compared(Frozen):
+    """A candidate beside the promoted run."""
+
+    gained: int  # test examples that only the candidate gets right
+    lost: int  # only the promoted one
+    n: int
+    look: int  # number of this look at the test split, from 1
+    speedup: float  # promoted latency over the candidate's
+    speedup_interval: tuple[float, float]  # 95 %
+    latency_ms: float  # the candidate's median
+    max_latency_ms: float | None  # the candidate's budget
+    max_loss: float  # share of accuracy that a faster student may lose
+
+
+class Verdict(NamedTuple):
+    is_promoted: bool
+    reason: str
+
+
+def error_of(look: int) -> float:
+    """Share of the total error that the k-th look at a test split may spend."""
+    return TOTAL_ERROR * 6 / (math.pi * look) ** 2
+
+
+def interval_of(gained: int, lost: int, n: int, error: float) -> tuple[float, float]:
+    """Interval of the candidate's accuracy minus the promoted one's (Agresti and Min 2005), at 1 minus the error."""
+    z = NormalDist().inv_cdf(1 - error / 2)
+    more, fewer, count = gained + 0.5, lost + 0.5, n + 2
+    centre = (more - fewer) / count
+    half = z * math.sqrt(max(more + fewer - (more - fewer) ** 2 / count, 0.0)) / count
+    return max(-1.0, centre - half), min(1.0, centre + half)
+
+
+def judge(compared: Compared) -> Verdict:
+    """Promote a candidate that is surely better within its latency budget, or surely faster without a loss."""
+    low, high = interval_of(compared.gained, compared.lost, compared.n, error_of(compared.look))
+    difference = (compared.gained - compared.lost) / compared.n
+    slow, fast = compared.speedup_interval
+    said = (
+        f"{100 * difference:+.1f} points {points_interval(low, high)} on {compared.n:,} test examples (look "
+        f"{compared.look}, at {1 - error_of(compared.look):.2%}), {compared.speedup:.2f}× as fast "
+        f"[{slow:.2f}, {fast:.2f}]"
+    ).replace("-", "−")
+    limit = compared.max_latency_ms
+    if limit is not None and compared.latency_ms > limit:
+        return Verdict(False, f"over its latency budget: {milliseconds(compared.latency_ms)} of {limit:g} ms; {said}")
+    if low > 0:
+        return Verdict(True, f"better by more than the interval: {said}")
+    if slow > 1 and low >= -compared.max_loss:
+        return Verdict(True, f"faster, and it loses less than {100 * compared.max_loss:g} points: {said}")
+    why = "worse" if high < 0 else "faster, but a loss cannot be ruled out" if slow > 1 else "not surely better"
+    return Verdict(False, f"{why}: {said}")
