@@ -15,6 +15,7 @@ from edgestill.distill.methods.rkd import RKD
 from edgestill.distill.methods.targets.divergence import Divergence
 from edgestill.distill.methods.targets.logit_standardisation import LogitStandardisation
 from edgestill.distill.methods.targets.pld import PLD
+from edgestill.distill.methods.targets.taid import TAID
 from edgestill.pipeline.plugins import Table, require_attributes, require_class, require_config
 
 
@@ -38,6 +39,7 @@ METHODS: Table[type[Method]] = Table("methods", _line, {
     "diswot_plus": DiswotPlus,
     "hard": Hard,
     "random_affine": RandomAffine,
+    "taid": TAID,
 })  # fmt: skip
 
 __all__ = ["KD", "METHODS", "Method", "MethodConfig", "Slot"]
