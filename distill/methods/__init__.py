@@ -4,17 +4,19 @@ from typing import Any
 
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
 from edgestill.distill.methods.diswot_plus import DiswotPlus
-from edgestill.distill.methods.targets.divergence import Divergence
+from edgestill.distill.methods.features.nd import ND
 from edgestill.distill.methods.hard.method import Hard
 from edgestill.distill.methods.hard.random_affine import RandomAffine
 from edgestill.distill.methods.kd import KD
 from edgestill.distill.methods.kd_aif.method import KDAIF
 from edgestill.distill.methods.lelp.embedding_regression import EmbeddingRegression
 from edgestill.distill.methods.lelp.method import LELP
-from edgestill.distill.methods.targets.logit_standardisation import LogitStandardisation
 from edgestill.distill.methods.none import NoDistillation
-from edgestill.distill.methods.targets.pld import PLD
 from edgestill.distill.methods.rkd import RKD
+from edgestill.distill.methods.targets.divergence import Divergence
+from edgestill.distill.methods.targets.logit_standardisation import LogitStandardisation
+from edgestill.distill.methods.targets.pld import PLD
+from edgestill.distill.methods.weights.fixed import FixedWeights
 from edgestill.pipeline.plugins import Table, require_attributes, require_class, require_config
 
 
@@ -38,6 +40,8 @@ METHODS: Table[type[Method]] = Table("methods", _line, {
     "diswot_plus": DiswotPlus,
     "hard": Hard,
     "random_affine": RandomAffine,
+    "nd": ND,
+    "fixed_weights": FixedWeights,
 })  # fmt: skip
 
 __all__ = ["KD", "METHODS", "Method", "MethodConfig", "Slot"]
