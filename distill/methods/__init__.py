@@ -4,6 +4,7 @@ from typing import Any
 
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
 from edgestill.distill.methods.diswot_plus import DiswotPlus
+from edgestill.distill.methods.features.nd import ND
 from edgestill.distill.methods.hard.method import Hard
 from edgestill.distill.methods.hard.random_affine import RandomAffine
 from edgestill.distill.methods.kd import KD
@@ -16,6 +17,7 @@ from edgestill.distill.methods.targets.divergence import Divergence
 from edgestill.distill.methods.targets.logit_standardisation import LogitStandardisation
 from edgestill.distill.methods.targets.pld import PLD
 from edgestill.distill.methods.targets.taid import TAID
+from edgestill.distill.methods.weights.fixed import FixedWeights
 from edgestill.pipeline.plugins import Table, require_attributes, require_class, require_config
 
 
@@ -40,6 +42,8 @@ METHODS: Table[type[Method]] = Table("methods", _line, {
     "hard": Hard,
     "random_affine": RandomAffine,
     "taid": TAID,
+    "nd": ND,
+    "fixed_weights": FixedWeights,
 })  # fmt: skip
 
 __all__ = ["KD", "METHODS", "Method", "MethodConfig", "Slot"]
