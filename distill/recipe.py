@@ -196,10 +196,16 @@ class Recipe(Objective):
             return student, method.class_logits(student.logits)
         return student, student.logits
 
-    def terms(self, teacher: View, student: View, class_logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        """Compute the terms from both networks' outputs, in float32 or finer: losses take differences of products."""
+    def terms(
+        self, teacher: View, student: View, class_logits: Tensor, batch: Batch, seen: View | None = None
+    ) -> Mapping[str, Tensor]:
+        """Compute the terms from both networks' outputs, in float32 or finer: losses take differences of products.
+
+        Args:
+            seen: the student's outputs as target and weights see them, without gradients; None: `student`.
+        """
         classes = student._replace(logits=class_logits)
-        terms = self._bracket(teacher, student, classes, batch)
+        terms = self._bracket(teacher, student, classes, batch, seen)
         if batch.weight is not None:
             terms = {name: batch.weight * term for name, term in terms.items()}
         means = {name: term.mean() for name, term in terms.items()}
@@ -270,13 +276,19 @@ class Recipe(Objective):
         if any(method.replaces_teacher for method in self.methods):
             self._kept = {}  # the loaded state may hold another teacher
 
-    def _bracket(self, teacher: View, student: View, classes: View, batch: Batch) -> Mapping[str, Tensor]:
+    def _bracket(
+        self, teacher: View, student: View, classes: View, batch: Batch, seen: View | None
+    ) -> Mapping[str, Tensor]:
         """Compute what stands in the equation's brackets, each term [N]."""
         told, heard = self._transformed(teacher), self._transformed(student)
         for method in self._owners("objective"):
             return {method.name: method.objective(told, self._transformed(classes), batch)}
-        target = self._owner("target").target(told, _detached(heard), batch).detach()
-        a, b = self._weights(_detached(teacher), _detached(classes), batch)
+        target = (
+            self._owner("target")
+            .target(told, _detached(heard if seen is None else self._transformed(seen)), batch)
+            .detach()
+        )
+        a, b = self._weights(_detached(teacher), _detached(classes if seen is None else seen), batch)
         return {
             "cross_entropy": a * label_loss(classes.logits, batch),
             "distillation": b * self._owner("divergence").divergence(target, heard),

@@ -80,7 +80,7 @@ def its_gradient_is_a_finite_difference_in_float64(kind: Kind) -> None:
     def loss(step: float | Tensor) -> Tensor:
         moved = View(*(part + step * along for part, along in zip(student, direction, strict=True)))
         with drawn_from(0):
-            return torch.stack(list(recipe.terms(teacher, moved, moved.logits, batch).values())).sum()
+            return torch.stack(list(recipe.terms(teacher, moved, moved.logits, batch, student).values())).sum()
 
     at = torch.zeros((), dtype=torch.float64, requires_grad=True)
     (found,) = torch.autograd.grad(loss(at), at)

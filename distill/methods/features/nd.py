@@ -58,7 +58,11 @@ class ND(Method):
     fills: ClassVar[frozenset[Slot]] = frozenset({"feature"})
     studies_teacher: ClassVar[bool] = True
     facts: ClassVar[Facts | None] = Facts(
-        evidence="code", elicitation=("feature",), ablation={"nd_weight": 0.0}, reduces_to=({"name": "kd"},)
+        evidence="code",
+        elicitation=("feature",),
+        ablation={"nd_weight": 0.0},
+        reduces_to=({"name": "kd"},),
+        invariant_to=frozenset({"shift"}),
     )
     Config: ClassVar[type[MethodConfig]] = NDConfig
     config: NDConfig
