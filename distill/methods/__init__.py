@@ -15,7 +15,14 @@ from edgestill.distill.methods.targets.logit_standardisation import LogitStandar
 from edgestill.distill.methods.none import NoDistillation
 from edgestill.distill.methods.targets.pld import PLD
 from edgestill.distill.methods.rkd import RKD
+from edgestill.distill.methods.heads.dhkd import DHKD
+from edgestill.distill.methods.heads.dho import DHO
+from edgestill.distill.methods.targets.bd_kd import BDKD
+from edgestill.distill.methods.targets.dbild import DBiLD
+from edgestill.distill.methods.targets.first import FIRST
+from edgestill.distill.methods.targets.swing import Swing
 from edgestill.distill.methods.targets.taid import TAID
+from edgestill.distill.methods.teachers.online import OnlineTeacher
 from edgestill.pipeline.plugins import Table, require_attributes, require_class, require_config
 
 
@@ -40,6 +47,13 @@ METHODS: Table[type[Method]] = Table("methods", _line, {
     "hard": Hard,
     "random_affine": RandomAffine,
     "taid": TAID,
+    "dbild": DBiLD,
+    "first": FIRST,
+    "dhkd": DHKD,
+    "bd_kd": BDKD,
+    "online_teacher": OnlineTeacher,
+    "swing": Swing,
+    "dho": DHO,
 })  # fmt: skip
 
 __all__ = ["KD", "METHODS", "Method", "MethodConfig", "Slot"]
