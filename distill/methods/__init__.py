@@ -7,16 +7,23 @@ from edgestill.distill.methods.diswot_plus import DiswotPlus
 from edgestill.distill.methods.features.nd import ND
 from edgestill.distill.methods.hard.method import Hard
 from edgestill.distill.methods.hard.random_affine import RandomAffine
+from edgestill.distill.methods.heads.dhkd import DHKD
+from edgestill.distill.methods.heads.dho import DHO
 from edgestill.distill.methods.kd import KD
 from edgestill.distill.methods.kd_aif.method import KDAIF
 from edgestill.distill.methods.lelp.embedding_regression import EmbeddingRegression
 from edgestill.distill.methods.lelp.method import LELP
 from edgestill.distill.methods.none import NoDistillation
 from edgestill.distill.methods.rkd import RKD
+from edgestill.distill.methods.targets.bd_kd import BDKD
+from edgestill.distill.methods.targets.dbild import DBiLD
 from edgestill.distill.methods.targets.divergence import Divergence
+from edgestill.distill.methods.targets.first import FIRST
 from edgestill.distill.methods.targets.logit_standardisation import LogitStandardisation
 from edgestill.distill.methods.targets.pld import PLD
+from edgestill.distill.methods.targets.swing import Swing
 from edgestill.distill.methods.targets.taid import TAID
+from edgestill.distill.methods.teachers.online import OnlineTeacher
 from edgestill.distill.methods.weights.fixed import FixedWeights
 from edgestill.pipeline.plugins import Table, require_attributes, require_class, require_config
 
@@ -44,6 +51,13 @@ METHODS: Table[type[Method]] = Table("methods", _line, {
     "taid": TAID,
     "nd": ND,
     "fixed_weights": FixedWeights,
+    "dbild": DBiLD,
+    "first": FIRST,
+    "dhkd": DHKD,
+    "bd_kd": BDKD,
+    "online_teacher": OnlineTeacher,
+    "swing": Swing,
+    "dho": DHO,
 })  # fmt: skip
 
 __all__ = ["KD", "METHODS", "Method", "MethodConfig", "Slot"]
