@@ -3,8 +3,13 @@
 from typing import Any
 
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.methods.data.ddk import DDK
+from edgestill.distill.methods.data.mixup_kd import MixupKD
 from edgestill.distill.methods.diswot_plus import DiswotPlus
 from edgestill.distill.methods.features.nd import ND
+from edgestill.distill.methods.features.ofa import OFA
+from edgestill.distill.methods.features.talking import Talking
+from edgestill.distill.methods.features.trg import TRG
 from edgestill.distill.methods.hard.method import Hard
 from edgestill.distill.methods.hard.random_affine import RandomAffine
 from edgestill.distill.methods.kd import KD
@@ -17,6 +22,9 @@ from edgestill.distill.methods.targets.divergence import Divergence
 from edgestill.distill.methods.targets.logit_standardisation import LogitStandardisation
 from edgestill.distill.methods.targets.pld import PLD
 from edgestill.distill.methods.weights.fixed import FixedWeights
+from edgestill.distill.methods.weights.label_anchor import LabelAnchor
+from edgestill.distill.methods.weights.mixstd import MixStd
+from edgestill.distill.methods.weights.tgeo import TGeo
 from edgestill.pipeline.plugins import Table, require_attributes, require_class, require_config
 
 
@@ -42,6 +50,14 @@ METHODS: Table[type[Method]] = Table("methods", _line, {
     "random_affine": RandomAffine,
     "nd": ND,
     "fixed_weights": FixedWeights,
+    "mixup_kd": MixupKD,
+    "mixstd": MixStd,
+    "tgeo": TGeo,
+    "ddk": DDK,
+    "label_anchor": LabelAnchor,
+    "trg": TRG,
+    "ofa": OFA,
+    "talking": Talking,
 })  # fmt: skip
 
 __all__ = ["KD", "METHODS", "Method", "MethodConfig", "Slot"]
