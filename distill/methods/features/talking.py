@@ -137,10 +137,12 @@ class Talking(Method):
     def _interaction(self, message: Tensor, teacher: View, batch: Batch) -> Tensor:
         """Mean over rounds and examples of the divergence of the teacher's answers to what the student says."""
         target, losses = softened(teacher.logits, self.config.temperature), []
-        classifier = cast(Classifier, self._teacher).get_classifier()
+        classifier = cast(nn.Linear, cast(Classifier, self._teacher).get_classifier())
+        weight, bias = (None if part is None else part.detach() for part in (classifier.weight, classifier.bias))
+        assert weight is not None
         for _ in range(self.config.rounds):
             taken = self._call("teacher_decoder", message)
-            answer = classifier(taken * self._scale + self._mean)
+            answer = F.linear(taken * self._scale + self._mean, weight, bias)
             losses.append(softened_kl(answer, target, self.config.temperature))
             reply = self._call("teacher_encoder", taken)
             message = self._call("student_encoder", self._call("student_decoder", reply))
