@@ -9,7 +9,7 @@ A method that fills `divergence`, such as plain KD, may give default weights, us
 # N examples, K classes
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from edgestill.distill.methods.base import SLOTS, Context, Exhibit, Slot
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.data.teacher_cache import Outputs, content_key, kept_outputs
-from edgestill.pipeline.device import full_precision
+from edgestill.pipeline.device import FeaturesElsewhere, full_precision
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.figures import listing
 from edgestill.pipeline.frozen import derive_seed
@@ -184,6 +184,7 @@ class Recipe(Objective):
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Return the equation's terms by name: `cross_entropy`, `distillation`, and each feature loss."""
         teacher = self.look_at_teacher(batch)
+<<<<<<< HEAD
         student, class_logits = self.look_at_student(network, batch)
         with torch.autocast(batch.inputs.device.type, enabled=False):
             return self.terms(_in_float32(teacher), _in_float32(student), class_logits.float(), batch)
@@ -212,6 +213,24 @@ class Recipe(Objective):
         for method in self._owners("feature"):
             means.update(method.feature(teacher, classes, batch))
         return means
+=======
+        student = self._look_at_student(network, batch.inputs)
+        class_logits = student.logits
+        for method in self._owners("head"):
+            student = student._replace(logits=method.head_of(student))
+            class_logits = method.class_logits(student.logits)
+        with torch.autocast(batch.inputs.device.type, enabled=False):
+            return self._terms(_in_float32(teacher), _in_float32(student), class_logits.float(), batch)
+>>>>>>> w19z2
+
+    def _look_at_student(self, network: nn.Module, inputs: Tensor) -> View:
+        watching = [m for m in self._owners("feature") if type(m).watching is not Method.watching]
+        while watching and isinstance(network, FeaturesElsewhere):
+            network = network.network
+        with ExitStack() as stack:
+            for method in watching:
+                stack.enter_context(method.watching(network))
+            return look(network, inputs)
 
     def look_at_teacher(self, batch: Batch) -> View:
         """Return the teacher's outputs on a batch, from the cache if possible; altered inputs are computed afresh."""

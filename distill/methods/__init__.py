@@ -3,8 +3,13 @@
 from typing import Any
 
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.methods.data.ddk import DDK
+from edgestill.distill.methods.data.mixup_kd import MixupKD
 from edgestill.distill.methods.diswot_plus import DiswotPlus
 from edgestill.distill.methods.features.nd import ND
+from edgestill.distill.methods.features.ofa import OFA
+from edgestill.distill.methods.features.talking import Talking
+from edgestill.distill.methods.features.trg import TRG
 from edgestill.distill.methods.hard.method import Hard
 from edgestill.distill.methods.hard.random_affine import RandomAffine
 from edgestill.distill.methods.heads.dhkd import DHKD
@@ -25,6 +30,9 @@ from edgestill.distill.methods.targets.swing import Swing
 from edgestill.distill.methods.targets.taid import TAID
 from edgestill.distill.methods.teachers.online import OnlineTeacher
 from edgestill.distill.methods.weights.fixed import FixedWeights
+from edgestill.distill.methods.weights.label_anchor import LabelAnchor
+from edgestill.distill.methods.weights.mixstd import MixStd
+from edgestill.distill.methods.weights.tgeo import TGeo
 from edgestill.pipeline.plugins import Table, require_attributes, require_class, require_config
 
 
@@ -58,6 +66,14 @@ METHODS: Table[type[Method]] = Table("methods", _line, {
     "online_teacher": OnlineTeacher,
     "swing": Swing,
     "dho": DHO,
+    "mixup_kd": MixupKD,
+    "mixstd": MixStd,
+    "tgeo": TGeo,
+    "ddk": DDK,
+    "label_anchor": LabelAnchor,
+    "trg": TRG,
+    "ofa": OFA,
+    "talking": Talking,
 })  # fmt: skip
 
 __all__ = ["KD", "METHODS", "Method", "MethodConfig", "Slot"]

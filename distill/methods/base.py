@@ -13,7 +13,12 @@ A method overrides the hooks of the slots in its `fills`, and nothing else. The 
 
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping, Sequence
+<<<<<<< HEAD
 from dataclasses import dataclass, field
+=======
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+>>>>>>> w19z2
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -237,6 +242,17 @@ class Method(ABC):
     def feature(self, teacher: View, student: View, batch: Batch) -> Mapping[str, Tensor]:
         """Slot `feature`: named scalars, already times their lambda; default: none. `student` has class logits."""
         raise NotImplementedError
+
+    def watching(self, student: nn.Module) -> AbstractContextManager[None]:
+        """With slot `feature`: what to have in place while the student runs, such as hooks; gone again afterwards.
+
+        A student that is watched runs uncompiled and on one GPU.
+        """
+        return nullcontext()
+
+    def head_of(self, student: View) -> Tensor:
+        """With slot `head`: its logits, of a student with features; default: `head` of the embedding."""
+        return self.head(student.embedding)
 
     def head(self, embedding: Tensor) -> Tensor:
         """Slot `head`: embedding [N, D] to the logits for the divergence; default: the student's Linear."""
