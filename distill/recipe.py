@@ -184,16 +184,15 @@ class Recipe(Objective):
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Return the equation's terms by name: `cross_entropy`, `distillation`, and each feature loss."""
         teacher = self.look_at_teacher(batch)
-<<<<<<< HEAD
         student, class_logits = self.look_at_student(network, batch)
         with torch.autocast(batch.inputs.device.type, enabled=False):
             return self.terms(_in_float32(teacher), _in_float32(student), class_logits.float(), batch)
 
     def look_at_student(self, network: nn.Module, batch: Batch) -> tuple[View, Tensor]:
         """Return the student's outputs, with its head's logits, and these folded to the classes."""
-        student = look(network, batch.inputs)
+        student = self._watched(network, batch.inputs)
         for method in self._owners("head"):
-            student = student._replace(logits=method.head(student.embedding))
+            student = student._replace(logits=method.head_of(student))
             return student, method.class_logits(student.logits)
         return student, student.logits
 
@@ -213,17 +212,8 @@ class Recipe(Objective):
         for method in self._owners("feature"):
             means.update(method.feature(teacher, classes, batch))
         return means
-=======
-        student = self._look_at_student(network, batch.inputs)
-        class_logits = student.logits
-        for method in self._owners("head"):
-            student = student._replace(logits=method.head_of(student))
-            class_logits = method.class_logits(student.logits)
-        with torch.autocast(batch.inputs.device.type, enabled=False):
-            return self._terms(_in_float32(teacher), _in_float32(student), class_logits.float(), batch)
->>>>>>> w19z2
 
-    def _look_at_student(self, network: nn.Module, inputs: Tensor) -> View:
+    def _watched(self, network: nn.Module, inputs: Tensor) -> View:
         watching = [m for m in self._owners("feature") if type(m).watching is not Method.watching]
         while watching and isinstance(network, FeaturesElsewhere):
             network = network.network

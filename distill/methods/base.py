@@ -13,12 +13,8 @@ A method overrides the hooks of the slots in its `fills`, and nothing else. The 
 
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping, Sequence
-<<<<<<< HEAD
-from dataclasses import dataclass, field
-=======
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
->>>>>>> w19z2
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 

@@ -71,7 +71,7 @@ def test_the_squared_loss_has_the_gradient_of_the_authors_two_terms():
 
 def test_it_weighs_its_divergence_alone():
     teacher, student = drawn(1), drawn(2)
-    terms = make_recipe([LabelAnchorConfig()])._terms(teacher, student, student.logits, BATCH)
+    terms = make_recipe([LabelAnchorConfig()]).terms(teacher, student, student.logits, BATCH)
     assert float(terms["cross_entropy"]) == 0
     assert float(terms["distillation"]) == pytest.approx(
         float(LabelAnchor().divergence(LabelAnchor().target(teacher, student, BATCH), student).mean())

@@ -32,7 +32,7 @@ def make(*methods):
 
 def gradient(recipe, logits):
     student = view(0)._replace(logits=logits.clone().requires_grad_())
-    terms = recipe._terms(view(2), student, student.logits, batch())
+    terms = recipe.terms(view(2), student, student.logits, batch())
     terms["distillation"].backward()
     return student.logits.grad
 
@@ -127,6 +127,6 @@ def test_a_training_ends_with_the_teacher_alone_and_reports_the_share_of_its_bes
 def test_another_divergence_compares_at_the_targets_temperature():
     both = make({"name": "taid", "start": 1.0}, {"name": "divergence", "kind": "total_variation"})
     s = view(1)
-    found = both._terms(view(2), s, s.logits, batch())["distillation"]
+    found = both.terms(view(2), s, s.logits, batch())["distillation"]
     expected = 0.9 * (view(2).logits.softmax(1) - s.logits.softmax(1)).abs().sum(1).mean() / 2
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
