@@ -4,6 +4,7 @@ from typing import Any
 
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
 from edgestill.distill.methods.data.ddk import DDK
+from edgestill.distill.methods.data.kd3.method import KD3
 from edgestill.distill.methods.data.mixup_kd import MixupKD
 from edgestill.distill.methods.diswot_plus import DiswotPlus
 from edgestill.distill.methods.features.nd import ND
@@ -74,6 +75,7 @@ METHODS: Table[type[Method]] = Table("methods", _line, {
     "trg": TRG,
     "ofa": OFA,
     "talking": Talking,
+    "kd3": KD3,
 })  # fmt: skip
 
 __all__ = ["KD", "METHODS", "Method", "MethodConfig", "Slot"]

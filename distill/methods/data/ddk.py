@@ -122,7 +122,7 @@ class DDK(Method):
         targets = split.targets.cpu().clone()
         missing = torch.nonzero(targets == UNLABELLED).flatten()
         with torch.no_grad():
-            for few in missing.split(512):
+            for few in torch.split(missing, 512):
                 batch = split.batch(few.to(split.targets.device), self._context.device)
                 targets[few] = self._context.teacher_view(batch._replace(view=None)).logits.argmax(1).cpu()
         return targets

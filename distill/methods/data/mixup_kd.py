@@ -132,5 +132,5 @@ def smoothness(
 def dispersion(embedding: Tensor, targets: Tensor) -> float:
     """Mean distance of embeddings [N, D], at length 1, from the mean of their class; without a label, a class too."""
     unit = F.normalize(embedding.double(), dim=1)
-    distances = [(own - own.mean(0)).norm(dim=1) for c in targets.unique() for own in [unit[targets == c]]]
+    distances = [(own - own.mean(0)).norm(dim=1) for c in torch.unique(targets) for own in [unit[targets == c]]]
     return float(torch.cat(distances).mean())

@@ -41,7 +41,8 @@ def _as_grid(features: Tensor) -> Tensor | None:
     for others in (0, 1, 2):
         side = math.isqrt(max(count - others, 0))
         if side > 1 and side * side == count - others:
-            return features[:, others:].transpose(1, 2).unflatten(2, (side, side))
+            rows = features[:, others:].transpose(1, 2)
+            return rows.reshape(*rows.shape[:2], side, side)
     return None
 
 

@@ -80,8 +80,8 @@ class TRG(Method):
     def prepare(self, context: Context) -> None:
         few = context.train.batch(torch.zeros(1, dtype=torch.int64), context.device)
         with evaluating(context.student), torch.no_grad():
-            views = [look(network, few.inputs) for network in (context.student, context.teacher)]
-        own, given = (part.shape[2] for part in same_tokens(*(view.features for view in views), self._side(few)))
+            student, teacher = (look(network, few.inputs) for network in (context.student, context.teacher))
+        own, given = (part.shape[2] for part in same_tokens(student.features, teacher.features, self._side(few)))
         with drawn_from(derive_seed(context.seed, self.name)):
             self._projection = nn.Linear(own, given, bias=False).to(context.device)
         self._progress = 0.0
