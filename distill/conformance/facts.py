@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from edgestill.distill.conformance.prepared import CPU, Kind, classes, config_of, network, recipe_on
 from edgestill.distill.methods import METHODS
-from edgestill.distill.methods.base import Facts
+from edgestill.distill.methods.base import Facts, Method
 from edgestill.distill.recipe import Recipe
 from edgestill.distill.train import distill
 from edgestill.pipeline.conformance.samples import image_task, splits
@@ -47,9 +47,10 @@ def a_student_that_is_the_teacher_learns_nothing_from_it_where_it_says_so(kind: 
 
 
 def its_distillation_is_invariant_to_what_it_says_and_to_nothing_else(kind: Kind) -> None:
-    recipe, teacher, student, class_logits, batch = _views(kind)
-    if class_logits is not student.logits:
-        raise NotHereError("its head gives other logits than the classes'")
+    if "head" in kind.fills:
+        raise NotHereError("its head gives the logits")
+    recipe, networks, batch = _prepared(kind)
+    teacher, student, class_logits = _seen(recipe, networks[1], batch)
 
     def told(change: Callable[[Tensor], Tensor]) -> float:
         changed = change(class_logits)
@@ -67,10 +68,13 @@ def its_distillation_is_invariant_to_what_it_says_and_to_nothing_else(kind: Kind
 
 def its_gradient_is_a_finite_difference_in_float64(kind: Kind) -> None:
     """Compare derivatives along a random direction of the student's outputs."""
-    recipe, teacher, student, _, batch = _views(kind)
-    if any("head" in method.fills for method in recipe.methods):
+    recipe, networks, batch = _prepared(kind)
+    teacher, student, _ = _seen(recipe, networks[1], batch)
+    if "head" in kind.fills:
         raise NotHereError("its head computes in float32")
-    for module in [module for method in recipe.methods for module in method.extras().values()]:
+    if kind.facts is not None and kind.facts.holds_constant:
+        raise NotHereError("a term holds a function of the student constant")
+    for module in (*networks, *recipe.methods[0].extras().values()):
         module.double()
     teacher, student = (View(*(part.detach().double() for part in view)) for view in (teacher, student))
     batch = batch._replace(inputs=batch.inputs.double())
@@ -163,12 +167,18 @@ def _losses(methods: Sequence[Mapping[str, Any]], kind: Kind) -> dict[str, float
         return {name: float(term) for name, term in recipe.loss(student, batch).items()}
 
 
-def _views(kind: Kind) -> tuple[Recipe, View, View, Tensor, Batch]:
-    recipe, _, student, batch = _ready([{"name": kind.name}], kind)
+def _prepared(kind: Kind) -> tuple[Recipe, tuple[nn.Module, nn.Module], Batch]:
+    """Prepare the method alone: its recipe, teacher and student, and a batch."""
+    if kind.watching is not Method.watching:
+        raise NotHereError("its terms read more of the student than its outputs")
+    recipe, teacher, student, batch = _ready([{"name": kind.name}], kind)
+    return recipe, (teacher, student), batch
+
+
+def _seen(recipe: Recipe, student: nn.Module, batch: Batch) -> tuple[View, View, Tensor]:
     with evaluating(student), torch.no_grad():
         teacher = recipe.look_at_teacher(batch)
-        seen, class_logits = recipe.look_at_student(student, batch)
-    return recipe, teacher, seen, class_logits, batch
+        return teacher, *recipe.look_at_student(student, batch)
 
 
 def _distilling_gradient(kind: Kind, student_seed: int) -> float:
@@ -226,9 +236,9 @@ def _flat(module: nn.Module) -> Tensor:
 
 def _step_s(methods: Sequence[Mapping[str, Any]], kind: Kind) -> float:
     """Processor time of the fastest of some steps."""
-    recipe, _, student, batch = _ready(methods, kind)
+    recipe, _, student, _ = _ready(methods, kind)
     student.train()
-    taken = []
+    batch, taken = splits(image_task(classes=classes(kind))).train.batch(torch.arange(24)), []
     for _ in range(_STEPS):
         start = time.process_time()
         given = recipe.prepare_batch(batch, torch.Generator().manual_seed(0))

@@ -55,6 +55,8 @@ class Facts:
             no other recipe does.
         zero_at_teacher: True if a student with the teacher's outputs gets no gradient from the distillation terms.
         invariant_to: changes of the student's logits that leave the distillation terms as they are.
+        holds_constant: True if a term takes a function of the student's outputs as constant, so that its gradient is
+            not a finite difference of its value.
         changes_graph: True if more than the plain student ships.
         cost: most of a training step's time, over plain KD's of the same networks.
     """
@@ -70,6 +72,7 @@ class Facts:
     lively: Mapping[str, Any] = field(default_factory=dict)
     zero_at_teacher: bool = False
     invariant_to: frozenset[Literal["shift", "scale"]] = frozenset()
+    holds_constant: bool = False
     changes_graph: bool = False
     cost: float = 2.0
 

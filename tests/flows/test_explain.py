@@ -43,4 +43,4 @@ def test_an_unknown_method_or_tag_is_refused_with_those_that_there_are():
 
 def test_a_tag_lists_its_methods():
     lines = listed("methods", "ranking").splitlines()
-    assert [line.split()[0] for line in lines] == ["pld"]
+    assert [line.split()[0] for line in lines] == ["pld", "dbild"]

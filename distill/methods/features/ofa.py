@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from edgestill.distill.losses import precise
 from edgestill.distill.methods.base import Context, Facts, Method, MethodConfig, Slot
 from edgestill.distill.methods.features.tokens import pooled
 from edgestill.distill.tunable import tunable
@@ -106,7 +107,7 @@ class OFA(Method):
         terms = {}
         if self.config.ofa_weight:
             losses = [
-                self._loss(leave(pooled(output.float(), batch)), teacher, batch, epsilons[min(i, len(epsilons) - 1)])
+                self._loss(leave(pooled(precise(output), batch)), teacher, batch, epsilons[min(i, len(epsilons) - 1)])
                 for i, (output, leave) in enumerate(zip(outputs, self._exits, strict=True))
             ]
             terms["ofa"] = self.config.ofa_weight * torch.stack(losses).sum()
@@ -157,7 +158,7 @@ def _blocks(student: nn.Module) -> list[nn.Module]:
 
 def ofa_loss(logits: Tensor, teacher_logits: Tensor, targets: Tensor, epsilon: float) -> Tensor:
     """-sum_c [(p_c + 1[c = y])^epsilon - 1[c = y]] log softmax(s)_c, [N]; all computed in float32 or better."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = precise(logits)
     p = teacher_logits.detach().to(logits.dtype).softmax(1)
     label = F.one_hot(targets.clamp_min(0), p.shape[1]) * (targets != UNLABELLED)[:, None]
     return -(((p + label) ** epsilon - label) * logits.log_softmax(1)).sum(1)

@@ -76,6 +76,7 @@ class Talking(Method):
         elicitation=("feature", "feedback"),
         ablation={"interaction_weight": 0.0, "message_weight": 0.0, "state_weight": 0.0},
         reduces_to=({"name": "kd"},),
+        invariant_to=frozenset({"shift"}),
     )
     Config: ClassVar[type[MethodConfig]] = TalkingConfig
     config: TalkingConfig

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from edgestill.distill.losses import precise
 from edgestill.distill.methods.base import Context, Facts, Method, MethodConfig, Slot
 from edgestill.distill.methods.features.tokens import is_token, same_tokens
 from edgestill.distill.tunable import tunable
@@ -70,6 +71,8 @@ class TRG(Method):
         algorithm="divergence",
         ablation={"inner_weight": 0.0, "local_weight": 0.0, "global_weight": 0.0},
         reduces_to=({"name": "kd"},),
+        invariant_to=frozenset({"shift"}),
+        holds_constant=True,  # the neighbours and sigma
         cost=4.0,
     )
     Config: ClassVar[type[MethodConfig]] = TRGConfig
@@ -89,7 +92,7 @@ class TRG(Method):
     def feature(self, teacher: View, student: View, batch: Batch) -> Mapping[str, Tensor]:
         assert self._projection is not None, "prepare() comes before feature()"
         config = self.config
-        own, given = same_tokens(student.features.float(), teacher.features.detach().float(), self._side(batch))
+        own, given = same_tokens(precise(student.features), precise(teacher.features.detach()), self._side(batch))
         mask = is_token(batch, own.shape[1])
         chosen = sampled(own.shape[0] * own.shape[1] if mask is None else mask, config.tokens, own.device)
         s, t = own.flatten(0, 1)[chosen], given.flatten(0, 1)[chosen]

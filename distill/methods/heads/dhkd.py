@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from edgestill.distill.losses import precise
 from edgestill.distill.methods.base import Context, Facts, Method, MethodConfig, Slot, embedding_width
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import Batch
@@ -61,7 +62,11 @@ class DHKD(Method):
     paper: ClassVar[str] = "Yang et al. 2024, arXiv:2411.08937"
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence"})
     facts: ClassVar[Facts | None] = Facts(
-        evidence="code", ablation={"distill_weight": 0.0}, reduces_to=({"name": "none"},), cost=3.0
+        evidence="code",
+        ablation={"distill_weight": 0.0},
+        reduces_to=({"name": "none"},),
+        invariant_to=frozenset({"shift", "scale"}),  # of the head that ships: the teacher is compared with the other
+        cost=3.0,
     )
     Config: ClassVar[type[MethodConfig]] = DHKDConfig
     config: DHKDConfig
@@ -84,7 +89,7 @@ class DHKD(Method):
 
     def divergence(self, target: Tensor, student: View) -> Tensor:
         logits = student.logits if self._head is None else self._head(student.embedding)
-        return log_cosh_distance(logits.float(), target, self.config.temperature)
+        return log_cosh_distance(precise(logits), target, self.config.temperature)
 
     def usual_weight(self) -> tuple[float, float]:
         return 1.0, self.config.distill_weight

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from edgestill.distill.losses import precise
 from edgestill.distill.methods.base import Facts, Method, MethodConfig, Slot
 from edgestill.distill.methods.kd import KD, KDConfig
 from edgestill.distill.methods.targets.divergence import kl
@@ -70,8 +71,8 @@ class BDKD(Method):
         return KD(KDConfig(temperature=self.config.temperature))
 
     def divergence(self, target: Tensor, student: View) -> Tensor:
-        log_t = target.float().clamp_min(torch.finfo(torch.float32).tiny).log()
-        log_s = (student.logits.float() / self.config.temperature).log_softmax(1)
+        log_t = precise(target).clamp_min(torch.finfo(torch.float32).tiny).log()
+        log_s = (precise(student.logits) / self.config.temperature).log_softmax(1)
         d = self.config.balance * self._gap(log_t, log_s.detach())
         return self.config.temperature**2 * ((1 + d) * kl(log_t, log_s) + (1 - d) * kl(log_s, log_t))
 

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from edgestill.distill.losses import softened
+from edgestill.distill.losses import precise, softened
 from edgestill.distill.methods.base import Context, Facts, Method, MethodConfig, Slot
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import Batch
@@ -159,7 +159,7 @@ def smoothed(probabilities: Tensor, amount: float) -> Tensor:
 
 def bucketed_kl(target: Tensor, student_logits: Tensor, classes: int) -> Tensor:
     """KL(target || softmax(student)), [N], over the target's likeliest classes and a bucket of the others."""
-    log_s = student_logits.float().log_softmax(1)
+    log_s = precise(student_logits).log_softmax(1)
     if classes >= target.shape[1]:
         return _kl(target, log_s)
     p, places = target.sort(dim=1, descending=True, stable=True)

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from edgestill.distill.losses import precise
 from edgestill.distill.methods.base import Context, Facts, Method, MethodConfig, Slot
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import Batch
@@ -45,7 +46,13 @@ class OnlineTeacher(Method):
     name: ClassVar[str] = "online_teacher"
     paper: ClassVar[str] = "after BD-KD, Amara et al. 2022, arXiv:2212.12965"
     fills: ClassVar[frozenset[Slot]] = frozenset({"teacher", "feature"})
-    facts: ClassVar[Facts | None] = Facts(evidence="ours", elicitation=("labelling", "feedback"), cost=8.0)
+    facts: ClassVar[Facts | None] = Facts(
+        evidence="ours",
+        elicitation=("labelling", "feedback"),
+        invariant_to=frozenset({"shift"}),
+        holds_constant=True,
+        cost=8.0,
+    )
     Config: ClassVar[type[MethodConfig]] = OnlineTeacherConfig
     config: OnlineTeacherConfig
     _network: nn.Module | None = None
@@ -71,7 +78,7 @@ class OnlineTeacher(Method):
         return View(*(part.detach() for part in view))
 
     def feature(self, teacher: View, student: View, batch: Batch) -> Mapping[str, Tensor]:
-        logits = self._live(batch.inputs).float()
+        logits = precise(self._live(batch.inputs))
         temperature = self.config.temperature
         labels = label_loss(logits, batch)
         agreement = reverse_kl(logits, student.logits.detach(), temperature)
@@ -113,5 +120,5 @@ class OnlineTeacher(Method):
 def reverse_kl(logits: Tensor, fixed: Tensor, temperature: float) -> Tensor:
     """T^2 KL(softmax(logits / T) || softmax(fixed / T)), [N], with a gradient to the first alone."""
     log_p = (logits / temperature).log_softmax(1)
-    log_q = (fixed.float() / temperature).log_softmax(1)
+    log_q = (precise(fixed) / temperature).log_softmax(1)
     return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(1)

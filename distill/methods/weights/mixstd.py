@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from edgestill.distill.losses import softened, softened_kl
+from edgestill.distill.losses import precise, softened, softened_kl
 from edgestill.distill.methods.base import Facts, Method, MethodConfig, Slot
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import Batch
@@ -54,5 +54,5 @@ class MixStd(Method):
 
 def of_deviation_1(logits: Tensor) -> Tensor:
     """Divide each example's logits [N, K] by their unbiased standard deviation."""
-    logits = logits.float()
+    logits = precise(logits)
     return logits / (logits.std(1, keepdim=True) + _TINY)
