@@ -30,8 +30,9 @@ from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
 from edgestill.pipeline.training.metrics import paired_difference
+from edgestill.pipeline.training.objective import Supervised
 from edgestill.search.spaces import named_space
 
 FILES = [(bits, exact) for bits in (8, 7) for exact in (True, False)]

@@ -21,7 +21,8 @@ from edgestill.pipeline.networks.network import PooledClassifier, initialise
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, write_atomic
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 _TEACHER, _STUDENT = (16, 32, 64), (8, 16, 36)  # channels of each convolution
 _SIZES = {"teacher": 50_000, "validation": 2_000, "reference": 1_000}

@@ -21,7 +21,8 @@ from edgestill.pipeline.networks.text_transformer import TextTransformer
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, write_atomic
 from edgestill.pipeline.teachers import TeacherConfig, build_teacher
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 _TEACHER = TeacherConfig(architecture="text_transformer_2x128", dropout=0.2)
 _TRAINING = {"batch_size": 64, "optimizer": "adamw"}

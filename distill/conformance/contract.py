@@ -20,7 +20,8 @@ from edgestill.pipeline.conformance.suite import Check, require
 from edgestill.pipeline.errors import UserError, first_line
 from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 HOOKS = {slot: (slot,) for slot in SLOTS} | {"head": ("head", "class_logits", "deployable")}
 

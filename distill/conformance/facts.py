@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from edgestill.distill.conformance.prepared import CPU, Kind, classes, config_of, network, recipe_on
 from edgestill.distill.methods import METHODS
-from edgestill.distill.methods.base import Facts, Method
+from edgestill.distill.methods.base import Method
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.recipe import Recipe
 from edgestill.distill.train import distill
 from edgestill.pipeline.conformance.samples import image_task, splits

@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from edgestill.distill.methods.base import Context, Facts, Method, MethodConfig, Slot, embedding_width
+from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot, embedding_width
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import UNLABELLED, Batch
 from edgestill.pipeline.networks.diswot import classifier_gradient, last_relation, relation_distance, semantic_distance

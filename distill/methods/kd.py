@@ -5,7 +5,8 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from edgestill.distill.losses import softened, softened_kl
-from edgestill.distill.methods.base import Facts, Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.network import View

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal
 
-from edgestill.distill.methods.base import Facts, Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.network import View
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgestill.distill.losses import precise
-from edgestill.distill.methods.base import Facts, Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.network import View

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgestill.distill.methods import METHODS, Method
-from edgestill.distill.methods.base import Facts
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.tunable import tuning_ranges
 from edgestill.pipeline.errors import ConfigError, nearest
 from edgestill.pipeline.figures import listing

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from edgestill.distill.config import DistillConfig
+from edgestill.distill.conflicts import conflicts
 from edgestill.distill.conformance.prepared import network, recipe_on
 from edgestill.distill.methods import METHODS
-from edgestill.distill.recipe import conflicts, make_recipe
+from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
 from edgestill.distill.tunable import tuning_ranges
 from edgestill.distill.tune import search_ranges, with_hyperparameters

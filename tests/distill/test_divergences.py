@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig
+from edgestill.distill.conflicts import conflicts
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.targets.divergence import _MENU, DivergenceConfig, between
 from edgestill.distill.methods.targets.logit_standardisation import z_scores
 from edgestill.distill.methods.targets.pld import order, plackett_luce
-from edgestill.distill.recipe import conflicts, make_recipe
+from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
 from edgestill.pipeline.conformance.samples import image_task, splits
 from edgestill.pipeline.data.splits import UNLABELLED, Batch

@@ -28,8 +28,9 @@ from edgestill.pipeline.errors import ConfigError, DataError, MissingDependencyE
 from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
 from edgestill.pipeline.training.metrics import evaluate
+from edgestill.pipeline.training.objective import Supervised
 
 CPU = torch.device("cpu")
 MECHANISMS = ("student_only", "teacher_only", "both_sequential", "simultaneous")

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig
+from edgestill.distill.conflicts import conflicts
 from edgestill.distill.methods import KD, METHODS, Method, MethodConfig
 from edgestill.distill.methods.base import SLOTS
 from edgestill.distill.methods.kd import KDConfig
-from edgestill.distill.recipe import Recipe, conflicts, make_recipe
+from edgestill.distill.recipe import Recipe, make_recipe
 from edgestill.distill.train import caches_teacher, distill
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.datasets import DigitsConfig
@@ -28,7 +29,8 @@ from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from edgestill.distill.train import distill
 from edgestill.pipeline.conformance.samples import image_task, splits
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.network import View
-from edgestill.pipeline.training.fit import Moment
+from edgestill.pipeline.training.objective import Moment
 
 N, K = 6, 5
 

@@ -14,7 +14,7 @@ from edgestill.pipeline.data.splits import UNLABELLED
 from edgestill.pipeline.networks.network import look
 from edgestill.pipeline.networks.text_transformer import TextTransformer
 from edgestill.pipeline.teachers.teacher import frozen
-from edgestill.pipeline.training.fit import Moment
+from edgestill.pipeline.training.objective import Moment
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from edgestill.distill.recipe import make_recipe
 from edgestill.pipeline.networks.network import look
 from edgestill.pipeline.networks.text_transformer import TextTransformer
 from edgestill.pipeline.teachers.teacher import frozen
-from edgestill.pipeline.training.fit import Moment
+from edgestill.pipeline.training.objective import Moment
 
 
 def drawn(seed, *shape):

@@ -21,7 +21,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from edgestill.distill.losses import precise
-from edgestill.distill.methods.base import Context, Facts, Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.features.tokens import pooled
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import UNLABELLED, Batch

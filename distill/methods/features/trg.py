@@ -17,14 +17,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from edgestill.distill.losses import precise
-from edgestill.distill.methods.base import Context, Facts, Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.features.tokens import is_token, same_tokens
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import View, evaluating, look
 from edgestill.pipeline.randomness import drawn_from
-from edgestill.pipeline.training.fit import Moment
+from edgestill.pipeline.training.objective import Moment
 
 
 class TRGConfig(MethodConfig):

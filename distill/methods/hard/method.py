@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from edgestill.distill.methods.base import Context, Exhibit, Facts, Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.hard.affine import Affine, Padding
 from edgestill.distill.methods.hard.ascent import CommonAdam
 from edgestill.distill.methods.hard.augmentor import Augmentor, with_augmented

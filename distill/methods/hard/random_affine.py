@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from edgestill.distill.methods.base import Facts, Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.hard.affine import AXES, Padding, uniform, warp
 from edgestill.distill.methods.hard.augmentor import with_augmented
 from edgestill.distill.tunable import tunable

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from edgestill.distill.losses import softened, softened_kl
-from edgestill.distill.methods.base import Context, Facts, Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.lelp.head import subclass_linear, with_classifier
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import UNLABELLED, Batch, ImageSplit

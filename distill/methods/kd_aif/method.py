@@ -14,7 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from edgestill.distill.methods.base import Context, Exhibit, Facts, Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.kd_aif.influence import (
     BACKENDS,
     Question,

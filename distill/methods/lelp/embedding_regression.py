@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgestill.distill.methods.base import Context, Facts, Method, MethodConfig, Slot, embedding_width
+from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot, embedding_width
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.lelp.subclasses import ClassMoments, class_embeddings
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import Batch

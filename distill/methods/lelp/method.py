@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from edgestill.distill.losses import softened, softened_kl
-from edgestill.distill.methods.base import Context, Facts, Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.lelp.head import FoldedHead, fold, subclass_linear, with_classifier
 from edgestill.distill.methods.lelp.subclasses import (
     Directions,

@@ -10,7 +10,8 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from edgestill.distill.losses import precise
-from edgestill.distill.methods.base import Facts, Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.kd import KD, KDConfig
 from edgestill.distill.tunable import tunable
 

@@ -14,12 +14,13 @@ from pydantic import Field
 from torch import Tensor
 
 from edgestill.distill.losses import softened
-from edgestill.distill.methods.base import Context, Facts, Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.kd import KD, KDConfig
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.network import View
-from edgestill.pipeline.training.fit import Moment
+from edgestill.pipeline.training.objective import Moment
 
 _EPSILON = 1e-15  # of the authors' code
 

@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor
 
 from edgestill.distill.losses import softened, softened_kl
-from edgestill.distill.methods.base import Facts, Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import UNLABELLED, Batch
 from edgestill.pipeline.networks.network import View

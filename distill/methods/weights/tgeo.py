@@ -25,7 +25,8 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from edgestill.distill.losses import softened, softened_kl
-from edgestill.distill.methods.base import Context, Facts, Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import UNLABELLED, Batch
 from edgestill.pipeline.device import full_precision
@@ -33,8 +34,8 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import View, look
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.teachers.teacher import Part
-from edgestill.pipeline.training.fit import Moment
 from edgestill.pipeline.training.label_loss import label_loss
+from edgestill.pipeline.training.objective import Moment
 
 
 class TGeoConfig(MethodConfig):

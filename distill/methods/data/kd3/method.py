@@ -23,9 +23,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from edgestill.distill.methods.base import Context, Facts, Method, MethodConfig, Slot, embedding_width
+from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot, embedding_width
 from edgestill.distill.methods.data.kd3.pool import mixed_moments, nt_xent, selected, teachers_share
 from edgestill.distill.methods.data.kd3.transfer import TransferHead, Transferred, as_map, feature_width, same_size
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.hard.augmentor import with_augmented
 from edgestill.distill.methods.hard.random_affine import refuse_text
 from edgestill.distill.tunable import tunable
@@ -36,8 +37,8 @@ from edgestill.pipeline.networks.network import Classifier, View, evaluating
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import Part
-from edgestill.pipeline.training.fit import Moment
 from edgestill.pipeline.training.label_loss import label_loss
+from edgestill.pipeline.training.objective import Moment
 
 
 class KD3Config(MethodConfig):
