@@ -1,6 +1,7 @@
 """Settings of distillation, its tuning, fine-tuning for INT8 and pruning."""
 
 import math
+from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -83,6 +84,12 @@ class DistillConfig(Frozen):
         OnceConfig(), description=f"outer loop of trainings that the student comes from; one of {', '.join(DRIVERS)}"
     )
     training: StudentTrainingConfig = StudentTrainingConfig()
+
+    @classmethod
+    def unchecked(cls, method: type[Any], settings: Mapping[str, Any] | None = None, **training: Any) -> Self:
+        """Make the configuration of a method whose name configurations may not know yet."""
+        methods = (method.Config.model_validate(dict(settings or {})),)
+        return cls.model_construct(methods=methods, training=StudentTrainingConfig(**training))
 
     @field_validator("start")
     @classmethod

@@ -32,3 +32,8 @@ def softened_kl(student_logits: Tensor, target: Tensor, temperature: float) -> T
     """
     log_student = F.log_softmax(precise(student_logits) / temperature, dim=1)
     return F.kl_div(log_student, target.detach(), reduction="none").sum(1) * temperature**2
+
+
+def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q), [N]; a class without probability in p adds nothing."""
+    return (log_p.exp() * torch.where(log_p > -torch.inf, log_p - log_q, 0.0)).sum(1)

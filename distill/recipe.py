@@ -8,29 +8,25 @@ A method that fills `divergence`, such as plain KD, may give default weights, us
 
 # N examples, K classes
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from edgestill.distill.answers import TeacherAnswers
 from edgestill.distill.conflicts import conflicts
 from edgestill.distill.methods import KD, METHODS, Method
 from edgestill.distill.methods.base import Context, Exhibit, Slot
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Batch, ImageSplit
-from edgestill.pipeline.data.teacher_cache import Outputs, content_key, kept_outputs
-from edgestill.pipeline.device import FeaturesElsewhere, full_precision
+from edgestill.pipeline.device import FeaturesElsewhere
 from edgestill.pipeline.errors import ConfigError
-from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import View, look
-from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.label_loss import label_loss
 from edgestill.pipeline.training.objective import Moment, Objective
-
-_PROBED = 4  # examples that show whether kept outputs are this teacher's
 
 
 def make_recipe(configs: Sequence[Any]) -> "Recipe":
@@ -49,8 +45,7 @@ class Recipe(Objective):
         self._fallback = self._for_unfilled_slots()
         self._share_temperature()
         self._teacher: nn.Module | None = None
-        self._keeps: tuple[Context, Augmentation] | None = None  # set: cache the teacher's outputs on these images
-        self._kept: dict[int, Outputs] = {}  # by view of the training images
+        self._answers: TeacherAnswers | None = None  # set: the teacher's outputs on the training images are kept
 
     def _for_unfilled_slots(self) -> Method:
         """Return the method for what is left of target, divergence and weight."""
@@ -115,7 +110,8 @@ class Recipe(Objective):
             else:
                 method.load_state_dict(state[method.name])
         if cache is not None and not self.varies_teacher:
-            self._keeps = context, cache
+            is_given = not any(method.replaces_teacher for method in self.methods)
+            self._answers = TeacherAnswers(self._look_at_inputs, context, cache, self.reads_features, is_given)
 
     def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
         for method in self._owners("data"):
@@ -164,17 +160,8 @@ class Recipe(Objective):
             return look(network, inputs)
 
     def look_at_teacher(self, batch: Batch) -> View:
-        """Return the teacher's outputs on a batch, from the cache if possible; altered inputs are computed afresh."""
-        if self._keeps is None or batch.view is None:
-            return self._look_at_inputs(batch.inputs)
-        if batch.view not in self._kept:
-            self._kept[batch.view] = self._teacher_outputs(batch.view)
-        known = self._kept[batch.view].rows(batch.index)
-        if batch.altered is None:
-            return known
-        fresh = self._look_at_inputs(batch.inputs[batch.altered])
-        parts = zip(known, fresh, strict=True)
-        return View(*(old.index_put((batch.altered,), new.to(old.dtype)) if len(old) else old for old, new in parts))
+        """Return the teacher's outputs on a batch, from those kept if possible; altered inputs are computed afresh."""
+        return self._look_at_inputs(batch.inputs) if self._answers is None else self._answers.on(batch)
 
     def order(self, epoch: int, generator: torch.Generator) -> Tensor | None:
         found = (method.order(epoch, generator) for method in self._owners("data"))
@@ -223,8 +210,8 @@ class Recipe(Objective):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for method in self.methods:
             method.load_state_dict(state[method.name])
-        if any(method.replaces_teacher for method in self.methods):
-            self._kept = {}  # the loaded state may hold another teacher
+        if self._answers is not None:
+            self._answers.forget_of_others()  # the loaded state may hold another teacher
 
     def _bracket(
         self, teacher: View, student: View, classes: View, batch: Batch, seen: View | None
@@ -267,49 +254,6 @@ class Recipe(Objective):
 
     def _owner(self, slot: Slot) -> Method:
         return next(iter(self._owners(slot)), self._fallback)
-
-    def _teacher_outputs(self, number: int) -> Outputs:
-        """Return the teacher's outputs on every training image in a view, by index; features only if they are read."""
-        assert self._keeps is not None
-        context, _ = self._keeps
-        seed = derive_seed(context.seed, "teacher", number)  # the outputs are the same whichever batch asks first
-        # full precision for view 0, seen in every epoch; the step's own precision for one crop among many
-        with drawn_from(seed), torch.no_grad(), nullcontext() if number else full_precision(context.device):
-            return self._outputs_between_runs(context, number) or Outputs(_joined(self._made(number)), context.device)
-
-    def _outputs_between_runs(self, context: Context, number: int) -> Outputs | None:
-        """Return the outputs kept between runs; None if they are not to be kept, as of a teacher that a method made."""
-        if context.outputs_folder is None or any(method.replaces_teacher for method in self.methods):
-            return None
-        key = content_key(context.teacher, context.train, *self._computed(number))
-        few = context.train.batch(torch.arange(min(_PROBED, len(context.train))), context.device)
-        return kept_outputs(
-            context.outputs_folder,
-            key,
-            lambda: self._made(number),
-            lambda: self._look_at_inputs(few.inputs),
-            context.device,
-        )
-
-    def _made(self, number: int) -> Iterator[View]:
-        """Look at all training images in a view, batch by batch."""
-        assert self._keeps is not None
-        context, augmentation = self._keeps
-        for batch in context.train.batches(512, context.device):
-            view = self._look_at_inputs(augmentation.view(batch, number).inputs)
-            yield view if self.reads_features else view._replace(features=view.features[:0])
-
-    def _computed(self, number: int) -> tuple[Any, ...]:
-        """All but the teacher and the images that decides the outputs in a view."""
-        assert self._keeps is not None
-        context, augmentation = self._keeps
-        kind = context.device.type
-        precision = str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "float32"
-        return kind, precision, self.reads_features, augmentation.identity(number)
-
-
-def _joined(parts: Iterable[View]) -> View:
-    return View(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
 def _detached(view: View) -> View:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from edgestill.distill.config import DistillConfig
-from edgestill.distill.conformance.prepared import CPU, Kind, classes, config_of, network, prepared, prepared_on
+from edgestill.distill.conformance.prepared import CPU, Kind, classes, network, prepared, prepared_on
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.base import SLOTS, Method
 from edgestill.distill.train import distill
@@ -106,7 +106,7 @@ def what_ships_gives_logits_of_the_classes(kind: Kind) -> None:
 
 def training_goes_on_from_a_saved_state_bit_for_bit(kind: Kind) -> None:
     data = splits(image_task(classes=classes(kind)))
-    config = config_of(kind, epochs=4, batch_size=16, patience=0)
+    config = DistillConfig.unchecked(kind, epochs=4, batch_size=16, patience=0)
 
     def run(student_seed: int, **options: Any) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
         student, teacher = network(data.task, student_seed), network(data.task, 1, (8, 12, 16))
@@ -170,7 +170,7 @@ def plain_and_shipped(kind: Kind) -> tuple[nn.Module, nn.Module, Task]:
     """Train one student on the labels alone and by the method; an exporter merges the equal weights of fresh ones."""
     data = splits(image_task(classes=classes(kind)))
     plain = network(data.task, 2)
-    config = config_of(kind, epochs=2)
+    config = DistillConfig.unchecked(kind, epochs=2)
     shipped = distill(copy.deepcopy(plain), network(data.task, 1), data, config, seed=0, device=CPU).student
     fit(plain, Supervised(), data.train, data.validation, config.training, seed=0, device=CPU)
     return plain, shipped, data.task

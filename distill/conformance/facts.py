@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgestill.distill.conformance.prepared import CPU, Kind, classes, config_of, network, recipe_on
+from edgestill.distill.config import DistillConfig
+from edgestill.distill.conformance.prepared import CPU, Kind, classes, network, recipe_on
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.base import Method
 from edgestill.distill.methods.facts import Facts
@@ -217,7 +218,7 @@ def _require_motion(kind: Kind) -> None:
             spied(self)
 
     lively = kind.facts.lively if kind.facts else {}
-    config = config_of(kind, lively, epochs=2, batch_size=16, patience=0)
+    config = DistillConfig.unchecked(kind, lively, epochs=2, batch_size=16, patience=0)
     known = METHODS[kind.name]
     METHODS[kind.name] = Spied
     try:

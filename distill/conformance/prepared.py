@@ -1,12 +1,10 @@
 """A method prepared on small networks and data, for its checks."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from edgestill.distill.config import DistillConfig, StudentTrainingConfig
 from edgestill.distill.methods import Method
 from edgestill.distill.methods.base import Context, MethodConfig
 from edgestill.distill.recipe import Recipe, make_recipe
@@ -96,9 +94,3 @@ def network(task: Task, seed: int, widths: tuple[int, int, int] = (4, 6, 8)) -> 
 
 def classes(kind: Kind) -> int:
     return max(3, kind.min_classes)
-
-
-def config_of(kind: Kind, settings: Mapping[str, Any] | None = None, **training: Any) -> DistillConfig:
-    # unchecked, so that a method can be tried before configurations know its name
-    methods = (kind.Config.model_validate(dict(settings or {})),)
-    return DistillConfig.model_construct(methods=methods, training=StudentTrainingConfig(**training))

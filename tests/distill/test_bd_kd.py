@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig
-from edgestill.distill.conformance import prepared
+from edgestill.distill.conformance.prepared import prepared
 from edgestill.distill.methods.targets.bd_kd import BDKD, BDKDConfig, entropy
 from edgestill.distill.methods.teachers.online import OnlineTeacher, reverse_kl
 from edgestill.distill.recipe import make_recipe

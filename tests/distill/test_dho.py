@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig
-from edgestill.distill.conformance import prepared
+from edgestill.distill.conformance.prepared import prepared
 from edgestill.distill.methods.heads.dho import DHO, DHOConfig, MixedHead, best_mix, log_shares, mixed
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill

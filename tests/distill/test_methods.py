@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from edgestill.distill.config import StudentTrainingConfig
-from edgestill.distill.conformance import CHECKS, outside_bounds, plain_and_shipped
+from edgestill.distill.conformance.contract import CONTRACT, outside_bounds, plain_and_shipped
+from edgestill.distill.conformance.facts import FACTS
 from edgestill.distill.methods import METHODS
 from edgestill.distill.tunable import tuning_ranges
 from edgestill.export.conformance import require_same_graph
@@ -15,7 +16,7 @@ from edgestill.pipeline.conformance.suite import NotHereError
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", (*CONTRACT, *FACTS), ids=lambda check: check.__name__)
 def test_every_method_passes(check, name):
     try:
         check(METHODS[name])

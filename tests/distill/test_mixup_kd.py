@@ -67,7 +67,8 @@ def test_the_teacher_answers_to_the_mixes_and_its_kept_answers_serve_the_rest(
     view = recipe.look_at_teacher(found)
     with torch.no_grad():
         torch.testing.assert_close(view.logits, look(teacher, found.inputs).logits, atol=1e-5, rtol=1e-4)
-    recipe._kept[0] = type(recipe._kept[0])(View(*(part + 7 for part in recipe._kept[0].rows(torch.arange(90)))), CPU)
+    kept = recipe._answers._kept
+    kept[0] = type(kept[0])(View(*(part + 7 for part in kept[0].rows(torch.arange(90)))), CPU)
     moved = recipe.look_at_teacher(found).logits - view.logits
     torch.testing.assert_close(moved, 7.0 * (~found.altered).float()[:, None].expand_as(moved), atol=1e-4, rtol=0)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig
-from edgestill.distill.conformance import prepared
+from edgestill.distill.conformance.prepared import prepared
 from edgestill.distill.methods.targets.swing import Swing, SwingConfig, neighbour_distances, ranks
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill

@@ -13,11 +13,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from edgestill.distill.losses import precise
+from edgestill.distill.losses import kl, precise
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
 from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.kd import KD, KDConfig
-from edgestill.distill.methods.targets.divergence import kl
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.networks.network import View
 

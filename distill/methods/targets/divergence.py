@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from edgestill.distill.losses import precise
+from edgestill.distill.losses import kl, precise
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
 from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.kd import KD, KDConfig
@@ -88,11 +88,6 @@ def between(log_t: Tensor, log_s: Tensor, config: DivergenceConfig) -> Tensor:
     """Return D(t, s), [N] in nats for the kinds of KL, from log-probabilities [N, K]; -inf is a probability of 0."""
     chosen: Callable[[Tensor, Tensor, DivergenceConfig], Tensor] = _MENU[config.kind]
     return chosen(log_t, log_s, config)
-
-
-def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q), [N]; a class without probability in p adds nothing."""
-    return (log_p.exp() * torch.where(log_p > -torch.inf, log_p - log_q, 0.0)).sum(1)
 
 
 def mixed(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
