@@ -150,7 +150,7 @@ def with_few_labels(split: ImageSplit, per_class: int, seed: int) -> ImageSplit:
     """Keep the labels of `per_class` examples of each class, drawn by seed; the others stay, UNLABELLED."""
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(derive_seed(seed, "few labels")))
     drawn = split.targets.cpu()[order]
-    classes = drawn[drawn != UNLABELLED].unique()
+    classes = sorted(set(drawn[drawn != UNLABELLED].tolist()))
     kept = torch.cat([order[drawn == label][:per_class] for label in classes]).to(split.targets.device)
     targets = torch.full_like(split.targets, UNLABELLED)
     targets[kept] = split.targets[kept]

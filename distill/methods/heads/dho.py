@@ -90,7 +90,8 @@ class DHO(Method):
         """Choose the mix that is right most often on the reference split."""
         with evaluating(student), torch.no_grad():
             logits, targets = _answers(student, self._own().linear, self._context.reference, self._context.device)
-        self._own().mix(*best_mix(*logits.chunk(2, dim=1), targets))
+        labels, teachers = logits.chunk(2, dim=1)
+        self._own().mix(*best_mix(labels, teachers, targets))
 
     def trainable(self) -> Iterable[nn.Parameter]:
         return () if self._head is None else self._head.parameters()

@@ -86,4 +86,5 @@ class BDKD(Method):
 
 def entropy(log_p: Tensor) -> Tensor:
     """Entropy of log-probabilities [N, K] in nats, [N]."""
-    return torch.special.entr(log_p.exp()).sum(1)
+    found: Tensor = torch.special.entr(log_p.exp()).sum(1)
+    return found

@@ -171,4 +171,5 @@ def bucketed_kl(target: Tensor, student_logits: Tensor, classes: int) -> Tensor:
 
 
 def _kl(p: Tensor, log_q: Tensor) -> Tensor:
-    return (torch.special.xlogy(p, p) - p * log_q).sum(1)
+    found: Tensor = (torch.special.xlogy(p, p) - p * log_q).sum(1)
+    return found

@@ -130,8 +130,8 @@ class Swing(Method):
         if batch.mixed is None:
             return self._noise[batch.index]
         share = batch.mixed.share[:, None]
-        first, second = self._noise[batch.mixed.index]
-        return share * first + (1 - share) * second
+        pairs = self._noise[batch.mixed.index]
+        return share * pairs[0] + (1 - share) * pairs[1]
 
 
 def ranks(scores: Tensor) -> Tensor:

@@ -72,6 +72,9 @@ class TAID(Method):
     )
     Config: ClassVar[type[MethodConfig]] = TAIDConfig
     config: TAIDConfig
+    _share: float
+    _momentum: float  # moving average of the relative fall
+    _before: float | None  # loss of the last step
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
@@ -117,7 +120,7 @@ class TAID(Method):
     def _begin(self) -> None:
         self._share = self.config.start
         self._momentum = 0.0
-        self._before: float | None = None
+        self._before = None
         self._loss = torch.zeros(())
 
 
