@@ -16,7 +16,7 @@ from edgestill.pipeline.conformance.suite import NotHereError
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("check", (*CONTRACT, *FACTS), ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", [*CONTRACT, *FACTS], ids=lambda check: check.__name__)
 def test_every_method_passes(check, name):
     try:
         check(METHODS[name])
