@@ -31,8 +31,10 @@ def test_the_terms_are_those_of_the_docstring(prepared, codec):
     h_s, h_t = student.embedding, (teacher.embedding - method._mean) / method._scale
     states = ((d_s(e_t(h_t)), h_s), (d_t(e_s(h_s)), h_t), (d_s(e_s(h_s)), h_s), (d_t(e_t(h_t)), h_t))
     terms = {name: term.detach() for name, term in terms.items()}
-    assert float(terms["talking_states"]) == pytest.approx(sum(float((a - b).square().mean()) for a, b in states))
-    assert float(terms["talking_messages"]) == pytest.approx(float((e_s(h_s) - e_t(h_t)).square().mean()))
+    assert float(terms["talking_states"]) == pytest.approx(
+        sum(float((a - b).square().mean()) for a, b in states), rel=1e-4
+    )
+    assert float(terms["talking_messages"]) == pytest.approx(float((e_s(h_s) - e_t(h_t)).square().mean()), rel=1e-4)
     message, total = e_s(h_s), 0.0
     p = (teacher.logits / 2).softmax(1)
     for _ in range(2):
@@ -75,7 +77,7 @@ def test_orthogonal_codecs_of_equal_networks_lose_nothing(prepared, make_network
             codec.bias.zero_()
     same = teacher._replace(embedding=(teacher.embedding - method._mean) / method._scale)
     terms = method.feature(teacher, same, batch)
-    assert all(float(term) < 1e-8 for term in terms.values())
+    assert all(abs(float(term)) < 1e-5 for term in terms.values())
 
 
 def test_the_teachers_embedding_is_standardised(prepared, make_task, make_splits, make_network):
