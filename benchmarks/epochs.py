@@ -38,7 +38,8 @@ from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Objective, Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Objective, Supervised
 
 _CPU = torch.device("cpu")
 

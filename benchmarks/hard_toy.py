@@ -33,7 +33,8 @@ from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 # N examples; images are [N, 1, 1, LENGTH]
 LENGTH, PATTERNS = 32, 6

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgestill.distill.conformance import CPU
+from edgestill.distill.conformance.prepared import CPU
 from edgestill.export.calibration import calibration_examples
 from edgestill.export.onnx.quantize import METHODS, quantize
 from edgestill.export.onnx.sessions import SessionRun, runner, runtime_name
@@ -30,8 +30,9 @@ from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
 from edgestill.pipeline.training.metrics import paired_difference
+from edgestill.pipeline.training.objective import Supervised
 from edgestill.search.spaces import named_space
 
 FILES = [(bits, exact) for bits in (8, 7) for exact in (True, False)]

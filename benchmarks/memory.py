@@ -41,7 +41,8 @@ from edgestill.pipeline.data.stored import RowFile, StoredImages
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import AnyTeacherConfig, build_teacher
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 from edgestill.search.spaces import named_space
 
 _AUGMENT = AugmentConfig(crop=(0.25, 1.0), flip=True, mixup=1.0)

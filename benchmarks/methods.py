@@ -36,10 +36,12 @@ from lib.bench import (
     spread,
     task_names,
 )
+from torch import nn
 
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
 from edgestill.distill.train import distill
 from edgestill.distill.tune import tune, with_hyperparameters
+from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.frozen import digest
 from edgestill.pipeline.runs.provenance import describe_machine
@@ -59,8 +61,8 @@ def main() -> None:
     configs = {label: parse_recipe(label) for label in arguments.methods}
     bench = make(arguments.first_seed - bool(arguments.tune), arguments.data, arguments.out)
     if arguments.tune:
-        configs = {label: _tuned(bench, label, methods, arguments) for label, methods in configs.items()}
-    rows = [row for seed in seeds for row in _of_seed(make, seed, configs, bench.training, arguments)]
+        configs = {label: tuned(bench, label, methods, arguments) for label, methods in configs.items()}
+    rows = [row for seed in seeds for row in rows_of_seed(make, seed, configs, bench.training, arguments)]
     print(_report(rows, arguments, seeds))
 
 
@@ -69,7 +71,7 @@ def _config(bench: Bench, methods: Sequence[dict[str, Any]], training: Mapping[s
     return DistillConfig.model_validate({"methods": list(methods), "training": told})
 
 
-def _tuned(bench: Bench, label: str, methods: list[dict[str, Any]], arguments: argparse.Namespace) -> list[Any]:
+def tuned(bench: Bench, label: str, methods: list[dict[str, Any]], arguments: argparse.Namespace) -> list[Any]:
     """The method's configurations with the best of its trials put in, the training's as a last item `training`."""
     base, seed = _config(bench, methods, {}), arguments.first_seed - 1
     settings = tuning_key(arguments.task, methods, arguments.tune, seed, bench.training)
@@ -101,7 +103,7 @@ def _own(best: dict[str, float]) -> dict[str, float]:
     return {name.partition(".")[2]: value for name, value in best.items() if name.startswith("training.")}
 
 
-def _of_seed(
+def rows_of_seed(
     make: Make,
     seed: int,
     configs: dict[str, list[Any]],
@@ -146,13 +148,19 @@ def _train(bench: Bench, methods: list[Any], seed: int, epochs: int | None) -> R
     done = distill(student, teacher, bench.splits, config, seed=seed, device=_CPU)
     seconds = time.process_time() - start
     return {
-        "accuracy": {name: evaluate(done.student, split, _CPU).accuracy for name, split in bench.tests.items()},
+        "accuracy": {name: _score(done.student, split, bench) for name, split in bench.tests.items()},
         "validation": done.fitted.best.accuracy,
         "best_epoch": done.fitted.best_epoch,
         "epochs": len(done.fitted.curve),
         "seconds": seconds,
         "measures": done.measures,
     }
+
+
+def _score(network: nn.Module, split: ImageSplit, bench: Bench) -> float:
+    """Accuracy, or balanced accuracy if the task is chosen by that."""
+    is_balanced = bench.training.metric == "balanced_accuracy"
+    return evaluate(network, split, _CPU, balanced=is_balanced).score
 
 
 def _report(rows: list[Row], arguments: argparse.Namespace, seeds: Sequence[int]) -> str:

@@ -35,8 +35,9 @@ from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.teachers import build_teacher
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
 from edgestill.pipeline.training.metrics import Metrics, evaluate
+from edgestill.pipeline.training.objective import Supervised
 from edgestill.search.scorers import SCORERS
 from edgestill.search.scoring.cost_table import CostTable
 from edgestill.search.search import find_student

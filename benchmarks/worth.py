@@ -38,7 +38,8 @@ from edgestill.pipeline.runs.checkpoint import weights_bytes
 from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.teachers import TeacherConfig, build_teacher, make_teacher
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 _TEACHER = TeacherConfig(architecture="resnet8")
 _COMMON = (

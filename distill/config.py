@@ -1,6 +1,7 @@
 """Settings of distillation, its tuning, fine-tuning for INT8 and pruning."""
 
 import math
+from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -16,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+from edgestill.distill.drivers import DRIVERS
+from edgestill.distill.drivers.once import OnceConfig
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.kd import KDConfig
 from edgestill.distill.recipe import make_recipe
@@ -37,11 +40,13 @@ def _compatible(methods: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 if TYPE_CHECKING:
-    AnyMethodConfig = Any
+    AnyMethodConfig = AnyDriverConfig = Any
 else:  # the union over the table; a union of one is no union, and has no discriminator
     _union = reduce(or_, (method.Config for method in METHODS.values()))
     _chooses = (Discriminator("name"),) if len(METHODS) > 1 else ()
     AnyMethodConfig = Annotated[_union, *_chooses, BeforeValidator(by_name)]
+    _drivers = reduce(or_, (driver.Config for driver in DRIVERS.values()))
+    AnyDriverConfig = Annotated[_drivers, Discriminator("name"), BeforeValidator(by_name)]
 
 
 class StudentTrainingConfig(TrainingConfig):
@@ -75,7 +80,16 @@ class DistillConfig(Frozen):
         description="a student's first weights: random, pretrained (published ones), teacher (the teacher's layers), "
         "or another run, by its id or path, for those of its student",
     )
+    driver: AnyDriverConfig = Field(
+        OnceConfig(), description=f"outer loop of trainings that the student comes from; one of {', '.join(DRIVERS)}"
+    )
     training: StudentTrainingConfig = StudentTrainingConfig()
+
+    @classmethod
+    def unchecked(cls, method: type[Any], settings: Mapping[str, Any] | None = None, **training: Any) -> Self:
+        """Make the configuration of a method whose name configurations may not know yet."""
+        methods = (method.Config.model_validate(dict(settings or {})),)
+        return cls.model_construct(methods=methods, training=StudentTrainingConfig(**training))
 
     @field_validator("start")
     @classmethod

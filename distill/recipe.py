@@ -2,34 +2,31 @@
 
     L = mean_n [ a_n CE(head(x_n), y_n) + b_n D(target_n, s_n) ] + sum_j lambda_j R_j(features)
 
-An unfilled slot takes plain KD's default (target, divergence, weight) or does nothing (data, teacher, feature, head).
+An unfilled slot takes plain KD's default (target, divergence, weight) or does nothing (the others).
 A method that fills `divergence`, such as plain KD, may give default weights, used if no method fills `weight`.
 """
 
 # N examples, K classes
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from edgestill.distill.answers import TeacherAnswers
+from edgestill.distill.conflicts import conflicts
 from edgestill.distill.methods import KD, METHODS, Method
-from edgestill.distill.methods.base import SLOTS, Context, Exhibit, Slot
+from edgestill.distill.methods.base import Context, Exhibit, Slot
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Batch, ImageSplit
-from edgestill.pipeline.data.teacher_cache import Outputs, content_key, kept_outputs
-from edgestill.pipeline.device import full_precision
+from edgestill.pipeline.device import FeaturesElsewhere
 from edgestill.pipeline.errors import ConfigError
-from edgestill.pipeline.figures import listing
-from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import View, look
-from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.label_loss import label_loss
-
-_PROBED = 4  # examples that show whether kept outputs are this teacher's
+from edgestill.pipeline.training.objective import Moment, Objective
 
 
 def make_recipe(configs: Sequence[Any]) -> "Recipe":
@@ -37,59 +34,7 @@ def make_recipe(configs: Sequence[Any]) -> "Recipe":
     return Recipe([METHODS[config.name](config) for config in configs])
 
 
-def conflicts(methods: Sequence[Method]) -> list[str]:
-    """Describe in a sentence each reason why the methods cannot be used together."""
-    return [*_slot_conflicts(methods), *_own_conflicts(methods), *_teacher_conflicts(methods)]
-
-
-def _slot_conflicts(methods: Sequence[Method]) -> Iterator[str]:
-    """Describe in a sentence each method listed twice, and each slot filled by two."""
-    names = [method.name for method in methods]
-    yield from (f"method {name!r} is listed twice" for name in dict.fromkeys(names) if names.count(name) > 1)
-    for slot in SLOTS:
-        rivals = dict.fromkeys(method.name for method in methods if slot in method.fills)
-        if len(rivals) > 1 and slot != "feature":  # feature losses add up
-            yield f"methods {' and '.join(map(repr, rivals))} both fill the slot {slot!r}; choose one"
-
-
-def _own_conflicts(methods: Sequence[Method]) -> Iterator[str]:
-    for method in methods:
-        yield from method.conflicts([other for other in methods if other is not method])
-
-
-def _teacher_conflicts(methods: Sequence[Method]) -> list[str]:
-    """Describe each pair of a method that studies the given teacher and another that replaces this teacher."""
-    return [
-        f"method {other.name!r} studies the given teacher, and {method.name!r} as configured trains another in its "
-        "place; leave one out or let the teacher be"
-        for method in methods
-        if method.replaces_teacher
-        for other in methods
-        if other is not method and other.studies_teacher
-    ]
-
-
-_PARTS = {
-    "embedding": "the embedding",
-    "features": "feature maps",
-    "classifier": "the last Linear layer",
-    "gradients": "gradients",
-    "inputs": "answers to other inputs than the data's own",
-}
-
-
-def unmet(methods: Sequence[Method], gives: frozenset[str], teacher: str) -> list[str]:
-    """Describe in a sentence each method that needs more than the teacher gives, with the methods that do not."""
-    able = [name for name, kind in METHODS.items() if kind().needs <= gives]
-    return [
-        f"method {method.name!r} needs {listing([_PARTS[part] for part in sorted(method.needs - gives)])} of its "
-        f"teacher, which {teacher} does not give; methods that do without: {', '.join(able)}"
-        for method in methods
-        if not method.needs <= gives
-    ]
-
-
-class Recipe:
+class Recipe(Objective):
     """Objective of a distillation, minimised by `pipeline.training.fit`."""
 
     def __init__(self, methods: Sequence[Method]) -> None:
@@ -97,10 +42,23 @@ class Recipe:
         if problems:
             raise ConfigError(problems)
         self.methods = list(methods)
-        self._fallback = KD()
+        self._fallback = self._for_unfilled_slots()
+        self._share_temperature()
         self._teacher: nn.Module | None = None
-        self._keeps: tuple[Context, Augmentation] | None = None  # set: cache the teacher's outputs on these images
-        self._kept: dict[int, Outputs] = {}  # by view of the training images
+        self._answers: TeacherAnswers | None = None  # set: the teacher's outputs on the training images are kept
+
+    def _for_unfilled_slots(self) -> Method:
+        """Return the method for what is left of target, divergence and weight."""
+        slots: tuple[Slot, ...] = ("divergence", "target", "logits")
+        found = (method.fallback() for slot in slots for method in self._owners(slot))
+        return next((method for method in found if method is not None), KD())
+
+    def _share_temperature(self) -> None:
+        """Have the divergence compare at the target's temperature, where two methods fill them."""
+        target, divergence = self._owner("target"), self._owner("divergence")
+        temperature = getattr(target.config, "temperature", None)
+        if target is not divergence and temperature and hasattr(divergence.config, "temperature"):
+            divergence.config = divergence.config.model_copy(update={"temperature": temperature})
 
     @property
     def varies_teacher(self) -> bool:
@@ -111,6 +69,14 @@ class Recipe:
     def reads_features(self) -> bool:
         """True if a method reads the teacher's feature maps, which are large."""
         return any(method.reads_features for method in self.methods)
+
+    def cautions(self) -> list[str]:
+        """Describe in a sentence each pair of methods that is no gain."""
+        return [
+            caution
+            for method in self.methods
+            for caution in method.cautions([other for other in self.methods if other is not method])
+        ]
 
     def check(self, task: Task, train: ImageSplit) -> None:
         """Refuse methods unfit for the task, the data or the environment, before anything is trained.
@@ -144,7 +110,8 @@ class Recipe:
             else:
                 method.load_state_dict(state[method.name])
         if cache is not None and not self.varies_teacher:
-            self._keeps = context, cache
+            is_given = not any(method.replaces_teacher for method in self.methods)
+            self._answers = TeacherAnswers(self._look_at_inputs, context, cache, self.reads_features, is_given)
 
     def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
         for method in self._owners("data"):
@@ -154,26 +121,65 @@ class Recipe:
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Return the equation's terms by name: `cross_entropy`, `distillation`, and each feature loss."""
         teacher = self.look_at_teacher(batch)
-        student = look(network, batch.inputs)
-        class_logits = student.logits
-        for method in self._owners("head"):
-            student = student._replace(logits=method.head(student.embedding))
-            class_logits = method.class_logits(student.logits)
+        student, class_logits = self.look_at_student(network, batch)
         with torch.autocast(batch.inputs.device.type, enabled=False):
-            return self._terms(_in_float32(teacher), _in_float32(student), class_logits.float(), batch)
+            return self.terms(_in_float32(teacher), _in_float32(student), class_logits.float(), batch)
+
+    def look_at_student(self, network: nn.Module, batch: Batch) -> tuple[View, Tensor]:
+        """Return the student's outputs, with its head's logits, and these folded to the classes."""
+        student = self._watched(network, batch.inputs)
+        for method in self._owners("head"):
+            student = student._replace(logits=method.head_of(student))
+            return student, method.class_logits(student.logits)
+        return student, student.logits
+
+    def terms(
+        self, teacher: View, student: View, class_logits: Tensor, batch: Batch, seen: View | None = None
+    ) -> Mapping[str, Tensor]:
+        """Compute the terms from both networks' outputs, in float32 or finer: losses take differences of products.
+
+        Args:
+            seen: the student's outputs as target and weights see them, without gradients; None: `student`.
+        """
+        classes = student._replace(logits=class_logits)
+        terms = self._bracket(teacher, student, classes, batch, seen)
+        if batch.weight is not None:
+            terms = {name: batch.weight * term for name, term in terms.items()}
+        means = {name: term.mean() for name, term in terms.items()}
+        for method in self._owners("feature"):
+            means.update(method.feature(teacher, classes, batch))
+        return means
+
+    def _watched(self, network: nn.Module, inputs: Tensor) -> View:
+        watching = [m for m in self._owners("feature") if type(m).watching is not Method.watching]
+        while watching and isinstance(network, FeaturesElsewhere):
+            network = network.network
+        with ExitStack() as stack:
+            for method in watching:
+                stack.enter_context(method.watching(network))
+            return look(network, inputs)
 
     def look_at_teacher(self, batch: Batch) -> View:
-        """Return the teacher's outputs on a batch, from the cache if possible; altered inputs are computed afresh."""
-        if self._keeps is None or batch.view is None:
-            return self._look_at_inputs(batch.inputs)
-        if batch.view not in self._kept:
-            self._kept[batch.view] = self._teacher_outputs(batch.view)
-        known = self._kept[batch.view].rows(batch.index)
-        if batch.altered is None:
-            return known
-        fresh = self._look_at_inputs(batch.inputs[batch.altered])
-        parts = zip(known, fresh, strict=True)
-        return View(*(old.index_put((batch.altered,), new.to(old.dtype)) if len(old) else old for old, new in parts))
+        """Return the teacher's outputs on a batch, from those kept if possible; altered inputs are computed afresh."""
+        return self._look_at_inputs(batch.inputs) if self._answers is None else self._answers.on(batch)
+
+    def order(self, epoch: int, generator: torch.Generator) -> Tensor | None:
+        found = (method.order(epoch, generator) for method in self._owners("data"))
+        return next((order for order in found if order is not None), None)
+
+    def backward(
+        self, terms: Mapping[str, Tensor], scaled: Callable[[Tensor], Tensor], parameters: list[nn.Parameter]
+    ) -> None:
+        combining = [m for m in self.methods if type(m).combine_gradients is not Method.combine_gradients]
+        if not combining:
+            super().backward(terms, scaled, parameters)
+            return
+        gradients = {name: _flat_gradient(scaled(term.float()), parameters) for name, term in terms.items()}
+        _put(combining[0].combine_gradients(gradients), parameters)
+
+    def tick(self, moment: Moment) -> None:
+        for method in self.methods:
+            method.tick(moment)
 
     def end_epoch(self, epoch: int, network: nn.Module) -> None:
         for method in self.methods:
@@ -204,29 +210,37 @@ class Recipe:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for method in self.methods:
             method.load_state_dict(state[method.name])
-        if any(method.replaces_teacher for method in self.methods):
-            self._kept = {}  # the loaded state may hold another teacher
+        if self._answers is not None:
+            self._answers.forget_of_others()  # the loaded state may hold another teacher
 
-    def _terms(self, teacher: View, student: View, class_logits: Tensor, batch: Batch) -> Mapping[str, Tensor]:
-        """Compute the terms, in float32 whatever the networks' format: losses take differences of products."""
-        aiming, diverging = self._owner("target"), self._owner("divergence")
-        a, b = self._weights(batch)
-        target = aiming.target(teacher, batch).detach()
-        terms = {
-            "cross_entropy": a * label_loss(class_logits, batch),
-            "distillation": b * diverging.divergence(target, student),
+    def _bracket(
+        self, teacher: View, student: View, classes: View, batch: Batch, seen: View | None
+    ) -> Mapping[str, Tensor]:
+        """Compute what stands in the equation's brackets, each term [N]."""
+        told, heard = self._transformed(teacher), self._transformed(student)
+        for method in self._owners("objective"):
+            return {method.name: method.objective(told, self._transformed(classes), batch)}
+        target = (
+            self._owner("target")
+            .target(told, _detached(heard if seen is None else self._transformed(seen)), batch)
+            .detach()
+        )
+        a, b = self._weights(_detached(teacher), _detached(classes if seen is None else seen), batch)
+        return {
+            "cross_entropy": a * label_loss(classes.logits, batch),
+            "distillation": b * self._owner("divergence").divergence(target, heard),
         }
-        if batch.weight is not None:
-            terms = {name: batch.weight * term for name, term in terms.items()}
-        terms = {name: term.mean() for name, term in terms.items()}
-        for method in self._owners("feature"):
-            terms.update(method.feature(teacher, student._replace(logits=class_logits), batch))
-        return terms
 
-    def _weights(self, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
+    def _transformed(self, view: View) -> View:
+        for method in self._owners("logits"):
+            view = view._replace(logits=method.logits(view.logits))
+        return view
+
+    def _weights(self, teacher: View, student: View, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
         for method in self._owners("weight"):
-            return method.weight(batch)
-        return self._owner("divergence").usual_weight() or self._fallback.usual_weight()
+            return method.weight(teacher, student, batch)
+        usual = self._owner("divergence").usual_weight()
+        return usual or self._fallback.usual_weight()
 
     def _look_at_inputs(self, inputs: Tensor) -> View:
         for method in self._owners("teacher"):
@@ -241,48 +255,22 @@ class Recipe:
     def _owner(self, slot: Slot) -> Method:
         return next(iter(self._owners(slot)), self._fallback)
 
-    def _teacher_outputs(self, number: int) -> Outputs:
-        """Return the teacher's outputs on every training image in a view, by index; features only if they are read."""
-        assert self._keeps is not None
-        context, _ = self._keeps
-        seed = derive_seed(context.seed, "teacher", number)  # the outputs are the same whichever batch asks first
-        # full precision for view 0, seen in every epoch; the step's own precision for one crop among many
-        with drawn_from(seed), torch.no_grad(), nullcontext() if number else full_precision(context.device):
-            return self._outputs_between_runs(context, number) or Outputs(_joined(self._made(number)), context.device)
 
-    def _outputs_between_runs(self, context: Context, number: int) -> Outputs | None:
-        """Return the outputs kept between runs; None if they are not to be kept, as of a teacher that a method made."""
-        if context.outputs_folder is None or any(method.replaces_teacher for method in self.methods):
-            return None
-        key = content_key(context.teacher, context.train, *self._computed(number))
-        few = context.train.batch(torch.arange(min(_PROBED, len(context.train))), context.device)
-        return kept_outputs(
-            context.outputs_folder,
-            key,
-            lambda: self._made(number),
-            lambda: self._look_at_inputs(few.inputs),
-            context.device,
-        )
-
-    def _made(self, number: int) -> Iterator[View]:
-        """Look at all training images in a view, batch by batch."""
-        assert self._keeps is not None
-        context, augmentation = self._keeps
-        for batch in context.train.batches(512, context.device):
-            view = self._look_at_inputs(augmentation.view(batch, number).inputs)
-            yield view if self.reads_features else view._replace(features=view.features[:0])
-
-    def _computed(self, number: int) -> tuple[Any, ...]:
-        """All but the teacher and the images that decides the outputs in a view."""
-        assert self._keeps is not None
-        context, augmentation = self._keeps
-        kind = context.device.type
-        precision = str(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else "float32"
-        return kind, precision, self.reads_features, augmentation.identity(number)
+def _detached(view: View) -> View:
+    return View(*(part.detach() for part in view))
 
 
-def _joined(parts: Iterable[View]) -> View:
-    return View(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+def _flat_gradient(term: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+    """Gradient of one term over all parameters, [P]; 0 where it does not reach."""
+    found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return torch.cat([gradient.flatten() for gradient in found])
+
+
+def _put(gradient: Tensor, parameters: list[nn.Parameter]) -> None:
+    """Give each parameter its part of a gradient [P]."""
+    parts = gradient.split([parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)
 
 
 def _in_float32(view: View) -> View:

@@ -1,12 +1,13 @@
 """One distillation: a fresh student, a recipe, the shared loop."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgestill.distill.config import DistillConfig
+from edgestill.distill.distilled import Distilled
 from edgestill.distill.methods.base import Context, Exhibit
 from edgestill.distill.recipe import Recipe, make_recipe
 from edgestill.pipeline.cache import cache_folder
@@ -17,17 +18,8 @@ from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.nicety import nicety
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.teachers.teacher import frozen
-from edgestill.pipeline.training.fit import FitResult, fit
+from edgestill.pipeline.training.fit import fit
 from edgestill.pipeline.training.state import EpochRecord
-
-
-class Distilled(NamedTuple):
-    student: nn.Module  # as it ships
-    fitted: FitResult
-    measures: dict[str, float]  # the methods' own figures
-    exhibits: tuple[Exhibit, ...]
-    state: dict[str, Any]  # of the recipe at the best epoch; a later training of this student goes on from it
-    cautions: tuple[str, ...] = ()  # on figures and examples that the methods could not give
 
 
 def distill(
@@ -97,7 +89,7 @@ def distill(
     )
     measures: dict[str, float] = {}
     exhibits: tuple[Exhibit, ...] = ()
-    cautions: list[str] = []
+    cautions = recipe.cautions()
     with drawn_from(derive_seed(seed, "told")):
         with nicety("the figures of the distillation's methods were not taken", cautions):
             measures = recipe.measures()

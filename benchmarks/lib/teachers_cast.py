@@ -18,7 +18,8 @@ from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, write_atomic
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import frozen
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.fit import TrainingConfig, fit
+from edgestill.pipeline.training.objective import Supervised
 from edgestill.search.scoring.conditions import Conditions, Means
 from edgestill.search.scoring.cost_table import CostTable
 from edgestill.search.scoring.evaluator import Evaluator

@@ -19,7 +19,8 @@ from edgestill.pipeline.networks.network import PooledClassifier, initialise
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, write_atomic
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]  # float images in [0, 1]; drawn for each
 

@@ -21,7 +21,8 @@ from edgestill.pipeline.networks.network import PooledClassifier
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 _MEAN, _STD = (0.1307,), (0.3081,)  # of the training pixels
 _TASK = Task(labels=tuple("0123456789"), input_shape=(1, 28, 28), mean=_MEAN, std=_STD)

@@ -12,7 +12,8 @@ from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 
 def make(seed: int, data: Path, cache: Path) -> Bench:

@@ -1,4 +1,4 @@
-"""Odd and even digits: two classes that hide ten, which a small student is to learn from 1,000 images.
+"""Digits that a small student is to learn from 1,000 images: odd and even, which hide ten classes.
 
 The teacher, a CNN of 64 features, sees 50,000 labelled odd and even; the student has some 6.7k parameters. Other
 images of MNIST's training part choose (2,000) and weigh (1,000); its test part measures.
@@ -8,20 +8,21 @@ import itertools
 from pathlib import Path
 
 import torch
-from lib.bench import Bench
+from lib.bench import Bench, Make
 from torch import Tensor, nn
 
 from edgestill.distill.config import StudentTrainingConfig
 from edgestill.pipeline.data.datasets import NpzConfig
 from edgestill.pipeline.data.datasets.base import AugmentConfig
 from edgestill.pipeline.data.datasets.npz import load_npz
-from edgestill.pipeline.data.splits import ImageSplit, Splits
+from edgestill.pipeline.data.splits import UNLABELLED, ImageSplit, Splits
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import PooledClassifier, initialise
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, write_atomic
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 _TEACHER, _STUDENT = (16, 32, 64), (8, 16, 36)  # channels of each convolution
 _SIZES = {"teacher": 50_000, "validation": 2_000, "reference": 1_000}
@@ -48,23 +49,30 @@ class Cnn(PooledClassifier):
         return list(self.layers)[1:]
 
 
-def make(seed: int, data: Path, cache: Path) -> Bench:
+def _two_classes(seed: int, data: Path, cache: Path) -> Bench:
+    return make_few(seed, data, cache, "mnist_oddeven", ("even", "odd"))
+
+
+def make_few(seed: int, data: Path, cache: Path, name: str, labels: tuple[str, ...], labelled: int = _TRAIN) -> Bench:
+    """1,000 digits for the student, `labelled` of them with their label: the digit, modulo the number of labels."""
     raw = load_npz(NpzConfig(path=data / "mnist.npz"))
-    images, parity = torch.from_numpy(raw.train.images), torch.from_numpy(raw.train.targets) % 2
+    images, parity = torch.from_numpy(raw.train.images), torch.from_numpy(raw.train.targets) % len(labels)
     order = torch.randperm(len(parity), generator=torch.Generator().manual_seed(derive_seed(seed, "mnist_oddeven")))
     parts = dict(zip(_SIZES, order.split([*_SIZES.values(), len(order) - sum(_SIZES.values())]), strict=False))
     split = {name: ImageSplit(images[index], parity[index], name) for name, index in parts.items()}
-    task = Task(labels=("even", "odd"), input_shape=tuple(images.shape[1:]), mean=(0.1307,), std=(0.3081,))
-    few = ImageSplit(split["teacher"].images[:_TRAIN], split["teacher"].targets[:_TRAIN], "train")
-    sizes = {"train": _TRAIN, "validation": _SIZES["validation"], "reference": _SIZES["reference"]}
+    task = Task(labels=labels, input_shape=tuple(images.shape[1:]), mean=(0.1307,), std=(0.3081,))
+    targets = split["teacher"].targets[:_TRAIN].clone()
+    targets[labelled:] = UNLABELLED
+    few = ImageSplit(split["teacher"].images[:_TRAIN], targets, "train")
+    sizes = {"train": labelled, "validation": _SIZES["validation"], "reference": _SIZES["reference"]}
     return Bench(
         splits=Splits(task, few, split["reference"], split["validation"], AugmentConfig(), sizes, digests={}),
-        teacher=_teacher(
-            task, split["teacher"], split["validation"], cache / f"mnist_oddeven_{seed}.safetensors", seed
-        ),
+        teacher=_teacher(task, split["teacher"], split["validation"], cache / f"{name}_{seed}.safetensors", seed),
         make_student=lambda student_seed: _drawn(Cnn(_STUDENT, task), student_seed),
         tests={
-            "centred": ImageSplit(torch.from_numpy(raw.test.images), torch.from_numpy(raw.test.targets) % 2, "test")
+            "centred": ImageSplit(
+                torch.from_numpy(raw.test.images), torch.from_numpy(raw.test.targets) % len(labels), "test"
+            )
         },
         training=StudentTrainingConfig(epochs=60, patience=0),
     )
@@ -83,3 +91,6 @@ def _teacher(task: Task, train: ImageSplit, validation: ImageSplit, path: Path, 
 def _drawn(network: nn.Module, seed: int) -> nn.Module:
     initialise(network, "kaiming", seed)
     return network
+
+
+VARIANTS: dict[str, Make] = {"": _two_classes}

@@ -1,4 +1,4 @@
-"""Sentiment of 6,920 sentences: a transformer of 0.9 million parameters teaches one of 130 thousand, on the same texts.
+"""Sentences: a transformer of 0.9 million parameters teaches one of 130 thousand, on the same texts.
 
 Data is the folder of SST-2's train, dev and test as tsv (sentence, label). A tenth of the training part is the
 reference split; dev chooses, test measures. Both start from scratch, which takes this teacher to some 77 %.
@@ -21,7 +21,8 @@ from edgestill.pipeline.networks.text_transformer import TextTransformer
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes, write_atomic
 from edgestill.pipeline.teachers import TeacherConfig, build_teacher
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 _TEACHER = TeacherConfig(architecture="text_transformer_2x128", dropout=0.2)
 _TRAINING = {"batch_size": 64, "optimizer": "adamw"}
@@ -31,6 +32,11 @@ def make(seed: int, data: Path, cache: Path) -> Bench:
     config = TextConfig(
         path=data, columns=("sentence", "label"), max_length=48, tokenizer=TokenizerConfig(vocab_size=4000)
     )
+    return make_sentences(config, seed, cache, "sst2")
+
+
+def make_sentences(config: TextConfig, seed: int, cache: Path, name: str, is_imbalanced: bool = False) -> Bench:
+    """Make a task of sentences; an imbalanced one is measured by balanced accuracy."""
     splits = load_splits(config, seed)
     assert splits.coder is not None
 
@@ -39,10 +45,17 @@ def make(seed: int, data: Path, cache: Path) -> Bench:
 
     return Bench(
         splits=splits,
-        teacher=_teacher(splits, cache / f"sst2_{seed}.safetensors", seed),
+        teacher=_teacher(splits, cache / f"{name}_{seed}.safetensors", seed),
         make_student=lambda student_seed: _fresh(student, student_seed),
         tests={"test": load_test(config, seed, splits.coder.json)},
-        training=StudentTrainingConfig(epochs=12, learning_rate=0.01, weight_decay=5e-4, patience=0, **_TRAINING),
+        training=StudentTrainingConfig(
+            epochs=12,
+            learning_rate=0.01,
+            weight_decay=5e-4,
+            patience=0,
+            metric="balanced_accuracy" if is_imbalanced else "accuracy",
+            **_TRAINING,
+        ),
     )
 
 

@@ -2,6 +2,9 @@
 
     L = mean_n [ a_n CE(head(x_n), y_n) + b_n D(target_n, s_n) ] + sum_j lambda_j R_j(features)
 
+Target and divergence read the logits as slot `logits` transforms them. Slot `objective` takes the place of all between
+the brackets.
+
 A method overrides the hooks of the slots in its `fills`, and nothing else. The equation itself is assembled in
 `distill/recipe.py`, never in a method.
 """
@@ -10,21 +13,24 @@ A method overrides the hooks of the slots in its `fills`, and nothing else. The 
 
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from edgestill.distill.methods.facts import Facts
 from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.network import View, evaluating, look
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import Part
+from edgestill.pipeline.training.objective import Moment
 
-Slot = Literal["data", "teacher", "target", "divergence", "weight", "feature", "head"]
-SLOTS: tuple[Slot, ...] = ("data", "teacher", "target", "divergence", "weight", "feature", "head")
+Slot = Literal["data", "teacher", "logits", "target", "divergence", "weight", "feature", "head", "objective"]
+SLOTS: tuple[Slot, ...] = get_args(Slot)
 
 
 class MethodConfig(Frozen):
@@ -83,6 +89,7 @@ class Method(ABC):
     name: ClassVar[str]
     paper: ClassVar[str]  # authors, year, arXiv id
     fills: ClassVar[frozenset[Slot]]
+    facts: ClassVar[Facts | None] = None  # every method of ours has them
     min_classes: ClassVar[int] = 2
     reads_features: ClassVar[bool] = False  # with slot `feature`: reads the teacher's feature maps too
     studies_teacher: ClassVar[bool] = False  # reads the context's teacher itself, not only slot `teacher`
@@ -110,6 +117,10 @@ class Method(ABC):
 
     def conflicts(self, others: Sequence["Method"]) -> Iterable[str]:
         """Give a sentence for each other method that this one cannot be used with, beyond those in its slots."""
+        return ()
+
+    def cautions(self, others: Sequence["Method"]) -> Iterable[str]:
+        """Give a sentence for each other method that this one gains nothing from; the run goes on."""
         return ()
 
     def check(self, task: Task, train: ImageSplit) -> None:
@@ -141,16 +152,37 @@ class Method(ABC):
         """Slot `teacher`; default: one forward pass of the frozen teacher."""
         raise NotImplementedError
 
-    def target(self, teacher: View, batch: Batch) -> Tensor:
-        """Slot `target`, [N, K]; default: softmax(teacher logits / T)."""
+    def logits(self, logits: Tensor) -> Tensor:
+        """Slot `logits`: the teacher's or the student's, [N, K], as target, divergence and objective read them.
+
+        The default leaves them as they are.
+        """
+        raise NotImplementedError
+
+    def fallback(self) -> "Method | None":
+        """With slot `logits`, `target` or `divergence`: the method for what no other fills of these; None: plain KD.
+
+        Where two methods fill target and divergence, both use the temperature of the target's.
+        """
+        return None
+
+    def target(self, teacher: View, student: View, batch: Batch) -> Tensor:
+        """Slot `target`, [N, K]; default: softmax(teacher logits / T). No gradient flows through it."""
         raise NotImplementedError
 
     def divergence(self, target: Tensor, student: View) -> Tensor:
         """Slot `divergence`, [N]; default: T^2 KL(target || softmax(student logits / T))."""
         raise NotImplementedError
 
-    def weight(self, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
-        """Slot `weight`, (a, b) of the cross-entropy and of the divergence, each [N] or one number."""
+    def weight(self, teacher: View, student: View, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
+        """Slot `weight`, (a, b) of the cross-entropy and of the divergence, each [N] or one number.
+
+        The views carry no gradient; `student` has class logits.
+        """
+        raise NotImplementedError
+
+    def objective(self, teacher: View, student: View, batch: Batch) -> Tensor:
+        """Slot `objective`, [N]: in the place of cross-entropy and divergence; `student` has class logits."""
         raise NotImplementedError
 
     def usual_weight(self) -> tuple[float, float] | None:
@@ -160,6 +192,17 @@ class Method(ABC):
     def feature(self, teacher: View, student: View, batch: Batch) -> Mapping[str, Tensor]:
         """Slot `feature`: named scalars, already times their lambda; default: none. `student` has class logits."""
         raise NotImplementedError
+
+    def watching(self, student: nn.Module) -> AbstractContextManager[None]:
+        """With slot `feature`: what to have in place while the student runs, such as hooks; gone again afterwards.
+
+        A student that is watched runs uncompiled and on one GPU.
+        """
+        return nullcontext()
+
+    def head_of(self, student: View) -> Tensor:
+        """With slot `head`: its logits, of a student with features; default: `head` of the embedding."""
+        return self.head(student.embedding)
 
     def head(self, embedding: Tensor) -> Tensor:
         """Slot `head`: embedding [N, D] to the logits for the divergence; default: the student's Linear."""
@@ -176,9 +219,27 @@ class Method(ABC):
         """
         return student
 
+    def order(self, epoch: int, generator: torch.Generator) -> Tensor | None:
+        """Positions of the epoch's training examples in their order; None: each once, shuffled."""
+        return None
+
+    def combine_gradients(self, gradients: Mapping[str, Tensor]) -> Tensor:
+        """Combine the gradients of the loss terms, each [P] over all trained parameters; default: their sum.
+
+        A method that overrides it costs a backward pass for each term.
+        """
+        return torch.stack(list(gradients.values())).sum(0)
+
     def trainable(self) -> Iterable[nn.Parameter]:
         """Parameters for the loop to train beside the student's."""
         return ()
+
+    def extras(self) -> Mapping[str, nn.Module]:
+        """Modules that learn beside the student, by the loop or by the method itself, by name."""
+        return {}
+
+    def tick(self, moment: Moment) -> None:
+        """Run after a step of the optimizer."""
 
     def end_epoch(self, epoch: int, student: nn.Module) -> None:
         """Run after an epoch, before its validation."""

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot, embedding_width
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import UNLABELLED, Batch
 from edgestill.pipeline.networks.diswot import classifier_gradient, last_relation, relation_distance, semantic_distance
@@ -41,6 +42,15 @@ class DiswotPlus(Method):
     name: ClassVar[str] = "diswot_plus"
     paper: ClassVar[str] = "Dong, Li, Wei 2023, arXiv:2303.15678"
     fills: ClassVar[frozenset[Slot]] = frozenset({"feature"})
+    facts: ClassVar[Facts | None] = Facts(
+        evidence="paper",
+        elicitation=("feature",),
+        ablation={"relation_weight": 0.0, "semantic_weight": 0.0},
+        reduces_to=({"name": "kd"},),
+        zero_at_teacher=True,
+        invariant_to=frozenset({"shift"}),
+        cost=3.0,
+    )
     reads_features: ClassVar[bool] = True
     Config: ClassVar[type[MethodConfig]] = DiswotPlusConfig
     _semantic_applies = False

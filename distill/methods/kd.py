@@ -6,6 +6,7 @@ from torch import Tensor
 
 from edgestill.distill.losses import softened, softened_kl
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.network import View
@@ -33,9 +34,17 @@ class KD(Method):
     name: ClassVar[str] = "kd"
     paper: ClassVar[str] = "Hinton, Vinyals, Dean 2015, arXiv:1503.02531"
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence"})
+    facts: ClassVar[Facts | None] = Facts(
+        evidence="paper",
+        ablation={"distill_weight": 0.0},
+        reduces_to=({"name": "none"},),
+        zero_at_teacher=True,
+        invariant_to=frozenset({"shift"}),
+        cost=1.5,
+    )
     Config: ClassVar[type[MethodConfig]] = KDConfig
 
-    def target(self, teacher: View, batch: Batch) -> Tensor:
+    def target(self, teacher: View, student: View, batch: Batch) -> Tensor:
         return softened(teacher.logits, self.config.temperature)
 
     def divergence(self, target: Tensor, student: View) -> Tensor:

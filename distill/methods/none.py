@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal
 
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.pipeline.data.splits import Batch
+from edgestill.pipeline.networks.network import View
 
 _FOR_THE_DIVERGENCE: frozenset[Slot] = frozenset({"data", "target", "divergence", "head"})
 
@@ -21,6 +23,14 @@ class NoDistillation(Method):
     name: ClassVar[str] = "none"
     paper: ClassVar[str] = "a baseline without a paper, 2026"
     fills: ClassVar[frozenset[Slot]] = frozenset({"weight"})
+    facts: ClassVar[Facts | None] = Facts(
+        evidence="ours",
+        algorithm="fine-tuning",
+        access="teacher-free",
+        zero_at_teacher=True,
+        invariant_to=frozenset({"shift", "scale"}),
+        cost=1.5,
+    )
     Config: ClassVar[type[MethodConfig]] = NoneConfig
 
     def conflicts(self, others: Sequence[Method]) -> Iterable[str]:
@@ -31,5 +41,5 @@ class NoDistillation(Method):
                     f"{other.name!r} is there for; leave one of them out"
                 )
 
-    def weight(self, batch: Batch) -> tuple[float, float]:
+    def weight(self, teacher: View, student: View, batch: Batch) -> tuple[float, float]:
         return 1.0, 0.0

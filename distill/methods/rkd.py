@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgestill.distill.losses import precise
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.network import View
@@ -41,6 +43,15 @@ class RKD(Method):
     name: ClassVar[str] = "rkd"
     paper: ClassVar[str] = "Park, Kim, Lu, Cho 2019, arXiv:1904.05068"
     fills: ClassVar[frozenset[Slot]] = frozenset({"feature"})
+    facts: ClassVar[Facts | None] = Facts(
+        evidence="code",
+        elicitation=("feature",),
+        ablation={"distance_weight": 0.0, "angle_weight": 0.0},
+        reduces_to=({"name": "kd"},),
+        zero_at_teacher=True,
+        invariant_to=frozenset({"shift"}),
+        cost=3.0,
+    )
     Config: ClassVar[type[MethodConfig]] = RKDConfig
 
     @property
@@ -48,7 +59,7 @@ class RKD(Method):
         return frozenset({"embedding"})
 
     def feature(self, teacher: View, student: View, batch: Batch) -> Mapping[str, Tensor]:
-        t, s = teacher.embedding.detach().float(), student.embedding.float()
+        t, s = precise(teacher.embedding.detach()), precise(student.embedding)
         terms = {}
         if self.config.distance_weight:
             terms["rkd_distance"] = self.config.distance_weight * F.smooth_l1_loss(distances(s), distances(t))

@@ -15,6 +15,7 @@ from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.data.tokens import Coder
 from edgestill.pipeline.networks.network import evaluating
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.training.fidelity import fidelity
 
 
 def examine(
@@ -38,6 +39,7 @@ def examine(
     return Examined(
         teacher=reliability(teacher_logits, targets),
         student=reliability(logits, targets),
+        fidelity=fidelity(teacher_logits, logits, targets),
         disagreements=disagreements(teacher_logits, logits, test, task, None if coder is None else coder.decode),
         robustness=robustness(network_run(teacher, device), run, test, task, coder) if _answers_any(teacher) else None,
     )

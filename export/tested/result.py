@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from edgestill.pipeline.frozen import Count, Frozen, Share
+from edgestill.pipeline.training.fidelity import Fidelity
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -80,3 +81,4 @@ class Examined(Frozen):
     student: Reliability
     disagreements: Disagreements
     robustness: Robustness | None = None
+    fidelity: Fidelity | None = None  # None: of an older version

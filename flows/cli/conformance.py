@@ -129,7 +129,8 @@ def _line(outcome: "Outcome") -> str:
 
 def _suite(kind: str, name: str) -> "tuple[Any, tuple[Check, ...]]":
     """The object that a table's checks take, and the checks; they are imported once the plug-in is in its table."""
-    from edgestill.distill import conformance as methods
+    from edgestill.distill.conformance.contract import CONTRACT
+    from edgestill.distill.conformance.facts import FACTS
     from edgestill.distill.methods import METHODS
     from edgestill.export import conformance as formats
     from edgestill.export.formats import FORMATS
@@ -140,7 +141,8 @@ def _suite(kind: str, name: str) -> "tuple[Any, tuple[Check, ...]]":
 
     match kind:
         case "methods":
-            return METHODS[name], (*methods.CHECKS, the_exported_graph_is_the_plain_students_unless_it_fills_the_head)
+            kept = the_exported_graph_is_the_plain_students_unless_it_fills_the_head
+            return METHODS[name], (*CONTRACT, *FACTS, kept)
         case "spaces":
             return make_space(SPACES[name][0]()), spaces.CHECKS
         case "scorers":
@@ -152,7 +154,7 @@ def _suite(kind: str, name: str) -> "tuple[Any, tuple[Check, ...]]":
 
 
 def the_exported_graph_is_the_plain_students_unless_it_fills_the_head(method: Any) -> None:
-    from edgestill.distill.conformance import plain_and_shipped
+    from edgestill.distill.conformance.contract import plain_and_shipped
     from edgestill.export.conformance import require_same_graph
 
     if "head" not in method.fills:

@@ -1,4 +1,4 @@
-"""The commands that tell what is there: doctor, list."""
+"""The commands that tell what is there: doctor, list, explain."""
 
 from pathlib import Path
 from typing import Annotated
@@ -40,11 +40,27 @@ def list_(
             help="Table to list, such as teachers, students, methods or formats. Default: all tables.",
         ),
     ] = None,
+    tag: Annotated[
+        str | None,
+        typer.Option(metavar="TAG", help="Methods with this tag alone, such as ranking, feature or white-box."),
+    ] = None,
 ) -> None:
     """List teachers, students, methods, formats and more by name."""
     from edgestill.flows.plan.listing import listed
 
-    answer(listed(what))
+    answer(listed(what, tag))
 
 
-COMMANDS: Commands = {"doctor": doctor, "list": list_}
+def explain(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="A distillation method; `edgestill list methods`.")],
+) -> None:
+    """Explain a method.
+
+    Print what it does, its loss, needs, cost, settings and source, and where it won and lost in our benchmarks.
+    """
+    from edgestill.flows.plan.explain import explained
+
+    answer(explained(method))
+
+
+COMMANDS: Commands = {"doctor": doctor, "list": list_, "explain": explain}

@@ -5,7 +5,8 @@ from typing import Any
 from pydantic import Field, ValidationInfo, model_validator
 
 from edgestill.distill.config import BaselinesConfig, DistillConfig, PruneConfig, QatConfig, TuneConfig
-from edgestill.distill.recipe import make_recipe, unmet
+from edgestill.distill.needs import unmet
+from edgestill.distill.recipe import make_recipe
 from edgestill.export.bundle.card_config import CardConfig
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.formats import FORMATS

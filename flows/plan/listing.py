@@ -28,12 +28,17 @@ _TABLES: dict[str, tuple[Table[Any], str]] = {  # word -> table, and the key of 
 _ALSO = {"data": "datasets", "spaces": "students"}
 
 
-def listed(what: str | None) -> str:
+def listed(what: str | None, tag: str | None = None) -> str:
     """List a table, a line for each name; without a word list the tables.
 
+    Args:
+        tag: of methods, lists those with it, such as `ranking` or `white-box`.
+
     Raises:
-        ConfigError: there is no such table.
+        ConfigError: there is no such table, or no method has the tag.
     """
+    if tag is not None:
+        return _columns({name: _described(METHODS[name]) for name in _tagged(what, tag)})
     if what is None:
         return _columns({word: f"{key}: {', '.join(table)}" for word, (table, key) in _TABLES.items()})
     word = _ALSO.get(what, what)
@@ -41,6 +46,18 @@ def listed(what: str | None) -> str:
         raise ConfigError([f"nothing is listed as {what!r}; {nearest(what, _TABLES)}"])
     table, _ = _TABLES[word]
     return _columns({name: _described(line) + _origin(table, name) for name, line in table.items()})
+
+
+def _tagged(what: str | None, tag: str) -> list[str]:
+    """Names of the methods with a tag."""
+    if what != "methods":
+        raise ConfigError([f"{what or 'the list of tables'} has no tags; only methods have"])
+    tags = {name: method.facts.tags for name, method in METHODS.items() if method.facts is not None}
+    found = [name for name, own in tags.items() if tag in own]
+    if not found:
+        known = sorted({one for own in tags.values() for one in own})
+        raise ConfigError([f"no method has the tag {tag!r}; tags: {', '.join(known)}"])
+    return found
 
 
 def _columns(rows: dict[str, str]) -> str:

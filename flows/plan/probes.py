@@ -27,8 +27,9 @@ from edgestill.pipeline.device import Compute
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import build_teacher, make_teacher
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
 from edgestill.pipeline.training.metrics import evaluate
+from edgestill.pipeline.training.objective import Supervised
 from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.space import Architecture
 

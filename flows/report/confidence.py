@@ -6,7 +6,8 @@ from typing import Any
 from edgestill.export.tested.result import Case, Disagreement, Examined, Opinion, Robustness, ShiftedAccuracy
 from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.drawing.confidence import confidence_histogram, reliability_diagram
-from edgestill.pipeline.figures import significant
+from edgestill.pipeline.figures import listing, significant
+from edgestill.pipeline.training.fidelity import Fidelity
 
 _CASES: dict[Case, str] = {
     "teacher": "The teacher is right, the shipped file is not",
@@ -52,6 +53,7 @@ def disagreements(report: ReportData) -> dict[str, Any] | None:
     counts, n = found.disagreements.counts, found.student.n
     differing = sum(counts.values())
     return {
+        "fidelity": None if found.fidelity is None else fidelity_sentences(found.fidelity),
         "sentence": f"They answer differently on {differing:,} of {n:,} test examples ({differing / n:.1%})",
         "cases": [
             {
@@ -63,6 +65,20 @@ def disagreements(report: ReportData) -> dict[str, Any] | None:
             if counts.get(case)
         ],
     }
+
+
+def fidelity_sentences(found: Fidelity) -> list[str]:
+    """How far the shipped file says what the teacher says, and how far that is right."""
+    where = {
+        "where the teacher is right": found.agreement_where_teacher_right,
+        "where it is wrong": found.agreement_where_teacher_wrong,
+    }
+    shares = [f"{share:.1%} {name}" for name, share in where.items() if share is not None]
+    return [
+        f"The shipped file gives the teacher's answer on {found.agreement:.1%} of the examples: {listing(shares)}.",
+        f"Its classes stand in the teacher's order with a mean rank correlation of {found.rank_correlation:.2f}; the "
+        f"mean KL divergence from the teacher is {significant(found.kl)} nats.",
+    ]
 
 
 def _example(one: Disagreement, labels: Sequence[str]) -> dict[str, Any]:

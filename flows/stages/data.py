@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from edgestill.distill.recipe import make_recipe, unmet
+from edgestill.distill.needs import unmet
+from edgestill.distill.recipe import make_recipe
 from edgestill.flows.config.cautions import cautions_of
 from edgestill.flows.latency import keep_latency_model, latency_of, require_reachable_latency
 from edgestill.flows.plan.estimate import Estimate

@@ -15,7 +15,7 @@ from edgestill.flows.stages.context import WEIGHTS, StageContext
 from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.students import METHODS, chosen
-from edgestill.flows.stages.training import curve_csv, taught
+from edgestill.flows.stages.training import curve_csv, driven
 from edgestill.pipeline.networks.cost import Cost, measure_cost
 from edgestill.pipeline.runs.checkpoint import state_bytes, weights_bytes
 from edgestill.pipeline.task import Task
@@ -34,8 +34,7 @@ class Distill(Stage[DistillResult]):
     def work(self, context: StageContext, results: Results) -> DistillResult:
         config = with_hyperparameters(context.config.distill, results.of(TuneResult).best)
         splits, winner = context.splits(), results.of(TournamentResult).winner
-        fresh = context.fresh_student(chosen(context, results).architecture, splits.task)
-        distilled = taught(context, "distill", fresh, splits, config)
+        distilled = driven(context, "distill", chosen(context, results).architecture, splits, config)
         fitted = distilled.fitted
         context.run.write("distill", WEIGHTS, weights_bytes(distilled.student))
         context.run.write("distill", METHODS, state_bytes(distilled.state))

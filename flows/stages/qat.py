@@ -12,8 +12,8 @@ from torch import nn
 
 from edgestill.distill.compression.fake_quant import FakeQuantError, fake_quantized, without_fake_quant
 from edgestill.distill.config import DistillConfig
+from edgestill.distill.distilled import Distilled
 from edgestill.distill.result import TuneResult
-from edgestill.distill.train import Distilled
 from edgestill.distill.tune import with_hyperparameters
 from edgestill.export.build import Folder, Reference, source_of, try_format
 from edgestill.export.evaluate import answers_of

@@ -22,9 +22,10 @@ from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.confusion import useless, weak_classes
-from edgestill.pipeline.training.fit import FitResult, Supervised, fit
+from edgestill.pipeline.training.fit import FitResult, fit
 from edgestill.pipeline.training.input_probes import Probe, probes_of
 from edgestill.pipeline.training.metrics import wilson
+from edgestill.pipeline.training.objective import Supervised
 from edgestill.pipeline.training.teacher_check import TeacherFigures, fault_of, figures_of, reordered
 
 

@@ -8,12 +8,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgestill.distill.config import DistillConfig
+from edgestill.distill.distilled import Distilled
+from edgestill.distill.drivers import DRIVERS, Lesson
 from edgestill.distill.recipe import make_recipe
-from edgestill.distill.train import Distilled, distill
+from edgestill.distill.train import distill
 from edgestill.flows.stages.context import CHECKPOINT, StageContext
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.networks.network import Classifier
 from edgestill.pipeline.training.state import EpochRecord
+from edgestill.search.space import Architecture
+
+_ALONE = Lesson()
 
 
 def taught(
@@ -25,6 +30,7 @@ def taught(
     start: Mapping[str, Tensor] | None = None,
     file: str = CHECKPOINT,
     state: Mapping[str, Any] | None = None,
+    lesson: Lesson = _ALONE,
 ) -> Distilled:
     """Train the student by the run's teacher, going on from a state that the stage saved, if there is one.
 
@@ -32,13 +38,15 @@ def taught(
         start: weights of the student's shipped form, to begin from.
         file: the stage's file for the training's state.
         state: of the methods, from the student's training before this one.
+        lesson: of a driver; its name stands in the seed and before the file.
     """
+    file, named = (f".{lesson.name}_{file}", (lesson.name,)) if lesson.name else (file, ())
     distilled = distill(
         student,
-        context.teacher(splits.task),
+        context.teacher(splits.task) if lesson.teacher is None else lesson.teacher,
         splits,
         config,
-        seed=context.seed(stage),
+        seed=context.seed(stage, *named),
         device=context.device,
         observe=epoch_ticker(context, config.training.epochs),
         save=context.saver(stage, file),
@@ -49,6 +57,32 @@ def taught(
     )
     context.cautions.extend(distilled.cautions)
     return distilled
+
+
+def driven(context: StageContext, stage: str, winner: Architecture, splits: Splits, config: DistillConfig) -> Distilled:
+    """Train fresh students as the configured driver says; each of its lessons goes on from its own saved state."""
+    lessons: list[str] = []
+
+    def learn(lesson: Lesson) -> Distilled:
+        lessons.append(lesson.name)
+        student = context.fresh_student(winner, splits.task, draw=len(set(lessons)) - 1)
+        return taught(context, stage, student, splits, _config_of(lesson, config), lesson=lesson)
+
+    driver = DRIVERS[config.driver.name](config.driver)
+    return driver.run(learn, context.teacher(splits.task).to(context.device), splits)
+
+
+def _config_of(lesson: Lesson, config: DistillConfig) -> DistillConfig:
+    """The configuration with the lesson's methods; checked, as they may not go with the configured ones."""
+    methods = config.methods if lesson.instead is None else ()
+    listed = [
+        *(method.model_dump() for method in methods),
+        *map(dict, lesson.instead or ()),
+        *map(dict, lesson.methods),
+    ]
+    if listed == [method.model_dump() for method in config.methods]:
+        return config
+    return DistillConfig.model_validate(config.model_dump() | {"methods": listed})
 
 
 def fine_tuning(config: DistillConfig, epochs: int, learning_rate_factor: float) -> DistillConfig:

@@ -186,7 +186,8 @@ def _coder(config: Any, raw: RawData, train: np.ndarray, tokenizer: str | None) 
 def _look(raw: RawData, parts: Mapping[str, np.ndarray], coder: Coder | None) -> DataLook:
     sources = {"validation": raw.validation or raw.train, "test": raw.test or raw.train}
     roles = ("train", "reference", "validation", "test")
-    return look_at([Part(role, sources.get(role, raw.train), parts[role]) for role in roles], raw.labels, coder)
+    all_parts = [Part(role, sources.get(role, raw.train), parts[role]) for role in roles]
+    return look_at(all_parts, raw.labels, coder, raw.unlabelled)
 
 
 def _joined(train: ImageSplit, unlabelled: np.ndarray | StoredImages) -> ImageSplit:

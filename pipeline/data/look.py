@@ -73,11 +73,21 @@ class _Seen(NamedTuple):
     grey: np.ndarray  # bool, equal channels
 
 
-def look_at(parts: Sequence[Part], labels: Sequence[str], coder: Coder | None = None) -> DataLook:
-    """Look at all splits: `train` first, and those carved from it before those of their own files."""
+def look_at(
+    parts: Sequence[Part],
+    labels: Sequence[str],
+    coder: Coder | None = None,
+    pool: np.ndarray | StoredImages | None = None,
+) -> DataLook:
+    """Look at all splits: `train` first, and those carved from it before those of their own files.
+
+    Args:
+        pool: [N, C, H, W] images without labels, which the student learns too.
+    """
     seen = {part.role: _seen(part) for part in parts}
     findings = [
         *_shared(parts, seen),
+        *(_in_pool(parts, seen, pool) if pool is not None else ()),
         *_contradictions(parts, seen, labels),
         *_by_image(parts, seen),
         *(_cut(parts[0], coder) if coder is not None else ()),
@@ -129,6 +139,21 @@ def _shared(parts: Sequence[Part], seen: Mapping[str, _Seen]) -> Iterator[Findin
             )
         for n, digest in enumerate(seen[part.role].digests):
             known.setdefault(digest, (part.role, part.name_of(n)))
+
+
+def _in_pool(parts: Sequence[Part], seen: Mapping[str, _Seen], pool: np.ndarray | StoredImages) -> Iterator[Finding]:
+    """Find examples of validation and test among the images without labels."""
+    whole = Part("unlabelled", LabelledImages(pool, np.zeros(len(pool), np.int64)), np.arange(len(pool)))
+    learnt = set(_seen(whole).digests)
+    for part in parts:
+        places = [n for n, digest in enumerate(seen[part.role].digests) if digest in learnt]
+        if places and part.role in ("validation", "test"):
+            yield Finding(
+                name="shared with unlabelled",
+                count=len(places),
+                sentence=f"{_share(len(places), part)} {part.role} examples are among those without labels too, such "
+                f"as {part.name_of(places[0])}: accuracy there is too high; remove the copies",
+            )
 
 
 def _contradictions(parts: Sequence[Part], seen: Mapping[str, _Seen], labels: Sequence[str]) -> Iterator[Finding]:

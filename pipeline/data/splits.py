@@ -131,6 +131,12 @@ class Splits:
     def parts(self) -> tuple[ImageSplit, ...]:
         return self.train, self.reference, self.validation
 
+    @property
+    def pool(self) -> ImageSplit | None:
+        """Training examples without a label, as of `data.unlabelled`; None: there are none."""
+        nameless = self.train.targets == UNLABELLED
+        return self.train.select(nameless) if bool(nameless.any()) else None
+
 
 def channels_last(inputs: Tensor) -> Tensor:
     """Lay images out channels last in memory, where convolutions are faster on a CPU; leave other inputs as they are.
@@ -138,6 +144,17 @@ def channels_last(inputs: Tensor) -> Tensor:
     A network's activations follow the layout of its inputs, so nothing else is needed (benchmarks/score.py).
     """
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
+
+
+def with_few_labels(split: ImageSplit, per_class: int, seed: int) -> ImageSplit:
+    """Keep the labels of `per_class` examples of each class, drawn by seed; the others stay, UNLABELLED."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(derive_seed(seed, "few labels")))
+    drawn = split.targets.cpu()[order]
+    classes = sorted(set(drawn[drawn != UNLABELLED].tolist()))
+    kept = torch.cat([order[drawn == label][:per_class] for label in classes]).to(split.targets.device)
+    targets = torch.full_like(split.targets, UNLABELLED)
+    targets[kept] = split.targets[kept]
+    return replace(split, targets=targets)
 
 
 def draw_batch(split: ImageSplit, size: int, seed: int) -> Batch:

@@ -1,4 +1,4 @@
-"""Pictures of a folder without labels: training examples that the teacher alone answers for."""
+"""Pictures without labels, of a folder or an .npz file: training examples that the teacher alone answers for."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgestill.pipeline.data.datasets.base import LabelledImages, RawData
+from edgestill.pipeline.data.datasets.npz import images_of
 from edgestill.pipeline.data.decode import ENDINGS
 from edgestill.pipeline.data.rows import Fit, Pictures, Rows, files_content, rows_of
 from edgestill.pipeline.data.stored import StoredImages
@@ -20,12 +21,14 @@ def with_unlabelled(raw: RawData, config: Any) -> RawData:
     """Add the pictures of `data.unlabelled`, fitted to the training images, to those that the data set has itself.
 
     Raises:
-        DataError: the folder holds no picture, or too many are unreadable.
+        DataError: the folder holds no picture, or too many are unreadable; the file does not fit the training images.
     """
     folder: Path | None = config.unlabelled
     if folder is None:
         return raw
     assert isinstance(raw.train, LabelledImages)
+    if not folder.is_dir():
+        return _with_file(raw, raw.train, folder)
     channels, height, width = (int(side) for side in raw.train.images.shape[1:])
     if channels not in (1, 3):
         raise DataError(f"data.unlabelled: pictures have 1 or 3 channels, and the training images have {channels}")
@@ -36,6 +39,22 @@ def with_unlabelled(raw: RawData, config: Any) -> RawData:
         f"data.unlabelled: {len(rows.images):,} pictures of {folder} are learnt from the teacher's answers alone{bad}"
     )
     return raw._replace(unlabelled=_joined(raw, rows.images), cautions=(*raw.cautions, said))
+
+
+def _with_file(raw: RawData, train: LabelledImages, path: Path) -> RawData:
+    """Add the images of an .npz file."""
+    if isinstance(train.images, StoredImages):
+        raise DataError(
+            f"data.unlabelled: {path} holds arrays, and the training images are pictures in files; give a folder"
+        )
+    images = images_of(path)
+    if images.shape[1:] != train.images.shape[1:]:
+        raise DataError(
+            f"data.unlabelled: {path} holds images of [C, H, W] = {list(images.shape[1:])} and the training images are "
+            f"{list(train.images.shape[1:])}; they must be equal"
+        )
+    said = f"data.unlabelled: {len(images):,} images of {path} are learnt from the teacher's answers alone"
+    return raw._replace(unlabelled=_behind(raw, train.images, images), cautions=(*raw.cautions, said))
 
 
 def _decoded(folder: Path, fit: Fit, most_unreadable: float) -> Rows:
@@ -68,6 +87,14 @@ def _joined(raw: RawData, images: StoredImages) -> np.ndarray | StoredImages:
     train, own = raw.train.images, raw.unlabelled
     if isinstance(train, StoredImages):
         return own.joined(images) if isinstance(own, StoredImages) else images
-    pixels = images[slice(None)].numpy()
-    read = pixels if train.dtype == np.uint8 else (pixels / np.float32(255)).astype(train.dtype)
-    return read if own is None else np.concatenate([np.asarray(own), read])
+    return _behind(raw, train, images[slice(None)].numpy())
+
+
+def _behind(raw: RawData, train: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Put images [N, C, H, W], in the training images' type, behind the data set's own unlabelled ones."""
+    if images.dtype == np.uint8 and train.dtype != np.uint8:
+        images = (images / np.float32(255)).astype(train.dtype)
+    elif train.dtype == np.uint8 and images.dtype != np.uint8:
+        images = np.rint(images * 255).astype(np.uint8)
+    read = images.astype(train.dtype, copy=False)
+    return read if raw.unlabelled is None else np.concatenate([np.asarray(raw.unlabelled), read])

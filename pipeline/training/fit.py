@@ -8,11 +8,10 @@ epoch's number. So a run resumed from its last epoch computes the same as an und
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgestill.pipeline.data.ahead import batches_ahead
@@ -25,8 +24,8 @@ from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.training.balance import class_weights
 from edgestill.pipeline.training.compiled import Compilation
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.label_loss import label_loss
 from edgestill.pipeline.training.metrics import Metrics, evaluate
+from edgestill.pipeline.training.objective import Moment, Objective
 from edgestill.pipeline.training.state import EpochRecord, TrainingState
 
 _ADVICE = "try a lower learning_rate"
@@ -37,47 +36,6 @@ class FitResult(Frozen):
     best: Metrics  # on validation
     stopped_early: bool
     curve: tuple[EpochRecord, ...]
-
-
-class Objective(Protocol):
-    """The objective of a training run, as the loop sees it."""
-
-    def parameters(self) -> Iterable[nn.Parameter]: ...  # trained beside the network's
-    def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch: ...
-    def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]: ...  # named terms; their sum is minimised
-    def end_epoch(self, epoch: int, network: nn.Module) -> None: ...
-    def deployable(self, network: nn.Module) -> nn.Module: ...  # evaluated and shipped: inputs to logits [B, K]
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-class Supervised:
-    """Cross-entropy on the labels, the objective of a teacher."""
-
-    def parameters(self) -> Iterable[nn.Parameter]:
-        return ()
-
-    def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
-        return batch
-
-    def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        logits = network(batch.inputs)
-        if batch.mixed is None and batch.weight is None:
-            return {"cross_entropy": F.cross_entropy(logits, batch.targets)}
-        losses = label_loss(logits, batch)
-        return {"cross_entropy": (losses if batch.weight is None else batch.weight * losses).mean()}
-
-    def end_epoch(self, epoch: int, network: nn.Module) -> None:
-        pass
-
-    def deployable(self, network: nn.Module) -> nn.Module:
-        return network
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
 
 
 def fit(
@@ -180,16 +138,17 @@ class _Step:
         self._scaler, self._compute, self.device = scaler, compute, device
         self._spread = compute.spread(running, device)
 
-    def __call__(self, batch: Batch, generator: torch.Generator) -> Mapping[str, Tensor]:
-        """Take the step, and return the terms of its loss."""
+    def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[Mapping[str, Tensor], Batch]:
+        """Take the step, and return the terms of its loss and the batch as the objective prepared it."""
         with self._compute.autocast(self.device):
-            terms = self.objective.loss(self._spread, self.objective.prepare_batch(batch, generator))
-            loss = torch.stack([term.float() for term in terms.values()]).sum()
+            batch = self.objective.prepare_batch(batch, generator)
+            terms = self.objective.loss(self._spread, batch)
         self.optimizer.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        self.objective.backward(terms, self._scaler.scale, parameters)
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        return terms
+        return {name: term.detach() for name, term in terms.items()}, batch
 
 
 def _train_epoch(
@@ -206,7 +165,9 @@ def _train_epoch(
     step.network.train()
     step.running.train()
     generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
-    order = _order(len(train), weights if config.balance == "sampling" else None, generator)
+    order = step.objective.order(epoch, generator)
+    if order is None:
+        order = _order(len(train), weights if config.balance == "sampling" else None, generator)
     totals: dict[str, Tensor] = {}
     chosen = torch.split(order, config.batch_size)[:steps]
     for number, batch in enumerate(batches_ahead(train, chosen, step.device)):
@@ -215,9 +176,12 @@ def _train_epoch(
             batch = batch._replace(weight=weights[chosen[number]].to(batch.targets.device, torch.float32))
         if augmentation is not None:
             batch = augmentation(batch, epoch, generator)
-        for name, value in step(batch, generator).items():
-            totals[name] = totals.get(name, torch.zeros((), device=value.device)) + value.detach()
-    means = {name: float(total) / steps for name, total in totals.items()}
+        terms, batch = step(batch, generator)
+        taken = epoch * steps + number + 1
+        step.objective.tick(Moment(taken, taken / (steps * config.epochs), epoch, terms, batch, step.network))
+        for name, value in terms.items():
+            totals[name] = totals.get(name, torch.zeros((), device=value.device)) + value
+    means = {name: float(total) / len(chosen) for name, total in totals.items()}
     if not all(math.isfinite(value) for value in means.values()):
         raise TrainingError(
             f"the loss became {means} in epoch {epoch + 1} at learning rate "

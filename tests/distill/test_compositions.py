@@ -6,18 +6,23 @@ import pytest
 import torch
 
 from edgestill.distill.config import DistillConfig
+from edgestill.distill.conflicts import conflicts
+from edgestill.distill.conformance.prepared import network, recipe_on
 from edgestill.distill.methods import METHODS
-from edgestill.distill.recipe import conflicts, make_recipe
+from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
 from edgestill.distill.tunable import tuning_ranges
 from edgestill.distill.tune import search_ranges, with_hyperparameters
+from edgestill.pipeline.conformance.samples import image_task, splits
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.device import Compute
 from edgestill.pipeline.networks.network import look
 from edgestill.pipeline.teachers.teacher import frozen
 
 CPU = torch.device("cpu")
+WITHOUT_HEADS = {"logit_standardisation", "tgeo"}  # they read the student's own class logits
 TOGETHER = [("hard", "lelp"), ("lelp", "kd_aif"), ("hard", "kd_aif"), ("hard", "lelp", "kd_aif", "diswot_plus")]
+APART = [{"logit_standardisation", "dhkd"}]  # it reads logits of another kind
 SETTINGS = {"hard": {"warmup_steps": 2, "images": 4}, "lelp": {"subclasses": 3}, "kd_aif": {"warmup_epochs": 1}}
 
 
@@ -41,6 +46,29 @@ def test_methods_of_different_slots_train_together_and_ship_class_logits(names, 
     assert {"hard", "kd_aif"} & set(names) <= said
 
 
+PAIRS = [
+    ("taid", "dbild"), ("taid", "bd_kd"), ("swing", "divergence"), ("swing", "dbild"), ("dhkd", "rkd"),
+    ("logit_standardisation", "dbild"), ("logit_standardisation", "taid"), ("dhkd", "kd_aif"), ("dho", "rkd"),
+    ("dho", "random_affine"), ("online_teacher", "rkd", "bd_kd"), ("online_teacher", "dho"), ("first", "kd_aif"),
+    ("online_teacher", "pld"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", PAIRS, ids="+".join)
+def test_a_pair_of_other_slots_has_a_finite_loss_and_the_teacher_no_gradient(
+    names, make_task, make_splits, make_network, make_context
+):
+    splits, recipe = make_splits(make_task(), train=48), make_recipe(config(names).methods)
+    teacher, student = frozen(make_network(1)), make_network(2)
+    recipe.prepare(make_context(recipe, splits, teacher, student))
+    batch = recipe.prepare_batch(splits.train.batch(torch.arange(12)), torch.Generator().manual_seed(0))
+    terms = recipe.loss(student.train(), batch)
+    sum(terms.values(), torch.zeros(())).backward()
+    assert all(bool(term.isfinite()) for term in terms.values())
+    assert all(p.grad is None for p in teacher.parameters())
+    assert any(p.grad is not None and float(p.grad.norm()) > 0 for p in student.parameters())
+
+
 @pytest.mark.parametrize("names", TOGETHER, ids="+".join)
 def test_every_hyperparameter_of_every_method_is_tuned_at_once(names):
     ranges = search_ranges(config(names))
@@ -56,7 +84,12 @@ def test_two_methods_conflict_where_they_fill_the_same_slot_and_nowhere_else():
         problems = conflicts([METHODS[one](), METHODS[other]()])
         rest = ({one, other} - {"none"}).pop()
         in_vain = "none" in (one, other) and METHODS[rest].fills & {"data", "target", "divergence", "head"}
-        assert len(problems) == len(shared) + bool(in_vain)
+        whole = any("objective" in METHODS[name].fills for name in (one, other))
+        crowded = whole and (METHODS[one].fills | METHODS[other].fills) & {"target", "divergence", "weight"}
+        headed = any(a in WITHOUT_HEADS and "head" in METHODS[b].fills for a, b in ((one, other), (other, one)))
+        studied = any(METHODS[name].studies_teacher for name in (one, other))
+        apart = {one, other} in APART or ("online_teacher" in (one, other) and studied)
+        assert len(problems) == len(shared) + bool(in_vain) + bool(crowded) + headed + bool(apart)
         assert all(repr(one) in problem and repr(other) in problem for problem in problems)
 
 
@@ -71,7 +104,7 @@ def test_augmented_images_have_subclass_targets_of_their_own(make_task, make_spl
     assert batch.altered is not None
     lelp = next(method for method in recipe.methods if method.name == "lelp")
     with torch.no_grad():
-        target = lelp.target(look(teacher, batch.inputs), batch)
+        target = lelp.target(look(teacher, batch.inputs), None, batch)
         found = recipe.loss(student.eval(), batch)["distillation"]
         seen = look(student, batch.inputs)
         expected = lelp.divergence(target, seen._replace(logits=lelp.head(seen.embedding)))
@@ -142,3 +175,23 @@ def test_hard_lelp_and_kd_aif_train_on_a_gpu_in_every_precision(precision, make_
     assert done.fitted.curve[-1].loss < done.fitted.curve[0].loss
     assert all(weight.dtype == torch.float32 for weight in done.student.parameters())
     assert done.measures["kd_aif.updates"] == 2
+
+
+@pytest.mark.parametrize("one", METHODS)
+def test_a_method_takes_a_step_with_every_other_that_it_can_be_used_with(one):
+    classes = 4
+    task = image_task(classes=classes)
+    data, teacher, student = splits(task, train=48), network(task, 1, (8, 12, 16)), network(task, 2)
+    for other in list(METHODS)[list(METHODS).index(one) + 1 :]:
+        kinds = [METHODS[one], METHODS[other]]
+        if conflicts([kind() for kind in kinds]):
+            continue
+        configs = [kind.Config.model_validate(dict(kind.facts.lively)) for kind in kinds]
+        recipe, batch = recipe_on(configs, frozen(teacher), student.train(), data)
+        terms = recipe.loss(student, batch)
+        recipe.backward(terms, lambda term: term, [*student.parameters(), *recipe.parameters()])
+        assert all(bool(term.isfinite()) for term in terms.values()), other
+        grown = [parameter.grad for parameter in student.parameters() if parameter.grad is not None]
+        assert len(grown) > 0, other
+        assert all(bool(gradient.isfinite().all()) for gradient in grown), other
+        student.zero_grad(set_to_none=True)

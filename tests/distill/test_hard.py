@@ -29,7 +29,8 @@ from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 CPU = torch.device("cpu")
 

@@ -28,8 +28,9 @@ from edgestill.pipeline.errors import ConfigError, DataError, MissingDependencyE
 from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
 from edgestill.pipeline.training.metrics import evaluate
+from edgestill.pipeline.training.objective import Supervised
 
 CPU = torch.device("cpu")
 MECHANISMS = ("student_only", "teacher_only", "both_sequential", "simultaneous")
@@ -370,7 +371,7 @@ def test_another_method_that_studies_the_teacher_cannot_have_it_replaced(monkeyp
         name, paper, fills, Config = "studious", "none", frozenset({"target"}), StudiousConfig
         studies_teacher = True
 
-        def target(self, teacher, batch):
+        def target(self, teacher, student, batch):
             return F.softmax(teacher.logits, dim=1)
 
     monkeypatch.setitem(METHODS, "studious", Studious)

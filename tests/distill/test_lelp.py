@@ -64,7 +64,7 @@ def train(make_task, make_splits):
 
 
 def q_of(method, teacher, batch):
-    return method.target(look(teacher, batch.inputs), batch)[:, :, 1:]
+    return method.target(look(teacher, batch.inputs), None, batch)[:, :, 1:]
 
 
 def random_logits(subclasses, classes=3, count=30, seed=5):
@@ -82,7 +82,7 @@ def as_view(logits):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_subclasses_sum_to_the_class(prepared, directions, loss):
     method, _, teacher, _, batch = prepared(directions=directions, loss=loss, temperature=3.0)
-    target = method.target(look(teacher, batch.inputs), batch)
+    target = method.target(look(teacher, batch.inputs), None, batch)
     at = 1.0 if loss == "tempered_product" else 3.0
     expected = scipy.special.softmax(teacher(batch.inputs).double().numpy() / at, axis=1)
     summed = (target[:, :, :1] * target[:, :, 1:]).sum(2)
@@ -99,9 +99,10 @@ def test_what_the_logits_see_does_not_move_the_subclasses(prepared, directions):
     assert (weight.double() @ projector).abs().max() < 1e-6
     view = look(teacher, batch.inputs)
     moved = view._replace(embedding=view.embedding + torch.randn(30, 3) @ weight)
-    assert torch.allclose(method.target(view, batch)[:, :, 1:], method.target(moved, batch)[:, :, 1:], atol=1e-4)
     aside = view._replace(embedding=view.embedding + torch.randn(30, 16))
-    assert not torch.allclose(method.target(view, batch)[:, :, 1:], method.target(aside, batch)[:, :, 1:], atol=1e-2)
+    own, same, other = (method.target(each, None, batch)[:, :, 1:] for each in (view, moved, aside))
+    assert torch.allclose(own, same, atol=1e-4)
+    assert not torch.allclose(own, other, atol=1e-2)
 
 
 @pytest.mark.parametrize("directions", ["pca", "random"])
@@ -205,7 +206,7 @@ def test_with_uniform_targets_a_head_without_preferences_learns_what_plain_kd_te
     method, _, teacher, _, batch = prepared(subclass_temperature=100.0, loss=loss, temperature=1.0)
     method.config = method.config.model_copy(update={"subclass_temperature": 1e9})
     classes = random_logits(1)
-    target = method.target(look(teacher, batch.inputs), batch)
+    target = method.target(look(teacher, batch.inputs), None, batch)
     found = method.divergence(target, as_view(classes.repeat_interleave(8, 1)))
     expected = F.kl_div(classes.log_softmax(1), teacher(batch.inputs).softmax(1), reduction="none").sum(1)
     assert torch.allclose(found, expected, atol=1e-4)
@@ -214,13 +215,13 @@ def test_with_uniform_targets_a_head_without_preferences_learns_what_plain_kd_te
 def test_decomposed_is_the_joint_divergence_by_the_chain_rule(prepared):
     """At T = 1 and lambda = 1; lambda = 0 leaves plain KD, and T then tempers the classes alone."""
     method, _, teacher, _, batch = prepared(temperature=1.0, subclass_weight=1.0)
-    target, view = method.target(look(teacher, batch.inputs), batch), as_view(random_logits(8))
+    target, view = method.target(look(teacher, batch.inputs), None, batch), as_view(random_logits(8))
     joint = (target[:, :, :1] * target[:, :, 1:]).flatten(1).double().numpy()
     student = scipy.special.softmax(view.logits.double().numpy(), axis=1)
     expected = scipy.special.rel_entr(joint, student).sum(1)
     assert np.allclose(method.divergence(target, view).numpy(), expected, rtol=1e-4)
     method.config = method.config.model_copy(update={"temperature": 3.0, "subclass_weight": 0.0})
-    target = method.target(look(teacher, batch.inputs), batch)
+    target = method.target(look(teacher, batch.inputs), None, batch)
     log_s = F.log_softmax(fold(view.logits, 8) / 3, 1)
     kd = 9 * F.kl_div(log_s, F.softmax(teacher(batch.inputs) / 3, 1), reduction="none").sum(1)
     assert torch.allclose(method.divergence(target, view), kd, rtol=1e-4)
@@ -231,7 +232,7 @@ def test_the_joint_readings_equal_their_equations_and_agree_where_nothing_is_tem
     found = {}
     for temperature in (1.0, 2.5):
         method, _, teacher, _, batch = prepared(loss=loss, temperature=temperature)
-        target, view = method.target(look(teacher, batch.inputs), batch), as_view(random_logits(8))
+        target, view = method.target(look(teacher, batch.inputs), None, batch), as_view(random_logits(8))
         found[temperature] = method.divergence(target, view).numpy()
         z = teacher(batch.inputs).double().numpy()
         q = target[:, :, 1:].double().numpy()
@@ -245,14 +246,14 @@ def test_the_joint_readings_equal_their_equations_and_agree_where_nothing_is_tem
         expected = temperature**2 * scipy.special.rel_entr(joint.reshape(30, -1), student).sum(1)
         assert np.allclose(found[temperature], expected, rtol=1e-3)
     method, _, teacher, _, batch = prepared(temperature=1.0, subclass_weight=1.0)
-    same = method.divergence(method.target(look(teacher, batch.inputs), batch), as_view(random_logits(8)))
+    same = method.divergence(method.target(look(teacher, batch.inputs), None, batch), as_view(random_logits(8)))
     assert np.allclose(found[1.0], same.numpy(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_student_that_says_the_target_has_no_divergence_and_another_has(prepared, loss):
     method, _, teacher, _, batch = prepared(loss=loss, temperature=2.0)
-    target = method.target(look(teacher, batch.inputs), batch)
+    target = method.target(look(teacher, batch.inputs), None, batch)
     p, q = target[:, :, :1], target[:, :, 1:]
     says = {
         "decomposed": 2 * p.log() + q.log(),
@@ -281,7 +282,7 @@ class Halves(Method):
 
     name, fills, Config = "halves", frozenset({"weight"}), SimpleNamespace
 
-    def weight(self, batch):
+    def weight(self, teacher, student, batch):
         return torch.full((len(batch.targets),), 0.5), (batch.index % 2).float()
 
 
@@ -312,7 +313,7 @@ def test_other_methods_weigh_and_alter_and_altered_inputs_get_a_target_of_their_
     assert terms[0] == pytest.approx(terms[1], rel=1e-4)
     with torch.no_grad():
         view, method = look(student, batch.inputs), recipe.methods[1]
-        target = method.target(look(teacher, batch.inputs), batch)
+        target = method.target(look(teacher, batch.inputs), None, batch)
         logits = method.head(view.embedding)
         each = method.divergence(target, as_view(logits))
         labels = F.cross_entropy(fold(logits, 8), batch.targets)
@@ -454,7 +455,7 @@ def test_shuffled_targets_are_those_of_another_example_of_the_class(prepared, tr
     shuffled = prepared(control="shuffled")[0]
     batch = train.batch(torch.arange(90))
     view = look(teacher, batch.inputs)
-    own, other = method.target(view, batch), shuffled.target(view, batch)
+    own, other = method.target(view, None, batch), shuffled.target(view, None, batch)
     assert torch.equal(own[:, :, 0], other[:, :, 0])
     donors = torch.cdist(own[:, :, 1:].flatten(1), other[:, :, 1:].flatten(1)).argmin(0)
     assert sorted(donors.tolist()) == list(range(90))
@@ -469,7 +470,7 @@ def test_a_random_partition_belongs_to_the_example_and_not_to_what_it_looks_like
     assert torch.equal(q, q_of(method, teacher, batch._replace(inputs=1 - batch.inputs)))
     for loss in LOSSES:
         method.config = method.config.model_copy(update={"loss": loss})
-        target = method.target(look(teacher, batch.inputs), batch)
+        target = method.target(look(teacher, batch.inputs), None, batch)
         assert method.divergence(target, as_view(random_logits(8))).isfinite().all()
 
 

@@ -13,8 +13,9 @@ from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
 from edgestill.pipeline.training.metrics import evaluate
+from edgestill.pipeline.training.objective import Supervised
 
 CPU = torch.device("cpu")
 

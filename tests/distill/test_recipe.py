@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig
+from edgestill.distill.conflicts import conflicts
 from edgestill.distill.methods import KD, METHODS, Method, MethodConfig
 from edgestill.distill.methods.base import SLOTS
 from edgestill.distill.methods.kd import KDConfig
-from edgestill.distill.recipe import Recipe, conflicts, make_recipe
+from edgestill.distill.recipe import Recipe, make_recipe
 from edgestill.distill.train import caches_teacher, distill
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.datasets import DigitsConfig
@@ -28,7 +29,8 @@ from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 CPU = torch.device("cpu")
 
@@ -90,14 +92,16 @@ def second_method(name, slot):
         name: str = "unset"
 
     hooks = {
-        "weight": lambda self, batch: (torch.zeros(len(batch.targets)), (batch.index % 2).float()),
+        "weight": lambda self, teacher, student, batch: (torch.zeros(len(batch.targets)), (batch.index % 2).float()),
         "data": lambda self, batch, generator: batch._replace(inputs=1 - batch.inputs),
         "feature": lambda self, teacher, student, batch: {
             "mean": (student.embedding - teacher.embedding.mean()).mean()
         },
-        "target": lambda self, teacher, batch: F.one_hot(batch.targets, 3).float(),
+        "target": lambda self, teacher, student, batch: F.one_hot(batch.targets, 3).float(),
         "divergence": lambda self, target, student: (student.logits - target).abs().sum(1),
         "teacher": lambda self, inputs: None,
+        "logits": lambda self, logits: 2 * logits,
+        "objective": lambda self, teacher, student, batch: student.logits.square().sum(1),
     }
     members = {"name": name, "paper": "none", "fills": frozenset({slot}), "Config": Config, slot: hooks[slot]}
     return type(name.title(), (Method,), members)
@@ -392,3 +396,80 @@ def test_every_method_learns_from_mixed_images_and_goes_on_bit_for_bit(make_netw
     expected = run(2, save=lambda state: saved.append(state_bytes(state)))
     found = run(77, resume=torch.load(io.BytesIO(saved[0]), weights_only=True))
     assert all(torch.equal(v, found.student.state_dict()[k]) for k, v in expected.student.state_dict().items())
+
+
+def test_the_logits_slot_transforms_what_target_and_divergence_read_and_not_what_the_labels_do(monkeypatch, prepared):
+    monkeypatch.setitem(METHODS, "double", second_method("double", "logits"))
+    plain, student, batch, _ = prepared([KD(KDConfig(temperature=2.0))])
+    doubled = prepared([KD(KDConfig(temperature=4.0)), METHODS["double"]()])[0]
+    expected, found = plain.loss(student.eval(), batch), doubled.loss(student, batch)
+    assert found["cross_entropy"].item() == pytest.approx(expected["cross_entropy"].item(), rel=1e-6)
+    assert found["distillation"].item() == pytest.approx(4 * expected["distillation"].item(), rel=1e-4)
+
+
+def test_an_objective_takes_the_place_of_labels_and_teacher_and_weighs_examples(monkeypatch, prepared):
+    monkeypatch.setitem(METHODS, "whole", second_method("whole", "objective"))
+    recipe, student, batch, _ = prepared([METHODS["whole"]()])
+    student.eval()
+    losses = student(batch.inputs).square().sum(1).detach()
+    found = {name: term.item() for name, term in recipe.loss(student, batch).items()}
+    assert found == {"whole": pytest.approx(losses.mean().item(), rel=1e-5)}
+    weighted = batch._replace(weight=torch.arange(len(losses)).float())
+    expected = (weighted.weight * losses).mean().item()
+    assert recipe.loss(student, weighted)["whole"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_divergence_compares_at_the_temperature_of_the_target(monkeypatch):
+    class Config(MethodConfig):
+        name: str = "warm"
+        temperature: float = 7.0
+
+    kind = second_method("warm", "target")
+    kind.Config = Config
+    monkeypatch.setitem(METHODS, "warm", kind)
+    recipe = Recipe([kind(), METHODS["divergence"]()])
+    assert recipe.methods[1].config.temperature == 7.0
+    assert METHODS["divergence"]().config.temperature == 4.0
+
+
+def test_gradients_of_the_terms_are_combined_as_a_method_says(monkeypatch, prepared):
+    """With the sum of the terms the step is the plain one's; with one term alone it is that term's."""
+    student, batch = prepared([KD()])[1:3]
+    parameters = list(student.eval().parameters())
+
+    def gradients(combine):
+        kind = second_method("combining", "feature")
+        if combine is not None:
+            kind.combine_gradients = combine
+        monkeypatch.setitem(METHODS, "combining", kind)
+        recipe = prepared([KD(), kind()])[0]
+        student.zero_grad(set_to_none=True)
+        recipe.backward(recipe.loss(student, batch), lambda term: 2 * term, parameters)
+        return [parameter.grad.clone() for parameter in parameters]
+
+    plain = gradients(None)
+    summed = gradients(lambda self, found: sum(found.values()))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(plain, summed, strict=True))
+    alone = gradients(lambda self, found: found["cross_entropy"])
+    expected = torch.autograd.grad(2 * 0.1 * F.cross_entropy(student(batch.inputs), batch.targets), parameters)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(alone, expected, strict=True))
+
+
+def test_methods_are_told_of_each_step_and_choose_the_order_of_an_epoch(
+    monkeypatch, make_network, make_task, make_splits
+):
+    moments = []
+    kind = second_method("timed", "data")
+    kind.data = lambda self, batch, generator: batch
+    kind.order = lambda self, epoch, generator: torch.arange(8) if epoch else None
+    kind.tick = lambda self, moment: moments.append(moment)
+    monkeypatch.setitem(METHODS, "timed", kind)
+    splits = make_splits(make_task(), train=16)
+    config = SimpleNamespace(
+        methods=(KDConfig(), kind.Config(name="timed")), training=StudentTrainingConfig(epochs=2, batch_size=8)
+    )
+    distill(make_network(2), make_network(1), splits, config, seed=0, device=CPU)
+    assert [moment.step for moment in moments] == [1, 2, 3]
+    assert [moment.progress for moment in moments] == [0.25, 0.5, 0.75]
+    assert torch.equal(moments[-1].batch.index, torch.arange(8))
+    assert all(not term.requires_grad for term in moments[0].terms.values())

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from edgestill.distill.config import DistillConfig
+from edgestill.distill.conflicts import conflicts
 from edgestill.distill.methods import METHODS
-from edgestill.distill.recipe import conflicts, make_recipe
+from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
 from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.training.state import restarted

@@ -19,8 +19,9 @@ from edgestill.export.onnx.write import to_onnx
 from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
 from edgestill.pipeline.training.metrics import evaluate
+from edgestill.pipeline.training.objective import Supervised
 
 CPU = torch.device("cpu")
 GATE = 0.005

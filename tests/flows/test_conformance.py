@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-from edgestill.distill import conformance as of_methods
+from edgestill.distill.conformance import contract as of_methods
+from edgestill.distill.conformance import facts as of_facts
 from edgestill.distill.methods import METHODS, Method, MethodConfig
+from edgestill.distill.methods.facts import Facts
 from edgestill.export import conformance as of_formats
 from edgestill.export.formats import FORMATS
 from edgestill.export.formats.fp32 import Fp32
 from edgestill.flows.cli import conformance as command
 from edgestill.pipeline.conformance import datasets as of_datasets
-from edgestill.pipeline.conformance.suite import NotHereError, outcomes
+from edgestill.pipeline.conformance.suite import ConformanceError, NotHereError, outcomes
 from edgestill.pipeline.data.datasets import DATASETS, DigitsConfig
 from edgestill.pipeline.data.datasets.digits import load_digits
 from edgestill.pipeline.errors import ConfigError
@@ -40,7 +42,7 @@ class Forgetful(Method):
     name, paper, fills, Config = "forgetful", "nobody", frozenset({"weight"}), ForgetfulConfig
     epochs = 0
 
-    def weight(self, batch):
+    def weight(self, teacher, student, batch):
         return 1 / (1 + self.epochs), 0.5
 
     def end_epoch(self, epoch, student):
@@ -99,12 +101,12 @@ def load_unlabelled(config):
 
 
 FAULTS = [
-    (METHODS, "forgetful", Forgetful, of_methods.CHECKS, Forgetful, [
+    (METHODS, "forgetful", Forgetful, of_methods.CONTRACT, Forgetful, [
         "it names its source with a year and says what it computes",
         "its hyperparameters are described and misspelt ones refused",
         "training goes on from a saved state bit for bit",
     ]),
-    (METHODS, "forgetful", Boastful, of_methods.CHECKS[:3], Boastful, [
+    (METHODS, "forgetful", Boastful, of_methods.CONTRACT[:3], Boastful, [
         "it overrides the hooks of the slots that it fills and no others",
     ]),
     (None, "resnet", None, of_spaces.OF_GENES, Misprinted(ResNetConfig()), [
@@ -162,3 +164,30 @@ def test_an_object_of_no_table_and_a_place_of_nothing_are_refused():
     for place, why in whys.items():
         with pytest.raises(ConfigError, match=why):
             command._table_of(command._loaded(place), place)
+
+
+class Boaster(METHODS["kd"]):
+    """Plain KD that says of itself what is not so."""
+
+    facts = Facts(
+        evidence="ours",
+        ablation={"distill_weight": 0.5},
+        reduces_to=({"name": "none"},),
+        zero_at_teacher=False,
+        invariant_to=frozenset({"scale"}),
+        cost=0.01,
+    )
+
+
+@pytest.mark.parametrize(
+    ("check", "words"),
+    [
+        (of_facts.without_its_idea_it_is_the_recipe_that_it_names, "the losses differ"),
+        (of_facts.a_student_that_is_the_teacher_learns_nothing_from_it_where_it_says_so, "the gradient at the teacher"),
+        (of_facts.its_distillation_is_invariant_to_what_it_says_and_to_nothing_else, "do not change with a shift"),
+        (of_facts.its_step_takes_no_longer_than_it_says, "times plain KD's; 0.01 is said"),
+    ],
+)
+def test_facts_that_are_not_so_are_found(check, words):
+    with pytest.raises(ConformanceError, match=words):
+        check(Boaster)

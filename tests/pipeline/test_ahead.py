@@ -15,7 +15,8 @@ from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.data.stored import RowFile, StoredImages
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 CPU = torch.device("cpu")
 

@@ -13,8 +13,9 @@ from edgestill.pipeline.data.splits import UNLABELLED, ImageSplit
 from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.training.balance import class_weights, imbalance
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
 from edgestill.pipeline.training.metrics import Metrics, evaluate, metrics_of
+from edgestill.pipeline.training.objective import Supervised
 from edgestill.pipeline.training.state import EpochRecord
 
 CPU = torch.device("cpu")

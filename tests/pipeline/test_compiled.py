@@ -11,7 +11,8 @@ from edgestill.pipeline.device import Compute
 from edgestill.pipeline.training import compiled
 from edgestill.pipeline.training.compiled import Compilation
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 from edgestill.search.spaces.resnet import ResNetSpace
 
 TASK = image_task(side=8)

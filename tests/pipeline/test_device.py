@@ -13,7 +13,8 @@ from edgestill.pipeline.errors import UserError
 from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise, look
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 _COUNT_FAULTS = """
 import resource, sys, torch

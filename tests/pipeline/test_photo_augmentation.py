@@ -15,7 +15,8 @@ from edgestill.pipeline.data.splits import UNLABELLED, Batch, ImageSplit
 from edgestill.pipeline.errors import ConfigError, MissingDependencyError
 from edgestill.pipeline.torchvision_compat import repair
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 repair()
 import torchvision.transforms.v2.functional as tv  # noqa: E402

@@ -9,7 +9,8 @@ import torch
 from edgestill.pipeline.networks.network import uninitialised
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 
 def draw():

@@ -15,8 +15,9 @@ from edgestill.pipeline.data.datasets.base import AugmentConfig
 from edgestill.pipeline.errors import TrainingError
 from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, _epochs_done, _set_learning_rate, fit
+from edgestill.pipeline.training.fit import _epochs_done, _set_learning_rate, fit
 from edgestill.pipeline.training.metrics import evaluate
+from edgestill.pipeline.training.objective import Supervised
 from edgestill.pipeline.training.state import restarted
 
 CPU = torch.device("cpu")

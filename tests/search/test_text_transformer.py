@@ -11,7 +11,8 @@ from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.networks.cost import measure_cost
 from edgestill.pipeline.networks.network import initialise, look
 from edgestill.pipeline.networks.text_transformer import sinusoids
-from edgestill.pipeline.training.fit import Supervised, TrainingConfig, fit
+from edgestill.pipeline.training.fit import TrainingConfig, fit
+from edgestill.pipeline.training.objective import Supervised
 from edgestill.search.scoring.conditions import Conditions
 from edgestill.search.scoring.evaluator import Evaluator
 from edgestill.search.scoring.observe import observe

@@ -3,6 +3,7 @@
 # N examples, K classes
 
 import copy
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from edgestill.distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.hard.affine import Affine, Padding
 from edgestill.distill.methods.hard.ascent import CommonAdam
 from edgestill.distill.methods.hard.augmentor import Augmentor, with_augmented
@@ -82,6 +84,14 @@ class Hard(Method):
     name: ClassVar[str] = "hard"
     paper: ClassVar[str] = "Nix, Burg, Sinz 2023, arXiv:2305.14890"
     fills: ClassVar[frozenset[Slot]] = frozenset({"data"})
+    facts: ClassVar[Facts | None] = Facts(
+        evidence="paper",
+        elicitation=("expansion",),
+        lively={"warmup_steps": 0},
+        zero_at_teacher=True,
+        invariant_to=frozenset({"shift"}),
+        cost=10.0,
+    )
     studies_teacher: ClassVar[bool] = True  # the augmentor's steps go through it
     Config: ClassVar[type[MethodConfig]] = HardConfig
 
@@ -174,6 +184,9 @@ class Hard(Method):
 
         with evaluating(context.student, student), torch.no_grad():
             return (sheet(change, context, student, generator),)
+
+    def extras(self) -> Mapping[str, nn.Module]:
+        return {"augmentor": self._augmentor}
 
     def state_dict(self) -> dict[str, Any]:
         """Return copies: the loop keeps the best epoch's state while training goes on."""

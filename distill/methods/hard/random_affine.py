@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.hard.affine import AXES, Padding, uniform, warp
 from edgestill.distill.methods.hard.augmentor import with_augmented
 from edgestill.distill.tunable import tunable
@@ -41,6 +42,13 @@ class RandomAffine(Method):
     name: ClassVar[str] = "random_affine"
     paper: ClassVar[str] = "Beyer et al. 2022 (function matching), arXiv:2106.05237"
     fills: ClassVar[frozenset[Slot]] = frozenset({"data"})
+    facts: ClassVar[Facts | None] = Facts(
+        evidence="paper",
+        elicitation=("expansion",),
+        zero_at_teacher=True,
+        invariant_to=frozenset({"shift"}),
+        cost=5.0,
+    )
     Config: ClassVar[type[MethodConfig]] = RandomAffineConfig
 
     @property

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from edgestill.distill.methods.base import Context, Exhibit, Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.kd_aif.influence import (
     BACKENDS,
     Question,
@@ -120,6 +121,13 @@ class KDAIF(Method):
     name: ClassVar[str] = "kd_aif"
     paper: ClassVar[str] = "Wu, Luo, Liu, Deng 2025, arXiv:2501.02705"
     fills: ClassVar[frozenset[Slot]] = frozenset({"weight", "teacher"})
+    facts: ClassVar[Facts | None] = Facts(
+        evidence="paper",
+        elicitation=("curation",),
+        zero_at_teacher=True,
+        invariant_to=frozenset({"shift"}),
+        cost=4.0,
+    )
     Config: ClassVar[type[MethodConfig]] = KDAIFConfig
     config: KDAIFConfig
 
@@ -156,7 +164,7 @@ class KDAIF(Method):
         with torch.no_grad():
             return look(self._network, inputs)
 
-    def weight(self, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
+    def weight(self, teacher: View, student: View, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
         share, w = self.config.distill_weight, batch.of_examples(self._student.weight)
         return (1 - share) * w, share * w if self.config.apply_to == "both" else share
 

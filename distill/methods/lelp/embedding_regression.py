@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot, embedding_width
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.lelp.subclasses import ClassMoments, class_embeddings
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import Batch
@@ -46,6 +47,14 @@ class EmbeddingRegression(Method):
     name: ClassVar[str] = "embedding_regression"
     paper: ClassVar[str] = "Romero et al. 2015, arXiv:1412.6550"
     fills: ClassVar[frozenset[Slot]] = frozenset({"feature"})
+    facts: ClassVar[Facts | None] = Facts(
+        evidence="paper",
+        elicitation=("feature",),
+        ablation={"regression_weight": 0.0},
+        reduces_to=({"name": "kd"},),
+        invariant_to=frozenset({"shift"}),
+        cost=3.0,
+    )
     studies_teacher: ClassVar[bool] = True
     Config: ClassVar[type[MethodConfig]] = EmbeddingRegressionConfig
     _projection: nn.Linear | None = None
@@ -71,6 +80,9 @@ class EmbeddingRegression(Method):
 
     def trainable(self) -> Iterable[nn.Parameter]:
         return () if self._projection is None else self._projection.parameters()
+
+    def extras(self) -> Mapping[str, nn.Module]:
+        return {} if self._projection is None else {"projection": self._projection}
 
     def state_dict(self) -> dict[str, Any]:
         assert self._projection is not None, "prepare() comes before state_dict()"

@@ -7,7 +7,7 @@ the student's C x S logits, the target is p_{c,s} = p_c q(s | c). Details left o
 
 # N examples, C classes, S subclasses a class
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from edgestill.distill.losses import softened, softened_kl
 from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.lelp.head import FoldedHead, fold, subclass_linear, with_classifier
 from edgestill.distill.methods.lelp.subclasses import (
     Directions,
@@ -90,6 +91,13 @@ class LELP(Method):
     name: ClassVar[str] = "lelp"
     paper: ClassVar[str] = "Loo, Iliopoulos, Hu, Vee 2024, arXiv:2409.20449"
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence", "head"})
+    facts: ClassVar[Facts | None] = Facts(
+        evidence="paper",
+        elicitation=("labelling", "feature"),
+        ablation={"subclass_weight": 0.0},
+        changes_graph=True,
+        cost=4.0,
+    )
     studies_teacher: ClassVar[bool] = True
     to_shrink: ClassVar[str] = "set fewer subclasses"
     Config: ClassVar[type[MethodConfig]] = LELPConfig
@@ -125,7 +133,7 @@ class LELP(Method):
         )
         self._table = None if config.control == "none" else self._control(context)
 
-    def target(self, teacher: View, batch: Batch) -> Tensor:
+    def target(self, teacher: View, student: View, batch: Batch) -> Tensor:
         """Return [N, C, 1 + S]: p_c first, then q(s | c); p at T, but for `tempered_product` at 1."""
         assert self._projections is not None, "prepare() comes before target()"
         if self._table is None:
@@ -166,6 +174,9 @@ class LELP(Method):
 
     def trainable(self) -> Iterable[nn.Parameter]:
         return () if self._linear is None else self._linear.parameters()
+
+    def extras(self) -> Mapping[str, nn.Module]:
+        return {} if self._linear is None else {"head": self._linear}
 
     def state_dict(self) -> dict[str, Any]:
         """Include the projections: a new fit may find other signs, and the head was taught these subclasses."""

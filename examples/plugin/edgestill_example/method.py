@@ -26,7 +26,7 @@ class TotalVariation(Method):
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence"})
     Config: ClassVar[type[MethodConfig]] = TotalVariationConfig
 
-    def target(self, teacher: View, batch: Batch) -> Tensor:
+    def target(self, teacher: View, student: View, batch: Batch) -> Tensor:
         return softened(teacher.logits, self.config.temperature)
 
     def divergence(self, target: Tensor, student: View) -> Tensor:

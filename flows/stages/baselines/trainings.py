@@ -20,7 +20,8 @@ from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.runs.checkpoint import weights_bytes
 from edgestill.pipeline.teachers.teacher import frozen
-from edgestill.pipeline.training.fit import FitResult, Supervised, fit
+from edgestill.pipeline.training.fit import FitResult, fit
+from edgestill.pipeline.training.objective import Supervised
 from edgestill.pipeline.training.state import EpochRecord
 
 Observe = Callable[[EpochRecord], None]

@@ -86,7 +86,9 @@ class DatasetConfig(Frozen):
     )
 
     unlabelled: GivenPath | None = Field(
-        None, description="folder of pictures without labels, learnt from the teacher's answers alone; null: none"
+        None,
+        description="folder of pictures without labels, or .npz file of images (x_unlabelled, x_train or x), learnt "
+        "from the teacher's answers alone; null: none",
     )
 
     @classmethod
@@ -110,8 +112,8 @@ class DatasetConfig(Frozen):
             raise ValueError("is a folder of pictures, and this data is text; leave it out")
         if not (info.context or {}).get("check_files"):
             return path
-        if not path.is_dir():
-            raise ValueError(f"no folder at {path}")
+        if not (path.is_dir() or (path.suffix == ".npz" and path.is_file())):
+            raise ValueError(f"no folder at {path}, and no .npz file")
         return path.absolute()
 
     @property

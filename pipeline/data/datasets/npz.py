@@ -15,6 +15,7 @@ from edgestill.pipeline.task import Labels
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _UNLABELLED = "x_unlabelled"  # optional
+_IMAGES = (_UNLABELLED, "x_train", "x")  # of a file of images alone, the first that is there
 
 
 class NpzConfig(DatasetConfig):
@@ -76,25 +77,47 @@ def load_npz(config: NpzConfig) -> RawData:
     return RawData(train, test, labels, unlabelled=unlabelled, cautions=understood.cautions)
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def images_of(path: Path) -> np.ndarray:
+    """Read images without labels, [N, C, H, W]: the first of x_unlabelled, x_train and x in an .npz file.
+
+    Raises:
+        DataError: the file holds none of them, or what `load_npz` refuses.
+    """
+    arrays = _read(path, (), _IMAGES)
+    found = next((arrays[key] for key in _IMAGES if key in arrays), None)
+    if found is None:
+        raise DataError(f"{path} holds none of {', '.join(_IMAGES)}")
+    if np.issubdtype(found.dtype, np.floating):
+        found = found.astype(np.float32)
+        if found.size and not (found.min() >= 0 and found.max() <= 1):
+            raise DataError(f"{path}: its images are floats from {found.min():g} to {found.max():g}, not in [0, 1]")
+    checked = _checked(path, "unlabelled", found, np.zeros(found.shape[:1], np.int64)).images
+    assert isinstance(checked, np.ndarray)
+    return checked
+
+
+def _read(
+    path: Path, needed: tuple[str, ...] = _KEYS, others: tuple[str, ...] = (_UNLABELLED,)
+) -> dict[str, np.ndarray]:
+    keys = ", ".join(needed) or " or ".join(others)
     if not path.is_file():
-        raise DataError(f"no data file at {path}; give an .npz file with {', '.join(_KEYS)}")
+        raise DataError(f"no data file at {path}; give an .npz file with {keys}")
     try:
         with path.open("rb") as file:
             magic = file.read(6)
         if magic[:2] != b"PK" and magic != b"\x93NUMPY":
             raise ValueError("a pickle, or another kind of file")
         if magic == b"\x93NUMPY":
-            raise DataError(f"{path} is a single .npy array; an .npz file with {', '.join(_KEYS)} is needed")
-        require_plausible(path, (*_KEYS, _UNLABELLED))
+            raise DataError(f"{path} is a single .npy array; an .npz file with {keys} is needed")
+        require_plausible(path, (*needed, *others))
         with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in _KEYS if key not in archive.files]
+            missing = [key for key in needed if key not in archive.files]
             if missing:
                 raise DataError(
                     f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive.files) or 'nothing'}, "
-                    f"and {', '.join(_KEYS)} are needed"
+                    f"and {keys} are needed"
                 )
-            arrays = {key: archive[key] for key in (*_KEYS, _UNLABELLED) if key in archive.files}
+            arrays = {key: archive[key] for key in (*needed, *others) if key in archive.files}
             for key, array in arrays.items():
                 if not isinstance(array, np.ndarray):  # numpy gives the bytes of a member that is no .npy file
                     raise ValueError(f"{key} is no array")

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from edgestill.pipeline.data.splits import UNLABELLED, Batch, ImageSplit
 from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.pipeline.training.config import TrainingConfig
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
 
 class WeightedLabels(Supervised):

@@ -9,27 +9,21 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from edgestill.distill.config import DistillConfig, StudentTrainingConfig
-from edgestill.distill.methods import METHODS, Method
-from edgestill.distill.methods.base import SLOTS, Context
-from edgestill.distill.recipe import Recipe, make_recipe
+from edgestill.distill.config import DistillConfig
+from edgestill.distill.conformance.prepared import CPU, Kind, classes, network, prepared, prepared_on
+from edgestill.distill.methods import METHODS
+from edgestill.distill.methods.base import SLOTS, Method
 from edgestill.distill.train import distill
 from edgestill.distill.tunable import tuning_ranges
 from edgestill.pipeline.conformance.samples import image_task, splits, text_task
 from edgestill.pipeline.conformance.suite import Check, require
-from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.errors import UserError, first_line
-from edgestill.pipeline.networks.cifar_resnet import CifarResNet
-from edgestill.pipeline.networks.network import View, initialise, look
-from edgestill.pipeline.networks.text_transformer import TextTransformer
 from edgestill.pipeline.runs.checkpoint import state_bytes
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers.teacher import frozen
-from edgestill.pipeline.training.fit import Supervised, fit
+from edgestill.pipeline.training.fit import fit
+from edgestill.pipeline.training.objective import Supervised
 
-Kind = type[Method]
 HOOKS = {slot: (slot,) for slot in SLOTS} | {"head": ("head", "class_logits", "deployable")}
-CPU = torch.device("cpu")
 
 
 def it_is_listed_under_its_own_name_which_alone_chooses_it(kind: Kind) -> None:
@@ -75,7 +69,7 @@ def its_loss_is_finite_and_reaches_all_that_ships_and_nothing_of_the_teacher(kin
     for name, term in terms.items():
         require(term.shape == () and bool(term.isfinite()), f"the term {name} is {_shown(term)}")
     sum(terms.values(), torch.zeros(())).backward()  # type: ignore[no-untyped-call]
-    shipped = list(recipe.deployable(student).parameters())
+    shipped = [p for p in recipe.deployable(student).parameters() if p.requires_grad]
     gradients = [p.grad for p in shipped if p.grad is not None and bool(p.grad.isfinite().all())]
     require(len(gradients) == len(shipped), "a weight that ships has no finite gradient")
     require(sum(float(gradient.norm()) for gradient in gradients) > 0, "all gradients are 0")
@@ -86,7 +80,7 @@ def its_loss_is_finite_and_reaches_all_that_ships_and_nothing_of_the_teacher(kin
 def it_reads_no_more_of_its_teacher_than_it_says_in_needs(kind: Kind) -> None:
     """Give it a teacher without the parts that it does not name; reading one fails, or gives no finite loss."""
     try:
-        recipe, _, student, batch = _prepared(kind, image_task(classes=_classes(kind)), lacks=True)
+        recipe, _, student, batch = prepared_on(kind, image_task(classes=classes(kind)), lacks=True)
         terms = recipe.loss(student.train(), batch)
     except (RuntimeError, AttributeError, TypeError, ValueError) as error:
         require(False, f"without the parts of the teacher beyond its `needs` it fails: {first_line(error)}")
@@ -105,17 +99,17 @@ def what_ships_gives_logits_of_the_classes(kind: Kind) -> None:
     recipe, _, student, batch = prepared(kind)
     with torch.no_grad():
         logits = recipe.deployable(student).eval()(batch.inputs)
-    expected = (len(batch.targets), _classes(kind))
+    expected = (len(batch.targets), classes(kind))
     require(logits.shape == expected, f"logits are {list(logits.shape)}, not {list(expected)}")
     require(bool(logits.isfinite().all()), "logits are not finite")
 
 
 def training_goes_on_from_a_saved_state_bit_for_bit(kind: Kind) -> None:
-    data = splits(image_task(classes=_classes(kind)))
-    config = _config(kind, epochs=4, batch_size=16, patience=0)
+    data = splits(image_task(classes=classes(kind)))
+    config = DistillConfig.unchecked(kind, epochs=4, batch_size=16, patience=0)
 
     def run(student_seed: int, **options: Any) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-        student, teacher = _network(data.task, student_seed), _network(data.task, 1, (8, 12, 16))
+        student, teacher = network(data.task, student_seed), network(data.task, 1, (8, 12, 16))
         found = distill(student, teacher, data, config, seed=0, device=CPU, **options)
         return dict(found.student.state_dict()), [record.terms for record in found.fitted.curve]
 
@@ -127,9 +121,9 @@ def training_goes_on_from_a_saved_state_bit_for_bit(kind: Kind) -> None:
 
 
 def it_takes_text_or_refuses_it_in_one_sentence(kind: Kind) -> None:
-    task = text_task(classes=_classes(kind))
+    task = text_task(classes=classes(kind))
     try:
-        recipe, _, student, batch = _prepared(kind, task)
+        recipe, _, student, batch = prepared_on(kind, task)
     except UserError as error:
         require(str(error) and "\n" not in str(error), f"the refusal is not one sentence: {error}")
         return
@@ -137,7 +131,7 @@ def it_takes_text_or_refuses_it_in_one_sentence(kind: Kind) -> None:
         require(bool(term.isfinite()), f"of a text, the term {name} is {_shown(term)}")
 
 
-CHECKS: tuple[Check, ...] = (
+CONTRACT: tuple[Check, ...] = (
     it_is_listed_under_its_own_name_which_alone_chooses_it,
     it_names_its_source_with_a_year_and_says_what_it_computes,
     it_overrides_the_hooks_of_the_slots_that_it_fills_and_no_others,
@@ -152,94 +146,12 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def plain_and_shipped(kind: Kind) -> tuple[nn.Module, nn.Module, Task]:
-    """Train one student on the labels alone and by the method; an exporter merges the equal weights of fresh ones."""
-    data = splits(image_task(classes=_classes(kind)))
-    plain = _network(data.task, 2)
-    config = _config(kind, epochs=2)
-    shipped = distill(copy.deepcopy(plain), _network(data.task, 1), data, config, seed=0, device=CPU).student
-    fit(plain, Supervised(), data.train, data.validation, config.training, seed=0, device=CPU)
-    return plain, shipped, data.task
-
-
-def prepared(kind: Kind, teacher_trainable: bool = False) -> tuple[Recipe, nn.Module, nn.Module, Batch]:
-    """Prepare a recipe of the method alone: recipe, teacher, student and a batch of images."""
-    return _prepared(kind, image_task(classes=_classes(kind)), teacher_trainable)
-
-
 def outside_bounds(config: Any, field: str) -> Iterator[float]:
     """Yield a value beyond each declared bound of a field."""
     for constraint in config.model_fields[field].metadata:
         for bound, beyond in (("ge", -1e-6), ("gt", 0.0), ("le", 1e-3)):
             if hasattr(constraint, bound):
                 yield getattr(constraint, bound) + beyond
-
-
-class _Partial(nn.Module):
-    """Teacher whose embedding, features and last layer are of no use, unless it gives them."""
-
-    def __init__(self, network: nn.Module, gives: frozenset[str]) -> None:
-        super().__init__()
-        self.network, self._gives = network, gives
-
-    def look(self, inputs: Tensor) -> View:
-        view = look(self.network, inputs)
-        features, embedding = (
-            part if name in self._gives else torch.full_like(part, torch.nan)
-            for name, part in (("features", view.features), ("embedding", view.embedding))
-        )
-        return View(features, embedding, view.logits)
-
-    def get_classifier(self) -> nn.Module:
-        own: nn.Module = self.network.get_classifier()  # type: ignore[operator]
-        return own if "classifier" in self._gives else nn.Identity()
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.look(inputs).logits
-
-
-def _prepared(
-    kind: Kind, task: Task, teacher_trainable: bool = False, lacks: bool = False
-) -> tuple[Recipe, nn.Module, nn.Module, Batch]:
-    data = splits(task)
-    teacher, student = _network(task, 1, (8, 12, 16)), _network(task, 2)
-    frozen(teacher).requires_grad_(teacher_trainable)
-    recipe = make_recipe([kind.Config()])
-    if lacks:
-        teacher = _Partial(teacher, recipe.methods[0].needs)
-    context = Context(
-        task=task,
-        teacher=teacher,
-        student=student,
-        train=data.train,
-        reference=data.reference,
-        device=CPU,
-        seed=0,
-        deployable=lambda: recipe.deployable(student),
-        teacher_view=recipe.look_at_teacher,
-    )
-    recipe.prepare(context)
-    batch = recipe.prepare_batch(data.train.batch(torch.arange(24)), torch.Generator().manual_seed(0))
-    return recipe, teacher, student, batch
-
-
-def _network(task: Task, seed: int, widths: tuple[int, int, int] = (4, 6, 8)) -> nn.Module:
-    network: nn.Module
-    if task.kind == "text":
-        network = TextTransformer(task, depth=1, heads=2, head_width=widths[0], feed_forward=1)
-    else:
-        network = CifarResNet((1, 1, 1), widths, num_classes=task.num_classes, mean=task.mean, std=task.std)
-    initialise(network, "kaiming", seed)
-    return network
-
-
-def _classes(kind: Kind) -> int:
-    return max(3, kind.min_classes)
-
-
-def _config(kind: Kind, **training: Any) -> DistillConfig:
-    # unchecked, so that a method can be tried before configurations know its name
-    return DistillConfig.model_construct(methods=(kind.Config(),), training=StudentTrainingConfig(**training))
 
 
 def _refused(kind: Kind, field: str, value: float) -> bool:
@@ -252,3 +164,13 @@ def _refused(kind: Kind, field: str, value: float) -> bool:
 
 def _shown(term: Tensor) -> str:
     return f"{term.item():g}" if term.shape == () else f"of shape {list(term.shape)}"
+
+
+def plain_and_shipped(kind: Kind) -> tuple[nn.Module, nn.Module, Task]:
+    """Train one student on the labels alone and by the method; an exporter merges the equal weights of fresh ones."""
+    data = splits(image_task(classes=classes(kind)))
+    plain = network(data.task, 2)
+    config = DistillConfig.unchecked(kind, epochs=2)
+    shipped = distill(copy.deepcopy(plain), network(data.task, 1), data, config, seed=0, device=CPU).student
+    fit(plain, Supervised(), data.train, data.validation, config.training, seed=0, device=CPU)
+    return plain, shipped, data.task

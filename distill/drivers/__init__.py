@@ -1,0 +1,12 @@
+"""Table of drivers: a file and a line each."""
+
+from edgestill.distill.drivers.base import Driver, DriverConfig, Lesson
+from edgestill.distill.drivers.generations import Generations
+from edgestill.distill.drivers.once import Once
+
+DRIVERS: dict[str, type[Driver]] = {
+    "once": Once,
+    "generations": Generations,
+}
+
+__all__ = ["DRIVERS", "Driver", "DriverConfig", "Lesson"]

@@ -1,0 +1,57 @@
+"""Contract of a driver: an outer loop of trainings, in each of which any recipe of methods runs.
+
+A driver asks for lessons. A lesson trains a fresh student by a teacher; the stage that runs the driver keeps each
+lesson's state in a file of its own, so that a killed run goes on within the lesson and repeats none.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import nn
+
+from edgestill.distill.distilled import Distilled
+from edgestill.pipeline.data.splits import Splits
+from edgestill.pipeline.frozen import Frozen
+
+
+class DriverConfig(Frozen):
+    """A driver's settings."""
+
+    name: str = ""  # each driver's own, as a Literal
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One training of a fresh student.
+
+    Args:
+        name: of the lesson's files and seed; "" for that of a run without a driver.
+        teacher: network in the teacher's place; None: the run's teacher.
+        methods: settings of methods listed beside the configured ones.
+        instead: settings of the methods listed in the place of the configured ones; None: the configured ones.
+    """
+
+    name: str = ""
+    teacher: nn.Module | None = None
+    methods: tuple[Mapping[str, Any], ...] = ()
+    instead: tuple[Mapping[str, Any], ...] | None = field(default=None)
+
+
+Learn = Callable[[Lesson], Distilled]
+
+
+class Driver(ABC):
+    """Base of the drivers."""
+
+    name: ClassVar[str]
+    paper: ClassVar[str]  # authors, year, arXiv id
+    Config: ClassVar[type[DriverConfig]]
+
+    def __init__(self, config: Any) -> None:
+        self.config: Any = config
+
+    @abstractmethod
+    def run(self, learn: Learn, teacher: nn.Module, splits: Splits) -> Distilled:
+        """Give lessons, and return the student that ships with the driver's own measures among its methods'."""

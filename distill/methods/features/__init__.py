@@ -1,0 +1,1 @@
+"""Methods that add losses on features and embeddings."""

@@ -1,0 +1,1 @@
+"""Methods that train a second head beside the student's own."""

@@ -1,0 +1,1 @@
+"""Methods of targets, divergences and objectives that need logits alone."""

@@ -1,0 +1,1 @@
+"""Methods that change the teacher, or take more than one."""

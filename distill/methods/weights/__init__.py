@@ -1,0 +1,1 @@
+"""Methods that weigh labels and teacher, example by example or in all."""
