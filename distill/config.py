@@ -40,7 +40,8 @@ def _compatible(methods: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 if TYPE_CHECKING:
-    AnyMethodConfig = AnyDriverConfig = Any
+    AnyMethodConfig = Any
+    AnyDriverConfig = Any
 else:  # the union over the table; a union of one is no union, and has no discriminator
     _union = reduce(or_, (method.Config for method in METHODS.values()))
     _chooses = (Discriminator("name"),) if len(METHODS) > 1 else ()
@@ -86,7 +87,9 @@ class DistillConfig(Frozen):
     training: StudentTrainingConfig = StudentTrainingConfig()
 
     @classmethod
-    def unchecked(cls, method: type[Any], settings: Mapping[str, Any] | None = None, **training: Any) -> Self:
+    def unchecked(
+        cls, method: type[Any], settings: Mapping[str, Any] | None = None, **training: Any
+    ) -> "DistillConfig":
         """Make the configuration of a method whose name configurations may not know yet."""
         methods = (method.Config.model_validate(dict(settings or {})),)
         return cls.model_construct(methods=methods, training=StudentTrainingConfig(**training))

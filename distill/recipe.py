@@ -239,8 +239,8 @@ class Recipe(Objective):
     def _weights(self, teacher: View, student: View, batch: Batch) -> tuple[Tensor | float, Tensor | float]:
         for method in self._owners("weight"):
             return method.weight(teacher, student, batch)
-        usual = self._owner("divergence").usual_weight()
-        return usual or self._fallback.usual_weight()
+        usual = self._owner("divergence").usual_weight() or self._fallback.usual_weight()
+        return usual or KD().usual_weight()
 
     def _look_at_inputs(self, inputs: Tensor) -> View:
         for method in self._owners("teacher"):
@@ -268,7 +268,7 @@ def _flat_gradient(term: Tensor, parameters: list[nn.Parameter]) -> Tensor:
 
 def _put(gradient: Tensor, parameters: list[nn.Parameter]) -> None:
     """Give each parameter its part of a gradient [P]."""
-    parts = gradient.split([parameter.numel() for parameter in parameters])
+    parts = torch.split(gradient, [parameter.numel() for parameter in parameters])
     for parameter, part in zip(parameters, parts, strict=True):
         parameter.grad = part.view_as(parameter)
 

@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgestill.distill.methods.base import Context
-from edgestill.distill.methods.kd_aif.method import KDAIF, KDAIFConfig, Weighing
+from edgestill.distill.methods.kd_aif.method import KDAIF, KDAIFConfig
+from edgestill.distill.methods.kd_aif.weighing import Weighing
 
 
 class Oracle(KDAIF):

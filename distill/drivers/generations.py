@@ -80,7 +80,7 @@ class Generations(Driver):
         if given == "methods":
             return None
         if given != "closed_form":
-            return cast(float, given)
+            return given
         by_labels = learn(Lesson("labels", None, instead=({"name": "none"},)))
         by_teacher = learn(Lesson(f"{_name(number) or 'generation_1'}_unlabelled", teacher, _weighing(0.0)))
         split = splits.reference.labelled()

@@ -4,7 +4,6 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -24,6 +23,7 @@ from edgestill.distill.methods.kd_aif.influence import (
 from edgestill.distill.methods.kd_aif.influence.ekfac import require_kronfluence
 from edgestill.distill.methods.kd_aif.influence.teacher import train_weighted
 from edgestill.distill.methods.kd_aif.report import exhibits_of, measures_of
+from edgestill.distill.methods.kd_aif.weighing import Weighing
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import UNLABELLED, Batch, ImageSplit
 from edgestill.pipeline.frozen import derive_seed
@@ -100,15 +100,6 @@ class KDAIFConfig(MethodConfig):
         return frozenset(found | ({"sharpness"} if self.weight_map == "drop" else set()))
 
 
-@dataclass
-class Weighing:
-    """Influence and weight of each training example, for one network."""
-
-    influence: Tensor  # [N], of the last update; positive is harmful
-    weight: Tensor  # [N], mean 1
-    updates: int = 0
-
-
 class KDAIF(Method):
     """Weights a_i = (1 - b) w_i and b_i = b (or b w_i); w_i decreases in example i's influence on reference data.
 
@@ -122,11 +113,7 @@ class KDAIF(Method):
     paper: ClassVar[str] = "Wu, Luo, Liu, Deng 2025, arXiv:2501.02705"
     fills: ClassVar[frozenset[Slot]] = frozenset({"weight", "teacher"})
     facts: ClassVar[Facts | None] = Facts(
-        evidence="paper",
-        elicitation=("curation",),
-        zero_at_teacher=True,
-        invariant_to=frozenset({"shift"}),
-        cost=4.0,
+        evidence="code", elicitation=("curation",), zero_at_teacher=True, invariant_to=frozenset({"shift"}), cost=4.0
     )
     Config: ClassVar[type[MethodConfig]] = KDAIFConfig
     config: KDAIFConfig
