@@ -169,16 +169,18 @@ def _train_epoch(
     if order is None:
         order = _order(len(train), weights if config.balance == "sampling" else None, generator)
     totals: dict[str, Tensor] = {}
-    chosen = torch.split(order, config.batch_size)[:steps]
+    chosen = torch.split(order, config.batch_size)[: _steps_per_epoch(len(order), config.batch_size)]
+    if not chosen:
+        raise TrainingError(f"the methods chose {len(order)} training examples for epoch {epoch + 1}, too few for a step")
     for number, batch in enumerate(batches_ahead(train, chosen, step.device)):
-        _set_learning_rate(step.optimizer, config, _epochs_done(epoch, number, steps, config))
+        _set_learning_rate(step.optimizer, config, _epochs_done(epoch, number, len(chosen), config))
         if weights is not None and config.balance == "weights":
             batch = batch._replace(weight=weights[chosen[number]].to(batch.targets.device, torch.float32))
         if augmentation is not None:
             batch = augmentation(batch, epoch, generator)
         terms, batch = step(batch, generator)
-        taken = epoch * steps + number + 1
-        step.objective.tick(Moment(taken, taken / (steps * config.epochs), epoch, terms, batch, step.network))
+        progress = (epoch * len(chosen) + number + 1) / (len(chosen) * config.epochs)
+        step.objective.tick(Moment(epoch * steps + number + 1, progress, epoch, terms, batch, step.network))
         for name, value in terms.items():
             totals[name] = totals.get(name, torch.zeros((), device=value.device)) + value
     means = {name: float(total) / len(chosen) for name, total in totals.items()}

@@ -17,7 +17,7 @@ from edgestill.pipeline.training.label_loss import label_loss
 class Moment(NamedTuple):
     """A step of the optimizer that was taken."""
 
-    step: int  # its number in the training, from 1
+    step: int  # its number in the training, from 1, as if every epoch had all its steps
     progress: float  # share of the training's steps taken, of all its epochs
     epoch: int  # from 0
     terms: Mapping[str, Tensor]  # of its loss, without gradients
