@@ -171,7 +171,7 @@ def _train_epoch(
     totals: dict[str, Tensor] = {}
     chosen = torch.split(order, config.batch_size)[: _steps_per_epoch(len(order), config.batch_size)]
     if not chosen:
-        raise TrainingError(f"the methods chose {len(order)} training examples for epoch {epoch + 1}, too few for a step")
+        raise TrainingError(f"the methods chose {len(order)} examples for epoch {epoch + 1}, too few for a step")
     for number, batch in enumerate(batches_ahead(train, chosen, step.device)):
         _set_learning_rate(step.optimizer, config, _epochs_done(epoch, number, len(chosen), config))
         if weights is not None and config.balance == "weights":
