@@ -52,7 +52,9 @@ def list_(
 
 
 def explain(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="A distillation method; `edgestill list methods`.")],
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help="Distillation method; `edgestill list methods` lists them.")
+    ],
 ) -> None:
     """Explain a method.
 

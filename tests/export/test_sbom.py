@@ -34,7 +34,8 @@ def test_it_is_valid_by_the_schema_of_its_version(data):
 
 
 def test_every_distribution_of_the_environment_is_in_it_with_its_version(sbom):
-    installed = {canonicalize_name(d.metadata["Name"]): d.version for d in importlib.metadata.distributions()}
+    found = reversed(list(importlib.metadata.distributions()))  # the first of a name is the one that is imported
+    installed = {canonicalize_name(one.metadata["Name"]): one.version for one in found}
     assert {canonicalize_name(c["name"]): c["version"] for c in sbom["components"]} == installed
     torch = next(c for c in sbom["components"] if c["name"] == "torch")
     assert torch["purl"].startswith("pkg:pypi/torch@")

@@ -35,7 +35,7 @@ def problems_of(*settings: str, preset: str | None = "digits", path: Path | None
             ["teacher.training.epochs=0"],
             "teacher.training.epochs: input should be greater than or equal to 1 (found 0)",
         ),
-        (["distill.methods=[kdd]"], "distill.methods.0.name: unknown 'kdd'; did you mean 'kd' or 'rkd'?"),
+        (["distill.methods=[kdd]"], "distill.methods.0.name: unknown 'kdd'; did you mean 'kd' or 'rkd' or 'kd3'?"),
         (["distill.methods=[kd, kd]"], "distill.methods: method 'kd' is listed twice"),
         (["distill.methods=[]"], "distill.methods: lists no method"),
         (
@@ -369,7 +369,10 @@ def test_an_interrupted_run_that_was_discarded_is_not_to_be_resumed(tmp_path, mo
             {"search": {"space": {"name": "gone", "depth": 2}}},
             "search.space.name: unknown 'gone'; known: backbones, layers_of_teacher, mobile",
         ),
-        ({"distill": {"methods": [{"name": "gone"}]}}, "distill.methods.0.name: unknown 'gone'; did you mean 'none'? "),
+        (
+            {"distill": {"methods": [{"name": "gone"}]}},
+            "distill.methods.0.name: unknown 'gone'; did you mean 'none' or 'tgeo'?",
+        ),
         (
             {"teacher": {"name": "gone"}},
             "teacher.name: unknown 'gone'; did you mean 'onnx'? known: ensemble, hf, onnx, outputs, python",
