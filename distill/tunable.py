@@ -27,6 +27,17 @@ def tunable(
     return Field(default, ge=ge, gt=gt, le=le, description=description, json_schema_extra=extra)
 
 
+def distillation_share(default: float) -> Any:
+    """Declare the weight b of distillation where the labels weigh 1 - b."""
+    return tunable(
+        default,
+        ge=0,
+        le=1,
+        tune=(0.1, 1.0),
+        description="weight (b) of distillation; labels weigh a = 1 - b; unused if a method fills `weight`",
+    )
+
+
 def tuning_ranges(model: type[BaseModel]) -> dict[str, TuningRange]:
     """Return the tuning ranges declared by a configuration, by field name."""
     return {name: TuningRange(*found) for name, field in model.model_fields.items() if (found := _declared(field))}

@@ -7,7 +7,7 @@ from torch import Tensor
 from edgestill.distill.losses import softened, softened_kl
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
 from edgestill.distill.methods.facts import Facts
-from edgestill.distill.tunable import tunable
+from edgestill.distill.tunable import distillation_share, tunable
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.network import View
 
@@ -19,13 +19,7 @@ class KDConfig(MethodConfig):
     temperature: float = tunable(
         4.0, gt=0, le=100, tune=(1.0, 16.0), log=True, description="temperature (T) of teacher and student softmax"
     )
-    distill_weight: float = tunable(
-        0.9,
-        ge=0,
-        le=1,
-        tune=(0.1, 1.0),
-        description="weight (b) of distillation; labels weigh a = 1 - b; unused if a method fills `weight`",
-    )
+    distill_weight: float = distillation_share(0.9)
 
 
 class KD(Method):

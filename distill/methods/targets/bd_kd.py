@@ -17,7 +17,7 @@ from edgestill.distill.losses import kl, precise
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
 from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.kd import KD, KDConfig
-from edgestill.distill.tunable import tunable
+from edgestill.distill.tunable import distillation_share, tunable
 from edgestill.pipeline.networks.network import View
 
 
@@ -38,13 +38,7 @@ class BDKDConfig(MethodConfig):
     temperature: float = tunable(
         4.0, gt=0, le=100, tune=(1.0, 16.0), log=True, description="temperature (T) of teacher and student softmax"
     )
-    distill_weight: float = tunable(
-        0.5,
-        ge=0,
-        le=1,
-        tune=(0.1, 1.0),
-        description="weight (b) of distillation; labels weigh a = 1 - b; unused if a method fills `weight`",
-    )
+    distill_weight: float = distillation_share(0.5)
 
 
 class BDKD(Method):

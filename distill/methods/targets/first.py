@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from edgestill.distill.losses import precise, softened
 from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot
 from edgestill.distill.methods.facts import Facts
-from edgestill.distill.tunable import tunable
+from edgestill.distill.tunable import distillation_share, tunable
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.network import View, evaluating
 from edgestill.pipeline.teachers.teacher import Part
@@ -45,13 +45,7 @@ class FIRSTConfig(MethodConfig):
         tune=(0.02, 0.3),
         description="probability taken from the likeliest class for the others; recalibration smoothing",
     )
-    distill_weight: float = tunable(
-        1.0,
-        ge=0,
-        le=1,
-        tune=(0.1, 1.0),
-        description="weight (b) of distillation; labels weigh a = 1 - b; unused if a method fills `weight`",
-    )
+    distill_weight: float = distillation_share(1.0)
 
     def unread(self) -> frozenset[str]:
         return frozenset() if self.recalibration == "smoothing" else frozenset({"smoothing"})

@@ -21,7 +21,7 @@ from torch import Tensor
 from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot
 from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.kd import KD, KDConfig
-from edgestill.distill.tunable import tunable
+from edgestill.distill.tunable import distillation_share, tunable
 from edgestill.pipeline.data.splits import UNLABELLED, Batch, ImageSplit
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import View, evaluating, look
@@ -57,13 +57,7 @@ class SwingConfig(MethodConfig):
     noise: float = tunable(
         1.0, ge=0, le=1000, tune=(0.0, 4.0), description="deviation (sigma) of the noise on the rarest example's logits"
     )
-    distill_weight: float = tunable(
-        0.9,
-        ge=0,
-        le=1,
-        tune=(0.1, 1.0),
-        description="weight (b) of distillation; labels weigh a = 1 - b; unused if a method fills `weight`",
-    )
+    distill_weight: float = distillation_share(0.9)
 
 
 class Swing(Method):

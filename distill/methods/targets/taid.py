@@ -17,7 +17,7 @@ from edgestill.distill.losses import softened
 from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot
 from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.kd import KD, KDConfig
-from edgestill.distill.tunable import tunable
+from edgestill.distill.tunable import distillation_share, tunable
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.network import View
 from edgestill.pipeline.training.objective import Moment
@@ -40,13 +40,7 @@ class TAIDConfig(MethodConfig):
     temperature: float = tunable(
         1.0, gt=0, le=100, tune=(1.0, 8.0), log=True, description="temperature (T) of target and student softmax"
     )
-    distill_weight: float = tunable(
-        1.0,
-        ge=0,
-        le=1,
-        tune=(0.1, 1.0),
-        description="weight (b) of distillation; labels weigh a = 1 - b; unused if a method fills `weight`",
-    )
+    distill_weight: float = distillation_share(1.0)
 
     def unread(self) -> frozenset[str]:
         return frozenset({"rate"} if self.clock == "linear" else ())
