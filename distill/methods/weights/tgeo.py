@@ -188,7 +188,7 @@ class TGeo(Method):
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
         with sdpa_kernel(SDPBackend.MATH):  # the fused attention has no second derivative
             logits = functional_call(network, (weights, buffers), (batch.inputs,))
-            kl = _kl(logits, told, self.config.temperature)
+            kl = softened_kl(logits, softened(told.to(logits.dtype), self.config.temperature), self.config.temperature)
             alpha = self.alpha(logits, told, batch)
             losses = alpha * kl + (1 - alpha) * label_loss(logits, batch)
             inner = (losses if batch.weight is None else batch.weight * losses).mean()
@@ -238,11 +238,3 @@ def scalar_geometry(s: Tensor, t: Tensor, g: Tensor, mean: Tensor) -> Tensor:
     first, second = torch.triu_indices(4, 4, 1)
     distances = (vertices[:, first] - vertices[:, second]).norm(dim=2)
     return torch.cat([distances, (vertices * g[:, None]).sum(2)], 1)
-
-
-def _kl(logits: Tensor, told: Tensor, temperature: float) -> Tensor:
-    """T^2 KL of the softened answers in the logits' own format, [N]; `softened_kl` computes in float32."""
-    if logits.dtype != torch.float64:
-        return softened_kl(logits, softened(told, temperature), temperature)
-    p = (told.to(logits.dtype) / temperature).softmax(1)
-    return F.kl_div((logits / temperature).log_softmax(1), p, reduction="none").sum(1) * temperature**2
