@@ -6,8 +6,7 @@ TENSORRT := tensorrt-cu12-bindings==10.16.1.11 tensorrt-cu13-bindings==11.4.0.10
 
 # A worker that dies ends the run: one that takes its place may be waited for for ever.
 # Files are shared out in the order of tests/conftest.py.
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-	--max-worker-restart=0
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 # Every test that runs networks, which depend on the processor, and none that exports them or runs the command.
 NETWORKS := $(filter-out tests/distill/test_tune.py,$(wildcard tests/distill/test_*.py)) \
 	tests/pipeline/test_network.py tests/pipeline/test_training.py tests/pipeline/test_metrics.py \

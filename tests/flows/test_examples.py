@@ -51,7 +51,10 @@ def call(script: str, *arguments: str) -> None:
 
 
 def commands(folder: Path) -> str:
-    return "\n".join(re.findall(r"^    (.+)$", (folder / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+    blocks = re.findall(
+        r"^```sh\n(.+?)^```$", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    return "\n".join(blocks)
 
 
 def shipped(folder: Path) -> Path:

@@ -93,7 +93,7 @@ def test_each_passes_conformance(call: Call, place: str) -> None:
     done = call("conformance", f"edgestill_example.{place}")
     assert done.returncode == 0, done.stdout + done.stderr
     *checks, last = done.stdout.splitlines()
-    assert all(line.startswith("ok ") for line in checks)
+    assert all(line.startswith(("ok ", "left out ")) for line in checks)
     assert re.fullmatch(r"\w+, of the \w+: 0 of \d+ checks failed", last)
 
 
