@@ -6,8 +6,9 @@ WEIGHTS is a folder of published weights as `search.space.weights` takes it; `be
 writes one. For each set (of classes) and each seed, images are drawn and made larger, a teacher (timm's
 `--teacher`, from the same folder) is fine-tuned on them once, and each kind of student is searched, chosen by a
 tournament and distilled by it, with equal settings: the folder's models from their weights (pretrained), the same
-models from nothing (same, random), and the space `--other` from nothing (best random-born). Accuracies are of the
-shipped file on the set's test images. A difference is paired by seed; its interval is Student's t over seeds, 95 %.
+models from nothing (same, random), and the space `--other` from nothing (best random-born); `--kinds` leaves some out.
+Accuracies are of the shipped file on the set's test images. A difference is paired by seed; its interval is Student's t
+over seeds, 95 %.
 
 Finished runs are kept in --out, and are not repeated.
 """
@@ -45,11 +46,12 @@ class Row(NamedTuple):
 
 def main() -> None:
     given = _arguments()
-    print("| set | " + " | ".join(KINDS) + " | pretrained - same, random | pretrained - best random-born |")
-    print("|---|" + "---|" * (len(KINDS) + 2))
+    kinds = given.kinds
+    print(f"| set | {' | '.join([*kinds, *(f'{kinds[0]} - {other}' for other in kinds[1:])])} |")
+    print("|---|" + "---|" * (2 * len(kinds) - 1))
     for name in given.sets:
         found = [_of_seed(name, seed, given) for seed in range(given.seeds)]
-        print(_line(name, found), flush=True)
+        print(_line(name, found, given.kinds), flush=True)
 
 
 def _of_seed(name: str, seed: int, given: argparse.Namespace) -> dict[str, Row]:
@@ -62,7 +64,7 @@ def _of_seed(name: str, seed: int, given: argparse.Namespace) -> dict[str, Row]:
     teacher = given.weights / _file_of(given.weights, given.teacher)
     tuned = {"teacher.weights": teacher, "teacher.finetune": "true"}
     rows: dict[str, Row] = {}
-    for kind in KINDS:
+    for kind in given.kinds:
         settings = {**_common(given, data, seed), **_space(kind, given), **tuned}
         rows[kind], run = _once(folder / f"{KINDS.index(kind)}.json", settings, folder)
         tuned = {"teacher.weights": Path(run) / "teacher" / "weights.safetensors"}
@@ -138,14 +140,14 @@ def _drawn(
     return larger.to(torch.uint8).permute(0, 2, 3, 1).numpy(), np.searchsorted(classes, targets[chosen])
 
 
-def _line(name: str, found: Sequence[Mapping[str, Row]]) -> str:
+def _line(name: str, found: Sequence[Mapping[str, Row]], kinds: Sequence[str]) -> str:
     cells = []
-    for kind in KINDS:
+    for kind in kinds:
         rows = [each[kind] for each in found]
         accuracy, latency = (statistics.fmean(getattr(row, key) for row in rows) for key in ("accuracy", "latency_ms"))
         cells.append(f"{accuracy:.2%} at {latency:.2f} ms ({statistics.mode(row.architecture for row in rows)})")
-    for other in KINDS[1:]:
-        cells.append(_points([100 * (each["pretrained"].accuracy - each[other].accuracy) for each in found]))
+    for other in kinds[1:]:
+        cells.append(_points([100 * (each[kinds[0]].accuracy - each[other].accuracy) for each in found]))
     return f"| {name} | " + " | ".join(cells) + " |"
 
 
@@ -170,6 +172,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("images_file", type=Path, help=".npz of CIFAR-10, as Keras' has it")
     parser.add_argument("weights", type=Path, help="folder of published weights, MODEL.safetensors each")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="the first is compared")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--images", type=int, default=3000, help="training images of a set")
     parser.add_argument("--tested", type=int, default=2000, help="test images of a set")
