@@ -112,6 +112,7 @@ def all_that_it_trains_gets_a_gradient_and_moves(kind: Kind) -> None:
     )
     for gradient in grown:
         require(bool(gradient.isfinite().all()), "a gradient of what it trains is not finite")
+        require(bool(gradient.any()), "what it trains gets no gradient from its loss")
     _require_motion(kind)
 
 
