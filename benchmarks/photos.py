@@ -53,7 +53,7 @@ def _settings(given: argparse.Namespace, photos: Path) -> tuple[str, ...]:
         f"training: {training}}}",
         f"search.space={{name: backbones, models: [{models}], weights: {given.weights}, "
         f"resolution: [{', '.join(map(str, given.resolution))}]}}",
-        f"search.budget={{max_latency_ms: {given.latency_ms}}}",
+        f"search.budget={{max_params: null, max_latency_ms: {given.latency_ms}}}",
         "distill.start=pretrained",
         f"distill.training={{epochs: {given.epochs}, {_ADAMW}, patience: 0}}",
         f"tune={{trials: {given.trials}, epochs: 3}}" if given.trials else "tune.enabled=false",
