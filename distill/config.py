@@ -12,11 +12,14 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
+from edgestill.distill.auto import AUTO, AutoConfig
 from edgestill.distill.drivers import DRIVERS
 from edgestill.distill.drivers.once import OnceConfig
 from edgestill.distill.methods import METHODS
@@ -24,7 +27,7 @@ from edgestill.distill.methods.kd import KDConfig
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.errors import ConfigError
-from edgestill.pipeline.frozen import Frozen, by_name
+from edgestill.pipeline.frozen import Frozen, by_name, without_none
 from edgestill.pipeline.runs.manifest import MANIFEST
 from edgestill.pipeline.training.config import TrainingConfig
 
@@ -72,7 +75,8 @@ class DistillConfig(Frozen):
     no_places: ClassVar[tuple[str, ...]] = ("random", "pretrained", "teacher")
 
     methods: Annotated[tuple[AnyMethodConfig, ...], AfterValidator(_compatible)] = Field(
-        (KDConfig(),), description=f"methods that fill the slots of the loss; from {', '.join(METHODS)}"
+        (KDConfig(),),
+        description=f"methods that fill the slots of the loss, or auto to have one chosen; from {', '.join(METHODS)}",
     )
     start: str = Field(
         "random",
@@ -85,6 +89,33 @@ class DistillConfig(Frozen):
         OnceConfig(), description=f"outer loop of trainings that the student comes from; one of {', '.join(DRIVERS)}"
     )
     training: StudentTrainingConfig = StudentTrainingConfig()
+
+    auto: AutoConfig | None = Field(
+        None, description="choose the method by short trainings on this task; `methods: auto` sets it"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, given: Any) -> Any:
+        """Read `methods: auto`; plain KD stands in the method's place until it is chosen."""
+        if isinstance(given, Mapping) and given.get("methods") in (AUTO, [AUTO], (AUTO,)):
+            return {**given, "methods": [KDConfig().name], "auto": given.get("auto") or {}}
+        return given
+
+    @model_validator(mode="after")
+    def _auto_has_nothing_beside_it(self) -> Self:
+        if self.auto is not None and tuple(method.name for method in self.methods) != (KDConfig().name,):
+            raise ValueError("auto chooses the method, and methods lists some; set methods to auto")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `auto` where it is not set, so that digests of earlier versions' runs stay the same."""
+        return without_none(handler(self), "auto")
+
+    def with_method(self, name: str) -> "DistillConfig":
+        """Return the configuration with the default settings of a method in the place of `methods`."""
+        return self.model_copy(update={"methods": (METHODS[name].Config(),)})
 
     @classmethod
     def unchecked(

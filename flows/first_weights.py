@@ -1,7 +1,8 @@
 """First weights of students: those of another run's student, and digests of the files that students begin from."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from pydantic import BaseModel
 from torch import nn
@@ -29,7 +30,6 @@ class _Config(BaseModel):
 
     teacher: AnyTeacherConfig
     search: SearchConfig
-    distill: DistillConfig
 
     @property
     def space(self) -> SearchSpace:
@@ -49,6 +49,7 @@ class Source(NamedTuple):
     config: _Config
     task: Task
     architecture: str
+    methods: Sequence[Mapping[str, Any]]  # that it was taught by
 
     @property
     def weights(self) -> Path:
@@ -64,11 +65,11 @@ def source_of(start: str, parent: Path) -> Source:
     """
     run = RunDir.view(find_run(start, parent))
     played, data = run.read("tournament", TournamentResult), run.read("data", _Data)
-    run.read("distill", DistillResult)  # it refuses altered weights
+    methods = run.read("distill", DistillResult).methods  # it refuses altered weights
     pruned = run.read("prune", PruneResult) if "prune" in run.manifest.stages else None
     if pruned is not None and pruned.refused is None:
         raise ConfigError([f"distill.start: the student of {run.root} was pruned, and a start needs a whole one"])
-    return Source(run.root, run.config(_Config), data.task, played.winner.architecture)
+    return Source(run.root, run.config(_Config), data.task, played.winner.architecture, methods)
 
 
 def require_start(start: str, parent: Path, space: SearchSpace, task: Task) -> None:
@@ -108,7 +109,8 @@ def begin_from_run(network: nn.Module, architecture: Architecture, task: Task, s
     _require_same(it, space, space.format(architecture), task)
     theirs = it.config.space
     taught = theirs.build(theirs.parse(it.architecture), it.task)
-    shipped = make_recipe(it.config.distill.methods).deployable(taught)
+    methods = DistillConfig.model_validate({"methods": list(it.methods)}).methods
+    shipped = make_recipe(methods).deployable(taught)
     load_weights(shipped, it.weights)
     given = taught.state_dict()
     is_shipped = cast(Classifier, shipped).get_classifier() is taught.get_classifier()

@@ -205,7 +205,7 @@ class Runner:
 
     def __call__(self, stage: Stage[R], results: Results) -> R:
         inputs = stage.inputs_digest(self._context, results)
-        context = dataclasses.replace(self._context, inputs=inputs, cautions=[])
+        context = dataclasses.replace(self._context.settled(results), inputs=inputs, cautions=[])
         self.progress.begin(stage.name, self._names.index(stage.name) + 1, len(self._names))
         self.reused = self.run.is_done(stage.name, inputs)
         start = time.perf_counter()

@@ -1,8 +1,10 @@
 """What a method says of itself, for its checks and for `edgestill explain`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from edgestill.distill.methods.about import About
 
 Evidence = Literal["paper", "code", "ours"]
 Elicitation = Literal["labelling", "expansion", "curation", "feature", "feedback", "self-knowledge"]
@@ -33,6 +35,7 @@ class Facts:
             not a finite difference of its value.
         changes_graph: True if more than the plain student ships.
         cost: most of a training step's time, over plain KD's of the same networks.
+        suits: True for a task on which `distill.methods: auto` tries the method.
     """
 
     evidence: Evidence
@@ -49,6 +52,7 @@ class Facts:
     holds_constant: bool = False
     changes_graph: bool = False
     cost: float = 2.0
+    suits: Callable[[About], bool] = lambda about: False
 
     @property
     def tags(self) -> tuple[str, ...]:

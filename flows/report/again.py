@@ -53,7 +53,7 @@ def report_again(
     profiled = results.of(ProfileResult)
     theirs = {} if profiled.teacher is None else {"teacher": "teacher"}
     report = ReportData(
-        config=config_of(run),
+        config=results.settled(config_of(run)),
         manifest=run.manifest,
         results=results,
         bundle=Path(run.root.resolve().name) / results.of(ReportResult).bundle,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgestill.distill.auto import RecipeResult
 from edgestill.distill.result import DistillResult, PruneResult, TuneResult
 from edgestill.export.device.document import ProfileDocument
 from edgestill.export.result import ConvertResult, ProfileResult
@@ -52,6 +53,10 @@ class ReportData:
     @property
     def played(self) -> TournamentResult:
         return self.results.of(TournamentResult)
+
+    @property
+    def recipe(self) -> RecipeResult | None:
+        return self.results.get(RecipeResult)
 
     @property
     def tuned(self) -> TuneResult:

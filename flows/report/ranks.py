@@ -3,7 +3,8 @@
 import math
 from typing import Any
 
-from edgestill.flows.stages.results import RankCheckResult
+from edgestill.distill.auto import RecipeResult, Tried
+from edgestill.flows.stages.results import RankCheckResult, Results
 from edgestill.flows.wording.verdicts import conditions, lead_words, rank_cells, verdict
 from edgestill.pipeline.figures import duration
 from edgestill.search.tournament import Entrant, Rung, TournamentResult
@@ -26,6 +27,39 @@ def tournament(played: TournamentResult) -> dict[str, Any]:
         "failures": [(e.candidate.architecture, e.failure) for e in entrants if e.failure is not None],
         "notes": played.notes,
     }
+
+
+def recipe(result: RecipeResult | None, results: Results) -> dict[str, Any] | None:
+    """The methods tried, the chosen one first, and why others were left out; None if the method was configured."""
+    if result is None:
+        return None
+    tried = sorted(result.tried, key=lambda one: (one.method != result.chosen, -len(one.accuracies), -_last(one)))
+    lengths = max(len(one.accuracies) for one in tried)
+    noise = result.label_noise
+    return {
+        "outcome": _sentence(results.sentence(RecipeResult)),
+        "noise": "" if noise is None else f"By the teacher's answers, some {noise:.1%} of the labels are wrong.",
+        "rungs": [f"{'+' if place else ''}{epochs} epochs" for place, (epochs, _) in enumerate(result.rungs)],
+        "rows": [
+            {
+                "method": one.method,
+                "won": one.method == result.chosen,
+                "accuracies": [f"{a:.2%}" for a in one.accuracies] + [""] * (lengths - len(one.accuracies)),
+                "seconds": duration(one.seconds),
+            }
+            for one in tried
+        ],
+        "failures": [(one.method, one.failure) for one in tried if one.failure is not None],
+        "left_out": [f"{name}: {why}" for name, why in result.left_out.items()],
+    }
+
+
+def _last(one: Tried) -> float:
+    return one.accuracies[-1] if one.accuracies else 0.0
+
+
+def _sentence(said: str) -> str:
+    return f"{said[:1].upper()}{said[1:]}."
 
 
 def rank_check(result: RankCheckResult | None) -> dict[str, Any] | None:

@@ -47,6 +47,7 @@ def _sections(report: ReportData) -> dict[str, Any]:
         "search": details.search(report.found),
         "tournament": ranks.tournament(report.played),
         "ranked": ranks.rank_check(report.ranked),
+        "recipe": ranks.recipe(report.recipe, report.results),
         "tuning": details.tuning(report.tuned, configured_values(distill, ranges), ranges),
         "learning": details.learning(report),
         "methods": methods(report.distilled),

@@ -1,7 +1,7 @@
 """Surroundings of a stage's work: the run, its configuration, its data, its device."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import nn
 from edgestill.export.gate import Limits
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.first_weights import begin_from_run, is_run, require_start, source_of, start_digests
-from edgestill.flows.stages.results import DataResult
+from edgestill.flows.stages.results import DataResult, Results
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.loading import load_splits
 from edgestill.pipeline.data.rows import showing
@@ -45,6 +45,10 @@ class StageContext:
     inputs: str = ""  # digest of the stage's inputs; its journals and checkpoints are bound to it
     cautions: list[str] = field(default_factory=list)  # things it did without, a sentence each
     loaded: list[Splits] = field(default_factory=list)  # the run's splits, once they are loaded
+
+    def settled(self, results: Results) -> "StageContext":
+        """Return the context with the configuration as the finished stages settled it."""
+        return replace(self, config=results.settled(self.config))
 
     @property
     def device(self) -> torch.device:

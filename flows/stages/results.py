@@ -4,9 +4,11 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
+from edgestill.distill.auto import RecipeResult
 from edgestill.distill.result import DistillResult, PruneResult
 from edgestill.export.result import ConvertedModel, ConvertResult
 from edgestill.export.tested.result import Examined
+from edgestill.flows.config.model import RunConfig
 from edgestill.pipeline.data.look import DataLook
 from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.frozen import Frozen, Share, without_none
@@ -226,6 +228,13 @@ class Results:
         """The distillation's result with the cost and accuracy of the student that ships."""
         found, pruned = self.of(DistillResult), self.get(PruneResult)
         return found if pruned is None else pruned.applied_to(found)
+
+    def settled(self, config: RunConfig) -> RunConfig:
+        """Return the configuration with the method that a stage chose, where `distill.methods` is auto."""
+        recipe = self.get(RecipeResult)
+        if recipe is None:
+            return config
+        return config.model_copy(update={"distill": config.distill.with_method(recipe.chosen)})
 
     @property
     def files(self) -> ConvertResult:

@@ -35,10 +35,15 @@ class ShortTrainings:
         self.splits = _with_part_of_train(splits, train_images, context.seed(name, "part"))
         self._teacher = frozen(context.teacher(splits.task))
 
-    def __call__(self, architecture: Architecture, rung: int, epochs: int) -> Trained:
-        """Train a student for one rung: rung 0 starts afresh, another from the best weights of the rung before."""
+    def __call__(self, architecture: Architecture, rung: int, epochs: int, method: str | None = None) -> Trained:
+        """Train a student for one rung: rung 0 starts afresh, another from the best weights of the rung before.
+
+        Args:
+            method: name of a method in the place of the configured ones.
+        """
         start, context = time.perf_counter(), self._context
-        text = context.space.format(architecture)
+        config = context.config.distill if method is None else context.config.distill.with_method(method)
+        text = method or context.space.format(architecture)
         file = self._file(text, rung)
         state = context.saved(self._name, file)
         before = sum(record["seconds"] for record in state["curve"]) if state else 0.0
@@ -46,13 +51,13 @@ class ShortTrainings:
             last = context.saved(self._name, self._file(text, rung - 1))
             assert last is not None, "a rung follows the one before"
             state = restarted(last)
-        training = context.config.distill.training.model_copy(update={"epochs": epochs, "patience": 0})
+        training = config.training.model_copy(update={"epochs": epochs, "patience": 0})
         with attempting(f"{text} in rung {rung + 1}"):
             done = distill(
                 context.fresh_student(architecture, self.splits.task),
                 self._teacher,
                 self.splits,
-                context.config.distill.model_copy(update={"training": training}),
+                config.model_copy(update={"training": training}),
                 seed=context.seed(self._name, rung),
                 device=context.device,
                 save=context.saver(self._name, file),

@@ -35,7 +35,7 @@ class Stage(ABC, Generic[R]):
 
     def inputs_digest(self, context: StageContext, results: Results) -> str:
         """Return the digest that tells if the stage is done already."""
-        return digest(self.name, *self.inputs(context, results))
+        return digest(self.name, *self.inputs(context.settled(results), results))
 
     @abstractmethod
     def work(self, context: StageContext, results: Results) -> R:

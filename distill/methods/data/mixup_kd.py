@@ -59,6 +59,7 @@ class MixupKD(Method):
         reduces_to=({"name": "kd"},),
         zero_at_teacher=True,
         invariant_to=frozenset({"shift"}),
+        suits=lambda about: about.kind == "image",
     )
     Config: ClassVar[type[MethodConfig]] = MixupKDConfig
     config: MixupKDConfig

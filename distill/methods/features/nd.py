@@ -64,6 +64,7 @@ class ND(Method):
         ablation={"nd_weight": 0.0},
         reduces_to=({"name": "kd"},),
         invariant_to=frozenset({"shift"}),
+        suits=lambda about: True,
     )
     Config: ClassVar[type[MethodConfig]] = NDConfig
     config: NDConfig

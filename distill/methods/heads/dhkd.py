@@ -68,6 +68,7 @@ class DHKD(Method):
         reduces_to=({"name": "none"},),
         invariant_to=frozenset({"shift", "scale"}),  # of the head that ships: the teacher is compared with the other
         cost=3.0,
+        suits=lambda about: True,
     )
     Config: ClassVar[type[MethodConfig]] = DHKDConfig
     config: DHKDConfig

@@ -52,7 +52,7 @@ class DHO(Method):
     name: ClassVar[str] = "dho"
     paper: ClassVar[str] = "Kang et al. 2025, arXiv:2505.07675"
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence", "weight", "head"})
-    facts: ClassVar[Facts | None] = Facts(evidence="code", changes_graph=True)
+    facts: ClassVar[Facts | None] = Facts(evidence="code", changes_graph=True, suits=lambda about: about.pool > 0)
     to_shrink: ClassVar[str] = "choose a narrower space of students"
     Config: ClassVar[type[MethodConfig]] = DHOConfig
     config: DHOConfig

@@ -113,7 +113,12 @@ class KDAIF(Method):
     paper: ClassVar[str] = "Wu, Luo, Liu, Deng 2025, arXiv:2501.02705"
     fills: ClassVar[frozenset[Slot]] = frozenset({"weight", "teacher"})
     facts: ClassVar[Facts | None] = Facts(
-        evidence="code", elicitation=("curation",), zero_at_teacher=True, invariant_to=frozenset({"shift"}), cost=4.0
+        evidence="code",
+        elicitation=("curation",),
+        zero_at_teacher=True,
+        invariant_to=frozenset({"shift"}),
+        cost=4.0,
+        suits=lambda about: about.label_noise > 0.05,
     )
     Config: ClassVar[type[MethodConfig]] = KDAIFConfig
     config: KDAIFConfig

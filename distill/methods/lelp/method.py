@@ -97,6 +97,7 @@ class LELP(Method):
         ablation={"subclass_weight": 0.0},
         changes_graph=True,
         cost=4.0,
+        suits=lambda about: about.classes <= 10,
     )
     studies_teacher: ClassVar[bool] = True
     to_shrink: ClassVar[str] = "set fewer subclasses"

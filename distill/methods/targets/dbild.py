@@ -68,6 +68,7 @@ class DBiLD(Method):
         reduces_to=({"name": "none"},),
         zero_at_teacher=True,
         invariant_to=frozenset({"shift"}),
+        suits=lambda about: about.classes > 4,
     )
     Config: ClassVar[type[MethodConfig]] = DBiLDConfig
     config: DBiLDConfig

@@ -63,6 +63,7 @@ class Divergence(Method):
         reduces_to=({"name": "kd"},),
         zero_at_teacher=True,
         invariant_to=frozenset({"shift"}),
+        suits=lambda about: True,
     )
     Config: ClassVar[type[MethodConfig]] = DivergenceConfig
     config: DivergenceConfig

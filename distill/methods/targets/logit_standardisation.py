@@ -61,6 +61,7 @@ class LogitStandardisation(Method):
         reduces_to=({"name": "none"},),
         zero_at_teacher=True,
         invariant_to=frozenset({"shift", "scale"}),
+        suits=lambda about: about.classes > 2,
     )
     Config: ClassVar[type[MethodConfig]] = LogitStandardisationConfig
     config: LogitStandardisationConfig

@@ -51,7 +51,11 @@ class PLD(Method):
     paper: ClassVar[str] = "Bassam, Zhu, Bian 2025, arXiv:2506.12542"
     fills: ClassVar[frozenset[Slot]] = frozenset({"objective"})
     facts: ClassVar[Facts | None] = Facts(
-        evidence="paper", algorithm="ranking", ablation={"ranks": "equal"}, invariant_to=frozenset({"shift"})
+        evidence="paper",
+        algorithm="ranking",
+        ablation={"ranks": "equal"},
+        invariant_to=frozenset({"shift"}),
+        suits=lambda about: about.classes > 2,
     )
     Config: ClassVar[type[MethodConfig]] = PLDConfig
     config: PLDConfig

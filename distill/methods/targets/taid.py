@@ -63,6 +63,7 @@ class TAID(Method):
         reduces_to=({"name": "kd", "temperature": 1.0, "distill_weight": 1.0},),
         zero_at_teacher=True,
         invariant_to=frozenset({"shift"}),
+        suits=lambda about: True,
     )
     Config: ClassVar[type[MethodConfig]] = TAIDConfig
     config: TAIDConfig
