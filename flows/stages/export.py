@@ -46,11 +46,12 @@ class Export(Stage[ConvertResult]):
         _, network = networks(context, shipped(context, results), task)
         student, raw = _converted(context, "student", network, splits)
         plain = runner(raw)
-        answers = answers_of(plain, splits.validation)
+        balanced = context.config.distill.training.metric == "balanced_accuracy"
+        answers = answers_of(plain, splits.validation, balanced=balanced)
         require_accuracy(answers.metrics, results.shipped_student.validation, plain, splits.validation, task)
         path = context.run.root / student.path
         if path != raw:
-            answers = answers_of(runner(path), splits.validation)
+            answers = answers_of(runner(path), splits.validation, balanced=balanced)
         student = student.model_copy(update={"validation": answers.metrics})
         others, absent = _others(context, network, raw, Reference(path, answers), splits)
         converted = ConvertResult(teacher=teacher, student=student, others=others, absent=absent)
