@@ -66,7 +66,7 @@ class Absent(Frozen):
 
 
 class ConvertResult(Frozen):
-    teacher: ConvertedModel | None  # None: it is answers in a file, and no network
+    teacher: ConvertedModel | None  # None: it has no ONNX form, as answers in a file
     student: ConvertedModel  # fp32
     others: dict[str, ConvertedModel] = {}  # the student's other formats, by name
     absent: tuple[Absent, ...] = ()
@@ -130,7 +130,7 @@ class Verdict(Frozen):
 
 
 class ProfileResult(Frozen):
-    teacher: ExportedModel | None  # None: it is answers in a file, and no network
+    teacher: ExportedModel | None  # None: it has no ONNX form, as answers in a file
     formats: dict[str, ExportedModel]  # the student's files, timed
     speedups: dict[str, Ratio]  # of each over the teacher; empty without its file
     verdicts: tuple[Verdict, ...]  # one for each format that was asked for

@@ -94,8 +94,8 @@ _PASSES = 3  # over the validation examples for each format, about: INT8 tries t
 
 
 def _teacher(context: StageContext, network: nn.Module, splits: Splits) -> ConvertedModel | None:
-    """Export the teacher; None if it is answers in a file."""
-    if not make_teacher(context.config.teacher).is_network:
+    """Export the teacher; None if it has no ONNX form."""
+    if not make_teacher(context.config.teacher).exports:
         return None
     return _converted(context, "teacher", network, splits)[0]
 
