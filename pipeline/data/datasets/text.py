@@ -174,7 +174,8 @@ def _find(folder: Path, name: str, part: str) -> list[Path]:
 def _rows(paths: Sequence[Path], config: TextConfig) -> _Rows:
     """Read all rows of a part; missing cells of a file are reported together."""
     form = Format(config.encoding, config.delimiter, config.columns)
-    found, dropped, classes = list[tuple[Path, int, str, str]](), 0, None
+    found, dropped = list[tuple[Path, int, str, str]](), 0
+    classes: tuple[str, ...] | None = None
     for path in paths:
         read = _read(path, form, _columns(config))
         classes = tuple(read.classes) if read.classes else classes
