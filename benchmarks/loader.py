@@ -3,8 +3,9 @@
     python benchmarks/loader.py [--sides 32 96 224] [--images 512] [--batch 32] [--workers 2] [--threads 2]
 
 Both see the same JPEG pictures, resized, cropped at random, flipped; both train the same small student, and both are
-timed in this process, by turns. Ours decodes once into a file of rows (timed apart) and crops on tensors; the other
-decodes in every epoch, in worker processes, with torchvision's transforms, as most training scripts do.
+timed in this process, by turns. Ours decodes once into a file of rows (timed apart, by one thread and by as many as
+there are cores) and crops on tensors; the other decodes in every epoch, in worker processes, with torchvision's
+transforms, as most training scripts do.
 `waits` is the share of wall time between asking for a batch and having it augmented.
 """
 
@@ -48,12 +49,15 @@ def main() -> None:
 
 def _compare(side: int, folder: Path, arguments: argparse.Namespace) -> None:
     paths = list(_pictures(folder / "pictures", arguments.images, side))
-    begun = time.perf_counter()
     pictures = Pictures([path.name for path in paths], lambda: iter(paths), "benchmark")
-    images = rows_of(pictures, Fit((side, side), 3, "crop"), folder=folder / "rows").images
-    decoding = time.perf_counter() - begun
+    speeds_of_decoding = []
+    for threads in sorted({1, os.cpu_count() or 1}):
+        begun = time.perf_counter()
+        images = rows_of(pictures, Fit((side, side), 3, "crop"), threads, folder / f"rows{threads}").images
+        speed = len(images) / (time.perf_counter() - begun)
+        speeds_of_decoding.append(f"{speed:,.0f} images a second by {threads} thread{'s' if threads > 1 else ''}")
     split = ImageSplit(images, torch.arange(len(images)) % 10)
-    print(f"{side} x {side}: decoded once, {len(images) / decoding:,.0f} images a second")
+    print(f"{side} x {side}: decoded once, {', '.join(speeds_of_decoding)}")
     ways = {
         "rows and tensors": lambda: _ours(split, arguments.batch),
         "DataLoader": lambda: _plain(paths, side, arguments),

@@ -22,6 +22,7 @@ from edgestill.export.result import Absent, Arithmetic, ConvertedModel, Parity
 from edgestill.pipeline.data.splits import ImageSplit, Splits
 from edgestill.pipeline.errors import EdgestillError, ExportError, first_line
 from edgestill.pipeline.runs.rundir import file_digest
+from edgestill.pipeline.training.difference import Difference, balanced_difference
 
 
 class Folder(NamedTuple):
@@ -105,11 +106,11 @@ def with_interfaces(form: Format, files: Files, interface: Interface, source: So
 def _build(
     form: Format, source: Source, fp32: Reference, splits: Splits, config: ExportConfig, folder: Folder
 ) -> ConvertedModel:
-    """Try every variant, write and measure the most accurate; a tie goes to the one nearest to fp32."""
+    """Try every variant, write and measure the best by the figure that chooses; a tie goes to the nearest to fp32."""
     tried = _tried(form, source, fp32, splits.validation, config)
     if not tried:
         raise ExportError("the format made no file")
-    best = max(tried, key=lambda variant: (variant.answers.metrics.accuracy, -variant.distance))
+    best = max(tried, key=lambda variant: (variant.answers.metrics.score, -variant.distance))
     paths = [folder.write(f"student.{form.name}{suffix}", data) for suffix, data in best.files.items()]
     first, *beside = (str(path.relative_to(folder.root)) for path in paths)
     return ConvertedModel(
@@ -123,12 +124,20 @@ def _build(
         format=form.name,
         runtime=form.runtime,
         variant=best.name,
-        tried={variant.name: variant.answers.metrics.accuracy for variant in tried if variant.name},
+        tried={variant.name: variant.answers.metrics.score for variant in tried if variant.name},
         validation=best.answers.metrics,
         lost=int((fp32.answers.right & ~best.answers.right).sum()),
         gained=int((best.answers.right & ~fp32.answers.right).sum()),
         arithmetic=best.arithmetic,
+        difference=_difference(best.answers, fp32.answers, splits.validation),
     )
+
+
+def _difference(found: Answers, fp32: Answers, validation: ImageSplit) -> Difference | None:
+    """Compare the mean recall with fp32's; None where the accuracy chooses."""
+    if not fp32.is_balanced:
+        return None
+    return balanced_difference(found.right, fp32.right, validation.targets.cpu().numpy())
 
 
 def _tried(
@@ -142,29 +151,32 @@ def _tried(
             folder.mkdir()
             for suffix, data in files.items():
                 (folder / f"model{suffix}").write_bytes(data)
-            answers, arithmetic = _on_every_processor(form, folder / f"model{next(iter(files))}", validation)
+            path = folder / f"model{next(iter(files))}"
+            answers, arithmetic = _on_every_processor(form, path, validation, fp32.answers.is_balanced)
             distance = float(np.abs(answers.logits - fp32.answers.logits).mean())
             found.append(_Variant(name, files, answers, distance, arithmetic))
     return found
 
 
-def _on_every_processor(form: Format, path: Path, validation: ImageSplit) -> tuple[Answers, Arithmetic | None]:
+def _on_every_processor(
+    form: Format, path: Path, validation: ImageSplit, balanced: bool
+) -> tuple[Answers, Arithmetic | None]:
     """Give the file's answers, from the kind of processor with the worse ones if kinds differ, and how they differ."""
-    here, saturable = answers_of(form.open(path, 1), validation), form.saturable(path)
+    here, saturable = answers_of(form.open(path, 1), validation, balanced=balanced), form.saturable(path)
     if saturable is None:
         return here, None
     about = Arithmetic(saturable=saturable, measured_on=byte_products())
     if not saturable:
         return here, about
     try:
-        elsewhere = answers_of(form.elsewhere(path, 1), validation)
+        elsewhere = answers_of(form.elsewhere(path, 1), validation, balanced=balanced)
     except ExportError as error:
         return here, about.model_copy(update={"unknown": str(error)})
     kinds = dict(
         zip(("saturating", "exact") if saturates_here() else ("exact", "saturating"), (here, elsewhere), strict=True)
     )
-    accuracy = {kind: answers.metrics.accuracy for kind, answers in kinds.items()}
-    worse = min(here, elsewhere, key=lambda answers: answers.metrics.accuracy)
+    accuracy = {kind: answers.metrics.score for kind, answers in kinds.items()}
+    worse = min(here, elsewhere, key=lambda answers: answers.metrics.score)
     return worse, about.model_copy(update={"accuracy": accuracy})
 
 

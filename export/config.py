@@ -25,7 +25,10 @@ class GateConfig(Frozen):
     """Conditions for a format to ship beside fp32."""
 
     max_accuracy_drop: float = Field(
-        0.005, ge=0, le=1, description="largest accuracy drop below fp32 on validation, as a share"
+        0.005,
+        ge=0,
+        le=1,
+        description="largest drop of accuracy, or of distill.training.metric, below fp32 on validation, as a share",
     )
     min_speedup: float = Field(1.05, ge=1, description="least speedup over fp32, by the lower end of its 95% interval")
     min_shrink: float = Field(

@@ -22,11 +22,20 @@ class Answers(NamedTuple):
     metrics: Metrics
     right: np.ndarray  # [N] bool
 
+    @property
+    def is_balanced(self) -> bool:
+        """True if the mean recall chooses."""
+        return self.metrics.balanced_accuracy is not None
 
-def answers_of(run: Run, split: ImageSplit) -> Answers:
-    """Run a file on a whole split; give its logits and their metrics."""
+
+def answers_of(run: Run, split: ImageSplit, *, balanced: bool = False) -> Answers:
+    """Run a file on a whole split; give its logits and their metrics.
+
+    Args:
+        balanced: give the balanced accuracy too, to choose by it.
+    """
     logits = np.concatenate([run(batch.inputs.contiguous().numpy()) for batch in split.batches(256)])
-    metrics = metrics_of([(torch.from_numpy(logits), split.targets)])
+    metrics = metrics_of([(torch.from_numpy(logits), split.targets)], balanced=balanced)
     return Answers(logits, metrics, logits.argmax(1) == split.targets.numpy())
 
 

@@ -88,8 +88,8 @@ def require_a_size_within(formats: Mapping[str, ConvertedModel], limits: Limits)
 
 
 def loses_too_much(found: Metrics, fp32: Metrics, max_accuracy_drop: float) -> bool:
-    """True if a file's accuracy is further below fp32's than the gate allows."""
-    return fp32.accuracy - found.accuracy > max_accuracy_drop + 1e-9
+    """True if a file's figure that chooses is further below fp32's than the gate allows."""
+    return fp32.score - found.score > max_accuracy_drop + 1e-9
 
 
 def _judge_fp32(fp32: ExportedModel, limits: Limits) -> Verdict:
@@ -153,12 +153,14 @@ def _accuracy(model: ExportedModel, fp32: ExportedModel) -> str:
     assert fp32.validation is not None
     assert model.validation is not None
     n = model.validation.n
-    difference = model.validation.accuracy - fp32.validation.accuracy
-    low, high = paired_difference(model.lost, model.gained, n)
+    difference = model.validation.score - fp32.validation.score
+    is_balanced = model.difference is not None
+    low, high = model.difference.interval if model.difference else paired_difference(model.lost, model.gained, n)
     interval = f"[{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−")
     if abs(difference) < 1e-11:
-        return f"fp32's accuracy on {n:,} validation examples {interval}"
-    words = f"{points(difference)} {'above' if difference > 0 else 'below'} fp32"
+        return f"fp32's {'mean recall' if is_balanced else 'accuracy'} on {n:,} validation examples {interval}"
+    unit = " of mean recall" if is_balanced else ""
+    words = f"{points(difference)}{unit} {'above' if difference > 0 else 'below'} fp32"
     return f"{words} on {n:,} validation examples {interval}"
 
 

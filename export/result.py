@@ -1,7 +1,12 @@
 """Results of export and of profiling."""
 
-from edgestill.pipeline.frozen import Count, Frozen, Share
+from typing import Any
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
+from edgestill.pipeline.frozen import Count, Frozen, Share, without_none
 from edgestill.pipeline.runs.manifest import RunPath
+from edgestill.pipeline.training.difference import Difference
 from edgestill.pipeline.training.metrics import Metrics
 
 
@@ -22,7 +27,8 @@ class Arithmetic(Frozen):
 
     saturable: int  # products that may saturate where there is no VNNI; 0: every processor computes the same
     measured_on: tuple[str, ...]  # instruction sets that 8-bit products used where its accuracy was measured
-    accuracy: dict[str, float] = {}  # on validation, `saturating` and `exact`, where they may differ; the worse counts
+    # Figure on validation that chooses, `saturating` and `exact`, where they may differ; the worse counts.
+    accuracy: dict[str, float] = {}
     unknown: str = ""  # why only one of them is known
 
 
@@ -39,11 +45,16 @@ class ConvertedModel(Frozen):
     runtime: str = "onnxruntime"
     beside: tuple[RunPath, ...] = ()  # further files of the same model
     variant: str = ""  # the format's best variant on validation: a calibration method
-    tried: dict[str, float] = {}  # validation accuracy of each variant
+    tried: dict[str, float] = {}  # of each variant the figure on validation that chooses, the accuracy as a rule
     validation: Metrics | None = None  # of the file
     lost: int = 0  # validation examples that fp32 answers right and this file does not
     gained: int = 0  # and the other way round
     arithmetic: Arithmetic | None = None  # of an INT8 file
+    difference: Difference | None = None  # of its mean recall from fp32's, where that chooses
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(handler(self), "difference")
 
 
 class Absent(Frozen):
@@ -55,7 +66,7 @@ class Absent(Frozen):
 
 
 class ConvertResult(Frozen):
-    teacher: ConvertedModel | None  # None: it is answers in a file, and no network
+    teacher: ConvertedModel | None  # None: it has no ONNX form, as answers in a file
     student: ConvertedModel  # fp32
     others: dict[str, ConvertedModel] = {}  # the student's other formats, by name
     absent: tuple[Absent, ...] = ()
@@ -119,7 +130,7 @@ class Verdict(Frozen):
 
 
 class ProfileResult(Frozen):
-    teacher: ExportedModel | None  # None: it is answers in a file, and no network
+    teacher: ExportedModel | None  # None: it has no ONNX form, as answers in a file
     formats: dict[str, ExportedModel]  # the student's files, timed
     speedups: dict[str, Ratio]  # of each over the teacher; empty without its file
     verdicts: tuple[Verdict, ...]  # one for each format that was asked for

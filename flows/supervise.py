@@ -117,7 +117,8 @@ def _sentence(command: str, place: dict[str, str], how: str) -> str:
     where = f" at {place['at']}" if place["at"] else ""
     return (
         f"the process of the {stage} stage {how}{where}; `edgestill resume {place['run']}` goes on from there; should "
-        f"it die there again, start a new run with another {place['to_change']}"
+        f"it die there again, `edgestill resume {place['run']} --set KEY=VALUE` goes on with another "
+        f"{place['to_change']}"
     )
 
 

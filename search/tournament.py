@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from edgestill.pipeline.errors import CandidateError, first_line
-from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.frozen import Frozen, without_none
 from edgestill.pipeline.training.metrics import right_alone, tells_apart
 from edgestill.search.config import TournamentConfig
 from edgestill.search.fitness import fitness_of, ranked
@@ -37,6 +37,8 @@ class Trained(NamedTuple):
 
 # (candidate, rung from 0, epochs) -> result; training continues from the weights of the rung before.
 Train = Callable[[Candidate, int, int], Trained]
+# (examples that one answers right, those of another, comparisons) -> interval of their difference
+Interval = Callable[[str, str, int], tuple[float, float]]
 
 
 class Entrant(Frozen):
@@ -56,10 +58,17 @@ class Lead(Frozen):
     won: int  # validation examples that only the winner gets right
     lost: int  # validation examples that only the other gets right
     comparisons: int  # number of comparisons from which this one was picked by its outcome
+    interval: tuple[float, float] | None = None  # of the lead in mean recall, where that chooses
 
     @property
     def is_noise(self) -> bool:
+        if self.interval is not None:
+            return self.interval[0] <= 0 <= self.interval[1]
         return not tells_apart(self.lost, self.won, self.comparisons)
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(handler(self), "interval")
 
 
 class Rung(Frozen):
@@ -115,6 +124,7 @@ def play(
     known: Sequence[Mapping[str, Any]] = (),
     record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
+    interval: Interval | None = None,
 ) -> TournamentResult:
     """Play successive halving over the shortlist; equal accuracies go to the better rank.
 
@@ -124,6 +134,7 @@ def play(
     Args:
         count: size of the shortlist by score, beside the params pick; below 2 there is no tournament.
         known: entries given to `record` by an interrupted tournament; those trainings are not repeated.
+        interval: of a lead, to judge it by; None where the accuracy chooses.
     """
     if count < 2:
         return TournamentResult(enabled=False, winner=found.winner, search_winner=found.winner)
@@ -152,7 +163,7 @@ def play(
         search_winner=found.winner,
         entrants=tuple(entrants),
         rungs=tuple(played),
-        leads=_leads(winner, entrants, found.winner, trainings.right) if winner else (),
+        leads=_leads(winner, entrants, found.winner, trainings.right, interval) if winner else (),
         epochs=spent,
         seconds=sum(entrant.seconds for entrant in entrants),
         notes=() if winner else ("every entrant failed, so the search's winner stays",),
@@ -178,7 +189,11 @@ def _winner(entrants: Sequence[Entrant]) -> Entrant | None:
 
 
 def _leads(
-    winner: Entrant, entrants: Sequence[Entrant], pick: Candidate, right: Mapping[tuple[int, str], str]
+    winner: Entrant,
+    entrants: Sequence[Entrant],
+    pick: Candidate,
+    right: Mapping[tuple[int, str], str],
+    interval: Interval | None,
 ) -> tuple[Lead, ...]:
     rivals = [e for e in entrants if e is not winner and e.failure is None and e.accuracies]
     if not rivals:
@@ -187,9 +202,11 @@ def _leads(
     def lead(rival: Entrant, comparisons: int) -> Lead:
         name, other = winner.candidate.architecture, rival.candidate.architecture
         last = min(len(winner.accuracies), len(rival.accuracies)) - 1
-        won, lost = right_alone(right[last, name], right[last, other])
+        ours, theirs = right[last, name], right[last, other]
+        won, lost = right_alone(ours, theirs)
         ahead = winner.accuracies[last] - rival.accuracies[last]
-        return Lead(over=other, accuracy=ahead, won=won, lost=lost, comparisons=comparisons)
+        apart = interval(ours, theirs, comparisons) if interval else None
+        return Lead(over=other, accuracy=ahead, won=won, lost=lost, comparisons=comparisons, interval=apart)
 
     next_one = max(rivals, key=lambda e: (len(e.accuracies), e.accuracies[-1]))
     picks = (e for e in rivals if e.candidate.architecture == pick.architecture and e is not next_one)

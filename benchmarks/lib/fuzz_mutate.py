@@ -284,7 +284,15 @@ def _table(data: bytes, rng: random.Random) -> bytes:
     return b"".join(lines)
 
 
+def _lines(data: bytes, rng: random.Random) -> bytes:
+    lines = data.splitlines(keepends=True)
+    place = rng.randrange(len(lines))
+    lines[place] = rng.choice([_json(lines[place].rstrip(b"\n"), rng) + b"\n", _bytes(lines[place], rng), b"[" * 10**5])
+    return b"".join(lines)
+
+
 _FORMS: dict[str, Callable[[bytes, random.Random], bytes]] = {
     ".json": _json, ".yaml": _yaml, ".onnx": _onnx, ".png": _png, ".npy": _npy, ".npz": _npz, ".csv": _table,
+    ".jsonl": _lines,
     ".safetensors": _safetensors, ".sig": _json,
 }  # fmt: skip

@@ -123,6 +123,15 @@ def table(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
     return call(lambda: load_splits(TextConfig(path=path), 0))
 
 
+def records(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
+    from edgestill.pipeline.data.datasets import TextConfig
+    from edgestill.pipeline.data.loading import load_splits
+
+    path = Path(shutil.copy(seeds.folder / rng.choice(["texts.parquet", "texts.jsonl"]), place))
+    _mutated(path, rng)
+    return call(lambda: load_splits(TextConfig(path=path), 0))
+
+
 def run_folder(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
     folder = place / "runs" / "run"
     shutil.copytree(seeds.image_run, folder)
@@ -190,8 +199,8 @@ def key(seeds: Seeds, place: Path, rng: random.Random) -> Outcome:
 TARGETS: dict[str, Target] = {
     target.__name__: target
     for target in (
-        bundle, model, tokenizer, manifest, image, profile, configuration, images_data, table, run_folder, weights,
-        latencies, architectures, key,
+        bundle, model, tokenizer, manifest, image, profile, configuration, images_data, table, records, run_folder,
+        weights, latencies, architectures, key,
     )
 }  # fmt: skip
 
@@ -224,6 +233,7 @@ def _mutated(path: Path, rng: random.Random) -> None:
 
 def make_seeds(folder: Path, image_run: Path, text_run: Path) -> Seeds:
     """Small valid files of every kind that the two finished runs do not have."""
+    import datasets
     import torch
     from PIL import Image
     from safetensors.numpy import save_file
@@ -243,6 +253,9 @@ def make_seeds(folder: Path, image_run: Path, text_run: Path) -> Seeds:
     np.savez(folder / "images.npz", **parts)
     lines = [f"word {n % 7} {'good' if n % 2 else 'bad'} {n},{'pos' if n % 2 else 'neg'}" for n in range(80)]
     (folder / "texts.csv").write_text("sentence,label\n" + "\n".join(lines) + "\n")
+    said = {"sentence": [f"word {n % 7} number {n}" for n in range(80)], "label": [n % 2 for n in range(80)]}
+    datasets.Dataset.from_dict(said).to_parquet(str(folder / "texts.parquet"))
+    datasets.Dataset.from_dict(said).to_json(str(folder / "texts.jsonl"))
     save_file(
         {"a": pixels, "b": np.ones((3, 2), np.float32)}, folder / "weights" / "a.safetensors", {"edgestill": "{}"}
     )

@@ -152,10 +152,11 @@ def _scored(
     pruning = nni_compat.load("nni.compression.pruning")
     dependency = nni_compat.load("nni.compression.speedup.dependency")
     own = copy.deepcopy(network)
-    asked: dict[str, Any] = {"op_names": layers, "sparse_ratio": 0.5}
-    if config.method == "taylor":
-        asked["global_group_id"] = "all"
-    settings = dependency.auto_set_denpendency_group_ids(_trace(own, example), [asked])
+    together = {"global_group_id": "all"} if config.method == "taylor" else {}
+    # A setting a layer: NNI takes the layers of one from a set of names, in another order in every process, and what
+    # a ranking over all layers removes depends on it.
+    asked = [{"op_names": [name], "sparse_ratio": 0.5, **together} for name in layers]
+    settings = dependency.auto_set_denpendency_group_ids(_trace(own, example), asked)
     if config.method == "taylor":
         pruner = pruning.TaylorPruner(own, settings, *_gradients(own, classifier, batches))
         metrics = _watched(pruner)

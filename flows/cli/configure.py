@@ -22,7 +22,8 @@ def init(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH", help="Your data: folder of images, .npz, .csv, .tsv, .parquet, module:function, or digits."
+            metavar="PATH",
+            help="Your data: folder of images, .npz, .csv, .tsv, .parquet, .jsonl, module:function, or digits.",
         ),
     ] = None,
     teacher: Annotated[

@@ -10,6 +10,7 @@ leave_out_the_current_folder()  # before the imports: a file there could pose as
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -105,9 +106,22 @@ def main() -> None:
     debug = "--debug" in sys.argv
     given = [argument for argument in sys.argv[1:] if argument != "--debug"]
     outlive = supervised if is_long(COMMANDS.get(next(iter(given), ""))) else _here
-    code = outlive(given, lambda arguments: execute(arguments, debug))
+    code = outlive(given, _traced if debug else execute)
     close_streams()
     sys.exit(code)
+
+
+def _traced(arguments: Sequence[str]) -> int:
+    """Run one command, and print the traceback of its error.
+
+    The error ends here: one that reached the interpreter would keep the frames of the work, with sessions and threads
+    of libraries, alive to its end, and some libraries wait there for ever.
+    """
+    try:
+        return execute(arguments, debug=True)
+    except Exception:
+        traceback.print_exc()
+        return 1
 
 
 def _here(arguments: Sequence[str], work: Callable[[Sequence[str]], int]) -> int:

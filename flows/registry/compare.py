@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from edgestill.export.evaluate import answers_of, open_files
 from edgestill.export.result import ExportedModel, ProfileResult
 from edgestill.export.timing import timed_in_turns
@@ -14,6 +16,7 @@ from edgestill.flows.stages.results import BUNDLE, DataResult, ReportResult
 from edgestill.pipeline.data.loading import load_test
 from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.runs.rundir import RunDir
+from edgestill.pipeline.training.difference import class_weights_of
 
 
 class Finished(NamedTuple):
@@ -57,6 +60,7 @@ def compare(candidate: Finished, promoted: Finished, look: int) -> Compared:
         for name, one in (("candidate", candidate), ("promoted", promoted))
     }
     right = {name: answers_of(run, test).right for name, run in runs.items()}
+    is_balanced = candidate.config.distill.training.metric == "balanced_accuracy"
     ratio, medians = timed_in_turns(
         runs["promoted"], runs["candidate"], context.file_examples(), candidate.config.profile
     )
@@ -70,4 +74,11 @@ def compare(candidate: Finished, promoted: Finished, look: int) -> Compared:
         latency_ms=medians[1],
         max_latency_ms=context.limits.max_latency_ms,
         max_loss=candidate.config.export.gate.max_accuracy_drop,
+        recall=_in_recall(right["candidate"], right["promoted"], test.targets.cpu().numpy()) if is_balanced else None,
     )
+
+
+def _in_recall(candidate: np.ndarray, promoted: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+    """Sum, and sum of squares, of the differences by example, by which their mean is that of the mean recalls."""
+    differences = (candidate.astype(float) - promoted.astype(float)) * class_weights_of(targets)
+    return float(differences.sum()), float((differences**2).sum())

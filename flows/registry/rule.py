@@ -29,7 +29,9 @@ class Compared(Frozen):
     speedup_interval: tuple[float, float]  # 95 %
     latency_ms: float  # the candidate's median
     max_latency_ms: float | None  # the candidate's budget
-    max_loss: float  # share of accuracy that a faster student may lose
+    max_loss: float  # share of accuracy, or of mean recall, that a faster student may lose
+    # Sum, and sum of squares, of the examples' differences weighted by class, where the mean recall chooses.
+    recall: tuple[float, float] | None = None
 
 
 class Verdict(NamedTuple):
@@ -44,20 +46,26 @@ def error_of(look: int) -> float:
 
 def interval_of(gained: int, lost: int, n: int, error: float) -> tuple[float, float]:
     """Interval of the candidate's accuracy minus the promoted one's (Agresti and Min 2005), at 1 minus the error."""
+    return interval_of_sums(gained - lost, gained + lost, n, error)
+
+
+def interval_of_sums(total: float, squares: float, n: int, error: float) -> tuple[float, float]:
+    """The same from the sum and the sum of squares of the n examples' differences, which classes may weigh."""
     z = NormalDist().inv_cdf(1 - error / 2)
-    more, fewer, count = gained + 0.5, lost + 0.5, n + 2
-    centre = (more - fewer) / count
-    half = z * math.sqrt(max(more + fewer - (more - fewer) ** 2 / count, 0.0)) / count
+    count = n + 2
+    centre = total / count
+    half = z * math.sqrt(max(squares + 1 - total**2 / count, 0.0)) / count
     return max(-1.0, centre - half), min(1.0, centre + half)
 
 
 def judge(compared: Compared) -> Verdict:
     """Promote a candidate that is surely better within its latency budget, or surely faster without a loss."""
-    low, high = interval_of(compared.gained, compared.lost, compared.n, error_of(compared.look))
-    difference = (compared.gained - compared.lost) / compared.n
+    total, squares = compared.recall or (compared.gained - compared.lost, compared.gained + compared.lost)
+    low, high = interval_of_sums(total, squares, compared.n, error_of(compared.look))
+    difference, unit = total / compared.n, "points" if compared.recall is None else "points of mean recall"
     slow, fast = compared.speedup_interval
     said = (
-        f"{100 * difference:+.1f} points {points_interval(low, high)} on {compared.n:,} test examples (look "
+        f"{100 * difference:+.1f} {unit} {points_interval(low, high)} on {compared.n:,} test examples (look "
         f"{compared.look}, at {1 - error_of(compared.look):.2%}), {compared.speedup:.2f}× as fast "
         f"[{slow:.2f}, {fast:.2f}]"
     ).replace("-", "−")
@@ -67,6 +75,6 @@ def judge(compared: Compared) -> Verdict:
     if low > 0:
         return Verdict(True, f"better by more than the interval: {said}")
     if slow > 1 and low >= -compared.max_loss:
-        return Verdict(True, f"faster, and it loses less than {100 * compared.max_loss:g} points: {said}")
+        return Verdict(True, f"faster, and it loses less than {100 * compared.max_loss:g} {unit}: {said}")
     why = "worse" if high < 0 else "faster, but a loss cannot be ruled out" if slow > 1 else "not surely better"
     return Verdict(False, f"{why}: {said}")

@@ -13,6 +13,7 @@ COLUMNS = ("bytes", "validation", "test", "p50", "p90", "against the teacher", "
 def formats(report: ReportData) -> dict[str, Any]:
     """A row for the teacher's file and for each configured format, and the gate in a sentence."""
     profiled, gate = report.profiled, report.config.export.gate
+    unit = "" if report.config.distill.training.metric == "accuracy" else " of mean recall"
     file = report.tested.teacher_file
     teacher = profiled.teacher
     rows = [] if teacher is None else [_row("teacher, fp32", teacher, file.accuracy if file else None, None, None)]
@@ -42,8 +43,8 @@ def formats(report: ReportData) -> dict[str, Any]:
         "gate": (
             f"A format ships beside fp32 if the 95% interval of its speed lies above {gate.min_speedup:g} times "
             f"fp32's, or its file is {gate.min_shrink:g} times smaller and surely not {gate.max_slowdown:g} times "
-            f"slower; if it loses at most {100 * gate.max_accuracy_drop:g} points on validation; and if it changed "
-            "anything at all."
+            f"slower; if it loses at most {100 * gate.max_accuracy_drop:g} points{unit} on validation; and if it "
+            "changed anything at all."
         ),
         "calibrations": [
             (name, model.variant, ", ".join(f"{method} {accuracy:.2%}" for method, accuracy in model.tried.items()))
@@ -69,7 +70,7 @@ def _row(
     p90 = summary.get("p90_ms")
     cells = [
         size(model.size_bytes),
-        _NOTHING if model.validation is None else f"{model.validation.accuracy:.2%}",
+        _NOTHING if model.validation is None else model.validation.words,
         _NOTHING if tested is None else f"{tested:.2%}",
         f"{significant(model.latency.p50_ms)} ms",
         _NOTHING if p90 is None else f"{significant(float(p90))} ms",

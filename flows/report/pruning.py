@@ -22,14 +22,14 @@ def pruning(result: PruneResult | None) -> dict[str, Any] | None:
         "criterion": _NAMES[result.method],
         "keep": f"{result.keep:.0%}",
         "rows": [
-            ("distilled", f"{before.params:,}", f"{before.flops:,}", f"{result.before.accuracy:.2%}"),
+            ("distilled", f"{before.params:,}", f"{before.flops:,}", result.before.words),
             (
                 "pruned" if result.rounds == 1 else "after the last round",
                 f"{after.params:,}",
                 f"{after.flops:,}",
-                f"{result.pruned.accuracy:.2%}",
+                result.pruned.words,
             ),
-            ("fine-tuned", f"{after.params:,}", f"{after.flops:,}", f"{result.tuned.accuracy:.2%}"),
+            ("fine-tuned", f"{after.params:,}", f"{after.flops:,}", result.tuned.words),
         ],
         "examples": f"{result.tuned.n:,}",
         "shares": f"{after.params / before.params:.1%} of the parameters, "
@@ -51,8 +51,8 @@ def int8_fine_tuning(result: QatResult | None) -> dict[str, Any] | None:
     rows = [
         (
             name,
-            f"{found.before.accuracy:.2%}",
-            "–" if found.after is None else f"{found.after.accuracy:.2%}",
+            found.before.words,
+            "–" if found.after is None else found.after.words,
             found.kept,
             "passes" if found.passes else "misses",
         )
@@ -62,7 +62,8 @@ def int8_fine_tuning(result: QatResult | None) -> dict[str, Any] | None:
         "refused": result.refused,
         "mode": result.mode,
         "allowed": f"{100 * result.allowed:g}",
-        "fp32": f"{result.fp32.accuracy:.2%}",
+        "fp32": result.fp32.words,
+        "gate": "accuracy" if result.fp32.balanced_accuracy is None else "mean recall",
         "examples": f"{result.fp32.n:,}",
         "rows": rows,
         "reasons": [f"{name}: {found.reason}" for name, found in result.formats.items() if found.reason],

@@ -35,6 +35,7 @@ def _sections(report: ReportData) -> dict[str, Any]:
     distill = report.config.distill
     ranges = search_ranges(distill)
     return {
+        "chosen_by": "validation accuracy" if distill.training.metric == "accuracy" else "mean recall on validation",
         "header": summary.header(report),
         "worth": worth(report),
         "tiles": summary.tiles(report),

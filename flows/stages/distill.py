@@ -62,7 +62,7 @@ class Distill(Stage[DistillResult]):
 
     def sentence(self, result: DistillResult) -> str:
         stopped = ", stopped early" if result.stopped_early else ""
-        accuracy = f"{result.validation.accuracy:.2%} on validation"
+        accuracy = f"{result.validation.words} on validation"
         return f"{accuracy} at epoch {result.best_epoch} of {len(result.curve)}{stopped}"
 
 

@@ -46,11 +46,12 @@ class Export(Stage[ConvertResult]):
         _, network = networks(context, shipped(context, results), task)
         student, raw = _converted(context, "student", network, splits)
         plain = runner(raw)
-        answers = answers_of(plain, splits.validation)
+        balanced = context.config.distill.training.metric == "balanced_accuracy"
+        answers = answers_of(plain, splits.validation, balanced=balanced)
         require_accuracy(answers.metrics, results.shipped_student.validation, plain, splits.validation, task)
         path = context.run.root / student.path
         if path != raw:
-            answers = answers_of(runner(path), splits.validation)
+            answers = answers_of(runner(path), splits.validation, balanced=balanced)
         student = student.model_copy(update={"validation": answers.metrics})
         others, absent = _others(context, network, raw, Reference(path, answers), splits)
         converted = ConvertResult(teacher=teacher, student=student, others=others, absent=absent)
@@ -93,8 +94,8 @@ _PASSES = 3  # over the validation examples for each format, about: INT8 tries t
 
 
 def _teacher(context: StageContext, network: nn.Module, splits: Splits) -> ConvertedModel | None:
-    """Export the teacher; None if it is answers in a file."""
-    if not make_teacher(context.config.teacher).is_network:
+    """Export the teacher; None if it has no ONNX form."""
+    if not make_teacher(context.config.teacher).exports:
         return None
     return _converted(context, "teacher", network, splits)[0]
 

@@ -60,8 +60,8 @@ class Prune(Stage[PruneResult]):
         rounds = f" in {result.rounds} rounds" if result.rounds > 1 else ""
         return (
             f"{result.cost.params / result.cost_before.params:.1%} of the parameters by {result.method}{rounds}; on "
-            f"validation {result.before.accuracy:.2%}, pruned {result.pruned.accuracy:.2%}, fine-tuned "
-            f"{result.tuned.accuracy:.2%} at epoch {result.best_epoch} of {len(result.curve)}"
+            f"validation {result.before.words}, pruned {result.pruned.words}, fine-tuned "
+            f"{result.tuned.words} at epoch {result.best_epoch} of {len(result.curve)}"
         )
 
 
@@ -69,11 +69,12 @@ def _pruned(context: StageContext, whole: Student, results: Results) -> PruneRes
     """Prune and fine-tune the student, kept at its best on validation; a failed pruning leaves it as it is."""
     config, splits = context.config.prune, context.splits()
     student, shipped = networks(context, whole, splits.task)
+    balanced = context.config.distill.training.metric == "balanced_accuracy"
     about = {
         "method": config.method,
         "keep": config.keep,
         "rounds": config.rounds,
-        "before": evaluate(shipped.to(context.device), splits.validation, context.device),
+        "before": evaluate(shipped.to(context.device), splits.validation, context.device, balanced=balanced),
         "cost_before": results.of(DistillResult).cost,
     }
     recipe = with_hyperparameters(context.config.distill, results.of(TuneResult).best)
@@ -85,7 +86,7 @@ def _pruned(context: StageContext, whole: Student, results: Results) -> PruneRes
     recipe = fine_tuning(recipe, config.epochs, config.learning_rate_factor)
     before = make_recipe(recipe.methods).deployable(copy.deepcopy(narrowed))
     before.load_state_dict(start)
-    pruned = evaluate(before.to(context.device), splits.validation, context.device)
+    pruned = evaluate(before.to(context.device), splits.validation, context.device, balanced=balanced)
     result = taught(context, "prune", narrowed, splits, recipe, start, state=state)
     context.run.write("prune", WEIGHTS, weights_bytes(result.student))
     context.run.write("prune", METHODS, state_bytes(result.state))

@@ -71,10 +71,10 @@ class Qat(Stage[QatResult]):
             return f"not done: {result.refused}"
         parts = []
         for name, found in result.formats.items():
-            after = f"no file ({found.reason})" if found.after is None else f"{found.after.accuracy:.2%}"
+            after = f"no file ({found.reason})" if found.after is None else found.after.words
             verdict = f"{found.kept} is kept and {'passes' if found.passes else 'still misses'} the gate"
-            parts.append(f"{name} {found.before.accuracy:.2%} before, {after} after: {verdict}")
-        return f"fp32 {result.fp32.accuracy:.2%} on validation, {'; '.join(parts)}"
+            parts.append(f"{name} {found.before.words} before, {after} after: {verdict}")
+        return f"fp32 {result.fp32.words} on validation, {'; '.join(parts)}"
 
 
 def _fine_tuned_where_short(context: StageContext, results: Results) -> QatResult:
@@ -133,7 +133,9 @@ def _made_again(
     data = to_onnx(network, task.inputs, config.opset)
     folder = Folder(context.run.root, partial(context.run.write, "qat"))
     source = source_of(network, folder.write(_FINE_TUNED, data), splits, config)
-    reference = Reference(shipped, answers_of(runner(shipped), splits.validation))
+    reference = Reference(
+        shipped, answers_of(runner(shipped), splits.validation, balanced=fp32.balanced_accuracy is not None)
+    )
     formats: dict[str, QatFormat] = {}
     models: dict[str, ConvertedModel] = {}
     for done, (name, before) in enumerate(short.items()):
@@ -148,7 +150,7 @@ def _made_again(
 
 
 def _kept(before: Metrics, after: Metrics | None, fp32: Metrics, allowed: float, reason: str = "") -> QatFormat:
-    better = after is not None and after.accuracy > before.accuracy
+    better = after is not None and after.score > before.score
     chosen = after if after is not None and better else before
     return QatFormat(
         before=before,

@@ -108,7 +108,7 @@ def _checked(context: StageContext, trainings: ShortTrainings, workshop: Worksho
 def _result(
     context: StageContext, splits: Splits, students: Sequence[RankedStudent], notes: Sequence[str]
 ) -> RankCheckResult:
-    scorer = context.config.search.scorer
+    scorer, metric = context.config.search.scorer, context.config.distill.training.metric
     return RankCheckResult(
         configured=scorer,
         rows=rank_scorers(students, list(SCORERS)),
@@ -119,6 +119,7 @@ def _result(
         validation_images=len(splits.validation),
         seconds=sum(student.seconds for student in students),
         notes=tuple(notes),
+        metric=None if metric == "accuracy" else metric,
     )
 
 

@@ -63,7 +63,7 @@ def rehearse_export(context: StageContext, splits: Splits) -> None:
         with drawn_from(seed), tempfile.TemporaryDirectory() as folder:
             return _of_fp32(build_teacher(config.teacher, task), config.export, splits, Path(folder) / "teacher.onnx")
 
-    if make_teacher(config.teacher).is_network:
+    if make_teacher(config.teacher).exports:
         context.tick(0, len(ends) + 1, "trying the export of the teacher")
         untrained = config.teacher.model_copy(update={"training": TrainingConfig()})
         problems = _lines(once("rehearsal", (content, untrained), teacher), "the teacher")

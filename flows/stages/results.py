@@ -62,6 +62,11 @@ class RankCheckResult(Frozen):
     validation_images: int
     seconds: float  # of training
     notes: tuple[str, ...]
+    metric: Literal["balanced_accuracy"] | None = None  # figure of the students, where it is not the accuracy
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(handler(self), "metric")
 
 
 class QatFormat(Frozen):

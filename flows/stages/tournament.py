@@ -11,12 +11,15 @@ from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.short_training import ShortTrainings
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.wording.verdicts import lead_words
+from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.result import TeacherResult
+from edgestill.pipeline.training.difference import balanced_difference
+from edgestill.pipeline.training.metrics import unpacked
 from edgestill.search.result import Candidate, SearchResult
 from edgestill.search.space import Architecture
-from edgestill.search.tournament import TournamentResult, Trained, play, rungs
+from edgestill.search.tournament import Interval, TournamentResult, Trained, play, rungs
 
 _JOURNAL = "rungs.jsonl"
 
@@ -76,9 +79,23 @@ def _played(context: StageContext, found: SearchResult) -> TournamentResult:
         known=journal.entries,
         record=journal.append,
         tick=context.tick,
+        interval=_interval_of_recalls(context, trainings.splits),
     )
     sizes = {"validation_images": len(trainings.splits.validation), "train_images": len(trainings.splits.train)}
     return result.model_copy(update=sizes)
+
+
+def _interval_of_recalls(context: StageContext, splits: Splits) -> Interval | None:
+    """Interval of a lead in mean recall; None where the accuracy chooses."""
+    if context.config.distill.training.metric == "accuracy":
+        return None
+    targets = splits.validation.targets.cpu().numpy()
+
+    def interval(ours: str, theirs: str, comparisons: int) -> tuple[float, float]:
+        first, second = (unpacked(text, len(targets)) for text in (ours, theirs))
+        return balanced_difference(first, second, targets, comparisons).interval
+
+    return interval
 
 
 def _measured_latency(context: StageContext, task: Task) -> Callable[[Architecture], None]:

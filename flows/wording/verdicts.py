@@ -8,7 +8,8 @@ from edgestill.search.tournament import Lead
 
 def lead_words(lead: Lead) -> str:
     """Words for a lead, such as `1.2 points ahead of A, within noise`."""
-    ahead = f"{points(lead.accuracy)} ahead of {lead.over}" if lead.accuracy else f"level with {lead.over}"
+    unit = "" if lead.interval is None else " of mean recall"
+    ahead = f"{points(lead.accuracy)}{unit} ahead of {lead.over}" if lead.accuracy else f"level with {lead.over}"
     return f"{ahead}, {'within' if lead.is_noise else 'more than'} noise"
 
 
@@ -36,10 +37,11 @@ def verdict(result: RankCheckResult) -> str:
 
 def conditions(result: RankCheckResult) -> str:
     """Conditions of a rank check; its figures hold for them alone."""
+    figure = "accuracy" if result.metric is None else "mean recall"
     trained = sum(student.accuracy is not None for student in result.students)
     return (
         f"{trained} students, {result.epochs} epoch{'s' if result.epochs > 1 else ''} each on {result.train_images:,} "
-        f"examples, one seed, accuracy on {result.validation_images:,} validation examples, "
+        f"examples, one seed, {figure} on {result.validation_images:,} validation examples, "
         f"{duration(result.seconds)} of training; intervals are of the students alone."
     )
 

@@ -1,6 +1,6 @@
 """The mean of several teachers, weighted if so configured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,15 +12,13 @@ from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.cost import measure_cost
 from edgestill.pipeline.networks.network import View, look
+from edgestill.pipeline.runs.checkpoint import read_weights
 from edgestill.pipeline.task import Task
-from edgestill.pipeline.teachers.teacher import PARTS, FamilyConfig, Part, Teacher
+from edgestill.pipeline.teachers.teacher import PARTS, FamilyConfig, FileTeacher, Part, Teacher
 
 
 def _member(value: Any, info: ValidationInfo) -> Any:
     return EnsembleConfig.read_member(value, info.context)
-
-
-_FILES = ("onnx", "torchscript", "outputs")  # families whose networks torch cannot export
 
 
 class EnsembleConfig(FamilyConfig):
@@ -37,11 +35,6 @@ class EnsembleConfig(FamilyConfig):
     def _a_weight_each(self) -> "EnsembleConfig":
         if getattr(self, "order", None) is not None:
             raise ValueError("order belongs to a member; set it there")
-        if any(getattr(member, "name", "") in _FILES for member in self.members):
-            raise ValueError(
-                "a file (ONNX, TorchScript, answers) cannot be a member: the mean would have no ONNX form to be timed "
-                "by; give the network itself, by its library or by your code"
-            )
         given = self.weights
         if given is not None and (len(given) != len(self.members) or min(given) < 0 or sum(given) <= 0):
             raise ValueError(f"weights are {list(given)}; give {len(self.members)} that are not negative, one a member")
@@ -126,6 +119,15 @@ class EnsembleTeacher(Teacher):
         return next((member.tokenizer for member in self._members if member.tokenizer is not None), None)
 
     @property
+    def is_network(self) -> bool:
+        return all(member.is_network for member in self._members)
+
+    @property
+    def exports(self) -> bool:
+        """False with a file among the members: torch's exporter cannot join it with the others."""
+        return self.is_network and not any(isinstance(member, FileTeacher) for member in self._members)
+
+    @property
     def gives(self) -> frozenset[Part]:
         return frozenset.intersection(*(member.gives for member in self._members)) - {"features", "classifier"}
 
@@ -134,6 +136,18 @@ class EnsembleTeacher(Teacher):
 
     def read(self, task: Task) -> nn.Module:
         return self._joined([member.read(task) for member in self._fitting(task)])
+
+    def load(self, task: Task, path: Path) -> nn.Module:
+        held = read_weights(path)
+        members = self._fitting(task)
+        own = [_below(held, f"members.{number}.") for number in range(len(members))]
+        return self._joined([member.restored(task, part, path) for member, part in zip(members, own, strict=True)])
+
+    def meet(self, network: nn.Module, splits: Iterable[Any]) -> None:
+        assert isinstance(network, EnsembleNetwork)
+        every = list(splits)
+        for member, part in zip(self._members, network.members, strict=True):
+            member.meet(part, every)
 
     def count(self, task: Task) -> tuple[int, int] | None:
         counts = [_count(member, task) for member in self._members]
@@ -150,6 +164,10 @@ class EnsembleTeacher(Teacher):
     def _joined(self, members: list[nn.Module]) -> EnsembleNetwork:
         weights = self.config.weights or (1.0,) * len(members)
         return EnsembleNetwork(members, weights, self.config.mean_of)
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _count(member: Teacher, task: Task) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 # B batch, K classes, D embedding width
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -146,11 +146,15 @@ class OnnxTeacher(FileTeacher):
     def load(self, task: Task, path: Path) -> nn.Module:
         if path == self.source:
             return self.build(task)
-        held = read_weights(path).get("model")
+        network = self.restored(task, read_weights(path), path)
+        self.check(read_metadata(path), task, path)
+        return network
+
+    def restored(self, task: Task, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
+        held = tensors.get("model")
         if held is None:
             raise CheckpointError(f"{path} is no copy of an ONNX teacher; delete the run's teacher folder")
         network = OnnxNetwork(held.numpy().tobytes())
-        self.check(read_metadata(path), task, path)
         self._tried(network, task)
         return network
 

@@ -9,7 +9,7 @@ knows the data's own examples alone, by their content, so nothing may be augment
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -127,8 +127,11 @@ class OutputsTeacher(FileTeacher):
     name: ClassVar[str] = "outputs"
     kinds: ClassVar[frozenset[str]] = frozenset({"image", "text"})
     Config: ClassVar[type[Frozen]] = OutputsConfig
-    is_network = False
     config: OutputsConfig
+
+    @property
+    def is_network(self) -> bool:
+        return False
 
     @property
     def gives(self) -> frozenset[Part]:
@@ -153,10 +156,12 @@ class OutputsTeacher(FileTeacher):
     def load(self, task: Task, path: Path) -> nn.Module:
         if path == self.source:
             return self.build(task)
-        held = read_weights(path)
-        if not {"ids", "logits"} <= held.keys():
+        return self.restored(task, read_weights(path), path)
+
+    def restored(self, task: Task, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
+        if not {"ids", "logits"} <= tensors.keys():
             raise CheckpointError(f"{path} is no copy of a teacher's answers; delete the run's teacher folder")
-        return OutputsNetwork(held["ids"], held["logits"], held.get("embedding"))
+        return OutputsNetwork(tensors["ids"], tensors["logits"], tensors.get("embedding"))
 
     def meet(self, network: nn.Module, splits: Iterable[ImageSplit]) -> None:
         assert isinstance(network, OutputsNetwork)

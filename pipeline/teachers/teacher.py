@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.encoder_layers import EncoderSizes
-from edgestill.pipeline.runs.checkpoint import load_weights, read_metadata
+from edgestill.pipeline.runs.checkpoint import load_tensors, load_weights, read_metadata
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.config import TrainingConfig
 
@@ -44,7 +44,6 @@ class Teacher(ABC):
     kinds: ClassVar[frozenset[str]]  # of input that its networks take
     architectures: ClassVar[tuple[str, ...]] = ()  # names for `teacher.architecture`
     example: ClassVar[Mapping[str, Any]] = {}  # settings that need no file, for the conformance suite
-    is_network: ClassVar[bool] = True  # False: answers alone, with no cost, no file and no speed of its own
     short: ClassVar[str] = ""  # key of the configuration that TEXT is, in the short form `name:TEXT`
 
     def __init__(self, config: Any) -> None:
@@ -64,6 +63,16 @@ class Teacher(ABC):
     def is_trained(self) -> bool:
         """True if the network brings its weights; False trains it here."""
         return self.source is not None
+
+    @property
+    def is_network(self) -> bool:
+        """True unless it is answers alone, with no cost and no speed of its own."""
+        return True
+
+    @property
+    def exports(self) -> bool:
+        """True if the network has an ONNX form, to be timed by."""
+        return self.is_network
 
     @property
     def gives(self) -> frozenset[Part]:
@@ -117,6 +126,19 @@ class Teacher(ABC):
         network = self.build(task)
         load_weights(network, path)
         self.check(read_metadata(path), task, path)
+        return network
+
+    def restored(self, task: Task, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
+        """Build the network with the tensors of a run's copy, of a member of an ensemble.
+
+        Args:
+            path: the file that they are from, for errors.
+
+        Raises:
+            CheckpointError: they do not fit.
+        """
+        network = self.build(task)
+        load_tensors(network, tensors, path)
         return network
 
     def read(self, task: Task) -> nn.Module:

@@ -3,6 +3,7 @@
 # S seeds, N examples
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 
@@ -31,7 +32,9 @@ class Difference(Frozen):
         return Difference(value=-self.value, interval=(-high, -low), seeds=self.seeds)
 
 
-def paired_by_seed(first: np.ndarray, second: np.ndarray, weights: np.ndarray | None = None) -> Difference:
+def paired_by_seed(
+    first: np.ndarray, second: np.ndarray, weights: np.ndarray | None = None, comparisons: int = 1
+) -> Difference:
     """Compare two ways of training by the examples answered right, row s of both by the same seed.
 
     The interval adds two parts in quadrature. One is Student's interval of the seeds' differences; a single seed has
@@ -42,17 +45,25 @@ def paired_by_seed(first: np.ndarray, second: np.ndarray, weights: np.ndarray | 
     Args:
         first: [S, N] bool; second: the same.
         weights: [N] of the examples in the figure, of mean 1; None: the figure is the accuracy.
+        comparisons: number of comparisons from which this one was picked for its outcome. They share the 5 % of the
+            examples' part (Bonferroni).
     """
+    z = _Z if comparisons == 1 else NormalDist().inv_cdf(1 - 0.025 / comparisons)
     scale = 1.0 if weights is None else weights
     differences = (first.astype(float) - second.astype(float)) * scale
     seeds, n = differences.shape
     by_example = differences.mean(0)
     centre = float(by_example.sum()) / (n + 2)
     squares = float((by_example**2).sum()) + 1
-    of_examples = _Z * math.sqrt(max(squares - (n + 2) * centre**2, 0.0)) / (n + 2)
+    of_examples = z * math.sqrt(max(squares - (n + 2) * centre**2, 0.0)) / (n + 2)
     half = math.hypot(of_examples, _of_seeds(differences.mean(1)))
     low, high = max(-1.0, centre - half), min(1.0, centre + half)
     return Difference(value=float(by_example.mean()), interval=(low, high), seeds=seeds)
+
+
+def balanced_difference(first: np.ndarray, second: np.ndarray, targets: np.ndarray, comparisons: int = 1) -> Difference:
+    """Compare two classifiers' mean recalls on the same examples: the first's minus the second's, [N] bool both."""
+    return paired_by_seed(first[None], second[None], class_weights_of(targets), comparisons)
 
 
 def class_weights_of(targets: np.ndarray) -> np.ndarray:

@@ -30,6 +30,12 @@ class Metrics(Frozen):
         """Figure that chooses, higher is better."""
         return self.accuracy if self.balanced_accuracy is None else self.balanced_accuracy
 
+    @property
+    def words(self) -> str:
+        """The accuracy, and beside it the figure that chooses if that is another: `91.20% (mean recall 88.10%)`."""
+        recall = self.balanced_accuracy
+        return f"{self.accuracy:.2%}" + ("" if recall is None else f" (mean recall {recall:.2%})")
+
     @model_serializer(mode="wrap")
     def _without_what_was_not_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return without_none(handler(self), "balanced_accuracy")
@@ -87,6 +93,11 @@ def class_logits(network: nn.Module, split: ImageSplit, device: torch.device, ba
 def packed(right: np.ndarray) -> str:
     """Pack [N] bool as text, a bit an example."""
     return base64.b64encode(np.packbits(right).tobytes()).decode()
+
+
+def unpacked(text: str, n: int) -> np.ndarray:
+    """The [N] bool that were `packed`."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=n).astype(bool)
 
 
 def right_alone(one: str, other: str) -> tuple[int, int]:

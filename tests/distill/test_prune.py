@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import random
+import sys
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
 from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
+from edgestill.pipeline.nni_compat import load
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes
 
 CPU = torch.device("cpu")
@@ -165,6 +167,23 @@ def test_pruning_leaves_the_network_the_generator_and_the_log_alone(network, pru
     assert torch.equal(state, torch.random.get_rng_state())
     assert (logging.getLogger("nni").level, network.training) == (level, training)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert again.widths == pruned["taylor"].widths
+    assert all(torch.equal(value, pruned["taylor"].state[name]) for name, value in again.state.items())
+
+
+@pytest.mark.parametrize("order", [sorted, lambda names: sorted(names, reverse=True)])
+def test_the_channels_that_go_do_not_depend_on_the_order_of_a_set_of_names(
+    order, network, pruned, batches, monkeypatch
+) -> None:
+    """Python hashes text anew in every process, and NNI walks through sets of the layers' names."""
+
+    class Ordered(set):
+        def __iter__(self):
+            return iter(order(super().__iter__()))
+
+    load("nni.compression.pruning")
+    monkeypatch.setattr(sys.modules["nni.compression.base.config"], "set", Ordered, raising=False)
+    again = prune(network, network.linear, PruneConfig(method="taylor", keep=0.5), batches, seed=0)
     assert again.widths == pruned["taylor"].widths
     assert all(torch.equal(value, pruned["taylor"].state[name]) for name, value in again.state.items())
 

@@ -202,17 +202,17 @@ def save_npz(path: Path, **changes: np.ndarray) -> Path:
     return path
 
 
-def test_bad_data_leaves_no_run_behind(edgestill, tiny_arguments, tmp_path: Path) -> None:
+def test_bad_data_leaves_no_run_behind(here, tiny_arguments, tmp_path: Path) -> None:
     path = save_npz(tmp_path / "gap.npz", y_train=np.arange(120) % 3 * 2)
-    failed = edgestill("run", *tiny_arguments(data__name="npz", data__path=str(path)), "--out", str(tmp_path / "runs"))
+    failed = here("run", *tiny_arguments(data__name="npz", data__path=str(path)), "--out", str(tmp_path / "runs"))
     assert failed.returncode == 2
     assert "Traceback" not in failed.stderr
     assert "class 1" in failed.stderr.splitlines()[-1]
     assert not list((tmp_path / "runs").glob("*"))
 
 
-def test_a_budget_that_nothing_meets_is_refused_before_anything_is_trained(edgestill, tiny_arguments, tmp_path) -> None:
-    failed = edgestill("run", *tiny_arguments(search__budget__max_params="100"), "--out", str(tmp_path / "runs"))
+def test_a_budget_that_nothing_meets_is_refused_before_anything_is_trained(here, tiny_arguments, tmp_path) -> None:
+    failed = here("run", *tiny_arguments(search__budget__max_params="100"), "--out", str(tmp_path / "runs"))
     assert failed.returncode == 2
     assert "the nearest is 1-1-1/8-8-16" in failed.stderr
     assert "above max_params 100" in failed.stderr
@@ -220,18 +220,16 @@ def test_a_budget_that_nothing_meets_is_refused_before_anything_is_trained(edges
 
 
 @pytest.mark.engines
-def test_a_teacher_of_another_architecture_or_size_is_refused(edgestill, tiny_arguments, tmp_path: Path) -> None:
+def test_a_teacher_of_another_architecture_or_size_is_refused(here, tiny_arguments, tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(16, 3, 3, 3)}, tmp_path / "other.pt")
-    failed = edgestill(
-        "run", *tiny_arguments(teacher__weights=str(tmp_path / "other.pt")), "--out", str(tmp_path / "r")
-    )
+    failed = here("run", *tiny_arguments(teacher__weights=str(tmp_path / "other.pt")), "--out", str(tmp_path / "r"))
     assert failed.returncode == 2
     assert "checkpoint of another architecture" in failed.stderr.splitlines()[-1]
 
 
 @pytest.mark.engines
 def test_teacher_weights_of_another_image_size_are_refused(
-    finished_run: Path, edgestill, tiny_arguments, tmp_path: Path
+    finished_run: Path, here, tiny_arguments, tmp_path: Path
 ) -> None:
     path = save_npz(
         tmp_path / "large.npz",
@@ -242,28 +240,28 @@ def test_teacher_weights_of_another_image_size_are_refused(
     )
     weights = str(finished_run / "teacher" / "weights.safetensors")
     arguments = tiny_arguments(data__name="npz", data__path=str(path), teacher__weights=weights)
-    failed = edgestill("run", *arguments, "--out", str(tmp_path / "r"))
+    failed = here("run", *arguments, "--out", str(tmp_path / "r"))
     assert failed.returncode == 2
     assert "images of 8 x 8 pixels, and the data's are 12 x 12" in failed.stderr
 
 
-def test_unknown_commands_and_options_are_usage_errors(edgestill) -> None:
+def test_unknown_commands_and_options_are_usage_errors(here) -> None:
     for arguments in (["frobnicate"], ["run", "--frobnicate"], ["run", "--set"], ["show"], ["run"]):
-        failed = edgestill(*arguments)
+        failed = here(*arguments)
         assert failed.returncode == 2, arguments
         assert "Traceback" not in failed.stderr
 
 
-def test_debug_shows_the_traceback_that_is_hidden_otherwise(edgestill) -> None:
-    assert "Traceback" not in edgestill("run", "--preset", "nope").stderr
+def test_debug_shows_the_traceback_that_is_hidden_otherwise(edgestill, here) -> None:
+    assert "Traceback" not in here("run", "--preset", "nope").stderr
     assert "Traceback" in edgestill("run", "--preset", "nope", "--debug").stderr
 
 
-def test_init_does_not_overwrite(edgestill, tmp_path: Path) -> None:
+def test_init_does_not_overwrite(here, tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
-    assert edgestill("init", str(path)).returncode == 0
+    assert here("init", str(path)).returncode == 0
     before = path.read_bytes()
-    assert edgestill("init", str(path)).returncode == 2
+    assert here("init", str(path)).returncode == 2
     assert path.read_bytes() == before
 
 

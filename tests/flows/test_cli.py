@@ -1,6 +1,9 @@
 """The table of commands, and how the help reads."""
 
 import importlib
+import subprocess
+import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -46,3 +49,31 @@ def test_the_installed_script_calls_main() -> None:
     entry = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["edgestill"]
     module, _, function = entry.partition(":")
     assert getattr(importlib.import_module(module), function) is main
+
+
+def test_a_traceback_keeps_nothing_of_the_work_alive_that_the_end_of_the_process_would_wait_for() -> None:
+    """As sessions of some libraries, whose threads end with them."""
+    code = """
+        import sys, threading
+        import edgestill.flows.cli.main as main
+
+        class Session:
+            def __init__(self):
+                self.ended = threading.Event()
+                threading.Thread(target=self.ended.wait).start()
+
+            def __del__(self):
+                self.ended.set()
+
+        def work(arguments):
+            session = Session()
+            raise RuntimeError("broken")
+
+        main._call = work
+        sys.argv = ["edgestill", "runs", "--debug"]
+        main.main()
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert done.stderr.endswith("RuntimeError: broken\n")

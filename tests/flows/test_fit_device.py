@@ -179,9 +179,9 @@ def test_a_model_for_another_input_is_refused_before_anything_is_trained(model_f
     ("space", "text", "side", "channels"),
     [
         (SPACE, "1-1-1/4-6-8", 8, 1),
-        (ResNetSpace(), "7-7-7/24-48-64", 32, 3),
+        (ResNetSpace(), "3-3-3/24-48-64", 32, 3),
         (Nb201Space(Nb201Config(channels=2, cells=1)), None, 8, 1),
-        (Nb201Space(), None, 32, 3),
+        (Nb201Space(Nb201Config(cells=2)), None, 32, 3),
         (Nb201Space(Nb201Config(channels=1, cells=2)), POOLS, 8, 1),  # many operations, hardly a weight
     ],
 )

@@ -18,9 +18,9 @@ def test_only_methods_with_a_head_change_what_ships() -> None:
 
 
 def test_a_budget_that_only_the_bare_student_meets_is_refused_at_once_with_the_way_out(
-    edgestill, tiny_arguments, tmp_path
+    here, tiny_arguments, tmp_path
 ) -> None:
-    refused = edgestill(
+    refused = here(
         "run",
         *tiny_arguments(search__budget__max_params="7000", distill__methods="[lelp]"),
         "--out",

@@ -181,9 +181,11 @@ def of_onnx(pictures, root: Path) -> list[str]:
 
 
 def of_several(pictures, root: Path) -> list[str]:
-    [code, *_] = of_code(pictures, root)
-    member = f"{{name: python, code: {code.removeprefix('teacher=')}, mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}}"
-    return [f"teacher={{name: ensemble, members: [{member}, {member}]}}"]
+    """A network and a file, weighted."""
+    own = "mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]"
+    code, file = of_code(pictures, root)[0], of_onnx(pictures, root)[0].removeprefix("teacher=onnx:")
+    members = f"{{name: python, code: {code.removeprefix('teacher=')}, {own}}}, {{name: onnx, file: {file}, {own}}}"
+    return [f"teacher={{name: ensemble, members: [{members}], weights: [2, 1]}}"]
 
 
 HALF = ("teacher.mean=[0.5,0.5,0.5]", "teacher.std=[0.5,0.5,0.5]")

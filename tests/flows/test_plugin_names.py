@@ -66,7 +66,6 @@ ALLOWED = {  # (file, name): why it stands there; the list may only shrink
     ("distill/methods/kd_aif/method.py", "kd"): "a loss of its own",
     ("distill/methods/diswot_plus.py", "diswot_semantic"): "a term of its loss",
     ("distill/methods/diswot_plus.py", "diswot_relation"): "a term of its loss",
-    ("pipeline/teachers/ensemble.py", "outputs"): "a file, which is no member",
     ("search/spaces/layers_of_teacher.py", "text_transformer_2x128"): "the teacher of a space outside of a run",
     ("distill/conformance/facts.py", "kd"): "the method whose step others' steps are timed beside",
     ("distill/drivers/generations.py", "fixed_weights"): "the labels' share of a generation",

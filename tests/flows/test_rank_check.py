@@ -65,9 +65,9 @@ def test_its_taus_are_those_of_its_students(checked) -> None:
     assert params == [student.cost.params for student in result.students] == sorted(params)
 
 
-def test_show_and_runs_know_a_rank_check(checked, edgestill) -> None:
+def test_show_and_runs_know_a_rank_check(checked, here) -> None:
     run, printed = checked
-    shown = edgestill("show", str(run))
+    shown = here("show", str(run))
     assert shown.returncode == 0, shown.stderr
     assert [line.split()[2] for line in shown.stdout.splitlines() if line.startswith("✓")] == [
         "data",
@@ -75,7 +75,7 @@ def test_show_and_runs_know_a_rank_check(checked, edgestill) -> None:
         "rank_check",
     ]
     assert printed.strip().splitlines()[-1] in shown.stdout
-    assert "3/3" in edgestill("runs", "--out", str(run.parent)).stdout
+    assert "3/3" in here("runs", "--out", str(run.parent)).stdout
 
 
 @pytest.mark.timeout(280)
@@ -113,13 +113,13 @@ def test_a_killed_check_goes_on_and_ends_as_an_undisturbed_one(
         ("search.tournament.reduction=1", "search.tournament.reduction: input should be greater"),
     ],
 )
-def test_a_mistake_in_its_configuration_is_one_sentence(edgestill, setting: str, expected: str) -> None:
-    refused = edgestill("run", "--preset", "digits", "--set", setting)
+def test_a_mistake_in_its_configuration_is_one_sentence(here, setting: str, expected: str) -> None:
+    refused = here("run", "--preset", "digits", "--set", setting)
     assert refused.returncode == 2
     assert refused.stderr.startswith(f"error: --set {expected}")
 
 
-def test_a_rank_check_of_nothing_is_refused(edgestill) -> None:
-    refused = edgestill("rank-check")
+def test_a_rank_check_of_nothing_is_refused(here) -> None:
+    refused = here("rank-check")
     assert refused.returncode == 2
     assert "nothing to check" in refused.stderr

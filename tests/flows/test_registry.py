@@ -9,11 +9,13 @@ import pytest
 
 from edgestill.flows.registry import promotion
 from edgestill.flows.registry.book import FOLDER, Decision, held_book, one_night, read_book
+from edgestill.flows.registry.compare import _in_recall
 from edgestill.flows.registry.retention import Retention, prune
-from edgestill.flows.registry.rule import TOTAL_ERROR, Compared, error_of, interval_of, judge
+from edgestill.flows.registry.rule import TOTAL_ERROR, Compared, error_of, interval_of, interval_of_sums, judge
 from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.runs.rundir import RunDir
+from edgestill.pipeline.training.difference import balanced_difference
 from edgestill.pipeline.training.metrics import paired_difference
 
 EVEN = Compared(
@@ -53,6 +55,21 @@ def test_a_student_better_by_more_than_the_interval_is_promoted_within_its_budge
     assert judge(better).reason.startswith("better by more than the interval: +5.5 points")
     assert not judge(better.model_copy(update={"max_latency_ms": 0.5})).is_promoted
     assert not judge(compared(gained=12, lost=5)).is_promoted
+
+
+def test_where_the_mean_recall_chooses_it_decides_by_the_interval_that_the_gate_has() -> None:
+    """20 of 1,000 examples are of the rare class; the candidate is right on 12 of them alone, and loses 15 others."""
+    targets = np.array([0] * 980 + [1] * 20)
+    candidate, promoted = np.ones(1000, bool), np.ones(1000, bool)
+    candidate[:15], promoted[-12:] = False, False
+    recall = _in_recall(candidate, promoted, targets)
+    found = balanced_difference(candidate, promoted, targets)
+    assert recall[0] / 1000 == pytest.approx(found.value) == pytest.approx((12 / 20 - 15 / 980) / 2)
+    assert interval_of_sums(*recall, 1000, 0.05) == pytest.approx(found.interval, abs=1e-6)
+    assert not judge(compared(gained=12, lost=15)).is_promoted
+    verdict = judge(compared(gained=12, lost=15, recall=recall))
+    assert verdict.is_promoted
+    assert verdict.reason.startswith("better by more than the interval: +29.2 points of mean recall [")
 
 
 def test_the_same_lead_counts_at_the_first_look_and_not_at_the_hundredth() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ EVERY_STAGE = (
     "export.gate.max_slowdown=100",
     "qat.mode=always",
     "qat.epochs=1",
+    "profile.timing.warmup_s=0.05",
     "profile.timing.duration_s=0.05",
     "profile.timing.min_samples=70",
     "baselines.seeds=2",
@@ -79,11 +81,31 @@ class _KilledAt(Silent):
             raise _KilledError
 
 
+class _Counting(Silent):
+    """Counts the ticks of each stage."""
+
+    def __init__(self) -> None:
+        self.ticks: Counter[str] = Counter()
+
+    def begin(self, stage: str, index: int, count: int) -> None:
+        self._stage = stage
+
+    def tick(self, done: int, total: int, note: str) -> None:
+        self.ticks[self._stage] += 1
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def counted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Counter[str]]:
+    """A run that nothing disturbed, and its ticks by stage."""
+    progress = _Counting()
     with new_run(load_config(preset="digits", settings=EVERY_STAGE), tmp_path_factory.mktemp("runs")) as run:
-        run_chain(run)
-    return run.root
+        run_chain(run, progress)
+    return run.root, progress.ticks
+
+
+@pytest.fixture(scope="module")
+def whole(counted: tuple[Path, Counter[str]]) -> Path:
+    return counted[0]
 
 
 @pytest.fixture
@@ -141,15 +163,14 @@ def test_nothing_that_is_done_is_done_again(whole: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_a_stage_that_was_killed_goes_on_to_the_same_result(stage: Stage[Any], whole: Path, before: Any) -> None:
+def test_a_stage_that_was_killed_goes_on_to_the_same_result(
+    stage: Stage[Any], counted: tuple[Path, Counter[str]], before: Any
+) -> None:
+    whole, ticks = counted
     expected = timeless(stage.read(RunDir.view(whole)).model_dump(mode="json"))
+    at = (ticks[stage.name] + 1) // 2
     with before(stage) as run:
         results = results_of(run, run.config(RunConfig))
-        undisturbed = _KilledAt(0)
-        runner(run, undisturbed)(stage, results)
-        at = (undisturbed.ticks + 1) // 2
-    shutil.rmtree(run.root)
-    with before(stage) as run:
         if at:
             with pytest.raises(_KilledError):
                 runner(run, _KilledAt(at))(stage, results)

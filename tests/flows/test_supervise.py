@@ -60,7 +60,8 @@ def test_a_death_is_one_sentence_of_what_where_and_how_to_go_on(how: str, words:
         1,
         "",
         f"error: the process of the tune stage {words} 1 of 8 (best 90%); `edgestill resume runs/r` goes on from "
-        "there; should it die there again, start a new run with another search.space or tune\n",
+        "there; should it die there again, `edgestill resume runs/r --set KEY=VALUE` goes on with another search.space "
+        "or tune\n",
     )
 
 

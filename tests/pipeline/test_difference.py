@@ -55,6 +55,14 @@ def test_with_weights_of_the_classes_it_compares_mean_recalls() -> None:
     assert found.value == pytest.approx(recalls[0] - recalls[1])
 
 
+def test_comparisons_share_the_error_of_the_examples() -> None:
+    rng = np.random.default_rng(3)
+    first, second = rng.random((1, 80)) < 0.8, rng.random((1, 80)) < 0.7
+    alone, of_four = (paired_by_seed(first, second, comparisons=count).interval for count in (1, 4))
+    wider = scipy.stats.norm.ppf(1 - 0.05 / 4 / 2) / scipy.stats.norm.ppf(0.975)
+    assert of_four[1] - of_four[0] == pytest.approx(wider * (alone[1] - alone[0]), rel=1e-6)
+
+
 def test_the_sign_is_that_of_the_whole_interval() -> None:
     ends = {(0.01, 0.02): 1, (-0.01, 0.02): 0, (0.0, 0.02): 0, (-0.02, -0.01): -1}
     for interval, sign in ends.items():

@@ -548,9 +548,3 @@ def test_a_configuration_of_the_shortest_form():
     assert spelt_out("my/teacher.py:make") == {"name": "python", "code": "my/teacher.py:make"}
     assert spelt_out("package.module:make") == {"name": "python", "code": "package.module:make"}
     assert spelt_out("hf:owner/model") == {"name": "hf", "model": "owner/model"}
-
-
-def test_a_file_that_torch_cannot_export_is_no_member_of_an_ensemble():
-    for member in ("onnx:x.onnx", "torchscript:x.pt"):
-        with pytest.raises(ValueError, match="cannot be a member"):
-            TypeAdapter(AnyTeacherConfig).validate_python({"name": "ensemble", "members": [member]})

@@ -289,7 +289,7 @@ def test_a_label_that_train_lacks_and_a_file_that_is_not_there_are_errors(folder
     with pytest.raises(DataError, match=r"dev\.tsv, line 3: label 'so-so' is none of the 2 classes \(bad, good\)"):
         load_splits(TextConfig(path=folder), 0)
     (folder / "dev.tsv").unlink()
-    with pytest.raises(DataError, match=r"no dev\.tsv or dev\.csv in .* has test\.tsv, train\.tsv; .* or null"):
+    with pytest.raises(DataError, match=r"no dev\.tsv, .* or dev\.jsonl in .* has test\.tsv, train\.tsv; .* or null"):
         load_splits(TextConfig(path=folder), 0)
     assert load_splits(TextConfig(path=folder, validation=None), 0).sizes["validation"] == 9
 

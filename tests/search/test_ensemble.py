@@ -46,7 +46,7 @@ def test_the_ensemble_is_the_weighted_sum_of_its_clipped_standardised_parts(spac
     """Parts, medians and scales by scorers of their own on the first 32 images, and numpy's quantiles."""
     parts = Evaluator(space, task, PART_NAMES, Conditions(first(batch, 32), teacher_of(task), 3))
     ensemble = Evaluator(space, task, ["ensemble"], Conditions(batch, teacher_of(task), 3))
-    members = list(space.all_architectures())  # fewer than 64, so they are the sample
+    members = list(space.all_architectures())  # fewer than the sample has, so they are it
     columns = {name: [parts(member).values[name] for member in members] for name in PARTS}
     expected = np.zeros(len(members))
     for name, (weight, log, least) in PARTS.items():

@@ -11,7 +11,7 @@ from edgestill.pipeline.training.metrics import packed
 from edgestill.search.budget import Budget
 from edgestill.search.config import TournamentConfig
 from edgestill.search.result import Candidate, SearchResult
-from edgestill.search.tournament import Trained, play, rungs, shortlist
+from edgestill.search.tournament import TournamentResult, Trained, play, rungs, shortlist
 
 
 def candidate(name, score, params=1000, scorer="nwot"):
@@ -264,6 +264,24 @@ def test_the_searchs_pick_is_compared_too_and_allows_for_all_that_could_have_ove
         assert (over_next.over, over_next.won, over_next.lost, over_next.is_noise) == ("b", 1, 0, True)
         assert (over_pick.over, over_pick.won, over_pick.comparisons) == ("a", 7, count - 1)
         assert over_pick.is_noise == noise
+
+
+def test_a_lead_in_mean_recall_is_noise_if_its_interval_holds_0():
+    """b is right on 6 examples more, of a class of 6 among 56: surely more by count, and by recall."""
+    right, seen = {"a": "0" * 6 + "1" * 50, "b": "1" * 56}, []
+
+    def interval(ours, theirs, comparisons):
+        seen.append((ours, theirs, comparisons))
+        return low, 0.9
+
+    for low, noise in ((0.1, False), (-0.1, True)):
+        played = play(search({"a": 2, "b": 1}), 2, TournamentConfig(), answers(right), interval=interval)
+        (lead,) = played.leads
+        assert (lead.interval, lead.is_noise) == ((low, 0.9), noise)
+        assert TournamentResult.model_validate_json(played.model_dump_json()) == played
+    ours, theirs = (packed(np.array([bit == "1" for bit in right[name]])) for name in "ba")
+    assert seen[0] == (ours, theirs, 1)
+    assert "interval" not in play(search({"a": 2, "b": 1}), 2, TournamentConfig(), answers(right)).model_dump_json()
 
 
 def test_a_student_without_a_rival_has_no_lead():

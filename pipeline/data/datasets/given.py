@@ -1,14 +1,19 @@
 """Looks at a person's path, for a data set's `settings_for`: folders of classes, parts of tables, columns."""
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from edgestill.pipeline.data.datasets.records import ENDINGS, NO_TEXT, first_records
 from edgestill.pipeline.errors import DataError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 TABLES = (".tsv", ".csv", ".txt")
+TABLES_OF_TEXTS = (*TABLES, *ENDINGS)
+SHARD = re.compile(r"-\d+-of-\d+$")  # end of the name of one parquet file of several
 _TRAIN, _VALIDATION, _TEST = "train", ("val", "valid", "validation", "dev"), "test"
 _LABELS = ("label", "labels", "class", "category", "target", "sentiment", "stars", "y")
 _ROWS = 200  # of a table that are looked at
@@ -41,7 +46,7 @@ def parts_of(given: str) -> Parts | None:
     path = Path(given).expanduser()
     if not path.is_dir():
         return None
-    tables = {table.stem: table for table in sorted(path.iterdir()) if table.suffix in TABLES}
+    tables = {SHARD.sub("", table.stem): table for table in sorted(path.iterdir()) if table.suffix in TABLES_OF_TEXTS}
     if _TRAIN not in tables:
         return None
     validation = next((name for name in _VALIDATION if name in tables), None)
@@ -57,11 +62,11 @@ def columns_of(path: Path) -> Columns:
     Raises:
         DataError: there are no two columns.
     """
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        rows = list(_first_rows(file, "," if path.suffix.lower() == ".csv" else "\t"))
-    if len(rows) < 3 or len(rows[0]) < 2:
-        raise DataError(f"{path} has no two columns below a first line with their names")
-    head, body = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
+    head, body = first_records(path, _ROWS) if path.suffix in ENDINGS else _first_rows(path)
+    if len(body) < 2 or len(head) < 2:
+        below = "" if path.suffix in ENDINGS else " below a first line with their names"
+        raise DataError(f"{path} has no two columns{below}")
+    body = [row for row in body if len(row) == len(head)]
     cells = {name: [row[place] for row in body] for place, name in enumerate(head)}
     named = next((name for name in head if name.strip().lower() in _LABELS), None)
     label = named or min(head, key=lambda name: len(set(cells[name])))
@@ -77,14 +82,17 @@ class _Unquoted(csv.excel):
     quoting = csv.QUOTE_NONE
 
 
-def _first_rows(file: Iterable[str], delimiter: str) -> Iterator[list[str]]:
-    kind = csv.excel if delimiter == "," else _Unquoted
-    for number, row in enumerate(csv.reader(file, kind, delimiter=delimiter)):
-        if number > _ROWS:
-            return
-        yield row
+def _first_rows(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The first line of a table, and the rows below it."""
+    delimiter = "," if path.suffix.lower() == ".csv" else "\t"
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file, csv.excel if delimiter == "," else _Unquoted, delimiter=delimiter)
+        rows = list(islice(reader, _ROWS + 1))
+    return rows[0] if rows else [], rows[1:]
 
 
 def _is_of_images(cells: Sequence[str], folder: Path) -> bool:
+    if NO_TEXT in cells:
+        return True
     some = [Path(cell) for cell in cells[:10]]
     return bool(some) and all(path.suffix.lower() in PICTURES and (folder / path).exists() for path in some)

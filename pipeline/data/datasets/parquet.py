@@ -1,6 +1,5 @@
 """Pictures in parquet files: a column of their bytes, of Hugging Face's images, or of paths; read batch by batch."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,8 +8,9 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from edgestill.pipeline.data.datasets.base import RawData
 from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, as_labels, load_photos, part_of, source_of
+from edgestill.pipeline.data.datasets.records import class_names_of, open_parquet
 from edgestill.pipeline.data.rows import Source, files_content
-from edgestill.pipeline.errors import DataError, MissingDependencyError, first_line, nearest
+from edgestill.pipeline.errors import DataError, nearest
 from edgestill.pipeline.frozen import GivenPath, digest, existing_path
 
 _AT_ONCE = 64  # rows in memory
@@ -47,7 +47,7 @@ def load_parquet(config: ParquetConfig) -> RawData:
     """
     files = _files(config.path)
     root = config.root or (config.path if config.path.is_dir() else config.path.parent)
-    opened = {part: [_open(path) for path in paths] for part, paths in files.items()}
+    opened = {part: [open_parquet(path) for path in paths] for part, paths in files.items()}
     for part, each in files.items():
         for path, file in zip(each, opened[part], strict=True):
             _require_columns(path, file.schema_arrow.names, (config.image_column, config.label_column))
@@ -58,17 +58,6 @@ def load_parquet(config: ParquetConfig) -> RawData:
     paths = [path for each in files.values() for path in each]
     content = digest(files_content(root, paths, [str(path) for path in paths]), config.image_column)
     return load_photos(config, str(config.path), parts, content, names)
-
-
-def class_names_of(metadata: Any, column: str) -> list[str] | None:
-    """Return a column's class names that Hugging Face's library wrote into a file's metadata; None without."""
-    try:
-        found = json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]
-    except (KeyError, TypeError, ValueError):
-        return None
-    if isinstance(found, dict):
-        found = [found[key] for key in sorted(found, key=int)]
-    return [str(name) for name in found]
 
 
 def _files(path: Path) -> dict[str, list[Path]]:
@@ -83,17 +72,6 @@ def _files(path: Path) -> dict[str, list[Path]]:
     if "train" not in found:
         raise DataError(f"{path} has no file such as train.parquet or train-00000-of-00002.parquet")
     return found
-
-
-def _open(path: Path) -> Any:
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingDependencyError("parquet files need `pip install 'edgestill[datasets]'`") from None
-    try:
-        return parquet.ParquetFile(path, memory_map=True)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no parquet file that can be read ({first_line(error)})") from None
 
 
 def _require_columns(path: Path, known: Sequence[str], wanted: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,14 +47,7 @@ def read_columns(path: Path, form: Format, wanted: Sequence[Column]) -> tuple[li
         rows = rows[1:] if rows and rows[0].cells == columns else rows
     else:
         columns, rows = (tuple(cell.strip() for cell in rows[0].cells) if rows else ()), rows[1:]
-    names = _found(wanted, columns)
-    for name, column in zip(names, wanted, strict=True):
-        if name not in columns:
-            raise DataError(
-                f"{path} has no column {name!r}; {nearest(name, columns)}; {_way_out(column, form, columns)}"
-            )
-        if columns.count(name) > 1:
-            raise DataError(f"{path} has {columns.count(name)} columns named {name!r}; names must differ")
+    names = columns_named(path, wanted, columns, lambda column: _way_out(column, form, columns))
     for row in rows:
         if len(row.cells) != len(columns):
             raise DataError(
@@ -65,6 +58,26 @@ def read_columns(path: Path, form: Format, wanted: Sequence[Column]) -> tuple[li
         raise DataError(f"{path} has no rows")
     places = [columns.index(name) for name in names]
     return names, [Row(row.line, tuple(row.cells[place] for place in places)) for row in rows]
+
+
+def columns_named(
+    path: Path, wanted: Sequence[Column], columns: tuple[str, ...], way_out: Callable[[Column], str]
+) -> list[str]:
+    """Return the names of the wanted columns among those of a file.
+
+    Args:
+        way_out: clause for a column that is missing.
+
+    Raises:
+        DataError: one is missing or repeated.
+    """
+    names = _found(wanted, columns)
+    for name, column in zip(names, wanted, strict=True):
+        if name not in columns:
+            raise DataError(f"{path} has no column {name!r}; {nearest(name, columns)}; {way_out(column)}")
+        if columns.count(name) > 1:
+            raise DataError(f"{path} has {columns.count(name)} columns named {name!r}; names must differ")
+    return names
 
 
 def _found(wanted: Sequence[Column], columns: tuple[str, ...]) -> list[str]:
@@ -96,7 +109,7 @@ def read_rows(path: Path, form: Format) -> Iterator[Row]:
         DataError: wrong encoding, or a quotation mark out of place.
     """
     delimiter = form.delimiter or ("," if path.suffix == ".csv" else "\t")
-    lines = io.StringIO(_text(path, form.encoding), newline="")
+    lines = io.StringIO(decoded(path, form.encoding), newline="")
     if delimiter == "\t":
         reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
     else:
@@ -114,7 +127,12 @@ def read_rows(path: Path, form: Format) -> Iterator[Row]:
         ) from None
 
 
-def _text(path: Path, encoding: str) -> str:
+def decoded(path: Path, encoding: str) -> str:
+    """Read a whole file of text.
+
+    Raises:
+        DataError: it is of another encoding, or larger than the free memory allows.
+    """
     data = read_bounded(path, _MOST_BYTES)
     require_memory(_COPIES * len(data), f"{path}, a table of {len(data):,} bytes,")
     try:

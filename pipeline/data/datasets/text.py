@@ -1,14 +1,15 @@
-"""Texts and their labels from tsv or csv files, by names of columns: a folder of parts, or one file to be split."""
+"""Texts and their labels from tables, by names of columns: a folder of parts, or one file to be split."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from edgestill.pipeline.data.datasets.base import AugmentConfig, DatasetConfig, LabelledTexts, RawData
-from edgestill.pipeline.data.datasets.given import TABLES, columns_of, parts_of
+from edgestill.pipeline.data.datasets.given import SHARD, TABLES_OF_TEXTS, columns_of, parts_of
+from edgestill.pipeline.data.datasets.records import ENDINGS, Records, place_of, read_records
 from edgestill.pipeline.data.datasets.table import Column, Format, read_columns
 from edgestill.pipeline.data.tokens import TokenizerConfig
 from edgestill.pipeline.errors import DataError
@@ -17,11 +18,11 @@ from edgestill.pipeline.task import Labels
 
 _MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null")
 _MOST_PROBLEMS = 10
-_ENDINGS = (".tsv", ".csv")
+_ENDINGS = (".tsv", ".csv", *ENDINGS)
 
 
 class TextConfig(DatasetConfig):
-    """Sentences or documents in tsv or csv files."""
+    """Sentences or documents in tsv, csv, parquet or jsonl files."""
 
     kind: ClassVar[str] = "text"
 
@@ -35,12 +36,12 @@ class TextConfig(DatasetConfig):
     )
     label_column: str = Field("label", description="column of the class labels")
     columns: tuple[str, ...] | None = Field(
-        None, description="column names for files without a header; null reads them from the first line"
+        None, description="column names for tsv and csv files without a header; null reads them from the first line"
     )
     labels: Labels | None = Field(
         None, description="class labels in order, spelt as in the column; null sorts those found"
     )
-    train: str = Field("train", description="training file in the folder; .tsv or .csv may be left out")
+    train: str = Field("train", description="training file in the folder; its ending may be left out")
     validation: str | None = Field(
         "dev", description="validation file in the folder; null carves it from the training file"
     )
@@ -65,7 +66,7 @@ class TextConfig(DatasetConfig):
     @classmethod
     def settings_for(cls, given: str) -> dict[str, Any] | None:
         path, parts = Path(given).expanduser(), parts_of(given)
-        if parts is None and not (path.suffix in TABLES and path.is_file()):
+        if parts is None and not (path.suffix in TABLES_OF_TEXTS and path.is_file()):
             return None
         found = columns_of(path if parts is None else parts.train)
         if found.is_of_images:
@@ -109,6 +110,14 @@ class TextConfig(DatasetConfig):
         return self.model_copy(update={"tokenizer": TokenizerConfig(file=path)})
 
 
+class _Rows(NamedTuple):
+    """Rows of a part, from all of its files."""
+
+    rows: list[tuple[Path, int, str, str]]  # file, line, text, label
+    dropped: int
+    classes: tuple[str, ...] | None  # in order, where the files name them
+
+
 def load_text(config: TextConfig) -> RawData:
     """Read the files and check every row.
 
@@ -116,10 +125,9 @@ def load_text(config: TextConfig) -> RawData:
         DataError: files, columns, texts or labels are missing, with their lines; or there is one class only.
     """
     files = _files(config)
-    read = {part: _examples(path, config) for part, path in files.items()}
-    tables = {part: (files[part], rows) for part, (rows, _) in read.items()}
-    path, train = tables["train"]
-    found = sorted({label for _, _, label in train}, key=_in_order)
+    read = {part: _rows(paths, config) for part, paths in files.items()}
+    path, train = files["train"][0], read["train"]
+    found = sorted({label for *_, label in train.rows}, key=_in_order)
     if not found:
         raise DataError(f"{path}: every row lacks its text or its label; data.empty drops such rows")
     if len(found) < 2:
@@ -127,55 +135,69 @@ def load_text(config: TextConfig) -> RawData:
             f"{path}: every label in column {config.label_column!r} is {found[0]!r}; "
             "a classifier needs two or more classes"
         )
-    labels = config.labels or tuple(found)
+    labels = config.labels or train.classes or tuple(found)
     absent = [label for label in labels if label not in found]
     if absent:
-        raise DataError(f"{path}: no text has the label {absent[0]!r} of data.labels; there are {_few(found)}")
-    parts = {part: _labelled(path, table, labels) for part, (path, table) in tables.items()}
+        whose = "data.labels" if config.labels else "the classes that the file names; set data.labels"
+        raise DataError(f"{path}: no text has the label {absent[0]!r} of {whose}; there are {_few(found)}")
+    parts = {part: _labelled(table.rows, labels) for part, table in read.items()}
     test, validation = parts.get("test"), parts.get("validation")
-    dropped = sum(count for _, count in read.values())
+    dropped = sum(table.dropped for table in read.values())
     return RawData(parts["train"], test, labels, validation, test_fraction=config.test_fraction, dropped=dropped)
 
 
-def _files(config: TextConfig) -> dict[str, Path]:
+def _files(config: TextConfig) -> dict[str, list[Path]]:
     if not config.path.is_dir():
-        return {"train": config.path}
+        return {"train": [config.path]}
     names = {"train": config.train, "validation": config.validation, "test": config.test}
     return {part: _find(config.path, name, part) for part, name in names.items() if name is not None}
 
 
-def _find(folder: Path, name: str, part: str) -> Path:
+def _find(folder: Path, name: str, part: str) -> list[Path]:
+    """Find a part's file, or its numbered parquet files."""
     candidates = [folder / name] if Path(name).suffix else [folder / f"{name}{ending}" for ending in _ENDINGS]
     for path in candidates:
         if path.is_file():
-            return path
+            return [path]
+    numbered = sorted(path for path in folder.glob("*-of-*.parquet") if SHARD.sub("", path.stem) == name)
+    if numbered:
+        return numbered
     there = sorted(path.name for path in folder.iterdir() if path.suffix in _ENDINGS)
     carve = "" if part == "train" else ", or null to carve it from train"
+    *others, last = (path.name for path in candidates)
     raise DataError(
-        f"no {' or '.join(path.name for path in candidates)} in {folder}, which has {_few(there) or 'no table'}; name "
-        f"the file in data.{part}{carve}"
+        f"no {', '.join(others)}{' or ' if others else ''}{last} in {folder}, which has {_few(there) or 'no table'}; "
+        f"name the file in data.{part}{carve}"
     )
 
 
-def _examples(path: Path, config: TextConfig) -> tuple[list[tuple[int, str, str]], int]:
-    """Return (line, text, label) of every row, and how many were dropped; missing cells are reported together."""
-    table = Format(config.encoding, config.delimiter, config.columns)
-    found, problems, dropped = [], [], 0
-    names, rows = read_columns(path, table, _columns(config))
-    for line, (text, label) in rows:
-        if config.empty == "drop" and {text.strip(), label.strip()} & set(_MISSING):
-            dropped += 1
-            continue
-        for column, cell in zip(names, (text, label), strict=True):
-            if cell.strip() in _MISSING:
-                problems.append(f"{path}, line {line}: column {column!r} is {cell.strip() or 'empty'}")
-        found.append((line, text.strip(), label.strip()))
-    if problems:
-        more = [f"and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
-        raise DataError(
-            *problems[:_MOST_PROBLEMS], *more, "fill these cells, or set data.empty to drop and leave the rows out"
-        )
-    return found, dropped
+def _rows(paths: Sequence[Path], config: TextConfig) -> _Rows:
+    """Read all rows of a part; missing cells of a file are reported together."""
+    form = Format(config.encoding, config.delimiter, config.columns)
+    found, dropped = list[tuple[Path, int, str, str]](), 0
+    classes: tuple[str, ...] | None = None
+    for path in paths:
+        read = _read(path, form, _columns(config))
+        classes = tuple(read.classes) if read.classes else classes
+        problems = []
+        for line, (text, label) in read.rows:
+            if config.empty == "drop" and {text.strip(), label.strip()} & set(_MISSING):
+                dropped += 1
+                continue
+            for column, cell in zip(read.names, (text, label), strict=True):
+                if cell.strip() in _MISSING:
+                    problems.append(f"{place_of(path, line)}: column {column!r} is {cell.strip() or 'empty'}")
+            found.append((path, line, text.strip(), label.strip()))
+        if problems:
+            more = [f"and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
+            raise DataError(
+                *problems[:_MOST_PROBLEMS], *more, "fill these cells, or set data.empty to drop and leave the rows out"
+            )
+    return _Rows(found, dropped, classes)
+
+
+def _read(path: Path, form: Format, wanted: Sequence[Column]) -> Records:
+    return read_records(path, form, wanted) if path.suffix in ENDINGS else Records(*read_columns(path, form, wanted))
 
 
 def _columns(config: TextConfig) -> tuple[Column, Column]:
@@ -184,15 +206,15 @@ def _columns(config: TextConfig) -> tuple[Column, Column]:
     return text, Column(config.label_column, "data.label_column")
 
 
-def _labelled(path: Path, table: Sequence[tuple[int, str, str]], labels: tuple[str, ...]) -> LabelledTexts:
+def _labelled(rows: Sequence[tuple[Path, int, str, str]], labels: tuple[str, ...]) -> LabelledTexts:
     numbers = {label: number for number, label in enumerate(labels)}
-    for line, _, label in table:
+    for path, line, _, label in rows:
         if label not in numbers:
             raise DataError(
-                f"{path}, line {line}: label {label!r} is none of the {len(labels)} classes ({_few(labels)})"
+                f"{place_of(path, line)}: label {label!r} is none of the {len(labels)} classes ({_few(labels)})"
             )
     return LabelledTexts(
-        tuple(text for _, text, _ in table), np.array([numbers[label] for _, _, label in table], np.int64)
+        tuple(text for *_, text, _ in rows), np.array([numbers[label] for *_, label in rows], np.int64)
     )
 
 

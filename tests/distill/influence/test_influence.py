@@ -280,21 +280,25 @@ def test_products_with_the_curvature_are_those_of_the_whole_matrix(convolutional
     assert around.mean_diagonal() == pytest.approx(float(diagonal.mean()), rel=0.7)  # four random vectors
 
 
+@pytest.mark.filterwarnings("ignore:lissa left")
 @pytest.mark.parametrize("name", [name for name in BACKENDS if name != "ekfac"])
 def test_every_backend_follows_a_permutation_of_the_training_examples_and_adds_over_the_reference(name, convolutional):
+    if name == "lissa":  # draws mini-batches by position
+        found = lissa_backend(convolutional, depth=30, repeats=1)
+        assert found.shape == (40,)
+        assert found.isfinite().all()
+        return
+    whole = convolutional.reference.select(torch.arange(4))
+    convolutional = dataclasses.replace(convolutional, reference=whole)
     found = BACKENDS[name](convolutional)
     assert found.shape == (40,)
-    assert found.isfinite().all()
-    if name == "lissa":  # draws mini-batches by position
-        return
     order = torch.randperm(40)
     train = ImageSplit(convolutional.train.images[order], convolutional.train.targets[order])
     permuted = dataclasses.replace(convolutional, train=train, answers=convolutional.answers[order])
     scale = float(found.abs().max())
     assert torch.allclose(BACKENDS[name](permuted), found[order], atol=0.02 * scale)
     parts = []
-    for n in range(12):
-        whole = convolutional.reference
+    for n in range(len(whole)):
         one = ImageSplit(whole.images[n : n + 1], whole.targets[n : n + 1], whole.role)
         parts.append(BACKENDS[name](dataclasses.replace(convolutional, reference=one)))
     assert torch.allclose(torch.stack(parts).mean(0), found, atol=0.02 * scale)
