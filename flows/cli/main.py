@@ -26,6 +26,7 @@ from edgestill.flows.cli import (
     device,
     doctor,
     hub,
+    label,
     parts,
     registry,
     run,
@@ -40,6 +41,7 @@ from edgestill.pipeline.child import environment
 
 COMMANDS: Commands = {
     **run.COMMANDS,
+    **label.COMMANDS,
     **parts.COMMANDS,
     **compare.COMMANDS,
     **configure.COMMANDS,
