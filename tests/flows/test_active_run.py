@@ -97,9 +97,12 @@ def test_later_trainings_learn_what_was_asked_and_ask_no_more(tmp_path, monkeypa
     distilled(context)
     splits = context.splits()
     seen = []
-    monkeypatch.setattr(
-        "edgestill.flows.stages.training.distill", lambda *given, **named: seen.append(given) or _told()
-    )
+
+    def distill(*given, **named):
+        seen.append(given)
+        return type("Told", (), {"cautions": ()})()
+
+    monkeypatch.setattr("edgestill.flows.stages.training.distill", distill)
     taught(context, "prune", None, splits, context.config.distill)
     (_, teacher, learnt, _), asked = seen[0], 2 * 10 + 6
     assert len(learnt.train) == asked
