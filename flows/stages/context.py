@@ -172,8 +172,10 @@ class StageContext:
 
     def scoring_batch(self, splits: Splits) -> Batch:
         """Draw the training images to score candidates on, augmented if so configured."""
-        config, seed = self.config.search, self.seed("search")
-        batch = draw_batch(splits.train, config.batch_size, seed)
+        config, seed, size = self.config.search, self.seed("search"), self.config.search.batch_size
+        if self.config.distill.driver.hides:
+            size = min(size, len(splits.train.labelled()))  # the user asked for few labels
+        batch = draw_batch(splits.train, size, seed)
         if not config.batch_augmented:
             return batch
         generator = torch.Generator().manual_seed(derive_seed(seed, "augmented"))
