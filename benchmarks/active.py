@@ -50,9 +50,22 @@ from edgestill.pipeline.training.metrics import evaluate
 _CPU = torch.device("cpu")
 _BASE = "random"
 _SHARPNESS = 10.0  # of the stand-in's cosines
-_COLUMNS = ("task", "oracle", "acquisition", "area", "deviation", "difference", "low", "high", "last", "right", "n")
+_COLUMNS = (
+    "task",
+    "oracle",
+    "acquisition",
+    "area",
+    "deviation",
+    "difference",
+    "low",
+    "high",
+    "last",
+    "right",
+    "classes",
+    "n",
+)
 
-Row = dict[str, Any]  # {task, oracle, acquisition, seed, settings, asked, accuracy, right, teacher, seconds}
+Row = dict[str, Any]  # {task, oracle, acquisition, seed, settings, asked, accuracy, right, teacher, classes, seconds}
 
 
 class Prototypes(nn.Module):
@@ -165,7 +178,8 @@ def _told(rows: list[Row], task: str, name: str) -> dict[str, Any]:
         "task": task, "oracle": rows[0]["oracle"], "acquisition": name, "area": statistics.fmean(areas),
         "deviation": spread(areas), "difference": mean, "low": mean - half, "high": mean + half,
         "last": 100 * statistics.fmean(row["accuracy"][-1] for row in of(name)),
-        "right": 100 * statistics.fmean(row["right"] for row in of(name)), "n": len(areas),
+        "right": 100 * statistics.fmean(row["right"] for row in of(name)),
+        "classes": statistics.fmean(row["classes"] for row in of(name)), "n": len(areas),
     }  # fmt: skip
 
 
@@ -186,8 +200,9 @@ def _report(rows: list[Row], given: argparse.Namespace) -> str:
         stand_in = [100 * row["teacher"] for row in rows if row["task"] == task and row["acquisition"] == _BASE]
         lines += [f"{task}: the stand-in teacher has {statistics.fmean(stand_in):.1f} % on test.", ""]
     lines += [
-        "| task | acquisition | area, % | against random | | last round, % | teacher right on the chosen, % |",
-        "|---|---|---|---|---|---|---|",
+        "| task | acquisition | area, % | against random | | last round, % | teacher right on the chosen, % | "
+        "classes in round 1 |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for one in _all_told(rows, given):
         against = f"{one['difference']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]"
@@ -195,7 +210,7 @@ def _report(rows: list[Row], given: argparse.Namespace) -> str:
         cells = ("–", "–") if one["acquisition"] == _BASE else (against, verdict)
         lines.append(
             f"| {one['task']} | `{one['acquisition']}` | {one['area']:.2f} ± {one['deviation']:.2f} | {cells[0]} | "
-            f"{cells[1]} | {one['last']:.2f} | {one['right']:.1f} |"
+            f"{cells[1]} | {one['last']:.2f} | {one['right']:.1f} | {one['classes']:.1f} |"
         )
     return "\n".join(lines)
 

@@ -13,6 +13,7 @@ from edgestill.distill.train import distill
 from edgestill.pipeline.conformance.samples import image_task, splits
 from edgestill.pipeline.data.splits import UNLABELLED
 from edgestill.pipeline.errors import ConfigError, WaitingError
+from edgestill.pipeline.teachers.outputs import OutputsNetwork
 
 CPU = torch.device("cpu")
 
@@ -149,6 +150,18 @@ def test_the_teacher_is_asked_once_about_the_labelled_and_the_chosen_and_nothing
     assert labelled(last) == 6
     inputs = last.splits.train.batch(torch.arange(14)).inputs
     torch.testing.assert_close(last.teacher(inputs), classroom.teacher.network.eval()(inputs))
+
+
+def test_answers_in_a_file_are_a_teacher_to_ask(classroom, data):
+    whole = dataclasses.replace(data.train, ids=np.array([f"row {at}" for at in range(48)]))
+    logits = classroom.teacher.network.eval()(whole.batch(torch.arange(48)).inputs).detach()
+    file = OutputsNetwork.of(whole.ids, logits)
+    file.meet(whole, "the file")
+    found = driver(oracle="teacher", rounds=1).run(classroom, file, dataclasses.replace(data, train=whole))
+    assert found.measures["active.queries"] == 11
+    last = classroom.lessons[-1]
+    rows = [int(name.split()[1]) for name in last.splits.train.ids]
+    torch.testing.assert_close(last.teacher(last.splits.train.batch(torch.arange(11)).inputs), logits[rows])
 
 
 def test_a_teacher_whose_run_was_killed_between_answers_is_not_asked_for_them_again(make_network, data, monkeypatch):
