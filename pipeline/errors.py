@@ -10,6 +10,7 @@ EdgestillError                 one clear sentence for a person; `exit_code` is t
 │   ├── RunDirError            a run that is missing, held by another process, or altered
 │   ├── BundleError            a bundle or a model file that is damaged, altered or hostile; carries all its problems
 │   └── MissingDependencyError an optional library; says how to get it
+├── WaitingError               3: nothing is wrong; the run waits for a person, and says for what
 └── FailedError (RuntimeError) 1: a valid request that could not be fulfilled
     ├── TrainingError          the loss became NaN or infinite
     ├── CandidateError         one student could not be scored; never ends a search
@@ -93,6 +94,10 @@ class BundleError(UserError):
 
 class MissingDependencyError(UserError):
     pass
+
+
+class WaitingError(EdgestillError):
+    exit_code = 3
 
 
 class FailedError(EdgestillError, RuntimeError):

@@ -1,5 +1,6 @@
 """Table of drivers: a file and a line each."""
 
+from edgestill.distill.drivers.active import Active
 from edgestill.distill.drivers.base import Driver, DriverConfig, Lesson
 from edgestill.distill.drivers.generations import Generations
 from edgestill.distill.drivers.once import Once
@@ -7,6 +8,7 @@ from edgestill.distill.drivers.once import Once
 DRIVERS: dict[str, type[Driver]] = {
     "once": Once,
     "generations": Generations,
+    "active": Active,
 }
 
 __all__ = ["DRIVERS", "Driver", "DriverConfig", "Lesson"]

@@ -7,19 +7,35 @@ lesson's state in a file of its own, so that a killed run goes on within the les
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
 from edgestill.distill.distilled import Distilled
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.teachers.teacher import PARTS, Part
 
 
 class DriverConfig(Frozen):
     """A driver's settings."""
 
     name: str = ""  # each driver's own, as a Literal
+
+    @property
+    def trainings(self) -> int:
+        """Number of trainings, for an estimate of the time."""
+        return 1
+
+    @property
+    def gives(self) -> frozenset[Part]:
+        """Parts of the teacher that methods can read."""
+        return PARTS
+
+    @property
+    def hides(self) -> tuple[Any, ...]:
+        """Settings by which `Driver.at_start` changes the data, the inputs of every stage; () if it does not."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -31,15 +47,53 @@ class Lesson:
         teacher: network in the teacher's place; None: the run's teacher.
         methods: settings of methods listed beside the configured ones.
         instead: settings of the methods listed in the place of the configured ones; None: the configured ones.
+        splits: to train on; None: the run's.
+        draw: number of the draw of the student's first weights; None: that of the lesson.
     """
 
     name: str = ""
     teacher: nn.Module | None = None
     methods: tuple[Mapping[str, Any], ...] = ()
     instead: tuple[Mapping[str, Any], ...] | None = field(default=None)
+    splits: Splits | None = None
+    draw: int | None = None
 
 
 Learn = Callable[[Lesson], Distilled]
+
+
+class Log(Protocol):
+    """Entries that outlive this process, in order; `entries` are those of earlier ones."""
+
+    @property
+    def entries(self) -> list[dict[str, Any]]: ...
+    def append(self, entry: Mapping[str, Any], *, durable: bool = False) -> None: ...
+
+
+class Logs(Protocol):
+    """The logs of a run by name. A `lasting` one stays when settings of the distillation change."""
+
+    def __call__(self, name: str, *, lasting: bool = False) -> Log: ...
+
+
+class _Memory:
+    """A log of a driver outside of a run."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, Any]] = []
+
+    def append(self, entry: Mapping[str, Any], *, durable: bool = False) -> None:
+        self.entries.append(dict(entry))
+
+
+def in_memory() -> Logs:
+    """Make logs that end with this process."""
+    kept: dict[str, Log] = {}
+
+    def log(name: str, *, lasting: bool = False) -> Log:
+        return kept.setdefault(name, _Memory())
+
+    return log
 
 
 class Driver(ABC):
@@ -49,9 +103,22 @@ class Driver(ABC):
     paper: ClassVar[str]  # authors, year, arXiv id
     Config: ClassVar[type[DriverConfig]]
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, logs: Logs | None = None, seed: int = 0) -> None:
         self.config: Any = config
+        self.logs, self.seed = in_memory() if logs is None else logs, seed
+
+    def at_start(self, splits: Splits) -> Splits:
+        """Splits as all stages see them but the driver's own, which is given the whole; default: the whole.
+
+        Raises:
+            ConfigError: they do not fit the driver.
+        """
+        return splits
 
     @abstractmethod
     def run(self, learn: Learn, teacher: nn.Module, splits: Splits) -> Distilled:
         """Give lessons, and return the student that ships with the driver's own measures among its methods'."""
+
+    def afterwards(self, splits: Splits) -> Lesson:
+        """Teacher and splits of trainings after the driver's: fine-tuning, baselines. `splits` is the whole."""
+        return Lesson()

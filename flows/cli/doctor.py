@@ -53,10 +53,10 @@ def list_(
 
 def explain(
     method: Annotated[
-        str, typer.Argument(metavar="METHOD", help="Distillation method; `edgestill list methods` lists them.")
+        str, typer.Argument(metavar="NAME", help="Name of `edgestill list methods`, drivers or acquisitions.")
     ],
 ) -> None:
-    """Explain a method.
+    """Explain a method, a driver or an acquisition function.
 
     Print what it does, its loss, needs, cost, settings and source, and where it won and lost in our benchmarks.
     """

@@ -1,6 +1,6 @@
 """Turn every failure of a command into one sentence on standard error and an exit code.
 
-Exit codes: 0 done, 1 we failed, 2 the user's mistake, 130 interrupted.
+Exit codes: 0 done, 1 we failed, 2 the user's mistake, 3 the run waits for a person, 130 interrupted.
 """
 
 import errno
@@ -51,14 +51,15 @@ def _misused(error: Any) -> int:
 
 def failed(error: Exception) -> int:
     """Tell an error on standard error, and return its exit code."""
-    from edgestill.pipeline.errors import EdgestillError, FailedError
+    from edgestill.pipeline.errors import EdgestillError, FailedError, WaitingError
 
     if isinstance(error, OSError) and _is_of_help(error):
         close_streams()
         if isinstance(error, BrokenPipeError):
             return 0
         error = FailedError(f"standard output cannot be written ({error.strerror})")
-    say("\n".join(f"error: {problem}" for problem in sentence_of(error).split("\n")), err=True)
+    word = "waiting" if isinstance(error, WaitingError) else "error"
+    say("\n".join(f"{word}: {problem}" for problem in sentence_of(error).split("\n")), err=True)
     return error.exit_code if isinstance(error, EdgestillError) else 2 if _is_of_a_path(error) else 1
 
 

@@ -27,6 +27,7 @@ from edgestill.flows.cli import (
     device,
     doctor,
     hub,
+    label,
     parts,
     registry,
     run,
@@ -41,6 +42,7 @@ from edgestill.pipeline.child import environment
 
 COMMANDS: Commands = {
     **run.COMMANDS,
+    **label.COMMANDS,
     **parts.COMMANDS,
     **compare.COMMANDS,
     **configure.COMMANDS,

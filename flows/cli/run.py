@@ -192,8 +192,10 @@ def run_here(directory: "RunDir", quiet: bool, is_new: bool = False, last: str |
 
 
 def _how_it_goes_on(root: Path, error: BaseException) -> str:
-    from edgestill.pipeline.errors import EdgestillError, MissingDependencyError, RunDirError, command
+    from edgestill.pipeline.errors import EdgestillError, MissingDependencyError, RunDirError, WaitingError, command
 
+    if isinstance(error, WaitingError):
+        return f"{command('label', root)} writes what to label and reads the labels; {command('resume', root)} goes on"
     lines = [f"the run is kept: {command('resume', root)} goes on with it"]
     if isinstance(error, EdgestillError) and not isinstance(error, MissingDependencyError | RunDirError):
         lines += [

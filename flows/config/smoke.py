@@ -22,7 +22,7 @@ _MOST: dict[str, Any] = {  # the configured number counts where it is smaller
         "tournament": {"epochs": 1, "train_images": 64},
     },
     "tune": {"trials": 2, "epochs": 1, "min_epochs": 1, "startup_trials": 1},
-    "distill": {"training": _ONE_EPOCH},
+    "distill": {"training": _ONE_EPOCH, "driver": {"rounds": 1, "budget": 4}},
     "prune": {"score_images": 32, "epochs": 1, "rounds": 2, "round_epochs": 1},
     "export": {"calibration": {"examples": 32}},
     "qat": {"epochs": 1},

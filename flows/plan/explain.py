@@ -1,4 +1,4 @@
-"""What a method does, needs and costs, and how it fared: `edgestill explain`."""
+"""What a method, a driver or an acquisition function does, needs and costs: `edgestill explain`."""
 
 import csv
 import inspect
@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgestill.distill.acquisition import ACQUISITIONS, Acquisition
+from edgestill.distill.drivers import DRIVERS, Driver
 from edgestill.distill.methods import METHODS, Method
 from edgestill.distill.methods.facts import Facts
 from edgestill.distill.tunable import tuning_ranges
@@ -21,24 +23,46 @@ _EVIDENCE = {
 
 
 def explained(name: str) -> str:
-    """Explain a method in a screen of text.
+    """Explain a method, a driver or an acquisition function in a screen of text.
 
     Raises:
-        ConfigError: there is no such method.
+        ConfigError: there is none of this name.
     """
-    kind = METHODS.get(name)
-    if kind is None:
-        raise ConfigError([f"there is no method {name!r}; {nearest(name, METHODS)}"])
-    return "\n\n".join(part for part in _parts(kind) if part)
+    parts: Iterator[str]
+    if name in METHODS:
+        parts = _of_method(METHODS[name])
+    elif name in DRIVERS:
+        parts = _of_driver(DRIVERS[name])
+    elif name in ACQUISITIONS:
+        parts = _of_acquisition(ACQUISITIONS[name])
+    else:
+        raise ConfigError([f"there is no method {name!r}; {nearest(name, (*METHODS, *DRIVERS, *ACQUISITIONS))}"])
+    return "\n\n".join(part for part in parts if part)
 
 
-def _parts(kind: type[Method]) -> Iterator[str]:
-    yield f"{kind.name}: {kind.paper}"
-    yield inspect.cleandoc(sys.modules[kind.__module__].__doc__ or "")
-    yield inspect.cleandoc(kind.__doc__ or "")
+def _of_method(kind: type[Method]) -> Iterator[str]:
+    yield from _described(kind)
     yield "\n".join(_facts(kind))
     yield "\n".join(_settings(kind))
     yield "\n".join(_results(kind.name))
+
+
+def _of_driver(kind: type[Driver]) -> Iterator[str]:
+    yield from _described(kind)
+    yield f"An outer loop of trainings (distill.driver), in which any methods run; drivers: {', '.join(DRIVERS)}"
+    yield "\n".join(_settings(kind))
+
+
+def _of_acquisition(kind: type[Acquisition]) -> Iterator[str]:
+    yield from _described(kind)
+    yield f"Chooses what to ask about (distill.driver.acquisition); others: {', '.join(ACQUISITIONS)}"
+    yield f"Formulas from: {_EVIDENCE[kind.evidence]}"
+
+
+def _described(kind: type[Method | Driver | Acquisition]) -> Iterator[str]:
+    yield f"{kind.name}: {kind.paper}"
+    yield inspect.cleandoc(sys.modules[kind.__module__].__doc__ or "")
+    yield inspect.cleandoc(kind.__doc__ or "")
 
 
 def _facts(kind: type[Method]) -> Iterator[str]:
@@ -63,7 +87,7 @@ def _without_its_idea(facts: Facts) -> Iterator[str]:
     yield f"Without its own idea ({settings}){same or ', for comparison'}"
 
 
-def _settings(kind: type[Method]) -> Iterator[str]:
+def _settings(kind: type[Method | Driver]) -> Iterator[str]:
     fields = {key: field for key, field in kind.Config.model_fields.items() if key != "name"}
     if not fields:
         return

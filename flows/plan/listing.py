@@ -1,8 +1,11 @@
 """The tables of names that a configuration may use, each name with one line on it: `edgestill list`."""
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
+from edgestill.distill.acquisition import ACQUISITIONS
+from edgestill.distill.drivers import DRIVERS
 from edgestill.distill.methods import METHODS
 from edgestill.export.formats import FORMATS
 from edgestill.pipeline.data.datasets import DATASETS
@@ -15,13 +18,15 @@ from edgestill.search.scorers import SCORERS
 from edgestill.search.spaces import SPACES
 from edgestill.search.strategies import STRATEGIES
 
-_TABLES: dict[str, tuple[Table[Any], str]] = {  # word -> table, and the key of a configuration that takes its names
+_TABLES: dict[str, tuple[Mapping[str, Any], str]] = {  # word -> table, and the key of a configuration for its names
     "datasets": (DATASETS, "data"),
     "teachers": (TEACHERS, "teacher"),
     "students": (SPACES, "search.space"),
     "scorers": (SCORERS, "search.scorer"),
     "strategies": (STRATEGIES, "search.strategy"),
     "methods": (METHODS, "distill.methods"),
+    "drivers": (DRIVERS, "distill.driver"),
+    "acquisitions": (ACQUISITIONS, "distill.driver.acquisition"),
     "formats": (FORMATS, "export.formats"),
     "trackers": (TRACKERS, "trackers"),
 }
@@ -65,8 +70,8 @@ def _columns(rows: dict[str, str]) -> str:
     return "\n".join(f"{name:<{width}}  {words}" for name, words in rows.items())
 
 
-def _origin(table: Table[Any], name: str) -> str:
-    package = table.package(name)
+def _origin(table: Mapping[str, Any], name: str) -> str:
+    package = table.package(name) if isinstance(table, Table) else None
     return "" if package is None else f" (of the package {package})"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgestill.distill.drivers import DRIVERS, Driver
 from edgestill.export.gate import Limits
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.first_weights import begin_from_run, is_run, require_start, source_of, start_digests
@@ -21,6 +22,7 @@ from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.rundir import RunDir
+from edgestill.pipeline.runs.sealed import Journal
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import build_teacher, load_teacher, make_teacher
 from edgestill.pipeline.teachers.teacher import DRAWN, PARTS, SCORED
@@ -31,6 +33,7 @@ from edgestill.search.spaces import make_space
 
 WEIGHTS, TOKENIZER = "weights.safetensors", "tokenizer.json"
 CHECKPOINT = ".checkpoint.pt"  # hidden files are no part of a stage's result
+DRIVEN, LASTING = "distill", "labels"  # stage of the driver; folder of what stays when the stage is done anew
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,21 @@ class StageContext:
         return make_space(self.config.search.space)
 
     def splits(self) -> Splits:
+        """Return the splits as the stages see them: a driver may hide labels from all but itself."""
+        return self.driver().at_start(self.whole_splits())
+
+    def driver(self) -> Driver:
+        """Make the configured driver of the distillation, with its logs in the run."""
+        config = self.config.distill.driver
+        return DRIVERS[config.name](config, self._log, self.seed("driver"))
+
+    def _log(self, name: str, *, lasting: bool = False) -> Journal:
+        if lasting:
+            return self.run.journal(LASTING, f"{name}.jsonl")
+        done = self.run.manifest.stages.get(DRIVEN)
+        return self.run.journal(DRIVEN, f"{name}.jsonl", self.inputs if done is None else done.inputs)
+
+    def whole_splits(self) -> Splits:
         """Load the splits, once a run; text goes through the tokenizer kept by the data stage.
 
         Raises:
@@ -81,7 +99,7 @@ class StageContext:
     def looked_at_splits(self) -> Splits:
         """Load the splits as `splits` does, and look at every example."""
         self.loaded[:] = [self._load(looking=True)]
-        return self.loaded[0]
+        return self.splits()
 
     def _load(self, looking: bool = False) -> Splits:
         # Read first: this detects a damaged tokenizer.
@@ -104,7 +122,7 @@ class StageContext:
         """Load the trained teacher of the run."""
         with drawn_from(self.seed("teacher", "weights")):
             network = load_teacher(self.config.teacher, task, self.run.root / "teacher" / WEIGHTS)
-        make_teacher(self.config.teacher).meet(network, self.splits().parts)
+        make_teacher(self.config.teacher).meet(network, self.whole_splits().parts)
         return network
 
     def teacher_to_score_by(self, task: Task) -> nn.Module | None:
@@ -158,8 +176,10 @@ class StageContext:
 
     def scoring_batch(self, splits: Splits) -> Batch:
         """Draw the training images to score candidates on, augmented if so configured."""
-        config, seed = self.config.search, self.seed("search")
-        batch = draw_batch(splits.train, config.batch_size, seed)
+        config, seed, size = self.config.search, self.seed("search"), self.config.search.batch_size
+        if self.config.distill.driver.hides:
+            size = min(size, len(splits.train.labelled()))  # the user asked for few labels
+        batch = draw_batch(splits.train, size, seed)
         if not config.batch_augmented:
             return batch
         generator = torch.Generator().manual_seed(derive_seed(seed, "augmented"))

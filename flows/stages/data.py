@@ -33,7 +33,8 @@ class Data(Stage[DataResult]):
 
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
         model = context.config.search.latency.model  # the run's copy of it is made here
-        return context.config.seed, context.config.read_data, *([] if model is None else [model])
+        hides = context.config.distill.driver.hides
+        return context.config.seed, context.config.read_data, *([] if model is None else [model]), *hides
 
     def work(self, context: StageContext, results: Results) -> DataResult:
         config = context.config

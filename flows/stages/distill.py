@@ -55,10 +55,12 @@ class Distill(Stage[DistillResult]):
         )
 
     def estimate(self, context: StageContext, probes: Probes) -> Estimate:
-        training = context.config.distill.training
+        training, trainings = context.config.distill.training, context.config.distill.driver.trainings
         weights = 4 * sum(parameter.numel() for parameter in probes.student().parameters())
         sooner = ", fewer if it stops early" if training.patience else ""
-        return Estimate(probes.taught_s(training.epochs), weights, f"{training.epochs} epochs{sooner}")
+        each = f"{trainings} trainings of " if trainings > 1 else ""
+        seconds = probes.taught_s(trainings * training.epochs, trainings=trainings)
+        return Estimate(seconds, weights, f"{each}{training.epochs} epochs{sooner}")
 
     def sentence(self, result: DistillResult) -> str:
         stopped = ", stopped early" if result.stopped_early else ""

@@ -85,7 +85,8 @@ def _about(context: StageContext, splits: Splits) -> tuple[About, frozenset[str]
     teacher = frozen(context.teacher(splits.task))
     answers = softmax(class_logits(teacher, splits.validation, context.device))
     noise = label_noise(answers, splits.validation.targets.numpy())
-    return _facts(splits, noise), frozenset(getattr(teacher, "gives", PARTS))
+    gives = frozenset(getattr(teacher, "gives", PARTS)) & context.config.distill.driver.gives
+    return _facts(splits, noise), gives
 
 
 def _facts(splits: Splits, noise: float) -> About:

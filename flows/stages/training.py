@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.distilled import Distilled
-from edgestill.distill.drivers import DRIVERS, Lesson
+from edgestill.distill.drivers import Lesson
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
 from edgestill.flows.stages.context import CHECKPOINT, StageContext
@@ -17,8 +17,6 @@ from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.networks.network import Classifier
 from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.space import Architecture
-
-_ALONE = Lesson()
 
 
 def taught(
@@ -30,7 +28,7 @@ def taught(
     start: Mapping[str, Tensor] | None = None,
     file: str = CHECKPOINT,
     state: Mapping[str, Any] | None = None,
-    lesson: Lesson = _ALONE,
+    lesson: Lesson | None = None,
 ) -> Distilled:
     """Train the student by the run's teacher, going on from a state that the stage saved, if there is one.
 
@@ -38,13 +36,15 @@ def taught(
         start: weights of the student's shipped form, to begin from.
         file: the stage's file for the training's state.
         state: of the methods, from the student's training before this one.
-        lesson: of a driver; its name stands in the seed and before the file.
+        lesson: of a driver; its name stands in the seed and before the file. None: as the driver has left teacher and
+            splits.
     """
+    lesson = context.driver().afterwards(context.whole_splits()) if lesson is None else lesson
     file, named = (f".{lesson.name}_{file}", (lesson.name,)) if lesson.name else (file, ())
     distilled = distill(
         student,
         context.teacher(splits.task) if lesson.teacher is None else lesson.teacher,
-        splits,
+        lesson.splits or splits,
         config,
         seed=context.seed(stage, *named),
         device=context.device,
@@ -65,11 +65,11 @@ def driven(context: StageContext, stage: str, winner: Architecture, splits: Spli
 
     def learn(lesson: Lesson) -> Distilled:
         lessons.append(lesson.name)
-        student = context.fresh_student(winner, splits.task, draw=len(set(lessons)) - 1)
+        draw = len(set(lessons)) - 1 if lesson.draw is None else lesson.draw
+        student = context.fresh_student(winner, splits.task, draw=draw)
         return taught(context, stage, student, splits, _config_of(lesson, config), lesson=lesson)
 
-    driver = DRIVERS[config.driver.name](config.driver)
-    return driver.run(learn, context.teacher(splits.task).to(context.device), splits)
+    return context.driver().run(learn, context.teacher(splits.task).to(context.device), context.whole_splits())
 
 
 def _config_of(lesson: Lesson, config: DistillConfig) -> DistillConfig:

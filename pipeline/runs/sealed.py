@@ -6,6 +6,7 @@ mistake in a path, is refused, and so is one that changed since; neither is sile
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,14 @@ class Journal:
         if torn:
             write_atomic(path, whole + newline)
 
-    def append(self, entry: Mapping[str, Any]) -> None:
-        """Add an entry. It outlives this process once this returns, but perhaps not a crash of the system."""
+    def append(self, entry: Mapping[str, Any], *, durable: bool = False) -> None:
+        """Add an entry. It outlives this process once this returns; `durable`: a crash of the system too."""
         sealed = {**entry, _SEAL: self._seal(entry)}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(sealed) + "\n")
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
 
     def _opened(self, line: bytes, number: int) -> dict[str, Any]:
         try:

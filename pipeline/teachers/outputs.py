@@ -77,6 +77,14 @@ class OutputsNetwork(nn.Module):
         self.order: tuple[int, ...] | None = None  # in which the file has the classes, where it is another
         self._rows: dict[bytes, int] = {}  # of an example by the digest of its content
 
+    @classmethod
+    def of(
+        cls, names: Iterable[str], logits: Tensor, embedding: Tensor | None = None, cautions: tuple[str, ...] = ()
+    ) -> "OutputsNetwork":
+        """Make it of the answers [N, K] to examples of these names."""
+        ids = torch.from_numpy(np.frombuffer(b"".join(_digest(one.encode()) for one in names), np.uint8).copy())
+        return cls(ids.view(-1, 16), logits, embedding, cautions)
+
     @property
     def gives(self) -> frozenset[str]:
         return frozenset({"logits", *(["embedding"] if self.embedding_dim else [])})
@@ -146,10 +154,9 @@ class OutputsTeacher(FileTeacher):
         names = configured_names(self.config, task.labels) or given.labels
         matched = match_labels(names, task.labels, answers.shape[1], who)
         logits = answers if matched.order is None else answers[:, list(matched.order)].contiguous()
-        ids = torch.from_numpy(np.frombuffer(b"".join(_digest(one.encode()) for one in given.ids), np.uint8).copy())
         embedding = None if given.embedding is None else torch.from_numpy(given.embedding).float()
         cautions = (matched.caution,) if matched.caution else ()
-        network = OutputsNetwork(ids.view(-1, 16), logits, embedding, cautions)
+        network = OutputsNetwork.of(given.ids, logits, embedding, cautions)
         network.order = matched.order
         return network
 

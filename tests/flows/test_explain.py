@@ -2,6 +2,8 @@
 
 import pytest
 
+from edgestill.distill.acquisition import ACQUISITIONS
+from edgestill.distill.drivers import DRIVERS
 from edgestill.distill.methods import METHODS
 from edgestill.flows.plan import explain
 from edgestill.flows.plan.listing import listed
@@ -17,6 +19,26 @@ def test_a_method_is_explained_with_source_loss_needs_cost_and_settings(name):
         assert words in text
     for field in method.Config.model_fields:
         assert field == "name" or f"  {field} = " in text
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_a_driver_is_explained_with_source_and_settings(name):
+    text = explain.explained(name)
+    assert text.startswith(f"{name}: {DRIVERS[name].paper}")
+    assert "distill.driver" in text
+    for field in DRIVERS[name].Config.model_fields:
+        assert field == "name" or f"  {field} = " in text
+
+
+@pytest.mark.parametrize("name", ACQUISITIONS)
+def test_an_acquisition_function_is_explained_with_its_source_and_where_it_was_read(name):
+    text = explain.explained(name)
+    assert text.startswith(f"{name}: {ACQUISITIONS[name].paper}")
+    assert "Formulas from: " in text
+
+
+def test_one_name_is_one_thing():
+    assert len({*METHODS, *DRIVERS, *ACQUISITIONS}) == len(METHODS) + len(DRIVERS) + len(ACQUISITIONS)
 
 
 def test_results_are_told_as_won_lost_or_no_difference(monkeypatch, tmp_path):
@@ -35,6 +57,8 @@ def test_results_are_told_as_won_lost_or_no_difference(monkeypatch, tmp_path):
 def test_an_unknown_method_or_tag_is_refused_with_those_that_there_are():
     with pytest.raises(ConfigError, match="pld"):
         explain.explained("pdl")
+    with pytest.raises(ConfigError, match="did you mean 'pcoreset'"):
+        explain.explained("pcorset")
     with pytest.raises(ConfigError, match=r"tags: .*ranking"):
         listed("methods", "rankings")
     with pytest.raises(ConfigError, match="only methods"):

@@ -45,6 +45,13 @@ def path(tmp_path):
     return tmp_path / "history.jsonl"
 
 
+def test_a_durable_entry_is_on_the_disk_before_append_returns(path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("edgestill.pipeline.runs.sealed.os.fsync", lambda number: synced.append(path.read_text()))
+    Journal(path, "me").append({"label": 3}, durable=True)
+    assert [json.loads(text.splitlines()[-1])["label"] for text in synced] == [3]
+
+
 def test_a_journal_is_refused_by_another_owner_with_its_line(path):
     assert Journal(path, "me").entries == ENTRIES
     with pytest.raises(RunDirError, match=r"^line 1 of .*history.jsonl belongs to another run, or to other data"):

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig
+from edgestill.distill.drivers import Lesson
 from edgestill.distill.result import TuneResult
 from edgestill.distill.train import distill
 from edgestill.distill.tune import tune
@@ -35,12 +36,16 @@ class Trainings:
         self._context = context
 
     @cached_property
+    def _lesson(self) -> Lesson:
+        return self._context.driver().afterwards(self._context.whole_splits())
+
+    @cached_property
     def splits(self) -> Splits:
-        return self._context.splits()
+        return self._lesson.splits or self._context.splits()
 
     @cached_property
     def _teacher(self) -> nn.Module:
-        return frozen(self._context.teacher(self.splits.task))
+        return frozen(self._lesson.teacher or self._context.teacher(self.splits.task))
 
     def __call__(self, arm: Arm, seed: int, observe: Observe) -> BaselineTraining:
         """Train an arm by a seed and keep its weights; seed 0 has the distillation's first weights and order."""

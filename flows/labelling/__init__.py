@@ -1,0 +1,1 @@
+"""People's labels for a run that asks for them: a page and a table out, a table back in."""
