@@ -1,6 +1,10 @@
 """Results of export and of profiling."""
 
-from edgestill.pipeline.frozen import Count, Frozen, Share
+from typing import Any
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
+from edgestill.pipeline.frozen import Count, Frozen, Share, without_none
 from edgestill.pipeline.runs.manifest import RunPath
 from edgestill.pipeline.training.metrics import Metrics
 
@@ -44,6 +48,15 @@ class ConvertedModel(Frozen):
     lost: int = 0  # validation examples that fp32 answers right and this file does not
     gained: int = 0  # and the other way round
     arithmetic: Arithmetic | None = None  # of an INT8 file
+
+
+class Speed(Frozen):
+    """Speed of a language model's file at batch 1, by medians of calls in turns."""
+
+    prompt_tokens: int
+    first_token_ms: float  # of a whole prompt, without a cache
+    next_token_ms: float  # of one token after a cache of half the longest text
+    tokens_per_second: float  # after the first
 
 
 class Absent(Frozen):
@@ -127,6 +140,11 @@ class ProfileResult(Frozen):
     cpu: str
     load_before: float | None  # 1-minute load average as the timing began; None: the system does not say
     over_budget: tuple[str, ...] = ()  # limits that the default file exceeds
+    speed: Speed | None = None  # of the default file of a language model
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(handler(self), "speed")
 
     @property
     def student(self) -> ExportedModel:
