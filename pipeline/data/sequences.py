@@ -7,8 +7,10 @@ a language model as a classifier of the next token.
 
 # N texts, T tokens, B texts of a batch, R places
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
@@ -49,6 +51,30 @@ class PromptSplit(ImageSplit):
     """Texts up to a place of their answers, and the token that follows each."""
 
     texts: Tensor | None = None  # [N, T] that the prompts were cut from
+    places: Tensor | None = None  # [R, 2] text and place of each prompt's last token
+
+    def select(self, index: Tensor) -> Self:
+        assert self.places is not None
+        return replace(super().select(index), places=self.places[index])
+
+    def to(self, device: torch.device) -> Self:
+        assert self.texts is not None
+        assert self.places is not None
+        return replace(super().to(device), texts=self.texts.to(device), places=self.places.to(device))
+
+    def passes(self, size: int, device: torch.device | None = None) -> Iterator[Batch]:
+        """Yield whole texts with a row for each prompt: one pass a text."""
+        assert self.texts is not None
+        assert self.places is not None
+        order = self.places[:, 0].argsort(stable=True)
+        texts, place = self.places[order].unbind(1)
+        chosen, text = texts.unique(return_inverse=True)
+        for start in range(0, len(chosen), size):
+            mine = (text >= start) & (text < start + size)
+            rows = torch.stack([text[mine] - start, place[mine]], 1)
+            ids = self.texts[chosen[start : start + size]]
+            index = order[mine]
+            yield Batch(ids.to(device), self.targets[index].to(device), index.to(device), rows=rows.to(device))
 
 
 def split_of_language(split: ImageSplit) -> ImageSplit:
@@ -67,7 +93,7 @@ def prompts_of(split: ImageSplit, most: int = MOST_PLACES) -> PromptSplit:
     prompts = torch.where(torch.arange(ids.shape[1]) <= place[:, None], ids[text], PADDING)
     names = split.ids
     known = None if names is None else np.array([f"{names[n]}@{t}" for n, t in places.tolist()])
-    return PromptSplit(prompts, ids[text, place + 1], split.role, known, texts=ids)
+    return PromptSplit(prompts, ids[text, place + 1], split.role, known, texts=ids, places=places)
 
 
 def _spread(found: Tensor, number: int, most: int) -> Tensor:

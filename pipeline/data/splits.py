@@ -88,6 +88,10 @@ class ImageSplit:
         for start in range(0, len(self), size):
             yield self.batch(torch.arange(start, min(start + size, len(self))), device)
 
+    def passes(self, size: int, device: torch.device | None = None) -> Iterator[Batch]:
+        """Yield the whole split once for a network's answers alone, in any order and in as few passes as it can."""
+        return self.batches(size, device)
+
     def labelled(self) -> Self:
         """Keep only the examples with a label."""
         kept = self.targets != UNLABELLED

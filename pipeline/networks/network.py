@@ -58,6 +58,12 @@ def look(network: nn.Module, inputs: Tensor, rows: Tensor | None = None) -> View
     return View(features, embedding, classifier.get_classifier()(embedding))
 
 
+def logits_at(network: nn.Module, inputs: Tensor, rows: Tensor | None) -> Tensor:
+    """Return the logits of each input, or of each row where there are several an input, as `look` does."""
+    logits: Tensor = network(inputs) if rows is None else look(network, inputs, rows).logits
+    return logits
+
+
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
     """Put networks in evaluation mode within, and restore every module's own mode afterwards."""

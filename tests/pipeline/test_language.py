@@ -119,6 +119,19 @@ def test_a_split_to_be_judged_has_prompts_with_one_answer_each(network):
     assert split.ids[0] == "a@2"
 
 
+def test_judging_takes_one_pass_a_text_and_counts_each_prompt_once():
+    split = prompts_of(ImageSplit(TEXTS, torch.zeros(3, dtype=torch.int64)))
+    chosen = split.select(torch.tensor([10, 0, 4, 7]))
+    batches = list(chosen.passes(2))
+    assert [len(batch.inputs) for batch in batches] == [2, 1]
+    assert torch.cat([batch.index for batch in batches]).sort().values.tolist() == [0, 1, 2, 3]
+    for batch in batches:
+        for (text, place), target, index in zip(batch.rows, batch.targets, batch.index, strict=True):
+            ids = batch.inputs[text]
+            assert torch.equal(chosen.images[index][: place + 1], ids[: place + 1])
+            assert target == ids[place + 1] == chosen.targets[index]
+
+
 def test_a_long_text_is_judged_at_some_places_evenly_spread():
     text = torch.cat([torch.tensor([START]), torch.full((60,), 5)])[None]
     split = prompts_of(ImageSplit(text, torch.zeros(1, dtype=torch.int64)))
