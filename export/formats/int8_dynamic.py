@@ -1,6 +1,7 @@
 """8-bit weights in an ONNX file, with activations quantised as they come: no calibration, for language models first."""
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,10 +31,14 @@ class Int8Dynamic(Format):
         from onnxruntime import quantization as ort
 
         with tempfile.TemporaryDirectory() as folder, quiet():
-            target = Path(folder) / "quantized.onnx"
+            plain, target = Path(folder) / "plain.onnx", Path(folder) / "quantized.onnx"
+            model = onnx.load(source.onnx)
+            del model.graph.value_info[:]  # the quantiser transposes weights, and their old sides would contradict
+            _untie(model.graph)
+            onnx.save(model, plain)
             try:
                 ort.quantize_dynamic(
-                    source.onnx,
+                    plain,
                     target,
                     op_types_to_quantize=list(_PRODUCTS),
                     per_channel=True,
@@ -53,3 +58,15 @@ class Int8Dynamic(Format):
 
     def open(self, path: Path, threads: int) -> Run:
         return runner(path, threads)
+
+
+def _untie(graph: Any) -> None:
+    """Give each product a copy of weights that others read too: the quantiser changes them in place."""
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    readers = Counter(name for node in graph.node for name in node.input)
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if node.op_type in _PRODUCTS and name in weights and readers[name] > 1:
+                copy = graph.initializer.add()
+                copy.CopyFrom(weights[name])
+                copy.name = node.input[place] = f"{name}_{node.name}"

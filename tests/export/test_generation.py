@@ -43,10 +43,10 @@ def splits():
     return load_splits(StringsConfig(count=60, letters=3), seed=0)
 
 
-@pytest.fixture(scope="module")
-def network(splits):
+@pytest.fixture(scope="module", params=[0, 1], ids=["own", "tied"])
+def network(request, splits):
     with drawn_from(3):
-        return CausalTransformer(splits.task, depth=2, heads=2, head_width=6, feed_forward=2).eval()
+        return CausalTransformer(splits.task, depth=2, heads=2, head_width=6, feed_forward=2, tied=request.param).eval()
 
 
 @pytest.fixture(scope="module")
