@@ -25,14 +25,14 @@ class TeacherAnswers:
     """Outputs on every training image, for each fixed view of the images.
 
     Args:
-        look: from inputs to the teacher's outputs.
+        look: from inputs, and rows where there are several answers an input, to the teacher's outputs.
         with_features: keep feature maps too, which are large.
         is_given: True of the run's teacher, whose outputs are kept between runs; False of one that a method made.
     """
 
     def __init__(
         self,
-        look: Callable[[Tensor], View],
+        look: Callable[[Tensor, Tensor | None], View],
         context: Context,
         augmentation: Augmentation,
         with_features: bool,
@@ -45,13 +45,13 @@ class TeacherAnswers:
     def on(self, batch: Batch) -> View:
         """Return the outputs on a batch; of images drawn afresh, and of altered ones, they are computed."""
         if batch.view is None:
-            return self._look(batch.inputs)
+            return self._look(batch.inputs, batch.rows)
         if batch.view not in self._kept:
             self._kept[batch.view] = self._of_view(batch.view)
         known = self._kept[batch.view].rows(batch.index)
         if batch.altered is None:
             return known
-        fresh = self._look(batch.inputs[batch.altered])
+        fresh = self._look(batch.inputs[batch.altered], None)
         parts = zip(known, fresh, strict=True)
         return View(*(old.index_put((batch.altered,), new.to(old.dtype)) if len(old) else old for old, new in parts))
 
@@ -76,13 +76,17 @@ class TeacherAnswers:
         key = content_key(context.teacher, context.train, *self._computed(number))
         few = context.train.batch(torch.arange(min(_PROBED, len(context.train))), context.device)
         return kept_outputs(
-            context.outputs_folder, key, lambda: self._made(number), lambda: self._look(few.inputs), context.device
+            context.outputs_folder,
+            key,
+            lambda: self._made(number),
+            lambda: self._look(few.inputs, few.rows),
+            context.device,
         )
 
     def _made(self, number: int) -> Iterator[View]:
         """Look at all training images in a view, batch by batch."""
         for batch in self._context.train.batches(512, self._context.device):
-            view = self._look(self._augmentation.view(batch, number).inputs)
+            view = self._look(self._augmentation.view(batch, number).inputs, batch.rows)
             yield view if self._with_features else view._replace(features=view.features[:0])
 
     def _computed(self, number: int) -> tuple[Any, ...]:

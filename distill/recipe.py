@@ -127,7 +127,7 @@ class Recipe(Objective):
 
     def look_at_student(self, network: nn.Module, batch: Batch) -> tuple[View, Tensor]:
         """Return the student's outputs, with its head's logits, and these folded to the classes."""
-        student = self._watched(network, batch.inputs)
+        student = self._watched(network, batch)
         for method in self._owners("head"):
             student = student._replace(logits=method.head_of(student))
             return student, method.class_logits(student.logits)
@@ -150,18 +150,18 @@ class Recipe(Objective):
             means.update(method.feature(teacher, classes, batch))
         return means
 
-    def _watched(self, network: nn.Module, inputs: Tensor) -> View:
+    def _watched(self, network: nn.Module, batch: Batch) -> View:
         watching = [m for m in self._owners("feature") if type(m).watching is not Method.watching]
         while watching and isinstance(network, FeaturesElsewhere):
             network = network.network
         with ExitStack() as stack:
             for method in watching:
                 stack.enter_context(method.watching(network))
-            return look(network, inputs)
+            return look(network, batch.inputs, batch.rows)
 
     def look_at_teacher(self, batch: Batch) -> View:
         """Return the teacher's outputs on a batch, from those kept if possible; altered inputs are computed afresh."""
-        return self._look_at_inputs(batch.inputs) if self._answers is None else self._answers.on(batch)
+        return self._look_at_inputs(batch.inputs, batch.rows) if self._answers is None else self._answers.on(batch)
 
     def order(self, epoch: int, generator: torch.Generator) -> Tensor | None:
         found = (method.order(epoch, generator) for method in self._owners("data"))
@@ -242,12 +242,12 @@ class Recipe(Objective):
         usual = self._owner("divergence").usual_weight() or self._fallback.usual_weight()
         return usual or KD().usual_weight()
 
-    def _look_at_inputs(self, inputs: Tensor) -> View:
+    def _look_at_inputs(self, inputs: Tensor, rows: Tensor | None) -> View:
         for method in self._owners("teacher"):
             return method.teacher(inputs)
         assert self._teacher is not None, "prepare() comes before loss()"
         with torch.no_grad():
-            return look(self._teacher, inputs)
+            return look(self._teacher, inputs, rows)
 
     def _owners(self, slot: Slot) -> list[Method]:
         return [method for method in self.methods if slot in method.fills]

@@ -36,7 +36,7 @@ def _call(name: str, data: bytes, settings: ProbeSettings) -> Callable[[], objec
         raise ExportError(f"ONNX Runtime refuses {name}: {first_line(error)}") from error
     given = session.get_inputs()[0]
     if given.type == "tensor(int64)":
-        inputs = feed(np.ones((settings.batch, settings.length), np.int64))
+        inputs = feed(np.ones((settings.batch, settings.length), np.int64), session)
     else:
         inputs = feed(np.random.default_rng(0).random((settings.batch, *given.shape[1:]), dtype=np.float32))
     return lambda: session.run([OUTPUT], inputs)

@@ -57,6 +57,15 @@ class ConvertedModel(Frozen):
         return without_none(handler(self), "difference")
 
 
+class Speed(Frozen):
+    """Speed of a language model's file at batch 1, by medians of calls in turns."""
+
+    prompt_tokens: int
+    first_token_ms: float  # of a whole prompt, without a cache
+    next_token_ms: float  # of one token after a cache of half the longest text
+    tokens_per_second: float  # after the first
+
+
 class Absent(Frozen):
     """Format asked for, but without a usable file."""
 
@@ -138,6 +147,11 @@ class ProfileResult(Frozen):
     cpu: str
     load_before: float | None  # 1-minute load average as the timing began; None: the system does not say
     over_budget: tuple[str, ...] = ()  # limits that the default file exceeds
+    speed: Speed | None = None  # of the default file of a language model
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_none(handler(self), "speed")
 
     @property
     def student(self) -> ExportedModel:

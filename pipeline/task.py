@@ -53,6 +53,7 @@ class Task(Frozen):
     resize: Literal["crop", "pad", "stretch"] | None = None  # of pictures (`pipeline/data/pixels.py`); None: not said
     vocab_size: int | None = Field(None, ge=2)  # text: number of token ids, padding included
     tokenizer_sha256: str | None = None  # text: of the tokenizer that gives the ids, if known
+    cache: tuple[int, int, int] | None = None  # language: layers, heads and head width of a file's cache
 
     @property
     def num_classes(self) -> int:
@@ -74,9 +75,11 @@ class Task(Frozen):
         _ = self.inputs  # refuses fields of another kind
         if self.resize is not None and self.kind != "image":
             raise ValueError("only an image task has a resize")
+        if self.cache is not None and self.kind != "lm":
+            raise ValueError("only a language task has a cache")
         return self
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Write a task without later fields where they are not set, so that earlier digests stay the same."""
-        return without_none(handler(self), "resize", "vocab_size", "tokenizer_sha256")
+        return without_none(handler(self), "resize", "vocab_size", "tokenizer_sha256", "cache")

@@ -14,6 +14,7 @@ from edgestill.pipeline.task import Task
 from edgestill.search.space import SearchSpace
 from edgestill.search.spaces import (
     BackbonesConfig,
+    CausalTransformerConfig,
     LayersOfTeacherConfig,
     MobileConfig,
     Nb201Config,
@@ -39,6 +40,7 @@ SMALL_SPACES = {
     ),
     "vit": VitConfig(depth=(1, 2), heads=(1, 2, 3), head_width=(4,), feed_forward=(1, 2), grid=(2, 4)),
     "text_transformer": TextTransformerConfig(depth=(1, 2), heads=(1, 2), head_width=(4, 6), feed_forward=(1, 2)),
+    "causal_transformer": CausalTransformerConfig(depth=(1, 2), heads=(1, 2), head_width=(4, 6), feed_forward=(1, 2)),
     "layers_of_teacher": LayersOfTeacherConfig(heads=(1, 4), feed_forward=(1, 4)),
     "backbones": BackbonesConfig(models=("test_resnet", "test_efficientnet"), resolution=(None, 24, 32)),
     "nni": NniHubConfig(space="NasBench201", options={"stem_out_channels": 2, "num_modules_per_stack": 1}),
@@ -47,8 +49,8 @@ SMALL_SPACES = {
 # Files that take a minute or more, the longest first: the processes that share the files out then end together.
 LONGEST = (
     "test_run.py", "test_matrix.py", "test_foreign_run.py", "test_server.py", "test_stages.py", "test_text_run.py",
-    "test_layers_of_teacher_run.py", "test_examples.py", "test_compression.py", "test_packaging.py",
-    "test_fit_device.py", "test_start.py", "test_smoke.py", "test_plugin.py", "test_profile.py",
+    "test_language_run.py", "test_layers_of_teacher_run.py", "test_examples.py", "test_compression.py",
+    "test_packaging.py", "test_fit_device.py", "test_start.py", "test_smoke.py", "test_plugin.py", "test_profile.py",
 )  # fmt: skip
 
 

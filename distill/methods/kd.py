@@ -28,6 +28,7 @@ class KD(Method):
     name: ClassVar[str] = "kd"
     paper: ClassVar[str] = "Hinton, Vinyals, Dean 2015, arXiv:1503.02531"
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence"})
+    takes_rows: ClassVar[bool] = True
     facts: ClassVar[Facts | None] = Facts(
         evidence="paper",
         ablation={"distill_weight": 0.0},

@@ -23,6 +23,7 @@ class NoDistillation(Method):
     name: ClassVar[str] = "none"
     paper: ClassVar[str] = "a baseline without a paper, 2026"
     fills: ClassVar[frozenset[Slot]] = frozenset({"weight"})
+    takes_rows: ClassVar[bool] = True
     facts: ClassVar[Facts | None] = Facts(
         evidence="ours",
         algorithm="fine-tuning",

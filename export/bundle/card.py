@@ -8,6 +8,7 @@ from edgestill.export.bundle.schema import Bundle, BundleModel, Quality
 from edgestill.export.onnx.interface import describe_input
 from edgestill.pipeline.errors import printable
 from edgestill.pipeline.figures import significant, size, speed
+from edgestill.pipeline.input_kind.lm import END, START
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.training.confusion import useless, weak_classes
 
@@ -68,7 +69,18 @@ is padding.
 `python run.py "A TEXT"` prints a label and needs numpy, onnxruntime and tokenizers."""
 
 
-_USES = {"image": _use_of_images, "text": _use_of_texts}  # by the task's kind of input
+def _use_of_prompts(bundle: Bundle, file: str, output: str) -> str:
+    ids, mask = bundle.task.inputs.ports
+    return f"""`{file}` takes `{ids}` and `{mask}`, int64 [batch, length] with at most {bundle.task.inputs.length}
+tokens in all, and `past`, its cache of the tokens before, with `past_length` 0 at the start. It gives `logits` of the
+token that follows the last one, {output}, and `present`, the `past` of the next call.
+`tokenizer.json` (of the library tokenizers) turns text into ids. A prompt ends with the token {START}, after which the
+answer begins; the answer ends with the token {END}.
+`python run.py "A PROMPT"` continues it and needs numpy, onnxruntime and tokenizers.
+Next-token accuracy is taken after the true text up to the token."""
+
+
+_USES = {"image": _use_of_images, "text": _use_of_texts, "lm": _use_of_prompts}  # by the task's kind of input
 
 
 def _limits(bundle: Bundle) -> str:
@@ -110,9 +122,10 @@ def _quality(bundle: Bundle) -> str:
         for model in bundle.models.values()
     )
     beside = _beside(bundle.quality)
-    return f"""Accuracy on the {shipped.n} {bundle.task.inputs.plural} of the test split, opened once.{beside}
+    kind = bundle.task.inputs
+    return f"""{kind.accuracy.capitalize()} on the {shipped.n} {kind.plural} of the test split, opened once.{beside}
 
-{_table(("", "accuracy", "parameters", "multiply-accumulates", "size"), rows)}
+{_table(("", kind.accuracy, "parameters", "multiply-accumulates", "size"), rows)}
 
 {differences}"""
 

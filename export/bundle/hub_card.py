@@ -28,7 +28,7 @@ def hub_metadata(bundle: Bundle) -> dict[str, Any]:
     hub = bundle.hub
     known = {
         "library_name": LIBRARY,
-        "pipeline_tag": f"{bundle.task.kind}-classification",
+        "pipeline_tag": _pipeline(bundle),
         **_licence(bundle.licences.model),
         "base_model": _plain(hub.base_model or ""),
         "datasets": [_plain(name) for name in hub.datasets],
@@ -57,10 +57,10 @@ def _tags(bundle: Bundle) -> list[str]:
 
 def _result(bundle: Bundle) -> dict[str, Any]:
     """The default file's accuracy on the test split, as an entry of the hub's model-index."""
-    kind, shipped = bundle.task.kind, bundle.metrics["shipped"]
+    shipped = bundle.metrics["shipped"]
     data = _plain(str(bundle.data.get("name", ""))) or "unknown"
     return {
-        "task": {"type": f"{kind}-classification"},
+        "task": {"type": _pipeline(bundle)},
         "dataset": {
             "type": bundle.hub.datasets[0] if len(bundle.hub.datasets) == 1 else data,
             "name": data,
@@ -68,6 +68,11 @@ def _result(bundle: Bundle) -> dict[str, Any]:
         },
         "metrics": [{"type": "accuracy", "name": f"test accuracy, n = {shipped.n}", "value": shipped.test_accuracy}],
     }
+
+
+def _pipeline(bundle: Bundle) -> str:
+    """The hub's name of the task."""
+    return "text-generation" if bundle.task.inputs.continues else f"{bundle.task.kind}-classification"
 
 
 def _plain(text: str) -> str:

@@ -17,6 +17,7 @@ from edgestill.pipeline.data.pixels import DEFAULT_RESIZE
 from edgestill.pipeline.data.tokens import Coder
 from edgestill.pipeline.errors import BundleError, DataError, printable
 from edgestill.pipeline.foreign import read_bounded
+from edgestill.pipeline.input_kind.lm import MARKS, START
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.calibration import softmax
 
@@ -160,4 +161,10 @@ def _ids(texts: Sequence[str], opened: OpenedBundle) -> list[np.ndarray]:
     return list(ids)
 
 
-_READERS = {"image": _images, "text": _tokens}  # by the task's kind of input
+def _prompts(texts: Sequence[str], opened: OpenedBundle, note: Callable[[str], None]) -> list[np.ndarray | Failure]:
+    """Read prompts, whose answer begins after START: a label is then the first token of it."""
+    note("a language model labels a prompt with its next token; run.py in the bundle continues it")
+    return _tokens([f"{text}{MARKS[START]}" for text in texts], opened, note)
+
+
+_READERS = {"image": _images, "text": _tokens, "lm": _prompts}  # by the task's kind of input

@@ -75,10 +75,19 @@ def probe_feed(session: Any, inputs: np.ndarray) -> dict[str, np.ndarray]:
     """Return the probes in the file's form: token ids and their mask, 8-bit images, or floats in [0, 1]."""
     given = session.get_inputs()[0]
     if inputs.dtype == np.int64:
-        return {"input_ids": inputs, "attention_mask": (inputs != 0).astype(np.int64)}
+        tokens = {"input_ids": inputs, "attention_mask": (inputs != 0).astype(np.int64)}
+        return tokens | empty_cache(session, len(inputs))
     if given.type == "tensor(uint8)":
         return {given.name: np.round(inputs * 255).astype(np.uint8).transpose(0, 2, 3, 1)}
     return {given.name: inputs}
+
+
+def empty_cache(session: Any, batch: int) -> dict[str, np.ndarray]:
+    """Return a language model's cache of no token, by its name; nothing for other files."""
+    past = next((item.shape[1:] for item in session.get_inputs() if item.name == "past"), None)
+    if past is None:
+        return {}
+    return {"past": np.zeros((batch, *(side if isinstance(side, int) else 0 for side in past)), np.float32)}
 
 
 def read_probe_file(path: Path) -> dict[str, np.ndarray]:

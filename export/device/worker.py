@@ -178,6 +178,8 @@ def _array(item: Any, rng: np.random.Generator, real: np.ndarray | None, place: 
     if item.type not in _DTYPES:
         raise ValueError(f"input {item.name!r} is a {item.type}, which no array here can be")
     dtype, batch = _DTYPES[item.type], task["batch"]
+    if item.name == "past":  # a language model's cache, of no token yet
+        return np.zeros((batch, *(side if isinstance(side, int) else 0 for side in item.shape[1:])), dtype)
     if real is not None:
         chosen = real[(np.arange(batch) + place * batch) % len(real)]
         chosen = chosen != 0 if item.name == "attention_mask" else chosen  # beside token ids; 0 is padding

@@ -7,6 +7,7 @@ from edgestill.export.formats.executorch import ExecuTorch
 from edgestill.export.formats.fp16 import Fp16
 from edgestill.export.formats.fp32 import Fp32
 from edgestill.export.formats.int8 import Int8
+from edgestill.export.formats.int8_dynamic import Int8Dynamic
 from edgestill.export.formats.openvino import OpenVinoFloat
 from edgestill.export.formats.openvino_int8 import OpenVinoInt8
 from edgestill.export.formats.providers import CUDA, TENSORRT, OnProvider
@@ -19,6 +20,7 @@ _ALL: tuple[Format, ...] = (
     _FP32,
     _FP16,
     Int8("int8", FOR_CPU),
+    Int8Dynamic(),
     _INT8_TENSORRT,
     OpenVinoFloat("openvino", "fp32"),
     OpenVinoFloat("openvino_fp16", "fp16"),

@@ -43,6 +43,7 @@ class Format(ABC):
     beside: tuple[str, ...] = ()  # of its others
     is_program: bool = False  # True if its runtime trusts its file, which no gate here checks
     Config: ClassVar[type[Frozen]] = Frozen  # its keys under `export`
+    kinds: ClassVar[frozenset[str]] = frozenset({"image", "text"})  # of input of the networks that it takes
 
     @property
     def is_cpu_onnx(self) -> bool:

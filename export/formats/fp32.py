@@ -1,7 +1,7 @@
 """The checked ONNX file, unchanged."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from edgestill.export.formats.base import Files, Format, Source
 from edgestill.export.onnx.sessions import RUNTIME, runner
@@ -13,6 +13,7 @@ class Fp32(Format):
     precision = "fp32"
     runtime = RUNTIME
     suffix = ".onnx"
+    kinds: ClassVar[frozenset[str]] = frozenset({"image", "text", "lm"})
 
     def build(self, source: Source, config: Any) -> Files:
         return {self.suffix: source.onnx.read_bytes()}

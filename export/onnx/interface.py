@@ -153,7 +153,11 @@ def ends_of(task: Task, interface: Interface = "raw") -> Ends:
     logits = {OUTPUT: ("FLOAT", (task.num_classes,))}
     if not _takes_bytes(task, interface):
         kind = task.inputs
-        return Ends(dict.fromkeys(kind.ports, (_ELEMENTS[kind.dtype], kind.shape)), logits)
+        given, more = (
+            {name: (_ELEMENTS[dtype], sides) for name, (dtype, sides) in ports.items()}
+            for ports in (kind.inputs_of_file(), kind.outputs_of_file())
+        )
+        return Ends(given, logits | more)
     channels, height, width = task.input_shape
     any_size = () if task.resize is None else (0, 1)
     return Ends({IMAGE: ("UINT8", (height, width, channels))}, logits | {PROBABILITIES: logits[OUTPUT]}, any_size)

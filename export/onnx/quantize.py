@@ -65,7 +65,7 @@ def quantize(
         "entropy": ort.CalibrationMethod.Entropy,
         "percentile": ort.CalibrationMethod.Percentile,
     }
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         prepared, target = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
         try:
             ort.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)  # the exporter wrote shapes
@@ -137,7 +137,7 @@ def _finished(path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the quantiser's prints and logs of its progress."""
     root, level = logging.getLogger(), logging.getLogger().level
     root.setLevel(logging.ERROR)

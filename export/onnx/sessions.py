@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgestill.pipeline.input_kind import Images, Texts
-from edgestill.pipeline.input_kind.text import PADDING
+from edgestill.pipeline.input_kind.lm import PAST
+from edgestill.pipeline.input_kind.token_ids import PADDING
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -70,13 +71,22 @@ def runner(model: Path | bytes, threads: int = 1, *, exact: bool = False) -> Ses
 def feed(inputs: np.ndarray, session: "onnxruntime.InferenceSession | None" = None) -> dict[str, np.ndarray]:
     """Return a session's inputs by name: images, or token ids and their mask, 0 for padding.
 
-    With the session, images become 8-bit ones if its file takes those.
+    With the session, images become 8-bit ones if its file takes those, and a language model's cache is empty.
     """
     if inputs.dtype == np.int64:  # by their type, as runs and devices give arrays and know no task
-        return {TOKENS: inputs, MASK: (inputs != PADDING).astype(np.int64)}
+        return {TOKENS: inputs, MASK: (inputs != PADDING).astype(np.int64), **empty_past(session, len(inputs))}
     if session is not None and session.get_inputs()[0].type == "tensor(uint8)":
         return {IMAGE: to_pixels(inputs)}
     return {INPUT: inputs}
+
+
+def empty_past(session: "onnxruntime.InferenceSession | None", batch: int) -> dict[str, np.ndarray]:
+    """Return the cache of no token, by its name; nothing for a file without one."""
+    given = [] if session is None else session.get_inputs()
+    past = next((item.shape[1:] for item in given if item.name == PAST), None)
+    if past is None:
+        return {}
+    return {PAST: np.zeros((batch, *(side if isinstance(side, int) else 0 for side in past)), np.float32)}
 
 
 def to_pixels(images: np.ndarray) -> np.ndarray:

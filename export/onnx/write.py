@@ -5,7 +5,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,10 @@ from edgestill.export.onnx.sessions import OUTPUT
 from edgestill.export.onnx.translations import kept_translations
 from edgestill.pipeline.errors import ExportError, first_line
 from edgestill.pipeline.input_kind import InputKind
-from edgestill.pipeline.input_kind.text import PADDING
+from edgestill.pipeline.input_kind.lm import PAST, PRESENT
+from edgestill.pipeline.input_kind.token_ids import PADDING
+from edgestill.pipeline.networks.attention import Cache
+from edgestill.pipeline.networks.causal_transformer import CausalTransformer
 from edgestill.pipeline.randomness import drawn_from
 
 
@@ -35,14 +38,15 @@ def to_onnx(network: nn.Module, inputs: InputKind, opset: int) -> bytes:
     network = network.cpu().eval()
     _require_evaluation_mode(network)
     network, example, dynamic = signature(network, inputs)
+    has_cache = len(example) > len(inputs.ports)
     try:
         with warnings.catch_warnings(), _quiet(), kept_translations(), drawn_from(0):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,
                 example,
-                input_names=list(inputs.ports),
-                output_names=[OUTPUT],
+                input_names=[*inputs.ports, PAST] if has_cache else list(inputs.ports),
+                output_names=[OUTPUT, PRESENT] if has_cache else [OUTPUT],
                 opset_version=opset,
                 dynamo=True,
                 dynamic_shapes=dynamic,
@@ -95,7 +99,19 @@ def _of_texts(network: nn.Module, inputs: InputKind, batch: Any) -> Signature:
     return _Masked(network).eval(), (ids, mask), (sides, sides)
 
 
-_SIGNATURES = {"image": _of_images, "text": _of_texts}  # by kind of input
+def _of_prompts(network: nn.Module, inputs: InputKind, batch: Any) -> Signature:
+    """Signature with a cache, for networks that have one; others run a whole text for each token."""
+    shape = getattr(network, "cache_shape", None)
+    if shape is None:
+        return _of_texts(network, inputs, batch)
+    _, (ids, mask), sides = _of_texts(network, inputs, batch)
+    layers, heads, width = shape
+    past = torch.zeros(len(ids), layers, 2, heads, 3, width)
+    steps = {0: batch, 4: torch.export.Dim("past_length", min=0)}
+    return _Continued(network).eval(), (ids, mask, past), (*sides, steps)
+
+
+_SIGNATURES = {"image": _of_images, "text": _of_texts, "lm": _of_prompts}  # by kind of input
 
 
 class _Masked(nn.Module):
@@ -106,6 +122,22 @@ class _Masked(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         logits: Tensor = self.network(torch.where(attention_mask != 0, input_ids, PADDING))
         return logits
+
+
+class _Continued(nn.Module):
+    """A decoder with its cache: ids, their mask and the past to the next token's logits, and the past of a next call.
+
+    A past has no padding: texts of unlike lengths go on one by one.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        cache, decoder = Cache(past), cast(CausalTransformer, self.network)
+        states = decoder.states(torch.where(attention_mask != 0, input_ids, PADDING), cache)
+        return decoder.forward_head(states), cache.present()
 
 
 def _stripped(model: Any) -> Any:

@@ -21,10 +21,10 @@ class Shift(NamedTuple):
 
 
 def shifts_of(task: Task, coder: Coder | None) -> tuple[Shift, ...]:
-    """List the shifts of a task's inputs; none for texts without a tokenizer."""
+    """List the shifts of a task's inputs; none for texts without a tokenizer, and for prompts, whose answers change."""
     if task.kind == "image":
         return _OF_IMAGES
-    return () if coder is None else tuple(_of_texts(coder))
+    return () if coder is None or task.inputs.continues else tuple(_of_texts(coder))
 
 
 def shifted(shift: Shift, inputs: np.ndarray, seed: int = 0) -> np.ndarray:

@@ -9,8 +9,8 @@ from edgestill.flows.config.model import RunConfig
 from edgestill.pipeline.data.datasets import DATASETS
 from edgestill.pipeline.data.datasets.base import DatasetConfig
 
-_PRESETS = {"text": "sst2"}  # by kind of input
-_PARTS = ("teacher", "search", "tune", "distill")  # of the preset; a budget is the user's to give
+_PRESETS = {"text": "sst2", "lm": "strings"}  # by kind of input
+_PARTS = ("teacher", "search", "tune", "distill", "export")  # of the preset, where it has them; budgets are the user's
 _DECIDE = {"architecture", "folder", "name"}  # keys that choose a teacher
 
 
@@ -23,7 +23,7 @@ class Lent(NamedTuple):
 
     def parts(self, preset: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parts to put beneath the configuration."""
-        parts = {name: preset[name] for name in _PARTS if name not in self.given}
+        parts = {name: preset[name] for name in _PARTS if name in preset and name not in self.given}
         parts["search"] = {
             name: value for name, value in preset["search"].items() if name not in {"budget", *self.given}
         }

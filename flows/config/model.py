@@ -10,6 +10,7 @@ from edgestill.distill.recipe import make_recipe
 from edgestill.export.bundle.card_config import CardConfig
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.formats import FORMATS
+from edgestill.flows.config import language
 from edgestill.pipeline.data.augmentation import VIEWS_MIX
 from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.loading import DataConfig
@@ -136,6 +137,13 @@ class RunConfig(Frozen):
                 f"scorer {aware[0]!r} needs more of the teacher than {teacher.title} gives, a black box; search by "
                 "ensemble, or another that needs no teacher"
             )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @model_validator(mode="after")
+    def _goes_with_its_kind_of_input(self) -> "RunConfig":
+        problems = [*language.refused(self), *language.unfit_formats(self)]
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -71,8 +71,10 @@ def short_config(wishes: Wishes, file: Path, otherwise: str) -> str:
 
 
 def _preset_for(data: Mapping[str, Any]) -> str | None:
-    """First preset for data of this kind; None where there is none."""
-    return next((name for name in preset_names() if _preset(name)["data"]["name"] == data["name"]), None)
+    """First preset for this data set, or for language where the data are; None where there is none."""
+    own = (name for name in preset_names() if _preset(name)["data"]["name"] == data["name"])
+    is_language = DATASETS[data["name"]][0].kind == "lm"
+    return next(own, "strings" if is_language else None)
 
 
 def _preset(name: str) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def part_of(split: ImageSplit, count: int) -> ImageSplit:
     if count >= len(split):
         return split
     index = torch.linspace(0, len(split) - 1, count).long()
-    return ImageSplit(split.images[index], split.targets[index], split.role)
+    return dataclasses.replace(split.select(index), images=split.images[index], ids=None)
 
 
 def _of_epochs(config: DistillConfig, epochs: int) -> DistillConfig:

@@ -84,7 +84,7 @@ def tiles(report: ReportData) -> list[dict[str, Any]]:
             f"{latency.threads} thread{'s' if latency.threads > 1 else ''}, batch {latency.batch}",
         ),
         _tile(
-            "Accuracy",
+            report.data.task.inputs.accuracy.capitalize(),
             Claim(
                 f"{tested.shipped.accuracy:.2%}",
                 f"of {tested.shipped.n:,} test examples, 95% interval {_wilson(tested.shipped)}",
@@ -191,7 +191,7 @@ def comparison(report: ReportData) -> list[tuple[str, list[str]]]:
         *_peak(costs),
         ("ONNX file", [size(teacher.size_bytes) if teacher else _NOTHING, _NOTHING, size(student.size_bytes)]),
         ("Precision of its weights", [teacher.precision if teacher else _NOTHING, _NOTHING, student.precision]),
-        ("Test accuracy", [f"{metrics.accuracy:.2%}" for metrics in tested]),
+        (f"Test {report.data.task.inputs.accuracy}", [f"{metrics.accuracy:.2%}" for metrics in tested]),
         ("95% interval (Wilson)", [_wilson(metrics) for metrics in tested]),
         *_recall(report.tested),
         ("Test examples", [f"{metrics.n:,}" for metrics in tested]),

@@ -15,11 +15,12 @@ def commands(report: ReportData) -> dict[str, Any]:
         if kind.name == "image"
         else ("TEXT", "numpy, onnxruntime and tokenizers")
     )
+    does = "continue" if kind.continues else "label"
     return {
         "path": path,
         "needs": needs,
         "commands": [
-            ("label on a device, without edgestill", f"python {bundle}/run.py {given}"),
+            (f"{does} on a device, without edgestill", f"python {bundle}/run.py {given}"),
             ("label many, with probabilities, to a table", f"edgestill predict {bundle} {given} --out answers.csv"),
             ("check every byte, and the answers on this machine", f"edgestill verify {bundle}{_digest(report)}"),
         ],

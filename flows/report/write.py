@@ -10,6 +10,7 @@ from edgestill.flows.report.device import section
 from edgestill.flows.report.drawing.page import render
 from edgestill.flows.report.drawing.undrawn import forgiving
 from edgestill.flows.report.formats import formats
+from edgestill.flows.report.generated import generated
 from edgestill.flows.report.look import data_look
 from edgestill.flows.report.methods import methods
 from edgestill.flows.report.pruning import int8_fine_tuning, pruning
@@ -41,6 +42,7 @@ def _sections(report: ReportData) -> dict[str, Any]:
         "tiles": summary.tiles(report),
         "chain": summary.chain(report),
         "comparison": summary.comparison(report),
+        "generated": generated(report),
         "look": data_look(report),
         "use": use.commands(report),
         "formats": formats(report),

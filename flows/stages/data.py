@@ -41,7 +41,7 @@ class Data(Stage[DataResult]):
         splits = context.looked_at_splits()
         assert splits.look is not None
         _caution(context, [*splits.cautions, *(f.sentence for f in splits.look.findings if f.is_caution)])
-        if config.distill.training.balance == "none":
+        if config.distill.training.balance == "none" and splits.task.inputs.has_classes:
             _caution(context, [imbalance(splits.look.counts["train"], splits.task.labels)])
         context.cautions.extend((*cautions_of(config), *cautions()))
         recipe = make_recipe(config.distill.methods)
@@ -77,9 +77,9 @@ class Data(Stage[DataResult]):
         left_out = f", {result.dropped:,} with an empty cell left out" if result.dropped else ""
         most = result.majority("validation")
         beside = "" if most is None else f"; the largest class has {most:.2%} of validation"
-        return (
-            f"{result.task.num_classes} classes of {result.task.inputs.described()}; {read}{left_out}: {sizes}{beside}"
-        )
+        about = result.task.inputs
+        named = "" if about.has_classes else f"; an accuracy below is the {about.accuracy} in answers"
+        return f"{result.task.num_classes} classes of {about.described()}; {read}{left_out}: {sizes}{beside}{named}"
 
 
 def _caution(context: StageContext, sentences: Sequence[str]) -> None:

@@ -6,17 +6,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from edgestill.export.build import Folder, Reference, build_formats, source_of
 from edgestill.export.config import GateConfig
 from edgestill.export.evaluate import answers_of
 from edgestill.export.gate import require_a_size_within
+from edgestill.export.generation import require_same_text
 from edgestill.export.onnx.interface import with_interface
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
-from edgestill.export.parity import check_parity, require_accuracy
+from edgestill.export.parity import MAX_ABS_DIFFERENCE, check_parity, require_accuracy
 from edgestill.export.result import Absent, ConvertedModel, ConvertResult
+from edgestill.export.tested.examine import network_run
 from edgestill.flows.plan.estimate import Estimate
 from edgestill.flows.plan.probes import Probes, part_of
 from edgestill.flows.stages.context import StageContext
@@ -117,6 +120,9 @@ def _converted(context: StageContext, name: str, network: nn.Module, splits: Spl
     raw = path = context.run.write("export", f"{name}.onnx" if config.interface == "raw" else f"{name}.raw.onnx", data)
     parts = {"validation": splits.validation, "reference": splits.reference}
     parity = check_parity(network, raw, parts, task.inputs)
+    texts = getattr(splits.validation, "texts", None)  # of a language task
+    if texts is not None:
+        require_same_text(network_run(network, torch.device("cpu")), raw, texts, task.inputs.length, MAX_ABS_DIFFERENCE)
     if config.interface != "raw":
         data = with_interface(data, config.interface, context.file_examples(), task.resize)
         path = context.run.write("export", f"{name}.onnx", data)

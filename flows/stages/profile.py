@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from edgestill.export.gate import Limits
+from edgestill.export.generation import speed_of
 from edgestill.export.result import ProfileResult
 from edgestill.export.timing import profile
 from edgestill.flows.plan.estimate import Estimate
@@ -36,6 +37,12 @@ class Profile(Stage[ProfileResult]):
             context.config.export.gate,
             context.limits,
         )
+        texts = getattr(context.splits().validation, "texts", None)  # of a language task
+        if texts is not None:
+            timing, length = context.config.profile.timing, context.splits().task.inputs.length
+            file = context.run.root / result.student.path
+            speed = speed_of(file, texts, length, context.config.profile.threads, timing)
+            result = result.model_copy(update={"speed": speed})
         samples = {name: timing.samples_ms for name, timing in timings.items()}
         context.run.write("profile", "samples_ms.json", json.dumps(samples))
         return result
@@ -61,6 +68,8 @@ class Profile(Stage[ProfileResult]):
 
     def sentence(self, result: ProfileResult) -> str:
         ours = milliseconds(result.student.latency.p50_ms)
+        if result.speed is not None:
+            ours = f"{result.speed.tokens_per_second:,.0f} tokens/s, a whole text in {ours}"
         ship = f"{listing(list(result.shipped))} {'ships' if len(result.shipped) == 1 else 'ship'}"
         if result.teacher is None or result.speedup is None:
             return f"{result.default} {ours}; {ship}"

@@ -34,6 +34,7 @@ from edgestill.flows.stages.training import curve_csv, fine_tuning, taught, with
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.errors import TrainingError
 from edgestill.pipeline.figures import duration
+from edgestill.pipeline.input_kind import INPUT_KINDS
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.metrics import Metrics
 
@@ -47,7 +48,7 @@ class Qat(Stage[QatResult]):
     result = QatResult
 
     def takes_part(self, config: RunConfig) -> bool:
-        return config.qat.mode != "never"
+        return config.qat.mode != "never" and not INPUT_KINDS[config.data.kind].continues
 
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
         config, best = context.config, results.of(TuneResult).best

@@ -1,9 +1,10 @@
 """Open the test split, here alone, and write the bundle with its figures."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from edgestill.distill.result import PruneResult
 from edgestill.export.bundle.card_config import HUB_ID
@@ -13,9 +14,11 @@ from edgestill.export.bundle.names import model_names
 from edgestill.export.bundle.schema import Bundle, Hub, Licences, TestMetrics
 from edgestill.export.bundle.write import write_bundle
 from edgestill.export.evaluate import answers_of, evaluate_file, evaluate_run, open_files
+from edgestill.export.generation import Generated, generated
 from edgestill.export.onnx.interface import describe_input, describe_output
 from edgestill.export.result import ProfileResult
-from edgestill.export.tested.examine import examine
+from edgestill.export.run import Run
+from edgestill.export.tested.examine import examine, network_run
 from edgestill.export.tested.robustness import MOST_EXAMPLES, MOST_S
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.plan.estimate import Estimate
@@ -27,7 +30,9 @@ from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.students import networks, shipped
 from edgestill.flows.wording.worth import worth_sentences
 from edgestill.pipeline.data.loading import load_test
+from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.nicety import nicety
+from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers import make_teacher
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.pipeline.training.confusion import Confusion, useless, weak_classes
@@ -62,9 +67,12 @@ class Report(Stage[ReportResult]):
 
     def sentence(self, result: ReportResult) -> str:
         beside = "" if result.confusion is None else f", majority class {result.confusion.majority:.2%}"
+        said, answered = result.generated, ""
+        if said is not None:
+            answered = f"; it answers {said.shipped:.1%} of {said.n} prompts exactly, the teacher {said.teacher:.1%}"
         return (
             f"shipped file {result.shipped.accuracy:.2%} on {result.shipped.n} test examples, "
-            f"teacher {result.teacher.accuracy:.2%}{beside}"
+            f"teacher {result.teacher.accuracy:.2%}{beside}{answered}"
         )
 
 
@@ -87,20 +95,23 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
     shipped_by_class, teacher_by_class = (
         Confusion.of(given, test.targets.numpy(), task.num_classes) for given in (answered.logits.argmax(1), answers)
     )
-    context.cautions.extend(_cautions(task.labels, shipped_by_class, teacher_by_class))
+    context.cautions.extend(_cautions(task, shipped_by_class, teacher_by_class))
+    shipped_network = networks(context, student, task)[1].to(device)
     scores = {
         "teacher": evaluate(network, test, device),
-        "student": evaluate(networks(context, student, task)[1].to(device), test, device),
+        "student": evaluate(shipped_network, test, device),
         "shipped": formats[profiled.default],
     }
     worth = worth_of(context, results, test)
+    said = _generated(context, results, test, runs[profiled.default], network)
     interface, taught_by = context.config.export.interface, results.of(TeacherResult).cost
+    described = task.model_copy(update={"cache": getattr(shipped_network, "cache_shape", None)})
     bundle = Bundle(
         schema="edgestill.bundle/2",
         name=context.config.name,
-        task=task,
+        task=described,
         interface=interface,
-        input=describe_input(task, interface),
+        input=describe_input(described, interface),
         output=describe_output(task, interface),
         models={name: bundle_model(m, formats[name], interface) for name, m in profiled.shipped.items()},
         default=profiled.default,
@@ -136,15 +147,30 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
         examined=examined,
         digest=read_manifest((folder / MANIFEST).read_bytes()).digest,
         worth=worth,
+        generated=said,
     )
 
 
-def _cautions(labels: Sequence[str], shipped: Confusion, teacher: Confusion) -> list[str]:
+def _generated(
+    context: StageContext, results: Results, test: ImageSplit, run: Run, teacher: nn.Module
+) -> Generated | None:
+    """Have the language models of a run continue the test prompts; None of other tasks."""
+    texts = getattr(test, "texts", None)
+    coder = context.splits().coder
+    if texts is None or coder is None:
+        return None
+    student, task, device = shipped(context, results), context.splits().task, context.device
+    trained, fresh = networks(context, student, task)[1], context.fresh_student(student.architecture, task)
+    asked = tuple(network_run(network.to(device), device) for network in (teacher, trained))
+    return generated((*asked, run, network_run(fresh.to(device), device)), texts, task.inputs.length, coder.decode_all)
+
+
+def _cautions(task: Task, shipped: Confusion, teacher: Confusion) -> list[str]:
     """Caution against models that are no better than the most frequent class, and classes hardly recognised."""
     said = (
         useless(teacher, "the teacher", "test"),
         useless(shipped, "the shipped file", "test"),
-        weak_classes(shipped, labels, "the shipped file", "test"),
+        weak_classes(shipped, task.labels, "the shipped file", "test") if task.inputs.has_classes else "",
     )
     return [sentence for sentence in said if sentence]
 

@@ -6,6 +6,7 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from edgestill.distill.auto import RecipeResult
 from edgestill.distill.result import DistillResult, PruneResult
+from edgestill.export.generation import Generated
 from edgestill.export.result import ConvertedModel, ConvertResult
 from edgestill.export.tested.result import Examined
 from edgestill.flows.config.model import RunConfig
@@ -188,10 +189,11 @@ class ReportResult(Frozen):
     examined: Examined | None = None  # None: a run of an older version, or it could not be done
     digest: str = ""  # of the bundle; whoever keeps it can detect any later change
     worth: Worth | None = None  # None: a run without baselines
+    generated: Generated | None = None  # None: no language model, or one of texts without prompts
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_none(handler(self), "worth")
+        return without_none(handler(self), "worth", "generated")
 
 
 class Results:

@@ -60,7 +60,8 @@ class Teacher(Stage[TeacherResult]):
             about = {"validation": fitted.best, "best_epoch": fitted.best_epoch, "curve": fitted.curve}
             context.run.write("teacher", "curve.csv", curve_csv(fitted.curve))
             _caution(context, useless(figures.confusion, "the teacher", "validation"))
-        _caution(context, weak_classes(figures.confusion, task.labels, "the teacher", "validation"))
+        if task.inputs.has_classes:
+            _caution(context, weak_classes(figures.confusion, task.labels, "the teacher", "validation"))
         context.run.write("teacher", WEIGHTS, weights_bytes(network, teacher.metadata(task)))
         return TeacherResult(
             **about,

@@ -19,14 +19,24 @@ def text_task(length: int = 10, vocab_size: int = 20, classes: int = 3) -> Task:
     return Task(kind="text", labels=labels, input_shape=(length,), vocab_size=vocab_size)
 
 
+def language_task(length: int = 10, tokens: int = 8) -> Task:
+    labels = tuple(f"token {k}" for k in range(tokens))
+    return Task(kind="lm", labels=labels, input_shape=(length,), vocab_size=tokens)
+
+
 def task_of(inputs: KindName, channels: int = 1, side: int = 8, classes: int = 3) -> Task:
-    """Make a task of this kind; of text, as long as `side`."""
-    return text_task(side, classes=classes) if inputs == "text" else image_task(channels, side, classes)
+    """Make a task of this kind; of token ids, as long as `side`."""
+    made = {
+        "image": lambda: image_task(channels, side, classes),
+        "text": lambda: text_task(side, classes=classes),
+        "lm": lambda: language_task(side, classes),
+    }
+    return made[inputs]()
 
 
 def examples(task: Task, count: int, seed: int = 0) -> ImageSplit:
     """Images whose class shows as a bright band, under noise, or texts of the task; every class is there in turn."""
-    if task.kind == "text":
+    if task.vocab_size is not None:
         return _texts(task, count, seed)
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(count, *task.input_shape, generator=generator) * 0.6
@@ -58,6 +68,7 @@ def _texts(task: Task, count: int, seed: int) -> ImageSplit:
     generator = torch.Generator().manual_seed(seed)
     (length,), targets = task.input_shape, torch.arange(count) % task.num_classes
     tokens = torch.randint(1, task.vocab_size, (count, length), generator=generator)
-    tokens = torch.where(torch.rand(count, length, generator=generator) < 0.5, targets[:, None] + 1, tokens)
+    shown = (targets[:, None] + 1).clamp_max(task.vocab_size - 1)
+    tokens = torch.where(torch.rand(count, length, generator=generator) < 0.5, shown, tokens)
     lengths = torch.randint(length // 2, length + 1, (count, 1), generator=generator)
     return ImageSplit(tokens * (torch.arange(length) < lengths), targets)

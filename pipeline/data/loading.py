@@ -7,7 +7,7 @@ not given to the stages: only `load_test` opens it, and only the report calls th
 # N examples, C channels, H W height and width
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,15 +21,22 @@ from edgestill.pipeline.data.datasets import DATASETS, LabelledTexts, RawData
 from edgestill.pipeline.data.datasets.base import DatasetConfig, Examples
 from edgestill.pipeline.data.look import DataLook, Part, look_at
 from edgestill.pipeline.data.pixel_operations import require_kornia
+from edgestill.pipeline.data.sequences import split_of_language
 from edgestill.pipeline.data.splits import UNLABELLED, ImageSplit, Splits
 from edgestill.pipeline.data.stored import StoredImages
-from edgestill.pipeline.data.tokens import Coder, make_coder
+from edgestill.pipeline.data.tokens import Coder, make_coder, token_labels
 from edgestill.pipeline.data.unlabelled import with_unlabelled
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.frozen import by_name, derive_seed
+from edgestill.pipeline.input_kind.lm import MARKS, answered
 from edgestill.pipeline.task import Task, distinct_names
 
 _AT_ONCE = 64  # images in memory
+SPLITS: dict[str, Callable[[ImageSplit], ImageSplit]] = {  # by kind of input, from examples as they are stored
+    "image": lambda split: split,
+    "text": lambda split: split,
+    "lm": split_of_language,
+}
 
 if TYPE_CHECKING:
     DataConfig = Any
@@ -55,9 +62,10 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None, looking: b
     raw, parts = _load(config, seed)
     raw = with_unlabelled(raw, config)
     coder = _coder(config, raw, parts["train"], tokenizer)
+    split = SPLITS[config.kind]
     sources = {"train": raw.train, "reference": raw.train, "validation": raw.validation or raw.train}
     files = {"train": "train", "reference": "train", "validation": "validation" if raw.validation else "train"}
-    chosen = {name: _take(source, parts[name], coder, name, files[name]) for name, source in sources.items()}
+    chosen = {name: split(_take(source, parts[name], coder, name, files[name])) for name, source in sources.items()}
     task = _task(config, raw, chosen["train"], coder)
     sizes = {name: len(index) for name, index in parts.items()}
     digests = {name: _digest(parts[name], source, chosen[name]) for name, source in sources.items()}
@@ -73,7 +81,7 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None, looking: b
         sizes=sizes,
         digests=digests,
         coder=coder,
-        look=_look(raw, parts, coder) if looking else None,
+        look=_look(config.kind, raw, parts, coder) if looking else None,
         dropped=raw.dropped,
         cautions=raw.cautions,
     )
@@ -83,7 +91,9 @@ def load_test(config: Any, seed: int, tokenizer: str | None = None) -> ImageSpli
     """Load the test split; to be opened once a run, by its report."""
     raw, parts = _load(config, seed)
     coder = _coder(config, raw, parts["train"], tokenizer)
-    return _take(raw.test or raw.train, parts["test"], coder, "test", "test" if raw.test else "train")
+    return SPLITS[config.kind](
+        _take(raw.test or raw.train, parts["test"], coder, "test", "test" if raw.test else "train")
+    )
 
 
 def load_whole_train(config: Any) -> tuple[Task, ImageSplit]:
@@ -91,7 +101,7 @@ def load_whole_train(config: Any) -> tuple[Task, ImageSplit]:
     raw = _read(config)
     index = np.arange(len(raw.train.targets))
     coder = _coder(config, raw, index, None)
-    whole = _take(raw.train, index, coder, "train", "train")
+    whole = SPLITS[config.kind](_take(raw.train, index, coder, "train", "train"))
     return _task(config, raw, whole, coder), whole
 
 
@@ -180,14 +190,30 @@ def _coder(config: Any, raw: RawData, train: np.ndarray, tokenizer: str | None) 
         return None
     if tokenizer is not None:
         return Coder(tokenizer)
-    return make_coder([raw.train.texts[n] for n in train], config.tokenizer, config.max_length)
+    coder = make_coder([raw.train.texts[n] for n in train], config.tokenizer, config.max_length)
+    if config.kind == "lm" and coder.tokens[: len(MARKS)] != MARKS:
+        raise DataError(f"data.tokenizer.file: its first tokens are not {', '.join(MARKS)}, the marks of answers")
+    return coder
 
 
-def _look(raw: RawData, parts: Mapping[str, np.ndarray], coder: Coder | None) -> DataLook:
+def _look(kind: str, raw: RawData, parts: Mapping[str, np.ndarray], coder: Coder | None) -> DataLook:
     sources = {"validation": raw.validation or raw.train, "test": raw.test or raw.train}
     roles = ("train", "reference", "validation", "test")
     all_parts = [Part(role, sources.get(role, raw.train), parts[role]) for role in roles]
-    return look_at(all_parts, raw.labels, coder, raw.unlabelled)
+    look = look_at(all_parts, raw.labels, coder, raw.unlabelled)
+    return look if kind != "lm" else look.model_copy(update={"counts": _tokens_of(all_parts, coder)})
+
+
+def _tokens_of(parts: Sequence[Part], coder: Coder | None) -> dict[str, tuple[int, ...]]:
+    """Number of answers' tokens of each id, by split."""
+    assert coder is not None
+    counts = {}
+    for part in parts:
+        ids = part.examples.inputs(part.places, coder.encode)
+        assert isinstance(ids, Tensor)
+        found = ids[:, 1:][answered(ids)].numpy()
+        counts[part.role] = tuple(np.bincount(found, minlength=coder.vocab_size).tolist())
+    return counts
 
 
 def _joined(train: ImageSplit, unlabelled: np.ndarray | StoredImages) -> ImageSplit:
@@ -213,8 +239,8 @@ def _take(examples: Examples, index: np.ndarray, coder: Coder | None, role: str,
 def _task(config: Any, raw: RawData, train: ImageSplit, coder: Coder | None) -> Task:
     if coder is not None:  # each kind's fields come from elsewhere: its tokenizer, or the training pixels
         return Task(
-            kind="text",
-            labels=raw.labels,
+            kind=config.kind,
+            labels=token_labels(coder.tokens) if config.kind == "lm" else raw.labels,
             input_shape=(coder.length,),
             vocab_size=coder.vocab_size,
             tokenizer_sha256=coder.sha256,

@@ -1,11 +1,11 @@
 """A data set's splits, in memory or in files, and batches of their examples."""
 
-# N examples, C channels, H W height and width, T tokens, B batch
+# N examples, C channels, H W height and width, T tokens, B batch, R rows of logits
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -46,6 +46,8 @@ class Batch(NamedTuple):
     weight: Tensor | None = None  # [B] of each example in the loss; None: 1 for all
     view: int | None = 0  # augmentation of the split's images: 0 none, above 0 a fixed one; None: drawn afresh
     mixed: Mixed | None = None  # of inputs mixed from two; `targets` are then UNLABELLED, `index` is the first's
+    # Of texts with an answer at several places: [R, 2] text and place of each row of logits; targets and index are [R].
+    rows: Tensor | None = None
 
     def first(self, count: int) -> "Batch":
         """Return its first `count` examples."""
@@ -86,19 +88,23 @@ class ImageSplit:
         for start in range(0, len(self), size):
             yield self.batch(torch.arange(start, min(start + size, len(self))), device)
 
-    def labelled(self) -> "ImageSplit":
+    def passes(self, size: int, device: torch.device | None = None) -> Iterator[Batch]:
+        """Yield the whole split once for a network's answers alone, in any order and in as few passes as it can."""
+        return self.batches(size, device)
+
+    def labelled(self) -> Self:
         """Keep only the examples with a label."""
         kept = self.targets != UNLABELLED
         return self if bool(kept.all()) else self.select(kept)
 
-    def select(self, index: Tensor) -> "ImageSplit":
+    def select(self, index: Tensor) -> Self:
         """Keep the chosen examples, by [B] int64 or a mask [N]; images in files stay there."""
         images = self.images
         chosen = images.select(index) if isinstance(images, StoredImages) else images[index]
         ids = None if self.ids is None else self.ids[index.cpu().numpy()]
         return replace(self, images=chosen, targets=self.targets[index], ids=ids)
 
-    def joined(self, images: Tensor | StoredImages, targets: Tensor, ids: np.ndarray) -> "ImageSplit":
+    def joined(self, images: Tensor | StoredImages, targets: Tensor, ids: np.ndarray) -> Self:
         """Append examples. Images in files and images in memory do not go together."""
         if isinstance(images, StoredImages):
             assert isinstance(self.images, StoredImages)
@@ -109,8 +115,12 @@ class ImageSplit:
         all_ids = None if self.ids is None else np.concatenate([self.ids, ids])
         return replace(self, images=all_images, targets=torch.cat([self.targets, targets]), ids=all_ids)
 
-    def to(self, device: torch.device) -> "ImageSplit":
+    def to(self, device: torch.device) -> Self:
         return replace(self, images=self.images.to(device), targets=self.targets.to(device))
+
+    def singly(self) -> "ImageSplit":
+        """Return the split as examples with one answer each, as scorers of students look at them."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -163,7 +173,7 @@ def draw_batch(split: ImageSplit, size: int, seed: int) -> Batch:
     Raises:
         DataError: there are fewer images than `size`.
     """
-    split = split.labelled()
+    split = split.singly().labelled()
     if size > len(split):
         raise DataError(f"a batch of {size} was asked for, but there are {len(split)} training examples")
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(derive_seed(seed, "batch")))

@@ -17,7 +17,8 @@ from edgestill.pipeline.child import MEMORY_BYTES, SECONDS, ChildError, answer
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.foreign import read_text_bounded
 from edgestill.pipeline.frozen import Frozen, GivenPath, existing_file
-from edgestill.pipeline.input_kind.text import PADDING
+from edgestill.pipeline.input_kind.lm import END, MARKS, START
+from edgestill.pipeline.input_kind.token_ids import PADDING
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -26,15 +27,17 @@ if TYPE_CHECKING:
 MAX_TOKENIZER_BYTES = 2**26  # the largest known ones have half of it
 _CHILD = "edgestill.pipeline.data.token_child"
 _PAD, _UNKNOWN = "[PAD]", "[UNK]"
+_LONGEST_NAME = 100  # characters of a token's name
 _LONG, _SLOW = 300, 100_000  # bytes of memory to encode a character; characters a second, a tenth of the usual
 
 
 class TokenizerConfig(Frozen):
     """A tokenizer that is trained on the training texts alone, or a given one."""
 
-    kind: Literal["wordpiece", "bpe"] = Field(
+    kind: Literal["wordpiece", "bpe", "characters"] = Field(
         "wordpiece",
-        description="algorithm to train; wordpiece turns unknown characters into [UNK], bpe encodes all bytes",
+        description="algorithm to train; wordpiece and characters turn unknown characters into [UNK], bpe encodes all "
+        "bytes",
     )
     vocab_size: int = Field(4000, ge=4, le=1_000_000, description="maximum number of token ids, padding included")
     lowercase: bool = Field(True, description="lowercase texts before tokenizing, in use as in training")
@@ -66,6 +69,14 @@ class Coder:
         self.vocab_size: int = facts["vocab_size"]
         self.sha256: str = facts["sha256"]  # of the tokenizer without truncation and padding
 
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Text of each token id, in order; "" where an id has none."""
+        content = json.loads(self.json)
+        known = {number: token for token, number in dict(content["model"]["vocab"]).items()}
+        known |= {token["id"]: token["content"] for token in content["added_tokens"]}
+        return tuple(known.get(number, "") for number in range(self.vocab_size))
+
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Return ids [N, T] int64, each text cut to T tokens, or padded at the end.
 
@@ -94,6 +105,16 @@ class Coder:
             return answer(f"{_CHILD}:decoded", self.json.encode(), kept).decode().strip()
         except ChildError as error:
             raise DataError(f"the tokenizer {error}") from None
+
+
+def token_labels(tokens: Sequence[str]) -> tuple[str, ...]:
+    """Return a name for each token that is one distinct line of text: blanks and control characters are spelt out."""
+    named: list[str] = []
+    for number, token in enumerate(tokens):
+        name = token.replace(" ", "\N{OPEN BOX}") if token.isprintable() else ascii(token)[1:-1]
+        name = name[:_LONGEST_NAME] or f"id {number}"
+        named.append(f"{name} (id {number})" if name in named else name)
+    return tuple(named)
 
 
 def make_coder(texts: Sequence[str], config: TokenizerConfig, max_length: int) -> Coder:
@@ -127,7 +148,7 @@ def _asked(
 
 
 def _trained(texts: Sequence[str], config: TokenizerConfig) -> "Tokenizer":
-    tokenizer = _bpe(texts, config) if config.kind == "bpe" else _wordpiece(texts, config)
+    tokenizer = _TRAINERS[config.kind](texts, config)
     if tokenizer.get_vocab_size() > config.vocab_size:
         raise DataError(
             f"data.tokenizer.vocab_size {config.vocab_size:,} is smaller than the alphabet of {config.kind}, "
@@ -179,6 +200,25 @@ def _wordpiece(texts: Sequence[str], config: TokenizerConfig) -> "Tokenizer":
     content = json.loads(tokenizer.to_str())
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in alphabet]
     return Tokenizer.from_str(json.dumps(content, ensure_ascii=False))
+
+
+def _characters(texts: Sequence[str], config: TokenizerConfig) -> "Tokenizer":
+    """Make a token of each character of the texts, after the marks of a language task."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    marked = "".join(texts).replace(MARKS[START], "").replace(MARKS[END], "")
+    known = sorted(set(marked.lower() if config.lowercase else marked))
+    vocabulary = {token: number for number, token in enumerate([*MARKS, _UNKNOWN, *known])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=_UNKNOWN))
+    if config.lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in MARKS])
+    return tokenizer
+
+
+_TRAINERS = {"wordpiece": _wordpiece, "bpe": _bpe, "characters": _characters}
 
 
 def _normalizer(config: TokenizerConfig) -> "Normalizer":

@@ -2,11 +2,13 @@
 
 from edgestill.pipeline.input_kind.base import InputKind
 from edgestill.pipeline.input_kind.image import Images
+from edgestill.pipeline.input_kind.lm import Prompts
 from edgestill.pipeline.input_kind.text import Texts
 
 INPUT_KINDS: dict[str, type[InputKind]] = {
     "image": Images,
     "text": Texts,
+    "lm": Prompts,
 }
 
-__all__ = ["INPUT_KINDS", "Images", "InputKind", "Texts"]
+__all__ = ["INPUT_KINDS", "Images", "InputKind", "Prompts", "Texts"]

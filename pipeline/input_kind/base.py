@@ -29,6 +29,10 @@ class TaskFields(Protocol):
     def vocab_size(self) -> int | None: ...
     @property
     def tokenizer_sha256(self) -> str | None: ...
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def cache(self) -> tuple[int, int, int] | None: ...
 
 
 class Shown(NamedTuple):
@@ -56,6 +60,9 @@ class InputKind(ABC):
     script: ClassVar[str]  # of export/bundle/scripts, which runs a bundle's model
     files: ClassVar[tuple[str, ...]] = ()  # of a bundle, from which a model's inputs are made
     damages: ClassVar[Mapping[str, Damage]]  # for figures of robustness, by their names in reports
+    accuracy: ClassVar[str] = "accuracy"  # name of the share of right answers
+    has_classes: ClassVar[bool] = True  # False where labels are tokens, of which most are rare
+    continues: ClassVar[bool] = False  # True where an answer is appended to the input, to be asked again
 
     @classmethod
     @abstractmethod
@@ -78,6 +85,14 @@ class InputKind(ABC):
     @abstractmethod
     def description(self) -> dict[str, Any]:
         """Describe a file's inputs for `bundle.json`."""
+
+    def inputs_of_file(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Dtype and sides after the batch of each input of an ONNX file, at its largest."""
+        return dict.fromkeys(self.ports, (self.dtype, self.shape))
+
+    def outputs_of_file(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Dtype and sides after the batch of each output of an ONNX file beside the logits."""
+        return {}
 
     @abstractmethod
     def shown(self, example: "Tensor", decode: Callable[[Sequence[int]], str] | None = None) -> Shown:

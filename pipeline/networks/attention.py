@@ -1,10 +1,36 @@
 """The transformer's encoder block (Vaswani et al. 2017, arXiv:1706.03762), normalised before each branch."""
 
-# B batch, T tokens, D width
+# B batch, T tokens, P tokens of the cache, L layers, H heads, N width of a head, D width
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class Cache:
+    """Keys and values of the tokens before, for a decoder that goes on after them.
+
+    Args:
+        past: [B, L, 2, H, P, N], each layer's keys and values; P may be 0.
+    """
+
+    def __init__(self, past: Tensor) -> None:
+        self._past, self._layers = past, list[Tensor]()
+
+    def steps(self) -> Tensor:
+        """Return 1 for each token of the past, [B, P] int64."""
+        return (self._past[:, 0, 0, 0, :, 0] * 0 + 1).to(torch.int64)
+
+    def extended(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Append the next layer's keys and values [B, H, T, N] to those of the past, and return all."""
+        before = self._past[:, len(self._layers)]
+        key, value = torch.cat([before[:, 0], key], 2), torch.cat([before[:, 1], value], 2)
+        self._layers.append(torch.stack([key, value], 1))
+        return key, value
+
+    def present(self) -> Tensor:
+        """Return the cache after the call, [B, L, 2, H, P + T, N]."""
+        return torch.stack(self._layers, 1)
 
 
 class EncoderBlock(nn.Module):
@@ -25,9 +51,9 @@ class EncoderBlock(nn.Module):
             nn.Linear(width, feed_forward * width), nn.GELU(), nn.Linear(feed_forward * width, width)
         )
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map tokens [B, T, D] to the same shape; `mask` [B, 1, 1, T] is added to the attention's logits."""
-        tokens = tokens + self.attention(self.norm1(tokens), mask)
+    def forward(self, tokens: Tensor, mask: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        """Map tokens [B, T, D] to the same shape; `mask` [B, 1, 1 or T, P + T] is added to the attention's logits."""
+        tokens = tokens + self.attention(self.norm1(tokens), mask, cache)
         hidden: Tensor = self.feed_forward(self.norm2(tokens))
         return tokens + hidden
 
@@ -42,8 +68,10 @@ class SelfAttention(nn.Module):
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.out = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, mask: Tensor | None = None, cache: Cache | None = None) -> Tensor:
         query, key, value = (self._by_head(layer(tokens)) for layer in (self.query, self.key, self.value))
+        if cache is not None:
+            key, value = cache.extended(key, value)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         output: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return output

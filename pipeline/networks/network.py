@@ -39,18 +39,29 @@ class View(NamedTuple):
     logits: Tensor  # [B, K]
 
 
-def look(network: nn.Module, inputs: Tensor) -> View:
+def look(network: nn.Module, inputs: Tensor, rows: Tensor | None = None) -> View:
     """Run the network once and keep its features, embedding and logits.
 
     A network with a `look` of its own (pipeline/teachers/adapted) gives them itself.
+
+    Args:
+        rows: [R, 2] example and position of the features [B, T, D] that are the embeddings; None: the network's own
+            pooling, one an example.
     """
     own = getattr(network, "look", None)
     if own is not None:
+        assert rows is None, "a network with a look of its own has one embedding an example"
         return cast(View, own(inputs))
     classifier = cast(Classifier, network)
     features = classifier.forward_features(inputs)
-    embedding = classifier.forward_head(features, pre_logits=True)
+    embedding = classifier.forward_head(features, pre_logits=True) if rows is None else features[rows[:, 0], rows[:, 1]]
     return View(features, embedding, classifier.get_classifier()(embedding))
+
+
+def logits_at(network: nn.Module, inputs: Tensor, rows: Tensor | None) -> Tensor:
+    """Return the logits of each input, or of each row where there are several an input, as `look` does."""
+    logits: Tensor = network(inputs) if rows is None else look(network, inputs, rows).logits
+    return logits
 
 
 @contextmanager

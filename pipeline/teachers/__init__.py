@@ -20,7 +20,11 @@ from edgestill.pipeline.teachers.outputs import OutputsTeacher
 from edgestill.pipeline.teachers.python import PythonTeacher
 from edgestill.pipeline.teachers.resnet import ResNetConfig, ResNetTeacher
 from edgestill.pipeline.teachers.teacher import FamilyConfig, Teacher
-from edgestill.pipeline.teachers.text_transformer import TextTransformerConfig, TextTransformerTeacher
+from edgestill.pipeline.teachers.text_transformer import (
+    CausalTransformerTeacher,
+    TextTransformerConfig,
+    TextTransformerTeacher,
+)
 from edgestill.pipeline.teachers.timm import TimmTeacher
 from edgestill.pipeline.teachers.torchscript import TorchScriptTeacher
 from edgestill.pipeline.teachers.torchvision import TorchvisionTeacher
@@ -36,6 +40,7 @@ def _line(name: str, found: Any) -> type[Teacher]:
 TEACHERS: Table[type[Teacher]] = Table("teachers", _line, {
     "resnet": ResNetTeacher,
     "text_transformer": TextTransformerTeacher,
+    "causal_transformer": CausalTransformerTeacher,
     "huggingface": HuggingFaceTeacher,
     "timm": TimmTeacher,
     "torchvision": TorchvisionTeacher,
@@ -58,7 +63,7 @@ class TeacherConfig(FamilyConfig, HuggingFaceConfig, TextTransformerConfig, ResN
     """Keys of the first three families together; the given keys tell the family, so no `name` is given."""
 
     architecture: ArchitectureName = Field(
-        "resnet56", description="built-in architecture: a CIFAR-style ResNet or a text transformer"
+        "resnet56", description="built-in architecture: a CIFAR-style ResNet, a text transformer or a causal one"
     )
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.frozen import Frozen, Share, without_none
-from edgestill.pipeline.networks.network import evaluating
+from edgestill.pipeline.networks.network import evaluating, logits_at
 
 _Z = 1.959964  # of a two-sided 95 % interval
 
@@ -66,7 +66,7 @@ def evaluate(
 ) -> Metrics:
     """Metrics of a network on a split, in evaluation mode; its own mode is restored afterwards."""
     with evaluating(network), torch.inference_mode():
-        pairs = ((network(b.inputs), b.targets) for b in split.batches(batch_size, device))
+        pairs = ((logits_at(network, b.inputs, b.rows), b.targets) for b in split.passes(batch_size, device))
         return metrics_of(pairs, balanced=balanced)
 
 

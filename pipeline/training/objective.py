@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgestill.pipeline.data.splits import Batch
+from edgestill.pipeline.networks.network import logits_at
 from edgestill.pipeline.training.label_loss import label_loss
 
 
@@ -70,7 +71,7 @@ class Supervised(Objective):
     """Cross-entropy on the labels, the objective of a teacher."""
 
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        logits = network(batch.inputs)
+        logits = logits_at(network, batch.inputs, batch.rows)
         if batch.mixed is None and batch.weight is None:
             return {"cross_entropy": F.cross_entropy(logits, batch.targets)}
         losses = label_loss(logits, batch)

@@ -9,6 +9,7 @@ from edgestill.pipeline.frozen import Frozen, by_name, first_problem
 from edgestill.pipeline.plugins import Table, require_attributes, require_class, require_config, require_pair
 from edgestill.search.space import SearchSpace
 from edgestill.search.spaces.backbones import BackbonesConfig, BackbonesSpace
+from edgestill.search.spaces.causal_transformer import CausalTransformerConfig, CausalTransformerSpace
 from edgestill.search.spaces.layers_of_teacher import LayersOfTeacherConfig, LayersOfTeacherSpace
 from edgestill.search.spaces.mobile import MobileConfig, MobileSpace
 from edgestill.search.spaces.nb201 import Nb201Config, Nb201Space
@@ -33,6 +34,7 @@ SPACES: Table[tuple[type[Any], type[SearchSpace]]] = Table("spaces", _line, {
     "mobile": (MobileConfig, MobileSpace),
     "vit": (VitConfig, VitSpace),
     "text_transformer": (TextTransformerConfig, TextTransformerSpace),
+    "causal_transformer": (CausalTransformerConfig, CausalTransformerSpace),
     "layers_of_teacher": (LayersOfTeacherConfig, LayersOfTeacherSpace),
     "nni": (NniHubConfig, NniHubSpace),
     "backbones": (BackbonesConfig, BackbonesSpace),
@@ -87,6 +89,8 @@ __all__ = [
     "SPACES",
     "BackbonesConfig",
     "BackbonesSpace",
+    "CausalTransformerConfig",
+    "CausalTransformerSpace",
     "LayersOfTeacherConfig",
     "LayersOfTeacherSpace",
     "MobileConfig",

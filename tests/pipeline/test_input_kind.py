@@ -10,9 +10,9 @@ import torch
 from edgestill.export.bundle import card, predict
 from edgestill.export.bundle.scripts.join import run_script
 from edgestill.export.onnx.write import signature
-from edgestill.pipeline.input_kind import INPUT_KINDS, Images, Texts
+from edgestill.pipeline.input_kind import INPUT_KINDS, Images, Prompts, Texts
 
-EXAMPLES = {"image": Images((3, 8, 6), (0.5,) * 3, (0.2,) * 3), "text": Texts((12,), 30)}
+EXAMPLES = {"image": Images((3, 8, 6), (0.5,) * 3, (0.2,) * 3), "text": Texts((12,), 30), "lm": Prompts((12,), 30)}
 
 
 @pytest.fixture(params=INPUT_KINDS)

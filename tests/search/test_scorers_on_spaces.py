@@ -54,7 +54,7 @@ def setting(small_space, make_task_for, make_batch):
         task = make_task_for(space, 1, 16)
         student = space.make({gene.name: gene.choices[-1] for gene in space.genes})
         width = space.build(student, task).embedding_dim
-        if space.inputs == "text":
+        if space.inputs != "image":
             teacher = space.build(student, task)
         else:
             teacher = ResNetSpace().build(ResNetSpace().parse(f"1-2-1/4-6-{width}"), task)

@@ -60,6 +60,7 @@ class FIRST(Method):
     name: ClassVar[str] = "first"
     paper: ClassVar[str] = "after Shum et al. 2024, arXiv:2408.12168"
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence"})
+    takes_rows: ClassVar[bool] = True
     studies_teacher: ClassVar[bool] = True
     facts: ClassVar[Facts | None] = Facts(
         evidence="ours",

@@ -50,6 +50,7 @@ class PLD(Method):
     name: ClassVar[str] = "pld"
     paper: ClassVar[str] = "Bassam, Zhu, Bian 2025, arXiv:2506.12542"
     fills: ClassVar[frozenset[Slot]] = frozenset({"objective"})
+    takes_rows: ClassVar[bool] = True
     facts: ClassVar[Facts | None] = Facts(
         evidence="paper",
         algorithm="ranking",

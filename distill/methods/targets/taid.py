@@ -57,6 +57,7 @@ class TAID(Method):
     name: ClassVar[str] = "taid"
     paper: ClassVar[str] = "Shing, Misaki, Bao, Yokoi, Akiba 2025, arXiv:2501.16937"
     fills: ClassVar[frozenset[Slot]] = frozenset({"target"})
+    takes_rows: ClassVar[bool] = True
     facts: ClassVar[Facts | None] = Facts(
         evidence="code",
         ablation={"start": 1.0},

@@ -42,6 +42,7 @@ class MixStd(Method):
     name: ClassVar[str] = "mixstd"
     paper: ClassVar[str] = "Choi, Jeon, Shukla, Turaga 2023, arXiv:2211.03946"
     fills: ClassVar[frozenset[Slot]] = frozenset({"objective"})
+    takes_rows: ClassVar[bool] = True
     min_classes: ClassVar[int] = 3
     facts: ClassVar[Facts | None] = Facts(evidence="code", invariant_to=frozenset({"shift", "scale"}))
     Config: ClassVar[type[MethodConfig]] = MixStdConfig

@@ -9,10 +9,12 @@ from edgestill.pipeline.data.datasets.csv import CsvConfig, load_csv
 from edgestill.pipeline.data.datasets.digits import DigitsConfig, load_digits
 from edgestill.pipeline.data.datasets.folder import FolderConfig, load_folder
 from edgestill.pipeline.data.datasets.huggingface import HuggingFaceConfig, load_huggingface
+from edgestill.pipeline.data.datasets.language import PromptsConfig, load_prompts
 from edgestill.pipeline.data.datasets.npz import NpzConfig, load_npz
 from edgestill.pipeline.data.datasets.parquet import ParquetConfig, load_parquet
 from edgestill.pipeline.data.datasets.python import PythonDataConfig, load_python
 from edgestill.pipeline.data.datasets.stored import StoredConfig, load_stored
+from edgestill.pipeline.data.datasets.strings import StringsConfig, load_strings
 from edgestill.pipeline.data.datasets.text import TextConfig, load_text
 from edgestill.pipeline.plugins import Table, require_config, require_pair
 
@@ -36,6 +38,8 @@ DATASETS: Table[Line] = Table("datasets", _line, {
     "huggingface": (HuggingFaceConfig, load_huggingface),
     "python": (PythonDataConfig, load_python),
     "stored": (StoredConfig, load_stored),
+    "strings": (StringsConfig, load_strings),
+    "prompts": (PromptsConfig, load_prompts),
 })  # fmt: skip
 
 __all__ = [

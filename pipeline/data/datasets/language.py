@@ -1,0 +1,148 @@
+"""Texts for a language model: prompts with answers from jsonl files, or running text cut into windows."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+from pydantic import Field, ValidationInfo, field_validator
+
+from edgestill.pipeline.data.datasets.base import AugmentConfig, DatasetConfig, LabelledTexts, RawData
+from edgestill.pipeline.data.tokens import TokenizerConfig
+from edgestill.pipeline.errors import DataError, first_line
+from edgestill.pipeline.foreign import read_text_bounded
+from edgestill.pipeline.frozen import GivenPath, existing_path
+from edgestill.pipeline.input_kind.lm import END, MARKS, START
+
+_MOST_BYTES = 2**30  # of a file
+_CHARACTERS = TokenizerConfig(kind="characters", lowercase=False)
+
+
+class LanguageConfig(DatasetConfig):
+    """Settings of all data for a language model."""
+
+    kind: ClassVar[str] = "lm"
+
+    test_fraction: float = Field(
+        0.15, gt=0, lt=0.9, description="share of the texts set aside for testing, where there is no test file"
+    )
+    max_length: int = Field(64, ge=4, le=1024, description="maximum length of a text in tokens; longer texts are cut")
+    tokenizer: TokenizerConfig = Field(
+        _CHARACTERS, description="tokenizer of teacher and student: characters, or a file of an earlier run"
+    )
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _has_the_marks(cls, tokenizer: TokenizerConfig) -> TokenizerConfig:
+        if tokenizer.file is None and tokenizer.kind != "characters":
+            raise ValueError(f"{tokenizer.kind!r} makes no token for where answers begin and end; set characters")
+        return tokenizer
+
+    @field_validator("augment")
+    @classmethod
+    def _no_crops(cls, augment: AugmentConfig) -> AugmentConfig:
+        if augment.is_random:
+            raise ValueError("pad and flip are of images and do nothing to text; leave them out")
+        return augment
+
+    @property
+    def has_own_tokenizer(self) -> bool:
+        return self.tokenizer != _CHARACTERS
+
+    def with_tokenizer(self, path: Path) -> Self:
+        return self.model_copy(update={"tokenizer": TokenizerConfig(file=path)})
+
+
+class PromptsConfig(LanguageConfig):
+    """Prompts with answers in .jsonl files, or running text in .txt files: a file, or a folder of parts."""
+
+    name: Literal["prompts"] = "prompts"
+    path: GivenPath = Field(
+        description="folder of train, validation and test files, each .jsonl or .txt, or one file to carve all from"
+    )
+    prompt_key: str = Field("prompt", description="key of the prompt in a line of jsonl")
+    answer_key: str = Field("response", description="key of the answer in a line of jsonl")
+
+    @field_validator("path")
+    @classmethod
+    def _exists(cls, path: Path, info: ValidationInfo) -> Path:
+        return existing_path(path, info)
+
+    @classmethod
+    def settings_for(cls, given: str) -> dict[str, Any] | None:
+        path = Path(given).expanduser()
+        return {"path": given} if path.suffix in _READERS and path.is_file() else None
+
+
+class _Pair(NamedTuple):
+    prompt: str
+    answer: str
+    ends: bool = True  # False of a window of running text, whose end means nothing
+
+
+def load_prompts(config: PromptsConfig) -> RawData:
+    """Read the files; a folder's validation and test parts may be missing and are then carved.
+
+    Raises:
+        DataError: there is no file, a line is no prompt with an answer, or a text holds a mark of the tokenizer.
+    """
+    train, validation, test = (_part(config, part) for part in ("train", "validation", "test"))
+    assert train is not None, "`_part` refuses a missing training file"
+    return RawData(train, test, ("text",), validation, test_fraction=config.test_fraction)
+
+
+def marked(prompt: str, answer: str, ends: bool = True) -> str:
+    """Join a prompt and its answer to the text that a model learns."""
+    return f"{prompt}{MARKS[START]}{answer}{MARKS[END] if ends else ''}"
+
+
+def _part(config: PromptsConfig, part: str) -> LabelledTexts | None:
+    path = _file(config.path, part)
+    if path is None:
+        return None
+    pairs = list(_READERS[path.suffix](read_text_bounded(path, _MOST_BYTES), path, config))
+    if not pairs:
+        raise DataError(f"{path} holds no text")
+    for number, pair in enumerate(pairs, 1):
+        if any(mark in text for text in pair[:2] for mark in MARKS):
+            raise DataError(f"{path}, text {number}: holds one of {', '.join(MARKS)}, marks of the tokenizer")
+    return LabelledTexts(tuple(marked(*pair) for pair in pairs), np.zeros(len(pairs), np.int64))
+
+
+def _file(path: Path, part: str) -> Path | None:
+    if not path.is_dir():
+        return path if part == "train" else None
+    found = next((path / f"{part}{ending}" for ending in _READERS if (path / f"{part}{ending}").is_file()), None)
+    if found is None and part == "train":
+        raise DataError(f"no {' or '.join(f'train{ending}' for ending in _READERS)} in {path}")
+    return found
+
+
+def _of_jsonl(text: str, path: Path, config: PromptsConfig) -> Iterator[_Pair]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+            yield _Pair(*(_text(found[key]) for key in (config.prompt_key, config.answer_key)))
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DataError(
+                f"{path}, line {number}: no object with texts {config.prompt_key!r} and {config.answer_key!r} "
+                f"({first_line(error)[:100]})"
+            ) from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:40]!r} is no text")
+    return value
+
+
+def _of_running_text(text: str, path: Path, config: PromptsConfig) -> Iterator[_Pair]:
+    """Cut into windows that fill a sequence after START; the last, shorter one is kept."""
+    size = config.max_length - 1
+    yield from (_Pair("", text[at : at + size], ends=False) for at in range(0, len(text), size))
+
+
+_READERS = {".jsonl": _of_jsonl, ".txt": _of_running_text}

@@ -1,0 +1,101 @@
+"""The whole chain on a language task: what ships continues a prompt, and verifies."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from edgestill.export.bundle.verify import verify
+from edgestill.flows.bundle import Bundle
+from edgestill.flows.config import load_config
+from edgestill.flows.runner import new_run, run_chain
+from edgestill.flows.stages.results import ReportResult
+from edgestill.pipeline.errors import ConfigError
+
+TINY = {
+    "data.count": "240",
+    "data.letters": "3",
+    "data.largest": "9",
+    "data.kinds": "[reverse, sort]",
+    "teacher.architecture": "causal_transformer_3x64",
+    "teacher.training.epochs": "2",
+    "search.space.depth": "[1]",
+    "search.space.heads": "[1, 2]",
+    "search.space.head_width": "[4]",
+    "search.evaluations": "4",
+    "search.draws": "1",
+    "search.baselines": "[params]",
+    "search.batch_size": "16",
+    "search.shortlist": "2",
+    "search.tournament.epochs": "1",
+    "tune.trials": "2",
+    "tune.epochs": "1",
+    "tune.min_epochs": "1",
+    "distill.training.epochs": "3",
+    "profile.timing.duration_s": "0.05",
+    "profile.timing.min_samples": "70",
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    config = load_config(preset="strings", settings=[f"{key}={value}" for key, value in TINY.items()])
+    with new_run(config, tmp_path_factory.mktemp("runs")) as run:
+        run_chain(run)
+    return run
+
+
+@pytest.mark.engines
+def test_what_ships_verifies_and_continues_a_prompt(run):
+    bundle = run.root / "bundle"
+    verdict = verify(bundle)
+    assert not verdict.problems, verdict.problems
+    done = subprocess.run(
+        [sys.executable, "run.py", "sort cab="], cwd=bundle, capture_output=True, text=True, check=True
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert Bundle(bundle).predict(["sort cab="])[0].label in Bundle(bundle).labels
+    brief = ["--duration", "0.05", "--repeats", "1", "--out", str(run.root / "p.json")]
+    profiled = subprocess.run(
+        [sys.executable, "profile_device.py", *brief],
+        cwd=bundle, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert profiled.returncode == 0, profiled.stderr
+    assert "continue" in (bundle / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.engines
+def test_the_report_tells_exact_answers_beside_next_tokens(run):
+    result = run.read("report", ReportResult, movable="bundle")
+    assert result.generated is not None
+    assert result.generated.n > 20
+    page = (run.root / "report.html").read_text()
+    assert "Exact answers to" in page
+    assert "Next-token accuracy" in page
+    described = json.loads((run.root / "bundle" / "bundle.json").read_text())["input"]
+    assert described["past"][3] == "past_length"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("distill.methods=[lelp]", "lelp cannot teach a language model"),
+        ("distill.driver=generations", "driver 'generations' cannot train a language model"),
+        ("export.formats=[fp32, fp16]", "fp16 cannot hold a network for data of kind 'lm'"),
+        ("prune.method=l1", "students of 'causal_transformer' have none"),
+        ("qat.mode=always", "cannot fine-tune a language model"),
+        ("device.compile=on", "device.compile do not go with language models"),
+        ("distill.training.balance=weights", "tokens are no classes"),
+    ],
+)
+def test_what_does_not_go_with_language_is_refused_at_once(setting, said):
+    with pytest.raises(ConfigError, match=said):
+        load_config(preset="strings", settings=[setting])
+
+
+def test_an_image_students_teacher_and_space_are_lent_to_prompts_of_ones_own(tmp_path):
+    (tmp_path / "book.txt").write_text("a text " * 50)
+    config = load_config(settings=["data.name=prompts", f"data.path={tmp_path / 'book.txt'}"])
+    assert config.search.space.name == "causal_transformer"
+    assert config.export.formats == ("fp32", "int8_dynamic")
