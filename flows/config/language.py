@@ -21,6 +21,8 @@ def refused(config: Any) -> Iterator[str]:
             f"distill.methods: {listing(unfit)} cannot teach a language model, which has several answers an example; "
             f"those that can: {able}"
         )
+    if distill.auto is not None:
+        yield "distill.methods auto compares answers by example, and a language model has several; name the methods"
     if distill.driver.name != "once":
         yield f"distill.driver {distill.driver.name!r} cannot train a language model; set distill.driver to once"
     if config.qat.mode == "always":
