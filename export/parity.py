@@ -1,5 +1,6 @@
 """Compares a file's answers with its network's, on real examples and on ones meant to break it."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from edgestill.pipeline.training.metrics import Metrics, wilson
 MAX_ABS_DIFFERENCE = 1e-4  # of a logit, fp32, where none is beyond LARGE
 LARGE = 10.0  # a logit; beyond it rounding goes with the largest one, and so does the difference allowed
 MAX_RELATIVE_FP16, MIN_AGREEMENT_FP16 = 2e-2, 0.995
+_TIMES_ROUNDING, _MOST_BY_ROUNDING = 4.0, 1e-3
 _TIE = 1e-6  # of the largest logit; a few units in the last place of float32
 _DEPENDS_ON_BATCH = 1e-3  # of a logit; another order of sums changes 100 times less
 _SAME_ACCURACY = 0.005  # or two examples, where that is more
@@ -35,8 +37,9 @@ def check_parity(
     """Compare the fp32 file and the network on whole splits, on their kind's extremes, and at batch sizes 1 and 7.
 
     Raises:
-        ExportError: a logit differs by more than 1e-4 (1e-5 of the largest logit, if that is above 10), or an arg max
-            beyond a tie; says where, and why if known. Or the answer to an input depends on the others in its batch.
+        ExportError: a logit differs by more than 1e-4 (1e-5 of the largest logit, if that is above 10; or a few times
+            the network's own rounding, if that is more), or an arg max beyond a tie; says where, and why if known. Or
+            the answer to an input depends on the others in its batch.
     """
     network = network.cpu().eval()
     run = runner(path)
@@ -49,6 +52,8 @@ def check_parity(
             difference = float(np.abs(found - expected).max())
             same = int(_answers_as(found, expected).sum())
             allowed = MAX_ABS_DIFFERENCE * max(1.0, float(np.abs(expected).max()) / LARGE)
+            if difference > allowed:
+                allowed = max(allowed, _allowed_by_rounding(network, inputs, expected))
             if difference > allowed or same < len(expected):
                 why = why_logits_differ(network, run, inputs.contiguous().numpy())
                 raise ExportError(
@@ -60,6 +65,20 @@ def check_parity(
             if name not in checked:
                 checked.append(name)
     return Parity(max_abs_difference=worst, top1_agreement=agreeing / count, n=count, checked=tuple(checked))
+
+
+def _allowed_by_rounding(network: nn.Module, inputs: Tensor, expected: np.ndarray) -> float:
+    """Difference of a logit that another order of float32 sums explains: 0 for a network without float64.
+
+    It is a few times the distance of the network's own float32 logits from its float64 ones, and never more than 1e-3
+    of the largest logit, or of 1.
+    """
+    try:
+        exact = copy.deepcopy(network).double()(inputs.double() if inputs.is_floating_point() else inputs)
+    except RuntimeError:
+        return 0.0
+    rounding = float(np.abs(exact.numpy() - expected).max())
+    return min(_TIMES_ROUNDING * rounding, _MOST_BY_ROUNDING * max(1.0, float(np.abs(expected).max())))
 
 
 def _answers_as(found: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from edgestill.export.gate import Limits
 from edgestill.export.onnx import write
 from edgestill.export.onnx.sessions import runner
 from edgestill.export.onnx.write import to_onnx
-from edgestill.export.parity import _answers_as, check_parity
+from edgestill.export.parity import _allowed_by_rounding, _answers_as, check_parity
 from edgestill.export.result import ConvertedModel, ConvertResult
 from edgestill.export.timing import profile
 from edgestill.pipeline.errors import ExportError
@@ -203,6 +203,26 @@ def test_large_logits_may_differ_by_as_much_as_rounding_does_and_no_cause_is_mad
         return
     with pytest.raises(ExportError, match=r"by up to 0\.006 \(allowed 0\.005\) and 0 of 256 answers change$"):
         check_parity(large, tmp_path / "model.onnx", splits, task.inputs)
+
+
+class Offset(nn.Module):
+    """Adds a large number and takes it away: float32 keeps three digits behind the point."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs):
+        return (self.network(inputs) + 6e4) - 6e4
+
+
+def test_a_network_that_rounds_much_may_differ_from_its_file_by_as_much(network, splits):
+    inputs = splits["reference"].batch(torch.arange(20)).inputs
+    rounding = Offset(network).eval()
+    with torch.inference_mode():
+        allowed = [_allowed_by_rounding(kind, inputs, kind(inputs).numpy()) for kind in (network, rounding)]
+    assert allowed[0] < 1e-4
+    assert allowed[1] == pytest.approx(1e-3)  # rounds by 2e-3, and no more is explained
 
 
 def test_a_file_with_other_classes_or_no_numbers_is_refused(network, path, splits, task):
