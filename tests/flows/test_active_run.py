@@ -22,6 +22,7 @@ from edgestill.pipeline.teachers import build_teacher
 SETTINGS = [
     "name=asking",
     "data.limit=60",
+    "data.augment.pad=0",
     "teacher.architecture=resnet8",
     "search.space={name: resnet, blocks: [[1], [1], [1]], widths: [[4], [6], [8]]}",
     "distill.methods=[dho]",
