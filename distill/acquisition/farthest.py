@@ -46,7 +46,7 @@ class PCoreSet(Acquisition):
 def farthest_first(points: Tensor, centres: Tensor, count: int) -> Tensor:
     """Choose `count` of the points [N, D], each the furthest from the centres [L, D] and from those chosen before."""
     distances, chosen = torch.full_like(points[:, 0], torch.inf), list[int]()
-    for some in centres.split(_AT_ONCE) if len(centres) else ():
+    for some in torch.split(centres, _AT_ONCE) if len(centres) else ():
         apart = torch.cdist(points, some, compute_mode="donot_use_mm_for_euclid_dist")  # which would round
         distances = torch.minimum(distances, apart.amin(1))
     for _ in range(count):

@@ -90,6 +90,12 @@ class Questions(NamedTuple):
     closed: frozenset[str]  # names of the rounds before, which were learnt from
     known: frozenset[str]  # names of all examples without a label at the start
 
+    @property
+    def unanswered(self) -> list[str]:
+        """Names of the round's examples without an answer."""
+        assert self.split.ids is not None
+        return [str(name) for name in self.split.ids if name not in self.answers]
+
 
 class Active(Driver):
     """A lesson before the first round, and one after each; the last round's student ships."""

@@ -33,7 +33,7 @@ class Desk:
         """Keep labels by name, all or none, and return the number of the round's examples still without one."""
         self._driver.keep(self.splits, labels)
         found = self._driver.questions(self.splits)
-        return 0 if found is None else sum(str(name) not in found.answers for name in found.split.ids or ())
+        return 0 if found is None else len(found.unanswered)
 
     def _open(self) -> Questions:
         found = self._driver.questions(self.splits)
@@ -48,8 +48,8 @@ def _context(run: RunDir) -> StageContext:
     driver = config.distill.driver
     if getattr(driver, "oracle", None) != Active.people:
         raise RunDirError(
-            f"{run.root} asks no person for labels: its distill.driver is {driver.name!r}; docs/howto/active.md tells "
-            "how a run does"
+            f"{run.root} asks no person for labels: its distill.driver is {driver.name!r}; `edgestill explain "
+            "active` tells how a run does"
         )
     done = run.manifest.stages
     if DRIVEN in done:

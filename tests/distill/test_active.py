@@ -128,6 +128,7 @@ def test_people_are_waited_for_and_their_answers_are_learnt(classroom, data):
     names = list(asked.split.ids)
     active.keep(data, dict.fromkeys(names[:3], 1))
     assert active.questions(data).answers == dict.fromkeys(names[:3], 1)
+    assert active.questions(data).unanswered == names[3:]
     with pytest.raises(WaitingError, match="labels of 2 examples"):
         run(classroom, active)
     active.keep(data, {names[3]: 0, names[4]: None, names[0]: 2})

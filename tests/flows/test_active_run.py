@@ -22,6 +22,7 @@ from edgestill.pipeline.teachers import build_teacher
 SETTINGS = [
     "name=asking",
     "data.limit=60",
+    "data.augment.pad=0",
     "teacher.architecture=resnet8",
     "search.space={name: resnet, blocks: [[1], [1], [1]], widths: [[4], [6], [8]]}",
     "distill.methods=[dho]",
@@ -158,6 +159,9 @@ def test_people_are_asked_by_the_command_and_the_run_ends(tmp_path, edgestill, t
     refused = edgestill("label", "latest", "--answers", str(wrong), *out)
     assert refused.returncode == 2
     assert refused.stderr.count("no class is called 'seven'") == 4
+    part = tmp_path / "part.csv"
+    part.write_text(f"label,id\n7,{rows[1][0]}\n", encoding="utf-8")
+    assert "1 label read; 3 of round 1 to go" in edgestill("label", "latest", "--answers", str(part), *out).stdout
     read = edgestill("label", "latest", "--answers", str(answers), *out)
     assert "4 labels read; round 1 is complete" in read.stdout
     ended = edgestill("resume", "latest", *out, "--quiet")
