@@ -42,6 +42,8 @@ def test_the_examples_are_those_of_a_table_of_cells(ending, table, tmp_path):
     assert one.task == other.task
     assert one.look == other.look
     assert data_for(str(config.path)) == {"name": "text", "path": str(config.path), **COLUMNS}
+    write(config.path, [{**row, "vector": [0.1, 0.2], "about": {"page": 3}} for row in ROWS])
+    assert data_for(str(config.path)) == {"name": "text", "path": str(config.path), **COLUMNS}
 
 
 def test_class_names_in_parquet_are_the_labels_in_their_order(tmp_path):
@@ -120,6 +122,9 @@ def test_pictures_in_parquet_are_no_texts(tmp_path):
     path = tmp_path / "pictures.parquet"
     datasets.Dataset.from_list([{"image": b"png", "label": n} for n in range(4)]).to_parquet(str(path))
     assert data_for(str(path)) == {"name": "parquet", "path": str(path)}
+    path.rename(tmp_path / "train-00000-of-00001.parquet")
+    assert data_for(str(tmp_path)) == {"name": "parquet", "path": str(tmp_path)}
+    (tmp_path / "train-00000-of-00001.parquet").rename(path)
     with pytest.raises(DataError, match="row 0: column 'image' holds a value of type bytes; text is needed"):
         load_text(TextConfig(path=path, text_column="image"))
 

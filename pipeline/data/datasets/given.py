@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from edgestill.pipeline.data.datasets.records import ENDINGS, NO_TEXT, first_records
+from edgestill.pipeline.data.datasets.records import A_PICTURE, ENDINGS, first_records
 from edgestill.pipeline.errors import DataError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
@@ -92,7 +92,7 @@ def _first_rows(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _is_of_images(cells: Sequence[str], folder: Path) -> bool:
-    if NO_TEXT in cells:
+    if A_PICTURE in cells:
         return True
     some = [Path(cell) for cell in cells[:10]]
     return bool(some) and all(path.suffix.lower() in PICTURES and (folder / path).exists() for path in some)

@@ -31,7 +31,9 @@ class ParquetConfig(PhotoConfig):
 
     @classmethod
     def settings_for(cls, given: str) -> dict[str, Any] | None:
-        return {"path": given} if given.endswith(".parquet") and Path(given).expanduser().is_file() else None
+        path = Path(given).expanduser()
+        is_one = path.suffix == ".parquet" and path.is_file()
+        return {"path": given} if is_one or any(path.glob("train*.parquet")) else None
 
     @field_validator("path")
     @classmethod

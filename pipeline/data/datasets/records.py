@@ -12,7 +12,7 @@ from edgestill.pipeline.errors import DataError, MissingDependencyError, first_l
 from edgestill.pipeline.free_memory import require_memory
 
 ENDINGS = (".parquet", ".jsonl")
-NO_TEXT = "\0"  # stands for a cell of bytes, a list or a structure in `first_records`
+A_PICTURE = "\0"  # stands in `first_records` for a cell of bytes, or of {bytes, path}
 _AT_ONCE, _COPIES = 64, 8  # rows in memory; bytes of memory for each byte of theirs
 _LONGEST = 2**24  # characters of a line
 _HALF = re.compile(r"[\ud800-\udfff]")
@@ -45,7 +45,7 @@ def read_records(path: Path, form: Format, wanted: Sequence[Column]) -> Records:
 
 
 def first_records(path: Path, count: int) -> tuple[list[str], list[list[str]]]:
-    """Return the names of the columns and the first rows, NO_TEXT for what is no text.
+    """Return the names of the columns and the first rows: A_PICTURE for one, nothing for other cells without text.
 
     Raises:
         DataError, MissingDependencyError: as `read_records`.
@@ -58,10 +58,11 @@ def first_records(path: Path, count: int) -> tuple[list[str], list[list[str]]]:
         return names, [[_shown(record.get(name)) for name in names] for record in found]
     file = open_parquet(path)
     names, plain = file.schema_arrow.names, [field.name for field in file.schema_arrow if _is_plain(field.type)]
+    else_shown = {field.name: A_PICTURE if _is_pictured(field.type) else "" for field in file.schema_arrow}
     batch = next(_batches(path, file, plain), None) if plain else None
     size = 0 if batch is None else batch.num_rows
     cells = {name: list(map(_shown, batch.column(name).to_pylist())) for name in plain} if batch is not None else {}
-    return names, [[cells[name][row] if name in cells else NO_TEXT for name in names] for row in range(size)]
+    return names, [[cells[name][row] if name in cells else else_shown[name] for name in names] for row in range(size)]
 
 
 def open_parquet(path: Path) -> Any:
@@ -177,13 +178,23 @@ def _label(value: Any, column: str, place: str, classes: Sequence[str] | None) -
 
 
 def _shown(value: Any) -> str:
-    return "" if value is None else str(value) if isinstance(value, str | int | float) else NO_TEXT
+    if isinstance(value, dict) and {"bytes", "path"} & value.keys():
+        return A_PICTURE
+    return str(value) if isinstance(value, str | int | float) else ""
 
 
 def _is_plain(kind: Any) -> bool:
     from pyarrow import types
 
     return not (types.is_binary(kind) or types.is_large_binary(kind) or types.is_nested(kind))
+
+
+def _is_pictured(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return bool({"bytes", "path"} & {field.name for field in kind})
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
 def _way_out(column: Column) -> str:
