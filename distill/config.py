@@ -21,6 +21,7 @@ from edgestill.distill.drivers import DRIVERS
 from edgestill.distill.drivers.once import OnceConfig
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.kd import KDConfig
+from edgestill.distill.needs import unmet
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.errors import ConfigError
@@ -85,6 +86,13 @@ class DistillConfig(Frozen):
         OnceConfig(), description=f"outer loop of trainings that the student comes from; one of {', '.join(DRIVERS)}"
     )
     training: StudentTrainingConfig = StudentTrainingConfig()
+
+    @model_validator(mode="after")
+    def _methods_read_what_the_driver_gives(self) -> Self:
+        problems = unmet(make_recipe(self.methods).methods, self.driver.gives, f"driver {self.driver.name!r} as set")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
 
     @classmethod
     def unchecked(

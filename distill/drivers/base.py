@@ -9,17 +9,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from edgestill.distill.distilled import Distilled
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.teachers.teacher import PARTS, Part
 
 
 class DriverConfig(Frozen):
     """A driver's settings."""
 
     name: str = ""  # each driver's own, as a Literal
+
+    @property
+    def gives(self) -> frozenset[Part]:
+        """Parts of the teacher that methods can read."""
+        return PARTS
 
 
 @dataclass(frozen=True)
@@ -31,15 +38,39 @@ class Lesson:
         teacher: network in the teacher's place; None: the run's teacher.
         methods: settings of methods listed beside the configured ones.
         instead: settings of the methods listed in the place of the configured ones; None: the configured ones.
+        splits: to train on; None: the run's.
     """
 
     name: str = ""
     teacher: nn.Module | None = None
     methods: tuple[Mapping[str, Any], ...] = ()
     instead: tuple[Mapping[str, Any], ...] | None = field(default=None)
+    splits: Splits | None = None
 
 
 Learn = Callable[[Lesson], Distilled]
+
+
+@dataclass(frozen=True)
+class Room:
+    """Surroundings of a driver that trains networks beside its lessons.
+
+    Args:
+        seed: from names to a seed.
+        students: from a number, and True for different architectures, to so many fresh students.
+        saved: the state that an interrupted driver goes on from; None: there is none.
+        save: keeps a state for that.
+        tell: says what the run did without, a sentence.
+        tick: says how far it is: steps done, steps in all, a few words.
+    """
+
+    device: torch.device
+    seed: Callable[..., int]
+    students: Callable[[int, bool], list[nn.Module]]
+    saved: Callable[[], dict[str, Any] | None] = lambda: None
+    save: Callable[[dict[str, Any]], None] = lambda state: None
+    tell: Callable[[str], None] = lambda sentence: None
+    tick: Callable[[int, int, str], None] = lambda done, steps, words: None
 
 
 class Driver(ABC):
@@ -48,6 +79,7 @@ class Driver(ABC):
     name: ClassVar[str]
     paper: ClassVar[str]  # authors, year, arXiv id
     Config: ClassVar[type[DriverConfig]]
+    room: Room  # set before `run`, for drivers that need more than lessons
 
     def __init__(self, config: Any) -> None:
         self.config: Any = config

@@ -11,7 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -76,6 +76,13 @@ class OutputsNetwork(nn.Module):
         self.embedding_dim = None if embedding is None else embedding.shape[1]
         self.order: tuple[int, ...] | None = None  # in which the file has the classes, where it is another
         self._rows: dict[bytes, int] = {}  # of an example by the digest of its content
+
+    @classmethod
+    def on(cls, split: ImageSplit, logits: Tensor) -> Self:
+        """Make the network that answers a split's examples by the rows of `logits` [N, K]."""
+        network = cls(torch.empty(0, 16, dtype=torch.uint8), logits, None)
+        network._rows.update(zip(_contents(split), range(len(split)), strict=True))
+        return network
 
     @property
     def gives(self) -> frozenset[str]:
