@@ -151,7 +151,7 @@ def with_hyperparameters(distill: DistillConfig, values: Mapping[str, float]) ->
         return type(section).model_validate(section.model_dump() | own)
 
     methods = tuple(updated(method, method.name) for method in distill.methods)
-    return DistillConfig(methods=methods, training=updated(distill.training, "training"))
+    return distill.model_copy(update={"methods": methods, "training": updated(distill.training, "training")})
 
 
 def configured_values(distill: DistillConfig, ranges: Mapping[str, TuningRange]) -> dict[str, float]:

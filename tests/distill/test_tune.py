@@ -366,6 +366,13 @@ def test_hyperparameters_are_put_in_by_name_and_checked():
         with_hyperparameters(DISTILL, {"kd.distill_weight": 1.5})
 
 
+def test_hyperparameters_leave_all_else_of_the_configuration_alone():
+    asked = DistillConfig.model_validate({"driver": {"name": "generations", "generations": 3}, "start": "pretrained"})
+    found = with_hyperparameters(asked, {"kd.temperature": 9.0})
+    assert found.driver == asked.driver
+    assert found.start == "pretrained"
+
+
 def test_progress_counts_finished_trials_and_tells_the_best(whole):
     assert [done for done, _, _ in whole.told] == list(range(7))
     assert whole.told[0] == (0, 6, "")
