@@ -35,7 +35,7 @@ test-newest:  ## the tests with the newest releases that pyproject.toml allows; 
 	-rm -rf $(NEWEST) && $(PYTHON) -m venv $(NEWEST) \
 		&& grep -E '^(torch|nni)==' constraints.txt > $(NEWEST)/kept.txt \
 		&& $(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(NEWEST)/kept.txt -e '.[dev]' \
-		&& $(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(NEWEST)/kept.txt --no-deps kronfluence axe-playwright-python
+		&& $(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(NEWEST)/kept.txt --no-deps kronfluence axe-playwright-python flwr==1.42.0
 	-$(NEWEST)/bin/python -m pip list --disable-pip-version-check --outdated
 	-$(NEWEST)/bin/python -m pytest $(ARGS)
 
@@ -67,7 +67,7 @@ clean:
 	$(PYTHON) -c 'import sys; sys.exit("edgestill needs Python 3.11 or newer, found " + sys.version.split()[0] + "; set PYTHON=...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps kronfluence axe-playwright-python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps kronfluence axe-playwright-python flwr
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest .venv/share/tensorrt $(TENSORRT) \
 		|| echo "No TensorRT bindings for this Python: the test of our names against its releases will be skipped"
 	@touch $@

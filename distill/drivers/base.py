@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import nn
 
 from edgestill.distill.distilled import Distilled
@@ -96,12 +97,35 @@ def in_memory() -> Logs:
     return log
 
 
+@dataclass(frozen=True)
+class Room:
+    """Surroundings of a driver that trains networks beside its lessons.
+
+    Args:
+        seed: from names to a seed.
+        students: from a number, and True for different architectures, to so many fresh students.
+        saved: the state that an interrupted driver goes on from; None: there is none.
+        save: keeps a state for that.
+        tell: says what the run did without, a sentence.
+        tick: says how far it is: steps done, steps in all, a few words.
+    """
+
+    device: torch.device
+    seed: Callable[..., int]
+    students: Callable[[int, bool], list[nn.Module]]
+    saved: Callable[[], dict[str, Any] | None] = lambda: None
+    save: Callable[[dict[str, Any]], None] = lambda state: None
+    tell: Callable[[str], None] = lambda sentence: None
+    tick: Callable[[int, int, str], None] = lambda done, steps, words: None
+
+
 class Driver(ABC):
     """Base of the drivers."""
 
     name: ClassVar[str]
     paper: ClassVar[str]  # authors, year, arXiv id
     Config: ClassVar[type[DriverConfig]]
+    room: Room  # set before `run`, for drivers that need more than lessons
 
     def __init__(self, config: Any, logs: Logs | None = None, seed: int = 0) -> None:
         self.config: Any = config

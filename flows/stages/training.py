@@ -2,6 +2,8 @@
 
 import csv
 import io
+import itertools
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,12 +11,13 @@ from torch import Tensor, nn
 
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.distilled import Distilled
-from edgestill.distill.drivers import Lesson
+from edgestill.distill.drivers import Lesson, Room
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
 from edgestill.flows.stages.context import CHECKPOINT, StageContext
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.networks.network import Classifier
+from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.space import Architecture
 
@@ -69,7 +72,31 @@ def driven(context: StageContext, stage: str, winner: Architecture, splits: Spli
         student = context.fresh_student(winner, splits.task, draw=draw)
         return taught(context, stage, student, splits, _config_of(lesson, config), lesson=lesson)
 
-    return context.driver().run(learn, context.teacher(splits.task).to(context.device), context.whole_splits())
+    driver = context.driver()
+    driver.room = _room(context, stage, config.driver.name, winner, splits.task)
+    return driver.run(learn, context.teacher(splits.task).to(context.device), context.whole_splits())
+
+
+def _room(context: StageContext, stage: str, driver: str, winner: Architecture, task: Task) -> Room:
+    """Surroundings of a driver, whose state is in a file of its own."""
+    file = f".{driver}.pt"
+
+    def students(count: int, different: bool) -> list[nn.Module]:
+        found = [winner]
+        if different:
+            found = context.space.sample_different(count, random.Random(context.seed(stage, driver, "students")))
+        chosen = itertools.islice(itertools.cycle(found), count)
+        return [context.structure(architecture, task, draw) for draw, architecture in enumerate(chosen, 1)]
+
+    return Room(
+        device=context.device,
+        seed=lambda *names: context.seed(stage, driver, *names),
+        students=students,
+        saved=lambda: context.saved(stage, file),
+        save=context.saver(stage, file),
+        tell=context.cautions.append,
+        tick=context.tick,
+    )
 
 
 def _config_of(lesson: Lesson, config: DistillConfig) -> DistillConfig:

@@ -80,7 +80,7 @@ class RowTable:
 
 def content_key(teacher: nn.Module, split: ImageSplit, *others: Any) -> str:
     """Digest of a teacher's weights and structure, a split's examples, torch's version, and other plain values."""
-    return digest(_network_digest(teacher), _split_digest(split), torch.__version__, *others)
+    return digest(_network_digest(teacher), split_digest(split), torch.__version__, *others)
 
 
 def kept_outputs(
@@ -187,7 +187,8 @@ def _network_digest(network: nn.Module) -> str:
     return found.hexdigest()
 
 
-def _split_digest(split: ImageSplit) -> str:
+def split_digest(split: ImageSplit) -> str:
+    """Digest of a split's examples in their order, without labels."""
     images = split.images
     found = hashlib.sha256(f"{images.dtype} {list(images.shape)}".encode())
     whole = images.digests() if isinstance(images, StoredImages) else images.cpu().contiguous().numpy()

@@ -11,7 +11,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -84,6 +84,13 @@ class OutputsNetwork(nn.Module):
         """Make it of the answers [N, K] to examples of these names."""
         ids = torch.from_numpy(np.frombuffer(b"".join(_digest(one.encode()) for one in names), np.uint8).copy())
         return cls(ids.view(-1, 16), logits, embedding, cautions)
+
+    @classmethod
+    def on(cls, split: ImageSplit, logits: Tensor) -> Self:
+        """Make the network that answers a split's examples by the rows of `logits` [N, K]."""
+        network = cls(torch.empty(0, 16, dtype=torch.uint8), logits, None)
+        network._rows.update(zip(_contents(split), range(len(split)), strict=True))
+        return network
 
     @property
     def gives(self) -> frozenset[str]:
