@@ -138,6 +138,22 @@ class Verdict(Frozen):
         return f"{self.format} {self.word}: {self.reason}"
 
 
+class OnTarget(Frozen):
+    """Student's files as one target measured them."""
+
+    name: str  # of the target
+    device: str  # as the device calls itself
+    architecture: str | None
+    runtime: str
+    threads: int
+    latencies: dict[str, Latency]  # of each format measured there
+    verdicts: tuple[Verdict, ...]
+    default: str | None  # None: nothing ships for it
+    why_none: str = ""
+    speedup: Ratio | None = None  # the teacher's p50 over the default file's
+    notes: tuple[str, ...] = ()  # on the measurement, a sentence each
+
+
 class ProfileResult(Frozen):
     teacher: ExportedModel | None  # None: it has no ONNX form, as answers in a file
     formats: dict[str, ExportedModel]  # the student's files, timed
@@ -148,10 +164,20 @@ class ProfileResult(Frozen):
     load_before: float | None  # 1-minute load average as the timing began; None: the system does not say
     over_budget: tuple[str, ...] = ()  # limits that the default file exceeds
     speed: Speed | None = None  # of the default file of a language model
+    targets: tuple[OnTarget, ...] = ()  # configured devices; the figures above are the first one's
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_none(handler(self), "speed")
+        """Leave out newer fields at their defaults, so that digests of earlier versions' results stay the same."""
+        written = without_none(handler(self), "speed")
+        if not self.targets:
+            written.pop("targets", None)
+        return written
+
+    @property
+    def defaults(self) -> dict[str, str]:
+        """Each target's default format, of those that have one."""
+        return {target.name: target.default for target in self.targets if target.default is not None}
 
     @property
     def student(self) -> ExportedModel:

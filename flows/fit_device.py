@@ -14,8 +14,10 @@ from typing import Any
 
 from edgestill.export.file_timing import ProbeSettings, time_files
 from edgestill.export.onnx.sessions import runtime_name
+from edgestill.export.targets.config import TargetConfig
+from edgestill.export.targets.measure import Device
 from edgestill.flows.config import load_config
-from edgestill.flows.latency import export_student, median_ms
+from edgestill.flows.latency import export_student, median_ms, medians_of, profiled_on
 from edgestill.flows.profiled import are_profiles, latencies_of_profiles
 from edgestill.pipeline.data.datasets import NpzConfig
 from edgestill.pipeline.data.loading import load_whole_train
@@ -80,10 +82,12 @@ def fit_device(
     device: str | None,
     save_csv: Path | None,
     say: Callable[[str], None],
+    target: TargetConfig | None = None,
 ) -> LatencyModel:
     """Fit and write a latency model.
 
     Args:
+        target: the device to measure on; None: this machine.
         options: of the space, as `key=value`.
         from_csv: latencies measured elsewhere, in a table or in profiles; nothing is measured here then.
         save_csv: where to keep this machine's measurements, in the form of `from_csv`.
@@ -98,6 +102,8 @@ def fit_device(
     ]
     if from_csv and save_csv is not None:
         problems.append("--save-csv keeps measurements and --from-csv makes none; give one of them")
+    if target is not None and (from_csv or target.is_here or target.is_carried):
+        problems.append("--target measures on a device that can be asked; leave it out, or leave --from-csv out")
     if not from_csv and samples < FEWEST_SAMPLES:
         problems.append(f"--samples {samples}: {FEWEST_SAMPLES} is the least that a model can be fitted to")
     if problems:
@@ -116,6 +122,9 @@ def fit_device(
         (table,) = from_csv
         measured = read_latencies(table, space, column)
         found["device"] = device or table.stem
+    elif target is not None:
+        measured, facts = _measured_on(target, space, task, samples, settings, seed, say)
+        found |= facts | ({} if device is None else {"device": device})
     else:
         measured = measure_students(space, task, samples, settings, seed, say)
         machine = describe_machine()
@@ -148,6 +157,16 @@ def measure_students(
     space: SearchSpace, task: Task, samples: int, settings: ProbeSettings, seed: int, say: Callable[[str], None]
 ) -> Samples:
     """Measure median latencies of different random students; one whose export fails is reported and left out."""
+    students, files = _exported(space, task, samples, seed, say)
+    say(f"timing {len(files)} files in turns")
+    timings = time_files(files, settings, seed)
+    return [(students[text], median_ms(timings[text])) for text in files]
+
+
+def _exported(
+    space: SearchSpace, task: Task, samples: int, seed: int, say: Callable[[str], None]
+) -> tuple[dict[str, Architecture], dict[str, bytes]]:
+    """Export different random students, by their string forms."""
     students: dict[str, Architecture] = {}
     files: dict[str, bytes] = {}
     chosen = space.sample_different(samples, random.Random(derive_seed(seed, "calibrate")))
@@ -161,9 +180,30 @@ def measure_students(
             students[text], files[text] = architecture, outcome["value"]
             if len(files) % 10 == 0:
                 say(f"exported {len(files)} of {samples}")
-    say(f"timing {len(files)} files in turns")
-    timings = time_files(files, settings, seed)
-    return [(students[text], median_ms(timings[text])) for text in files]
+    return students, files
+
+
+_AT_ONCE = 10  # files in one measurement on a target: a broken link costs no more than these
+
+
+def _measured_on(
+    target: TargetConfig, space: SearchSpace, task: Task, samples: int, settings: ProbeSettings, seed: int,
+    say: Callable[[str], None],
+) -> tuple[Samples, dict[str, Any]]:  # fmt: skip
+    """Measure students on a target; return their latencies, and facts on the device for the fitted model."""
+    students, files = _exported(space, task, samples, seed, say)
+    settings, texts, device = settings._replace(threads=target.threads), list(files), Device(target, say)
+    random.Random(seed).shuffle(texts)  # a drift of the device falls on all sizes alike
+    medians: dict[str, float] = {}
+    facts: dict[str, Any] = {}
+    for begin in range(0, len(texts), _AT_ONCE):
+        some = texts[begin : begin + _AT_ONCE]
+        say(f"measuring {begin + 1} to {begin + len(some)} of {len(texts)} on {target.name}")
+        found = profiled_on(device, {f"s{k}": files[text] for k, text in enumerate(some)}, settings, 20)
+        medians |= {some[int(name[1:])]: median for name, median in medians_of(found).items()}
+        facts = {"device": found.title, "runtime": found.runtime.name, "threads": target.threads}
+        facts["machine"] = {"cpu": str(found.device.cpu), "cores": found.device.cores}
+    return [(students[text], medians[text]) for text in files], facts
 
 
 def read_latencies(path: Path, space: SearchSpace, column: str | None = None) -> Samples:

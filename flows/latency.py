@@ -1,11 +1,23 @@
 """Latencies for a search: the candidate exported and timed here, or a latency model's prediction."""
 
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+from torch import nn
+
+from edgestill.export.calibration import MIN_EXAMPLES, CalibrationConfig
+from edgestill.export.config import ExportConfig
+from edgestill.export.device.document import ProfileDocument
 from edgestill.export.file_timing import ProbeSettings, time_files
+from edgestill.export.formats import FORMATS, Source
 from edgestill.export.onnx.write import to_onnx
+from edgestill.export.targets.config import TargetConfig
+from edgestill.export.targets.job import Timed
+from edgestill.export.targets.measure import Device
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.supervise import attempting
+from edgestill.flows.targets.sending import job_of_candidates
 from edgestill.pipeline.errors import BudgetError, ConfigError
 from edgestill.pipeline.networks.trace import Trace
 from edgestill.pipeline.randomness import drawn_from
@@ -25,8 +37,13 @@ _MODEL = "latency_model.json"
 _NEAR = 1.3  # times the limit: a busy machine's medians differ by as much
 
 
-def latency_source(config: SearchConfig, task: Task, opset: int) -> LatencySource | None:
+def latency_source(
+    config: SearchConfig, task: Task, opset: int, target: TargetConfig | None = None
+) -> LatencySource | None:
     """Make the latency source set by `search.latency`; return None if the budget does not limit latency.
+
+    Args:
+        target: the device to measure on; None: this machine.
 
     Raises:
         DataError: the model's file cannot be used for this search.
@@ -36,8 +53,10 @@ def latency_source(config: SearchConfig, task: Task, opset: int) -> LatencySourc
         return None
     space, latency = make_space(config.space), config.latency
     settings = ProbeSettings(latency.timing, latency.threads, latency.batch, length=task.input_shape[0])
+    if target is not None:
+        settings = settings._replace(threads=target.threads)
+    measure = _Measure(space, task, opset, settings, target, latency.format)
     if latency.source == "measured" or latency.model is None:
-        measure = _Measure(space, task, opset, settings)
         return LatencySource(lambda architecture, trace: Latency(measure(architecture), None), measure, True)
     model = read_latency_model(latency.model)
     model.require_space(space, str(latency.model))
@@ -48,14 +67,16 @@ def latency_source(config: SearchConfig, task: Task, opset: int) -> LatencySourc
     def predict(architecture: Architecture, trace: Trace) -> Latency:
         return Latency(*model.predict(trace))
 
-    return LatencySource(predict, _Measure(space, task, opset, settings) if is_here(model) else None, False)
+    measurable = is_here(model) if target is None else not target.is_carried
+    return LatencySource(predict, _Measure(space, task, opset, settings, target, "fp32") if measurable else None, False)
 
 
 def latency_of(context: StageContext, task: Task) -> LatencySource | None:
     """Make the latency source of a run, from the run's own copy of the latency model."""
     config = context.config.search
     latency = config.latency.model_copy(update={"model": latency_model(context.run, config)})
-    return latency_source(config.model_copy(update={"latency": latency}), task, context.config.export.opset)
+    own, whole = config.model_copy(update={"latency": latency}), context.config
+    return latency_source(own, task, whole.export.opset, whole.target)
 
 
 def require_reachable_latency(context: StageContext, task: Task, shipped: Shipped | None) -> None:
@@ -73,8 +94,9 @@ def require_reachable_latency(context: StageContext, task: Task, shipped: Shippe
     fastest = min(measured, key=lambda text: measured[text])
     if measured[fastest] <= limit:
         return
+    where = "here" if context.config.target is None else f"on {context.config.target.name}"
     found = (
-        f"the smallest student of space {context.space.name!r}, {fastest}, takes {measured[fastest]:.4g} ms here, "
+        f"the smallest student of space {context.space.name!r}, {fastest}, takes {measured[fastest]:.4g} ms {where}, "
         f"above max_latency_ms {limit:g}"
     )
     if measured[fastest] > _NEAR * limit:
@@ -108,6 +130,22 @@ def export_student(space: SearchSpace, architecture: Architecture, task: Task, o
     return to_onnx(network, task.inputs, opset)
 
 
+def in_format(data: bytes, name: str, task: Task) -> bytes:
+    """Return a fresh student's file in another form; ranges of drawn inputs do for its speed.
+
+    Raises:
+        ExportError: there is no such form of this network.
+    """
+    if name == "fp32":
+        return data
+    with tempfile.TemporaryDirectory(prefix="edgestill-") as folder:
+        path = Path(folder) / "student.onnx"
+        path.write_bytes(data)
+        source = Source(path, nn.Identity(), task, task.inputs.probes(MIN_EXAMPLES))
+        config = ExportConfig(calibration=CalibrationConfig(method="minmax"))
+        return FORMATS[name].build(source, config)[".onnx"]
+
+
 def median_ms(timing: Timing) -> float:
     """Median in ms, rounded to six significant digits.
 
@@ -120,13 +158,42 @@ def median_ms(timing: Timing) -> float:
     return float(f"{median:.6g}")
 
 
-class _Measure:
-    """Function from a student to its median latency in ms, exported and timed in ONNX Runtime."""
+def profiled_on(device: Device, files: Mapping[str, bytes], settings: ProbeSettings, opset: int) -> ProfileDocument:
+    """Measure fp32 files on a device, in turns; the files are removed there and the connection is closed.
 
-    def __init__(self, space: SearchSpace, task: Task, opset: int, settings: ProbeSettings) -> None:
-        self._space, self._task, self._opset, self._settings = space, task, opset, settings
+    Raises:
+        TargetError: the device cannot be reached, or cannot measure now.
+        ExportError: its runtime refuses a file.
+    """
+    timed = Timed((settings.threads,), (settings.batch,), settings.timing.duration_s, 1, settings.length)
+    with device:
+        return device.measure(job_of_candidates(files, timed), opset, keep=False)
+
+
+def medians_of(profile: ProfileDocument) -> dict[str, float]:
+    """Return the median of each model in ms, rounded to six significant digits."""
+    return {result.model: float(f"{result.summary.percentiles['p50_ms']:.6g}") for result in profile.results}
+
+
+class _Measure:
+    """Function from a student to its median latency in ms, exported and timed in ONNX Runtime here or on a target."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        task: Task,
+        opset: int,
+        settings: ProbeSettings,
+        target: TargetConfig | None,
+        form: str,
+    ) -> None:
+        self._space, self._task, self._opset, self._settings, self._form = space, task, opset, settings, form
+        self._device = None if target is None else Device(target)
 
     def __call__(self, architecture: Architecture) -> float:
         with attempting(f"the latency of {self._space.format(architecture)}"):
             data = export_student(self._space, architecture, self._task, self._opset)
+            data = in_format(data, self._form, self._task)
+            if self._device is not None:
+                return medians_of(profiled_on(self._device, {"student": data}, self._settings, self._opset))["student"]
             return median_ms(time_files({"student": data}, self._settings)["student"])

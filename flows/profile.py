@@ -15,8 +15,11 @@ from edgestill.export.device.answers import int8_note
 from edgestill.export.device.document import ProfileDocument
 from edgestill.export.device.profile import Model, Settings, profile_files
 from edgestill.export.device.text import profile_text
+from edgestill.export.targets.config import TargetConfig
+from edgestill.export.targets.job import Sent, Timed, make_job
 from edgestill.flows.bundle_path import find_bundle
 from edgestill.flows.report.device import render_profile
+from edgestill.flows.targets.sending import measured
 from edgestill.pipeline.errors import ConfigError, first_line
 from edgestill.pipeline.nicety import nicety
 from edgestill.pipeline.runs.checkpoint import write_atomic
@@ -32,20 +35,23 @@ class Subject:
     left_out: dict[str, str] = field(default_factory=dict)  # models not measured here -> their runtime
     architecture: str | None = None
     length: int = 0  # of texts, in tokens; of pictures where any size goes in, the sides
+    probes: bytes | None = None  # of a bundle, with its INT8 answers
     notes: tuple[str, ...] = ()  # on INT8 computed otherwise here than by the bundle's maker
 
 
 def profile(
     path: Path, chosen: str | None, against: Path | None, settings: Settings, out: Path, say: Callable[[str], None],
-    remeasure: str,
+    remeasure: str, target: TargetConfig | None = None,
 ) -> str:  # fmt: skip
     """Measure, write `out` and the page beside it, and return the text to print.
 
     Args:
         chosen: of a bundle, a model's name or `all`; None is the bundle's own choice.
         against: an ONNX file or a bundle to compare the models with; it takes turns with them.
+        target: the device to measure on; None: this machine.
 
     Raises:
+        TargetError: the device cannot be reached, or cannot measure.
         ConfigError, BundleError: the input cannot be measured.
         ExportError: a model cannot be loaded or run.
     """
@@ -62,14 +68,37 @@ def profile(
         for one, runtime in subject.left_out.items():
             say(f"{one} is left out: it runs in {runtime}, which this does not measure")
         settings = settings._replace(length=settings.length or subject.length)
-        found = profile_files(models, other, settings, say, remeasure, subject.architecture)
-        found = found.model_copy(update={"warnings": (*found.warnings, *subject.notes)})
+        if target is None:
+            found = profile_files(models, other, settings, say, remeasure, subject.architecture)
+        else:
+            found = _profile_there(target, models, settings, subject, say, remeasure)
+        notes = subject.notes if target is None else ()  # the device has its own
+        found = found.model_copy(update={"warnings": (*found.warnings, *notes)})
     write_atomic(out, (found.model_dump_json(by_alias=True) + "\n").encode())
     cautions: list[str] = []
     with nicety(f"{page} was not written", cautions):
         write_atomic(page, render_profile(found).encode())
     wrote = f"wrote {out}" if cautions else f"wrote {out} and {page}"
     return "\n".join([text_of(found), *(f"caution: {caution}" for caution in cautions), wrote])
+
+
+def _profile_there(
+    target: TargetConfig, models: dict[str, Model], settings: Settings, subject: Subject, say: Callable[[str], None],
+    remeasure: str,
+) -> ProfileDocument:  # fmt: skip
+    """Measure on a target, by the script that a bundle ships."""
+    sent = {
+        name: Sent(Path(model.path).read_bytes(), model.facts.get("format", name), model.facts.get("precision", ""))
+        for name, model in models.items()
+    }
+    timed = Timed(settings.threads, settings.batches, settings.duration_s, settings.repeats, settings.length)
+    job = make_job(sent, timed, subject.probes, subject.architecture)
+    cautions: list[str] = []
+    found = measured(job, target, None, say, cautions)
+    for caution in cautions:
+        say(f"caution: {caution}")
+    named = {name: m.model_copy(update={"file": models[name].file}) for name, m in found.models.items()}
+    return found.model_copy(update={"models": named, "remeasure": remeasure})
 
 
 def text_of(found: ProfileDocument) -> str:
@@ -126,6 +155,7 @@ def _problems_of_examples(path: Path) -> list[str]:
 def _open(path: Path, chosen: str | None, private: Path, name: str, settings: Settings) -> Iterator[Subject]:
     """Open a bundle or one ONNX file as a private copy, so the very bytes that were checked are measured."""
     from edgestill.export.bundle.read import check_onnx, open_bundle
+    from edgestill.export.bundle.schema import PROBES
     from edgestill.export.formats import FORMATS
 
     if path.suffix == ".onnx" and not path.exists():
@@ -153,7 +183,8 @@ def _open(path: Path, chosen: str | None, private: Path, name: str, settings: Se
         }
         length = bundle.task.inputs.length or max(bundle.input.get("size", [0]))  # as profile_device.py does
         notes = [int8_note({**model.facts, "file": model.file}, opened.folder) for model in models.values()]
-        yield Subject(models, foreign, bundle.architecture, length, tuple(f"{note}." for note in notes if note))
+        told = tuple(f"{note}." for note in notes if note)
+        yield Subject(models, foreign, bundle.architecture, length, opened.files[PROBES], told)
 
 
 def _facts(model: Any) -> dict[str, str]:

@@ -14,7 +14,9 @@ EdgestillError                 one clear sentence for a person; `exit_code` is t
 └── FailedError (RuntimeError) 1: a valid request that could not be fulfilled
     ├── TrainingError          the loss became NaN or infinite
     ├── CandidateError         one student could not be scored; never ends a search
-    └── ExportError            the exported file is not the network
+    ├── ExportError            the exported file is not the network
+    └── TargetError            a device that cannot be reached, or cannot measure
+        └── DroppedOut         the link to it broke: the same may work a moment later
 """
 
 import difflib
@@ -117,6 +119,14 @@ class CandidateError(FailedError):
 
 
 class ExportError(FailedError):
+    pass
+
+
+class TargetError(FailedError):
+    pass
+
+
+class DroppedOut(TargetError):
     pass
 
 

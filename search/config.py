@@ -10,9 +10,11 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -55,7 +57,18 @@ class LatencyConfig(Frozen):
     batch: int = Field(
         1, ge=1, le=4096, description="inputs per call in measurements; a latency model may bring its own"
     )
+    format: Literal["fp32", "fp16", "int8"] = Field(
+        "fp32", description="form in which candidates are measured; max_latency_ms then limits that form"
+    )
     timing: MedianTimingConfig = TimingConfig(warmup_s=0.1, duration_s=0.5, min_samples=70)
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the format at its default, so that digests of earlier versions' configurations stay the same."""
+        written: dict[str, Any] = handler(self)
+        if self.format == "fp32":
+            written.pop("format", None)
+        return written
 
     @field_validator("model")
     @classmethod
@@ -68,6 +81,8 @@ class LatencyConfig(Frozen):
             raise ValueError("source 'model' needs model: a file that `edgestill calibrate` wrote")
         if self.source == "measured" and self.model is not None:
             raise ValueError("a model is given and source is 'measured'; set source: model, or leave the model out")
+        if self.source == "model" and self.format != "fp32":
+            raise ValueError("source 'model' predicts fp32 files; leave format out, or set source: measured")
         return self
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from edgestill.pipeline.errors import UserError
+from edgestill.pipeline.errors import TargetError, UserError
 from edgestill.pipeline.networks.activation_memory import peak_activation_bytes
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.networks.network import uninitialised
@@ -98,7 +98,7 @@ class HardwareCosts:
             try:
                 found = self._latency.find(architecture, trace)
                 entry = {**entry, "latency_ms": found.latency_ms, "error": found.error}
-            except UserError:
+            except (UserError, TargetError):  # the device is at fault, not the student
                 raise
             except Exception as error:
                 entry = {**entry, **failure(error)}

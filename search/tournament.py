@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from edgestill.pipeline.errors import CandidateError, first_line
+from edgestill.pipeline.errors import CandidateError, TargetError, first_line
 from edgestill.pipeline.frozen import Frozen, without_none
 from edgestill.pipeline.training.metrics import right_alone, tells_apart
 from edgestill.search.config import TournamentConfig
@@ -242,6 +242,8 @@ class _Trainings:
         start = time.perf_counter()
         try:
             trained = self._train(candidate, rung, epochs)
+        except TargetError:  # the device is at fault, not the student
+            raise
         except (RuntimeError, ArithmeticError, MemoryError) as error:  # NaN or out of memory: only this entrant fails
             reason = first_line(error)
             reason = reason if isinstance(error, CandidateError) else f"{type(error).__name__}: {reason}"

@@ -221,7 +221,23 @@ def _speed(bundle: Bundle) -> str:
 
 {_table(("", "by", "median, ms", "samples"), rows)}
 
-{_beside_teacher(bundle)}Measure again on your own device: a latency does not travel."""
+{_by_target(bundle)}{_beside_teacher(bundle)}Measure again on your own device: a latency does not travel."""
+
+
+def _by_target(bundle: Bundle) -> str:
+    """Table of the targets that measured the files, each with its default; empty where there was none."""
+    targets = bundle.latency.get("targets", {})
+    if not targets:
+        return ""
+    rows = []
+    for name, there in targets.items():
+        default = bundle.defaults.get(name)
+        file = "none" if default is None else f"`{bundle.models[default].file}`"
+        medians = ", ".join(f"{model} {_median(summary)}" for model, summary in there["models"].items())
+        device = _text(f"{there['device']}, {there['runtime']}, {there['threads']} threads")
+        rows.append((_text(name), device, file, _text(medians)))
+    head = ("target", "measured on", "default file", "medians, ms")
+    return f"The file for each device, by that device's own samples:\n\n{_table(head, rows)}\n\n"
 
 
 def _beside_teacher(bundle: Bundle) -> str:

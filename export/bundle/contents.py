@@ -80,6 +80,21 @@ def latency_of(profiled: ProfileResult) -> dict[str, Any]:
         "cpu": profiled.cpu,
         "student": latency.summary,
         **_beside_teacher(profiled),
+        **({"targets": targets_of(profiled)} if profiled.targets else {}),
+    }
+
+
+def targets_of(profiled: ProfileResult) -> dict[str, Any]:
+    """Describe each target of the run, and its latencies of the files that ship."""
+    return {
+        target.name: {
+            "device": target.device,
+            "architecture": target.architecture,
+            "runtime": target.runtime,
+            "threads": target.threads,
+            "models": {name: found.summary for name, found in target.latencies.items() if name in profiled.shipped},
+        }
+        for target in profiled.targets
     }
 
 

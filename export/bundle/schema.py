@@ -90,6 +90,7 @@ class Bundle(Frozen):
     output: dict[str, Any]
     models: dict[str, BundleModel]  # by format
     default: str  # model for the scripts and predict: the fastest for onnxruntime that passed the gate
+    defaults: dict[str, str] = {}  # target -> its default model, as that device measured; the first is the one above
     architecture: str
     methods: tuple[dict[str, Any], ...]
     later: tuple[str, ...] = ()  # changes to the weights after distillation, a clause each
@@ -112,8 +113,10 @@ class Bundle(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_what_nobody_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `worth` and `hub` where nothing is said, so that earlier versions read the bundle."""
+        """Leave out `worth`, `hub` and `defaults` where nothing is said, so that earlier versions read the bundle."""
         written: dict[str, Any] = handler(self)
+        if not self.defaults:
+            written.pop("defaults", None)
         if not self.worth:
             written.pop("worth", None)
         if self.hub == Hub():
@@ -126,6 +129,9 @@ class Bundle(Frozen):
             raise ValueError(f"default {self.default!r} is none of the models {', '.join(self.models)}")
         if self.models[self.default].runtime != RUNTIME:
             raise ValueError(f"default {self.default!r} is not for onnxruntime, which is all that run.py has")
+        unknown = [name for name, default in self.defaults.items() if default not in self.models]
+        if unknown:
+            raise ValueError(f"the default of target {unknown[0]!r} is none of the models {', '.join(self.models)}")
         wrong = [name for name, model in self.models.items() if model.format != name]
         if wrong:
             raise ValueError(f"the model {wrong[0]!r} is called {self.models[wrong[0]].format!r} inside")

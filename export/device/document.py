@@ -203,14 +203,22 @@ def read_profile(path: Path) -> ProfileDocument:
     Raises:
         DataError: in one sentence: it cannot be read, is of another schema, or its summaries are not of its samples.
     """
-    data = read_bounded(path, _MOST_BYTES)
+    return parse_profile(read_bounded(path, _MOST_BYTES), str(path))
+
+
+def parse_profile(data: bytes, name: str) -> ProfileDocument:
+    """Read a profile from its bytes; `name` names it in an error.
+
+    Raises:
+        DataError: as for `read_profile`.
+    """
     try:
         answer("edgestill.export.device.document:checked", data, memory_bytes=2**30 + 20 * len(data))
         return ProfileDocument.model_validate_json(data)
     except ChildRefused as error:
-        raise DataError(f"{path} {error}") from None
+        raise DataError(f"{name} {error}") from None
     except ChildError as error:
-        raise DataError(f"{path} {error}: it is no profile of {SCHEMA}") from None
+        raise DataError(f"{name} {error}: it is no profile of {SCHEMA}") from None
 
 
 def checked(data: bytes) -> bytes:

@@ -9,6 +9,8 @@ import typer
 from edgestill.flows.cli.options import Commands, Out
 from edgestill.flows.terminal import joined, say
 
+WARMUP_S = 0.2
+
 
 def profile(
     model: Annotated[
@@ -28,10 +30,17 @@ def profile(
             metavar="TEACHER.onnx", help="Second model, timed in turns with the first, for a fair ratio of both."
         ),
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Target of `edgestill target` to measure on. Default: this machine."),
+    ] = None,
     batch: Annotated[str, typer.Option(metavar="1,8", help="Numbers of inputs in a call, separated by commas.")] = "1",
     threads: Annotated[
-        str, typer.Option(metavar="1,2", help="Numbers of threads for ONNX Runtime, separated by commas.")
-    ] = "1",
+        str | None,
+        typer.Option(
+            metavar="1,2", help="Numbers of threads for ONNX Runtime, separated by commas. Default: 1, or the target's."
+        ),
+    ] = None,
     duration: Annotated[
         float,
         typer.Option(
@@ -43,7 +52,7 @@ def profile(
     ] = 3,
     warmup: Annotated[
         float, typer.Option(min=0, max=600, help="Seconds of untimed calls before the timed ones.")
-    ] = 0.2,
+    ] = WARMUP_S,
     inputs: Annotated[
         Path | None, typer.Option(metavar="FILE.npy", help="Array of real examples. Default: random ones.")
     ] = None,
@@ -61,7 +70,7 @@ def profile(
         ),
     ] = None,
 ) -> None:
-    """Measure a model's latency on this machine.
+    """Measure a model's latency on this machine, or on a target.
 
     Time calls in fresh processes, and write every sample with the settings, the machine and the versions.
     """
@@ -70,17 +79,38 @@ def profile(
     from edgestill.flows.bundle_path import is_bundle, require_outside_bundles
     from edgestill.flows.profile import profile as measure
     from edgestill.flows.profile import settings_of
+    from edgestill.flows.targets.book import target_of
 
     if out is None:
         out = Path("..", "profile.json") if is_bundle(Path.cwd()) else Path("profile.json")
     require_outside_bundles(out)
 
+    there = None if target is None else target_of(target)
+    elsewhere = None if there is None or there.is_here else there
+    if elsewhere is not None:
+        _require_of_script(against, inputs, cpus, warmup, spinning, seed)
+    used = threads or str(1 if there is None else there.threads)
     settings = settings_of(
-        batch, threads, cpus, duration_s=duration, repeats=repeats, warmup_s=warmup, examples=inputs, length=length,
+        batch, used, cpus, duration_s=duration, repeats=repeats, warmup_s=warmup, examples=inputs, length=length,
         spinning=spinning, seed=seed,
     )  # fmt: skip
     again = shlex.join(["edgestill", *(argument for argument in sys.argv[1:] if argument != "--debug")])
-    say(measure(model, chosen, against, settings, out, lambda line: say(line, err=True), again))
+    say(measure(model, chosen, against, settings, out, lambda line: say(line, err=True), again, elsewhere))
+
+
+def _require_of_script(
+    against: Path | None, inputs: Path | None, cpus: str | None, warmup: float, spinning: bool, seed: int
+) -> None:
+    """Refuse options that the script on a device has not."""
+    from edgestill.pipeline.errors import ConfigError
+
+    given = {
+        "--against": against is not None, "--inputs": inputs is not None, "--cpus": cpus is not None,
+        "--warmup": warmup != WARMUP_S, "--no-spinning": not spinning, "--seed": seed != 0,
+    }  # fmt: skip
+    if any(given.values()):
+        named = ", ".join(option for option, is_given in given.items() if is_given)
+        raise ConfigError([f"{named}: the measuring script on a target has no such option; leave it out"])
 
 
 def report(

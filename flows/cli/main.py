@@ -33,6 +33,7 @@ from edgestill.flows.cli import (
     run,
     search,
     serve,
+    target,
 )
 from edgestill.flows.cli.failures import guarded
 from edgestill.flows.cli.options import Commands, is_long
@@ -52,6 +53,7 @@ COMMANDS: Commands = {
     **bundle.COMMANDS,
     **hub.COMMANDS,
     **device.COMMANDS,
+    **target.COMMANDS,
     **conformance.COMMANDS,
     **cache.COMMANDS,
     **registry.COMMANDS,

@@ -71,6 +71,10 @@ def calibrate(
     device: Annotated[
         str | None, typer.Option(help="Name of the device. Default: this processor's, or the one in --from-csv.")
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Target of `edgestill target` to measure on, with its number of threads."),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Number of threads for ONNX Runtime.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Number of images in a call.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.001, help="Seconds of timed calls for each student.")] = 0.5,
@@ -82,11 +86,12 @@ def calibrate(
 ) -> None:
     """Fit a latency model for the students of a search space.
 
-    Measure students on this machine, or read latencies measured elsewhere (--from-csv).
+    Measure students on this machine or on a target, or read latencies measured elsewhere (--from-csv).
     """
     from edgestill.export.file_timing import ProbeSettings
     from edgestill.flows.fit_device import Inputs, verdict
     from edgestill.flows.fit_device import fit_device as fit
+    from edgestill.flows.targets.book import target_of
     from edgestill.pipeline.timing.timing import TimingConfig
 
     timing = TimingConfig(warmup_s=min(0.1, seconds), duration_s=seconds, min_samples=30)
@@ -94,6 +99,7 @@ def calibrate(
         space, options or [], Inputs(data, input_shape, classes), out,
         samples=samples, settings=ProbeSettings(timing, threads, batch), seed=seed, from_csv=from_csv or [],
         column=column, device=device, save_csv=save_csv, say=lambda line: say(line, err=True),
+        target=None if target is None else target_of(target),
     )  # fmt: skip
     for line in verdict(model):
         say(line, err=line.startswith("warning"))

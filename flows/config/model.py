@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, model_serializer, model_validator
 
 from edgestill.distill.config import BaselinesConfig, DistillConfig, PruneConfig, QatConfig, TuneConfig
 from edgestill.distill.needs import unmet
@@ -10,7 +10,9 @@ from edgestill.distill.recipe import make_recipe
 from edgestill.export.bundle.card_config import CardConfig
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.formats import FORMATS
+from edgestill.export.targets.config import TargetConfig
 from edgestill.flows.config import language
+from edgestill.flows.targets.book import AnyTarget
 from edgestill.pipeline.data.augmentation import VIEWS_MIX
 from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.loading import DataConfig
@@ -56,10 +58,40 @@ class RunConfig(Frozen):
     baselines: BaselinesConfig = Field(
         BaselinesConfig(), description="trainings to compare the student with: the worth of teacher and search"
     )
+    targets: tuple[AnyTarget, ...] = Field(
+        (),
+        description="devices that the student will run on; the first decides. Names of `edgestill target`, or settings",
+    )
     trackers: tuple[AnyTrackerConfig, ...] = Field(
         (), description=f"programs that are told the run's figures; from {', '.join(TRACKERS)}"
     )
     card: CardConfig = Field(CardConfig(), description="words of yours in the bundle's model card")
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the targets where there are none, so that digests of earlier versions' runs stay the same."""
+        written: dict[str, Any] = handler(self)
+        if not self.targets:
+            written.pop("targets", None)
+        return written
+
+    @property
+    def target(self) -> TargetConfig | None:
+        """The device that decides, unless it is this machine."""
+        return self.targets[0] if self.targets and not self.targets[0].is_here else None
+
+    @model_validator(mode="after")
+    def _targets_can_measure(self) -> "RunConfig":
+        names = [target.name for target in self.targets]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two targets have one name: {', '.join(names)}")
+        measured = self.search.budget.max_latency_ms is not None and self.search.latency.source == "measured"
+        if measured and self.target is not None and self.target.is_carried:
+            raise ValueError(
+                f"search.latency.source 'measured' asks the first target, {names[0]}, for every candidate, and a "
+                "person carries its profiles; set search.latency.source=model, or leave max_latency_ms out"
+            )
+        return self
 
     @property
     def without_baselines(self) -> "RunConfig":

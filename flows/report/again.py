@@ -14,6 +14,7 @@ from edgestill.flows.report.data import ReportData
 from edgestill.flows.report.device import render_profile
 from edgestill.flows.report.write import render_report
 from edgestill.flows.stages.results import PAGE, ReportResult, Results
+from edgestill.flows.targets.profiling import PROFILES
 from edgestill.pipeline.errors import DataError, RunDirError, first_line
 from edgestill.pipeline.foreign import MAX_JSON_BYTES, read_bounded
 from edgestill.pipeline.frozen import digest, first_problem
@@ -68,9 +69,13 @@ def report_again(
 
 
 def kept_profiles(run: RunDir) -> tuple[tuple[ProfileDocument, ...], tuple[str, ...]]:
-    """Read a run's profiles; return those fit to be shown, and for each other one a sentence why not."""
+    """Read a run's profiles, of its targets and of other devices.
+
+    Returns:
+        Those fit to be shown, and for each other one a sentence why not.
+    """
     kept, cautions = [], []
-    for path in sorted((run.root / DEVICES).glob("*.json")):
+    for path in (*sorted((run.root / "profile").glob(PROFILES)), *sorted((run.root / DEVICES).glob("*.json"))):
         try:
             kept.append(_showable(path))
         except DataError as error:

@@ -129,7 +129,7 @@ def latency(report: ReportData) -> dict[str, Any]:
             ("runtime", f"{used.runtime}, {used.provider}"),
             ("threads", str(used.threads)),
             ("batch", str(used.batch)),
-            ("machine", f"{profiled.cpu}, {report.manifest.machine.get('cores', '?')} cores"),
+            ("machine", _machine(report)),
             ("load before", _load(profiled.load_before)),
         ],
     }
@@ -138,6 +138,13 @@ def latency(report: ReportData) -> dict[str, Any]:
 def _ratio(found: Ratio) -> str:
     low, high = found.interval
     return f"{found.value:.3f} (median of the turns' ratios), 95% interval {low:.3f} to {high:.3f}"
+
+
+def _machine(report: ReportData) -> str:
+    profiled = report.profiled
+    if profiled.targets:
+        return f"{profiled.targets[0].name}: {profiled.cpu}"
+    return f"{profiled.cpu}, {report.manifest.machine.get('cores', '?')} cores"
 
 
 def _load(average: float | None) -> str:

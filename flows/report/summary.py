@@ -151,7 +151,7 @@ def cautions(report: ReportData) -> list[str]:
     found += [f"The {default.format} file is over budget: {clause}." for clause in report.profiled.over_budget]
     cores = int(report.manifest.machine.get("cores", 1))
     load = report.profiled.load_before
-    if load is not None and load > cores:
+    if load is not None and load > cores and not report.profiled.targets:
         found.append(
             f"The machine was busy as the timing began (load {load:.1f} on {cores} cores): "
             "measure again when it is idle."

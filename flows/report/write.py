@@ -14,6 +14,7 @@ from edgestill.flows.report.generated import generated
 from edgestill.flows.report.look import data_look
 from edgestill.flows.report.methods import methods
 from edgestill.flows.report.pruning import int8_fine_tuning, pruning
+from edgestill.flows.report.targets import targets
 from edgestill.flows.report.worth import worth
 
 
@@ -46,6 +47,7 @@ def _sections(report: ReportData) -> dict[str, Any]:
         "look": data_look(report),
         "use": use.commands(report),
         "formats": formats(report),
+        "targets": targets(report.profiled),
         "found": report.found,
         "search": details.search(report.found),
         "tournament": ranks.tournament(report.played),

@@ -193,9 +193,9 @@ class StageContext:
 
     @property
     def limits(self) -> Limits:
-        """The budget's limits on files; on their latency only if this machine is the target."""
+        """The budget's limits on files; on their latency only if they are measured where they are to run."""
         search = self.config.search
-        here = search.latency.source == "measured"
+        here = search.latency.source == "measured" or bool(self.config.targets)
         return Limits(
             max_size_bytes=search.budget.max_size_bytes, max_latency_ms=search.budget.max_latency_ms if here else None
         )

@@ -16,6 +16,7 @@ from edgestill.flows.stages.heads import telling_of_heads, what_ships
 from edgestill.flows.stages.rehearsal import rehearse_export
 from edgestill.flows.stages.results import DataResult, Results
 from edgestill.flows.stages.stage import Stage
+from edgestill.flows.targets.profiling import require_targets
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.networks.network import uninitialised
 from edgestill.pipeline.plugins import cautions
@@ -55,6 +56,7 @@ class Data(Stage[DataResult]):
             raise ConfigError(problems)
         context.cautions.extend(getattr(teacher, "cautions", ()))
         context.require_start(splits.task)
+        require_targets(context)
         keep_latency_model(context)
         latency = latency_of(context, splits.task)
         with telling_of_heads(config.distill):

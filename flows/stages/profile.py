@@ -13,6 +13,7 @@ from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.stage import Stage
+from edgestill.flows.targets.profiling import profile_on_targets
 from edgestill.flows.wording.words import speed_claim
 from edgestill.pipeline.figures import listing, milliseconds
 from edgestill.pipeline.timing.timing import expected_s, samples_needed
@@ -26,9 +27,15 @@ class Profile(Stage[ProfileResult]):
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
         config = context.config
         source = config.search.latency.source
-        return results.files, config.profile, config.export.gate, config.search.budget, source
+        targets = [config.targets] if config.targets else []
+        return results.files, config.profile, config.export.gate, config.search.budget, source, *targets
 
     def work(self, context: StageContext, results: Results) -> ProfileResult:
+        if context.config.targets:
+            student = f"{context.space.name}:{results.shipped_student.architecture}"
+            on_target, measured = profile_on_targets(context, results.files, student)
+            context.run.write("profile", "samples_ms.json", json.dumps(measured))
+            return on_target
         result, timings = profile(
             results.files,
             context.run.root,
@@ -52,6 +59,8 @@ class Profile(Stage[ProfileResult]):
             return Estimate(None, note="no file was made")
         timing = context.config.profile.timing
         brief = timing.model_copy(update={"warmup_s": 0.0, "duration_s": 0.01, "min_samples": samples_needed(50)})
+        if any(not target.is_here for target in context.config.targets):
+            return Estimate(None, note="measured on " + listing([t.name for t in context.config.targets]))
         start, settings = time.perf_counter(), context.config.profile.model_copy(update={"timing": brief})
         everything = (
             context.run.root,
@@ -71,6 +80,9 @@ class Profile(Stage[ProfileResult]):
         if result.speed is not None:
             ours = f"{result.speed.tokens_per_second:,.0f} tokens/s, a whole text in {ours}"
         ship = f"{listing(list(result.shipped))} {'ships' if len(result.shipped) == 1 else 'ship'}"
+        if result.targets:
+            ours = f"{ours} on {result.targets[0].name}"
+            ship += "".join(f"; {name}: {default}" for name, default in result.defaults.items())
         if result.teacher is None or result.speedup is None:
             return f"{result.default} {ours}; {ship}"
         theirs, claim = milliseconds(result.teacher.latency.p50_ms), speed_claim(*result.speedup.both).words

@@ -115,6 +115,7 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
         output=describe_output(task, interface),
         models={name: bundle_model(m, formats[name], interface) for name, m in profiled.shipped.items()},
         default=profiled.default,
+        defaults=profiled.defaults,
         architecture=f"{context.space.name}:{distilled.architecture}{', pruned' if student.widths else ''}",
         methods=distilled.methods,
         later=_later(results),

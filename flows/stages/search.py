@@ -32,7 +32,9 @@ class Search(Stage[SearchResult]):
         config = context.config
         trained = results.of(TeacherResult) if config.search.uses_trained_teacher else None
         predicted = latency_model_digest(context)
-        return results.of(DataResult), config.search, config.teacher, trained, *predicted, *heads(config.distill)
+        read = results.of(DataResult), config.search, config.teacher, trained, *predicted, *heads(config.distill)
+        on_target = config.target is not None and config.search.budget.max_latency_ms is not None
+        return (*read, config.target) if on_target else read
 
     def work(self, context: StageContext, results: Results) -> SearchResult:
         config, task = context.config.search, context.splits().task

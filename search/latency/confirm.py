@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from edgestill.pipeline.errors import BudgetError, FailedError, first_line
+from edgestill.pipeline.errors import BudgetError, FailedError, TargetError, first_line
 from edgestill.search.budget import Budget
 from edgestill.search.hardware_costs import LatencySource
 from edgestill.search.result import Candidate, WinnerLatency
@@ -71,6 +71,8 @@ def _measured(text: str, architecture: Architecture, measure: Callable[[Architec
     entry = {"scorer": _ENTRY, "architecture": text}
     try:
         return entry | {"latency_ms": measure(architecture)}
+    except TargetError:  # the device is at fault, not the student
+        raise
     except FailedError as error:
         return entry | {"failure": first_line(error)}
 

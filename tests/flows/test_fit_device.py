@@ -6,12 +6,14 @@ import sys
 
 import pytest
 
+from edgestill.export.file_timing import ProbeSettings, time_files
 from edgestill.flows.cli.main import execute
 from edgestill.flows.config import load_config
 from edgestill.flows.fit_device import latencies_csv, read_latencies
-from edgestill.flows.latency import export_student, latency_source
+from edgestill.flows.latency import export_student, in_format, latency_source
 from edgestill.pipeline.errors import ConfigError, DataError
 from edgestill.pipeline.runs.provenance import describe_machine
+from edgestill.pipeline.timing.timing import TimingConfig
 from edgestill.search.budget import Budget
 from edgestill.search.config import LatencyConfig, SearchConfig
 from edgestill.search.hardware_costs import size_bound
@@ -121,6 +123,24 @@ def test_calibrating_measures_here_and_the_model_is_used_and_confirmed_here(tmp_
     found = latency_source(elsewhere, task, 20)
     assert found is not None
     assert found.measure is None
+
+
+@pytest.mark.parametrize(("form", "operator"), [("fp32", b""), ("fp16", b"Cast"), ("int8", b"DequantizeLinear")])
+def test_a_candidate_is_measured_in_the_form_that_is_asked_for(form, operator, make_task):
+    task = make_task()
+    data = export_student(SPACE, SPACE.sample(random.Random(0)), task, 20)
+    found = in_format(data, form, task)
+    assert operator in found
+    assert (found == data) is (form == "fp32")
+    settings = ProbeSettings(TimingConfig(warmup_s=0, duration_s=0.001, min_samples=11))
+    assert time_files({"student": found}, settings)["student"].percentile(50) > 0
+
+
+def test_another_form_than_fp32_is_not_predicted_and_the_default_is_not_written():
+    assert "format" not in LatencyConfig().model_dump()
+    assert LatencyConfig(format="int8").model_dump()["format"] == "int8"
+    with pytest.raises(ConfigError, match="source 'model' predicts fp32 files"):
+        load_config(settings=["search.latency={source: model, model: a.json, format: int8}"], check_files=False)
 
 
 SPACE_CONFIG = ResNetConfig(blocks=((1, 2),) * 3, widths=((4, 6), (6,), (8,)))
