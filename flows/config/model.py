@@ -10,6 +10,7 @@ from edgestill.distill.recipe import make_recipe
 from edgestill.export.bundle.card_config import CardConfig
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.formats import FORMATS
+from edgestill.flows.config.nightly import NightlyConfig
 from edgestill.pipeline.data.augmentation import VIEWS_MIX
 from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.loading import DataConfig
@@ -58,6 +59,7 @@ class RunConfig(Frozen):
     trackers: tuple[AnyTrackerConfig, ...] = Field(
         (), description=f"programs that are told the run's figures; from {', '.join(TRACKERS)}"
     )
+    nightly: NightlyConfig = Field(NightlyConfig(), description="runs that are made night after night")
     card: CardConfig = Field(CardConfig(), description="words of yours in the bundle's model card")
 
     @property
