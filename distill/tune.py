@@ -7,7 +7,7 @@ verdict on a trial and its entry in the study.)
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +37,14 @@ def tune(
     *,
     seed: int,
     owner: str = "",
+    first: Sequence[Mapping[str, float]] = (),
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> TuneResult:
     """Maximise the metric on validation over the declared ranges; the first trial is the configuration itself.
 
     Args:
+        first: hyperparameters to try next, by dotted name.
         train: distills a fresh student with the given configuration.
         storage: the study's SQLite file, `optuna-dashboard sqlite:///FILE` opens it.
         owner: identifies the study; a file with another owner is refused.
@@ -62,7 +64,7 @@ def tune(
         min_resource=min(config.min_epochs, config.epochs), max_resource=config.epochs, reduction_factor=3
     )
     with opened(storage, STUDY, owner, pruner, say) as study:
-        return _finished(study, config, distill, train, seed, tick)
+        return _finished(study, config, distill, train, seed, tick, first)
 
 
 def _finished(
@@ -72,6 +74,7 @@ def _finished(
     train: Train,
     seed: int,
     tick: Callable[[int, int, str], None],
+    first: Sequence[Mapping[str, float]],
 ) -> TuneResult:
     import optuna
 
@@ -103,8 +106,8 @@ def _finished(
         except BaseException as error:
             raise _Interrupted(error) from error
 
-    if not study.trials:  # enqueueing is one transaction: after a kill the trial is there or not
-        study.enqueue_trial(configured_values(distill, ranges))
+    for values in _first_values(distill, ranges, first)[len(study.trials) :]:
+        study.enqueue_trial(values)  # one transaction: after a kill the trial is there or not
     try:
         _finish_interrupted(study, objective, config, seed)
         while (done := _count_finished(study)) < config.trials:
@@ -162,6 +165,17 @@ def configured_values(distill: DistillConfig, ranges: Mapping[str, TuningRange])
         section, field = name.split(".", 1)
         values[name] = min(max(float(getattr(sections[section], field)), found.low), found.high)
     return values
+
+
+def _first_values(
+    distill: DistillConfig, ranges: Mapping[str, TuningRange], first: Sequence[Mapping[str, float]]
+) -> list[dict[str, float]]:
+    """Return the values to try first, each once; those of another recipe are left out."""
+    wanted = [configured_values(distill, ranges)]
+    for values in first:
+        if values.keys() == ranges.keys() and dict(values) not in wanted:
+            wanted.append(dict(values))
+    return wanted
 
 
 class _Interrupted(BaseException):

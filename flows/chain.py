@@ -20,6 +20,7 @@ from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.teacher import Teacher
 from edgestill.flows.stages.tournament import Tournament
 from edgestill.flows.stages.tune import Tune
+from edgestill.flows.stages.warm.stage import WarmStart
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.runs.rundir import RunDir
 
@@ -27,6 +28,7 @@ STAGES: tuple[Stage[Any], ...] = (
     Data(),
     Teacher(),
     RankCheck(),
+    WarmStart(),
     Search(),
     Tournament(),
     Recipe(),

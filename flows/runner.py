@@ -130,20 +130,29 @@ def run_chain(
 
 
 def run_part(
-    run: RunDir, last: str | None, progress: Progress | None = None, call: Call = lambda name, work: work()
+    run: RunDir,
+    last: str | None,
+    progress: Progress | None = None,
+    call: Call = lambda name, work: work(),
+    earlier: RunDir | None = None,
 ) -> Outcome | RankCheckResult | Part:
     """Run the stages up to `last`, as `run_chain` does all of them; None: all.
+
+    Args:
+        earlier: another run of the same origin; a stage that it has done for the same inputs is taken over from it.
 
     Returns:
         The part of the run that is done; for a run that ends there anyway, as `run_chain`.
     """
-    outcome: Outcome | RankCheckResult | Part = _to_its_end(run, last, progress, call)
+    outcome: Outcome | RankCheckResult | Part = _to_its_end(run, last, progress, call, earlier)
     return outcome
 
 
-def _to_its_end(run: RunDir, last: str | None, progress: Progress | None, call: Call) -> Any:
+def _to_its_end(
+    run: RunDir, last: str | None, progress: Progress | None, call: Call, earlier: RunDir | None = None
+) -> Any:
     config = config_of(run)
-    runner = Runner(run, config, progress or Silent(), call, last)
+    runner = Runner(run, config, progress or Silent(), call, last, earlier)
     results, unwritten = Results(), list[str]()
     try:
         for stage in stages_of(config, last):
@@ -195,8 +204,16 @@ def _outcome(run: RunDir, results: Results, cautions: tuple[str, ...]) -> Outcom
 class Runner:
     """Runner of one stage after another: it reads back or computes each, records it and shows its progress."""
 
-    def __init__(self, run: RunDir, config: RunConfig, progress: Progress, call: Call, last: str | None = None) -> None:
-        self._last = last
+    def __init__(
+        self,
+        run: RunDir,
+        config: RunConfig,
+        progress: Progress,
+        call: Call,
+        last: str | None = None,
+        earlier: RunDir | None = None,
+    ) -> None:
+        self._last, self._earlier = last, earlier
         self.run, self.progress, self.call = run, Forgiving(progress), call
         self.reused = False  # True if the last stage was done before
         self._names = stage_names(config)
@@ -220,6 +237,10 @@ class Runner:
         if self.reused:
             return self.run.read(stage.name, stage.result)  # all of it must be there
         self.run.note_origin()
+        if self._earlier is not None and not stage.looks_outside and self._earlier.is_done(stage.name, context.inputs):
+            self.run.take_over(self._earlier, stage.name)
+            self.reused = True
+            return self.run.read(stage.name, stage.result)
         with drawn_from(derive_seed(context.config.seed, "stage", stage.name)):
             result = stage.work(context, results)
         beside = () if stage.beside is None else (stage.beside,)

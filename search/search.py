@@ -40,10 +40,12 @@ def find_student(
     record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
     keep: Keep = compute_anew,
+    first: Sequence[str] = (),
 ) -> SearchResult:
     """Search with the configured scorer, and again with each baseline at the same effort and seed.
 
     Args:
+        first: architectures that every search scores before others, as far as they are within budget.
         latency: source of latencies; needed if the budget has max_latency_ms.
         shipped: maps a student to its shipped network, subject to the budget; None: the student itself.
         teacher: None for a black box; else re-initialised in place unless `config.teacher_weights` is "trained".
@@ -58,7 +60,9 @@ def find_student(
     space = make_space(config.space)
     trained = config.uses_trained_teacher
     conditions = Conditions(batch, teacher, seed, draws=config.draws, trained=trained, comparable=True)
-    searches = Searches(config, space, task, conditions, Deployment(latency, shipped), Log(known, record, tick, keep))
+    log = Log(known, record, tick, keep)
+    seeds = tuple(space.parse(text) for text in first)
+    searches = Searches(config, space, task, conditions, Deployment(latency, shipped), log, seeds)
     if teacher is not None:
         SCORERS[config.scorer].check(space, teacher)
         searches.notes += SCORERS[config.scorer].notes(space, teacher)

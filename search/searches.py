@@ -44,6 +44,7 @@ class Searches:
 
     Args:
         conditions: of every search; `guard` and `configs` follow from the scorer.
+        first: architectures that every search begins with.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class Searches:
         conditions: Conditions,
         deployment: Deployment,
         log: Log,
+        first: Sequence[Architecture] = (),
     ) -> None:
         self._config, self._space, self._task, self._conditions, self._tick = config, space, task, conditions, log.tick
+        self._first = tuple(first)
         self.workshop = Workshop(config.workers)
         apart, (latency, shipped) = self.workshop.apart, deployment
         self.journal = Journal(space, log.known, log.record)
@@ -85,6 +88,7 @@ class Searches:
             evaluations=config.evaluations,
             rng=random.Random(derive_seed(self._conditions.seed, config.strategy.name)),
             tick=lambda done, total: self._tick(done, total, stage),
+            first=self._first,
         )
         return run_strategy(search, config.strategy)
 

@@ -102,13 +102,18 @@ class TournamentResult(Frozen):
         return f"from {self.search_winner.architecture} to {self.winner.architecture}" if self.changed else "kept"
 
 
-def shortlist(found: SearchResult, count: int) -> list[Entrant]:
-    """Return the search's winner, the next best by score up to `count` in all, and the student with most parameters."""
+def shortlist(found: SearchResult, count: int, beside: Sequence[str] = ()) -> list[Entrant]:
+    """Return the search's winner, the next best by score up to `count` in all, and the student with most parameters.
+
+    Args:
+        beside: architectures that take part too, if the search scored them.
+    """
     order = ranked(found.candidates, fitness_of(found))
     order.sort(key=lambda candidate: candidate.architecture != found.winner.architecture)
     ranks = {candidate.architecture: rank for rank, candidate in enumerate(order, start=1)}
     largest = found.picks.get("params") or min(order, key=lambda c: (-c.cost.params, c.architecture))
-    chosen = {candidate.architecture: candidate for candidate in (*order[:count], largest)}
+    others = (candidate for candidate in order if candidate.architecture in beside)
+    chosen = {candidate.architecture: candidate for candidate in (*order[:count], largest, *others)}
     return [
         Entrant(candidate=c, rank=ranks.get(name), most_params=name == largest.architecture)
         for name, c in chosen.items()
@@ -121,6 +126,7 @@ def play(
     config: TournamentConfig,
     train: Train,
     *,
+    beside: Sequence[str] = (),
     known: Sequence[Mapping[str, Any]] = (),
     record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
@@ -133,12 +139,13 @@ def play(
 
     Args:
         count: size of the shortlist by score, beside the params pick; below 2 there is no tournament.
+        beside: architectures that take part too, if the search scored them.
         known: entries given to `record` by an interrupted tournament; those trainings are not repeated.
         interval: of a lead, to judge it by; None where the accuracy chooses.
     """
     if count < 2:
         return TournamentResult(enabled=False, winner=found.winner, search_winner=found.winner)
-    entrants = shortlist(found, count)
+    entrants = shortlist(found, count, beside)
     trainings = _Trainings(train, known, record)
     plan = rungs(len(entrants), config)
     total, done = sum(rung.epochs * rung.entrants for rung in plan), 0

@@ -7,6 +7,7 @@ os.environ["EDGESTILL_PLUGINS"] = "none"  # pages name what is edgestill's own
 
 import commands_page
 import configuration_page
+import faults_page
 import repository_links
 import stages_page
 from mkdocs.structure.files import File, Files
@@ -15,6 +16,7 @@ PAGES = {
     "reference/configuration.md": configuration_page.page,
     "reference/commands.md": commands_page.page,
     "reference/stages.md": stages_page.page,
+    "reference/faults.md": faults_page.page,
 }
 
 

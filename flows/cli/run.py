@@ -224,7 +224,7 @@ def as_flow(call: "Callable[[Any], object]") -> None:
     Raises:
         UserError: a server is named and does not answer.
     """
-    from edgestill.flows.prefect.launch import in_prefects_folder, require_server
+    from edgestill.flows.prefect.launch import in_prefects_folder, require_leave
 
     for name, value in _TEMPORARY.items():
         os.environ.setdefault(name, value)
@@ -233,7 +233,7 @@ def as_flow(call: "Callable[[Any], object]") -> None:
 
         url = PREFECT_API_URL.value()
         if url:
-            require_server(url)
+            require_leave(url)
         from edgestill.flows.prefect import flow
 
         flow.LAST_WORDS.set(_last_words)

@@ -57,11 +57,18 @@ def ui(
         list[str] | None,
         typer.Option(metavar="NAME", help="Another name by which clients may address the server. Repeatable."),
     ] = None,
+    auth: Annotated[
+        bool,
+        typer.Option(
+            "--auth",
+            help="Ask for a user and a password. They are made once, kept for this account, and sent by its commands.",
+        ),
+    ] = False,
 ) -> None:
     """Start a Prefect server with its UI, if none runs here yet."""
     from edgestill.flows.prefect.serve import start_server
 
-    start_server(host, port, allow_host or [])
+    start_server(host, port, allow_host or [], auth)
 
 
 COMMANDS: Commands = {"serve": serve, "ui": ui}

@@ -12,6 +12,7 @@ from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.formats import FORMATS
 from edgestill.export.targets.config import TargetConfig
 from edgestill.flows.config import language
+from edgestill.flows.config.nightly import NightlyConfig
 from edgestill.flows.targets.book import AnyTarget
 from edgestill.pipeline.data.augmentation import VIEWS_MIX
 from edgestill.pipeline.data.datasets import DigitsConfig
@@ -65,6 +66,7 @@ class RunConfig(Frozen):
     trackers: tuple[AnyTrackerConfig, ...] = Field(
         (), description=f"programs that are told the run's figures; from {', '.join(TRACKERS)}"
     )
+    nightly: NightlyConfig = Field(NightlyConfig(), description="runs that are made night after night")
     card: CardConfig = Field(CardConfig(), description="words of yours in the bundle's model card")
 
     @model_serializer(mode="wrap")

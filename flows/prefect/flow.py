@@ -23,8 +23,11 @@ from edgestill.flows.outcome import Outcome, Part
 from edgestill.flows.prefect.artifacts import Shown, keep_artifacts
 from edgestill.flows.prefect.confinement import require_inside, reticent
 from edgestill.flows.prefect.launch import server_answers
-from edgestill.flows.prefect.nightly import at_night, is_night
+from edgestill.flows.prefect.names import is_night
+from edgestill.flows.prefect.nightly import at_night
+from edgestill.flows.prefect.notify import tell_of_a_crash
 from edgestill.flows.prefect.owed import forget, owe
+from edgestill.flows.prefect.tonight import of_tonight, tonight
 from edgestill.flows.reconfigure import going_on
 from edgestill.flows.runner import new_run, run_part
 from edgestill.flows.stages.results import RankCheckResult
@@ -55,7 +58,12 @@ def server_knows_the_end(flow: Any, run: Any, state: Any) -> None:
 
 _HOOKS = [server_knows_the_end]
 _as_flow = functools.partial(
-    flow, flow_run_name=_flow_run_name, persist_result=False, on_completion=_HOOKS, on_failure=_HOOKS
+    flow,
+    flow_run_name=_flow_run_name,
+    persist_result=False,
+    on_completion=_HOOKS,
+    on_failure=_HOOKS,
+    on_crashed=[tell_of_a_crash],
 )
 
 
@@ -75,11 +83,11 @@ def compress(
         settings: fields of the run form that differ from the configuration.
     """
     if resume:
-        outcome: Outcome | RankCheckResult = _carried_out(None, lambda: _begun(resume, out, ()), out)
+        outcome: Outcome | RankCheckResult = _carried_out(lambda: _worked(_begun(resume, out, ())), out)
     elif is_night(flow_run.tags):
-        outcome = at_night(Path(out), lambda: _carried_out(None, lambda: _new(config, settings, out), out))
+        outcome = at_night(Path(out), lambda: _carried_out(lambda: _tonight(config, settings, out), out))
     else:
-        outcome = _carried_out(None, lambda: _new(config, settings, out), out)
+        outcome = _carried_out(lambda: _worked(_new(config, settings, out)), out)
     return outcome
 
 
@@ -90,7 +98,7 @@ def search(
     settings: dict[str, Any] | None = None,
 ) -> Part | RankCheckResult:
     """The chain up to the tournament; the arguments are those of `compress`."""
-    found: Part | RankCheckResult = _carried_out(LAST["search"], lambda: _new(config, settings, out), out)
+    found: Part | RankCheckResult = _carried_out(lambda: _worked(_new(config, settings, out), LAST["search"]), out)
     return found
 
 
@@ -105,7 +113,7 @@ def rank_check(
     """The chain up to the rank check of so many students; the other arguments are those of `compress`."""
     chosen = [f"rank_check.students={students}", f"rank_check.epochs={epochs}", "rank_check.only=true"]
     given = {**(settings or {}), "more": [*(settings or {}).get("more", []), *chosen]}
-    found: RankCheckResult = _carried_out(None, lambda: _new(config, given, out), out)
+    found: RankCheckResult = _carried_out(lambda: _worked(_new(config, given, out)), out)
     return found
 
 
@@ -139,7 +147,7 @@ def profile(run: str = "latest", out: str = "runs", more: list[str] | None = Non
 
 def _further(name: str, run: str, out: str, key: str, values: list[str] | None, more: list[str] | None) -> Part:
     settings = [*([f"{key}=[{','.join(values)}]"] if values else []), *(more or [])]
-    found: Part = _carried_out(LAST[name], lambda: _begun(run, out, settings), out)
+    found: Part = _carried_out(lambda: _worked(_begun(run, out, settings), LAST[name]), out)
     return found
 
 
@@ -159,19 +167,39 @@ def _begun(name: str, out: str, settings: Any) -> Iterator[RunDir]:
         yield run
 
 
+def _tonight(config: RunConfig, settings: dict[str, Any] | None, out: str) -> Any:
+    _allow(apply(config, settings or {}, check_files=False))
+    chosen, runs = of_tonight(apply(config, settings) if settings else config), Path(out).expanduser()
+    return tonight(
+        chosen,
+        runs,
+        lambda root: _worked(_begun(str(root.absolute()), out, ())),
+        lambda earlier: _worked(new_run(chosen, runs), earlier=earlier),
+    )
+
+
 def _allow(config: RunConfig) -> None:
     require_inside({"config": config})
 
 
-def _carried_out(last: str | None, opened: Callable[[], contextlib.AbstractContextManager[RunDir]], out: str) -> Any:
+def _worked(
+    opened: contextlib.AbstractContextManager[RunDir], last: str | None = None, earlier: RunDir | None = None
+) -> Ended:
+    """Run the stages of a run; `last` and `earlier` are those of `run_part`."""
+    logger = get_run_logger()
+    with opened as run:
+        logger.info("run %s", inert(run.root.resolve().name))
+        _allow(config_of(run))
+        return run_part(run, last, Shown(logger.info), _as_task, earlier)
+
+
+def _carried_out(work: Callable[[], Any], out: str) -> Any:
     """Do the work of a flow run; its result and its last words do not wait for the server."""
     logger = get_run_logger()
     require_inside({"out": Path(out).expanduser()})
     try:
-        with reticent(), opened() as run:
-            logger.info("run %s", inert(run.root.resolve().name))
-            _allow(config_of(run))
-            outcome = run_part(run, last, Shown(logger.info), _as_task)
+        with reticent():
+            outcome = work()
     except Exception as error:
         owe(flow_run.id, first_line(error), is_done=False)
         _say_last(error, server_answers())

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgestill.flows.prefect.auth import carry
 from edgestill.pipeline.errors import MissingDependencyError, UserError
 
 
@@ -42,14 +43,24 @@ def require_server(url: str) -> None:
     Raises:
         UserError: nothing answers there.
     """
-    import httpx  # Prefect's own client
+    if not _answers(url):
+        raise UserError(f"no Prefect server answers at {url}; start it with `edgestill ui`, or mend PREFECT_API_URL")
 
-    try:
-        httpx.get(f"{url}/health", timeout=3)
-    except (httpx.HTTPError, httpx.InvalidURL):
+
+def require_leave(url: str) -> None:
+    """Refuse to go on without a Prefect server at the address that lets this process in.
+
+    Call it in Prefect's folder, as it imports Prefect.
+
+    Raises:
+        UserError: nothing answers there, or it asks for another password.
+    """
+    require_server(url)
+    if not _lets_in(url):
         raise UserError(
-            f"no Prefect server answers at {url}; start it with `edgestill ui`, or mend PREFECT_API_URL"
-        ) from None
+            f"the Prefect server at {url} asks for another user and password: set PREFECT_API_AUTH_STRING="
+            "USER:PASSWORD; those of `edgestill ui --auth` are sent by commands of its own account"
+        )
 
 
 def server_answers() -> bool:
@@ -57,13 +68,32 @@ def server_answers() -> bool:
     from prefect.settings import PREFECT_API_URL
 
     url = PREFECT_API_URL.value()
-    if not url:
-        return True
+    return not url or _answers(url)
+
+
+def _answers(url: str) -> bool:
+    import httpx  # Prefect's own client
+
     try:
-        require_server(url)
-    except UserError:
+        httpx.get(f"{url}/health", timeout=3)
+    except (httpx.HTTPError, httpx.InvalidURL):
         return False
     return True
+
+
+def _lets_in(url: str) -> bool:
+    """True unless the server refuses this process's user and password; a busy server refuses nobody."""
+    import httpx
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY
+
+    if PREFECT_API_KEY.value() is not None:
+        return True
+    user, _, password = (PREFECT_API_AUTH_STRING.value() or "").partition(":")
+    try:
+        asked = httpx.get(f"{url}/admin/version", timeout=10, auth=(user, password) if user else None)
+    except httpx.HTTPError:
+        return True
+    return asked.status_code != httpx.codes.UNAUTHORIZED
 
 
 @contextlib.contextmanager
@@ -80,5 +110,6 @@ def in_prefects_folder() -> Iterator[None]:
     for name in ("PREFECT_HOME", "EDGESTILL_CACHE", "XDG_CACHE_HOME"):
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).absolute())
+    carry(home)
     with contextlib.chdir(home):
         yield

@@ -63,9 +63,12 @@ async def settle(client: Any) -> int:
 def settle_with(url: str) -> None:
     """Settle with the server at an address, from a process that has no client of it; if that fails, others will."""
     from prefect.client.orchestration import PrefectClient
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_SERVER_API_AUTH_STRING
+
+    secret = PREFECT_API_AUTH_STRING.value() or PREFECT_SERVER_API_AUTH_STRING.value()
 
     async def told() -> None:
-        async with PrefectClient(url) as client:
+        async with PrefectClient(url, auth_string=secret) as client:
             await settle(client)
 
     with nicety("", []):

@@ -15,11 +15,13 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from edgestill.flows.config.model import RunConfig
+from edgestill.flows.prefect.auth import guard
 from edgestill.flows.prefect.clock import local_timezone, next_runs, require_timezone
 from edgestill.flows.prefect.confinement import code_in, confine, paths_in, services_in
 from edgestill.flows.prefect.deployments import KINDS, Schedule, make
-from edgestill.flows.prefect.launch import in_prefects_folder, require_prefect, require_server
+from edgestill.flows.prefect.launch import in_prefects_folder, require_leave, require_prefect
 from edgestill.flows.prefect.names import CATCH_UP, RETENTION
+from edgestill.flows.prefect.notify import require_targets
 from edgestill.flows.prefect.server import is_loopback, run_server
 from edgestill.flows.registry.retention import Retention
 from edgestill.flows.terminal import say
@@ -61,6 +63,7 @@ def serve_flows(
     given = {"config": config}
     confine([out, *allow, *(path for _, path in paths_in(config))], [*code_in(given), *services_in(given)])
     os.environ[RETENTION] = keep.model_dump_json()
+    targets = require_targets()
     zone = local_timezone() if timezone is None else require_timezone(timezone)
     out.mkdir(parents=True, exist_ok=True)
     served = Served(name or config.name, out.resolve(), Schedule(cron, zone) if cron else None, limit)
@@ -71,6 +74,8 @@ def serve_flows(
             deployments = _deployed(config, served)
             for line in _opening(served, [f"{when:%Y-%m-%d %H:%M %Z}" for when in times]):
                 say(line)
+            if targets and served.schedule:
+                say(f"failures, promotions and drift are told to {targets} target{'s' if targets > 1 else ''}")
             _work(served, deployments)
     if served.schedule:
         say("the schedule stays on the server: what is missed until it is served again is made up for by one run")
@@ -86,7 +91,7 @@ def _server() -> str:
             "`export PREFECT_API_URL=http://127.0.0.1:4200/api` and serve again"
         )
     _require_password(url)
-    require_server(url)
+    require_leave(url)
     return str(url)
 
 
@@ -206,11 +211,12 @@ def _work(served: Served, deployments: dict[str, Any]) -> None:
         asyncio.run(runner.start())
 
 
-def start_server(host: str, port: int, more_hosts: Sequence[str] = ()) -> None:
+def start_server(host: str, port: int, more_hosts: Sequence[str] = (), auth: bool = False) -> None:
     """Run a Prefect server and its UI in the foreground; says so and stops where one answers already.
 
     Args:
         more_hosts: names besides the address that clients may ask for.
+        auth: ask every client for a user and a password.
 
     Raises:
         UserError: the server did not start.
@@ -224,6 +230,8 @@ def start_server(host: str, port: int, more_hosts: Sequence[str] = ()) -> None:
     say(f"starting a Prefect server; stop it with Ctrl-C\n{hint}")
     os.environ.update({**_QUIET, **os.environ})
     with in_prefects_folder():
+        if auth:
+            say(f"user and password, as USER:PASSWORD, are those of {guard(Path.cwd())}")
         threading.Thread(target=_settle_with, args=(url,), daemon=True).start()
         run_server(host, port, more_hosts)
 

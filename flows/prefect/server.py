@@ -100,8 +100,8 @@ def run_server(host: str, port: int, more_hosts: Sequence[str] = ()) -> None:
     if not is_loopback(host) and PREFECT_SERVER_API_AUTH_STRING.value() is None:
         raise UserError(
             f"--host {host} can be reached from other machines, and whoever reaches the server starts runs here: set a "
-            "password, PREFECT_SERVER_API_AUTH_STRING=USER:PASSWORD here and PREFECT_API_AUTH_STRING for its clients, "
-            "or listen on 127.0.0.1"
+            "password by --auth, or by PREFECT_SERVER_API_AUTH_STRING=USER:PASSWORD here and PREFECT_API_AUTH_STRING "
+            "for its clients, or listen on 127.0.0.1"
         )
     application = OwnPagesOnly(RefusesBadForms(create_app(final=True)), hosts, port)
     with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the way to stop it

@@ -19,11 +19,15 @@ _WAIT_S = 60
 
 
 class Decision(Frozen):
-    """A decision on a run, with its reason."""
+    """A decision on a run, with its reason.
+
+    A run that is kept stays a candidate. An abandoned one was killed and cannot go on. A drifted one is the promoted
+    one, worse on a night's data than on its own.
+    """
 
     run: str  # its folder's name
     at: str
-    kind: Literal["promoted", "kept", "rolled_back"]  # kept: it stays a candidate
+    kind: Literal["promoted", "kept", "rolled_back", "abandoned", "drifted"]
     by: Literal["rule", "hand"]
     reason: str
     against: str | None = None  # the run that was promoted then

@@ -31,6 +31,7 @@ class Data(Stage[DataResult]):
     result = DataResult
     to_change = "data"
     is_worth_keeping = False
+    looks_outside = True
 
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
         model = context.config.search.latency.model  # the run's copy of it is made here

@@ -51,6 +51,20 @@ class DataResult(Frozen):
         return max(counts) / sum(counts) if counts else None
 
 
+class WarmStartResult(Frozen):
+    """What a run begins with from earlier ones."""
+
+    runs: tuple[str, ...] = ()  # earlier runs that it was taken from, the promoted one first
+    seeds: tuple[str, ...] = ()  # architectures that the search scores first
+    trials: tuple[dict[str, float], ...] = ()  # hyperparameters that are tried first, by dotted name
+    students: tuple[str, ...] = ()  # architectures that take part in the tournament
+
+    @property
+    def begins(self) -> tuple[Any, ...]:
+        """All that decides how the run goes on."""
+        return self.seeds, self.trials, self.students
+
+
 class RankCheckResult(Frozen):
     """Rank correlations of every scorer on briefly trained students."""
 
@@ -225,6 +239,11 @@ class Results:
     def get(self, kind: type[R]) -> R | None:
         """Return the result, or None if its stage took no part in the run."""
         return self._found.get(kind)
+
+    @property
+    def warm_start(self) -> WarmStartResult:
+        """What the run begins with from earlier ones; nothing where the stage takes no part."""
+        return self.get(WarmStartResult) or WarmStartResult()
 
     def sentence(self, kind: type[Frozen]) -> str:
         """Say the result in one line."""

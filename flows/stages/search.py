@@ -32,15 +32,17 @@ class Search(Stage[SearchResult]):
         config = context.config
         trained = results.of(TeacherResult) if config.search.uses_trained_teacher else None
         predicted = latency_model_digest(context)
-        read = results.of(DataResult), config.search, config.teacher, trained, *predicted, *heads(config.distill)
+        begun = results.warm_start.seeds
+        given = config.search, config.teacher, trained, *predicted, *heads(config.distill), *([begun] if begun else [])
         on_target = config.target is not None and config.search.budget.max_latency_ms is not None
-        return (*read, config.target) if on_target else read
+        return results.of(DataResult), *given, *([config.target] if on_target else [])
 
     def work(self, context: StageContext, results: Results) -> SearchResult:
         config, task = context.config.search, context.splits().task
         journal = context.run.journal("search", "history.jsonl", context.inputs)
         teacher = context.teacher_to_score_by(task)
-        return _found(context, config, teacher, journal.entries, journal.append, context.tick)
+        first = results.warm_start.seeds
+        return _found(context, config, teacher, journal.entries, journal.append, context.tick, first)
 
     def estimate(self, context: StageContext, probes: Probes) -> Estimate:
         config = context.config.search
@@ -80,6 +82,7 @@ def _found(
     known: Sequence[Mapping[str, Any]] = (),
     record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
+    first: Sequence[str] = (),
 ) -> SearchResult:
     splits = context.splits()
     with telling_of_heads(context.config.distill):
@@ -95,6 +98,7 @@ def _found(
             record=record,
             tick=tick,
             keep=kept_prepared,
+            first=first,
         )
 
 

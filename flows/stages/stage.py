@@ -19,6 +19,7 @@ class Stage(ABC, Generic[R]):
     result: type[R]
     beside: ClassVar[str | None] = None  # a folder of results outside its own, which may be moved away
     is_worth_keeping: ClassVar[bool] = True  # False if a run that fails with nothing but it done is not kept
+    looks_outside: ClassVar[bool] = False  # True if it reads things that its inputs do not name; nights do it anew
     to_change: ClassVar[str] = "search.space or distill"  # settings for another run, should its process die again
 
     def takes_part(self, config: RunConfig) -> bool:

@@ -1,6 +1,6 @@
 """Choose the student by short trainings of the best-scored; a resumed tournament repeats no finished training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from edgestill.flows.latency import latency_of
@@ -32,10 +32,11 @@ class Tournament(Stage[TournamentResult]):
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
         search, distill = context.config.search, context.config.distill
         chosen_by = results.of(TeacherResult), results.of(SearchResult), search.shortlist, search.tournament, distill
-        return *chosen_by, *context.start_digests
+        beside = results.warm_start.students
+        return *chosen_by, *context.start_digests, *([beside] if beside else [])
 
     def work(self, context: StageContext, results: Results) -> TournamentResult:
-        return _played(context, results.of(SearchResult))
+        return _played(context, results.of(SearchResult), results.warm_start.students)
 
     def estimate(self, context: StageContext, probes: Probes) -> Estimate:
         config = context.config.search
@@ -57,7 +58,7 @@ class Tournament(Stage[TournamentResult]):
         return f"{change}{ahead}; {rounds}{f', {failed} failed' if failed else ''}"
 
 
-def _played(context: StageContext, found: SearchResult) -> TournamentResult:
+def _played(context: StageContext, found: SearchResult, beside: Sequence[str]) -> TournamentResult:
     config = context.config.search
     if config.shortlist < 2:
         return TournamentResult(enabled=False, winner=found.winner, search_winner=found.winner)
@@ -76,6 +77,7 @@ def _played(context: StageContext, found: SearchResult) -> TournamentResult:
         config.shortlist,
         config.tournament,
         train,
+        beside=beside,
         known=journal.entries,
         record=journal.append,
         tick=context.tick,

@@ -27,7 +27,9 @@ class Tune(Stage[TuneResult]):
 
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
         config, winner = context.config, results.of(TournamentResult).winner
-        return results.of(TeacherResult), winner, config.tune, config.distill, *context.start_digests
+        first = results.warm_start.trials if config.tune.enabled else ()
+        begun = *context.start_digests, *([first] if first else [])
+        return results.of(TeacherResult), winner, config.tune, config.distill, *begun
 
     def work(self, context: StageContext, results: Results) -> TuneResult:
         config = context.config.tune
@@ -63,6 +65,7 @@ class Tune(Stage[TuneResult]):
             storage,
             seed=context.seed("tune"),
             owner=context.run.owner("tune", storage.name, context.inputs),
+            first=results.warm_start.trials,
             tick=context.tick,
             say=context.say,
         )

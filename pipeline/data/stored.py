@@ -55,6 +55,11 @@ class StoredImages:
     def shape(self) -> torch.Size:
         return torch.Size((len(self._rows), *self._image_shape))
 
+    @property
+    def place(self) -> Path:
+        """Path of the first file, for messages."""
+        return self._files[0].path
+
     def __len__(self) -> int:
         return len(self._rows)
 

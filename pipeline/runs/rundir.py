@@ -226,10 +226,21 @@ class RunDir:
         """
         theirs = other.manifest
         records = {stage: theirs.stages[stage] for stage in stages}
-        for name, expected in (item for record in records.values() for item in record.files.items()):
+        for record in records.values():
+            self._copy(other, record)
+        self._save(self.manifest.continuing(theirs, records))
+
+    def take_over(self, other: "RunDir", stage: str) -> None:
+        """Take over one finished stage of another run of this run's origin, as `adopt` does."""
+        record = other.manifest.stages[stage]
+        self._copy(other, record)
+        self._enter(stage, record)
+        self.forget(stage)
+
+    def _copy(self, other: "RunDir", record: StageRecord) -> None:
+        for name, expected in record.files.items():
             if copy_file(other.root / name, self.root / name) != expected:
                 raise RunDirError(f"{other.root / name} was altered since its stage wrote it; put it back")
-        self._save(self.manifest.continuing(theirs, records))
 
     def note_origin(self) -> None:
         """Record commit, versions and machine of the next stages where they differ from those of the stages before."""

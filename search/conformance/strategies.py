@@ -84,6 +84,7 @@ def run(
     fails: Callable[[Architecture], bool] = lambda a: False,
     cost: Callable[[Architecture], Cost] = cost_of,
     value: Callable[[Architecture], float] = peak,
+    first: Sequence[Architecture] = (),
 ) -> Told:
     told = Told([], [], [])
 
@@ -101,6 +102,7 @@ def run(
         evaluations=evaluations,
         rng=random.Random(seed),
         tick=lambda done, total: told.ticks.append((done, total)),
+        first=first,
     )
     return told._replace(found=run_strategy(search, STRATEGIES[name][0].model_validate({"name": name})))
 

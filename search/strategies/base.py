@@ -38,6 +38,7 @@ class Search(Bounds, Generic[S]):
     evaluations: int  # candidates that may be scored
     rng: random.Random
     tick: Callable[[int, int], None] = lambda done, total: None  # after every evaluation
+    first: Sequence[Architecture] = ()  # taken before any other by `Progress.take`, those within budget
 
 
 class Progress(Generic[S]):
@@ -46,6 +47,7 @@ class Progress(Generic[S]):
     def __init__(self, search: Search[S]) -> None:
         self._search = search
         self._seen: set[str] = set()
+        self._first = list(reversed(search.first))
         self.scored: list[tuple[Architecture, S]] = []
         self.evaluations = 0
 
@@ -65,7 +67,7 @@ class Progress(Generic[S]):
         return found
 
     def take(self, count: int, *draws: Callable[[], Architecture]) -> list[Architecture]:
-        """Take `count` new feasible members: each from the first of `draws` with one to give, else at random.
+        """Take `count` new feasible members: the search's first, then each from the first of `draws`, else at random.
 
         Fewer are returned only if random draws find no more. They count as met from now on.
 
@@ -74,7 +76,9 @@ class Progress(Generic[S]):
         """
         taken: list[Architecture] = []
         while len(taken) < count:
-            fresh = next((found for draw in draws if (found := self._unseen(draw, self._search.is_feasible))), None)
+            fresh = self._given()
+            for draw in draws:
+                fresh = fresh or self._unseen(draw, self._search.is_feasible)
             fresh = fresh or self._newcomer()
             if fresh is None:
                 break
@@ -94,6 +98,13 @@ class Progress(Generic[S]):
     def release(self, architectures: Sequence[Architecture]) -> None:
         """Forget architectures taken but not to be scored."""
         self._seen -= {architecture.key for architecture in architectures}
+
+    def _given(self) -> Architecture | None:
+        while self._first:
+            architecture = self._first.pop()
+            if architecture.key not in self._seen and self._search.is_feasible(architecture):
+                return architecture
+        return None
 
     def _newcomer(self) -> Architecture | None:
         try:

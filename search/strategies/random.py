@@ -34,6 +34,8 @@ def draw_randomly(search: Search[S], config: RandomConfig) -> list[S]:
 def _shuffled(search: Search[S]) -> list[Architecture]:
     members = list(search.space.all_architectures())
     search.rng.shuffle(members)
+    first = {architecture.key for architecture in search.first}
+    members.sort(key=lambda member: member.key not in first)
     feasible: list[Architecture] = []
     for architecture in members:
         if len(feasible) == search.evaluations:

@@ -314,6 +314,40 @@ def test_a_killed_study_ends_as_an_undisturbed_one(study, whole, tmp_path, kille
     assert [trial.intermediate_values for trial in found] == [trial.intermediate_values for trial in expected]
 
 
+FIRST = (
+    {"training.learning_rate": 0.1, "training.weight_decay": 1e-4, "kd.temperature": 5.0, "kd.distill_weight": 0.8},
+    {"training.learning_rate": 0.3, "training.weight_decay": 1e-3, "kd.temperature": 2.0, "kd.distill_weight": 0.5},
+    {"kd.temperature": 4.0},  # of another recipe
+)
+
+
+def test_given_values_are_tried_after_the_configurations_own_and_count_as_trials(study, undisturbed):
+    found = study(Training(), first=FIRST)
+    assert [trial.params for trial in found.trials[:3]] == [undisturbed.trials[0].params, *FIRST[:2]]
+    assert len(found.trials) == 6
+    assert found.best_value > undisturbed.trials[0].value
+
+
+@pytest.mark.parametrize("kill_at", [(0, 3), (1, 0), (4, 1)])
+def test_a_study_that_begins_with_given_values_survives_a_kill(study, kill_at, monkeypatch):
+    whole = study(Training(), "whole", first=FIRST)
+    enqueue, count = optuna.Study.enqueue_trial, iter(range(9))
+
+    def killed(self, *given, **named):
+        if next(count) == 2:
+            raise KeyboardInterrupt
+        return enqueue(self, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, "enqueue_trial", killed)
+        with pytest.raises(KeyboardInterrupt):  # between two entries
+            study(Training(), first=FIRST)
+    training = Training(kill_at=kill_at)
+    with pytest.raises(KeyboardInterrupt):
+        study(training, first=FIRST)
+    assert study(training, first=FIRST) == whole
+
+
 def test_what_the_training_raises_comes_through_as_it_was_raised(study):
     class FullError(OSError):
         pass

@@ -11,6 +11,7 @@ from typing import Any
 
 import commands_page
 import configuration_page
+import faults_page
 import pytest
 import repository_links
 import stages_page
@@ -53,6 +54,17 @@ def test_bounds_and_defaults_are_told_as_they_are() -> None:
     assert "| `weight_bits` | `7`, `8` | `7` |" in page
     assert "| `budget.max_params` | whole number, ≥ 1, or `null` | `null` |" in page
     assert "| `seed` | whole number, ≥ 0, < 2,147,483,648 | `0` |" in page
+
+
+def test_the_table_of_faults_has_every_fault_and_every_stage_of_the_chain_that_it_names() -> None:
+    rows = re.findall(r"^\| (.+) \|$", faults_page.page().partition("## How")[0], flags=re.MULTILINE)
+    columns, _, *cells = [row.split(" | ") for row in rows]
+    names = [stage.name for stage in STAGES if f"`{stage.name}`" in columns]
+    assert columns == ["fault", *(f"`{name}`" for name in names)]
+    assert {stage.name for stage in STAGES} - set(names) == {"qat", "warm_start"}  # as fine-tuning; read in a moment
+    assert len(cells) > 10
+    assert {len(row) for row in cells} == {len(columns)}
+    assert "`RunDirError`" in "".join(map(str, cells))
 
 
 def test_the_page_of_commands_has_every_command_and_option() -> None:

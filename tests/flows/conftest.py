@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import small
 from filelock import FileLock
 
 from edgestill.flows.cli.main import execute
+from edgestill.flows.runner import new_run, run_chain
 
 TINY = {
     "name": "tiny",
@@ -45,6 +47,11 @@ PLANTED = (
     "scipy", "sklearn", "sqlalchemy", "tokenizers", "torch", "transformers", "typer", "uvicorn", "yaml", "distill",
     "export", "flows", "pipeline", "search",
 )  # fmt: skip
+# Secrets of the environment, which no file of a run may hold.
+SECRETS = {
+    name: f"planted-secret-{name.lower()}"
+    for name in ("HF_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY")
+} | {"EDGESTILL_NOTIFY": "json://me:planted-secret-notify@127.0.0.1:9/"}
 Edgestill = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -101,13 +108,17 @@ def planted(shared: Path) -> Planted:
 def command_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a subprocess: one thread, and no Prefect server but one of the tests' own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return kept | {
-        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        "DO_NOT_TRACK": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+    return (
+        kept
+        | SECRETS
+        | {
+            "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+            "DO_NOT_TRACK": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+    )
 
 
 @pytest.fixture(scope="session")
@@ -156,3 +167,26 @@ def finished_run(
             making.rename(out)
     made = next(out.glob("*/manifest.json")).parent
     return Path(shutil.copytree(made, tmp_path_factory.mktemp("runs") / made.name))
+
+
+@pytest.fixture(scope="session")
+def small_run(shared: Path) -> Path:
+    """The folder of a run of a few seconds, with its data beside it; who changes it takes a copy."""
+    out = shared / "small"
+    with FileLock(shared / "small.lock"):
+        if not out.exists():
+            out.mkdir()
+            with new_run(small.config(small.data(out / "x.npz")), out) as run:
+                run_chain(run)
+    return next(out.glob("*/manifest.json")).parent
+
+
+@pytest.fixture(scope="session")
+def told_secrets() -> Callable[..., list[str]]:
+    """(folders or files) to the files among them that hold a planted secret."""
+
+    def search(*places: Path) -> list[str]:
+        files = [path for place in places for path in (place, *place.rglob("*")) if path.is_file()]
+        return [str(path) for path in files if b"planted-secret" in path.read_bytes()]
+
+    return search

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small
 
-from edgestill.flows.registry import promotion
+from edgestill.flows.registry import drift, promotion
 from edgestill.flows.registry.book import FOLDER, Decision, held_book, one_night, read_book
 from edgestill.flows.registry.compare import _in_recall
 from edgestill.flows.registry.retention import Retention, prune
 from edgestill.flows.registry.rule import TOTAL_ERROR, Compared, error_of, interval_of, interval_of_sums, judge
+from edgestill.flows.runner import new_run, run_chain
 from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.runs.rundir import RunDir
@@ -177,3 +179,18 @@ def test_a_run_is_promoted_compared_and_rolled_back(finished_run: Path, tmp_path
     assert read_book(tmp_path).current == "second"
     assert promotion.roll_back(tmp_path, "it was not").run == "first"
     assert read_book(tmp_path).current == "first"
+
+
+@pytest.mark.engines
+def test_drift_is_measured_on_other_test_examples_alone(small_run: Path, tmp_path: Path) -> None:
+    assert drift.measure(small_run, small_run) is None
+    other = small.data(tmp_path / "noise.npz", seed=5)
+    whole = np.load(other)
+    noise = np.random.default_rng(0).integers(0, 256, whole["x_test"].shape, dtype=np.uint8)
+    np.savez(other, **{**whole, "x_test": noise})
+    with new_run(small.config(other, "tune.enabled=false", "search.shortlist=0"), tmp_path) as run:
+        run_chain(run)
+    found = drift.measure(run.root, small_run)
+    assert found is not None
+    assert found.n_after == len(noise)
+    assert found.before > found.after

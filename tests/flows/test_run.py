@@ -156,6 +156,12 @@ def test_the_study_opens_where_optuna_dashboard_looks_for_it(finished_run: Path)
     }
 
 
+def test_no_secret_of_the_environment_is_in_a_file_of_the_run(finished_run: Path, told_secrets, tmp_path: Path) -> None:
+    assert told_secrets(finished_run) == []
+    (tmp_path / "leak").write_text("a planted-secret")
+    assert told_secrets(tmp_path) == [str(tmp_path / "leak")]
+
+
 def test_resuming_a_finished_run_repeats_nothing(finished_run: Path, call) -> None:
     def stamps() -> dict[str, int]:
         return {str(path): path.stat().st_mtime_ns for path in finished_run.rglob("*") if path.name != ".lock"}

@@ -221,7 +221,7 @@ def test_a_night_leaves_its_bundle_and_runs_nothing_of_the_folder(
     assert night["name"] == "tiny"
     (bundle,) = out.glob("*/bundle/bundle.json")
     tasks = httpx.post(f"{server}/task_runs/filter", json={"flow_runs": {"id": {"any_": [night["id"]]}}})
-    assert sorted(found["name"] for found in tasks.json()) == sorted(NAMES)
+    assert sorted(found["name"] for found in tasks.json()) == sorted([*NAMES, "warm_start"])
     assert yaml.safe_load((bundle.parent.parent / "config.yaml").read_text())["name"] == "tiny"
     assert planted.ran == []
 
@@ -239,6 +239,14 @@ def test_a_nights_artifacts_show_verdicts_candidates_and_the_promotion_and_no_pa
     assert "promoted; the first one" in found["edgestill-registry"]
     assert not [key for key, data in found.items() if str(out) in str(data)]
     assert read_book(out).current == next(out.glob("*/bundle")).parent.name
+
+
+@pytest.mark.usefixtures("night")
+def test_no_secret_is_in_what_a_night_wrote_nor_in_what_the_server_keeps(
+    out: Path, told_secrets, command_environment: dict[str, str]
+) -> None:
+    assert "did not take the notification" in (out / "log").read_text()  # the first promotion was told to nobody
+    assert told_secrets(out, Path(command_environment["PREFECT_HOME"])) == []
 
 
 @pytest.mark.usefixtures("night")
@@ -368,6 +376,35 @@ def test_a_cron_string_that_is_none_is_refused(server: str, command_environment:
     failed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert failed.returncode == 2
     assert "'nightly' is no cron string" in failed.stderr
+
+
+def test_a_server_with_a_password_answers_this_accounts_commands_alone(
+    finished_run: Path, command_environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment = command_environment | {"PREFECT_HOME": str(tmp_path / "home")}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    process = started(["ui", "--auth", "--port", str(port)], environment, tmp_path / "log", tmp_path)
+    try:
+        wait_for(lambda: httpx.get(f"{url}/health").is_success, 120, "Prefect server")
+        secret = (tmp_path / "home" / "edgestill-auth").read_text().strip()
+        assert secret not in (tmp_path / "log").read_text()
+        assert httpx.post(f"{url}/flow_runs/filter", json={}).status_code == 401
+        assert httpx.post(f"{url}/flow_runs/filter", json={}, auth=("edgestill", "wrong")).status_code == 401
+        command = [sys.executable, "-m", "edgestill", "resume", str(finished_run)]
+        own = environment | {"PREFECT_API_URL": url}
+        others = own | {"PREFECT_HOME": command_environment["PREFECT_HOME"]}
+        refused = subprocess.run(command, env=others, capture_output=True, text=True, timeout=120)
+        assert refused.returncode == 2
+        assert "asks for another user and password: set PREFECT_API_AUTH_STRING" in refused.stderr
+        done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        (run,) = httpx.post(f"{url}/flow_runs/filter", json={}, auth=tuple(secret.split(":", 1))).json()  # type: ignore[arg-type]
+        assert run["state"]["type"] == "COMPLETED"
+    finally:
+        stopped(process)
 
 
 _WITHOUT_A_SERVER = """

@@ -2,12 +2,16 @@
 
 import datetime
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from edgestill.flows.config import RunConfig
 from edgestill.flows.prefect import serve
+from edgestill.flows.prefect.names import CATCH_UP
 from edgestill.pipeline.errors import UserError
 
 URL = "http://127.0.0.1:4200/api"
@@ -47,3 +51,41 @@ def test_a_name_that_another_machine_serves_is_refused_while_it_is_seen(here: py
     for gone in (deployment("cellar", 90), deployment("cellar", None), deployment(socket.gethostname(), 5)):
         here.setattr(serve, "_found", lambda kind, name, gone=gone: gone)
         assert enter("night") == "night"
+
+
+class Client:
+    """The part of Prefect's client that counts missed runs and makes one up for them."""
+
+    def __init__(self, missed: int) -> None:
+        self.missed, self.made = missed, list[tuple[str, list[str]]]()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *given: object) -> None:
+        pass
+
+    def read_flow_runs(self, flow_run_filter: Any) -> list[Any]:
+        return [SimpleNamespace(auto_scheduled=True)] * self.missed + [SimpleNamespace(auto_scheduled=False)]
+
+    def create_flow_run_from_deployment(self, deployment: str, tags: list[str]) -> None:
+        self.made.append((deployment, tags))
+
+
+@pytest.mark.parametrize(("missed", "made"), [(0, 0), (1, 1), (4, 1)])
+@pytest.mark.parametrize("is_scheduled", [True, False])
+def test_runs_missed_while_nobody_served_are_made_up_for_by_one(
+    here: pytest.MonkeyPatch, capsys, missed: int, made: int, is_scheduled: bool
+) -> None:
+    client = Client(missed)
+    old = SimpleNamespace(id=uuid4(), name="night", paused=False, schedules=[])
+    here.setattr("prefect.client.orchestration.get_client", lambda sync_client: client)
+    here.setattr(serve, "_found", lambda kind, name: old)
+    here.setattr(serve, "make", lambda flow, *given: SimpleNamespace(apply=lambda: f"deployment of {flow}"))
+    here.setattr(serve, "_flow", lambda kind: kind)
+    schedule = serve.Schedule("0 2 * * *", "UTC") if is_scheduled else None
+    serve._deployed(RunConfig(), serve.Served("night", Path("runs"), schedule, 1))
+    assert client.made == [("deployment of compress", [CATCH_UP])] * made * is_scheduled
+    said = capsys.readouterr().out
+    assert ("one makes up for it" in said) == bool(made and is_scheduled)
+    assert ("4 scheduled runs were missed" in said) == (missed == 4 and is_scheduled)

@@ -1,12 +1,11 @@
 """Every stage keeps its contract: it goes on when killed, repeats nothing, says a line; its result survives JSON."""
 
-import json
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cut
 import pytest
 
 from edgestill.flows.chain import STAGES, results_of, stages_of
@@ -25,6 +24,7 @@ EVERY_STAGE = (
     "teacher.training.epochs=2",
     "rank_check.students=4",
     "rank_check.epochs=1",
+    "nightly.warm_start=true",
     "search.space.widths=[[6,8],[8,12],[12,16]]",
     "search.space.blocks=[[1,2],[1,2],[1]]",
     "search.budget.max_params=26000",
@@ -53,16 +53,6 @@ EVERY_STAGE = (
     "baselines.seeds=2",
     "baselines.budget=10000",
 )
-CLOCK = {
-    "seconds",
-    "ms_an_example",
-    "latency",
-    "speedups",
-    "verdicts",
-    "over_budget",
-    "load_before",
-    "digest",
-}  # differ from run to run
 
 
 class _KilledError(BaseException):
@@ -113,27 +103,13 @@ def before(whole: Path, tmp_path: Path) -> Callable[[Stage[Any]], RunDir]:
     """The run as it was before a stage: without its folder and the later ones'."""
 
     def make(stage: Stage[Any]) -> RunDir:
-        root = Path(shutil.copytree(whole, tmp_path / whole.name))
-        manifest = json.loads((root / "manifest.json").read_text())
-        for later in STAGES[STAGES.index(stage) :]:
-            del manifest["stages"][later.name]
-            for folder in (later.name, later.beside):
-                if folder:
-                    shutil.rmtree(root / folder, ignore_errors=True)
-        (root / "manifest.json").write_text(json.dumps(manifest))
-        return RunDir.open(root)
+        return RunDir.open(cut.before(whole, stage, tmp_path))
 
     return make
 
 
 def runner(run: RunDir, progress: Silent) -> Runner:
     return Runner(run, run.config(RunConfig), progress, lambda name, work: work())
-
-
-def timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: timeless(part) for name, part in value.items() if name not in CLOCK}
-    return [timeless(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def test_every_stage_is_in_the_run(whole: Path) -> None:
@@ -167,7 +143,7 @@ def test_a_stage_that_was_killed_goes_on_to_the_same_result(
     stage: Stage[Any], counted: tuple[Path, Counter[str]], before: Any
 ) -> None:
     whole, ticks = counted
-    expected = timeless(stage.read(RunDir.view(whole)).model_dump(mode="json"))
+    expected = cut.timeless(stage.read(RunDir.view(whole)).model_dump(mode="json"))
     at = (ticks[stage.name] + 1) // 2
     with before(stage) as run:
         results = results_of(run, run.config(RunConfig))
@@ -178,6 +154,6 @@ def test_a_stage_that_was_killed_goes_on_to_the_same_result(
         done = runner(run, Silent())
         found = done(stage, results)
         assert not done.reused
-        assert timeless(found.model_dump(mode="json")) == expected
+        assert cut.timeless(found.model_dump(mode="json")) == expected
         assert done(stage, results) == found
         assert done.reused

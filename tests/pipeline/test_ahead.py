@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgestill.pipeline.data import ahead
 from edgestill.pipeline.data.ahead import batches_ahead
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.datasets.base import AugmentConfig
@@ -81,3 +82,22 @@ def test_a_file_cut_meanwhile_is_told_by_its_sentence(splits, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match="was cut short"):
         list(batches_ahead(splits[0], torch.arange(50).split(25), CPU))
+
+
+def test_a_disk_that_answers_no_read_ends_the_training_with_a_sentence(monkeypatch, splits):
+    hangs = threading.Event()
+    monkeypatch.setattr(StoredImages, "__getitem__", lambda self, index: hangs.wait())
+    monkeypatch.setattr(ahead, "PATIENCE_S", 0.2)
+    batches = batches_ahead(splits[0], torch.arange(50).split(10), CPU)
+    with pytest.raises(DataError, match=r"images.rows gave no batch for 0.2 s: its disk or its network mount hangs"):
+        next(batches)
+    hangs.set()
+
+
+def test_a_reader_ends_with_the_batches_that_nobody_takes(splits):
+    batches = batches_ahead(splits[0], torch.arange(50).split(1), CPU)
+    next(batches)
+    (reader,) = [thread for thread in threading.enumerate() if thread.name == "read-ahead"]
+    batches.close()
+    reader.join(10)
+    assert not reader.is_alive()

@@ -433,3 +433,19 @@ def test_the_commit_is_that_of_the_checkout_and_not_of_the_callers_folder(tmp_pa
     installed.write_text("")
     monkeypatch.setattr(provenance, "__file__", str(installed))
     assert provenance.git_commit.__wrapped__() is None
+
+
+def test_a_stage_taken_over_from_another_run_brings_its_files_and_an_altered_one_is_refused(tmp_path):
+    with RunDir.create(tmp_path, "a", 0, Config()) as one, RunDir.create(tmp_path, "b", 0, Config()) as other:
+        one.write("teacher", "weights", b"w")
+        one.finish("teacher", Result(accuracy=0.5), "inputs", 1.5)
+        one.finish("search", Result(accuracy=0.5), "inputs", 1.0)
+        other.finish("data", Result(accuracy=0.5), "x", 1.0)
+        other.take_over(one, "teacher")
+        assert list(other.manifest.stages) == ["data", "teacher"]
+        assert other.manifest.stages["teacher"] == one.manifest.stages["teacher"]
+        assert (other.root / "teacher" / "weights").read_bytes() == b"w"
+        (one.root / "search" / "result.json").write_text("{ }")
+        with pytest.raises(RunDirError, match="was altered since its stage wrote it"):
+            other.take_over(one, "search")
+        assert not other.is_done("search", "inputs")

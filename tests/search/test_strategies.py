@@ -98,6 +98,17 @@ class TestEveryStrategy:
         assert len(found) == len(asked) == (256 if name == "exhaustive" else 1)
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_given_members_within_budget_are_scored_before_those_that_are_drawn(name):
+    members, budget = list(Grid().all_architectures()), Budget(max_params=30)
+    given = members[5::37]
+    fit = [a for a in given if not budget.violations(cost_of(a))]
+    assert 0 < len(fit) < len(given)
+    _, asked, _ = run(name, budget=budget, first=[*given, given[0]])
+    assert {a.key for a in fit} <= {a.key for a in asked[: len(fit) + 3]}  # nsga2 begins with the cheapest
+    assert len({a.key for a in asked}) == len(asked)
+
+
 def test_exhaustive_refuses_a_space_above_its_limit():
     with pytest.raises(ConfigError, match="space 'grid' has 16,777,216 members, more than the 10,000"):
         run("exhaustive", Grid(genes=8, choices=8))

@@ -104,6 +104,11 @@ def test_the_shortlist_is_ranked_by_score_and_the_largest_comes_beside_it():
     ]
 
 
+def test_earlier_students_that_the_search_scored_take_part_once():
+    entrants = shortlist(SIX, 2, beside=("e", "a", "unknown"))
+    assert [(e.candidate.architecture, e.rank) for e in entrants] == [("a", 1), ("b", 2), ("f", 6), ("e", 5)]
+
+
 def test_the_largest_is_the_params_baselines_pick_even_if_the_search_did_not_meet_it():
     picks = {"params": candidate("z", 9999, 9999, "params")}
     entrants = shortlist(search({"a": 2, "b": 1}, picks=picks), 4)

@@ -1,0 +1,1 @@
+"""The stage that begins a run with what earlier ones found."""
