@@ -173,8 +173,8 @@ def require_same_text(run: Run, file: Path, texts: Tensor, length: int, allowed:
     if not cached.has_cache:
         return
     for prompt, expected in zip(asked, greedy(run, asked, length), strict=True):
-        for place, logits in enumerate(cached.steps(prompt, length)):
-            wanted = run(np.array([prompt + expected[:place]], np.int64))[0]
+        network = run(_table([prompt + expected[:place] for place in range(len(expected))], length))
+        for place, (logits, wanted) in enumerate(zip(cached.steps(prompt, length), network, strict=False)):
             difference, scale = float(np.abs(logits - wanted).max()), float(np.abs(wanted).max())
             lead = float(wanted.max() - wanted[int(logits.argmax())])
             if not difference <= allowed * max(1.0, scale / 10) or lead > _TIE * max(1.0, scale):
