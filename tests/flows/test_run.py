@@ -207,6 +207,7 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_bits(
             time.sleep(0.002)
         process.kill()
         process.join()
+        time.sleep(1)  # processes of its search notice its end within half a second, and hold the run till then
         (run,) = tmp_path.glob("*")
         assert stage not in read_json(run / "manifest.json")["stages"], f"{stage} was over before the kill"
         arguments = ["resume", str(run), "--quiet"]

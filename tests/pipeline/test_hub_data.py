@@ -13,7 +13,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-ID, COMMIT, NEWEST = "someone/reviews", "a" * 40, "b" * 40
+ID, COMMIT, NEWEST, SCRIPTED = "someone/reviews", "a" * 40, "b" * 40, "c" * 40
+PLANTED = b"import os; os._exit(77)\n"
 CODE = """
 import json, os
 from edgestill.pipeline.data.datasets.huggingface import HuggingFaceConfig, load_huggingface
@@ -32,12 +33,12 @@ def rows(word, count=40):
 FILES = {
     commit: {
         "README.md": b"---\nlicense: mit\n---\n",
-        "planted.py": b"raise SystemExit('code of the hub ran')\n",
+        "planted.py": PLANTED,
         "data/train-00000-of-00001.parquet": rows(word),
         "data/test-00000-of-00001.parquet": rows(word, 10),
     }
     for commit, word in ((COMMIT, "old"), (NEWEST, "new"))
-}
+} | {SCRIPTED: {"README.md": b"", "reviews.py": PLANTED}}
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -93,7 +94,7 @@ class Hub(BaseHTTPRequestHandler):
 
 
 def commit_of(revision):
-    return {"main": NEWEST, "v1": COMMIT}.get(revision, revision)
+    return {"main": NEWEST, "v1": COMMIT, "scripted": SCRIPTED}.get(revision, revision)
 
 
 def entries(commit):
@@ -119,8 +120,8 @@ def hub():
     server.shutdown()
 
 
-@pytest.mark.parametrize(("revision", "word"), [("v1", "old"), (None, "new")])
-def test_an_id_is_read_at_its_revision_and_its_code_is_never_fetched(revision, word, hub, tmp_path):
+def loaded(hub, tmp_path, revision):
+    """Load the data set in a process of its own, which knows this hub alone."""
     asked = {"path": ID, "revision": revision, "text_column": "review"}
     environment = {
         "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path), "EDGESTILL_CACHE": str(tmp_path / "own"),
@@ -128,10 +129,22 @@ def test_an_id_is_read_at_its_revision_and_its_code_is_never_fetched(revision, w
         "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1",
     }  # fmt: skip
     Hub.asked.clear()
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", CODE], env=os.environ | environment, capture_output=True, text=True, timeout=100
     )
+
+
+@pytest.mark.parametrize(("revision", "word"), [("v1", "old"), (None, "new")])
+def test_an_id_is_read_at_its_revision_and_its_code_is_not_fetched(revision, word, hub, tmp_path):
+    done = loaded(hub, tmp_path, revision)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [["0", "1"], [f"{word} 0", f"{word} 1"], 10]
     assert any("resolve" in call for call in Hub.asked)
-    assert not [call for call in Hub.asked if call.endswith(".py")]
+    assert not [call for call in Hub.asked if call.endswith("planted.py")]
+
+
+def test_an_id_that_is_a_script_is_refused_in_a_sentence_and_not_run(hub, tmp_path):
+    done = loaded(hub, tmp_path, "scripted")
+    assert done.returncode == 1
+    assert "DataError: someone/reviews is no folder here, and cannot be loaded as a data set" in done.stderr
+    assert "scripts are no longer supported" in done.stderr
