@@ -6,6 +6,7 @@ from torch import Tensor
 
 from edgestill.distill.losses import softened
 from edgestill.distill.methods.base import Method, MethodConfig, Slot
+from edgestill.distill.methods.facts import Facts
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.network import View
@@ -24,6 +25,9 @@ class TotalVariation(Method):
     name: ClassVar[str] = "total_variation"
     paper: ClassVar[str] = "an example without a paper, 2026"
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence"})
+    facts: ClassVar[Facts | None] = Facts(
+        evidence="ours", zero_at_teacher=True, invariant_to=frozenset({"shift"}), cost=1.5
+    )
     Config: ClassVar[type[MethodConfig]] = TotalVariationConfig
 
     def target(self, teacher: View, student: View, batch: Batch) -> Tensor:
