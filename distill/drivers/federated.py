@@ -179,7 +179,8 @@ def owned_and_pool(splits: Splits, share: float, seed: int) -> tuple[ImageSplit,
     owned = splits.train.labelled()
     if pool is None:
         order = torch.randperm(len(owned), generator=torch.Generator().manual_seed(derive_seed(seed, "pool")))
-        drawn, rest = order.split([round(share * len(owned)), len(owned) - round(share * len(owned))])
+        count = round(share * len(owned))
+        drawn, rest = order[:count], order[count:]
         pool, owned = owned.select(drawn.sort().values), owned.select(rest.sort().values)
     if len(pool) < 2:
         raise DataError(f"the public pool has {len(pool)} examples; raise distill.driver.pool or give data.unlabelled")

@@ -176,7 +176,7 @@ class TeacherOracle(Oracle):
     def ask(self, chosen: Sequence[int], number: int, teacher: nn.Module) -> None:
         train = self.begun.train
         unasked = [at for at in (*self._first, *chosen) if self.names[at] not in self._answers]
-        for index in torch.tensor(unasked, dtype=torch.int64).split(_AT_ONCE) if unasked else ():
+        for index in torch.tensor(unasked, dtype=torch.int64).split(_AT_ONCE) if unasked else ():  # type: ignore[no-untyped-call]
             rows = _logits(teacher, train, index).tolist()
             found = {self.names[at]: row for at, row in zip(index.tolist(), rows, strict=True)}
             self._log.append({"logits": found}, durable=True)
@@ -211,7 +211,8 @@ def with_labels_of_start(splits: Splits, per_class: int | None, seed: int) -> Sp
 
 
 def _parts(count: int) -> tuple[Tensor, ...]:
-    return torch.arange(count).split(512)
+    found: tuple[Tensor, ...] = torch.arange(count).split(512)  # type: ignore[no-untyped-call]
+    return found
 
 
 def _logits(network: nn.Module, split: ImageSplit, index: Tensor) -> Tensor:

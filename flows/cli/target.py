@@ -52,7 +52,7 @@ def add(
              "folder": folder or "", "identity": identity and identity.absolute(),
              "known_hosts": known_hosts and known_hosts.absolute()}  # fmt: skip
     try:
-        new = TargetConfig(name=name, where=where, **given)  # type: ignore[arg-type]
+        new = TargetConfig(name=name, where=where, **given)
     except ValidationError as error:
         raise ConfigError([first_problem(error).replace("Value error, ", "")]) from None
     lacking: list[str] = []

@@ -68,7 +68,7 @@ class PromptSplit(ImageSplit):
         assert self.places is not None
         order = self.places[:, 0].argsort(stable=True)
         texts, place = self.places[order].unbind(1)
-        chosen, text = texts.unique(return_inverse=True)
+        chosen, text = texts.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         for start in range(0, len(chosen), size):
             mine = (text >= start) & (text < start + size)
             rows = torch.stack([text[mine] - start, place[mine]], 1)

@@ -66,14 +66,14 @@ class EdgeFD(Strategy):
 def class_centroids(examples: Tensor, targets: Tensor, each: int, seed: int) -> Tensor:
     """Return the centroids [J, F] of k-means within each class; a class of fewer examples has as many centroids."""
     found = []
-    for label in targets.unique().tolist():
+    for label in targets.unique().tolist():  # type: ignore[no-untyped-call]
         of_class = examples[targets == label].double()
         if each == 1:
             found.append(of_class.mean(0, keepdim=True))
             continue
         from sklearn.cluster import KMeans
 
-        count = min(each, len(of_class.unique(dim=0)))
+        count = min(each, len(of_class.unique(dim=0)))  # type: ignore[no-untyped-call]
         means = KMeans(count, n_init=4, random_state=seed % 2**32).fit(of_class.numpy()).cluster_centers_
         found.append(torch.from_numpy(means))
     return torch.cat(found)

@@ -125,7 +125,7 @@ def _of_jsonl(text: str, path: Path, config: PromptsConfig) -> Iterator[_Pair]:
             continue
         try:
             found = json.loads(line)
-            yield _Pair(*(_text(found[key]) for key in (config.prompt_key, config.answer_key)))
+            yield _Pair(_text(found[config.prompt_key]), _text(found[config.answer_key]))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{path}, line {number}: no object with texts {config.prompt_key!r} and {config.answer_key!r} "
