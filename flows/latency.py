@@ -141,7 +141,7 @@ def in_format(data: bytes, name: str, task: Task) -> bytes:
     with tempfile.TemporaryDirectory(prefix="edgestill-") as folder:
         path = Path(folder) / "student.onnx"
         path.write_bytes(data)
-        source = Source(path, nn.Identity(), task, task.inputs.probes(MIN_EXAMPLES))
+        source = Source(path, nn.Identity(), task, task.inputs.probes(2 * MIN_EXAMPLES))
         config = ExportConfig(calibration=CalibrationConfig(method="minmax"))
         return FORMATS[name].build(source, config)[".onnx"]
 

@@ -67,10 +67,13 @@ def test_search_gate_profile_and_bundle_follow_the_devices_samples(tmp_path, tin
         search__latency__timing__duration_s="0.02",
         search__baselines="[]",
         search__shortlist="0",
-        tune__trials="0",
+        tune__trials="1",
+        tune__epochs="1",
+        distill__training__epochs="1",
+        teacher__training__epochs="1",
         baselines__enabled="false",
         export__gate__max_accuracy_drop="1.0",
-        qat__mode="off",
+        qat__mode="never",
     )
     try:
         assert execute(["run", *arguments, "--out", str(tmp_path / "runs"), "--quiet"]) == 0
