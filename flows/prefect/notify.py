@@ -79,7 +79,8 @@ def _sent_by_block(name: str, event: Event, body: str) -> bool:
         return False
     from prefect.blocks.core import Block
 
-    block: Any = Block.load(name, _sync=True)  # type: ignore[call-arg]
+    load: Any = Block.load  # its type does not tell of `_sync`
+    block = load(name, _sync=True)
     with block.raise_on_failure():
         block.notify(body, subject=_TITLES[event], _sync=True)
     return True

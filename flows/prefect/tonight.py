@@ -20,6 +20,7 @@ from edgestill.flows.registry.earlier import collect, last_run
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import DataResult, WarmStartResult
 from edgestill.flows.terminal import inert, say
+from edgestill.pipeline.device import select_device
 from edgestill.pipeline.errors import DataError, EdgestillError, RunDirError, first_line
 from edgestill.pipeline.runs.manifest import Origin, origin_here, read_run_manifest
 from edgestill.pipeline.runs.rundir import RunDir
@@ -82,6 +83,7 @@ def _of_now(root: Path, config: RunConfig) -> RunDir | None:
     except RunDirError:
         return None
     manifest = run.manifest
+    select_device(config.device)  # sets the threads, which the origin names
     is_here = Origin.model_validate(manifest.model_dump(include=set(Origin.model_fields))) == origin_here()
     if not is_here or manifest.earlier or manifest.changes or any(code_in(config)):
         return None
@@ -107,5 +109,5 @@ def _changed_after(path: Path, moment: float) -> bool:
     files = [path, *(path.rglob("*") if path.is_dir() else ())]
     try:
         return any(file.stat().st_ctime > moment for file in files)  # unlike the time of a change, no copy keeps it
-    except OSError:
-        return True
+    except FileNotFoundError:  # a name of a hub, which is no file here
+        return False

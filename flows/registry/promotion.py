@@ -38,6 +38,8 @@ def consider(root: Path) -> Decision:
 def _by_rule(root: Path, candidate: Finished, current: str, book: Book) -> Decision:
     try:
         promoted = finished(root.parent / current)
+        if ships_the_same(candidate, promoted):  # no look at the test split is spent on it
+            raise RunDirError(f"it ships the very file of the promoted {current}")
         look = book.looks.get(promoted.data.digests["test"], 0) + 1
         verdict = judge(compare(candidate, promoted, look))
     except EdgestillError as error:
@@ -45,6 +47,11 @@ def _by_rule(root: Path, candidate: Finished, current: str, book: Book) -> Decis
         return Decision(run=root.name, at=now(), kind="kept", by="rule", reason=why, against=current)
     kind: Literal["promoted", "kept"] = "promoted" if verdict.is_promoted else "kept"
     return Decision(run=root.name, at=now(), kind=kind, by="rule", reason=verdict.reason, against=current)
+
+
+def ships_the_same(candidate: Finished, promoted: Finished) -> bool:
+    """True if the default files of both runs have the same bytes, as where an earlier run's stages were taken over."""
+    return (candidate.format, candidate.file.sha256) == (promoted.format, promoted.file.sha256)
 
 
 def promote(root: Path, reason: str) -> Decision:

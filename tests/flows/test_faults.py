@@ -32,7 +32,7 @@ from edgestill.pipeline.training import fit
 
 EVERY_STAGE = (
     "rank_check.students=4", "rank_check.epochs=1", "prune.method=l1", "prune.epochs=1", "baselines.enabled=true",
-    "baselines.seeds=1", "baselines.budget=10000",
+    "baselines.seeds=1", "baselines.budget=10000", "qat.mode=never",
 )  # fmt: skip
 FIRST = ("data", "teacher")  # stages whose cells are units; the others take a whole run
 BY_NAME = {stage.name: stage for stage in chain.STAGES}

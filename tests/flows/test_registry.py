@@ -164,11 +164,16 @@ def test_rollback_without_an_earlier_promotion_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.engines
-def test_a_run_is_promoted_compared_and_rolled_back(finished_run: Path, tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    for copy in (first, second):
+def test_a_run_is_promoted_compared_and_rolled_back(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = tmp_path / "first", tmp_path / "second", tmp_path / "third"
+    for copy in (first, second, third):
         shutil.copytree(finished_run, copy)
     assert promotion.consider(first).reason == "the first one"
+    assert promotion.consider(third).reason == "not compared: it ships the very file of the promoted first"
+    assert read_book(tmp_path).looks == {}
+    monkeypatch.setattr(promotion, "ships_the_same", lambda *given: False)
     found = promotion.consider(second)
     assert found.kind == "kept"
     assert found.reason.startswith("not surely better: +0.0 points")
