@@ -1,5 +1,9 @@
 """Results of export and of profiling."""
 
+from typing import Any
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from edgestill.pipeline.frozen import Count, Frozen, Share
 from edgestill.pipeline.runs.manifest import RunPath
 from edgestill.pipeline.training.metrics import Metrics
@@ -44,6 +48,17 @@ class ConvertedModel(Frozen):
     lost: int = 0  # validation examples that fp32 answers right and this file does not
     gained: int = 0  # and the other way round
     arithmetic: Arithmetic | None = None  # of an INT8 file
+    # Layers of an INT8 file left in float, worst first, with the damage of each alone in 8 bits: RMS of the change of
+    # logits over the RMS of their spread.
+    in_float: dict[str, float] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_an_empty_list(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `in_float` where it is empty, so that files and digests from before it stay the same."""
+        written: dict[str, Any] = handler(self)
+        if not self.in_float:
+            written.pop("in_float", None)
+        return written
 
 
 class Absent(Frozen):
