@@ -1,4 +1,4 @@
-"""What each ONNX format costs and gives on a student of each space: bytes, latency, agreement with fp32.
+"""What each format costs and gives on a student of each space: bytes, latency, agreement with fp32.
 
     python benchmarks/formats.py [--seconds 3] [--formats fp16 int8 int8_tensorrt]
 
@@ -73,9 +73,11 @@ def rows(name: str, network: nn.Module, task: Task, arguments: argparse.Namespac
         fp32.write_bytes(to_onnx(network, task.inputs, config.opset))
         source, runs, sizes = Source(fp32, network, task, examples), {}, {}
         for kind in ("fp32", *arguments.formats):
-            form, path = FORMATS[kind], Path(folder) / f"{kind}.onnx"
-            path.write_bytes(form.build(source, config)[".onnx"])
-            runs[kind], sizes[kind] = form.open(path, 1), path.stat().st_size
+            form = FORMATS[kind]
+            files = form.build(source, config)
+            for suffix, data in files.items():
+                Path(folder, f"{kind}{suffix}").write_bytes(data)
+            runs[kind], sizes[kind] = form.open(Path(folder, f"{kind}{form.suffix}"), 1), sum(map(len, files.values()))
     single = np.ascontiguousarray(examples[:1, :TOKENS] if task.kind == "text" else examples[:1])
     timing = TimingConfig(warmup_s=0.3, duration_s=arguments.seconds)
     timings = time_interleaved({kind: lambda run=run: run(single) for kind, run in runs.items()}, timing)

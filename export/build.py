@@ -14,6 +14,7 @@ from edgestill.export.device.facts import byte_products
 from edgestill.export.evaluate import Answers, answers_of
 from edgestill.export.formats import FORMATS, Format, Source
 from edgestill.export.formats.base import Files
+from edgestill.export.gate import loses_too_much
 from edgestill.export.onnx.interface import with_interface
 from edgestill.export.onnx.saturation import saturates_here
 from edgestill.export.onnx.sessions import Interface
@@ -45,6 +46,7 @@ class _Variant(NamedTuple):
     answers: Answers  # if an INT8 file's answers depend on the processor, the worse ones
     distance: float  # mean absolute difference of a logit from fp32
     arithmetic: Arithmetic | None  # of an INT8 file
+    in_float: dict[str, float] = {}  # as in ConvertedModel
 
 
 def source_of(network: nn.Module, onnx: Path, splits: Splits, config: ExportConfig) -> Source:
@@ -96,8 +98,8 @@ def try_format(
 
 
 def with_interfaces(form: Format, files: Files, interface: Interface, source: Source) -> Files:
-    """Add the configured interface to a format's files, if the format takes it."""
-    if form.interface(interface) == "raw":
+    """Add the configured interface to a format's files, if the format takes it and has not added it itself."""
+    if form.interface(interface) == "raw" or form.adds_interface:
         return files
     data, examples = files[form.suffix], source.calibration[:64]
     return {**files, form.suffix: with_interface(data, interface, examples, source.task.resize)}
@@ -111,6 +113,8 @@ def _build(
     if not tried:
         raise ExportError("the format made no file")
     best = max(tried, key=lambda variant: (variant.answers.metrics.score, -variant.distance))
+    if form.precision == "int8" and config.int8.repair == "auto" and not _holds(best, fp32, config):
+        best = _repaired(form, source, fp32, splits.validation, config, best)
     paths = [folder.write(f"student.{form.name}{suffix}", data) for suffix, data in best.files.items()]
     first, *beside = (str(path.relative_to(folder.root)) for path in paths)
     return ConvertedModel(
@@ -130,6 +134,7 @@ def _build(
         gained=int((best.answers.right & ~fp32.answers.right).sum()),
         arithmetic=best.arithmetic,
         difference=_difference(best.answers, fp32.answers, splits.validation),
+        in_float=best.in_float,
     )
 
 
@@ -143,19 +148,39 @@ def _difference(found: Answers, fp32: Answers, validation: ImageSplit) -> Differ
 def _tried(
     form: Format, source: Source, fp32: Reference, validation: ImageSplit, config: ExportConfig
 ) -> list[_Variant]:
-    found = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for position, (name, raw) in enumerate(form.variants(source, config)):
-            files = with_interfaces(form, raw, config.interface, source)
-            folder = Path(scratch, f"{position}")
-            folder.mkdir()
-            for suffix, data in files.items():
-                (folder / f"model{suffix}").write_bytes(data)
-            path = folder / f"model{next(iter(files))}"
-            answers, arithmetic = _on_every_processor(form, path, validation, fp32.answers.is_balanced)
-            distance = float(np.abs(answers.logits - fp32.answers.logits).mean())
-            found.append(_Variant(name, files, answers, distance, arithmetic))
-    return found
+    return [
+        _measured(form, name, with_interfaces(form, files, config.interface, source), fp32, validation)
+        for name, files in form.variants(source, config)
+    ]
+
+
+def _measured(form: Format, name: str, files: Files, fp32: Reference, validation: ImageSplit) -> _Variant:
+    with tempfile.TemporaryDirectory() as folder:
+        for suffix, data in files.items():
+            Path(folder, f"model{suffix}").write_bytes(data)
+        path = Path(folder, f"model{next(iter(files))}")
+        answers, arithmetic = _on_every_processor(form, path, validation, fp32.answers.is_balanced)
+    distance = float(np.abs(answers.logits - fp32.answers.logits).mean())
+    return _Variant(name, files, answers, distance, arithmetic)
+
+
+def _holds(variant: _Variant, fp32: Reference, config: ExportConfig) -> bool:
+    return not loses_too_much(variant.answers.metrics, fp32.answers.metrics, config.gate.max_accuracy_drop)
+
+
+def _repaired(
+    form: Format, source: Source, fp32: Reference, validation: ImageSplit, config: ExportConfig, best: _Variant
+) -> _Variant:
+    """Return the variant with the layers at fault in float; the variant itself if no such file keeps its accuracy."""
+
+    def measured(files: Files) -> _Variant:
+        return _measured(form, best.name, with_interfaces(form, files, config.interface, source), fp32, validation)
+
+    try:
+        found = form.repaired(source, config, best.name, lambda files: _holds(measured(files), fp32, config))
+    except ExportError:  # the file itself is there, and is still worth judging
+        return best
+    return best if found is None else measured(found[0])._replace(in_float=found[1])
 
 
 def _on_every_processor(

@@ -1,10 +1,10 @@
 """Settings and examples to find INT8 ranges, and checks against examples with misleading ranges."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from edgestill.pipeline.data.splits import ImageSplit
 from edgestill.pipeline.errors import ExportError
@@ -29,6 +29,15 @@ class CalibrationConfig(Frozen):
     )
 
 
+class Int8Config(Frozen):
+    """Settings of the repair of an INT8 file that loses more accuracy than the gate allows."""
+
+    repair: Literal["auto", "off"] = Field(
+        "auto", description="auto leaves the layers at fault in float where the whole in INT8 loses too much accuracy"
+    )
+    seconds: float = Field(60, gt=0, le=86_400, description="longest time to look for the layers at fault of a file")
+
+
 class Int8Keys(Frozen):
     """Keys of the INT8 formats under `export`."""
 
@@ -36,6 +45,15 @@ class Int8Keys(Frozen):
     weight_bits: Literal[7, 8] = Field(
         7, description="bits of INT8 weights; 8 where every device has VNNI, Arm or a GPU: others may saturate"
     )
+    int8: Int8Config = Int8Config()
+
+    @model_serializer(mode="wrap")
+    def _without_the_default_repair(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a repair that nobody configured, so that digests from before it stay the same."""
+        written: dict[str, Any] = handler(self)
+        if self.int8 == Int8Config():
+            written.pop("int8", None)
+        return written
 
 
 def calibration_examples(split: ImageSplit, count: int) -> np.ndarray:

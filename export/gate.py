@@ -103,11 +103,11 @@ def _judge(model: ExportedModel, fp32: ExportedModel, over_fp32: Ratio, gate: Ga
     for found in (_changed_nothing(model, fp32), _loses(model, fp32, gate), _too_large(model, limits)):
         if found:
             against.append(found)
-    accuracy, elsewhere = _accuracy(model, fp32), _elsewhere(model)
+    accuracy, further = _accuracy(model, fp32), (_in_float(model), _elsewhere(model))
     return Verdict(
         format=model.format,
         shipped=not against,
-        reason="; ".join(filter(None, [*(against or [*worth, accuracy]), elsewhere])),
+        reason="; ".join(filter(None, [*(against or [*worth, accuracy]), *further])),
         over_fp32=over_fp32,
     )
 
@@ -162,6 +162,19 @@ def _accuracy(model: ExportedModel, fp32: ExportedModel) -> str:
     unit = " of mean recall" if is_balanced else ""
     words = f"{points(difference)}{unit} {'above' if difference > 0 else 'below'} fp32"
     return f"{words} on {n:,} validation examples {interval}"
+
+
+def _in_float(model: ConvertedModel) -> str:
+    """Name the layers of an INT8 file that stay in float, with the reason; empty if there are none."""
+    if not model.in_float:
+        return ""
+    shown = [f"{layer} ({100 * moved:.3g} %)" for layer, moved in list(model.in_float.items())[:3]]
+    more = f" and {len(model.in_float) - len(shown)} more" if len(model.in_float) > len(shown) else ""
+    plural = "layers stay" if len(model.in_float) > 1 else "layer stays"
+    return (
+        f"{len(model.in_float)} {plural} in float, as 8 bits there cost the accuracy: {', '.join(shown)}{more} (in "
+        "brackets how far each alone moves the logits, of their spread)"
+    )
 
 
 def _elsewhere(model: ConvertedModel) -> str:

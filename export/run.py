@@ -10,6 +10,19 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 @runtime_checkable
+class Fed(Protocol):
+    """`Run` in two steps. A device has its inputs in the file's form already, so a latency is of the second alone."""
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray: ...
+
+    def feed(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Convert inputs to the file's form."""
+
+    def run(self, given: dict[str, np.ndarray]) -> np.ndarray:
+        """Return the logits of converted inputs."""
+
+
+@runtime_checkable
 class Parted(Protocol):
     """`Run` on a separate device: a call consists of copies and of the device's work between them."""
 

@@ -10,9 +10,9 @@ from edgestill.export.config import GateConfig, ProfileConfig
 from edgestill.export.device.facts import load_average
 from edgestill.export.formats import FORMATS
 from edgestill.export.gate import Limits, beyond_limits, choose_default, judge
-from edgestill.export.onnx.sessions import PROVIDER, SessionRun, runner, runtime_name
+from edgestill.export.onnx.sessions import PROVIDER, runner, runtime_name
 from edgestill.export.result import Absent, ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult, Ratio
-from edgestill.export.run import Parted, Run
+from edgestill.export.run import Fed, Parted, Run
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.timing.latency_statistics import paired_ratio
@@ -100,7 +100,7 @@ def _open_all(models: ConvertResult, root: Path, threads: int) -> tuple[dict[str
 
 def _call(run: Run, inputs: np.ndarray) -> Callable[[], object]:
     singles = [np.ascontiguousarray(single[None]) for single in inputs]
-    if isinstance(run, SessionRun):
+    if isinstance(run, Fed):
         return _cycling(run.run, [run.feed(single) for single in singles])
     return _cycling(run, singles)
 

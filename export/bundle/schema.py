@@ -85,7 +85,7 @@ class Bundle(Frozen):
     name: str
     created: str
     task: Task
-    interface: Interface = "raw"  # of the files that onnxruntime opens
+    interface: Interface = "raw"  # of the files that can have it
     input: dict[str, Any]
     output: dict[str, Any]
     models: dict[str, BundleModel]  # by format

@@ -11,6 +11,7 @@ from edgestill.export.bundle.probes import INPUTS, TOLERANCE, read_probes, run_c
 from edgestill.export.bundle.read import OpenedBundle, open_bundle
 from edgestill.export.bundle.schema import PROBES, BundleModel
 from edgestill.export.device.answers import OTHERWISE
+from edgestill.export.formats import FORMATS
 from edgestill.export.onnx.interface import MAX_DIFFERENCE
 from edgestill.export.onnx.sessions import OUTPUT, PROBABILITIES
 from edgestill.pipeline.child import ChildError
@@ -87,7 +88,7 @@ def _rerun(opened: OpenedBundle) -> Iterator[tuple[str | None, str | None]]:
             yield str(error), None
             continue
         yield _compared(model.file, model.precision, found, probes[model.format])
-        if model.interface == "image":
+        if model.interface == "image" and FORMATS[model.format].is_cpu_onnx:
             yield _wrong_probabilities(opened, model, probes[INPUTS]), None
 
 

@@ -1,7 +1,7 @@
 """Contract of the forms a student can ship in; each is one file and one line in `FORMATS`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,6 +42,8 @@ class Format(ABC):
     suffix: str  # of its first file
     beside: tuple[str, ...] = ()  # of its others
     is_program: bool = False  # True if its runtime trusts its file, which no gate here checks
+    needs_network: bool = False  # True if it is made from the network in torch, not from the ONNX file
+    adds_interface: bool = False  # True if `build` adds the configured interface; else it goes into the ONNX file
     Config: ClassVar[type[Frozen]] = Frozen  # its keys under `export`
     kinds: ClassVar[frozenset[str]] = frozenset({"image", "text"})  # of input of the networks that it takes
 
@@ -51,8 +53,8 @@ class Format(ABC):
         return self.runtime == RUNTIME
 
     def interface(self, configured: Interface) -> Interface:
-        """Return the interface of its files: the configured one if ONNX Runtime runs them, else `raw`."""
-        return configured if self.runtime.partition("-")[0] == RUNTIME else "raw"
+        """Return the interface of its files: the configured one if it, or ONNX Runtime, can have it; else `raw`."""
+        return configured if self.adds_interface or self.runtime.partition("-")[0] == RUNTIME else "raw"
 
     def missing(self) -> str | None:
         """Return None if it can be built and run here; else a sentence with the missing thing and how to get it."""
@@ -72,6 +74,17 @@ class Format(ABC):
     def variants(self, source: Source, config: Any) -> Iterator[tuple[str, Files]]:
         """Yield (label, files) for each way to make this format; the best on validation is kept."""
         yield "", self.build(source, config)
+
+    def repaired(
+        self, source: Source, config: Any, variant: str, holds: Callable[[Files], bool]
+    ) -> tuple[Files, dict[str, float]] | None:
+        """Build an INT8 variant again with the layers at fault in float, as few as `holds` accepts.
+
+        Returns:
+            The files, and the damage of each layer left in float (`export/onnx/repair.py`); None if there is no such
+            form, or the format has no way to leave a layer in float.
+        """
+        return None
 
     @abstractmethod
     def open(self, path: Path, threads: int) -> Run:

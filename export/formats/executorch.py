@@ -7,13 +7,14 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
+from edgestill.export.calibration import require_sound
 from edgestill.export.formats.base import Files, Format, Source
 from edgestill.export.onnx.sessions import feed
 from edgestill.export.onnx.write import signature
@@ -45,14 +46,19 @@ class ExecuTorch(Format):
     runtime = "executorch"
     suffix = ".pte"
     is_program = True
+    needs_network = True
     Config = ExecutorchKeys
+    _libraries: tuple[str, ...] = (
+        "executorch.exir",
+        "executorch.backends.xnnpack.partition.xnnpack_partitioner",
+        "executorch.runtime",
+    )
 
     def missing(self) -> str | None:
         try:
             with _quiet():
-                importlib.import_module("executorch.exir")
-                importlib.import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
-                importlib.import_module("executorch.runtime")
+                for library in self._libraries:
+                    importlib.import_module(library)
         except (ImportError, OSError, RuntimeError, AttributeError) as error:  # it uses torch's internals
             reason = first_line(error, type(error).__name__)
             return f"ExecuTorch does not import beside torch {torch.__version__} ({reason}); {HOW_TO_GET}"
@@ -64,15 +70,21 @@ class ExecuTorch(Format):
 
         try:
             with _quiet():
-                program = _exported(source, config.executorch.max_batch)
+                program = self._program(source, config)
                 edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
                 nodes = [node.name for node in edge.exported_program().graph.nodes if node.op == "call_function"]
                 data = bytes(edge.to_executorch().buffer)
+        except ExportError:
+            raise
         except Exception as error:  # its passes' error types share no base class
             raise ExportError(f"the network has no ExecuTorch form: {first_line(error)}") from error
         if not any(name.startswith(_DELEGATE) for name in nodes):
             raise ExportError("XNNPACK took no layer of the network: ExecuTorch would run its slow reference kernels")
         return {self.suffix: data}
+
+    def _program(self, source: Source, config: Any) -> Any:
+        """Return the exported program to lower."""
+        return _Traced.of(source, config.executorch.max_batch).exported()
 
     def open(self, path: Path, threads: int) -> Run:
         from executorch.extension.pybindings import portable_lib
@@ -88,23 +100,62 @@ class ExecuTorch(Format):
         largest = method.metadata.input_tensor_meta(0).sizes()[0]
 
         def run(inputs: np.ndarray, _alive: object = program) -> np.ndarray:  # the program owns the method's memory
-            batches = [inputs[start : start + largest] for start in range(0, len(inputs), largest)]
-            return np.concatenate([method.execute(_tensors(batch))[0].numpy() for batch in batches])
+            return np.concatenate([method.execute(_tensors(batch))[0].numpy() for batch in _parts(inputs, largest)])
 
         return run
 
 
-def _exported(source: Source, max_batch: int) -> Any:
-    task = source.task
-    network, example, dynamic = signature(source.network, task.inputs)
-    if max_batch == 1:
-        sides = tuple({dimension: side for dimension, side in each.items() if dimension} for each in dynamic)
-    else:
-        batch = torch.export.Dim("batch", min=1, max=max_batch)
-        sides = tuple({**each, 0: batch} for each in dynamic)
-    # The example has the largest batch: from a smaller one, convolutions conclude that it stays below 16.
-    inputs = tuple(tensor[:1].expand(max_batch, *tensor.shape[1:]).clone() for tensor in example)
-    return torch.export.export(network, inputs, dynamic_shapes=sides)
+class ExecuTorchInt8(ExecuTorch):
+    """ExecuTorch form with 8-bit weights, a scale a channel, and activations, by PT2E for XNNPACK."""
+
+    name = "executorch_int8"
+    precision = "int8"
+    _libraries = (
+        *ExecuTorch._libraries,
+        "executorch.backends.xnnpack.quantizer.xnnpack_quantizer",
+        "torchao.quantization.pt2e.quantize_pt2e",
+    )
+
+    def _program(self, source: Source, config: Any) -> Any:
+        from executorch.backends.xnnpack.quantizer import xnnpack_quantizer
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+        require_sound(source.calibration, source.task)
+        traced = _Traced.of(source, config.executorch.max_batch)
+        quantizer = xnnpack_quantizer.XNNPACKQuantizer()
+        quantizer.set_global(xnnpack_quantizer.get_symmetric_quantization_config(is_per_channel=True))
+        observed = prepare_pt2e(traced.exported().module(), quantizer)
+        with torch.no_grad():
+            for batch in _parts(source.calibration, config.executorch.max_batch):
+                observed(*_tensors(batch))
+        return traced._replace(network=convert_pt2e(observed)).exported()
+
+
+class _Traced(NamedTuple):
+    """Network with the inputs to trace it by, and their dynamic sides."""
+
+    network: nn.Module
+    inputs: tuple[Tensor, ...]
+    sides: tuple[dict[int, Any], ...]
+
+    @classmethod
+    def of(cls, source: Source, max_batch: int) -> "_Traced":
+        network, example, dynamic = signature(source.network, source.task.inputs)
+        if max_batch == 1:
+            sides = tuple({dimension: side for dimension, side in each.items() if dimension} for each in dynamic)
+        else:
+            batch = torch.export.Dim("batch", min=1, max=max_batch)
+            sides = tuple({**each, 0: batch} for each in dynamic)
+        # The example has the largest batch: from a smaller one, convolutions conclude that it stays below 16.
+        inputs = tuple(tensor[:1].expand(max_batch, *tensor.shape[1:]).clone() for tensor in example)
+        return cls(network, inputs, sides)
+
+    def exported(self) -> Any:
+        return torch.export.export(self.network, self.inputs, dynamic_shapes=self.sides)
+
+
+def _parts(inputs: np.ndarray, largest: int) -> list[np.ndarray]:
+    return [inputs[start : start + largest] for start in range(0, len(inputs), largest)]
 
 
 def _tensors(inputs: np.ndarray) -> list[Tensor]:

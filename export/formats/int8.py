@@ -1,13 +1,14 @@
 """8-bit weights and activations in an ONNX file: a scheme of quantisation, and a file for each calibration method."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from edgestill.export.calibration import Int8Keys, require_sound
 from edgestill.export.formats.base import Files, Format, Source
-from edgestill.export.onnx.quantize import METHODS, Scheme, quantize
+from edgestill.export.onnx.quantize import METHODS, Calibration, Scheme, quantize, quantizer
+from edgestill.export.onnx.repair import DAMAGE_EXAMPLES, damage_of, repaired
 from edgestill.export.onnx.saturating import saturating_runner
 from edgestill.export.onnx.saturation import saturable, saturates_here
 from edgestill.export.onnx.sessions import RUNTIME, runner
@@ -39,6 +40,16 @@ class Int8(Format):
 
     def build(self, source: Source, config: Int8Keys) -> Files:
         return _nearest_to_fp32(source, self.variants(source, config))
+
+    def repaired(
+        self, source: Source, config: Int8Keys, variant: str, holds: Callable[[Files], bool]
+    ) -> tuple[Files, dict[str, float]] | None:
+        calibration = Calibration(source.calibration, variant, config.calibration.percentile)
+        with quantizer(source.onnx, calibration, self._scheme, config.weight_bits) as made:
+            half, examples = config.int8.seconds / 2, source.calibration[:DAMAGE_EXAMPLES]
+            damage = damage_of(made, runner(source.onnx)(examples), lambda data: runner(data)(examples), half)
+            found = repaired(made, damage, lambda data: holds({self.suffix: data}), half)
+        return None if found is None else ({self.suffix: found.made}, found.in_float)
 
     def open(self, path: Path, threads: int) -> Run:
         return runner(path, threads)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from edgestill.export.formats.base import Files, Format, Source
-from edgestill.export.onnx.sessions import OUTPUT, feed
+from edgestill.export.onnx.interface import compare_interfaces, preprocessing
+from edgestill.export.onnx.sessions import IMAGE, OUTPUT, PROBABILITIES, feed, to_pixels
 from edgestill.export.run import Run
 from edgestill.pipeline.errors import ExportError, first_line
 
@@ -26,6 +27,7 @@ class OpenVino(Format):
     suffix = ".xml"
     beside = (".bin",)
     is_program = True
+    adds_interface = True
 
     def missing(self) -> str | None:
         try:
@@ -35,11 +37,14 @@ class OpenVino(Format):
         return None
 
     def build(self, source: Source, config: Any) -> Files:
+        with refusals():
+            return self.written(self.converted(read(source), source, config), source, config)
+
+    def written(self, model: Any, source: Source, config: Any) -> Files:
+        """Return the files of a model, behind the configured interface."""
         openvino = load_openvino()
-        try:
-            model = self.converted(openvino.Core().read_model(source.onnx.read_bytes()), source, config)
-        except RuntimeError as error:
-            raise ExportError(f"OpenVINO does not take the network: {_first_line(error)}") from error
+        if config.interface == "image":
+            model = _with_image_interface(model, preprocessing(source.task, config.opset), source.calibration[:16])
         with tempfile.TemporaryDirectory() as folder:  # it writes to paths alone
             path = Path(folder) / "model.xml"
             openvino.save_model(model, path, compress_to_fp16=self.precision == "fp16")
@@ -50,19 +55,81 @@ class OpenVino(Format):
         """Return the model to save, made from the one that was read."""
 
     def open(self, path: Path, threads: int) -> Run:
-        openvino = load_openvino()
-        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
         try:
-            compiled = openvino.Core().compile_model(path, "CPU", settings)
+            return CompiledRun(compiled(path, threads))
         except RuntimeError as error:
             raise ExportError(f"OpenVINO refuses {path.name}: {_first_line(error)}") from error
-        request = compiled.create_infer_request()
 
-        def run(inputs: np.ndarray) -> np.ndarray:
-            logits: np.ndarray = request.infer(feed(inputs), share_inputs=True)[OUTPUT]
-            return logits
 
-        return run
+class CompiledRun:
+    """`Run` by a compiled model: images or token ids to logits."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._takes_bytes = IMAGE in compiled.input(0).get_names()
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        return self.run(self.feed(inputs))
+
+    def feed(self, inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Convert inputs to the file's form."""
+        return {IMAGE: to_pixels(inputs)} if self._takes_bytes else feed(inputs)
+
+    def run(self, given: dict[str, np.ndarray]) -> np.ndarray:
+        logits: np.ndarray = self._request.infer(given, share_inputs=True)[OUTPUT]
+        return logits
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Raise OpenVINO's errors as an ExportError."""
+    try:
+        yield
+    except ExportError:
+        raise
+    except RuntimeError as error:
+        raise ExportError(f"OpenVINO does not take the network: {_first_line(error)}") from error
+
+
+def read(source: Source) -> Any:
+    """Read the fp32 file."""
+    return load_openvino().Core().read_model(source.onnx.read_bytes())
+
+
+def compiled(model: Any, threads: int) -> Any:
+    """Compile a model, or a file's, for the CPU, in fp32."""
+    settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    return load_openvino().Core().compile_model(model, "CPU", settings)
+
+
+def _with_image_interface(model: Any, before: bytes, examples: np.ndarray) -> Any:
+    """Return the model behind the operators of `before`, with probabilities beside its logits, after comparing both.
+
+    The operators are those of the ONNX files, so that every runtime prepares a picture alike.
+
+    Args:
+        before: ONNX model from `image` to the model's input.
+        examples: [N, C, H, W] float32 in [0, 1].
+    """
+    openvino = load_openvino()
+    raw = CompiledRun(compiled(model, 1))
+    prepared = openvino.Core().read_model(before)
+    images = prepared.output(0).get_node().input_value(0)
+    for target in model.input(0).get_node().output(0).get_target_inputs():
+        target.replace_source_output(images)
+    logits = model.output(0).get_node()
+    shares = openvino.opset8.softmax(logits.input_value(0), axis=1)
+    shares.output(0).set_names({PROBABILITIES})
+    results = [openvino.opset8.result(shares), logits]
+    found = openvino.Model(results, prepared.get_parameters(), model.get_friendly_name())
+    request = compiled(found, 1).create_infer_request()
+
+    def dressed(pixels: np.ndarray) -> list[np.ndarray]:
+        answers = request.infer({IMAGE: pixels})
+        return [answers[OUTPUT], answers[PROBABILITIES]]
+
+    compare_interfaces(raw, dressed, examples)
+    return found
 
 
 class OpenVinoFloat(OpenVino):

@@ -1,9 +1,9 @@
-"""OpenVINO's IR with 8-bit weights and activations, by NNCF's post-training quantisation."""
+"""OpenVINO's IR in 8 bits by NNCF: weights and activations, or weights alone."""
 
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,19 +11,25 @@ from typing import Any
 import numpy as np
 
 from edgestill.export.calibration import Int8Keys, require_sound
-from edgestill.export.formats.base import Source
-from edgestill.export.formats.openvino import HOW_TO_GET, OpenVino, load_openvino, without_telemetry
+from edgestill.export.formats.base import Files, Source
+from edgestill.export.formats.openvino import (
+    HOW_TO_GET,
+    CompiledRun,
+    OpenVino,
+    compiled,
+    load_openvino,
+    read,
+    refusals,
+    without_telemetry,
+)
+from edgestill.export.onnx.repair import DAMAGE_EXAMPLES, damage_of, repaired
 from edgestill.export.onnx.saturation import LARGEST_PAIR
 from edgestill.export.onnx.sessions import feed
 from edgestill.pipeline.errors import ExportError, first_line
 
 
-class OpenVinoInt8(OpenVino):
-    """Calibrated on the reference split."""
-
-    name = "openvino_int8"
+class _ByNncf(OpenVino):
     precision = "int8"
-    Config = Int8Keys
 
     def missing(self) -> str | None:
         reason = super().missing()
@@ -32,8 +38,26 @@ class OpenVinoInt8(OpenVino):
         try:
             _load_nncf()
         except ImportError as error:
-            return f"openvino_int8 needs nncf ({first_line(error, type(error).__name__)}); {HOW_TO_GET}"
+            return f"{self.name} needs nncf ({first_line(error, type(error).__name__)}); {HOW_TO_GET}"
         return None
+
+
+class OpenVinoW8(_ByNncf):
+    """8-bit weights with a scale a channel; arithmetic is fp32."""
+
+    name = "openvino_w8"
+
+    def converted(self, model: Any, source: Source, config: Any) -> Any:
+        nncf = _load_nncf()
+        with _quiet():
+            return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
+
+
+class OpenVinoInt8(_ByNncf):
+    """8-bit weights and activations, calibrated on the reference split."""
+
+    name = "openvino_int8"
+    Config = Int8Keys
 
     def saturable(self, path: Path) -> int:
         """Count products with weights outside ±64: oneDNN's kernels add pairs in 16 bits, as ONNX Runtime's do."""
@@ -44,14 +68,60 @@ class OpenVinoInt8(OpenVino):
 
     def converted(self, model: Any, source: Source, config: Int8Keys) -> Any:
         require_sound(source.calibration, source.task)
-        nncf = _load_nncf()
-        examples = nncf.Dataset(list(source.calibration), lambda example: feed(example[None]))
-        with _quiet():
-            settings = _settings(nncf, model, config.weight_bits)
-            quantized = nncf.quantize(model, examples, subset_size=len(source.calibration), **settings)
-        if not any(node.get_type_name() == "FakeQuantize" for node in quantized.get_ops()):
-            raise ExportError("the quantisation changed nothing: NNCF found no layer of the network to quantise")
-        return quantized
+        return _quantized(model, source.calibration, config.weight_bits, ())
+
+    def repaired(
+        self, source: Source, config: Any, variant: str, holds: Callable[[Files], bool]
+    ) -> tuple[Files, dict[str, float]] | None:
+        half, examples = config.int8.seconds / 2, source.calibration[:DAMAGE_EXAMPLES]
+
+        def answers(model: Any) -> np.ndarray:
+            return CompiledRun(compiled(model, 1))(examples)
+
+        with refusals():
+            parts = _Parts(source, config.weight_bits)
+            damage = damage_of(parts, answers(read(source)), answers, half)
+            found = repaired(parts, damage, lambda model: holds(self.written(model.clone(), source, config)), half)
+            return None if found is None else (self.written(found.made, source, config), found.in_float)
+
+
+class _Parts:
+    """The fp32 file, to be quantised in part."""
+
+    def __init__(self, source: Source, weight_bits: int) -> None:
+        self._source, self._bits = source, weight_bits
+        nodes = read(source).get_ordered_ops()
+        self.layers = tuple(node.get_friendly_name() for node in nodes if _is_layer(node))
+
+    def part(self, *, only: Sequence[str] = (), without: Sequence[str] = ()) -> Any:
+        """Return the model with some layers quantised: those of `only`, if it names any, less those of `without`.
+
+        Raises:
+            ExportError: nothing of it was quantised.
+        """
+        ignored = [layer for layer in self.layers if layer in without or (only and layer not in only)]
+        examples = self._source.calibration[:DAMAGE_EXAMPLES] if only else self._source.calibration
+        return _quantized(read(self._source), examples, self._bits, ignored)
+
+
+def _is_layer(node: Any) -> bool:
+    """True for products, and for sums of two computed tensors."""
+    if node.get_type_name() != "Add":
+        return node.get_type_name() in _PRODUCTS
+    return all(node.input_value(place).get_node().get_type_name() != "Constant" for place in (0, 1))
+
+
+def _quantized(model: Any, examples: np.ndarray, weight_bits: int, ignored: Sequence[str]) -> Any:
+    nncf = _load_nncf()
+    data = nncf.Dataset(list(examples), lambda example: feed(example[None]))
+    with _quiet():
+        settings = _settings(nncf, model, weight_bits)
+        if ignored:
+            settings["ignored_scope"] = nncf.IgnoredScope(names=list(ignored))
+        quantized = nncf.quantize(model, data, subset_size=len(examples), **settings)
+    if not any(node.get_type_name() == "FakeQuantize" for node in quantized.get_ops()):
+        raise ExportError("the quantisation changed nothing: NNCF found no layer of the network to quantise")
+    return quantized
 
 
 _PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")

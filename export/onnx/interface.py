@@ -8,6 +8,7 @@ operators between stay as they were.
 
 # B batch, C channels, H W height and width, K classes
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,27 @@ def with_image_interface(data: bytes, resize: str | None = None) -> bytes:
     return bytes(result.SerializeToString())
 
 
+def preprocessing(task: Task, opset: int) -> bytes:
+    """Return an ONNX model of the operators alone from `image`, as the interface has it, to the task's `images`.
+
+    Raises:
+        ExportError: they would resize otherwise than training did.
+    """
+    from onnx import TensorProto, helper
+
+    channels, *sides = task.input_shape
+    shape: list[Any] = ["batch", *sides, channels]
+    before, tensors = _bytes_to_floats()
+    if task.resize is not None:
+        before, tensors = _picture_to_floats((sides[0], sides[1], channels), task.resize, opset)
+        shape = ["batch", "height", "width", channels]
+    given = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, shape)
+    images = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch", channels, *sides])
+    graph = helper.make_graph(before, "preprocessing", [given], [images], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
 def _bytes_to_floats() -> Part:
     """Return the operators from pixels of the model's size to its input."""
     from onnx import TensorProto, helper
@@ -115,10 +137,28 @@ def check_image_interface(raw: bytes, wrapped: bytes, examples: np.ndarray) -> f
     Raises:
         ExportError: a logit differs, or the probabilities are not the softmax of the logits.
     """
+    without, with_it = open_session(raw), open_session(wrapped)
+    return compare_interfaces(
+        lambda images: without.run([OUTPUT], {INPUT: images})[0],
+        lambda pixels: with_it.run([OUTPUT, PROBABILITIES], {IMAGE: pixels}),
+        examples,
+    )
+
+
+def compare_interfaces(
+    raw: Callable[[np.ndarray], np.ndarray],
+    wrapped: Callable[[np.ndarray], Sequence[np.ndarray]],
+    examples: np.ndarray,
+) -> float:
+    """Compare files as `check_image_interface` does, in any runtime.
+
+    Args:
+        raw: images [N, C, H, W] in [0, 1] to logits.
+        wrapped: pixels, uint8 [N, H, W, C], to logits and probabilities.
+    """
     pixels = to_pixels(np.concatenate([examples, np.zeros_like(examples[:1]), np.ones_like(examples[:1])]))
     unit = np.ascontiguousarray((pixels / np.float32(255)).transpose(0, 3, 1, 2))
-    (expected,) = open_session(raw).run([OUTPUT], {INPUT: unit})
-    logits, probabilities = open_session(wrapped).run([OUTPUT, PROBABILITIES], {IMAGE: pixels})
+    expected, (logits, probabilities) = raw(unit), wrapped(pixels)
     difference = float(np.abs(logits - expected).max())
     powers = np.exp(expected - expected.max(1, keepdims=True))
     spread = float(np.abs(probabilities - powers / powers.sum(1, keepdims=True)).max())

@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ _BATCH = 32  # the histograms keep every activation of a batch
 # of 0.87).
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _CHAINS = ("Add", "Relu", "Clip", "MaxPool", "GlobalAveragePool", "Concat", "Flatten", "Reshape", "Transpose", "Pad")
+_FOLLOWERS = {"Relu", "Clip", "MaxPool", "Flatten", "Reshape", "Transpose"}  # quantised where their input is
 _NO_CHAINS = {"AveragePool", "Softmax", "LayerNormalization"}
 _TABLES = ("Gather",)  # a vocabulary's embedding is most of a small text student
 
@@ -44,52 +45,121 @@ FOR_TENSORRT = Scheme(
 )
 
 
+class Calibration(NamedTuple):
+    """Examples, and the way to find the ranges of activations on them."""
+
+    examples: np.ndarray  # [N, *input_shape]
+    method: str  # of METHODS
+    percentile: float  # share of the values inside a range, in percent; for the method `percentile` alone
+
+
 def quantize(
     source: Path, examples: np.ndarray, method: str, percentile: float, scheme: Scheme, weight_bits: int = 7
 ) -> bytes:
     """Return the file with 8-bit weights and activations.
 
     Args:
-        examples: [N, *input_shape], to find the ranges of activations on.
-        method: of METHODS.
-        percentile: share of the values inside a range, in percent; for the method `percentile` alone.
+        examples, method, percentile: as in `Calibration`.
         weight_bits: 7 keeps weights within ±64, so that no processor saturates (`saturation.py`); 8 within ±127.
 
     Raises:
         ExportError: the quantiser refuses the graph, or found nothing in it to quantise.
     """
-    from onnxruntime import quantization as ort
+    with quantizer(source, Calibration(examples, method, percentile), scheme, weight_bits) as made:
+        return made.whole()
 
-    kinds = {
-        "minmax": ort.CalibrationMethod.MinMax,
-        "entropy": ort.CalibrationMethod.Entropy,
-        "percentile": ort.CalibrationMethod.Percentile,
-    }
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        prepared, target = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
-        try:
-            ort.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)  # the exporter wrote shapes
+
+@contextlib.contextmanager
+def quantizer(source: Path, calibration: Calibration, scheme: Scheme, weight_bits: int = 7) -> Iterator["Quantizer"]:
+    """Prepare a file to be quantised, whole or in part.
+
+    Args:
+        weight_bits: as for `quantize`.
+
+    Raises:
+        ExportError: the quantiser refuses the graph.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        yield Quantizer(source, calibration, scheme, weight_bits, Path(folder))
+
+
+class Quantizer:
+    """One file, to be quantised whole or in part; for parts, the ranges are found once."""
+
+    def __init__(self, source: Path, calibration: Calibration, scheme: Scheme, weight_bits: int, folder: Path) -> None:
+        from onnxruntime import quantization as ort
+
+        self._calibration, self._scheme, self._bits = calibration, scheme, weight_bits
+        self._prepared, self._target = folder / "prepared.onnx", folder / "quantized.onnx"
+        self._ranges = folder / "ranges.json"
+        with _refusals():  # the exporter wrote shapes
+            ort.quant_pre_process(str(source), str(self._prepared), skip_symbolic_shape=True)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the operators that may be quantised of themselves, in the graph's order."""
+        import onnx
+
+        kinds = {*_op_types(self._prepared)} - _FOLLOWERS
+        return tuple(n.name for n in onnx.load(self._prepared).graph.node if n.op_type in kinds and n.name)
+
+    def whole(self) -> bytes:
+        """Return the file with all of its layers quantised.
+
+        Raises:
+            ExportError: the quantiser refuses the graph, or found nothing in it to quantise.
+        """
+        return self._quantized({})
+
+    def part(self, *, only: Sequence[str] = (), without: Sequence[str] = ()) -> bytes:
+        """Return the file with some layers quantised: those of `only`, if it names any, less those of `without`.
+
+        Raises:
+            ExportError: as for `whole`.
+        """
+        chosen = {"nodes_to_quantize": list(only), "nodes_to_exclude": list(without)}
+        return self._quantized({**chosen, "calibration_cache_path": self._ranges})
+
+    def _quantized(self, chosen: dict[str, Any]) -> bytes:
+        from onnxruntime import quantization as ort
+
+        kinds = {
+            "minmax": ort.CalibrationMethod.MinMax,
+            "entropy": ort.CalibrationMethod.Entropy,
+            "percentile": ort.CalibrationMethod.Percentile,
+        }
+        examples, method, percentile = self._calibration
+        with _refusals():
             ort.quantize_static(
-                prepared,
-                target,
+                self._prepared,
+                self._target,
                 _Examples(examples),
-                op_types_to_quantize=_op_types(prepared),
+                op_types_to_quantize=_op_types(self._prepared),
                 per_channel=True,
-                activation_type=ort.QuantType.QInt8 if scheme.signed_activations else ort.QuantType.QUInt8,
+                activation_type=ort.QuantType.QInt8 if self._scheme.signed_activations else ort.QuantType.QUInt8,
                 weight_type=ort.QuantType.QInt8,
-                reduce_range=weight_bits == 7,
+                reduce_range=self._bits == 7,
                 calibrate_method=kinds[method],
                 extra_options={
                     "WeightSymmetric": True,
                     "MatMulConstBOnly": True,  # the products inside attention stay in float
                     "CalibStridedMinMax": 1,  # batch by batch, whatever the method
                     "CalibPercentile": percentile,
-                    **scheme.options,
+                    **self._scheme.options,
                 },
+                **chosen,
             )
-        except Exception as error:  # the quantiser's error types share no base class
-            raise ExportError(f"the quantiser refuses the network: {first_line(error)}") from error
-        return _finished(target)
+        return _finished(self._target)
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Silence the quantiser, and raise its errors as an ExportError; their types share no base class."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:
+        raise ExportError(f"the quantiser refuses the network: {first_line(error)}") from error
 
 
 class _Examples:

@@ -23,13 +23,19 @@ RUNTIME = "onnxruntime"  # of a format that it runs on a CPU; on a GPU there is 
 
 
 def open_session(
-    model: Path | bytes, threads: int = 1, providers: Sequence[str] = (PROVIDER,), *, exact: bool = False
+    model: Path | bytes,
+    threads: int = 1,
+    providers: Sequence[str] = (PROVIDER,),
+    *,
+    exact: bool = False,
+    written_as: Literal["ONNX", "ORT"] = "ONNX",
 ) -> "onnxruntime.InferenceSession":
     """Open a session of a file, or of its bytes, with all graph optimisations and a fixed number of threads.
 
     Args:
         exact: sum 8-bit products without saturation on every processor, by slower kernels where needed. An application
             on a device does not set it.
+        written_as: the file's format, whatever its bytes look like; another one is refused.
     """
     import onnxruntime
 
@@ -37,7 +43,7 @@ def open_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # fatal alone; errors are raised
-    options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever the bytes look like
+    options.add_session_config_entry("session.load_model_format", written_as)
     if exact:
         options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(

@@ -1,4 +1,4 @@
-"""The commands for a shipped bundle: verify, predict, sign, keygen, bundle export."""
+"""The commands for a shipped bundle: verify, predict, benchmark, sign, keygen, bundle export."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -121,6 +121,48 @@ def _show(found: "list[Answer | Failure]", labels: tuple[str, ...], out: Path | 
         answer(joined(f"{start}{inert(one.label, 500)} {one.probability:.4f}" for start, one in lines))
 
 
+def benchmark(
+    bundle: Bundle,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npy", help="Array of real examples, as training had them. Default: random ones."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Number of threads of each runtime.")] = 1,
+    duration: Annotated[float, typer.Option(min=0.01, max=3600, help="Seconds of timed calls for each format.")] = 3.0,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run files that are programs too (.ort, .xml, .pte): the bundle is yours.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Picture to draw the table to: .svg, .png or .pdf.")
+    ] = None,
+    public_key: PublicKey = None,
+) -> None:
+    """Compare a bundle's formats on this machine.
+
+    Tell of each format its size, accuracy, agreement with fp32, latency, memory, and the time to its first answer.
+    """
+    from edgestill.export.benchmark.inputs import inputs_of as inputs_of_bundle
+    from edgestill.export.benchmark.measure import Settings
+    from edgestill.export.benchmark.measure import benchmark as measure
+    from edgestill.export.benchmark.text import benchmark_text
+    from edgestill.export.bundle.read import open_bundle
+    from edgestill.flows.bundle_path import find_bundle, require_outside_bundles
+    from edgestill.flows.report.drawing.formats import draw_benchmark, require_picture
+
+    if plot is not None:
+        require_picture(plot)
+        require_outside_bundles(plot, "--plot")
+    with open_bundle(find_bundle(bundle), _key(public_key)) as opened:
+        examples, what = inputs_of_bundle(opened.bundle.task, inputs)
+        settings = Settings(threads=threads, duration_s=duration)
+        found = measure(opened, examples, what, settings, lambda line: say(line, err=True), trust)
+    answer_whole(found.model_dump_json(by_alias=True, indent=1) if as_json else benchmark_text(found))
+    if plot is not None:
+        draw_benchmark(found, plot)
+        say(f"wrote {plot}", err=True)
+
+
 def sign(
     bundle: Annotated[
         Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or a run, whose bundle is signed.")
@@ -222,4 +264,6 @@ def _read(path: Path) -> bytes:
         raise ConfigError(error.problems) from None
 
 
-COMMANDS: Commands = {"verify": verify, "predict": predict, "sign": sign, "keygen": keygen, "bundle": as_one_file}
+COMMANDS: Commands = {
+    "verify": verify, "predict": predict, "benchmark": benchmark, "sign": sign, "keygen": keygen, "bundle": as_one_file,
+}  # fmt: skip

@@ -45,18 +45,74 @@ def distill(
 
 @long
 def export(
-    run: Run,
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|BUNDLE|MODEL.onnx",
+            help="Folder of a run, its name below --out, or `latest`; or a bundle or an ONNX file.",
+        ),
+    ],
     formats: Annotated[
         str | None,
         typer.Option(metavar="fp32,int8,…", help="Names of formats, separated by commas. Default: the run's."),
     ] = None,
+    inputs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npy", help="Array of real examples, to calibrate a bundle's or ONNX file's INT8."),
+    ] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="New folder for a bundle's or ONNX file's formats. Default: NAME-formats."),
+    ] = None,
     settings: Set = None, out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None,
 ) -> None:  # fmt: skip
-    """Export the student of a run.
+    """Export the student of a run, or a bundle or ONNX file, to further formats.
 
-    Settings that its finished stages have read make a new run, with the stages before them.
+    Settings that a run's finished stages have read make a new run, with the stages before them. A bundle or ONNX file
+    stays as it is: its formats go to a folder of their own, each compared with the fp32 file.
     """
+    from edgestill.pipeline.errors import ConfigError
+
+    if is_model(Path(run)):
+        if settings:
+            raise ConfigError(["--set changes a run's settings, and this is none; give --formats and --inputs"])
+        _of_model(Path(run), formats, inputs, to)
+        return
+    for option, value in (("--inputs", inputs), ("--to", to)):
+        if value is not None:
+            raise ConfigError([f"{option} is for a bundle or an ONNX file; a run has its own examples and folder"])
     _further("export", run, "export.formats", formats, settings, out, quiet, prefect)
+
+
+def is_model(path: Path) -> bool:
+    """True for an ONNX file, or the folder or zip of a bundle."""
+    from edgestill.flows.bundle_path import is_bundle
+
+    return path.suffix in (".onnx", ".zip") or is_bundle(path)
+
+
+def _of_model(path: Path, formats: str | None, inputs: Path | None, to: Path | None) -> None:
+    from pydantic import ValidationError
+
+    from edgestill.export.config import ExportConfig
+    from edgestill.export.from_onnx import checked_model, export_onnx, lines_of
+    from edgestill.flows.terminal import answer, say
+    from edgestill.pipeline.errors import ConfigError
+    from edgestill.pipeline.frozen import first_problem
+
+    if formats is None:
+        raise ConfigError(["name the formats to make with --formats, such as --formats ort_fp32,int8"])
+    try:
+        config = ExportConfig.model_validate({"formats": [name.strip() for name in formats.split(",")]})
+    except ValidationError as error:
+        raise ConfigError([f"--formats: {first_problem(error)}"]) from None
+    data, task, examples = checked_model(path, inputs)
+    folder = to if to is not None else Path(f"{path.absolute().name.removesuffix(path.suffix)}-formats")
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError([f"{folder} is there already and not empty; name another folder with --to"])
+    folder.mkdir(parents=True, exist_ok=True)
+    answer("\n".join(lines_of(export_onnx(data, task, examples, config, folder))))
+    say(f"wrote {folder}", err=True)
 
 
 def _further(

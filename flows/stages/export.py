@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from edgestill.export.build import Folder, Reference, build_formats, source_of
-from edgestill.export.config import GateConfig
+from edgestill.export.calibration import Int8Config
+from edgestill.export.config import ExportConfig, GateConfig
 from edgestill.export.evaluate import answers_of
 from edgestill.export.gate import require_a_size_within
 from edgestill.export.generation import require_same_text
@@ -39,8 +40,11 @@ class Export(Stage[ConvertResult]):
     to_change = "search.space or export"
 
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
-        export = context.config.export.model_copy(update={"gate": GateConfig()})  # the profile stage applies the gate
-        return results.of(TeacherResult), results.shipped_student, export
+        config = context.config.export
+        export = config.model_copy(update={"gate": GateConfig()})  # the profile stage applies the gate
+        allowed = config.gate.max_accuracy_drop  # a repair of INT8 is held to it
+        repairs = config.int8.repair == "auto" and allowed != GateConfig().max_accuracy_drop
+        return results.of(TeacherResult), results.shipped_student, export, *([allowed] if repairs else [])
 
     def work(self, context: StageContext, results: Results) -> ConvertResult:
         splits = context.splits()
@@ -56,7 +60,7 @@ class Export(Stage[ConvertResult]):
         if path != raw:
             answers = answers_of(runner(path), splits.validation, balanced=balanced)
         student = student.model_copy(update={"validation": answers.metrics})
-        others, absent = _others(context, network, raw, Reference(path, answers), splits)
+        others, absent = _others(context, network, raw, Reference(path, answers), splits, context.config.export)
         converted = ConvertResult(teacher=teacher, student=student, others=others, absent=absent)
         require_a_size_within(converted.formats, context.limits)
         return converted
@@ -73,7 +77,8 @@ class Export(Stage[ConvertResult]):
         answers = answers_of(runner(path), splits.validation)
         answered = time.perf_counter() - begun
         student = student.model_copy(update={"validation": answers.metrics})
-        others, absent = _others(context, network, raw, Reference(path, answers), splits)
+        as_made = context.config.export.model_copy(update={"int8": Int8Config(repair="off")})  # of untrained weights
+        others, absent = _others(context, network, raw, Reference(path, answers), splits, as_made)
         probes.files = ConvertResult(teacher=teacher, student=student, others=others, absent=absent)
         passes = _PASSES * len(probes.files.formats)
         rest = passes * answered / len(splits.validation) * (whole - len(splits.validation))
@@ -104,10 +109,10 @@ def _teacher(context: StageContext, network: nn.Module, splits: Splits) -> Conve
 
 
 def _others(
-    context: StageContext, network: nn.Module, raw: Path, fp32: Reference, splits: Splits
+    context: StageContext, network: nn.Module, raw: Path, fp32: Reference, splits: Splits, config: ExportConfig
 ) -> tuple[dict[str, ConvertedModel], tuple[Absent, ...]]:
     """Build the formats beside fp32 from the network and its raw file."""
-    config, folder = context.config.export, Folder(context.run.root, partial(context.run.write, "export"))
+    folder = Folder(context.run.root, partial(context.run.write, "export"))
     source = source_of(network, raw, splits, config)
     return build_formats(source, fp32, splits, config, folder, context.tick)
 

@@ -98,11 +98,11 @@ def text_bundle(tmp_path_factory, make_split) -> Made:
 
 @pytest.fixture(scope="session")
 def bundle_of_formats(tmp_path_factory, image_student) -> Made:
-    """Four formats of one student behind the interface for images, made by the stages' functions; int8 the default."""
+    """Five formats of one student behind the interface for images, made by the stages' functions; int8 the default."""
     folder, source = tmp_path_factory.mktemp("formats"), image_student.source
     config = ExportConfig(calibration=CalibrationConfig(method="minmax"), interface="image")
     files = {}
-    for name in ("fp32", "fp16", "int8", "openvino"):
+    for name in ("fp32", "fp16", "int8", "ort_int8", "openvino"):
         form = FORMATS[name]
         if form.missing() is None:
             files[name] = with_interfaces(form, form.build(source, config), "image", source)

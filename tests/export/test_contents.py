@@ -24,6 +24,11 @@ def exported(name, path, *beside, **changes):
         ("fp32", ["export/student.onnx"], ["model.onnx"]),
         ("int8", ["qat/student.int8.onnx"], ["model.int8.onnx"]),
         (
+            "ort_int8",
+            ["export/student.ort_int8.ort", "export/student.ort_int8.config"],
+            ["model.ort_int8.ort", "model.ort_int8.config"],
+        ),
+        (
             "openvino_fp16",
             ["export/student.openvino_fp16.xml", "export/student.openvino_fp16.bin"],
             ["model.openvino_fp16.xml", "model.openvino_fp16.bin"],
@@ -37,7 +42,7 @@ def test_files_of_a_model_have_known_names_in_a_bundle(name, files, names):
 
 def test_a_bundle_names_a_models_first_file_and_its_own_interface(image_student):
     tested = answers_of(runner(image_student.path), image_student.splits.validation).metrics
-    for name, interface in (("fp32", "image"), ("cuda_fp16", "image"), ("openvino", "raw")):
+    for name, interface in (("fp32", "image"), ("cuda_fp16", "image"), ("openvino", "image"), ("executorch", "raw")):
         found = bundle_model(exported(name, f"export/student.{name}.x", f"export/student.{name}.y"), tested, "image")
         assert found.interface == interface
         assert found.file.endswith(".x")

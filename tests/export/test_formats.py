@@ -56,14 +56,15 @@ def test_the_table_says_of_each_format_what_it_is():
         assert form.name == name
         assert form.precision in {"fp32", "fp16", "int8"}
         assert form.suffix.startswith(".")
-        assert form.suffix == ".onnx" or form.interface("image") == "raw"
+        assert form.suffix == ".onnx" or form.adds_interface or form.interface("image") == "raw"
         assert form.interface("image") == "image" or not form.is_cpu_onnx
-        assert form.is_program == (form.runtime in {"executorch", "openvino"})
+        assert form.is_program == (form.suffix != ".onnx")
+        assert not (form.is_program and form.is_cpu_onnx)
 
 
 def test_export_takes_the_keys_of_each_format_and_no_two_formats_declare_the_same():
     declared = [name for kind in {form.Config for form in FORMATS.values()} for name in kind.model_fields]
-    assert sorted(declared) == ["calibration", "executorch", "tensorrt", "weight_bits"]
+    assert sorted(declared) == ["calibration", "executorch", "int8", "tensorrt", "weight_bits"]
     assert set(ExportConfig.model_fields) == {*declared, "interface", "opset", "formats", "gate"}
 
 

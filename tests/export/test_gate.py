@@ -170,3 +170,16 @@ def test_the_configuration_knows_the_formats_and_always_makes_fp32():
 def test_a_slowdown_just_beyond_the_limit_is_told_with_the_digits_that_decide():
     """`1.20× slower; at most 1.2× slower` would be no reason."""
     assert "1.1983× slower than fp32 [1.1962, 1.2006]" in verdict(model(), (0.8345, 0.8329, 0.836)).reason
+
+
+def test_layers_of_an_8_bit_file_that_stay_in_float_are_named_with_the_reason():
+    few = {"node_conv2d_1": 0.5, "node_conv2d_2": 0.0312}
+    told = verdict(model(in_float=few), FASTER).reason
+    assert (
+        "2 layers stay in float, as 8 bits there cost the accuracy: node_conv2d_1 (50 %), node_conv2d_2 (3.12 %)"
+        in told
+    )
+    many = verdict(model(in_float={f"layer{place}": 0.9 for place in range(5)}), FASTER).reason
+    assert "5 layers stay in float" in many
+    assert "layer2 (90 %) and 2 more" in many
+    assert "in float" not in verdict(model(), FASTER).reason

@@ -1,0 +1,1 @@
+"""Measures every format of a bundle side by side."""
