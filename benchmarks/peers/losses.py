@@ -11,14 +11,14 @@ in float32, both sides in turn; the ratio's interval is that of the mean logarit
 - authors' code: files of these repositories, in folders of these names below FOLDER. Classes, functions and lines of
   them are run as they stand, but on the CPU; what else the files import is not needed.
 
-      sunshangquan/logit-standardization-KD   f6e5aa5  mdistiller/distillers/KD.py
-      penghui-yang/DHKD                       7976c69  distiller_zoo/BinaryKLNorm.py, helper/optimizer.py
-      WangYZ1608/Knowledge-Distillation-via-ND fc6f3f9  CIFAR/utils.py
+      sunshangquan/logit-standardization-KD   6083e2d  mdistiller/distillers/KD.py
+      penghui-yang/DHKD                       c088f51  distiller_zoo/BinaryKLNorm.py, helper/optimizer.py
+      WangYZ1608/Knowledge-Distillation-via-ND 3b2ff1b  CIFAR/utils.py
       SakanaAI/TAID                           a062892  src/distil_losses/taid.py, fkl.py
-      Hao840/OFAKD                            f7bb896  distillers/ofa.py
-      erjui/DHO                               846de75  train_others.py
-      hchoi71/MIX-KD                          6e8c149  distiller_zoo/MIXSTD.py
-      fpcsong/BiLD                            c8d40a8  distil_losses/BILD.py
+      Hao840/OFAKD                            12eeba8  distillers/ofa.py
+      erjui/DHO                               4b24cf9  train_others.py
+      hchoi71/MIX-KD                          72fab8a  distiller_zoo/MIXSTD.py
+      fpcsong/BiLD                            4322056  distil_losses/BILD.py
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """TAID: the target moves from the student's own answer to the teacher's, as the student learns.
 
 Shing, Misaki, Bao, Yokoi and Akiba, "TAID: Temporally Adaptive Interpolated Distillation", ICLR 2025, arXiv:2501.16937.
-Follows the authors' code. Two departures: the divergence is a KL, so that the entropy of the target, a constant for
-autograd, is left out of the reported loss; and the linear clock never goes back in a later stage's schedule.
+Follows the authors' code. Three departures: the divergence is a KL, so that the entropy of the target, a constant for
+autograd, is left out of the reported loss; the linear clock counts the step that was just taken; and it never goes back
+in a later stage's schedule.
 """
 
 # N examples, K classes
