@@ -26,7 +26,7 @@ from zoo import TASKS
 from edgestill.distill.auto import AutoConfig, Trained, halve, label_noise, suiting
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.methods import KD
-from edgestill.distill.methods.about import About
+from edgestill.distill.methods.facts import About
 from edgestill.distill.train import distill
 from edgestill.pipeline.device import DeviceConfig, select_device
 from edgestill.pipeline.frozen import derive_seed

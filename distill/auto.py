@@ -18,7 +18,7 @@ from pydantic import Field
 
 from edgestill.distill.conflicts import conflicts
 from edgestill.distill.methods import KD, METHODS, Method
-from edgestill.distill.methods.about import About
+from edgestill.distill.methods.facts import About
 from edgestill.distill.methods.none import NoDistillation
 from edgestill.pipeline.errors import CandidateError, first_line
 from edgestill.pipeline.frozen import Frozen

@@ -14,8 +14,8 @@ from edgestill.export.result import Speed
 from edgestill.export.run import Run
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.frozen import Count, Frozen, Share
+from edgestill.pipeline.input_kind.base import PADDING
 from edgestill.pipeline.input_kind.lm import END, PAST, PRESENT, START
-from edgestill.pipeline.input_kind.token_ids import PADDING
 from edgestill.pipeline.timing.timing import MedianTimingConfig, time_interleaved
 
 MOST_ASKED = 500  # prompts that are continued for an exact match

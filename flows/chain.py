@@ -12,7 +12,7 @@ from edgestill.flows.stages.profile import Profile
 from edgestill.flows.stages.prune import Prune
 from edgestill.flows.stages.qat import Qat
 from edgestill.flows.stages.rank_check import RankCheck
-from edgestill.flows.stages.recipe import Recipe
+from edgestill.flows.stages.recipe.stage import Recipe
 from edgestill.flows.stages.report import Report
 from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.search import Search

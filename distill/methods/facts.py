@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from edgestill.distill.methods.about import About
+from typing import Any, Literal, NamedTuple
 
 Evidence = Literal["paper", "code", "ours"]
 Elicitation = Literal["labelling", "expansion", "curation", "feature", "feedback", "self-knowledge"]
@@ -12,6 +10,16 @@ Algorithm = Literal["fine-tuning", "divergence", "reinforcement", "ranking"]
 Feedback = Literal["logit", "outcome", "self-play"]
 Access = Literal["white-box", "black-box", "teacher-free"]
 Granularity = Literal["example", "token", "sequence"]
+
+
+class About(NamedTuple):
+    """Facts of a task."""
+
+    kind: Literal["image", "text"] | str
+    classes: int
+    examples: int  # labelled ones of training
+    pool: int = 0  # unlabelled ones
+    label_noise: float = 0.0  # estimated share of wrong labels
 
 
 @dataclass(frozen=True)

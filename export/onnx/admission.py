@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from edgestill.export.files import read_regular
-from edgestill.export.onnx.sizes import MAX_RANK, MAX_SIDE, Ends, reason_of, refused_for_size, wrong_ends
+from edgestill.export.onnx.ends import Ends
+from edgestill.export.onnx.sizes import MAX_RANK, MAX_SIDE, reason_of, refused_for_size, wrong_ends
 from edgestill.pipeline.child import ChildError, answer
 from edgestill.pipeline.errors import BundleError
 

@@ -12,8 +12,8 @@ import onnxruntime  # noqa: F401
 from safetensors.numpy import load, save
 
 from edgestill.export.onnx.admission import refusal as refused
+from edgestill.export.onnx.ends import Ends
 from edgestill.export.onnx.sessions import feed, open_session
-from edgestill.export.onnx.sizes import Ends
 
 
 def _smallest() -> bytes:

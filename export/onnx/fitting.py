@@ -8,11 +8,11 @@ shrinks to less than a sixteenth, lower halves are rounded.
 
 # B batch, C channels, H W height and width of the picture
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from edgestill.export.onnx.sessions import IMAGE, open_session
 from edgestill.pipeline.data.pixels import fitted
 from edgestill.pipeline.errors import ExportError
 
@@ -23,17 +23,25 @@ _TRIED = ((1, 1), (40, 30), (37, 90), (150, 41), (64, 64))  # heights and widths
 class Fitting:
     """Operators from a picture, uint8 [B, H, W, C], to whole floats [B, C, height, width] of 0 to 255."""
 
-    def __init__(self, height: int, width: int, resize: str) -> None:
+    def __init__(self, height: int, width: int, resize: str, picture: str) -> None:
+        """Make the operators.
+
+        Args:
+            picture: name of the graph's input.
+        """
+        self.picture = picture
         self.nodes: list[Any] = []
         self.tensors: list[Any] = []
         self._resize = resize
         old = [self._size(axis) for axis in (1, 2)]
         inner = self._inner(old, (height, width))
-        narrow = self._along(self._float(self._add("Transpose", IMAGE, perm=[0, 3, 1, 2])), old[1], inner[1], width, 0)
+        narrow = self._along(
+            self._float(self._add("Transpose", picture, perm=[0, 3, 1, 2])), old[1], inner[1], width, 0
+        )
         self.output = self._along(narrow, old[0], inner[0], height, 1)
 
     def _size(self, axis: int) -> str:
-        return self._add("Squeeze", self._add("Shape", IMAGE, start=axis, end=axis + 1))
+        return self._add("Squeeze", self._add("Shape", self.picture, start=axis, end=axis + 1))
 
     def _inner(self, old: list[str], sides: tuple[int, int]) -> list[str]:
         """Return the sides that the picture is resized to, as `pixels.inner_size` computes them."""
@@ -123,11 +131,14 @@ class Fitting:
         return name
 
 
-def check_fitting(fitting: Fitting, sides: tuple[int, int, int], resize: str, opset: int) -> None:
+def check_fitting(
+    fitting: Fitting, sides: tuple[int, int, int], resize: str, opset: int, open_session: Callable[[bytes], Any]
+) -> None:
     """Compare the operators with the rule on pictures of several sizes.
 
     Args:
         sides: height, width and channels of the result.
+        open_session: makes a runtime's session of a model.
 
     Raises:
         ExportError: a value differs.
@@ -135,14 +146,14 @@ def check_fitting(fitting: Fitting, sides: tuple[int, int, int], resize: str, op
     from onnx import TensorProto, helper
 
     height, width, channels = sides
-    given = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["batch", "height", "width", channels])
+    given = helper.make_tensor_value_info(fitting.picture, TensorProto.UINT8, ["batch", "height", "width", channels])
     answer = helper.make_tensor_value_info(fitting.output, TensorProto.FLOAT, None)
     graph = helper.make_graph(fitting.nodes, "fitting", [given], [answer], fitting.tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     session, rng = open_session(model.SerializeToString()), np.random.default_rng(0)
     for size in (*_TRIED, (height, width)):
         picture = rng.integers(0, 256, (*size, channels), np.uint8)
-        (found,) = session.run(None, {IMAGE: picture[None]})
+        (found,) = session.run(None, {fitting.picture: picture[None]})
         expected = fitted(picture, channels, height, width, resize).astype(np.float32)
         off = np.abs(found[0].transpose(1, 2, 0) - expected)
         if off.any():

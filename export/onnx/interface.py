@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from edgestill.export.onnx.ends import Ends
 from edgestill.export.onnx.fitting import Fitting, check_fitting
 from edgestill.export.onnx.sessions import IMAGE, INPUT, OUTPUT, PROBABILITIES, Interface, open_session, to_pixels
-from edgestill.export.onnx.sizes import Ends
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.task import Task
 
@@ -116,8 +116,8 @@ def _picture_to_floats(sides: tuple[int, int, int], resize: str, opset: int) -> 
     from onnx import helper
 
     height, width, _ = sides
-    fitting = Fitting(height, width, resize)
-    check_fitting(fitting, sides, resize, opset)
+    fitting = Fitting(height, width, resize, IMAGE)
+    check_fitting(fitting, sides, resize, opset, open_session)
     scaled = helper.make_node("Div", [fitting.output, _WHITE], [INPUT])
     return [*fitting.nodes, scaled], [*fitting.tensors, _white()]
 

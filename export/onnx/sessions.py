@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from edgestill.pipeline.input_kind import Images, Texts
+from edgestill.pipeline.input_kind.base import PADDING
 from edgestill.pipeline.input_kind.lm import PAST
-from edgestill.pipeline.input_kind.token_ids import PADDING
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -6,25 +6,18 @@ bounded memory and time (`export/onnx/admission.py`).
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from edgestill.export.onnx.contributed import as_standard
+from edgestill.export.onnx.ends import Ends
 from edgestill.pipeline.errors import first_line
 
 MAX_ELEMENTS = 2**28  # of any tensor that the graph computes; 1 GiB in fp32
 MAX_RANK, MAX_SIDE = 16, 2**31
 _REFUSED = "is refused by ONNX's own shape inference"
 _NUMBERS = (1, 6, 7, 10)  # FLOAT, INT32, INT64, FLOAT16
-
-
-class Ends(NamedTuple):
-    """Inputs and outputs of a file by name: ONNX's name of the dtype, and the sides after the batch."""
-
-    inputs: Mapping[str, tuple[str, tuple[int, ...]]]
-    outputs: Mapping[str, tuple[str, tuple[int, ...]]]
-    any_size: tuple[int, ...] = ()  # places after the batch at which the inputs must be open; given is a usual size
 
 
 def wrong_ends(graph: Any, ends: Ends, batch: int | None = None) -> str | None:

@@ -14,8 +14,8 @@ from edgestill.export.onnx.sessions import OUTPUT
 from edgestill.export.onnx.translations import kept_translations
 from edgestill.pipeline.errors import ExportError, first_line
 from edgestill.pipeline.input_kind import InputKind
+from edgestill.pipeline.input_kind.base import PADDING
 from edgestill.pipeline.input_kind.lm import PAST, PRESENT
-from edgestill.pipeline.input_kind.token_ids import PADDING
 from edgestill.pipeline.networks.attention import Cache
 from edgestill.pipeline.networks.causal_transformer import CausalTransformer
 from edgestill.pipeline.randomness import drawn_from

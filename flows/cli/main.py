@@ -27,7 +27,6 @@ from edgestill.flows.cli import (
     device,
     doctor,
     hub,
-    label,
     parts,
     registry,
     run,
@@ -37,13 +36,14 @@ from edgestill.flows.cli import (
 )
 from edgestill.flows.cli.failures import guarded
 from edgestill.flows.cli.options import Commands, is_long
+from edgestill.flows.labelling import command as labelling
 from edgestill.flows.supervise import supervised
 from edgestill.flows.terminal import answer, close_streams, open_streams
 from edgestill.pipeline.child import environment
 
 COMMANDS: Commands = {
     **run.COMMANDS,
-    **label.COMMANDS,
+    **labelling.COMMANDS,
     **parts.COMMANDS,
     **compare.COMMANDS,
     **configure.COMMANDS,

@@ -1,24 +1,25 @@
 """The settings of a run, in one type."""
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, model_serializer, model_validator
 
 from edgestill.distill.config import BaselinesConfig, DistillConfig, PruneConfig, QatConfig, TuneConfig
+from edgestill.distill.methods import METHODS
 from edgestill.distill.needs import unmet
 from edgestill.distill.recipe import make_recipe
 from edgestill.export.bundle.card_config import CardConfig
 from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.formats import FORMATS
+from edgestill.export.targets.book import AnyTarget
 from edgestill.export.targets.config import TargetConfig
-from edgestill.flows.config import language
-from edgestill.flows.config.nightly import NightlyConfig
-from edgestill.flows.targets.book import AnyTarget
 from edgestill.pipeline.data.augmentation import VIEWS_MIX
 from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.loading import DataConfig
 from edgestill.pipeline.device import DeviceConfig
 from edgestill.pipeline.errors import UserError
+from edgestill.pipeline.figures import listing
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.input_kind import INPUT_KINDS
 from edgestill.pipeline.teachers import AnyTeacherConfig, TeacherConfig, make_teacher
@@ -27,6 +28,16 @@ from edgestill.pipeline.trackers import TRACKERS, AnyTrackerConfig
 from edgestill.search.config import RankCheckConfig, SearchConfig
 from edgestill.search.scorers import SCORERS
 from edgestill.search.spaces import SPACES, make_space
+
+
+class NightlyConfig(Frozen):
+    """Settings of nights."""
+
+    warm_start: bool | None = Field(
+        None,
+        description="begin search, tuning and tournament with what earlier runs of the registry found; null does "
+        "so in nights alone",
+    )
 
 
 class RunConfig(Frozen):
@@ -94,6 +105,10 @@ class RunConfig(Frozen):
                 "person carries its profiles; set search.latency.source=model, or leave max_latency_ms out"
             )
         return self
+
+    def with_method(self, name: str) -> Self:
+        """Return the configuration with the default settings of a method in the place of the distillation's."""
+        return self.model_copy(update={"distill": self.distill.with_method(name)})
 
     @property
     def without_baselines(self) -> "RunConfig":
@@ -177,7 +192,7 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _goes_with_its_kind_of_input(self) -> "RunConfig":
-        problems = [*language.refused(self), *language.unfit_formats(self)]
+        problems = [*_unfit_settings(self), *_unfit_formats(self)]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -205,3 +220,40 @@ class RunConfig(Frozen):
                 "or data.augment.flip, or leave batch_augmented out"
             )
         return self
+
+
+def _unfit_settings(config: Any) -> Iterator[str]:
+    """Yield a sentence for each setting of a run on a language task that cannot work."""
+    if not INPUT_KINDS[config.data.kind].continues:
+        return
+    distill = config.distill
+    unfit = [method.name for method in distill.methods if not METHODS[method.name].takes_rows]
+    if unfit:
+        able = listing([name for name, method in METHODS.items() if method.takes_rows])
+        yield (
+            f"distill.methods: {listing(unfit)} cannot teach a language model, which has several answers an example; "
+            f"those that can: {able}"
+        )
+    if distill.auto is not None:
+        yield "distill.methods auto compares answers by example, and a language model has several; name the methods"
+    if distill.driver.name != "once":
+        yield f"distill.driver {distill.driver.name!r} cannot train a language model; set distill.driver to once"
+    if config.qat.mode == "always":
+        yield "qat.mode 'always' cannot fine-tune a language model for INT8; set qat.mode to auto or never"
+    if config.device.gpus != 1 or config.device.compile != "off":
+        yield "device.gpus other than 1 and device.compile do not go with language models; leave them out"
+    for where, training in (("teacher", config.teacher.training), ("distill", distill.training)):
+        if training.balance != "none":
+            yield f"{where}.training.balance is of classes, and tokens are no classes; leave it out"
+
+
+def _unfit_formats(config: Any) -> Iterator[str]:
+    """Yield a sentence on the formats that take no network of the data's kind of input."""
+    kind = config.data.kind
+    able = [name for name, form in FORMATS.items() if kind in form.kinds]
+    unfit = [name for name in config.export.formats if name not in able]
+    if unfit:
+        yield (
+            f"export.formats: {listing(unfit)} cannot hold a network for data of kind {kind!r}; those that can: "
+            f"{listing(able)}"
+        )

@@ -4,12 +4,12 @@
 account send them to servers of this machine, and to no other. Prefect's own variables count more.
 """
 
+import contextlib
+import ipaddress
 import os
 import secrets
 from pathlib import Path
 from urllib.parse import urlsplit
-
-from edgestill.flows.prefect.server import is_loopback
 
 _FILE = "edgestill-auth"  # in Prefect's folder, USER:PASSWORD
 _SERVER, _CLIENT = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
@@ -37,6 +37,15 @@ def carry(folder: Path) -> None:
     kept = folder / _FILE
     if host and is_loopback(host) and not os.environ.get(_CLIENT) and kept.is_file():
         os.environ[_CLIENT] = kept.read_text(encoding="utf-8").strip()
+
+
+def is_loopback(host: str) -> bool:
+    """True if only this machine reaches the address."""
+    if host.lower() == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    return False
 
 
 def _keep(path: Path, secret: str) -> None:

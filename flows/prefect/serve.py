@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from edgestill.flows.config.model import RunConfig
-from edgestill.flows.prefect.auth import guard
+from edgestill.flows.prefect.auth import guard, is_loopback
 from edgestill.flows.prefect.clock import local_timezone, next_runs, require_timezone
 from edgestill.flows.prefect.confinement import code_in, confine, paths_in, services_in
 from edgestill.flows.prefect.deployments import KINDS, Schedule, make
 from edgestill.flows.prefect.launch import in_prefects_folder, require_leave, require_prefect
 from edgestill.flows.prefect.names import CATCH_UP, RETENTION
 from edgestill.flows.prefect.notify import require_targets
-from edgestill.flows.prefect.server import is_loopback, run_server
+from edgestill.flows.prefect.server import run_server
 from edgestill.flows.registry.retention import Retention
 from edgestill.flows.terminal import say
 from edgestill.pipeline.errors import UserError

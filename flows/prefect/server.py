@@ -14,6 +14,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
+from edgestill.flows.prefect.auth import is_loopback
 from edgestill.pipeline.errors import UserError
 
 _LAST_REQUESTS_S = 5  # for requests at work when the server is stopped
@@ -69,15 +70,6 @@ def known_hosts(host: str, more: Sequence[str]) -> list[str]:
     listening = [] if _is_wildcard(host) else [f"[{host}]" if ":" in host else host]
     own = [] if is_loopback(host) else [socket.gethostname(), socket.getfqdn()]
     return list(dict.fromkeys(name.lower() for name in (*_LOOPBACK, *listening, *own, *more)))
-
-
-def is_loopback(host: str) -> bool:
-    """True if only this machine reaches the address."""
-    if host.lower() == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    return False
 
 
 def run_server(host: str, port: int, more_hosts: Sequence[str] = ()) -> None:

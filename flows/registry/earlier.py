@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgestill.distill.result import TuneResult
-from edgestill.flows.config.loading import config_of
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.registry.book import read_book
 from edgestill.flows.stages.results import DataResult, WarmStartResult
@@ -58,7 +57,7 @@ def _alike(runs: Path, config: RunConfig, data: DataResult) -> Iterator[tuple[Ru
             continue
         with contextlib.suppress(EdgestillError, OSError):  # a damaged run costs its part
             run = RunDir.view(runs / name)
-            theirs, own = config_of(run).search, config.search
+            theirs, own = run.config(RunConfig).search, config.search
             is_alike = all(getattr(theirs, key) == getattr(own, key) for key in _ALIKE)
             if is_alike and run.read("data", DataResult).task == data.task:
                 student = run.read("tournament", TournamentResult).winner.architecture
@@ -68,7 +67,7 @@ def _alike(runs: Path, config: RunConfig, data: DataResult) -> Iterator[tuple[Ru
 def _trials(runs: Sequence[RunDir], config: RunConfig, data: DataResult) -> Iterator[dict[str, float]]:
     told = list[dict[str, float]]()
     for run in runs:
-        theirs = config_of(run)
+        theirs = run.config(RunConfig)
         if theirs.distill != config.distill or run.read("data", DataResult).digests != data.digests:
             continue
         best = run.read("tune", TuneResult).best

@@ -1,6 +1,6 @@
 """Results of a run so far, and the types of those whose work spans several packages."""
 
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
@@ -9,7 +9,6 @@ from edgestill.distill.result import DistillResult, PruneResult
 from edgestill.export.generation import Generated
 from edgestill.export.result import ConvertedModel, ConvertResult
 from edgestill.export.tested.result import Examined
-from edgestill.flows.config.model import RunConfig
 from edgestill.pipeline.data.look import DataLook
 from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.frozen import Frozen, Share, without_none
@@ -21,6 +20,7 @@ from edgestill.pipeline.training.state import EpochRecord
 from edgestill.search.rank_correlation import Comparison, RankedStudent, ScorerRank
 
 R = TypeVar("R", bound=Frozen)
+C = TypeVar("C", bound="_Configured")
 
 BUNDLE: Literal["bundle"] = "bundle"  # the run's folder for the shipped files
 PAGE: Literal["report.html"] = "report.html"
@@ -210,6 +210,12 @@ class ReportResult(Frozen):
         return without_none(handler(self), "worth", "generated")
 
 
+class _Configured(Protocol):
+    """A run's configuration."""
+
+    def with_method(self, name: str) -> Self: ...
+
+
 class Results:
     """Results of a run's stages so far, each found by its type."""
 
@@ -255,12 +261,12 @@ class Results:
         found, pruned = self.of(DistillResult), self.get(PruneResult)
         return found if pruned is None else pruned.applied_to(found)
 
-    def settled(self, config: RunConfig) -> RunConfig:
+    def settled(self, config: C) -> C:
         """Return the configuration with the method that a stage chose, where `distill.methods` is auto."""
         recipe = self.get(RecipeResult)
         if recipe is None:
             return config
-        return config.model_copy(update={"distill": config.distill.with_method(recipe.chosen)})
+        return config.with_method(recipe.chosen)
 
     @property
     def files(self) -> ConvertResult:

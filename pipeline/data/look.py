@@ -21,7 +21,7 @@ from edgestill.pipeline.data.stored import StoredImages
 from edgestill.pipeline.data.tokens import Coder
 from edgestill.pipeline.figures import listing
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.input_kind.token_ids import PADDING
+from edgestill.pipeline.input_kind.base import PADDING
 
 _FLAT = 2.0  # standard deviation of an image's bytes below which there is nothing to see
 _NAMED, _AT_ONCE = 5, 64

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from edgestill.pipeline.data.splits import Batch, ImageSplit
+from edgestill.pipeline.input_kind.base import PADDING
 from edgestill.pipeline.input_kind.lm import answered
-from edgestill.pipeline.input_kind.token_ids import PADDING
 
 MOST_PLACES = 16  # of a text that are judged, evenly spread
 

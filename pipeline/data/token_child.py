@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from edgestill.pipeline.errors import DataError, first_line
 from edgestill.pipeline.frozen import digest
-from edgestill.pipeline.input_kind.token_ids import PADDING
+from edgestill.pipeline.input_kind.base import PADDING
 
 _AT_ONCE = 512  # texts
 

@@ -17,8 +17,8 @@ from edgestill.pipeline.child import MEMORY_BYTES, SECONDS, ChildError, answer
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.foreign import read_text_bounded
 from edgestill.pipeline.frozen import Frozen, GivenPath, existing_file
+from edgestill.pipeline.input_kind.base import PADDING
 from edgestill.pipeline.input_kind.lm import END, MARKS, START
-from edgestill.pipeline.input_kind.token_ids import PADDING
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

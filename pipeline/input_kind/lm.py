@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from edgestill.pipeline.input_kind.base import Damage, TaskFields
-from edgestill.pipeline.input_kind.token_ids import PADDING, TokenIds
+from edgestill.pipeline.input_kind.base import PADDING, Damage, TaskFields, TokenIds
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,8 +8,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from edgestill.pipeline.input_kind.base import Damage, TaskFields
-from edgestill.pipeline.input_kind.token_ids import PADDING, TokenIds
+from edgestill.pipeline.input_kind.base import PADDING, Damage, TaskFields, TokenIds
 
 
 def _drop(share: float) -> Damage:

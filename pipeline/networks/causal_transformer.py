@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from edgestill.pipeline.input_kind.token_ids import PADDING
+from edgestill.pipeline.input_kind.base import PADDING
 from edgestill.pipeline.networks.attention import Cache, EncoderBlock
 from edgestill.pipeline.networks.network import BlockClassifier
 from edgestill.pipeline.task import Task

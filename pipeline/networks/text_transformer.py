@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from edgestill.pipeline.input_kind.token_ids import PADDING
+from edgestill.pipeline.input_kind.base import PADDING
 from edgestill.pipeline.networks.attention import EncoderBlock
 from edgestill.pipeline.networks.network import BlockClassifier
 from edgestill.pipeline.task import Task

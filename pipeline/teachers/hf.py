@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edgestill.pipeline.errors import CheckpointError, EdgestillError, MissingDependencyError, first_line
 from edgestill.pipeline.frozen import Frozen
-from edgestill.pipeline.input_kind.token_ids import PADDING
+from edgestill.pipeline.input_kind.base import PADDING
 from edgestill.pipeline.networks.encoder_layers import EncoderSizes
 from edgestill.pipeline.runs.checkpoint import load_weights
 from edgestill.pipeline.task import Task

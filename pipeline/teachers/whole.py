@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from edgestill.pipeline.errors import ConfigError
-from edgestill.pipeline.input_kind.token_ids import PADDING
+from edgestill.pipeline.input_kind.base import PADDING
 from edgestill.pipeline.networks.encoder_layers import find_layers
 from edgestill.pipeline.networks.network import Classifier
 from edgestill.pipeline.teachers.adapted.network import Adapted

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from edgestill.pipeline.input_kind.token_ids import PADDING
+from edgestill.pipeline.input_kind.base import PADDING
 from edgestill.pipeline.networks.network import Initialisation, Normalize, look
 from edgestill.search.scorers.base import Scorer, Student
 

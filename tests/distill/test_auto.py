@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from edgestill.distill.auto import AutoConfig, Lead, Trained, halve, label_noise, rungs, suiting
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.methods import METHODS
-from edgestill.distill.methods.about import About
+from edgestill.distill.methods.facts import About
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.training.metrics import packed
 

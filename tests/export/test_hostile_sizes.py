@@ -9,7 +9,8 @@ from hostile import model_with, one_sentence
 from onnx import TensorProto, helper, numpy_helper
 
 from edgestill.export.onnx.admission import check_onnx_bytes
-from edgestill.export.onnx.sizes import Ends, _close, refused_for_size
+from edgestill.export.onnx.ends import Ends
+from edgestill.export.onnx.sizes import _close, refused_for_size
 from edgestill.pipeline.errors import BundleError
 
 ENDS = Ends({"x": ("FLOAT", (4,))}, {"y": ("FLOAT", (4,))})

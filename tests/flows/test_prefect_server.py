@@ -9,7 +9,8 @@ import pytest
 
 from edgestill.flows.config import RunConfig, load_config
 from edgestill.flows.prefect import confinement
-from edgestill.flows.prefect.server import OwnPagesOnly, is_loopback, known_hosts, run_server
+from edgestill.flows.prefect.auth import is_loopback
+from edgestill.flows.prefect.server import OwnPagesOnly, known_hosts, run_server
 from edgestill.pipeline.errors import BudgetError, DataError, FailedError, RunDirError, UserError
 
 OWN = ("127.0.0.1:4200", "localhost:4200", "[::1]:4200", "LOCALHOST:4200", "localhost")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgestill.pipeline.data.splits import Batch
-from edgestill.pipeline.input_kind.token_ids import PADDING
+from edgestill.pipeline.input_kind.base import PADDING
 
 
 def same_tokens(one: Tensor, other: Tensor, side: int | None) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from edgestill.distill.auto import RecipeResult, Trained, halve, label_noise, rungs, suiting
-from edgestill.distill.methods.about import About
+from edgestill.distill.methods.facts import About
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.plan.estimate import Estimate
 from edgestill.flows.plan.probes import Probes
