@@ -29,9 +29,6 @@ def make_environment(folder: Path) -> Path:
     if done.is_file() and done.read_text(encoding="utf-8") == pins:
         return commands
     venv.create(folder, with_pip=False, clear=True)
-    packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)}))
-    beside = [sysconfig.get_path("purelib"), str(Path(edgestill.__file__).resolve().parents[1])]
-    (packages / "beside.pth").write_text("\n".join([*beside, ""]), encoding="utf-8")
     wanted = folder / "wanted.txt"
     wanted.write_text(pins, encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--python", str(commands / "python"), "--disable-pip-version-check", "--quiet"]
@@ -39,6 +36,10 @@ def make_environment(folder: Path) -> Path:
     found = subprocess.run(install, capture_output=True, text=True, check=False)
     if found.returncode:
         raise FailedError(f"pip could not install Flower into {folder}: {found.stderr.strip()[-400:]}")
+    # only now: pip would leave out what it saw there
+    packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)}))
+    beside = [sysconfig.get_path("purelib"), str(Path(edgestill.__file__).resolve().parents[1])]
+    (packages / "beside.pth").write_text("\n".join([*beside, ""]), encoding="utf-8")
     wanted.rename(done)
     return commands
 
