@@ -46,7 +46,8 @@ def judged(
     formats = {name: _exported(model, document, name) for name, model in measured.items()}
     ratios = {name: _ratio(samples["fp32"], samples[name]) for name in formats if name != "fp32"}
     absent = (*models.absent, *_not_there(models, target))
-    why_none, verdicts, default = "", (), None
+    why_none, default = "", None
+    verdicts: tuple[Verdict, ...] = ()
     try:
         verdicts = _as_it_answers(judge(formats, ratios, absent, gate, limits), document)
         default = choose_default(verdicts, formats, gate)

@@ -76,10 +76,10 @@ def profile(
     """
     import shlex
 
+    from edgestill.export.targets.book import target_of
     from edgestill.flows.bundle_path import is_bundle, require_outside_bundles
     from edgestill.flows.profile import profile as measure
     from edgestill.flows.profile import settings_of
-    from edgestill.flows.targets.book import target_of
 
     if out is None:
         out = Path("..", "profile.json") if is_bundle(Path.cwd()) else Path("profile.json")

@@ -89,9 +89,9 @@ def calibrate(
     Measure students on this machine or on a target, or read latencies measured elsewhere (--from-csv).
     """
     from edgestill.export.file_timing import ProbeSettings
+    from edgestill.export.targets.book import target_of
     from edgestill.flows.fit_device import Inputs, verdict
     from edgestill.flows.fit_device import fit_device as fit
-    from edgestill.flows.targets.book import target_of
     from edgestill.pipeline.timing.timing import TimingConfig
 
     timing = TimingConfig(warmup_s=min(0.1, seconds), duration_s=seconds, min_samples=30)

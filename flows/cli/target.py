@@ -39,8 +39,8 @@ def add(
     """Keep a device under a name, and look whether it can measure."""
     from pydantic import ValidationError
 
+    from edgestill.export.targets.book import book_path, read_book, write_book
     from edgestill.export.targets.config import TargetConfig
-    from edgestill.flows.targets.book import book_path, read_book, write_book
     from edgestill.flows.targets.check import added
     from edgestill.pipeline.errors import ConfigError
     from edgestill.pipeline.frozen import first_problem
@@ -52,7 +52,7 @@ def add(
              "folder": folder or "", "identity": identity and identity.absolute(),
              "known_hosts": known_hosts and known_hosts.absolute()}  # fmt: skip
     try:
-        new = TargetConfig(name=name, where=where, **given)  # type: ignore[arg-type]
+        new = TargetConfig(name=name, where=where, **given)
     except ValidationError as error:
         raise ConfigError([first_problem(error).replace("Value error, ", "")]) from None
     lacking: list[str] = []
@@ -65,7 +65,7 @@ def add(
 @target.command("list")
 def listing() -> None:
     """List the targets; asks none of them."""
-    from edgestill.flows.targets.book import read_book
+    from edgestill.export.targets.book import read_book
 
     rows = [
         (one.name, one.where, one.architecture or "", str(one.threads), ",".join(one.formats) or "all")
@@ -85,7 +85,7 @@ def check(
 
     Exit code 1 means that something is missing or in the way; each has a line, with the command that mends it.
     """
-    from edgestill.flows.targets.book import target_of
+    from edgestill.export.targets.book import target_of
     from edgestill.flows.targets.check import check as ask
 
     facts, problems = ask(target_of(name), install, lambda line: say(line, err=True))
@@ -97,8 +97,8 @@ def check(
 @target.command("clean")
 def clean(name: Name) -> None:
     """Remove edgestill's folder on a target, with all that was sent or installed there."""
+    from edgestill.export.targets.book import target_of
     from edgestill.export.targets.measure import Device
-    from edgestill.flows.targets.book import target_of
 
     with Device(target_of(name), lambda line: say(line, err=True), patient=False) as device:
         was_there = device.cleaned()
@@ -108,7 +108,7 @@ def clean(name: Name) -> None:
 @target.command("remove")
 def remove(name: Name) -> None:
     """Forget a target; what is on the device stays (`target clean` removes it)."""
-    from edgestill.flows.targets.book import read_book, target_of, write_book
+    from edgestill.export.targets.book import read_book, target_of, write_book
 
     target_of(name)
     write_book({one: kept for one, kept in read_book().items() if one != name})

@@ -10,11 +10,11 @@ import pytest
 from loopback import Home, Loopback
 
 from edgestill.export.targets import measure, remote
+from edgestill.export.targets.book import book_path, target_of
 from edgestill.export.targets.job import Sent, Timed, make_job
 from edgestill.flows.cli.main import execute
 from edgestill.flows.config import RunConfig, load_config
 from edgestill.flows.prefect import confinement
-from edgestill.flows.targets.book import book_path, target_of
 from edgestill.flows.targets.carried import carried
 from edgestill.pipeline.errors import ConfigError, TargetError, UserError
 from edgestill.pipeline.frozen import digest
