@@ -1,1 +1,1 @@
-"""Targets of a person and of a run: their file, their state, and the measurements of a run on them."""
+"""Targets of a run: their state, what is sent to them, and the measurements of a run on them."""

@@ -136,7 +136,7 @@ def test_candidates_are_removed_after_they_were_measured(pi):
         (".part", "middle"),  # in the middle of a file
         ("Popen", "after"),  # the measurement has begun, and we are not told
         ("elif ! test -e pid", "before 2"),  # while it measures
-        ("profile.json", "after"),  # on the way back
+        ("/profile.json", "after"),  # on the way back
     ],
 )
 def test_a_cut_link_is_taken_up_where_it_broke_and_nothing_is_left(pi, piece, moment):
@@ -263,7 +263,7 @@ def test_installing_asks_the_devices_own_pip_and_stays_in_our_folder(pi):
 
 def test_a_phone_measures_by_adb_and_a_pulled_cable_is_waited_for(phone):
     phone.be(ms={"int8": 0.25})
-    phone.cut("profile.json")
+    phone.cut("/profile.json")
     found = measured(phone.target(repeats=1, threads=2))
     assert {r.model: r.summary.percentiles["p50_ms"] for r in found.results} == {"fp32": 1.0, "int8": 0.25}
     assert phone.left() == []
