@@ -34,6 +34,11 @@ class DriverConfig(Frozen):
         return PARTS
 
     @property
+    def goes_on(self) -> bool:
+        """True if later stages can train by the teacher and the examples that its student had."""
+        return True
+
+    @property
     def hides(self) -> tuple[Any, ...]:
         """Settings by which `Driver.at_start` changes the data, the inputs of every stage; () if it does not."""
         return ()

@@ -76,6 +76,10 @@ class FederatedConfig(DriverConfig):
     def gives(self) -> frozenset[Part]:
         return frozenset({"logits"})
 
+    @property
+    def goes_on(self) -> bool:
+        return False
+
     @field_validator("answers")
     @classmethod
     def _exists(cls, path: Path | None, info: ValidationInfo) -> Path | None:

@@ -166,6 +166,25 @@ class RunConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _fine_tunes_what_can_be(self) -> "RunConfig":
+        whole = [method.name for method in self.distill.methods if METHODS[method.name].ships_layers]
+        asked = [
+            *(["prune.method"] if self.prune.enabled else []),
+            *(["qat.mode"] if self.qat.mode == "always" else []),
+        ]
+        if asked and not self.distill.driver.goes_on:
+            raise ValueError(
+                f"{listing(asked)} would fine-tune by the run's own teacher and labels, which a student of driver "
+                f"{self.distill.driver.name!r} never saw; leave {listing(asked)} out"
+            )
+        if whole and asked:
+            raise ValueError(
+                f"{listing(asked)} fine-tunes a student, and one taught by {whole[0]!r} ships layers that fine-tuning "
+                f"would begin anew; leave {listing(asked)} out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_tokenizer(self) -> "RunConfig":
         if make_teacher(self.teacher).tokenizer is not None and self.data.has_own_tokenizer:
             raise ValueError("data.tokenizer is set, and the teacher has its own, which the student must share")

@@ -13,6 +13,7 @@ from torch import nn
 from edgestill.distill.compression.fake_quant import FakeQuantError, fake_quantized, without_fake_quant
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.distilled import Distilled
+from edgestill.distill.recipe import make_recipe
 from edgestill.distill.result import TuneResult
 from edgestill.distill.tune import with_hyperparameters
 from edgestill.export.build import Folder, Reference, source_of, try_format
@@ -116,6 +117,11 @@ def _fine_tuned_where_short(context: StageContext, results: Results) -> QatResul
 
 def _fine_tuned(context: StageContext, whole: Student, recipe: DistillConfig, splits: Splits) -> Distilled:
     """Fine-tune the student with fake quantisation; give it at its best epoch on validation."""
+    if not recipe.driver.goes_on:
+        raise FakeQuantError(f"driver {recipe.driver.name!r} leaves no teacher and labels to fine-tune by")
+    for method in make_recipe(recipe.methods).methods:
+        if method.ships_layers:
+            raise FakeQuantError(f"a student taught by {method.name!r} ships layers that fine-tuning would begin anew")
     student, deployable = networks(context, whole, splits.task)
     has_head = bool(heads(context.config.distill))
     begun_on = itertools.islice(splits.reference.batches(64), _BATCHES)

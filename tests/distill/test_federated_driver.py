@@ -17,6 +17,7 @@ from edgestill.distill.federation.answers_file import answers_bytes, read_answer
 from edgestill.distill.federation.client import Client
 from edgestill.distill.federation.strategies import Answers
 from edgestill.distill.train import distill
+from edgestill.flows.config import load_config
 from edgestill.pipeline.conformance import samples
 from edgestill.pipeline.data.splits import UNLABELLED
 from edgestill.pipeline.data.teacher_cache import split_digest
@@ -196,6 +197,12 @@ def test_a_configuration_for_which_flower_is_missing_is_refused_before_anything_
     (tmp_path / "answers.npz").touch()
     given = driver | {"answers": tmp_path / "answers.npz"}
     assert FederatedConfig.model_validate(given, context={"check_files": True})
+
+
+@pytest.mark.parametrize("setting", ["prune.method=l1", "qat.mode=always"])
+def test_fine_tuning_by_what_the_clients_cannot_see_is_refused(setting):
+    with pytest.raises(ConfigError, match="a student of driver 'federated' never saw"):
+        load_config(preset="digits", settings=["distill.driver=federated", setting])
 
 
 def test_no_word_of_it_promises_what_is_not_measured():

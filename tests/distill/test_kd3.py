@@ -12,6 +12,7 @@ from edgestill.distill.methods.data.kd3.pool import mixed_moments, nt_xent, sele
 from edgestill.distill.methods.data.kd3.transfer import Transferred
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
+from edgestill.flows.config import load_config
 from edgestill.pipeline.data.splits import UNLABELLED
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.networks.network import look
@@ -147,3 +148,9 @@ def test_a_training_with_a_pool_ends_in_a_student_of_the_tasks_classes(make_task
     assert 0 <= done.measures["kd3.kept"] <= 1
     with torch.no_grad():
         assert done.student.eval()(splits.validation.batch(torch.arange(5)).inputs).shape == (5, 3)
+
+
+@pytest.mark.parametrize("setting", ["prune.method=l1", "qat.mode=always"])
+def test_fine_tuning_of_what_it_ships_is_refused_before_anything_is_trained(setting):
+    with pytest.raises(ConfigError, match=f"{setting.partition('=')[0]} fine-tunes a student, and one taught by 'kd3'"):
+        load_config(preset="digits", settings=["distill.methods=[kd3]", setting])

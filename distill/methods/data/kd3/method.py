@@ -75,6 +75,7 @@ class KD3(Method):
     fills: ClassVar[frozenset[Slot]] = frozenset({"data", "head", "objective", "feature"})
     reads_features: ClassVar[bool] = True
     studies_teacher: ClassVar[bool] = True
+    ships_layers: ClassVar[bool] = True
     to_shrink: ClassVar[str] = "take a teacher of a narrower embedding"
     facts: ClassVar[Facts | None] = Facts(
         evidence="code", elicitation=("curation", "feature"), changes_graph=True, cost=4.0
