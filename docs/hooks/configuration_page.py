@@ -104,7 +104,7 @@ def _lists_in(model: type[BaseModel], place: str) -> Iterator[str]:
     """Yield a section for each table that gives a key its names and no further keys."""
     for _, key in _TABLES.values():
         above, _, name = key.rpartition(".")
-        if above == place and not members(model.model_fields[name].annotation):
+        if above == place and name in model.model_fields and not members(model.model_fields[name].annotation):
             yield f"### `{key}`\n\n{_names(key, _words_of(key))}"
 
 
@@ -118,6 +118,8 @@ def _choices(models: Sequence[type[BaseModel]], place: str) -> Iterator[str]:
         shared.setdefault(having, []).append(key)
     for having, lines in sorted(shared.items(), key=lambda item: -len(item[0])):
         yield f"{_whose(having, by_name)}\n\n{_table(lines)}"
+    for model in models:
+        yield from _lists_in(model, place)
 
 
 def _names(place: str, chosen: Iterable[str]) -> str:
