@@ -30,6 +30,8 @@ UNDEFINED = {
     ("zen", "layers_of_teacher"): "its teacher reads no images, and there is no batch norm",
     ("meco", "layers_of_teacher"): "the student is wider than the first sequence is long",
     ("meco", "text_transformer"): "the student is wider than the first sequence is long",
+    ("meco", "causal_transformer"): "the student is wider than the first sequence is long",
+    ("zen", "causal_transformer"): "it reads no images, and there is no batch norm",
 }
 
 
