@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgestill.distill.compression.narrow import changed_widths, narrow, widths_of
-from edgestill.distill.compression.prune import TOLERANCE, PruningError, prune
+from edgestill.distill.compression.prune import TOLERANCE, PruningError, _prunable, _scored, prune
+from edgestill.distill.compression.tracing import traceable
 from edgestill.distill.config import DistillConfig, PruneConfig
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
 from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import initialise
-from edgestill.pipeline.nni_compat import load
+from edgestill.pipeline.nni_compat import contexts, load
 from edgestill.pipeline.runs.checkpoint import load_weights, weights_bytes
 
 CPU = torch.device("cpu")
@@ -171,21 +172,33 @@ def test_pruning_leaves_the_network_the_generator_and_the_log_alone(network, pru
     assert all(torch.equal(value, pruned["taylor"].state[name]) for name, value in again.state.items())
 
 
-@pytest.mark.parametrize("order", [sorted, lambda names: sorted(names, reverse=True)])
-def test_the_channels_that_go_do_not_depend_on_the_order_of_a_set_of_names(
-    order, network, pruned, batches, monkeypatch
-) -> None:
-    """Python hashes text anew in every process, and NNI walks through sets of the layers' names."""
+def kept_by(order, network, batches, monkeypatch) -> list[dict[str, list[bool]]]:
+    """The channels that stay at each share, where NNI walks through its sets of names in this order."""
 
     class Ordered(set):
         def __iter__(self):
             return iter(order(super().__iter__()))
 
     load("nni.compression.pruning")
-    monkeypatch.setattr(sys.modules["nni.compression.base.config"], "set", Ordered, raising=False)
-    again = prune(network, network.linear, PruneConfig(method="taylor", keep=0.5), batches, seed=0)
-    assert again.widths == pruned["taylor"].widths
-    assert all(torch.equal(value, pruned["taylor"].state[name]) for name, value in again.state.items())
+    example = batches[0].inputs[:2]
+    original = traceable(network, example)
+    found = []
+    with monkeypatch.context() as patch, contexts():
+        patch.setattr(sys.modules["nni.compression.base.config"], "set", Ordered, raising=False)
+        for layers in _prunable(original, example):
+            masks = _scored(original, network.linear, layers, PruneConfig(method="taylor"), batches, example)
+            for share in range(1, 18):
+                told = masks(share / 20)
+                found.append({name: told[name]["weight"].flatten(1).any(1).tolist() for name in sorted(told)})
+    return found
+
+
+def test_the_channels_that_go_do_not_depend_on_the_order_of_a_set_of_names(network, batches, monkeypatch) -> None:
+    """Python hashes text anew in every process, and NNI walks through sets of the layers' names."""
+    one, other = (
+        kept_by(order, network, batches, monkeypatch) for order in (sorted, lambda names: sorted(names, reverse=True))
+    )
+    assert one == other
 
 
 def test_channels_of_residual_sums_go_only_where_the_others_are_not_enough(network, batches) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import html
 import io
 import json
-import multiprocessing
+import signal
 import subprocess
 import sys
 import time
@@ -191,27 +191,22 @@ KILL_POINTS: list[tuple[str, Callable[[Path], bool]]] = [
 
 @pytest.mark.timeout(280)
 def test_a_run_killed_in_every_stage_ends_with_the_same_bits(
-    finished_run: Path, here, tiny_arguments, tmp_path: Path
+    finished_run: Path, edgestill, tiny_arguments, command_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Each process is a fork of one that has imported everything."""
-    imported = multiprocessing.get_context("forkserver")
-    imported.set_forkserver_preload(["edgestill.flows.cli.main", "edgestill.flows.runner"])
     arguments = ["run", *tiny_arguments(baselines__enabled="false"), "--out", str(tmp_path), "--quiet"]
     for stage, reached in KILL_POINTS:
-        process = imported.Process(target=execute, args=(arguments,))
-        process.start()
+        process = subprocess.Popen([sys.executable, "-m", "edgestill", *arguments], env=command_environment)
         deadline = time.monotonic() + 90
         while not any(reached(run) for run in tmp_path.glob("*")):
-            assert process.is_alive(), f"ended before it could be killed in {stage}"
+            assert process.poll() is None, f"ended before it could be killed in {stage}"
             assert time.monotonic() < deadline
             time.sleep(0.002)
-        process.kill()
-        process.join()
-        time.sleep(1)  # processes of its search notice its end within half a second, and hold the run till then
+        process.send_signal(signal.SIGKILL)
+        process.wait()
         (run,) = tmp_path.glob("*")
         assert stage not in read_json(run / "manifest.json")["stages"], f"{stage} was over before the kill"
         arguments = ["resume", str(run), "--quiet"]
-    last = here(*arguments)
+    last = edgestill(*arguments)
     assert last.returncode == 0, last.stderr
     assert last.stderr.count("was done") == NAMES.index("export")
     for name in ("teacher/weights.safetensors", "distill/weights.safetensors", "bundle/model.onnx"):
