@@ -1,7 +1,7 @@
 """Federated: clients learn from data of their own and answer a public pool; their mixture teaches the student.
 
-The rounds run on Flower, in this process or, with `answers`, in Flower's own processes before the run
-(docs/howto/federated.md). The clients' networks may differ: they exchange answers, and neither data nor weights.
+The rounds run on Flower (docs/howto/federated.md), in this process or, with `answers`, elsewhere before the run. The
+clients' networks may differ: they exchange answers, and neither data nor weights.
 Nothing here measures what answers tell about the data that they were learnt from.
 """
 

@@ -1,4 +1,4 @@
-"""ServerApp and ClientApp of a federation in processes of its own; docs/howto/federated.md runs them.
+"""ServerApp and ClientApp of a federation in processes of its own.
 
 All machines have the same configuration and public pool. A node is told its owner's examples by --node-config, the
 server its folder by --run-config.
