@@ -18,7 +18,7 @@ from edgestill.export.onnx.sessions import feed
 from edgestill.export.onnx.write import signature
 from edgestill.export.run import Run
 from edgestill.pipeline.errors import ExportError, first_line
-from edgestill.pipeline.input_kind.text import PADDING
+from edgestill.pipeline.input_kind.base import PADDING
 
 HOW_TO_GET = "`pip install 'edgestill[litert]'` in an environment of its own (docs/howto/targets.md)"
 _LIBRARIES = ("litert_torch", "ai_edge_quantizer.quantizer", "ai_edge_litert.interpreter")
