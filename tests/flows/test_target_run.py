@@ -55,7 +55,7 @@ def settings_of(device, name):
 def test_search_gate_profile_and_bundle_follow_the_devices_samples(tmp_path, tiny_arguments, monkeypatch, capsys):
     monkeypatch.setattr(measure, "PAUSES_S", (0.5,) * 6)
     monkeypatch.setattr(remote, "POLL_S", 0.1)
-    pi, old = device(tmp_path / "pi", 8, 1), device(tmp_path / "old", 1, 8)
+    pi, old = device(tmp_path / "pi", 8, 1), device(tmp_path / "old", 1, 16)
     pi.cut = {
         "uname": "before", ".part": "middle", "Popen": "after", "elif ! test -e pid": "before 2",
         "/profile.json": "after",
