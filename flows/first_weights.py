@@ -109,7 +109,7 @@ def begin_from_run(network: nn.Module, architecture: Architecture, task: Task, s
     _require_same(it, space, space.format(architecture), task)
     theirs = it.config.space
     taught = theirs.build(theirs.parse(it.architecture), it.task)
-    methods = DistillConfig.model_validate({"methods": list(it.methods)}).methods
+    methods = DistillConfig.model_validate({"methods": list(it.methods)}).methods if it.methods else ()
     shipped = make_recipe(methods).deployable(taught)
     load_weights(shipped, it.weights)
     given = taught.state_dict()

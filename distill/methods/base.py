@@ -94,9 +94,7 @@ class Method(ABC):
     reads_features: ClassVar[bool] = False  # with slot `feature`: reads the teacher's feature maps too
     studies_teacher: ClassVar[bool] = False  # reads the context's teacher itself, not only slot `teacher`
     takes_rows: ClassVar[bool] = False  # works where an example has several rows of logits, as a text has in training
-    ships_layers: ClassVar[bool] = (
-        False  # with slot `head`: more than a classifier, so that fine-tuning cannot go on
-    )
+    ships_layers: ClassVar[bool] = False  # with slot `head`: more than a classifier, so that fine-tuning cannot go on
     to_shrink: ClassVar[str] = ""  # with slot `head`: how a user makes it smaller, such as "set fewer subclasses"
     Config: ClassVar[type[MethodConfig]]
 

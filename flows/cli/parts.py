@@ -66,7 +66,7 @@ def export(
     ] = None,
     settings: Set = None, out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None,
 ) -> None:  # fmt: skip
-    """Export the student of a run, or a bundle or ONNX file, to further formats.
+    """Export a run, a bundle or an ONNX file to more formats.
 
     Settings that a run's finished stages have read make a new run, with the stages before them. A bundle or ONNX file
     stays as it is: its formats go to a folder of their own, each compared with the fp32 file.

@@ -279,9 +279,13 @@ def test_every_backend_works_inside_a_distillation_and_leaves_the_random_numbers
     if backend == "ekfac":
         pytest.importorskip("kronfluence")
     monkeypatch.setitem(BACKENDS, "lissa", functools.partial(BACKENDS["lissa"], depth=30, repeats=1))
+    recipe, student, teacher = (
+        config(KDAIFConfig(backend=backend, warmup_epochs=1), epochs=2),
+        make_network(2),
+        make_network(1),
+    )
     before = torch.get_rng_state()
-    recipe = config(KDAIFConfig(backend=backend, warmup_epochs=1), epochs=2)
-    done = distill(make_network(2), make_network(1), splits, recipe, seed=0, device=CPU)
+    done = distill(student, teacher, splits, recipe, seed=0, device=CPU)
     assert done.measures["kd_aif.updates"] == 1
     assert torch.equal(torch.get_rng_state(), before)
 

@@ -59,7 +59,7 @@ def test_the_table_compares_each_format_with_fp32(opened, stood_in):
     assert found.left_out["fp16"] == "no such kernel"
     assert "is a program" in found.left_out["ort_int8"]
     text = benchmark_text(found)
-    for part in ("256 random inputs", "75.0%", "0.500 ms", "50.0 ms", "10 MB", "fp16 is left out: no such kernel"):
+    for part in ("256 random inputs", "75.0%", "0.500 ms", "50.0 ms", "10.0 MB", "fp16 is left out: no such kernel"):
         assert part in text
     assert len({len(line) for line in text.splitlines()[1:2]}) == 1
 

@@ -18,7 +18,7 @@ from edgestill.export.bundle.scripts import measure, run_images
 from edgestill.export.device import worker
 from edgestill.export.onnx.fitting import Fitting, check_fitting
 from edgestill.export.onnx.interface import with_image_interface
-from edgestill.export.onnx.sessions import IMAGE
+from edgestill.export.onnx.sessions import IMAGE, open_session
 from edgestill.export.onnx.sizes import wrong_ends
 from edgestill.pipeline.data.pixels import RESIZES, fitted, with_channels
 from edgestill.pipeline.data.splits import ImageSplit
@@ -181,12 +181,12 @@ def test_a_file_of_one_size_is_refused_where_any_size_is_promised(bundles):
 
 @pytest.mark.parametrize("resize", RESIZES)
 def test_operators_that_resize_otherwise_are_caught(resize):
-    fitting = Fitting(HEIGHT, WIDTH, resize)
-    check_fitting(fitting, (HEIGHT, WIDTH, 3), resize, 20)
+    fitting = Fitting(HEIGHT, WIDTH, resize, IMAGE)
+    check_fitting(fitting, (HEIGHT, WIDTH, 3), resize, 20, open_session)
     half = next(tensor for tensor in fitting.tensors if numpy_helper.to_array(tensor).dtype == np.float32)
     half.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(half) / 2, half.name))
     with pytest.raises(ExportError, match="otherwise than training did"):
-        check_fitting(fitting, (HEIGHT, WIDTH, 3), resize, 20)
+        check_fitting(fitting, (HEIGHT, WIDTH, 3), resize, 20, open_session)
 
 
 @pytest.mark.parametrize("opset", [18, 23])

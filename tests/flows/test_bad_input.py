@@ -365,7 +365,7 @@ def test_an_interrupted_run_that_was_discarded_is_not_to_be_resumed(tmp_path, mo
         ({"search": {"scorer": "gone"}}, "search.scorer: unknown 'gone'; known: az_trainability, diswot"),
         (
             {"search": {"space": {"name": "gone", "depth": 2}}},
-            "search.space.name: unknown 'gone'; known: backbones, layers_of_teacher, mobile",
+            "search.space.name: unknown 'gone'; known: backbones, causal_transformer, layers_of_teacher",
         ),
         (
             {"distill": {"methods": [{"name": "gone"}]}},

@@ -44,6 +44,7 @@ def test_cells_of_a_table_are_text_and_not_markup():
 def test_no_module_of_flows_prints_but_the_one():
     """Nor do the other packages, whose prints are those of scripts and of children that answer."""
     own = {"flows/terminal.py", "pipeline/child.py", "export/device/worker.py", "export/device/answers.py"}
+    own |= {"export/benchmark/child.py", "flows/federation/environment.py", "flows/federation/server.py"}
     own |= {str(path.relative_to(ROOT)) for path in (ROOT / "export" / "bundle" / "scripts").glob("*.py")}
     found = set()
     for package in ("pipeline", "search", "distill", "export", "flows"):

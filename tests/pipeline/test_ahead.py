@@ -95,9 +95,10 @@ def test_a_disk_that_answers_no_read_ends_the_training_with_a_sentence(monkeypat
 
 
 def test_a_reader_ends_with_the_batches_that_nobody_takes(splits):
+    before = threading.enumerate()
     batches = batches_ahead(splits[0], torch.arange(50).split(1), CPU)
     next(batches)
-    (reader,) = [thread for thread in threading.enumerate() if thread.name == "read-ahead"]
+    (reader,) = [one for one in threading.enumerate() if one.name == "read-ahead" and one not in before]
     batches.close()
     reader.join(10)
     assert not reader.is_alive()

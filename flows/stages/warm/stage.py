@@ -3,6 +3,8 @@
 from typing import Any
 
 from edgestill.flows.config.model import RunConfig
+from edgestill.flows.plan.estimate import Estimate
+from edgestill.flows.plan.probes import Probes
 from edgestill.flows.registry.earlier import collect
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import DataResult, Results, WarmStartResult
@@ -25,6 +27,9 @@ class WarmStart(Stage[WarmStartResult]):
 
     def work(self, context: StageContext, results: Results) -> WarmStartResult:
         return collect(context.run.root.parent, context.config, results.of(DataResult))
+
+    def estimate(self, context: StageContext, probes: Probes) -> Estimate:
+        return Estimate(0.0, note="reads earlier runs")
 
     def sentence(self, result: WarmStartResult) -> str:
         if not result.runs:
