@@ -146,6 +146,22 @@ def _of_library(name: str) -> Callable[[], Any]:
     return recipe
 
 
+def _static(name: str) -> Callable[[], Any]:
+    """Return a recipe of the library's with inputs and outputs left in float, as every other file has them."""
+
+    def recipe() -> Any:
+        from ai_edge_quantizer import qtyping, recipe_manager
+        from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+        recipes = recipe_manager.RecipeManager()
+        recipes.load_quantization_recipe(_of_library(name)())
+        for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+            recipes.add_quantization_config(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
+        return recipes.get_quantization_recipe()
+
+    return recipe
+
+
 def _float16() -> Any:
     """Return the recipe of weights in 16 bits; arithmetic is fp32."""
     from ai_edge_quantizer import qtyping, recipe_manager
@@ -164,9 +180,9 @@ def _float16() -> Any:
 
 _RECIPES: dict[str, Callable[[], Any]] = {
     "fp16": _float16,
-    "int8": _of_library("static_wi8_ai8"),
+    "int8": _static("static_wi8_ai8"),
     "w8": _of_library("weight_only_wi8_afp32"),
-    "w8a16": _of_library("static_wi8_ai16"),
+    "w8a16": _static("static_wi8_ai16"),
 }
 
 
