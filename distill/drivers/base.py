@@ -39,6 +39,11 @@ class DriverConfig(Frozen):
         return True
 
     @property
+    def can_be_repeated(self) -> bool:
+        """True if one more training by another seed is a repetition of what its student had, for baselines."""
+        return self.goes_on
+
+    @property
     def hides(self) -> tuple[Any, ...]:
         """Settings by which `Driver.at_start` changes the data, the inputs of every stage; () if it does not."""
         return ()

@@ -42,6 +42,14 @@ class GenerationsConfig(DriverConfig):
     anchor: float = Field(0.0, ge=0, le=1, description="share (a) of the first teacher in the teacher's part")
     mix: Mix = Field("arithmetic", description="mean of the two teachers' probabilities, or of their logarithms")
 
+    @property
+    def trainings(self) -> int:
+        return self.generations
+
+    @property
+    def can_be_repeated(self) -> bool:
+        return self.generations == 1
+
 
 class Generations(Driver):
     """One lesson for each generation, from fresh weights; with `closed_form` two more, to find the labels' share."""

@@ -21,6 +21,12 @@ def test_a_part_ends_with_the_last_stage_that_takes_part_up_to_its_name() -> Non
     assert tuple(stage.name for stage in stages_of(config)) == stage_names(config)
 
 
+@pytest.mark.parametrize("driver", ["federated", "{name: generations, generations: 2}"])
+def test_drivers_whose_training_cannot_be_repeated_have_no_baselines(driver: str) -> None:
+    plain, driven = load_config(preset="digits"), load_config(preset="digits", settings=[f"distill.driver={driver}"])
+    assert set(stage_names(plain)) - set(stage_names(driven)) == {"baselines"}
+
+
 def test_settings_that_nothing_finished_has_read_change_the_run_itself(tmp_path: Path) -> None:
     with RunDir.create(tmp_path, "run", 0, load_config(None, "digits", [])) as run:
         pass

@@ -35,7 +35,7 @@ class Baselines(Stage[BaselinesResult]):
     to_change = "baselines"
 
     def takes_part(self, config: RunConfig) -> bool:
-        return config.baselines.enabled and config.distill.driver.goes_on
+        return config.baselines.enabled and config.distill.driver.can_be_repeated
 
     def inputs(self, context: StageContext, results: Results) -> tuple[Any, ...]:
         config, winner = context.config, results.of(TournamentResult).winner
