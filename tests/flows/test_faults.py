@@ -145,7 +145,7 @@ def corrupt_journals(patient: Patient) -> None:
     assert files
     for path in files:
         data = bytearray(path.read_bytes())
-        place = 20 if path.suffix == ".db" else len(data) // 2
+        place = 0 if path.suffix == ".db" else len(data) // 2
         data[place] ^= 0xFF
         path.write_bytes(bytes(data))
 
