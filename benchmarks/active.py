@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lib.bench import Bench, load_task, paired_difference, shown_command, spread
+from lib.bench import Bench, load_task, paired_difference, shown_command, spread, verdict
 from torch import Tensor, nn
 
 from edgestill.distill.acquisition import ACQUISITIONS
@@ -206,8 +206,7 @@ def _report(rows: list[Row], given: argparse.Namespace) -> str:
     ]
     for one in _all_told(rows, given):
         against = f"{one['difference']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]"
-        verdict = "wins" if one["low"] > 0 else "loses" if one["high"] < 0 else "not separable"
-        cells = ("–", "–") if one["acquisition"] == _BASE else (against, verdict)
+        cells = ("–", "–") if one["acquisition"] == _BASE else (against, verdict(one["low"], one["high"]))
         lines.append(
             f"| {one['task']} | `{one['acquisition']}` | {one['area']:.2f} ± {one['deviation']:.2f} | {cells[0]} | "
             f"{cells[1]} | {one['last']:.2f} | {one['right']:.1f} | {one['classes']:.1f} |"

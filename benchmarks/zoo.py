@@ -22,7 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from lib.bench import Make, load_task, paired_difference, shown_command, spread
+from lib.bench import Make, load_task, paired_difference, shown_command, spread, verdict
 from methods import rows_of_seed, tuned
 
 from edgestill.distill.methods import METHODS
@@ -110,13 +110,13 @@ def _report(rows: list[dict[str, Any]], given: argparse.Namespace) -> str:
     ]
     for row in rows:
         if row["method"] == "kd":
-            against, verdict = "–", "–"
+            against, said = "–", "–"
         else:
             against = f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
-            verdict = "wins" if row["low"] > 0 else "loses" if row["high"] < 0 else "not separable"
+            said = verdict(row["low"], row["high"])
         own = f"{row['ablation']:+.2f} ± {row['ablation_half']:.2f}" if row["ablation"] != "" else "–"
         accuracy = f"{row['accuracy']:.2f} ± {row['deviation']:.2f}"
-        lines.append(f"| {row['task']} | `{row['method']}` | {accuracy} | {against} | {verdict} | {own} |")
+        lines.append(f"| {row['task']} | `{row['method']}` | {accuracy} | {against} | {said} | {own} |")
     return "\n".join(lines)
 
 

@@ -1,10 +1,11 @@
 """Types of a call to a model's file: inputs in, logits out."""
 
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
+T = TypeVar("T")
 Run = Callable[[np.ndarray], np.ndarray]
 """Images [B, C, H, W] float32 in [0, 1], or token ids [B, T] int64, to logits [B, K] float32."""
 
@@ -30,3 +31,22 @@ class Parted(Protocol):
 
     def parts(self, inputs: np.ndarray) -> dict[str, Callable[[], object]]:
         """Return `copy_in`, `execute` and `copy_out`, to be timed one by one, and `call`, all of them."""
+
+
+def calls_in_turn(run: Run, inputs: np.ndarray) -> Callable[[], object]:
+    """Return a call to be timed: it asks about one input after the other, at batch 1, in the file's form."""
+    singles = [np.ascontiguousarray(single[None]) for single in inputs]
+    if isinstance(run, Fed):
+        return _cycling(run.run, [run.feed(single) for single in singles])
+    return _cycling(run, singles)
+
+
+def _cycling(run: Callable[[T], object], inputs: Sequence[T]) -> Callable[[], object]:
+    position = 0
+
+    def call() -> object:
+        nonlocal position
+        position = (position + 1) % len(inputs)
+        return run(inputs[position])
+
+    return call

@@ -1,8 +1,6 @@
 """Times the teacher's file and all of the student's in turns, by one stopwatch; then the gate judges them."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -12,13 +10,11 @@ from edgestill.export.formats import FORMATS
 from edgestill.export.gate import Limits, beyond_limits, choose_default, judge
 from edgestill.export.onnx.sessions import PROVIDER, runner, runtime_name
 from edgestill.export.result import Absent, ConvertedModel, ConvertResult, ExportedModel, Latency, ProfileResult, Ratio
-from edgestill.export.run import Fed, Parted, Run
+from edgestill.export.run import Parted, Run, calls_in_turn
 from edgestill.pipeline.errors import ExportError
 from edgestill.pipeline.runs.provenance import describe_machine
 from edgestill.pipeline.timing.latency_statistics import paired_ratio
 from edgestill.pipeline.timing.timing import Timing, time_interleaved
-
-T = TypeVar("T")
 
 
 def profile(
@@ -44,7 +40,7 @@ def profile(
     opened: dict[str, Run] = dict(runs)
     if models.teacher is not None:
         opened = {"teacher": runner(root / models.teacher.path, config.threads), **runs}
-    calls = {name: _call(run, inputs) for name, run in opened.items()}
+    calls = {name: calls_in_turn(run, inputs) for name, run in opened.items()}
     timings = time_interleaved(calls, config.timing)
     formats = {
         name: _exported(models.formats[name], timings[name], config, _parts(run, inputs, config))
@@ -74,7 +70,9 @@ def timed_in_turns(
     Args:
         inputs: as for `profile`.
     """
-    timings = time_interleaved({"first": _call(first, inputs), "second": _call(second, inputs)}, config.timing)
+    timings = time_interleaved(
+        {"first": calls_in_turn(first, inputs), "second": calls_in_turn(second, inputs)}, config.timing
+    )
     medians = [timing.percentile(50) for timing in timings.values()]
     return _ratio(timings["first"], timings["second"]), (medians[0] or 0.0, medians[1] or 0.0)
 
@@ -96,24 +94,6 @@ def _open_all(models: ConvertResult, root: Path, threads: int) -> tuple[dict[str
                 raise
             refused.append(Absent(format=name, reason=str(error), skipped=False))
     return runs, refused
-
-
-def _call(run: Run, inputs: np.ndarray) -> Callable[[], object]:
-    singles = [np.ascontiguousarray(single[None]) for single in inputs]
-    if isinstance(run, Fed):
-        return _cycling(run.run, [run.feed(single) for single in singles])
-    return _cycling(run, singles)
-
-
-def _cycling(run: Callable[[T], object], inputs: Sequence[T]) -> Callable[[], object]:
-    position = 0
-
-    def call() -> object:
-        nonlocal position
-        position = (position + 1) % len(inputs)
-        return run(inputs[position])
-
-    return call
 
 
 def _ratio(slow: Timing, fast: Timing) -> Ratio:

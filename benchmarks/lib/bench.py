@@ -82,6 +82,11 @@ def shown_difference(one: Sequence[float], other: Sequence[float], digits: int =
     return f"{mean:+.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
 
 
+def verdict(low: float, high: float) -> str:
+    """Say what the interval of a difference allows to say."""
+    return "wins" if low > 0 else "loses" if high < 0 else "not separable"
+
+
 def spread(values: Sequence[float]) -> float:
     """Their standard deviation; 0 of a single one."""
     return statistics.stdev(values) if len(values) > 1 else 0.0

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from edgestill.export.formats import FORMATS
-from edgestill.export.run import Fed, Run
+from edgestill.export.run import Run, calls_in_turn
 from edgestill.pipeline.timing.stopwatch import take_turns
 
 
@@ -39,7 +39,7 @@ def _timed(task: Mapping[str, Any], inputs: np.ndarray) -> dict[str, Any]:
     answers = {name: _answers(run, inputs) for name, run in runs.items()}
     Path(task["answers"]).write_bytes(save(answers))
     limits = {name: task[name] for name in ("warmup_s", "duration_s", "min_samples", "max_samples")}
-    samples = take_turns({name: _call(run, inputs) for name, run in runs.items()}, **limits)
+    samples = take_turns({name: calls_in_turn(run, inputs[:16]) for name, run in runs.items()}, **limits)
     return {"samples_ms": {name: list(values) for name, values in samples.items()}}
 
 
@@ -51,20 +51,6 @@ def _answers(run: Run, inputs: np.ndarray) -> np.ndarray:
     size = 64
     parts = [run(np.ascontiguousarray(inputs[start : start + size])) for start in range(0, len(inputs), size)]
     return np.concatenate(parts)
-
-
-def _call(run: Run, inputs: np.ndarray) -> Callable[[], object]:
-    singles = [np.ascontiguousarray(single[None]) for single in inputs[:16]]
-    given: list[Any] = [run.feed(single) for single in singles] if isinstance(run, Fed) else singles
-    call: Callable[[Any], object] = run.run if isinstance(run, Fed) else run
-    position = 0
-
-    def turn() -> object:
-        nonlocal position
-        position = (position + 1) % len(given)
-        return call(given[position])
-
-    return turn
 
 
 def peak_bytes() -> int:

@@ -103,6 +103,13 @@ class DatasetConfig(Frozen):
             return labels
         return tuple(str(label) if type(label) is int else label for label in labels)
 
+    @field_validator("augment")
+    @classmethod
+    def _changes_images_alone(cls, augment: AugmentConfig) -> AugmentConfig:
+        if cls.kind != "image" and augment.is_random:
+            raise ValueError("pad and flip are of images and do nothing to text; leave them out")
+        return augment
+
     @field_validator("unlabelled")
     @classmethod
     def _is_a_folder_of_pictures(cls, path: Path | None, info: ValidationInfo) -> Path | None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from edgestill.pipeline.data.datasets.base import AugmentConfig, DatasetConfig, LabelledTexts, RawData
+from edgestill.pipeline.data.datasets.base import DatasetConfig, LabelledTexts, RawData
 from edgestill.pipeline.data.tokens import TokenizerConfig
 from edgestill.pipeline.errors import DataError, first_line
 from edgestill.pipeline.foreign import read_text_bounded
@@ -38,13 +38,6 @@ class LanguageConfig(DatasetConfig):
         if tokenizer.file is None and tokenizer.kind != "characters":
             raise ValueError(f"{tokenizer.kind!r} makes no token for where answers begin and end; set characters")
         return tokenizer
-
-    @field_validator("augment")
-    @classmethod
-    def _no_crops(cls, augment: AugmentConfig) -> AugmentConfig:
-        if augment.is_random:
-            raise ValueError("pad and flip are of images and do nothing to text; leave them out")
-        return augment
 
     @property
     def has_own_tokenizer(self) -> bool:

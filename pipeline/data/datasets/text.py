@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from edgestill.pipeline.data.datasets.base import AugmentConfig, DatasetConfig, LabelledTexts, RawData
+from edgestill.pipeline.data.datasets.base import DatasetConfig, LabelledTexts, RawData
 from edgestill.pipeline.data.datasets.given import SHARD, TABLES_OF_TEXTS, columns_of, parts_of
 from edgestill.pipeline.data.datasets.records import ENDINGS, Records, place_of, read_records
 from edgestill.pipeline.data.datasets.table import Column, Format, read_columns
@@ -85,13 +85,6 @@ class TextConfig(DatasetConfig):
         if name is not None and (Path(name).is_absolute() or ".." in Path(name).parts):
             raise ValueError(f"{name!r} leads out of data.path; name a file in that folder")
         return name
-
-    @field_validator("augment")
-    @classmethod
-    def _no_crops(cls, augment: AugmentConfig) -> AugmentConfig:
-        if augment.is_random:
-            raise ValueError("pad and flip are of images and do nothing to text; leave them out")
-        return augment
 
     @field_validator("encoding")
     @classmethod
