@@ -208,6 +208,18 @@ def test_finetune_keeps_the_body_and_draws_a_head(tmp_path):
     assert network.fc.weight.shape[0] == 3
 
 
+@pytest.mark.parametrize(("library", "model"), [("timm", "test_efficientnet"), ("torchvision", "mobilenet_v3_small")])
+def test_a_new_head_begins_with_small_logits_whatever_the_library_draws(tmp_path, library, model):
+    """A library's head for few classes, drawn by their number, would spoil the published weights in its first steps."""
+    make = timm.create_model if library == "timm" else torchvision.models.get_model
+    body = make(model, num_classes=7)
+    path = tmp_path / "w.safetensors"
+    save_file(body.state_dict(), path)
+    network = make_teacher(config_of(name=library, model=model, weights=path, finetune=True)).build(TASK)
+    head = network.model.get_submodule(network.parts.classifier)
+    assert head.weight.abs().max() <= head.in_features**-0.5
+
+
 def test_a_pickle_and_an_unknown_network_are_refused(tmp_path):
     path = tmp_path / "w.pt"
     torch.save(Plain(), path)
