@@ -5,7 +5,7 @@
 WEIGHTS is a folder of published weights; `benchmarks/lib/efficientnet_lite0.py` writes one. Images of CIFAR-10 are
 made larger and written as PNG files in a folder a class. EfficientNet-Lite0 is fine-tuned on them and distilled into
 the best network and resolution of the folder's within the latency budget. The command is printed before it runs; more
-settings follow `--`. The run lands below --out.
+settings (KEY=VALUE) stand last. The run lands below --out.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=15, help="of the distillation")
     parser.add_argument("--trials", type=int, default=0, help="trials of the tuning; 0 tunes nothing")
     parser.add_argument("--out", type=Path, default=Path("runs/photos"))
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     given.weights, given.out = given.weights.absolute(), given.out.absolute()
     return given
 
