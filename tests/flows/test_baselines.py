@@ -208,6 +208,18 @@ def test_all_but_the_largest_have_the_recipes_learning_rate() -> None:
     assert largest_of(results()).architecture == LARGE
 
 
+def test_of_students_with_equal_parameters_the_one_with_most_flops_is_the_largest() -> None:
+    """A resolution is a gene without parameters."""
+    found = results()
+    sharper = candidate("sharper", 200)
+    sharper = sharper.model_copy(update={"cost": sharper.cost.model_copy(update={"flops": 9000})})
+    searched = found.of(SearchResult)
+    more = Results()
+    more.add("search", searched.model_copy(update={"candidates": (*searched.candidates, sharper)}), "")
+    more.add("tournament", found.of(TournamentResult), "")
+    assert largest_of(more).architecture == "sharper"
+
+
 @pytest.fixture
 def make_stage(tmp_path: Path):
     """A stage's context in a new run whose teacher is there, if untrained."""

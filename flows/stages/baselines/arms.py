@@ -55,15 +55,16 @@ def _arms(config: RunConfig, results: Results) -> Iterator[Arm]:
 
 
 def largest_of(results: Results) -> Candidate:
-    """Return the student with most parameters that any search met within the budget; of equals the chosen one.
+    """Return the student with most parameters that any search met within the budget.
 
+    Of equals it is the one with most FLOPs, as a larger resolution costs no parameter; then the chosen one.
     One that failed in the tournament does not count.
     """
     found, played = results.of(SearchResult), results.of(TournamentResult)
     failed = {entrant.candidate.architecture for entrant in played.entrants if entrant.failure is not None}
     met = {c.architecture: c for c in (*found.candidates, *found.picks.values()) if c.architecture not in failed}
     met[played.winner.architecture] = played.winner
-    return max(met.values(), key=lambda c: (c.cost.params, c is played.winner, c.architecture))
+    return max(met.values(), key=lambda c: (c.cost.params, c.cost.flops, c is played.winner, c.architecture))
 
 
 def _is_taught_by_labels(config: DistillConfig) -> bool:
