@@ -23,6 +23,7 @@ from edgestill.export.tested.robustness import MOST_EXAMPLES, MOST_S
 from edgestill.flows.config.model import RunConfig
 from edgestill.flows.plan.estimate import Estimate
 from edgestill.flows.plan.probes import Probes
+from edgestill.flows.stages.baselines.expected import expected_trainings
 from edgestill.flows.stages.baselines.tested import worth_of
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import BUNDLE, BaselinesResult, QatResult, ReportResult, Results
@@ -57,8 +58,7 @@ class Report(Stage[ReportResult]):
         each = 2 * probes.teacher_evaluated_s + probes.student_evaluated_s
         files = probes.files
         count = 0 if files is None else 3 + len(files.formats)  # the teacher's file and the default's are run again
-        baselines = context.config.baselines
-        count += 3 * baselines.seeds if baselines.enabled else 0
+        count += expected_trainings(context.config, probes) if context.config.baselines.enabled else 0
         seconds = probes.test_size * (each + count * probes.student_evaluated_s)
         both = probes.teacher_evaluated_s + probes.student_evaluated_s
         seconds += min(MOST_S, _SHIFTS * min(MOST_EXAMPLES, probes.test_size) * both)

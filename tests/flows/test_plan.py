@@ -14,6 +14,7 @@ from edgestill.flows.plan.peak_memory import begin_peak, peak_bytes
 from edgestill.flows.plan.plan import Plan, Planned, make_plan
 from edgestill.flows.plan.probes import Probes, Speed
 from edgestill.flows.plan.reach import Reach, reach_of
+from edgestill.flows.stages.baselines.expected import fitting
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.stage import Stage
 from edgestill.pipeline.errors import BudgetError
@@ -77,6 +78,16 @@ def test_a_peak_is_of_the_memory_taken_since_it_began() -> None:
         pytest.skip("no /proc here")
     np.ones(40_000_000).sum()
     assert peak_bytes() - before > 200e6
+
+
+@pytest.mark.parametrize(
+    ("affordable", "seeds", "count"),
+    [(0, 3, 0), (1, 3, 1), (2, 3, 2), (3, 3, 2), (4, 3, 4), (5, 3, 5), (6, 3, 5), (7, 3, 7), (99, 3, 8), (99, 1, 2)],
+)
+def test_a_recipe_that_nothing_would_be_compared_with_is_not_planned(affordable: int, seeds: int, count: int) -> None:
+    names = [f"recipe {seed}" if arm is None else arm for seed in range(seeds) for arm in (None, "a", "b")][1:]
+    assert fitting(affordable, seeds) == count
+    assert count in (0, len(names)) or not names[count - 1].startswith("recipe")
 
 
 def test_the_page_adds_the_stages_up_and_tells_what_is_missing() -> None:

@@ -14,6 +14,7 @@ from edgestill.flows.plan.estimate import Estimate
 from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.baselines.allowance import Allowance
 from edgestill.flows.stages.baselines.arms import Arm, arms_of, largest_of
+from edgestill.flows.stages.baselines.expected import expected_trainings
 from edgestill.flows.stages.baselines.rounds import Rounds
 from edgestill.flows.stages.baselines.trainings import Trainings
 from edgestill.flows.stages.context import WEIGHTS, StageContext
@@ -72,12 +73,10 @@ class Baselines(Stage[BaselinesResult]):
         )
 
     def estimate(self, context: StageContext, probes: Probes) -> Estimate:
-        config, epochs = context.config, context.config.distill.training.epochs
-        allowed_s = config.baselines.budget * probes.taught_s(epochs + config.tune.expected_epochs)
-        most = 3 * config.baselines.seeds - 1  # of the recipe, without a teacher, of the largest student
+        count = expected_trainings(context.config, probes)
         weights = 4 * sum(parameter.numel() for parameter in probes.student().parameters())
-        seconds = min(allowed_s, probes.taught_s(most * epochs, trainings=most))
-        return Estimate(seconds, most * weights, f"up to {most} trainings, as far as baselines.budget allows")
+        seconds = probes.taught_s(count * context.config.distill.training.epochs, trainings=count)
+        return Estimate(seconds, count * weights, f"{count} trainings within baselines.budget")
 
     def sentence(self, result: BaselinesResult) -> str:
         return trainings_clause(result)
