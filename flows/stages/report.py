@@ -77,7 +77,7 @@ class Report(Stage[ReportResult]):
 
 
 _SHIFTS = 12  # of the test examples, about
-_BUNDLE_S = 3.0  # to write a bundle and its page, of any size
+_BUNDLE_S = 1.6  # to write a bundle and its page, of any size
 
 
 def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult:
