@@ -1,12 +1,13 @@
 """CycloneDX software bill of materials: the model files, and every distribution of the environment that made them."""
 
+import functools
 import hashlib
 import importlib.metadata
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgestill.pipeline.frozen import digest
 from edgestill.pipeline.nicety import nicety
@@ -46,30 +47,35 @@ def sbom_bytes(
     versions = {key: component.version for key, component in components.items()}
     bom.serial_number = uuid.UUID(digest(name, created, licence, versions, hashes)[:32], version=4)
     for key, component in components.items():
-        wanted = sorted(_required(libraries[key]) & components.keys())
+        wanted = sorted(_required(libraries[key].requires) & components.keys())
         bom.register_dependency(component, [components[other] for other in wanted])
     bom.register_dependency(root, components.values())
     text: str = JsonV1Dot6(bom).output_as_string(indent=1)
     return f"{text}\n".encode()
 
 
-def _installed(
-    found: Iterable[importlib.metadata.Distribution], cautions: list[str]
-) -> dict[str, importlib.metadata.Distribution]:
+class _Library(NamedTuple):
+    """A distribution's metadata, which importlib parses anew for each field that it is asked for."""
+
+    name: str
+    fields: importlib.metadata.PackageMetadata
+    requires: tuple[str, ...]
+
+    def field(self, name: str) -> str | None:
+        """Read a field; None if it is not there, which importlib_metadata, once imported, takes ill."""
+        return str(self.fields[name]) if name in self.fields else None
+
+
+def _installed(found: Iterable[importlib.metadata.Distribution], cautions: list[str]) -> dict[str, _Library]:
     """Index distributions by name, without nameless ones. Of several, take the first on the path: it is imported."""
-    libraries: dict[str, importlib.metadata.Distribution] = {}
+    libraries: dict[str, _Library] = {}
     for distribution in found:
         with nicety(f"{SBOM} lacks {_folder_of(distribution)}", cautions):
-            name = _field(distribution, "Name")
-            if name:
-                libraries.setdefault(_key(name), distribution)
+            fields = distribution.metadata
+            name = fields["Name"] if fields is not None and "Name" in fields else None
+            if name and _key(name) not in libraries:
+                libraries[_key(name)] = _Library(name, fields, tuple(distribution.requires or ()))
     return libraries
-
-
-def _field(distribution: importlib.metadata.Distribution, name: str) -> str | None:
-    """Read a field of its metadata; None if it is not there, which importlib_metadata, once imported, takes ill."""
-    metadata = distribution.metadata
-    return metadata[name] if metadata is not None and name in metadata else None
 
 
 def _folder_of(distribution: importlib.metadata.Distribution) -> str:
@@ -101,25 +107,25 @@ def _model_component(name: str, licence: str | None, models: Mapping[str, bytes]
     )
 
 
-def _library_component(found: importlib.metadata.Distribution) -> "Component":
+def _library_component(found: _Library) -> "Component":
     from cyclonedx.model.component import Component, ComponentType
     from packageurl import PackageURL
 
-    name, version = found.metadata["Name"], found.version
-    purl = PackageURL("pypi", None, _key(name), version)
-    classifiers = tuple(c for c in found.metadata.get_all("Classifier") or () if c.startswith("License :: "))
-    stated = _field(found, "License-Expression") or _field(found, "License")
+    version = found.fields["Version"]
+    purl = PackageURL("pypi", None, _key(found.name), version)
+    classifiers = tuple(c for c in found.fields.get_all("Classifier") or () if c.startswith("License :: "))
     return Component(
-        name=name,
+        name=found.name,
         version=version,
         type=ComponentType.LIBRARY,
         purl=purl,
         bom_ref=purl.to_string(),
-        licenses=_licences(stated, classifiers),
+        licenses=_licences(found.field("License-Expression") or found.field("License"), classifiers),
     )
 
 
-def _licences(stated: str | None, classifiers: tuple[str, ...]) -> list[Any]:
+@functools.cache
+def _licences(stated: str | None, classifiers: tuple[str, ...]) -> tuple[Any, ...]:
     """Return an SPDX expression or identifier if one is known, else the package's own words, else nothing."""
     from cyclonedx.contrib.license.factories import LicenseFactory
     from cyclonedx.model.license import DisjunctiveLicense
@@ -130,12 +136,12 @@ def _licences(stated: str | None, classifiers: tuple[str, ...]) -> list[Any]:
         if text and text.upper() != "UNKNOWN":
             made = factory.make_from_string(text.strip())
             if not isinstance(made, DisjunctiveLicense) or made.id is not None:
-                return [made]
+                return (made,)
     words = (stated or "").strip()
     if not words or "\n" in words:  # a whole licence's text says less than a classifier
         words = next((c.rsplit(" :: ", 1)[-1] for c in classifiers), "") or words
     name = next(iter(words.splitlines()), "")[:100]
-    return [factory.make_with_name(name)] if name else []
+    return (factory.make_with_name(name),) if name else ()
 
 
 _SPELLINGS = {  # of common packages
@@ -154,12 +160,13 @@ _CLASSIFIERS = {  # of PyPI, those that name one licence of SPDX's list
 }
 
 
-def _required(found: importlib.metadata.Distribution) -> set[str]:
-    """Return the names of the distributions required here by this one, without extras."""
+@functools.cache
+def _required(lines: tuple[str, ...]) -> frozenset[str]:
+    """Return the names of the distributions that these lines of Requires-Dist require here, without extras."""
     from packaging.requirements import Requirement
 
     def parsed() -> Iterator[str]:
-        for line in found.requires or ():
+        for line in lines:
             try:
                 requirement = Requirement(line)
                 is_asked = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
@@ -168,7 +175,7 @@ def _required(found: importlib.metadata.Distribution) -> set[str]:
             if is_asked:
                 yield _key(requirement.name)
 
-    return set(parsed())
+    return frozenset(parsed())
 
 
 def _key(name: str) -> str:
