@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import edgestill.pipeline.training.fit as fitting
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.datasets.base import AugmentConfig
 from edgestill.pipeline.errors import TrainingError
@@ -335,6 +337,23 @@ def test_one_step_is_nesterov_sgd_by_hand(task, make_split):
         velocity = 0.9 * velocity + gradient
         weight = weight - rate * (gradient + 0.9 * velocity)
         assert torch.allclose(states[epoch].double(), weight, atol=1e-5)
+
+
+@pytest.mark.parametrize(("parameters", "saved"), [(999, [0, 1, 2, 3]), (10**7, [0, 3])])
+def test_a_large_state_is_saved_so_often_that_it_takes_a_twentieth_of_the_time(monkeypatch, parameters, saved):
+    clock = [0.0]
+    monkeypatch.setattr(fitting.time, "perf_counter", lambda: clock[0])
+    found = []
+
+    def save(state):
+        found.append(state)
+        clock[0] += 1.0
+
+    saves = fitting._Saves(save, parameters)
+    for epoch in range(4):
+        clock[0] += 8.0
+        saves.if_due(SimpleNamespace(dump=lambda epoch=epoch: epoch))
+    assert found == saved
 
 
 def test_a_restart_begins_a_new_schedule_at_the_best_weights_and_survives_a_kill(train, task, make_split):
