@@ -1,4 +1,7 @@
-"""Plain KD with timm's parts in the order of its training script: THREADS WORKERS EPOCHS BATCH SIDE."""
+"""Plain KD with timm's parts in the order of its training script: THREADS WORKERS EPOCHS BATCH SIDE.
+
+It saves every epoch, as that script does.
+"""
 
 # ruff: noqa: E402
 import sys
@@ -13,7 +16,7 @@ from timm.data import create_dataset, create_loader
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.task import LogitDistillationTask
-from timm.utils import AverageMeter
+from timm.utils import AverageMeter, CheckpointSaver
 
 
 def main(threads: int, workers: int, epochs: int, batch_size: int, side: int) -> None:
@@ -34,6 +37,7 @@ def main(threads: int, workers: int, epochs: int, batch_size: int, side: int) ->
     validation = create_loader(create_dataset("", root="images", split="validation"), is_training=False, **settings)
     optimizer = create_optimizer_v2(student, opt="sgd", lr=0.01, weight_decay=5e-4)
     scheduler, _ = create_scheduler_v2(optimizer, num_epochs=epochs, updates_per_epoch=len(train))
+    saver = CheckpointSaver(student, optimizer)
     for epoch in range(epochs):
         task.train()
         losses = AverageMeter()
@@ -45,9 +49,11 @@ def main(threads: int, workers: int, epochs: int, batch_size: int, side: int) ->
             losses.update(result["loss"].item(), len(inputs))
         scheduler.step(epoch + 1)
         student.eval()
+        right = 0
         with torch.inference_mode():
-            for inputs, _ in validation:
-                student(inputs)
+            for inputs, targets in validation:
+                right += int((student(inputs).argmax(1) == targets).sum())
+        saver.save_checkpoint(epoch, metric=right)
         print(f"epoch {epoch} is over: {losses.avg:.3f}", flush=True)
 
 
