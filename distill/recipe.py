@@ -28,6 +28,10 @@ from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.label_loss import label_loss
 from edgestill.pipeline.training.objective import Moment, Objective
 
+_READ_TEACHER: frozenset[Slot] = frozenset(
+    {"teacher", "logits", "target", "divergence", "weight", "feature", "head", "objective"}
+)
+
 
 def make_recipe(configs: Sequence[Any]) -> "Recipe":
     """Make the recipe of a list of method configurations."""
@@ -86,6 +90,10 @@ class Recipe(Objective):
             MissingDependencyError: an optional library is not installed.
         """
         for method in self.methods:
+            if method.inputs not in (None, task.kind):
+                raise ConfigError(
+                    [f"method {method.name!r} is for data of kind {method.inputs!r}, and these are {task.kind!r}"]
+                )
             if task.num_classes < method.min_classes:
                 raise ConfigError(
                     [f"method {method.name!r} needs {method.min_classes} classes; {task.num_classes} are given"]
@@ -120,10 +128,16 @@ class Recipe(Objective):
 
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Return the equation's terms by name: `cross_entropy`, `distillation`, and each feature loss."""
-        teacher = self.look_at_teacher(batch)
+        teacher = _nothing(batch) if self._spares_teacher else self.look_at_teacher(batch)
         student, class_logits = self.look_at_student(network, batch)
         with torch.autocast(batch.inputs.device.type, enabled=False):
             return self.terms(_in_float32(teacher), _in_float32(student), class_logits.float(), batch)
+
+    @property
+    def _spares_teacher(self) -> bool:
+        """True if nothing in the training reads the teacher's outputs."""
+        readers = (m for m in self.methods if m.fills & _READ_TEACHER)
+        return any(m.spares_teacher for m in self.methods) and all(m.spares_teacher for m in readers)
 
     def look_at_student(self, network: nn.Module, batch: Batch) -> tuple[View, Tensor]:
         """Return the student's outputs, with its head's logits, and these folded to the classes."""
@@ -220,6 +234,10 @@ class Recipe(Objective):
         told, heard = self._transformed(teacher), self._transformed(student)
         for method in self._owners("objective"):
             return {method.name: method.objective(told, self._transformed(classes), batch)}
+        if self._spares_teacher and not self._owners("target"):
+            a, _ = self._weights(_detached(teacher), _detached(classes if seen is None else seen), batch)
+            losses = a * label_loss(classes.logits, batch)
+            return {"cross_entropy": losses, "distillation": torch.zeros_like(losses)}
         target = (
             self._owner("target")
             .target(told, _detached(heard if seen is None else self._transformed(seen)), batch)
@@ -254,6 +272,11 @@ class Recipe(Objective):
 
     def _owner(self, slot: Slot) -> Method:
         return next(iter(self._owners(slot)), self._fallback)
+
+
+def _nothing(batch: Batch) -> View:
+    """View of a teacher that nobody reads."""
+    return View(*(torch.empty(0, device=batch.inputs.device),) * 3)
 
 
 def _detached(view: View) -> View:

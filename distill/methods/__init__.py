@@ -17,6 +17,10 @@ from edgestill.distill.methods.heads.dhkd import DHKD
 from edgestill.distill.methods.heads.dho import DHO
 from edgestill.distill.methods.kd import KD
 from edgestill.distill.methods.kd_aif.method import KDAIF
+from edgestill.distill.methods.language.adpa import ADPA
+from edgestill.distill.methods.language.dckd import DCKD
+from edgestill.distill.methods.language.sequence_kd import SequenceKD
+from edgestill.distill.methods.language.symbolic import Symbolic
 from edgestill.distill.methods.lelp.embedding_regression import EmbeddingRegression
 from edgestill.distill.methods.lelp.method import LELP
 from edgestill.distill.methods.none import NoDistillation
@@ -76,6 +80,10 @@ METHODS: Table[type[Method]] = Table("methods", _line, {
     "ofa": OFA,
     "talking": Talking,
     "kd3": KD3,
+    "sequence_kd": SequenceKD,
+    "symbolic": Symbolic,
+    "dckd": DCKD,
+    "adpa": ADPA,
 })  # fmt: skip
 
 __all__ = ["KD", "METHODS", "Method", "MethodConfig", "Slot"]

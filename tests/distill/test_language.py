@@ -19,7 +19,8 @@ ROWS = sorted(name for name, method in METHODS.items() if method.takes_rows)
 
 @pytest.fixture(scope="module")
 def splits():
-    return load_splits(StringsConfig(count=60, letters=3, largest=9, kinds=("reverse", "sort")), seed=0)
+    kinds = ("reverse", "sort")
+    return load_splits(StringsConfig(count=60, letters=3, largest=9, kinds=kinds, rejected=True), seed=0)
 
 
 def network(splits, seed, width=4):
@@ -29,7 +30,8 @@ def network(splits, seed, width=4):
 
 def config(name, **training):
     settings = {"epochs": 2, "batch_size": 16, "optimizer": "adamw", "learning_rate": 0.01, "warmup_epochs": 0}
-    return DistillConfig.model_validate({"methods": [name], "training": {**settings, **training}})
+    method = {"name": name, **({"domains": "sources"} if name == "ddk" else {})}
+    return DistillConfig.model_validate({"methods": [method], "training": {**settings, **training}})
 
 
 @pytest.mark.parametrize("name", ROWS)

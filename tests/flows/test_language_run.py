@@ -94,6 +94,11 @@ def test_what_does_not_go_with_language_is_refused_at_once(setting, said):
         load_config(preset="strings", settings=[setting])
 
 
+def test_a_method_for_language_models_is_refused_for_images_at_once():
+    with pytest.raises(ConfigError, match="sequence_kd cannot learn from data of kind 'image'"):
+        load_config(preset="digits", settings=["distill.methods=[sequence_kd]"])
+
+
 def test_an_image_students_teacher_and_space_are_lent_to_prompts_of_ones_own(tmp_path):
     (tmp_path / "book.txt").write_text("a text " * 50)
     config = load_config(settings=["data.name=prompts", f"data.path={tmp_path / 'book.txt'}"])
