@@ -33,6 +33,7 @@ from edgestill.distill.methods.targets.logit_standardisation import LogitStandar
 from edgestill.distill.methods.targets.pld import PLD
 from edgestill.distill.methods.targets.swing import Swing
 from edgestill.distill.methods.targets.taid import TAID
+from edgestill.distill.methods.teachers.mst import MST
 from edgestill.distill.methods.teachers.online import OnlineTeacher
 from edgestill.distill.methods.weights.fixed import FixedWeights
 from edgestill.distill.methods.weights.label_anchor import LabelAnchor
@@ -80,6 +81,7 @@ METHODS: Table[type[Method]] = Table("methods", _line, {
     "ofa": OFA,
     "talking": Talking,
     "kd3": KD3,
+    "mst": MST,
     "sequence_kd": SequenceKD,
     "symbolic": Symbolic,
     "dckd": DCKD,

@@ -26,6 +26,7 @@ from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.pipeline.training.config import TrainingConfig
 from edgestill.pipeline.training.exposure import answer_losses, text_exposure
+from edgestill.pipeline.training.fidelity import fidelity
 from edgestill.pipeline.training.fit import fit
 from edgestill.pipeline.training.objective import Supervised
 
@@ -224,3 +225,17 @@ def test_taids_share_of_the_teacher_only_grows_and_ends_in_plain_kd(data, pair):
             save=lambda state: shares.append(state["objective"]["taid"]["share"]))  # fmt: skip
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1.0)
+
+
+def test_fidelity_of_rows_is_whole_of_a_teacher_to_itself_and_keeps_the_identity_of_accuracy(data, pair):
+    batch = data.train.batch(torch.arange(40))
+    with torch.no_grad():
+        t, s = (look(one.eval(), batch.inputs, batch.rows).logits.numpy() for one in pair)
+    targets = batch.targets.numpy()
+    same = fidelity(t, t, targets)
+    assert (same.agreement, same.rank_correlation) == pytest.approx((1, 1))
+    assert same.kl == pytest.approx(0, abs=1e-9)
+    found = fidelity(t, s, targets)
+    agree, right = t.argmax(1) == s.argmax(1), t.argmax(1) == targets
+    both, alone = (agree & right).mean(), (~agree & (s.argmax(1) == targets)).mean()
+    assert found.student_accuracy == pytest.approx(both + alone, abs=1e-12)
