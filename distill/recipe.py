@@ -19,6 +19,7 @@ from edgestill.distill.answers import TeacherAnswers
 from edgestill.distill.conflicts import conflicts
 from edgestill.distill.methods import KD, METHODS, Method
 from edgestill.distill.methods.base import Context, Exhibit, Slot
+from edgestill.distill.views import detached, flat_gradient, in_float32, nothing, put
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.device import FeaturesElsewhere
@@ -128,10 +129,10 @@ class Recipe(Objective):
 
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Return the equation's terms by name: `cross_entropy`, `distillation`, and each feature loss."""
-        teacher = _nothing(batch) if self._spares_teacher else self.look_at_teacher(batch)
+        teacher = nothing(batch) if self._spares_teacher else self.look_at_teacher(batch)
         student, class_logits = self.look_at_student(network, batch)
         with torch.autocast(batch.inputs.device.type, enabled=False):
-            return self.terms(_in_float32(teacher), _in_float32(student), class_logits.float(), batch)
+            return self.terms(in_float32(teacher), in_float32(student), class_logits.float(), batch)
 
     @property
     def _spares_teacher(self) -> bool:
@@ -188,8 +189,8 @@ class Recipe(Objective):
         if not combining:
             super().backward(terms, scaled, parameters)
             return
-        gradients = {name: _flat_gradient(scaled(term.float()), parameters) for name, term in terms.items()}
-        _put(combining[0].combine_gradients(gradients), parameters)
+        gradients = {name: flat_gradient(scaled(term.float()), parameters) for name, term in terms.items()}
+        put(combining[0].combine_gradients(gradients), parameters)
 
     def tick(self, moment: Moment) -> None:
         for method in self.methods:
@@ -235,15 +236,15 @@ class Recipe(Objective):
         for method in self._owners("objective"):
             return {method.name: method.objective(told, self._transformed(classes), batch)}
         if self._spares_teacher and not self._owners("target"):
-            a, _ = self._weights(_detached(teacher), _detached(classes if seen is None else seen), batch)
+            a, _ = self._weights(detached(teacher), detached(classes if seen is None else seen), batch)
             losses = a * label_loss(classes.logits, batch)
             return {"cross_entropy": losses, "distillation": torch.zeros_like(losses)}
         target = (
             self._owner("target")
-            .target(told, _detached(heard if seen is None else self._transformed(seen)), batch)
+            .target(told, detached(heard if seen is None else self._transformed(seen)), batch)
             .detach()
         )
-        a, b = self._weights(_detached(teacher), _detached(classes if seen is None else seen), batch)
+        a, b = self._weights(detached(teacher), detached(classes if seen is None else seen), batch)
         return {
             "cross_entropy": a * label_loss(classes.logits, batch),
             "distillation": b * self._owner("divergence").divergence(target, heard),
@@ -272,29 +273,3 @@ class Recipe(Objective):
 
     def _owner(self, slot: Slot) -> Method:
         return next(iter(self._owners(slot)), self._fallback)
-
-
-def _nothing(batch: Batch) -> View:
-    """View of a teacher that nobody reads."""
-    return View(*(torch.empty(0, device=batch.inputs.device),) * 3)
-
-
-def _detached(view: View) -> View:
-    return View(*(part.detach() for part in view))
-
-
-def _flat_gradient(term: Tensor, parameters: list[nn.Parameter]) -> Tensor:
-    """Gradient of one term over all parameters, [P]; 0 where it does not reach."""
-    found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
-    return torch.cat([gradient.flatten() for gradient in found])
-
-
-def _put(gradient: Tensor, parameters: list[nn.Parameter]) -> None:
-    """Give each parameter its part of a gradient [P]."""
-    parts = torch.split(gradient, [parameter.numel() for parameter in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.grad = part.view_as(parameter)
-
-
-def _in_float32(view: View) -> View:
-    return View(*(part.float() for part in view))
