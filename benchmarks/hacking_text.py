@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from lib.chains import Chain, batch_of, taught, written_by
+from lib.chains import Chain, taught, written_by
 from torch import Tensor, nn
 
 from edgestill.distill.hacking import alarm, hacking
 from edgestill.distill.losses import kl
+from edgestill.pipeline.data.sequences import batch_of_texts
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.network import logits_at
 from edgestill.pipeline.training.metrics import wilson
@@ -67,7 +68,7 @@ def curves(case: Case, seed: int, steps: int) -> tuple[list[float], list[float]]
     chain, generator = Chain(seed), torch.Generator().manual_seed(seed)
     teacher = taught(chain.network(seed, 16), chain.texts(chain.prompts(60, generator), generator), 300, seed)
     told: Callable[[Batch], Tensor] = chain.log_truth if case.taught_by_truth else _answers_of(teacher)
-    tested = batch_of(chain.texts(chain.prompts(200, generator), generator))
+    tested = batch_of_texts(chain.texts(chain.prompts(200, generator), generator))
     student = chain.network(1000 + seed, 16)
     optimizer = torch.optim.Adam(student.parameters(), lr=0.005)
 
@@ -80,7 +81,7 @@ def curves(case: Case, seed: int, steps: int) -> tuple[list[float], list[float]]
     proxy, golden = [], []
     for step in range(steps):
         texts = drawn(32, case.letters, step) if fixed is None else fixed[_some(len(fixed), generator)]
-        batch = batch_of(texts)
+        batch = batch_of_texts(texts)
         optimizer.zero_grad()
         _distance(told(batch), student, batch).backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgestill.distill.methods.language.writing import Writing, written
-from edgestill.pipeline.data.sequences import Sequences
+from edgestill.pipeline.data.sequences import batch_of_texts
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.input_kind.lm import START
 from edgestill.pipeline.networks.causal_transformer import CausalTransformer
@@ -60,17 +60,11 @@ class Chain:
             return CausalTransformer(self.task, depth=1, heads=2, head_width=width, feed_forward=2)
 
 
-def batch_of(texts: Tensor) -> Batch:
-    """Make the batch of whole texts, a row for each letter after START."""
-    split = Sequences(texts, torch.zeros(len(texts), dtype=torch.int64), "train")
-    return split.batch(torch.arange(len(texts)))
-
-
 def taught(network: nn.Module, texts: Tensor, steps: int, seed: int) -> nn.Module:
     """Train on texts, by their letters."""
     optimizer, generator = torch.optim.Adam(network.parameters(), lr=0.005), torch.Generator().manual_seed(seed)
     for _ in range(steps):
-        batch = batch_of(texts[torch.randint(len(texts), (32,), generator=generator)])
+        batch = batch_of_texts(texts[torch.randint(len(texts), (32,), generator=generator)])
         optimizer.zero_grad()
         loss = F.cross_entropy(logits_at(network, batch.inputs, batch.rows), batch.targets)
         loss.backward()  # type: ignore[no-untyped-call]

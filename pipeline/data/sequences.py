@@ -110,6 +110,12 @@ class PromptSplit(ImageSplit):
             yield Batch(ids.to(device), self.targets[index].to(device), index.to(device), rows=rows.to(device))
 
 
+def batch_of_texts(texts: Tensor) -> Batch:
+    """Make the batch of whole texts [B, T] that are in no split: what is kept of the split's is not of them."""
+    split = Sequences(texts, torch.zeros(len(texts), dtype=torch.int64, device=texts.device), "train")
+    return split.batch(torch.arange(len(texts), device=texts.device), texts.device)._replace(view=None)
+
+
 def split_of_language(split: ImageSplit) -> ImageSplit:
     """Return whole texts for training, prompts for every other role."""
     if split.role == "train":

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgestill.pipeline.data.sequences import Sequences
+from edgestill.pipeline.data.sequences import batch_of_texts
 from edgestill.pipeline.networks.network import evaluating, logits_at
 
 
@@ -32,8 +32,7 @@ def exposure(losses: np.ndarray, canary: int) -> float:
 
 def answer_losses(network: nn.Module, texts: Tensor) -> Tensor:
     """Return a language model's loss on the answer of each text [N, T], the sum over its tokens, [N]."""
-    split = Sequences(texts, torch.zeros(len(texts), dtype=torch.int64, device=texts.device), "train")
-    batch = split.batch(torch.arange(len(texts), device=texts.device), texts.device)
+    batch = batch_of_texts(texts)
     assert batch.rows is not None
     each = F.cross_entropy(logits_at(network, batch.inputs, batch.rows).float(), batch.targets, reduction="none")
     return torch.zeros(len(texts), device=texts.device).index_add(0, batch.rows[:, 0], each)

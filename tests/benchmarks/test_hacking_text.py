@@ -9,15 +9,16 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import hacking_text
-from lib.chains import Chain, batch_of
+from lib.chains import Chain
 
 from edgestill.distill.hacking import hacking
+from edgestill.pipeline.data.sequences import batch_of_texts
 
 
 def test_the_truth_at_each_letter_is_how_often_it_follows_the_one_before():
     chain, generator = Chain(3, letters=4, length=10), torch.Generator().manual_seed(0)
     texts = chain.texts(chain.prompts(4000, generator), generator)
-    batch = batch_of(texts)
+    batch = batch_of_texts(texts)
     truth = chain.log_truth(batch).exp()
     torch.testing.assert_close(truth.sum(1), torch.ones(len(truth)))
     counts = torch.zeros(7, 7)

@@ -10,11 +10,12 @@ import torch
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.conformance.prepared import prepared
 from edgestill.distill.methods.language import writing
-from edgestill.distill.methods.language.sequence_kd import SequenceKD, SequenceKDConfig, rows_of
+from edgestill.distill.methods.language.sequence_kd import SequenceKD, SequenceKDConfig
 from edgestill.distill.methods.language.writing import Library, Writing, chosen_tokens, written
 from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
 from edgestill.pipeline.conformance.samples import language_task, splits
+from edgestill.pipeline.data.sequences import batch_of_texts
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.input_kind.base import PADDING
 from edgestill.pipeline.input_kind.lm import END, START
@@ -171,7 +172,7 @@ def test_with_logits_too_the_loss_is_plain_kds_on_the_written_texts(data):
     methods = [{"name": "sequence_kd", "distill_weight": 0.3}, {"name": "kd", "temperature": 2.0}]
     recipe = make_recipe(DistillConfig.model_validate({"methods": methods}).methods)
     teacher, student = (network(seed, width).requires_grad_(False) for seed, width in ((1, 8), (2, 4)))
-    batch = rows_of(data.train.images[:5])
+    batch = batch_of_texts(data.train.images[:5])
     s, t = (look(one, batch.inputs, batch.rows).logits for one in (student, teacher))
     found = recipe.terms(View(s[:0], s[:0], t), View(s[:0], s[:0], s), s, batch)
     divergence = 4 * ((t / 2).softmax(1) * ((t / 2).log_softmax(1) - (s / 2).log_softmax(1))).sum(1).mean()

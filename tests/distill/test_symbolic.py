@@ -6,9 +6,8 @@ import torch
 
 from edgestill.distill.conformance.prepared import network, recipe_on
 from edgestill.distill.methods.language.critic import threshold_for
-from edgestill.distill.methods.language.sequence_kd import same_answers
 from edgestill.distill.methods.language.symbolic import SymbolicConfig
-from edgestill.distill.methods.language.writing import Library
+from edgestill.distill.methods.language.writing import Library, same_answers
 from edgestill.pipeline.conformance.samples import language_task, splits
 from edgestill.pipeline.teachers.teacher import frozen
 from edgestill.pipeline.training.config import TrainingConfig

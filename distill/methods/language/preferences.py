@@ -5,15 +5,14 @@
 import torch
 from torch import Tensor
 
-from edgestill.distill.methods.language.sequence_kd import rows_of
-from edgestill.pipeline.data.sequences import Sequences
+from edgestill.pipeline.data.sequences import Sequences, batch_of_texts
 from edgestill.pipeline.data.splits import UNLABELLED, Batch, ImageSplit
 from edgestill.pipeline.errors import ConfigError
 
 
 def joined(chosen: Batch, others: Tensor) -> Batch:
     """Append texts [B, T] to a batch; their rows are UNLABELLED, and none of the split's."""
-    behind = rows_of(others)
+    behind = batch_of_texts(others)
     assert chosen.rows is not None
     assert behind.rows is not None
     moved = behind.rows + torch.tensor([len(chosen.inputs), 0], device=behind.rows.device)

@@ -13,36 +13,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
-from torch import Tensor
 
-from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot
+from edgestill.distill.methods.base import Context, Method, Slot
 from edgestill.distill.methods.facts import Facts
-from edgestill.distill.methods.language.writing import Library, Writing, taught_texts
-from edgestill.pipeline.data.sequences import Sequences
+from edgestill.distill.methods.language.writing import Library, WritingConfig, same_answers, taught_texts
+from edgestill.pipeline.data.sequences import Sequences, batch_of_texts
 from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.networks.network import View
 from edgestill.pipeline.task import KindName, Task
 from edgestill.pipeline.teachers.teacher import Part
-
-
-class WritingConfig(MethodConfig):
-    """How the teacher writes."""
-
-    samples: int = Field(1, ge=1, le=1000, description="answers that the teacher writes to a prompt")
-    temperature: float = Field(
-        0.0, ge=0, le=100, description="temperature that they are drawn at; 0: the likeliest token, always the same"
-    )
-    top_p: float = Field(1.0, gt=0, le=1, description="mass of the likeliest tokens that are drawn from")
-    draw: int = Field(0, ge=0, lt=2**31, description="seed that the answers are drawn from")
-    distill_weight: float = Field(
-        0.0, ge=0, le=1, description="weight of the teacher's logits on its answers; the answers weigh 1 less it"
-    )
-
-    @property
-    def writing(self) -> Writing:
-        return Writing(self.samples, self.temperature, self.top_p, self.draw)
 
 
 class SequenceKDConfig(WritingConfig):
@@ -73,7 +53,7 @@ class SequenceKD(Method):
         zero_at_teacher=True,
         invariant_to=frozenset({"shift", "scale"}),
     )
-    Config: ClassVar[type[MethodConfig]] = SequenceKDConfig
+    Config: ClassVar[type[WritingConfig]] = SequenceKDConfig
     config: WritingConfig
     _library: Library
 
@@ -114,7 +94,7 @@ class SequenceKD(Method):
 
     def data(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Replace the batch's texts by ones with the teacher's answers, which are no rows of the split."""
-        return rows_of(self._library.drawn(self._train.texts_of(batch.index), generator))
+        return batch_of_texts(self._library.drawn(self._train.texts_of(batch.index), generator))
 
     def weight(self, teacher: View, student: View, batch: Batch) -> tuple[float, float]:
         return 1 - self.config.distill_weight, self.config.distill_weight
@@ -128,16 +108,3 @@ class SequenceKD(Method):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._library = Library(**state).to(self._train.targets.device)
-
-
-def same_answers(library: Library, train: Sequences) -> Tensor:
-    """True of the written texts that are the data's own, [M]."""
-    own = train.images
-    assert isinstance(own, Tensor)
-    return (library.texts == own[library.of]).all(1)
-
-
-def rows_of(texts: Tensor) -> Batch:
-    """Make the batch of texts [B, T] that are not in the split: the teacher's kept answers are none to them."""
-    split = Sequences(texts, torch.zeros(len(texts), dtype=torch.int64, device=texts.device), "train")
-    return split.batch(torch.arange(len(texts), device=texts.device), texts.device)._replace(view=None)

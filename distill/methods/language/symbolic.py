@@ -19,9 +19,8 @@ from torch import Tensor
 from edgestill.distill.methods.base import Context, Method, Slot
 from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.language.critic import scores, threshold_for, trained_critic
-from edgestill.distill.methods.language.sequence_kd import WritingConfig, rows_of, same_answers
-from edgestill.distill.methods.language.writing import Library, taught_texts, written
-from edgestill.pipeline.data.sequences import PromptSplit, Sequences
+from edgestill.distill.methods.language.writing import Library, WritingConfig, same_answers, taught_texts, written
+from edgestill.pipeline.data.sequences import PromptSplit, Sequences, batch_of_texts
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.frozen import derive_seed
@@ -130,7 +129,7 @@ class Symbolic(Method):
         return prompts[torch.randperm(len(prompts), generator=generator)]
 
     def data(self, batch: Batch, generator: torch.Generator) -> Batch:
-        return rows_of(self._library.drawn(self._train.texts_of(batch.index), generator))
+        return batch_of_texts(self._library.drawn(self._train.texts_of(batch.index), generator))
 
     def weight(self, teacher: View, student: View, batch: Batch) -> tuple[float, float]:
         return 1 - self.config.distill_weight, self.config.distill_weight

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from edgestill.distill.methods.base import Context
+from edgestill.distill.methods.base import Context, MethodConfig
 from edgestill.pipeline.data.sequences import Sequences
 from edgestill.pipeline.data.teacher_cache import content_key
 from edgestill.pipeline.errors import RunDirError
@@ -36,6 +37,24 @@ class Writing(NamedTuple):
     temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0  # mass of the likeliest tokens that are drawn from (Holtzman et al. 2020, arXiv:1904.09751)
     draw: int = 0  # seed
+
+
+class WritingConfig(MethodConfig):
+    """How the teacher writes."""
+
+    samples: int = Field(1, ge=1, le=1000, description="answers that the teacher writes to a prompt")
+    temperature: float = Field(
+        0.0, ge=0, le=100, description="temperature that they are drawn at; 0: the likeliest token, always the same"
+    )
+    top_p: float = Field(1.0, gt=0, le=1, description="mass of the likeliest tokens that are drawn from")
+    draw: int = Field(0, ge=0, lt=2**31, description="seed that the answers are drawn from")
+    distill_weight: float = Field(
+        0.0, ge=0, le=1, description="weight of the teacher's logits on its answers; the answers weigh 1 less it"
+    )
+
+    @property
+    def writing(self) -> Writing:
+        return Writing(self.samples, self.temperature, self.top_p, self.draw)
 
 
 class Library(NamedTuple):
@@ -62,6 +81,13 @@ class Library(NamedTuple):
         chances = torch.rand(len(prompts), generator=generator).to(prompts.device)
         places = firsts + (chances * (ends - firsts)).long()
         return self.texts[places[ends > firsts]]
+
+
+def same_answers(library: Library, train: Sequences) -> Tensor:
+    """True of the written texts that are the data's own, [M]."""
+    own = train.images
+    assert isinstance(own, Tensor)
+    return (library.texts == own[library.of]).all(1)
 
 
 def taught_texts(context: Context, how: Writing) -> Tensor:
