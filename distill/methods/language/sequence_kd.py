@@ -104,7 +104,7 @@ class SequenceKD(Method):
         return {"same_answers": float(same_answers(self._library, self._train).float().mean())}
 
     def state_dict(self) -> dict[str, Any]:
-        return self._library._asdict()
+        return self._library.state()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._library = Library(**state).to(self._train.targets.device)
+        self._library = Library.restored(state, self._train.targets.device)

@@ -138,10 +138,10 @@ class Symbolic(Method):
         return self._found
 
     def state_dict(self) -> dict[str, Any]:
-        return {"library": self._library._asdict(), "found": self._found}
+        return {"library": self._library.state(), "found": self._found}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._library = Library(**state["library"]).to(self._train.targets.device)
+        self._library = Library.restored(state["library"], self._train.targets.device)
         self._found = state["found"]
 
 

@@ -72,8 +72,12 @@ class Library(NamedTuple):
     def select(self, kept: Tensor) -> "Library":
         return Library(self.texts[kept], self.of[kept])
 
-    def to(self, device: torch.device) -> "Library":
-        return Library(self.texts.to(device), self.of.to(device))
+    def state(self) -> dict[str, Tensor]:
+        return {"texts": self.texts.int(), "of": self.of.int()}
+
+    @classmethod
+    def restored(cls, state: dict[str, Tensor], device: torch.device) -> "Library":
+        return cls(*(state[name].to(device, torch.int64) for name in cls._fields))
 
     def drawn(self, prompts: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a text of each prompt [B] that has one."""
