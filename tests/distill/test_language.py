@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from edgestill.distill.config import DistillConfig
+from edgestill.distill.hacking import alarm, hacking
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.base import Context
 from edgestill.distill.recipe import make_recipe
@@ -40,6 +41,20 @@ def test_each_method_that_takes_rows_trains_a_language_model(name, splits):
     found = distill(student, teacher, splits, config(name), seed=0, device=torch.device("cpu"))
     assert found.fitted.best.n == len(splits.validation)
     assert all(record.loss == record.loss for record in found.fitted.curve)
+
+
+def test_the_alarm_of_teacher_hacking_reads_the_curve_of_a_language_models_training(splits):
+    found = distill(
+        network(splits, 1),
+        network(splits, 2, width=6),
+        splits,
+        config("kd", epochs=9),
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    proxy = [record.terms["distillation"] for record in found.fitted.curve]
+    assert alarm(proxy).slope < 0
+    assert not hacking(proxy, proxy).is_hacked
 
 
 @pytest.mark.parametrize("name", ["kd", "taid"])
