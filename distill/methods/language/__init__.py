@@ -1,1 +1,1 @@
-"""Methods for language models alone."""
+"""Methods made for language models."""
