@@ -113,11 +113,14 @@ class ADPA(Method):
     def data(self, batch: Batch, generator: torch.Generator) -> Batch:
         return joined(batch, self._answers[self._train.texts_of(batch.index)])
 
-    def objective(self, teacher: View, student: View, batch: Batch) -> Tensor:
+    def advantage(self, teacher: View, batch: Batch) -> Tensor:
+        """Return A of every token at every row, [R, V]."""
         with torch.no_grad():
             preferred = look(self._aligned, batch.inputs, batch.rows).logits
-        advantage = precise(preferred).log_softmax(1) - precise(teacher.logits).log_softmax(1)
-        gained = expected_advantage(student.logits, advantage)
+        return precise(preferred).log_softmax(1) - precise(teacher.logits).log_softmax(1)
+
+    def objective(self, teacher: View, student: View, batch: Batch) -> Tensor:
+        gained = expected_advantage(student.logits, self.advantage(teacher, batch))
         chosen, own = shares(batch)
         labels = self.config.label_weight * chosen * label_loss(student.logits, batch)
         return labels - self.config.advantage_weight * own * gained
