@@ -16,7 +16,7 @@ import torch
 
 from edgestill.distill.methods.base import Context, Method, Slot
 from edgestill.distill.methods.facts import Facts
-from edgestill.distill.methods.language.writing import Library, WritingConfig, same_answers, taught_texts
+from edgestill.distill.methods.language.writing import Library, WritingConfig, in_vain, same_answers, taught_texts
 from edgestill.pipeline.data.sequences import Sequences, batch_of_texts
 from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.errors import ConfigError
@@ -66,13 +66,7 @@ class SequenceKD(Method):
         return self.config.distill_weight == 0
 
     def conflicts(self, others: Sequence[Method]) -> Iterable[str]:
-        if self.spares_teacher:
-            for other in others:
-                if other.fills & {"target", "divergence"}:
-                    yield (
-                        f"method {self.name!r} with distill_weight 0 gives the teacher's logits no weight, which is "
-                        f"what method {other.name!r} is there for; set {self.name}.distill_weight, or leave it out"
-                    )
+        return in_vain(self, others)
 
     def check(self, task: Task, train: ImageSplit) -> None:
         if isinstance(train, Sequences) and self.config.temperature == 0:

@@ -10,6 +10,7 @@ perfect critic, where prompts have one right answer.
 
 # N prompts, M texts, T tokens
 
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,7 +20,14 @@ from torch import Tensor
 from edgestill.distill.methods.base import Context, Method, Slot
 from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.language.critic import scores, threshold_for, trained_critic
-from edgestill.distill.methods.language.writing import Library, WritingConfig, same_answers, taught_texts, written
+from edgestill.distill.methods.language.writing import (
+    Library,
+    WritingConfig,
+    in_vain,
+    same_answers,
+    taught_texts,
+    written,
+)
 from edgestill.pipeline.data.sequences import PromptSplit, Sequences, batch_of_texts
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.errors import ConfigError
@@ -83,6 +91,9 @@ class Symbolic(Method):
     @property
     def spares_teacher(self) -> bool:
         return self.config.distill_weight == 0
+
+    def conflicts(self, others: Sequence[Method]) -> Iterable[str]:
+        return in_vain(self, others)
 
     def prepare(self, context: Context) -> None:
         assert isinstance(context.train, Sequences)

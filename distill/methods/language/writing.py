@@ -7,6 +7,7 @@ a writing that was stopped goes on at its next part, and one that is done is nev
 # N texts, S answers a text, T tokens, B texts of a part, V token ids
 
 import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from edgestill.distill.methods.base import Context, MethodConfig
+from edgestill.distill.methods.base import Context, Method, MethodConfig
 from edgestill.pipeline.data.sequences import Sequences
 from edgestill.pipeline.data.teacher_cache import content_key
 from edgestill.pipeline.errors import RunDirError
@@ -85,6 +86,16 @@ class Library(NamedTuple):
         chances = torch.rand(len(prompts), generator=generator).to(prompts.device)
         places = firsts + (chances * (ends - firsts)).long()
         return self.texts[places[ends > firsts]]
+
+
+def in_vain(method: Method, others: Sequence[Method]) -> Iterator[str]:
+    """Give a sentence for each method that reads the teacher's logits where they have no weight."""
+    for other in others:
+        if method.spares_teacher and other.fills & {"target", "divergence"}:
+            yield (
+                f"method {method.name!r} with distill_weight 0 gives the teacher's logits no weight, which is what "
+                f"method {other.name!r} is there for; set {method.name}.distill_weight, or leave it out"
+            )
 
 
 def same_answers(library: Library, train: Sequences) -> Tensor:
