@@ -54,7 +54,8 @@ class Sequences(ImageSplit):
     def texts_of(self, numbers: Tensor) -> Tensor:
         """Return the text of each row, by its number, each text once, in the order of the rows."""
         firsts = self._first_rows.to(numbers.device)
-        return (torch.searchsorted(firsts, numbers, right=True) - 1).unique_consecutive()
+        texts: Tensor = torch.searchsorted(firsts, numbers, right=True) - 1
+        return texts.unique_consecutive()  # type: ignore[no-untyped-call,no-any-return]
 
     def prompts(self) -> Tensor:
         """Return the texts up to START, padded behind, [N, T]."""

@@ -136,7 +136,7 @@ class Symbolic(Method):
         return answers.texts, same_answers(answers, own), answers.of % _HELD_OUT == 0
 
     def order(self, epoch: int, generator: torch.Generator) -> Tensor:
-        prompts = self._library.of.cpu().unique()
+        prompts: Tensor = self._library.of.cpu().unique()  # type: ignore[no-untyped-call]
         return prompts[torch.randperm(len(prompts), generator=generator)]
 
     def data(self, batch: Batch, generator: torch.Generator) -> Batch:

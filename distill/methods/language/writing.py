@@ -126,13 +126,13 @@ def written(network: nn.Module, prompts: Tensor, how: Writing, folder: Path | No
     parts = []
     with evaluating(network):
         for number, part in enumerate(torch.split(asked, _PART)):
-            parts.append(_kept(folder, number, part) if folder is not None else None)
-            if parts[-1] is None:
-                parts[-1] = _continued(network, part, how, number)
+            ids = None if folder is None else _kept(folder, number, part)
+            if ids is None:
+                ids = _continued(network, part, how, number)
                 if folder is not None:
-                    _keep(folder, number, parts[-1])
-    found = torch.cat([part for part in parts if part is not None])
-    return found.view(len(prompts), how.samples, prompts.shape[1])
+                    _keep(folder, number, ids)
+            parts.append(ids)
+    return torch.cat(parts).view(len(prompts), how.samples, prompts.shape[1])
 
 
 def _continued(network: nn.Module, prompts: Tensor, how: Writing, number: int) -> Tensor:

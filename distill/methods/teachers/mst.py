@@ -99,7 +99,8 @@ class MST(Method):
             raise ConfigError([f"mst.parts {self.config.parts} are more than an image of this size has columns"])
 
     def prepare(self, context: Context) -> None:
-        self._context, self._kept = context, None
+        self._context = context
+        self._kept: Tensor | None = None  # [N, E, K]
         teacher = context.teacher
         members = list(teacher.members) if isinstance(teacher, EnsembleNetwork) else [teacher]
         self._teachers = [(member, part) for member in members for part in range(self.config.parts)]

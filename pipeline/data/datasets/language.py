@@ -96,10 +96,9 @@ def load_prompts(config: PromptsConfig) -> RawData:
     train, validation, test = (_part(config, part) for part in ("train", "validation", "test"))
     assert train is not None, "`_part` refuses a missing training file"
     domains = tuple(sorted({pair.domain for part in (train, validation, test) for pair in part or ()}))
-    parts = [part and _labelled(part, domains) for part in (train, test, validation)]
-    assert parts[0] is not None
+    others = [None if part is None else _labelled(part, domains) for part in (test, validation)]
     labels = domains if config.domain_key else ("text",)
-    return RawData(parts[0], parts[1], labels, parts[2], test_fraction=config.test_fraction)
+    return RawData(_labelled(train, domains), others[0], labels, others[1], test_fraction=config.test_fraction)
 
 
 def _labelled(pairs: Sequence[_Pair], domains: tuple[str, ...]) -> LabelledTexts:
