@@ -13,7 +13,7 @@ from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
 from edgestill.distill.tunable import tuning_ranges
 from edgestill.distill.tune import search_ranges, with_hyperparameters
-from edgestill.pipeline.conformance.samples import image_task, splits
+from edgestill.pipeline.conformance.samples import image_task, language_task, splits
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.device import Compute
 from edgestill.pipeline.networks.network import look
@@ -183,14 +183,17 @@ def test_hard_lelp_and_kd_aif_train_on_a_gpu_in_every_precision(precision, make_
 
 @pytest.mark.parametrize("one", METHODS)
 def test_a_method_takes_a_step_with_every_other_that_it_can_be_used_with(one):
-    classes = 4
-    task = image_task(classes=classes)
-    data, teacher, student = splits(task, train=48), network(task, 1, (8, 12, 16)), network(task, 2)
+    of_kind = {}
+    for task in (image_task(classes=4), language_task()):
+        of_kind[task.kind] = splits(task, train=48), network(task, 1, (8, 12, 16)), network(task, 2)
     for other in list(METHODS)[list(METHODS).index(one) + 1 :]:
         kinds = [METHODS[one], METHODS[other]]
-        if conflicts([kind() for kind in kinds]):
+        is_language = any(kind.inputs == "lm" for kind in kinds)
+        if conflicts([kind() for kind in kinds]) or (is_language and not all(kind.takes_rows for kind in kinds)):
             continue
-        configs = [kind.Config.model_validate(dict(kind.facts.lively)) for kind in kinds]
+        data, teacher, student = of_kind["lm" if is_language else "image"]
+        own = {"ddk": {"domains": "sources"}} if is_language else {}
+        configs = [kind.Config.model_validate({**kind.facts.lively, **own.get(kind.name, {})}) for kind in kinds]
         recipe, batch = recipe_on(configs, frozen(teacher), student.train(), data)
         terms = recipe.loss(student, batch)
         recipe.backward(terms, lambda term: term, [*student.parameters(), *recipe.parameters()])
