@@ -133,7 +133,9 @@ def _csv(rows: list[dict[str, Any]]) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=[n for n, kind in METHODS.items() if kind.inputs is None]
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tune", type=int, default=6, help="trials for each method")
     parser.add_argument("--data", type=Path, required=True)

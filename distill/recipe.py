@@ -19,6 +19,7 @@ from edgestill.distill.answers import TeacherAnswers
 from edgestill.distill.conflicts import conflicts
 from edgestill.distill.methods import KD, METHODS, Method
 from edgestill.distill.methods.base import Context, Exhibit, Slot
+from edgestill.distill.views import detached, flat_gradient, in_float32, nothing, put
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.device import FeaturesElsewhere
@@ -27,6 +28,10 @@ from edgestill.pipeline.networks.network import View, look
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.label_loss import label_loss
 from edgestill.pipeline.training.objective import Moment, Objective
+
+_READ_TEACHER: frozenset[Slot] = frozenset(
+    {"teacher", "logits", "target", "divergence", "weight", "feature", "head", "objective"}
+)
 
 
 def make_recipe(configs: Sequence[Any]) -> "Recipe":
@@ -86,6 +91,10 @@ class Recipe(Objective):
             MissingDependencyError: an optional library is not installed.
         """
         for method in self.methods:
+            if method.inputs not in (None, task.kind):
+                raise ConfigError(
+                    [f"method {method.name!r} is for data of kind {method.inputs!r}, and these are {task.kind!r}"]
+                )
             if task.num_classes < method.min_classes:
                 raise ConfigError(
                     [f"method {method.name!r} needs {method.min_classes} classes; {task.num_classes} are given"]
@@ -120,10 +129,16 @@ class Recipe(Objective):
 
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Return the equation's terms by name: `cross_entropy`, `distillation`, and each feature loss."""
-        teacher = self.look_at_teacher(batch)
+        teacher = nothing(batch) if self._spares_teacher else self.look_at_teacher(batch)
         student, class_logits = self.look_at_student(network, batch)
         with torch.autocast(batch.inputs.device.type, enabled=False):
-            return self.terms(_in_float32(teacher), _in_float32(student), class_logits.float(), batch)
+            return self.terms(in_float32(teacher), in_float32(student), class_logits.float(), batch)
+
+    @property
+    def _spares_teacher(self) -> bool:
+        """True if nothing in the training reads the teacher's outputs."""
+        readers = (m for m in self.methods if m.fills & _READ_TEACHER)
+        return any(m.spares_teacher for m in self.methods) and all(m.spares_teacher for m in readers)
 
     def look_at_student(self, network: nn.Module, batch: Batch) -> tuple[View, Tensor]:
         """Return the student's outputs, with its head's logits, and these folded to the classes."""
@@ -174,8 +189,8 @@ class Recipe(Objective):
         if not combining:
             super().backward(terms, scaled, parameters)
             return
-        gradients = {name: _flat_gradient(scaled(term.float()), parameters) for name, term in terms.items()}
-        _put(combining[0].combine_gradients(gradients), parameters)
+        gradients = {name: flat_gradient(scaled(term.float()), parameters) for name, term in terms.items()}
+        put(combining[0].combine_gradients(gradients), parameters)
 
     def tick(self, moment: Moment) -> None:
         for method in self.methods:
@@ -220,12 +235,16 @@ class Recipe(Objective):
         told, heard = self._transformed(teacher), self._transformed(student)
         for method in self._owners("objective"):
             return {method.name: method.objective(told, self._transformed(classes), batch)}
+        if self._spares_teacher and not self._owners("target"):
+            a, _ = self._weights(detached(teacher), detached(classes if seen is None else seen), batch)
+            losses = a * label_loss(classes.logits, batch)
+            return {"cross_entropy": losses, "distillation": torch.zeros_like(losses)}
         target = (
             self._owner("target")
-            .target(told, _detached(heard if seen is None else self._transformed(seen)), batch)
+            .target(told, detached(heard if seen is None else self._transformed(seen)), batch)
             .detach()
         )
-        a, b = self._weights(_detached(teacher), _detached(classes if seen is None else seen), batch)
+        a, b = self._weights(detached(teacher), detached(classes if seen is None else seen), batch)
         return {
             "cross_entropy": a * label_loss(classes.logits, batch),
             "distillation": b * self._owner("divergence").divergence(target, heard),
@@ -254,24 +273,3 @@ class Recipe(Objective):
 
     def _owner(self, slot: Slot) -> Method:
         return next(iter(self._owners(slot)), self._fallback)
-
-
-def _detached(view: View) -> View:
-    return View(*(part.detach() for part in view))
-
-
-def _flat_gradient(term: Tensor, parameters: list[nn.Parameter]) -> Tensor:
-    """Gradient of one term over all parameters, [P]; 0 where it does not reach."""
-    found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
-    return torch.cat([gradient.flatten() for gradient in found])
-
-
-def _put(gradient: Tensor, parameters: list[nn.Parameter]) -> None:
-    """Give each parameter its part of a gradient [P]."""
-    parts = torch.split(gradient, [parameter.numel() for parameter in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
-        parameter.grad = part.view_as(parameter)
-
-
-def _in_float32(view: View) -> View:
-    return View(*(part.float() for part in view))

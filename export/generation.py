@@ -48,6 +48,8 @@ class Generated(Frozen):
     teacher: Share
     student: Share
     shipped: Share  # by the default file
+    same_as_teacher: Share | None = None  # of the shipped file's answers, right or wrong; None in an older run
+    same_mistakes: Share | None = None  # of them where the teacher is wrong; None: it is nowhere
     samples: tuple[Sample, ...]
 
 
@@ -119,8 +121,12 @@ def generated(
     }
     told = {name: decode(_table(ids[:_SHOWN], length)) for name, ids in columns.items()}
     samples = [Sample(**dict(zip(told, row, strict=True))) for row in zip(*told.values(), strict=True)]
+    same = [one == other for one, other in zip(teacher, shipped, strict=True)]
+    mistakes = [s for s, given, question in zip(same, teacher, asked, strict=True) if given != question.answer]
     return Generated(
         n=len(asked),
+        same_as_teacher=sum(same) / len(same),
+        same_mistakes=sum(mistakes) / len(mistakes) if mistakes else None,
         teacher=exact_match(teacher, asked),
         student=exact_match(student, asked),
         shipped=exact_match(shipped, asked),

@@ -25,6 +25,7 @@ KINDS = {  # folders of the cache
     "images": "decoded pictures",
     "given": "data given from Python; a run that used them cannot go on without",
     "teacher": "teachers' outputs",
+    "texts": "texts that teachers wrote",
     "calibration": "calibrations of scorers",
     "rehearsal": "exports that were tried before a training",
     "convolution": "timings that choose how convolutions are computed",

@@ -50,15 +50,15 @@ def part_summary(part: Part) -> str:
 
 def look_lines(task: Task, look: DataLook) -> str:
     """Table of examples by class and split, with a line for each finding."""
-    columns = ["class", *look.counts]
+    columns = [task.inputs.unit, *look.counts]
     rows = [(label, *(f"{counts[k]:,}" for counts in look.counts.values())) for k, label in enumerate(task.labels)]
     total = ("all", *(f"{sum(counts):,}" for counts in look.counts.values()))
     findings = [f"{'caution' if finding.is_caution else 'note'}: {finding.sentence}" for finding in look.findings]
-    unlike = imbalance(look.counts["train"], task.labels)
+    unlike = imbalance(look.counts["train"], task.labels) if task.inputs.has_classes else ""
     findings += [f"caution: {unlike}"] if unlike else []
     return joined(
         [
-            f"{task.num_classes} classes of {task.inputs.described()}",
+            f"{task.num_classes} {task.inputs.units} of {task.inputs.described()}",
             *table(columns, [*rows, total]),
             *(findings or ["nothing else was found"]),
         ]

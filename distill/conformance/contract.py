@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from edgestill.distill.config import DistillConfig
-from edgestill.distill.conformance.prepared import CPU, Kind, classes, network, prepared, prepared_on
+from edgestill.distill.conformance.prepared import CPU, Kind, classes, network, own_task, prepared, prepared_on
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.base import SLOTS, Method
 from edgestill.distill.train import distill
 from edgestill.distill.tunable import tuning_ranges
-from edgestill.pipeline.conformance.samples import image_task, splits, text_task
+from edgestill.pipeline.conformance.samples import splits, text_task
 from edgestill.pipeline.conformance.suite import Check, require
 from edgestill.pipeline.errors import UserError, first_line
 from edgestill.pipeline.runs.checkpoint import state_bytes
@@ -80,7 +80,7 @@ def its_loss_is_finite_and_reaches_all_that_ships_and_nothing_of_the_teacher(kin
 def it_reads_no_more_of_its_teacher_than_it_says_in_needs(kind: Kind) -> None:
     """Give it a teacher without the parts that it does not name; reading one fails, or gives no finite loss."""
     try:
-        recipe, _, student, batch = prepared_on(kind, image_task(classes=classes(kind)), lacks=True)
+        recipe, _, student, batch = prepared_on(kind, own_task(kind), lacks=True)
         terms = recipe.loss(student.train(), batch)
     except (RuntimeError, AttributeError, TypeError, ValueError) as error:
         require(False, f"without the parts of the teacher beyond its `needs` it fails: {first_line(error)}")
@@ -99,13 +99,13 @@ def what_ships_gives_logits_of_the_classes(kind: Kind) -> None:
     recipe, _, student, batch = prepared(kind)
     with torch.no_grad():
         logits = recipe.deployable(student).eval()(batch.inputs)
-    expected = (len(batch.targets), classes(kind))
+    expected = (len(batch.inputs), own_task(kind).num_classes)
     require(logits.shape == expected, f"logits are {list(logits.shape)}, not {list(expected)}")
     require(bool(logits.isfinite().all()), "logits are not finite")
 
 
 def training_goes_on_from_a_saved_state_bit_for_bit(kind: Kind) -> None:
-    data = splits(image_task(classes=classes(kind)))
+    data = splits(own_task(kind))
     config = DistillConfig.unchecked(kind, epochs=4, batch_size=16, patience=0)
 
     def run(student_seed: int, **options: Any) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
@@ -168,7 +168,7 @@ def _shown(term: Tensor) -> str:
 
 def plain_and_shipped(kind: Kind) -> tuple[nn.Module, nn.Module, Task]:
     """Train one student on the labels alone and by the method; an exporter merges the equal weights of fresh ones."""
-    data = splits(image_task(classes=classes(kind)))
+    data = splits(own_task(kind))
     plain = network(data.task, 2)
     config = DistillConfig.unchecked(kind, epochs=2)
     shipped = distill(copy.deepcopy(plain), network(data.task, 1), data, config, seed=0, device=CPU).student

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgestill.distill.config import DistillConfig
-from edgestill.distill.conformance.prepared import CPU, Kind, classes, network, recipe_on
+from edgestill.distill.conformance.prepared import CPU, Kind, network, own_task, recipe_on
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.base import Method
 from edgestill.distill.methods.facts import Facts
@@ -81,7 +81,8 @@ def its_gradient_is_a_finite_difference_in_float64(kind: Kind) -> None:
     for module in (*networks, *recipe.methods[0].extras().values()):
         module.double()
     teacher, student = (View(*(part.detach().double() for part in view)) for view in (teacher, student))
-    batch = batch._replace(inputs=batch.inputs.double())
+    if batch.inputs.is_floating_point():
+        batch = batch._replace(inputs=batch.inputs.double())
     generator = torch.Generator().manual_seed(0)
     direction = View(*(torch.randn(part.shape, generator=generator, dtype=torch.float64) for part in student))
 
@@ -158,7 +159,7 @@ def _ready(
     methods: Sequence[Mapping[str, Any]], kind: Kind, student_seed: int = 2, teacher_like: bool = False
 ) -> tuple[Recipe, nn.Module, nn.Module, Batch]:
     """Prepare a recipe; with `teacher_like` the student has the teacher's widths."""
-    task = image_task(classes=classes(kind))
+    task = own_task(kind)
     widths = (8, 12, 16)
     teacher = frozen(network(task, 1, widths))
     student = network(task, student_seed, widths if teacher_like else (4, 6, 8))
@@ -204,7 +205,7 @@ def _distilling_gradient(kind: Kind, student_seed: int) -> float:
 
 def _require_motion(kind: Kind) -> None:
     """Train two epochs, ten steps, and see that every module of the method's moved."""
-    data = splits(image_task(classes=classes(kind)), train=80)
+    data = splits(own_task(kind), train=80)
     student, teacher = network(data.task, 2), network(data.task, 1, (8, 12, 16))
     seen: dict[str, nn.Module] = {}
     before: dict[str, Tensor] = {}
@@ -245,7 +246,7 @@ def _step_s(methods: Sequence[Mapping[str, Any]], kind: Kind) -> float:
     """Processor time of the fastest of some steps."""
     recipe, _, student, _ = _ready(methods, kind)
     student.train()
-    batch, taken = splits(image_task(classes=classes(kind))).train.batch(torch.arange(24)), []
+    batch, taken = splits(own_task(kind)).train.batch(torch.arange(24)), []
     for _ in range(_STEPS):
         start = time.process_time()
         given = recipe.prepare_batch(batch, torch.Generator().manual_seed(0))

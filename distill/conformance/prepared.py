@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from edgestill.distill.methods import Method
 from edgestill.distill.methods.base import Context, MethodConfig
 from edgestill.distill.recipe import Recipe, make_recipe
-from edgestill.pipeline.conformance.samples import image_task, splits
+from edgestill.pipeline.conformance.samples import image_task, language_task, splits
 from edgestill.pipeline.data.splits import Batch, Splits
+from edgestill.pipeline.networks.causal_transformer import CausalTransformer
 from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 from edgestill.pipeline.networks.network import View, initialise, look
 from edgestill.pipeline.networks.text_transformer import TextTransformer
@@ -22,8 +23,8 @@ CPU = torch.device("cpu")
 
 
 def prepared(kind: Kind, teacher_trainable: bool = False) -> tuple[Recipe, nn.Module, nn.Module, Batch]:
-    """Prepare a recipe of the method alone: recipe, teacher, student and a batch of images."""
-    return prepared_on(kind, image_task(classes=classes(kind)), teacher_trainable)
+    """Prepare a recipe of the method alone: recipe, teacher, student and a batch of its own kind of input."""
+    return prepared_on(kind, own_task(kind), teacher_trainable)
 
 
 class _Partial(nn.Module):
@@ -33,8 +34,8 @@ class _Partial(nn.Module):
         super().__init__()
         self.network, self._gives = network, gives
 
-    def look(self, inputs: Tensor) -> View:
-        view = look(self.network, inputs)
+    def look(self, inputs: Tensor, rows: Tensor | None = None) -> View:
+        view = look(self.network, inputs, rows)
         features, embedding = (
             part if name in self._gives else torch.full_like(part, torch.nan)
             for name, part in (("features", view.features), ("embedding", view.embedding))
@@ -84,12 +85,19 @@ def recipe_on(
 
 def network(task: Task, seed: int, widths: tuple[int, int, int] = (4, 6, 8)) -> nn.Module:
     network: nn.Module
-    if task.kind == "text":
+    if task.kind == "lm":
+        network = CausalTransformer(task, depth=1, heads=2, head_width=widths[0], feed_forward=1)
+    elif task.kind == "text":
         network = TextTransformer(task, depth=1, heads=2, head_width=widths[0], feed_forward=1)
     else:
         network = CifarResNet((1, 1, 1), widths, num_classes=task.num_classes, mean=task.mean, std=task.std)
     initialise(network, "kaiming", seed)
     return network
+
+
+def own_task(kind: Kind) -> Task:
+    """Make a task that the method works on: images, unless it is for language models alone."""
+    return language_task() if kind.inputs == "lm" else image_task(classes=classes(kind))
 
 
 def classes(kind: Kind) -> int:

@@ -17,6 +17,10 @@ from edgestill.distill.methods.heads.dhkd import DHKD
 from edgestill.distill.methods.heads.dho import DHO
 from edgestill.distill.methods.kd import KD
 from edgestill.distill.methods.kd_aif.method import KDAIF
+from edgestill.distill.methods.language.adpa import ADPA
+from edgestill.distill.methods.language.dckd import DCKD
+from edgestill.distill.methods.language.sequence_kd import SequenceKD
+from edgestill.distill.methods.language.symbolic import Symbolic
 from edgestill.distill.methods.lelp.embedding_regression import EmbeddingRegression
 from edgestill.distill.methods.lelp.method import LELP
 from edgestill.distill.methods.none import NoDistillation
@@ -29,6 +33,7 @@ from edgestill.distill.methods.targets.logit_standardisation import LogitStandar
 from edgestill.distill.methods.targets.pld import PLD
 from edgestill.distill.methods.targets.swing import Swing
 from edgestill.distill.methods.targets.taid import TAID
+from edgestill.distill.methods.teachers.mst import MST
 from edgestill.distill.methods.teachers.online import OnlineTeacher
 from edgestill.distill.methods.weights.fixed import FixedWeights
 from edgestill.distill.methods.weights.label_anchor import LabelAnchor
@@ -76,6 +81,11 @@ METHODS: Table[type[Method]] = Table("methods", _line, {
     "ofa": OFA,
     "talking": Talking,
     "kd3": KD3,
+    "mst": MST,
+    "sequence_kd": SequenceKD,
+    "symbolic": Symbolic,
+    "dckd": DCKD,
+    "adpa": ADPA,
 })  # fmt: skip
 
 __all__ = ["KD", "METHODS", "Method", "MethodConfig", "Slot"]

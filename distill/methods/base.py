@@ -25,7 +25,7 @@ from edgestill.distill.methods.facts import Facts
 from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.network import View, evaluating, look
-from edgestill.pipeline.task import Task
+from edgestill.pipeline.task import KindName, Task
 from edgestill.pipeline.teachers.teacher import Part
 from edgestill.pipeline.training.objective import Moment
 
@@ -90,6 +90,7 @@ class Method(ABC):
     paper: ClassVar[str]  # authors, year, arXiv id
     fills: ClassVar[frozenset[Slot]]
     facts: ClassVar[Facts | None] = None  # every method of ours has them
+    inputs: ClassVar[KindName | None] = None  # the only kind of input that it works on; None: any
     min_classes: ClassVar[int] = 2
     reads_features: ClassVar[bool] = False  # with slot `feature`: reads the teacher's feature maps too
     studies_teacher: ClassVar[bool] = False  # reads the context's teacher itself, not only slot `teacher`
@@ -110,6 +111,11 @@ class Method(ABC):
     def varies_teacher(self) -> bool:
         """With slot `teacher`: True if its answer to an input changes after `prepare`, so that none can be cached."""
         return True
+
+    @property
+    def spares_teacher(self) -> bool:
+        """True if training needs no outputs of the teacher for this method's slots; the recipe may then not look."""
+        return False
 
     @property
     def needs(self) -> frozenset[Part]:

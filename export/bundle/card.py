@@ -22,7 +22,7 @@ def model_card(bundle: Bundle) -> str:
         "Intended use and limits": _limits(bundle),
         "Data": _data(bundle),
         Quality: _quality(bundle),
-        "By class": _classes(bundle.quality),
+        "By class": _classes(bundle.quality) if bundle.task.inputs.has_classes else "",
         "Calibration": _calibration(bundle),
         "Robustness": _robustness(bundle),
         "Speed": _speed(bundle),
@@ -32,18 +32,20 @@ def model_card(bundle: Bundle) -> str:
     }
     task, cost, given = bundle.task, bundle.cost, bundle.cost.get("teacher")
     head = (
-        f"# {_text(bundle.name)}\n\n{task.inputs.classifier} for {task.num_classes} classes, "
+        f"# {_text(bundle.name)}\n\n{task.inputs.classifier} for {task.num_classes} {task.inputs.units}, "
         f"{cost['student'].params:,} parameters, "
         f"distilled by\nedgestill from a teacher{f' of {given.params:,}' if given else ', given as its answers'}.\n"
     )
     return (
-        front_matter(bundle) + head + "".join(f"\n## {title}\n\n{text.strip()}\n" for title, text in sections.items())
+        front_matter(bundle)
+        + head
+        + "".join(f"\n## {title}\n\n{text.strip()}\n" for title, text in sections.items() if text)
     )
 
 
 def _use(bundle: Bundle) -> str:
     file, task = bundle.models[bundle.default].file, bundle.task
-    output = f"float32 [batch, {task.num_classes}]; line k of `labels.txt` names class k"
+    output = f"float32 [batch, {task.num_classes}]; line k of `labels.txt` names {task.inputs.unit} k"
     return _USES[task.kind](bundle, file, output)
 
 
@@ -87,10 +89,10 @@ def _limits(bundle: Bundle) -> str:
     said = [_text(bundle.use[key]) for key in ("intended", "limits") if bundle.use.get(key)]
     if not bundle.use.get("intended"):
         said.insert(0, "The maker of this bundle did not say what it is meant for.")
-    return "\n\n".join([*said, _ALWAYS.format(inputs=bundle.task.inputs.plural)])
+    return "\n\n".join([*said, _ALWAYS.format(inputs=bundle.task.inputs.plural, units=bundle.task.inputs.units)])
 
 
-_ALWAYS = """It was trained on the classes listed and answers with one of them whatever it is shown. The figures below
+_ALWAYS = """It was trained on the {units} listed and answers with one of them whatever it is shown. The figures below
 are for {inputs} like those of the test split; on others, measure first."""
 
 
@@ -98,11 +100,11 @@ def _data(bundle: Bundle) -> str:
     sizes = bundle.data.get("sizes", {})
     parts = ", ".join(f"{count:,} {name}" for name, count in sizes.items())
     shape = "x".join(map(str, bundle.task.input_shape))
-    classes = ", ".join(f"{_text(label)}" for label in bundle.task.labels[:20])
+    labels = ", ".join(f"{_text(label)}" for label in bundle.task.labels[:20])
     more = f" and {bundle.task.num_classes - 20} more" if bundle.task.num_classes > 20 else ""
     described = f" {_text(bundle.data['description'])}" if bundle.data.get("description") else ""
     return f"""Data set `{_text(str(bundle.data.get("name", "")))}`, examples of {shape}: {parts}.{described}
-Classes: {classes}{more}."""
+{bundle.task.inputs.units.capitalize()}: {labels}{more}."""
 
 
 def _quality(bundle: Bundle) -> str:
@@ -139,10 +141,8 @@ def _beside(quality: Quality) -> str:
     found = quality.confusion
     if found is None:
         return ""
-    return (
-        f"\nAlways answering the most frequent class would be right on {found.majority:.2%} of them; the mean recall\n"
-        f"of the classes is {found.balanced_accuracy:.2%}."
-    )
+    recall = f"; the mean recall\nof the classes is {found.balanced_accuracy:.2%}" if found.unit == "class" else ""
+    return f"\nAlways answering the most frequent {found.unit} would be right on {found.majority:.2%} of them{recall}."
 
 
 def _reference(bundle: Bundle, model: BundleModel) -> str:

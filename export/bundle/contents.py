@@ -54,7 +54,7 @@ def quality_of(run: Run, answers: Answers, test: ImageSplit, task: Task) -> Qual
         damage: accuracy(logits_of(run, damaged), examples.targets.numpy())
         for damage, damaged in perturbed(given, task)
     }
-    found = Confusion.of(answers.logits.argmax(1), targets, task.num_classes)
+    found = Confusion.of(answers.logits.argmax(1), targets, task.num_classes, task.inputs.unit)
     return Quality(
         classes=tuple(
             ClassQuality(label=label, n=int(found.counts[k]), precision=found.precision(k), recall=found.recall(k))

@@ -226,6 +226,16 @@ class RunConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _methods_for_its_kind_of_input(self) -> "RunConfig":
+        foreign = [m.name for m in self.distill.methods if METHODS[m.name].inputs not in (None, self.data.kind)]
+        if foreign:
+            raise ValueError(
+                f"distill.methods: {listing(foreign)} cannot learn from data of kind {self.data.kind!r}, only from a "
+                "language model's"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _views_of_single_images(self) -> "RunConfig":
         if self.distill.training.views and self.data.augment.mixes:
             raise ValueError(VIEWS_MIX)

@@ -44,7 +44,7 @@ def _of_method(kind: type[Method]) -> Iterator[str]:
     yield from _described(kind)
     yield "\n".join(_facts(kind))
     yield "\n".join(_settings(kind))
-    yield "\n".join(_results(kind.name))
+    yield "\n".join(_results(kind))
 
 
 def _of_driver(kind: type[Driver]) -> Iterator[str]:
@@ -69,6 +69,10 @@ def _facts(kind: type[Method]) -> Iterator[str]:
     yield f"Fills: {listing(sorted(kind.fills))}"
     needs = sorted(kind().needs - {"logits"})
     yield f"Needs of the teacher: {listing(['logits', *needs])}; classes: {kind.min_classes} or more"
+    if kind.inputs is not None:
+        yield f"Data: of kind {kind.inputs} alone, for language models"
+    elif kind.takes_rows:
+        yield "Data: language models' too, each token of an answer an example"
     facts = kind.facts
     if facts is None:
         return
@@ -98,14 +102,15 @@ def _settings(kind: type[Method | Driver]) -> Iterator[str]:
         yield f"  {key} = {field.default}{tuned}: {field.description}"
 
 
-def _results(name: str) -> Iterator[str]:
+def _results(kind: type[Method]) -> Iterator[str]:
     """Lines on the benchmark: differences to tuned plain KD in points."""
     rows = []
     if RESULTS.is_file():
         with RESULTS.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["method"] == name]
+            rows = [row for row in csv.DictReader(file) if row["method"] == kind.name]
     if not rows:
-        yield "Results here: none; `benchmarks/zoo.py` measures it"
+        measured = "" if kind.inputs == "lm" else "; `benchmarks/zoo.py` measures it"
+        yield f"Results here: none{measured}"
         return
     yield "Results here, beside plain KD tuned with equal effort (points of accuracy, 95 % interval):"
     for row in rows:

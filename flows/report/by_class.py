@@ -11,9 +11,9 @@ _HEAD = 12  # characters of a class name above a column
 
 
 def classes(report: ReportData) -> dict[str, Any] | None:
-    """Figures of the shipped file by class on the test split; None for a run of an older version."""
+    """Figures of the shipped file by class on the test split; None of tokens, and for a run of an older version."""
     found, teacher, labels = report.tested.confusion, report.tested.teacher_confusion, report.data.task.labels
-    if found is None or found.num_classes != len(labels):
+    if found is None or found.unit != "class" or found.num_classes != len(labels):
         return None
     order = sorted(range(len(labels)), key=lambda k: (found.recall(k) is None, found.recall(k), k))
     shown = sorted(order[:_MOST]) if len(labels) > _MOST else range(len(labels))

@@ -47,19 +47,19 @@ def _verdict(found: Examined) -> str:
 
 def disagreements(report: ReportData) -> dict[str, Any] | None:
     """Counts by who is right, and some examples of each case; None for a run of an older version."""
-    found, labels = report.tested.examined, report.data.task.labels
+    found, labels, about = report.tested.examined, report.data.task.labels, report.data.task.inputs
     if found is None:
         return None
     counts, n = found.disagreements.counts, found.student.n
     differing = sum(counts.values())
     return {
-        "fidelity": None if found.fidelity is None else fidelity_sentences(found.fidelity),
+        "fidelity": None if found.fidelity is None else fidelity_sentences(found.fidelity, about.units),
         "sentence": f"They answer differently on {differing:,} of {n:,} test examples ({differing / n:.1%})",
         "cases": [
             {
                 "title": title,
                 "count": f"{counts.get(case, 0):,}",
-                "examples": [_example(one, labels) for one in found.disagreements.shown.get(case, ())],
+                "examples": [_example(one, labels, about.unit) for one in found.disagreements.shown.get(case, ())],
             }
             for case, title in _CASES.items()
             if counts.get(case)
@@ -67,7 +67,7 @@ def disagreements(report: ReportData) -> dict[str, Any] | None:
     }
 
 
-def fidelity_sentences(found: Fidelity) -> list[str]:
+def fidelity_sentences(found: Fidelity, units: str = "classes") -> list[str]:
     """How far the shipped file says what the teacher says, and how far that is right."""
     where = {
         "where the teacher is right": found.agreement_where_teacher_right,
@@ -76,19 +76,19 @@ def fidelity_sentences(found: Fidelity) -> list[str]:
     shares = [f"{share:.1%} {name}" for name, share in where.items() if share is not None]
     return [
         f"The shipped file gives the teacher's answer on {found.agreement:.1%} of the examples: {listing(shares)}.",
-        f"Its classes stand in the teacher's order with a mean rank correlation of {found.rank_correlation:.2f}; the "
+        f"Its {units} stand in the teacher's order with a mean rank correlation of {found.rank_correlation:.2f}; the "
         f"mean KL divergence from the teacher is {significant(found.kl)} nats.",
     ]
 
 
-def _example(one: Disagreement, labels: Sequence[str]) -> dict[str, Any]:
+def _example(one: Disagreement, labels: Sequence[str], unit: str) -> dict[str, Any]:
     def said(opinion: Opinion) -> str:
         return f"{labels[opinion.answer]} ({opinion.confidence:.0%})"
 
     return {
         "image": one.image,
         "text": one.text,
-        "alt": f"test example {one.index}, of class {labels[one.truth]}",
+        "alt": f"test example {one.index}, of {unit} {labels[one.truth]}",
         "rows": [("true", labels[one.truth]), ("teacher", said(one.teacher)), ("student", said(one.student))],
     }
 

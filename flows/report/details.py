@@ -171,6 +171,7 @@ def provenance(report: ReportData) -> dict[str, Any]:
         "versions": list(manifest.versions.items()),
         "splits": [(n, f"{count:,}", report.data.digests.get(n, "–")) for n, count in report.data.sizes.items()],
         "labels": task.labels,
+        "units": task.inputs.units,
         "input": task.inputs.described(),
         "tuned": report.tuned.enabled,
     }

@@ -22,6 +22,10 @@ def generated(report: ReportData) -> dict[str, Any] | None:
     if said is not None:
         shares = (said.teacher, said.student, said.shipped)
         rows.insert(0, (f"Exact answers to {said.n:,} test prompts", [_share(share, said.n) for share in shares]))
+        if said.same_as_teacher is not None:
+            rows.insert(1, ("Answers that are the teacher's", ["", "", _share(said.same_as_teacher, said.n)]))
+        if said.same_mistakes is not None:
+            rows.insert(2, ("… where the teacher is wrong", ["", "", f"{said.same_mistakes:.2%}"]))
     return {
         "rows": rows,
         "speed": None

@@ -24,4 +24,6 @@ def data_look(report: ReportData) -> dict[str, Any] | None:
         "strips": found.strips,
         "texts": found.texts,
         "input": report.data.task.inputs.described(),
+        "unit": report.data.task.inputs.unit,
+        "units": report.data.task.inputs.units,
     }

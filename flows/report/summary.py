@@ -42,8 +42,8 @@ def asked(report: ReportData) -> str:
     formats = listing(list(dict.fromkeys(("fp32", *config.export.formats))))
     return (
         f"a student of the space {config.search.space.name} {f'with {listing(limits)}' if limits else 'of any size'}, "
-        f"taught by {make_teacher(config.teacher).title} on {config.data.name} ({task.num_classes} classes of "
-        f"{task.inputs.described()}), as {formats} where they pass the gate"
+        f"taught by {make_teacher(config.teacher).title} on {config.data.name} ({task.num_classes} "
+        f"{task.inputs.units} of {task.inputs.described()}), as {formats} where they pass the gate"
     )
 
 
@@ -106,11 +106,12 @@ def _shrunk(teacher: ExportedModel | None, student: ExportedModel) -> str:
 
 
 def _beside(tested: ReportResult) -> list[str]:
-    """The accuracy of answering one class always, and the mean recall of the classes."""
+    """The accuracy of answering one class or token always, and the mean recall of classes."""
     found = tested.confusion
     if found is None:
         return []
-    return [f"majority class {found.majority:.2%}, mean recall of the classes {found.balanced_accuracy:.2%}"]
+    recall = f", mean recall of the classes {found.balanced_accuracy:.2%}" if found.unit == "class" else ""
+    return [f"{found.most_frequent} {found.majority:.2%}{recall}"]
 
 
 def _parity(model: ExportedModel) -> dict[str, Any]:
@@ -216,12 +217,15 @@ def _peak(costs: list[Cost | None]) -> list[tuple[str, list[str]]]:
 
 
 def _recall(tested: ReportResult) -> list[tuple[str, list[str]]]:
-    """Rows of the majority class's accuracy and of the mean recall; none for a run of an older version."""
+    """Rows of the majority class's accuracy and of the classes' mean recall; none for a run of an older version."""
     teacher, shipped = tested.teacher_confusion, tested.confusion
     if teacher is None or shipped is None:
         return []
+    majority = (f"Accuracy of the {shipped.most_frequent}", [f"{shipped.majority:.2%}"] * 3)
+    if shipped.unit != "class":
+        return [majority]
     return [
-        ("Accuracy of the majority class", [f"{shipped.majority:.2%}"] * 3),
+        majority,
         (
             "Mean recall of the classes",
             [f"{teacher.balanced_accuracy:.2%}", _NOTHING, f"{shipped.balanced_accuracy:.2%}"],

@@ -79,10 +79,13 @@ class Data(Stage[DataResult]):
         read = f"{sum(result.sizes.values()) + result.dropped:,} read"
         left_out = f", {result.dropped:,} with an empty cell left out" if result.dropped else ""
         most = result.majority("validation")
-        beside = "" if most is None else f"; the largest class has {most:.2%} of validation"
         about = result.task.inputs
+        largest = "largest class" if about.has_classes else f"most frequent {about.unit}"
+        beside = "" if most is None else f"; the {largest} has {most:.2%} of validation"
         named = "" if about.has_classes else f"; an accuracy below is the {about.accuracy} in answers"
-        return f"{result.task.num_classes} classes of {about.described()}; {read}{left_out}: {sizes}{beside}{named}"
+        return (
+            f"{result.task.num_classes} {about.units} of {about.described()}; {read}{left_out}: {sizes}{beside}{named}"
+        )
 
 
 def _caution(context: StageContext, sentences: Sequence[str]) -> None:

@@ -66,7 +66,8 @@ class Report(Stage[ReportResult]):
         return Estimate(_BUNDLE_S + seconds, size, f"{probes.test_size:,} test examples; the bundle and the page")
 
     def sentence(self, result: ReportResult) -> str:
-        beside = "" if result.confusion is None else f", majority class {result.confusion.majority:.2%}"
+        found = result.confusion
+        beside = "" if found is None else f", {found.most_frequent} {found.majority:.2%}"
         said, answered = result.generated, ""
         if said is not None:
             answered = f"; it answers {said.shipped:.1%} of {said.n} prompts exactly, the teacher {said.teacher:.1%}"
@@ -93,7 +94,8 @@ def _tested_and_bundled(context: StageContext, results: Results) -> ReportResult
     answers = logits.argmax(1)
     taught = answers == test.targets.numpy()
     shipped_by_class, teacher_by_class = (
-        Confusion.of(given, test.targets.numpy(), task.num_classes) for given in (answered.logits.argmax(1), answers)
+        Confusion.of(given, test.targets.numpy(), task.num_classes, task.inputs.unit)
+        for given in (answered.logits.argmax(1), answers)
     )
     context.cautions.extend(_cautions(task, shipped_by_class, teacher_by_class))
     shipped_network = networks(context, student, task)[1].to(device)

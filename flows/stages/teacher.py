@@ -45,7 +45,7 @@ class Teacher(Stage[TeacherResult]):
         about: dict[str, Any] = {"best_epoch": None, "curve": ()}
         if teacher.is_trained:
             network = _loaded(context, splits)
-            figures = figures_of(network.to(device), splits.validation, device, task.num_classes)
+            figures = figures_of(network.to(device), splits.validation, device, task.num_classes, task.inputs.unit)
             _check(context, network, splits, figures)
             about["validation"] = figures.metrics
         else:
@@ -56,7 +56,7 @@ class Teacher(Stage[TeacherResult]):
             with drawn_from(context.seed("teacher", "weights")):
                 network = teacher.build(task)
             fitted = _trained(context, network, splits)
-            figures = figures_of(network, splits.validation, device, task.num_classes)
+            figures = figures_of(network, splits.validation, device, task.num_classes, task.inputs.unit)
             about = {"validation": fitted.best, "best_epoch": fitted.best_epoch, "curve": fitted.curve}
             context.run.write("teacher", "curve.csv", curve_csv(fitted.curve))
             _caution(context, useless(figures.confusion, "the teacher", "validation"))
@@ -95,7 +95,7 @@ def _figures(result: TeacherResult) -> Iterator[str]:
     low, high = wilson(accuracy, n)
     yield f"{accuracy:.2%} on validation [{100 * low:.1f}, {100 * high:.1f}]"
     if result.confusion is not None:  # not of an older run
-        yield f"majority class {result.confusion.majority:.2%}"
+        yield f"{result.confusion.most_frequent} {result.confusion.majority:.2%}"
     if result.calibration_error is not None:
         yield f"calibration error {result.calibration_error:.3f}"
     if result.ms_an_example is not None:

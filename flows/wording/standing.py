@@ -21,14 +21,16 @@ def standing(tested: ReportResult) -> str:
             f"but the teacher is right on {teacher.accuracy:.2%}, {_no_more(teacher)}; it is on {shipped.accuracy:.2%}"
         )
     else:
-        said = f"accuracy {shipped.accuracy:.2%}, majority class {shipped.majority:.2%}"
+        said = f"accuracy {shipped.accuracy:.2%}, {shipped.most_frequent} {shipped.majority:.2%}"
     return f"; {said}{_never(shipped)}"
 
 
 def _no_more(found: Confusion) -> str:
-    return f"not surely more than the majority class ({found.majority:.2%})"
+    return f"not surely more than the {found.most_frequent} ({found.majority:.2%})"
 
 
 def _never(found: Confusion) -> str:
+    if found.unit != "class":  # most tokens are rare
+        return ""
     count = sum(n > 0 and not hits for n, hits in zip(found.counts, found.hits, strict=True))
     return f"; {count:,} of {found.num_classes:,} classes never recognised" if count else ""

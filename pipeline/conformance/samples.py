@@ -2,10 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import torch
 
 from edgestill.pipeline.data.datasets.base import AugmentConfig
+from edgestill.pipeline.data.sequences import Sequences, prompts_of
 from edgestill.pipeline.data.splits import Batch, ImageSplit, Splits
+from edgestill.pipeline.input_kind.lm import END, START
 from edgestill.pipeline.task import KindName, Task
 
 
@@ -47,15 +50,34 @@ def examples(task: Task, count: int, seed: int = 0) -> ImageSplit:
 
 
 def splits(task: Task, augment: AugmentConfig | None = None, train: int = 90) -> Splits:
+    def part(role: str, count: int, seed: int) -> ImageSplit:
+        if task.kind == "lm":
+            whole = prompts(task, count, seed)
+            return whole if role == "train" else dataclasses.replace(prompts_of(whole), role=role)
+        return dataclasses.replace(examples(task, count, seed), role=role)
+
     return Splits(
         task=task,
-        train=dataclasses.replace(examples(task, train, seed=1), role="train"),
-        reference=dataclasses.replace(examples(task, 18, seed=2), role="reference"),
-        validation=dataclasses.replace(examples(task, 60, seed=3), role="validation"),
+        train=part("train", train, 1),
+        reference=part("reference", 18, 2),
+        validation=part("validation", 60, 3),
         augment=augment or AugmentConfig(),
         sizes={},
         digests={},
     )
+
+
+def prompts(task: Task, count: int, seed: int = 0) -> Sequences:
+    """Prompts of two tokens, answered by the same two, of two domains in turn; rejected: the second token alone."""
+    assert task.vocab_size is not None
+    generator = torch.Generator().manual_seed(seed)
+    prompt = torch.randint(END + 1, task.vocab_size, (count, 2), generator=generator)
+    start, end = (torch.full((count, 1), mark) for mark in (START, END))
+    padding = torch.zeros(count, task.input_shape[0] - 6, dtype=torch.int64)
+    good = torch.cat([prompt, start, prompt, end, padding], 1)
+    bad = torch.cat([prompt, start, prompt[:, 1:], end, padding, padding[:, :1]], 1)
+    names = np.array([f"{'ab'[n % 2]}/{n}" for n in range(count)])
+    return Sequences(good, torch.arange(count) % 2, "train", names, rejected=bad)
 
 
 def batch(task: Task, size: int = 12, seed: int = 0) -> Batch:

@@ -21,7 +21,7 @@ from edgestill.pipeline.data.datasets import DATASETS, LabelledTexts, RawData
 from edgestill.pipeline.data.datasets.base import DatasetConfig, Examples
 from edgestill.pipeline.data.look import DataLook, Part, look_at
 from edgestill.pipeline.data.pixel_operations import require_kornia
-from edgestill.pipeline.data.sequences import split_of_language
+from edgestill.pipeline.data.sequences import split_of_language, with_rejected
 from edgestill.pipeline.data.splits import UNLABELLED, ImageSplit, Splits
 from edgestill.pipeline.data.stored import StoredImages
 from edgestill.pipeline.data.tokens import Coder, make_coder, token_labels
@@ -66,6 +66,7 @@ def load_splits(config: Any, seed: int, tokenizer: str | None = None, looking: b
     sources = {"train": raw.train, "reference": raw.train, "validation": raw.validation or raw.train}
     files = {"train": "train", "reference": "train", "validation": "validation" if raw.validation else "train"}
     chosen = {name: split(_take(source, parts[name], coder, name, files[name])) for name, source in sources.items()}
+    chosen["train"] = with_rejected(chosen["train"], raw.train, parts["train"], coder)
     task = _task(config, raw, chosen["train"], coder)
     sizes = {name: len(index) for name, index in parts.items()}
     digests = {name: _digest(parts[name], source, chosen[name]) for name, source in sources.items()}
@@ -190,7 +191,8 @@ def _coder(config: Any, raw: RawData, train: np.ndarray, tokenizer: str | None) 
         return None
     if tokenizer is not None:
         return Coder(tokenizer)
-    coder = make_coder([raw.train.texts[n] for n in train], config.tokenizer, config.max_length)
+    rejected = [raw.train.rejected[n] for n in train] if raw.train.rejected else []
+    coder = make_coder([*(raw.train.texts[n] for n in train), *rejected], config.tokenizer, config.max_length)
     if config.kind == "lm" and coder.tokens[: len(MARKS)] != MARKS:
         raise DataError(f"data.tokenizer.file: its first tokens are not {', '.join(MARKS)}, the marks of answers")
     return coder

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgestill.pipeline.data.datasets.base import Examples, LabelledTexts
 from edgestill.pipeline.data.splits import Batch, ImageSplit
+from edgestill.pipeline.data.tokens import Coder
 from edgestill.pipeline.input_kind.base import PADDING
-from edgestill.pipeline.input_kind.lm import answered
+from edgestill.pipeline.input_kind.lm import START, answered
 
 MOST_PLACES = 16  # of a text that are judged, evenly spread
 
@@ -27,12 +29,19 @@ MOST_PLACES = 16  # of a text that are judged, evenly spread
 class Sequences(ImageSplit):
     """Whole texts [N, T]; a batch has a row for each token of their answers, numbered through the split."""
 
+    rejected: Tensor | None = None  # [N, T] the same prompts with worse answers; None: there are none
+
     @cached_property
     def _first_rows(self) -> Tensor:
         """Number of each text's first row, [N]."""
         assert isinstance(self.images, Tensor)
         counts = answered(self.images).sum(1)
         return counts.cumsum(0) - counts
+
+    @property
+    def answers(self) -> int:
+        assert isinstance(self.images, Tensor)
+        return int(answered(self.images).sum())
 
     def batch_of(self, stored: Tensor, index: Tensor, device: torch.device | None = None) -> Batch:
         ids = stored.to(device)
@@ -41,6 +50,31 @@ class Sequences(ImageSplit):
         numbers = self._first_rows[index].to(ids.device)[:, None] + found.cumsum(1) - 1
         targets = ids[:, 1:][found]
         return Batch(ids, targets, numbers[found], rows=rows)
+
+    def texts_of(self, numbers: Tensor) -> Tensor:
+        """Return the text of each row, by its number, each text once, in the order of the rows."""
+        firsts = self._first_rows.to(numbers.device)
+        texts: Tensor = torch.searchsorted(firsts, numbers, right=True) - 1
+        return texts.unique_consecutive()  # type: ignore[no-untyped-call,no-any-return]
+
+    def prompts(self) -> Tensor:
+        """Return the texts up to START, padded behind, [N, T]."""
+        assert isinstance(self.images, Tensor)
+        begun = (self.images == START).cumsum(1)
+        return torch.where(begun - (self.images == START).long() == 0, self.images, PADDING)
+
+    def prompted(self) -> Tensor:
+        """True of the texts with a prompt before START, [N]."""
+        assert isinstance(self.images, Tensor)
+        return self.images[:, 0] != START
+
+    def select(self, index: Tensor) -> Self:
+        kept = None if self.rejected is None else self.rejected[index]
+        return replace(super().select(index), rejected=kept)
+
+    def to(self, device: torch.device) -> Self:
+        kept = None if self.rejected is None else self.rejected.to(device)
+        return replace(super().to(device), rejected=kept)
 
     def singly(self) -> ImageSplit:
         return prompts_of(self)
@@ -77,11 +111,25 @@ class PromptSplit(ImageSplit):
             yield Batch(ids.to(device), self.targets[index].to(device), index.to(device), rows=rows.to(device))
 
 
+def batch_of_texts(texts: Tensor) -> Batch:
+    """Make the batch of whole texts [B, T] that are in no split: what is kept of the split's is not of them."""
+    split = Sequences(texts, torch.zeros(len(texts), dtype=torch.int64, device=texts.device), "train")
+    return split.batch(torch.arange(len(texts), device=texts.device), texts.device)._replace(view=None)
+
+
 def split_of_language(split: ImageSplit) -> ImageSplit:
     """Return whole texts for training, prompts for every other role."""
     if split.role == "train":
         return Sequences(split.images, split.targets, split.role, split.ids)
     return prompts_of(split)
+
+
+def with_rejected(train: ImageSplit, examples: Examples, index: np.ndarray, coder: Coder | None) -> ImageSplit:
+    """Put the texts with worse answers beside the chosen texts of the training split, where there are any."""
+    if not isinstance(train, Sequences) or not isinstance(examples, LabelledTexts) or not examples.rejected:
+        return train
+    assert coder is not None
+    return replace(train, rejected=torch.from_numpy(coder.encode([examples.rejected[n] for n in index])))
 
 
 def prompts_of(split: ImageSplit, most: int = MOST_PLACES) -> PromptSplit:

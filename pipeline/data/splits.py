@@ -72,6 +72,11 @@ class ImageSplit:
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def answers(self) -> int:
+        """Number of rows of logits that the split asks for: one an example, or several of a text."""
+        return len(self)
+
     def batch(self, index: Tensor, device: torch.device | None = None) -> Batch:
         """Return the chosen images as float32 in [0, 1], channels last in memory, or the chosen token ids."""
         return self.batch_of(self.images[index], index, device)

@@ -63,6 +63,8 @@ class InputKind(ABC):
     files: ClassVar[tuple[str, ...]] = ()  # of a bundle, from which a model's inputs are made
     damages: ClassVar[Mapping[str, Damage]]  # for figures of robustness, by their names in reports
     accuracy: ClassVar[str] = "accuracy"  # name of the share of right answers
+    unit: ClassVar[str] = "class"  # what an answer is one of
+    units: ClassVar[str] = "classes"
     has_classes: ClassVar[bool] = True  # False where labels are tokens, of which most are rare
     continues: ClassVar[bool] = False  # True where an answer is appended to the input, to be asked again
 

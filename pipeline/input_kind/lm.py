@@ -34,6 +34,8 @@ class Prompts(TokenIds):
     script: ClassVar[str] = "run_prompts.py"
     damages: ClassVar[Mapping[str, Damage]] = {}
     accuracy: ClassVar[str] = "next-token accuracy"
+    unit: ClassVar[str] = "token"
+    units: ClassVar[str] = "tokens"
     has_classes: ClassVar[bool] = False
     continues: ClassVar[bool] = True
 

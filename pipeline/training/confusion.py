@@ -4,11 +4,12 @@
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from edgestill.pipeline.frozen import Count, Frozen
+from edgestill.pipeline.frozen import Count, Frozen, without_none
 from edgestill.pipeline.training.metrics import tells_apart, wilson
 
 _MOST_NAMED = 5  # classes in a sentence
@@ -20,6 +21,12 @@ class Confusion(Frozen):
 
     num_classes: int = Field(ge=1, le=_MOST_CLASSES)
     cells: tuple[tuple[Count, Count, Count], ...] = Field(min_length=1)  # class, answer, examples
+    unit: Literal["class", "token"] = "class"  # what an answer is one of
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the unit of classes, so that digests of earlier versions' results stay the same."""
+        return without_none(handler(self) | ({"unit": None} if self.unit == "class" else {}), "unit")
 
     @model_validator(mode="after")
     def _has_classes_below_their_number(self) -> "Confusion":
@@ -28,11 +35,16 @@ class Confusion(Frozen):
         return self
 
     @classmethod
-    def of(cls, answers: np.ndarray, targets: np.ndarray, num_classes: int) -> "Confusion":
+    def of(cls, answers: np.ndarray, targets: np.ndarray, num_classes: int, unit: str = "class") -> "Confusion":
         """Count answers [N] and targets [N], both as numbers of classes."""
         pairs, counts = np.unique(targets.astype(np.int64) * num_classes + answers, return_counts=True)
         cells = zip((pairs // num_classes).tolist(), (pairs % num_classes).tolist(), counts.tolist(), strict=True)
-        return cls(num_classes=num_classes, cells=tuple(cells))
+        return cls(num_classes=num_classes, cells=tuple(cells), unit=unit)
+
+    @property
+    def most_frequent(self) -> str:
+        """Name of what the baseline always answers."""
+        return "majority class" if self.unit == "class" else f"most frequent {self.unit}"
 
     @cached_property
     def counts(self) -> np.ndarray:
@@ -132,7 +144,7 @@ def useless(confusion: Confusion, who: str, where: str) -> str:
         return ""
     return (
         f"{who} is right on {confusion.accuracy:.2%} of {confusion.n:,} {where} examples, not surely more than always "
-        f"answering the most frequent class ({confusion.majority:.2%})"
+        f"answering the most frequent {confusion.unit} ({confusion.majority:.2%})"
     )
 
 

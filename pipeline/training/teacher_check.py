@@ -42,7 +42,9 @@ class TeacherFigures(NamedTuple):
     answers: np.ndarray  # [N]
 
 
-def figures_of(network: nn.Module, split: ImageSplit, device: torch.device, num_classes: int) -> TeacherFigures:
+def figures_of(
+    network: nn.Module, split: ImageSplit, device: torch.device, num_classes: int, unit: str = "class"
+) -> TeacherFigures:
     """Measure a teacher on a split."""
     with evaluating(network), torch.inference_mode():
         pairs = [(network(b.inputs).float().cpu(), b.targets.cpu()) for b in split.batches(512, device)]
@@ -52,7 +54,7 @@ def figures_of(network: nn.Module, split: ImageSplit, device: torch.device, num_
     answers = logits.argmax(1)
     return TeacherFigures(
         metrics_of(pairs),
-        Confusion.of(answers, targets, num_classes),
+        Confusion.of(answers, targets, num_classes, unit),
         calibration(logits, targets)[0],
         statistics.median(timing.samples_ms),
         answers,

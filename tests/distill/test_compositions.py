@@ -13,7 +13,7 @@ from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import distill
 from edgestill.distill.tunable import tuning_ranges
 from edgestill.distill.tune import search_ranges, with_hyperparameters
-from edgestill.pipeline.conformance.samples import image_task, splits
+from edgestill.pipeline.conformance.samples import image_task, language_task, splits
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.device import Compute
 from edgestill.pipeline.networks.network import look
@@ -21,6 +21,7 @@ from edgestill.pipeline.teachers.teacher import frozen
 
 CPU = torch.device("cpu")
 WITHOUT_HEADS = {"logit_standardisation", "tgeo"}  # they read the student's own class logits
+WITHOUT_LOGITS = {"sequence_kd", "symbolic"}  # as configured, they give those of the teacher no weight
 TOGETHER = [("hard", "lelp"), ("lelp", "kd_aif"), ("hard", "kd_aif"), ("hard", "lelp", "kd_aif", "diswot_plus")]
 APART = [{"logit_standardisation", "dhkd"}]  # it reads logits of another kind
 SETTINGS = {"hard": {"warmup_steps": 2, "images": 4}, "lelp": {"subclasses": 3}, "kd_aif": {"warmup_epochs": 1}}
@@ -84,12 +85,15 @@ def test_two_methods_conflict_where_they_fill_the_same_slot_and_nowhere_else():
         problems = conflicts([METHODS[one](), METHODS[other]()])
         rest = ({one, other} - {"none"}).pop()
         in_vain = "none" in (one, other) and METHODS[rest].fills & {"data", "target", "divergence", "head"}
+        unread = any(
+            a in WITHOUT_LOGITS and METHODS[b].fills & {"target", "divergence"} for a, b in ((one, other), (other, one))
+        )
         whole = any("objective" in METHODS[name].fills for name in (one, other))
         crowded = whole and (METHODS[one].fills | METHODS[other].fills) & {"target", "divergence", "weight"}
         headed = any(a in WITHOUT_HEADS and "head" in METHODS[b].fills for a, b in ((one, other), (other, one)))
         studied = any(METHODS[name].studies_teacher for name in (one, other))
         apart = {one, other} in APART or ("online_teacher" in (one, other) and studied)
-        assert len(problems) == len(shared) + bool(in_vain) + bool(crowded) + headed + bool(apart)
+        assert len(problems) == len(shared) + bool(in_vain) + unread + bool(crowded) + headed + bool(apart)
         assert all(repr(one) in problem and repr(other) in problem for problem in problems)
 
 
@@ -179,14 +183,17 @@ def test_hard_lelp_and_kd_aif_train_on_a_gpu_in_every_precision(precision, make_
 
 @pytest.mark.parametrize("one", METHODS)
 def test_a_method_takes_a_step_with_every_other_that_it_can_be_used_with(one):
-    classes = 4
-    task = image_task(classes=classes)
-    data, teacher, student = splits(task, train=48), network(task, 1, (8, 12, 16)), network(task, 2)
+    of_kind = {}
+    for task in (image_task(classes=4), language_task()):
+        of_kind[task.kind] = splits(task, train=48), network(task, 1, (8, 12, 16)), network(task, 2)
     for other in list(METHODS)[list(METHODS).index(one) + 1 :]:
         kinds = [METHODS[one], METHODS[other]]
-        if conflicts([kind() for kind in kinds]):
+        is_language = any(kind.inputs == "lm" for kind in kinds)
+        if conflicts([kind() for kind in kinds]) or (is_language and not all(kind.takes_rows for kind in kinds)):
             continue
-        configs = [kind.Config.model_validate(dict(kind.facts.lively)) for kind in kinds]
+        data, teacher, student = of_kind["lm" if is_language else "image"]
+        own = {"ddk": {"domains": "sources"}} if is_language else {}
+        configs = [kind.Config.model_validate({**kind.facts.lively, **own.get(kind.name, {})}) for kind in kinds]
         recipe, batch = recipe_on(configs, frozen(teacher), student.train(), data)
         terms = recipe.loss(student, batch)
         recipe.backward(terms, lambda term: term, [*student.parameters(), *recipe.parameters()])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from edgestill.distill.config import DistillConfig
+from edgestill.distill.hacking import alarm, hacking
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.base import Context
 from edgestill.distill.recipe import make_recipe
@@ -19,7 +20,8 @@ ROWS = sorted(name for name, method in METHODS.items() if method.takes_rows)
 
 @pytest.fixture(scope="module")
 def splits():
-    return load_splits(StringsConfig(count=60, letters=3, largest=9, kinds=("reverse", "sort")), seed=0)
+    kinds = ("reverse", "sort")
+    return load_splits(StringsConfig(count=60, letters=3, largest=9, kinds=kinds, rejected=True), seed=0)
 
 
 def network(splits, seed, width=4):
@@ -29,7 +31,8 @@ def network(splits, seed, width=4):
 
 def config(name, **training):
     settings = {"epochs": 2, "batch_size": 16, "optimizer": "adamw", "learning_rate": 0.01, "warmup_epochs": 0}
-    return DistillConfig.model_validate({"methods": [name], "training": {**settings, **training}})
+    method = {"name": name, **({"domains": "sources"} if name == "ddk" else {})}
+    return DistillConfig.model_validate({"methods": [method], "training": {**settings, **training}})
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -38,6 +41,20 @@ def test_each_method_that_takes_rows_trains_a_language_model(name, splits):
     found = distill(student, teacher, splits, config(name), seed=0, device=torch.device("cpu"))
     assert found.fitted.best.n == len(splits.validation)
     assert all(record.loss == record.loss for record in found.fitted.curve)
+
+
+def test_the_alarm_of_teacher_hacking_reads_the_curve_of_a_language_models_training(splits):
+    found = distill(
+        network(splits, 1),
+        network(splits, 2, width=6),
+        splits,
+        config("kd", epochs=9),
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    proxy = [record.terms["distillation"] for record in found.fitted.curve]
+    assert alarm(proxy).slope < 0
+    assert not hacking(proxy, proxy).is_hacked
 
 
 @pytest.mark.parametrize("name", ["kd", "taid"])

@@ -118,6 +118,8 @@ def test_samples_stand_side_by_side(network, splits):
     assert found.n == len(splits.validation.texts)
     assert found.samples[0].teacher == found.samples[0].shipped == found.samples[0].before
     assert found.samples[0].prompt.endswith("=")
+    assert found.same_as_teacher == 1
+    assert found.same_mistakes == (None if found.teacher == 1 else 1)
 
 
 def test_speed_is_of_the_first_token_and_of_those_after_it(file, splits):

@@ -1,6 +1,7 @@
 """The whole chain on a language task: what ships continues a prompt, and verifies."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,8 +9,10 @@ import pytest
 
 from edgestill.export.bundle.verify import verify
 from edgestill.flows.bundle import Bundle
-from edgestill.flows.config import load_config
+from edgestill.flows.chain import sentence, stages_of
+from edgestill.flows.config import config_of, load_config
 from edgestill.flows.runner import new_run, run_chain
+from edgestill.flows.show import show_run
 from edgestill.flows.stages.results import ReportResult
 from edgestill.pipeline.errors import ConfigError
 
@@ -46,6 +49,11 @@ def run(tmp_path_factory):
     return run
 
 
+def shown(run):
+    """Words of each stage in the terminal, and of `show`."""
+    return "\n".join([*(sentence(stage.read(run)) for stage in stages_of(config_of(run))), show_run(run)])
+
+
 @pytest.mark.engines
 def test_what_ships_verifies_and_continues_a_prompt(run):
     bundle = run.root / "bundle"
@@ -73,6 +81,10 @@ def test_the_report_tells_exact_answers_beside_next_tokens(run):
     page = (run.root / "report.html").read_text()
     assert "Exact answers to" in page
     assert "Next-token accuracy" in page
+    assert "most frequent token" in page
+    for words in (page, (run.root / "bundle" / "MODEL_CARD.md").read_text(), shown(run)):
+        told = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", words, flags=re.DOTALL)
+        assert re.findall(r".{30}\bclass(?:es)?\b.{30}", told) == []
     described = json.loads((run.root / "bundle" / "bundle.json").read_text())["input"]
     assert described["past"][3] == "past_length"
 
@@ -92,6 +104,11 @@ def test_the_report_tells_exact_answers_beside_next_tokens(run):
 def test_what_does_not_go_with_language_is_refused_at_once(setting, said):
     with pytest.raises(ConfigError, match=said):
         load_config(preset="strings", settings=[setting])
+
+
+def test_a_method_for_language_models_is_refused_for_images_at_once():
+    with pytest.raises(ConfigError, match="sequence_kd cannot learn from data of kind 'image'"):
+        load_config(preset="digits", settings=["distill.methods=[sequence_kd]"])
 
 
 def test_an_image_students_teacher_and_space_are_lent_to_prompts_of_ones_own(tmp_path):

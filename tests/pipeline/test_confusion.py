@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, precision_score, recall_score
 
-from edgestill.pipeline.training.confusion import Confusion, weak_classes
+from edgestill.pipeline.training.confusion import Confusion, useless, weak_classes
 
 
 def of_matrix(*rows):
@@ -70,3 +70,13 @@ def test_weak_classes_are_named_with_their_recall_and_examples():
 def test_a_cell_of_no_class_is_refused(cell):
     with pytest.raises(ValidationError):
         Confusion(num_classes=2, cells=(cell,))
+
+
+def test_tokens_are_told_as_tokens_and_a_result_of_classes_reads_as_before():
+    answers, targets = np.array([0, 0, 1]), np.array([0, 1, 1])
+    tokens, classes = Confusion.of(answers, targets, 3, "token"), Confusion.of(answers, targets, 3)
+    assert "the most frequent token (" in useless(tokens, "the teacher", "test")
+    assert (tokens.most_frequent, classes.most_frequent) == ("most frequent token", "majority class")
+    assert "unit" not in classes.model_dump()
+    assert Confusion.model_validate_json(tokens.model_dump_json()) == tokens
+    assert Confusion.model_validate_json(classes.model_dump_json()) == classes

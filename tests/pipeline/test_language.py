@@ -66,6 +66,39 @@ def test_a_file_of_prompts_and_answers_is_split_and_decodes_to_itself(tmp_path):
     assert "\N{OPEN BOX}" in splits.task.labels
 
 
+def test_worse_answers_stand_beside_the_training_texts_and_domains_reach_every_split(tmp_path):
+    lines = [
+        {"prompt": f"{n}?", "response": f"yes {n}", "rejected": f"no {n}", "topic": "ab"[n % 2]} for n in range(60)
+    ]
+    (tmp_path / "talk.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    config = PromptsConfig(path=tmp_path / "talk.jsonl", rejected_key="rejected", domain_key="topic")
+    splits = load_splits(config, seed=0)
+    for text, worse in zip(
+        *(splits.coder.decode_all(ids.numpy()) for ids in (splits.train.images, splits.train.rejected)), strict=True
+    ):
+        number = text.partition("?")[0]
+        assert (text, worse) == (f"{number}?yes {number}", f"{number}?no {number}")
+    few = splits.train.select(torch.tensor([4, 0]))
+    assert torch.equal(few.rejected, splits.train.rejected[[4, 0]])
+    for split in splits.parts:
+        assert {name.partition("/")[0] for name in split.ids} == {"a", "b"}
+    plain = load_splits(PromptsConfig(path=tmp_path / "talk.jsonl"), seed=0)
+    assert plain.train.rejected is None
+    assert plain.digests["train"] != splits.digests["train"]
+    (tmp_path / "talk.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
+    with pytest.raises(DataError, match="'response', 'rejected' and 'topic'"):
+        load_prompts(config)
+
+
+def test_a_wrong_answer_is_one_character_off():
+    raw = load_strings(StringsConfig(count=90, rejected=True)).train
+    for right, wrong in zip(raw.texts, raw.rejected, strict=True):
+        assert len(right) == len(wrong)
+        assert sum(a != b for a, b in zip(right, wrong, strict=True)) == 1
+        assert right.partition("<s>")[0] == wrong.partition("<s>")[0]
+    assert {name.partition("/")[0] for name in raw.names} == {"add", "reverse", "sort"}
+
+
 def test_running_text_becomes_windows_that_no_end_closes(tmp_path):
     (tmp_path / "book.txt").write_text("the quick brown fox jumps over the lazy dog. " * 60)
     splits = load_splits(PromptsConfig(path=tmp_path / "book.txt", max_length=16), seed=0)

@@ -1,8 +1,9 @@
 """DDK: more examples of the domains where the student is furthest behind the teacher.
 
 Liu et al., "DDK: Distilling Domain Knowledge for Efficient Large Language Models", 2024, arXiv:2407.16154. The paper's
-domains are those of a language model's corpus; here they are a classifier's classes, or the sources of its examples.
-With the perplexities l = exp(CE) of student and teacher on each of the N domains of the reference split,
+domains are those of a language model's corpus, here the sources of its texts (`data.domain_key`). A classifier's are
+its classes, or the sources of its examples. With the perplexities l = exp(CE) of student and teacher on each of the N
+domains of the reference split,
 
     r_0[i] ~ exp(l_S[i] / l_T[i])
     psi[i] = r_t[i] exp(l_S[i] / l_T[i])        r_(t+1)[i] = a psi[i] / sum psi + (1 - a) / N
@@ -26,9 +27,10 @@ from torch import Tensor, nn
 from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot
 from edgestill.distill.methods.facts import Facts
 from edgestill.distill.tunable import tunable
+from edgestill.pipeline.data.sequences import Sequences
 from edgestill.pipeline.data.splits import UNLABELLED, Batch, ImageSplit
 from edgestill.pipeline.errors import ConfigError
-from edgestill.pipeline.networks.network import evaluating
+from edgestill.pipeline.networks.network import evaluating, logits_at
 from edgestill.pipeline.task import Task
 
 
@@ -55,6 +57,7 @@ class DDK(Method):
     name: ClassVar[str] = "ddk"
     paper: ClassVar[str] = "Liu et al. 2024, arXiv:2407.16154"
     fills: ClassVar[frozenset[Slot]] = frozenset({"data"})
+    takes_rows: ClassVar[bool] = True
     facts: ClassVar[Facts | None] = Facts(
         evidence="paper", elicitation=("curation",), zero_at_teacher=True, invariant_to=frozenset({"shift"})
     )
@@ -62,11 +65,15 @@ class DDK(Method):
     config: DDKConfig
 
     def check(self, task: Task, train: ImageSplit) -> None:
+        if self.config.domains == "classes" and isinstance(train, Sequences):
+            raise ConfigError(
+                ["ddk.domains: tokens are no domains; set ddk.domains to sources, and data.domain_key to their key"]
+            )
         if self.config.domains == "sources" and len(_sources(train)) < 2:
             raise ConfigError(
                 [
                     "ddk.domains: sources needs training examples named by folders, two or more of them; "
-                    "use `classes`, or a data set of folders"
+                    "use `classes`, or a data set of folders, or of texts with data.domain_key"
                 ]
             )
 
@@ -101,12 +108,11 @@ class DDK(Method):
         context, student = self._context, self._context.deployable()
         split = context.reference.labelled()
         domains, sums = self._domains(split), torch.zeros(3, len(self._shares), dtype=torch.float64)
-        start = 0
         with evaluating(student), torch.no_grad():
-            for batch in split.batches(512, context.device):
-                own = domains[start : start + len(batch.targets)]
-                start += len(own)
-                logits = student(batch.inputs), context.teacher_view(batch._replace(view=None)).logits
+            for batch in split.passes(512, context.device):
+                own = domains[batch.index.cpu()]
+                asked = context.teacher_view(batch._replace(view=None)).logits
+                logits = logits_at(student, batch.inputs, batch.rows), asked
                 losses = (F.cross_entropy(one.float(), batch.targets, reduction="none") for one in logits)
                 rows = [*(loss.double().cpu() for loss in losses), torch.ones(len(own), dtype=torch.float64)]
                 sums.index_add_(1, own, torch.stack(rows))

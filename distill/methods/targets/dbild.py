@@ -3,7 +3,7 @@
 Switch-KD, 2026, arXiv:2604.14629, whose text could not be had: its loss after a transcription, as BiLD's pairs
 (Li et al. 2024, arXiv:2406.13555, read in the authors' code), a number of logits found at the knee of the sorted
 logits, and the reverse KL. Ours are how the knee is found (Satopaa et al. 2011: farthest below the chord) and its
-bounds. The switch, the student's eyes with the teacher's mouth, needs two-part models and is not here.
+bounds. The switch, the student's eyes with the teacher's mouth, needs two-part models: `distill/switch.py`.
 
 The loss knows differences alone, so a shift of the student's logits changes nothing, but their size counts. Two classes
 have one difference, and a softmax of one number is 1 whatever it is: the loss is 0, hence `min_classes` 3.

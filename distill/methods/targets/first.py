@@ -11,6 +11,7 @@ For tens of classes the few save nothing; what is left is the calibration. `clas
 
 # N examples, K classes, M likeliest classes
 
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -20,8 +21,10 @@ from torch import Tensor, nn
 from edgestill.distill.losses import precise, softened
 from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot
 from edgestill.distill.methods.facts import Facts
+from edgestill.distill.methods.targets.top_file import TopFile
 from edgestill.distill.tunable import distillation_share, tunable
 from edgestill.pipeline.data.splits import Batch
+from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.networks.network import View, evaluating
 from edgestill.pipeline.teachers.teacher import Part
 
@@ -44,6 +47,10 @@ class FIRSTConfig(MethodConfig):
         le=0.5,
         tune=(0.02, 0.3),
         description="probability taken from the likeliest class for the others; recalibration smoothing",
+    )
+    offline: bool = Field(
+        False,
+        description="keep the likeliest classes alone, in a file, and train without the teacher, as the paper does",
     )
     distill_weight: float = distillation_share(1.0)
 
@@ -75,6 +82,22 @@ class FIRST(Method):
         super().__init__(config)
         self._temperature = 1.0
         self._errors: tuple[float, float] | None = None
+        self._file: TopFile | None = None
+
+    @property
+    def spares_teacher(self) -> bool:
+        return self.config.offline
+
+    def conflicts(self, others: Sequence[Method]) -> Iterable[str]:
+        for other in others:
+            if self.config.offline and other.fills & {"data", "teacher", "logits"}:
+                yield (
+                    f"method {self.name!r} with offline keeps the given teacher's answers to the examples as they are, "
+                    f"which method {other.name!r} may change; leave one of them out"
+                )
+
+    def prepare(self, context: Context) -> None:
+        self._context = context
 
     @property
     def needs(self) -> frozenset[Part]:
@@ -91,7 +114,13 @@ class FIRST(Method):
         self._errors = calibration_error(raw, targets), calibration_error(made, targets)
 
     def target(self, teacher: View, student: View, batch: Batch) -> Tensor:
-        return self._recalibrated(teacher.logits)
+        if not self.config.offline:
+            return self._recalibrated(teacher.logits)
+        if batch.view != 0 or batch.altered is not None or batch.mixed is not None:
+            raise ConfigError(["first.offline keeps answers to the examples as they are; leave data.augment out"])
+        if self._file is None:
+            self._file = TopFile.of(self._context, self._recalibrated, self.config.classes, self._identity)
+        return self._file.spread(batch.index, student.logits.shape[1])
 
     def divergence(self, target: Tensor, student: View) -> Tensor:
         return bucketed_kl(target, student.logits, self.config.classes)
@@ -111,6 +140,12 @@ class FIRST(Method):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._temperature = state["temperature"]
         self._errors = None if state["errors"] is None else (state["errors"][0], state["errors"][1])
+
+    @property
+    def _identity(self) -> tuple[Any, ...]:
+        """All but the teacher and the examples that decides what the file holds."""
+        config = self.config
+        return config.recalibration, config.smoothing, self._temperature
 
     def _recalibrated(self, logits: Tensor) -> Tensor:
         if self.config.recalibration == "smoothing":

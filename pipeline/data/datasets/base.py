@@ -170,6 +170,7 @@ class LabelledTexts(NamedTuple):
     texts: tuple[str, ...]
     targets: np.ndarray  # [N] int64
     names: tuple[str, ...] = ()  # of each example for people, such as its line; () by number
+    rejected: tuple[str, ...] = ()  # of each text, one with a worse answer; () there are none
 
     def inputs(self, index: np.ndarray, encode: Encode | None) -> Tensor:
         """Return the token ids of the chosen texts."""
@@ -178,9 +179,10 @@ class LabelledTexts(NamedTuple):
 
     def contents(self, index: np.ndarray, taken: np.ndarray | None = None) -> Iterator[Any]:
         """Yield bytes that determine the chosen texts, and not their tokens."""
-        for n in index:
-            text = self.texts[n].encode("utf-8", "surrogatepass")
-            yield len(text).to_bytes(8, "little") + text
+        for texts in (self.texts, *([self.rejected] if self.rejected else [])):
+            for n in index:
+                text = texts[n].encode("utf-8", "surrogatepass")
+                yield len(text).to_bytes(8, "little") + text
 
 
 Examples = LabelledImages | LabelledTexts

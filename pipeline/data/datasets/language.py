@@ -1,7 +1,7 @@
 """Texts for a language model: prompts with answers from jsonl files, or running text cut into windows."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from edgestill.pipeline.data.datasets.base import DatasetConfig, LabelledTexts, RawData
 from edgestill.pipeline.data.tokens import TokenizerConfig
 from edgestill.pipeline.errors import DataError, first_line
+from edgestill.pipeline.figures import listing
 from edgestill.pipeline.foreign import read_text_bounded
 from edgestill.pipeline.frozen import GivenPath, existing_path
 from edgestill.pipeline.input_kind.lm import END, MARKS, START
@@ -56,6 +57,12 @@ class PromptsConfig(LanguageConfig):
     )
     prompt_key: str = Field("prompt", description="key of the prompt in a line of jsonl")
     answer_key: str = Field("response", description="key of the answer in a line of jsonl")
+    rejected_key: str | None = Field(
+        None, description="key of a worse answer in a line of jsonl, for methods that learn preferences; null: none"
+    )
+    domain_key: str | None = Field(
+        None, description="key of the domain in a line of jsonl, for `ddk` and the splits; null: all are of one"
+    )
 
     @field_validator("path")
     @classmethod
@@ -72,6 +79,12 @@ class _Pair(NamedTuple):
     prompt: str
     answer: str
     ends: bool = True  # False of a window of running text, whose end means nothing
+    rejected: str | None = None
+    domain: str = ""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return self.prompt, self.answer, self.rejected or "", self.domain
 
 
 def load_prompts(config: PromptsConfig) -> RawData:
@@ -82,7 +95,26 @@ def load_prompts(config: PromptsConfig) -> RawData:
     """
     train, validation, test = (_part(config, part) for part in ("train", "validation", "test"))
     assert train is not None, "`_part` refuses a missing training file"
-    return RawData(train, test, ("text",), validation, test_fraction=config.test_fraction)
+    domains = tuple(sorted({pair.domain for part in (train, validation, test) for pair in part or ()}))
+    others = [None if part is None else _labelled(part, domains) for part in (test, validation)]
+    labels = domains if config.domain_key else ("text",)
+    return RawData(_labelled(train, domains), others[0], labels, others[1], test_fraction=config.test_fraction)
+
+
+def _labelled(pairs: Sequence[_Pair], domains: tuple[str, ...]) -> LabelledTexts:
+    """Join prompts and answers; a text's target is the number of its domain, which is a folder of its name."""
+    numbers = np.array([domains.index(pair.domain) for pair in pairs], np.int64)
+    return LabelledTexts(
+        tuple(marked(pair.prompt, pair.answer, pair.ends) for pair in pairs),
+        numbers,
+        named_by_domain([pair.domain for pair in pairs]) if len(domains) > 1 else (),
+        tuple(marked(pair.prompt, pair.rejected) for pair in pairs if pair.rejected is not None),
+    )
+
+
+def named_by_domain(domains: Sequence[str]) -> tuple[str, ...]:
+    """Name each text by its domain, as by a folder, and its number."""
+    return tuple(f"{domain.replace('/', ' ')}/{number}" for number, domain in enumerate(domains))
 
 
 def marked(prompt: str, answer: str, ends: bool = True) -> str:
@@ -90,7 +122,7 @@ def marked(prompt: str, answer: str, ends: bool = True) -> str:
     return f"{prompt}{MARKS[START]}{answer}{MARKS[END] if ends else ''}"
 
 
-def _part(config: PromptsConfig, part: str) -> LabelledTexts | None:
+def _part(config: PromptsConfig, part: str) -> list[_Pair] | None:
     path = _file(config.path, part)
     if path is None:
         return None
@@ -98,9 +130,9 @@ def _part(config: PromptsConfig, part: str) -> LabelledTexts | None:
     if not pairs:
         raise DataError(f"{path} holds no text")
     for number, pair in enumerate(pairs, 1):
-        if any(mark in text for text in pair[:2] for mark in MARKS):
+        if any(mark in text for text in pair.texts for mark in MARKS):
             raise DataError(f"{path}, text {number}: holds one of {', '.join(MARKS)}, marks of the tokenizer")
-    return LabelledTexts(tuple(marked(*pair) for pair in pairs), np.zeros(len(pairs), np.int64))
+    return pairs
 
 
 def _file(path: Path, part: str) -> Path | None:
@@ -118,12 +150,18 @@ def _of_jsonl(text: str, path: Path, config: PromptsConfig) -> Iterator[_Pair]:
             continue
         try:
             found = json.loads(line)
-            yield _Pair(_text(found[config.prompt_key]), _text(found[config.answer_key]))
+            rejected = None if config.rejected_key is None else _text(found[config.rejected_key])
+            domain = "" if config.domain_key is None else _text(found[config.domain_key])
+            yield _Pair(_text(found[config.prompt_key]), _text(found[config.answer_key]), True, rejected, domain)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
-                f"{path}, line {number}: no object with texts {config.prompt_key!r} and {config.answer_key!r} "
-                f"({first_line(error)[:100]})"
+                f"{path}, line {number}: no object with texts {listing(_keys(config))} ({first_line(error)[:100]})"
             ) from None
+
+
+def _keys(config: PromptsConfig) -> list[str]:
+    keys = (config.prompt_key, config.answer_key, config.rejected_key, config.domain_key)
+    return [repr(key) for key in keys if key is not None]
 
 
 def _text(value: Any) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from edgestill.pipeline.data.datasets.base import LabelledTexts, RawData
-from edgestill.pipeline.data.datasets.language import LanguageConfig, marked
+from edgestill.pipeline.data.datasets.language import LanguageConfig, marked, named_by_domain
 from edgestill.pipeline.errors import DataError
 
 Kind = Literal["add", "reverse", "sort"]
@@ -24,6 +24,9 @@ class StringsConfig(LanguageConfig):
     count: int = Field(6000, ge=30, le=1_000_000, description="number of different prompts, evenly of all kinds")
     largest: int = Field(99, ge=9, le=999_999, description="largest number in a sum")
     letters: int = Field(5, ge=2, le=64, description="largest number of letters to reverse or sort; the least is 2")
+    rejected: bool = Field(
+        False, description="give each prompt a wrong answer too, for methods that learn preferences: one character off"
+    )
     draw: int = Field(0, ge=0, lt=2**31, description="seed that the prompts are drawn from")
 
     @field_validator("kinds")
@@ -48,7 +51,19 @@ def load_strings(config: StringsConfig) -> RawData:
     chosen = prompts[: config.count]
     texts = tuple(marked(prompt, answer_to(prompt)) for _, prompt in chosen)
     targets = np.array([config.kinds.index(kind) for kind, _ in chosen], np.int64)
-    return RawData(LabelledTexts(texts, targets), None, config.kinds, test_fraction=config.test_fraction)
+    rng = random.Random(f"{config.draw} rejected")
+    wrong = [marked(prompt, wrong_answer(answer_to(prompt), rng)) for _, prompt in chosen] if config.rejected else []
+    names = named_by_domain([kind for kind, _ in chosen])
+    return RawData(
+        LabelledTexts(texts, targets, names, tuple(wrong)), None, config.kinds, test_fraction=config.test_fraction
+    )
+
+
+def wrong_answer(answer: str, rng: random.Random) -> str:
+    """Replace one character of a right answer by another of its kind."""
+    at = rng.randrange(len(answer))
+    kind = "0123456789" if answer[at].isdigit() else _LETTERS
+    return answer[:at] + rng.choice([one for one in kind if one != answer[at]]) + answer[at + 1 :]
 
 
 def answer_to(prompt: str) -> str:

@@ -1,0 +1,182 @@
+"""Answers that a language model writes to prompts, greedily or drawn by seed; those of a teacher are kept.
+
+Texts are written in parts of fixed size, each from a seed of its own, and each part is kept as soon as it is written:
+a writing that was stopped goes on at its next part, and one that is done is never asked for again.
+"""
+
+# N texts, S answers a text, T tokens, B texts of a part, V token ids
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from edgestill.distill.methods.base import Context, Method, MethodConfig
+from edgestill.pipeline.data.sequences import Sequences
+from edgestill.pipeline.data.teacher_cache import content_key
+from edgestill.pipeline.errors import RunDirError
+from edgestill.pipeline.frozen import derive_seed
+from edgestill.pipeline.input_kind.base import PADDING
+from edgestill.pipeline.input_kind.lm import END, START
+from edgestill.pipeline.networks.network import evaluating, look
+from edgestill.pipeline.runs.sealed import read_sealed, write_sealed
+
+FOLDER = "texts"  # of the cache
+_PART = 256  # texts; part of what decides a text, as each part has a seed
+_FORBIDDEN = [PADDING, START]
+
+
+class Writing(NamedTuple):
+    """Way to write."""
+
+    samples: int = 1  # answers a prompt
+    temperature: float = 0.0  # 0: greedy
+    top_p: float = 1.0  # mass of the likeliest tokens that are drawn from (Holtzman et al. 2020, arXiv:1904.09751)
+    draw: int = 0  # seed
+
+
+class WritingConfig(MethodConfig):
+    """How the teacher writes."""
+
+    samples: int = Field(1, ge=1, le=1000, description="answers that the teacher writes to a prompt")
+    temperature: float = Field(
+        0.0, ge=0, le=100, description="temperature that they are drawn at; 0: the likeliest token, always the same"
+    )
+    top_p: float = Field(1.0, gt=0, le=1, description="mass of the likeliest tokens that are drawn from")
+    draw: int = Field(0, ge=0, lt=2**31, description="seed that the answers are drawn from")
+    distill_weight: float = Field(
+        0.0, ge=0, le=1, description="weight of the teacher's logits on its answers; the answers weigh 1 less it"
+    )
+
+    @property
+    def writing(self) -> Writing:
+        return Writing(self.samples, self.temperature, self.top_p, self.draw)
+
+
+class Library(NamedTuple):
+    """Written texts, each with the prompt that it answers."""
+
+    texts: Tensor  # [M, T]
+    of: Tensor  # [M] number of the prompt, ascending
+
+    @classmethod
+    def whole(cls, texts: Tensor) -> "Library":
+        """Take all of texts [N, S, T]."""
+        numbers = torch.arange(len(texts), device=texts.device).repeat_interleave(texts.shape[1])
+        return cls(texts.flatten(0, 1), numbers)
+
+    def select(self, kept: Tensor) -> "Library":
+        return Library(self.texts[kept], self.of[kept])
+
+    def state(self) -> dict[str, Tensor]:
+        return {"texts": self.texts.int(), "of": self.of.int()}
+
+    @classmethod
+    def restored(cls, state: dict[str, Tensor], device: torch.device) -> "Library":
+        return cls(*(state[name].to(device, torch.int64) for name in cls._fields))
+
+    def drawn(self, prompts: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw a text of each prompt [B] that has one."""
+        firsts, ends = (torch.searchsorted(self.of, prompts, right=right) for right in (False, True))
+        chances = torch.rand(len(prompts), generator=generator).to(prompts.device)
+        places = firsts + (chances * (ends - firsts)).long()
+        return self.texts[places[ends > firsts]]
+
+
+def in_vain(method: Method, others: Sequence[Method]) -> Iterator[str]:
+    """Give a sentence for each method that reads the teacher's logits where they have no weight."""
+    for other in others:
+        if method.spares_teacher and other.fills & {"target", "divergence"}:
+            yield (
+                f"method {method.name!r} with distill_weight 0 gives the teacher's logits no weight, which is what "
+                f"method {other.name!r} is there for; set {method.name}.distill_weight, or leave it out"
+            )
+
+
+def same_answers(library: Library, train: Sequences) -> Tensor:
+    """True of the written texts that are the data's own, [M]."""
+    own = train.images
+    assert isinstance(own, Tensor)
+    return (library.texts == own[library.of]).all(1)
+
+
+def taught_texts(context: Context, how: Writing) -> Tensor:
+    """Return the training prompts with the teacher's answers, [N, S, T]; from the cache as far as they are there."""
+    assert isinstance(context.train, Sequences)
+    folder = None
+    if context.outputs_folder is not None:
+        key = content_key(context.teacher, context.train, FOLDER, _PART, list(how), context.device.type)
+        folder = context.outputs_folder.parent / FOLDER / key
+    return written(context.teacher, context.train.prompts(), how, folder)
+
+
+@torch.no_grad()
+def written(network: nn.Module, prompts: Tensor, how: Writing, folder: Path | None = None) -> Tensor:
+    """Continue prompts [N, T], padded behind, to END or the length T; [N, S, T].
+
+    Args:
+        folder: keeps the parts; None: nothing is kept.
+    """
+    asked = prompts.repeat_interleave(how.samples, 0)
+    parts = []
+    with evaluating(network):
+        for number, part in enumerate(torch.split(asked, _PART)):
+            ids = None if folder is None else _kept(folder, number, part)
+            if ids is None:
+                ids = _continued(network, part, how, number)
+                if folder is not None:
+                    _keep(folder, number, ids)
+            parts.append(ids)
+    return torch.cat(parts).view(len(prompts), how.samples, prompts.shape[1])
+
+
+def _continued(network: nn.Module, prompts: Tensor, how: Writing, number: int) -> Tensor:
+    """Write one part; every step runs the whole texts again, so that any network can be asked."""
+    generator = torch.Generator().manual_seed(derive_seed(how.draw, FOLDER, number))
+    chances = torch.rand(prompts.shape, generator=generator).to(prompts.device)
+    ids, ends = prompts.clone(), (prompts != PADDING).sum(1)
+    going = (ends < ids.shape[1]) & (ends > 0)
+    while bool(going.any()):
+        (rows,) = going.nonzero(as_tuple=True)
+        at = torch.stack([torch.arange(len(rows), device=ids.device), ends[rows] - 1], 1)
+        logits = look(network, ids[rows, : int(ends[rows].max())], at).logits
+        chosen = chosen_tokens(logits, chances[rows, ends[rows]], how)
+        ids[rows, ends[rows]] = chosen
+        ends[rows] += 1
+        going[rows] = (chosen != END) & (ends[rows] < ids.shape[1])
+    return ids
+
+
+def chosen_tokens(logits: Tensor, chances: Tensor, how: Writing) -> Tensor:
+    """Choose a token for each row of logits [B, V], by chances [B] in [0, 1); never padding, nor START again."""
+    logits = logits.float().clone()
+    logits[:, _FORBIDDEN] = -torch.inf
+    if how.temperature == 0:
+        return logits.argmax(1)
+    p, order = (logits / how.temperature).softmax(1).sort(dim=1, descending=True, stable=True)
+    is_kept = p.cumsum(1) - p < how.top_p
+    ends = (p * is_kept).cumsum(1)
+    place = torch.searchsorted(ends, chances[:, None] * ends[:, -1:], right=True)
+    place = torch.minimum(place, (is_kept & (p > 0)).sum(1, keepdim=True) - 1)
+    return order.gather(1, place)[:, 0]
+
+
+def _kept(folder: Path, number: int, prompts: Tensor) -> Tensor | None:
+    """Read a part; None where there is none, or a damaged one."""
+    with contextlib.suppress(RunDirError, ValueError):
+        data = read_sealed(folder / f"{number:05}", folder.name)
+        if data is not None:
+            ids = np.frombuffer(data, np.int32).astype(np.int64).reshape(prompts.shape)
+            return torch.from_numpy(ids).to(prompts.device)
+    return None
+
+
+def _keep(folder: Path, number: int, ids: Tensor) -> None:
+    with contextlib.suppress(OSError):  # no room, or no right to write
+        folder.mkdir(parents=True, exist_ok=True)
+        write_sealed(folder / f"{number:05}", ids.cpu().numpy().astype(np.int32).tobytes(), folder.name)
