@@ -1,17 +1,17 @@
 """The device, the number of threads and GPUs, and the precision of computations."""
 
-import ctypes
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
+from edgestill.pipeline.engines import LOCAL, AnyEngineConfig
 from edgestill.pipeline.errors import UserError
+from edgestill.pipeline.free_memory import keep_freed_memory
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.network import Classifier
 
@@ -35,23 +35,17 @@ class DeviceConfig(Frozen):
     gpus: int = Field(
         1, ge=0, le=64, description="number of GPUs that share each training batch; 0 takes all there are"
     )
+    engine: AnyEngineConfig = Field(
+        LOCAL, description="where candidates of the search are scored; results are the same with any"
+    )
 
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_KEPT_BYTES = 1 << 30
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep up to 1 GiB of what torch frees, as torch frees and allocates tensors of the same few sizes.
-
-    By default memory of such sizes goes back to the system and is faulted in again page by page. Processes of a machine
-    wait for each other meanwhile (benchmarks/score.py times two). With another C library nothing happens.
-    """
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-                mallopt(parameter, _KEPT_BYTES)
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the engine at its default, so that configurations of earlier versions' runs stay the same."""
+        written: dict[str, Any] = handler(self)
+        if self.engine == LOCAL:
+            written.pop("engine", None)
+        return written
 
 
 def select_device(config: DeviceConfig) -> torch.device:
