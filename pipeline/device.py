@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
+from urllib.parse import urlsplit
 
 import torch
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 from torch import Tensor, nn
 
 from edgestill.pipeline.engines import LOCAL, AnyEngineConfig
 from edgestill.pipeline.errors import UserError
 from edgestill.pipeline.free_memory import keep_freed_memory
-from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.frozen import Frozen, without_none
 from edgestill.pipeline.networks.network import Classifier
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -20,6 +21,9 @@ CompileMode = Literal["off", "auto", "on"]
 
 
 class DeviceConfig(Frozen):
+    model_config = ConfigDict(hide_input_in_errors=True)
+    names_services: ClassVar[tuple[str, ...]] = ("studies",)
+
     accelerator: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="device to compute on; auto takes a GPU if there is one"
     )
@@ -39,10 +43,32 @@ class DeviceConfig(Frozen):
         LOCAL, description="where candidates of the search are scored; results are the same with any"
     )
 
+    studies: str | None = Field(
+        None,
+        max_length=500,
+        description="PostgreSQL server of tuning's studies, postgresql://HOST:5432/DATABASE, without a password; null: "
+        "EDGESTILL_STUDIES of the environment, else a file in the run",
+    )
+
+    @field_validator("studies")
+    @classmethod
+    def _holds_no_password(cls, address: str | None) -> str | None:
+        if address is None:
+            return None
+        found = urlsplit(address)
+        if found.scheme not in ("postgresql", "postgres"):
+            raise ValueError("is no address of PostgreSQL; write postgresql://HOST:5432/DATABASE")
+        if found.password is not None or "password" in found.query:
+            raise ValueError(
+                "holds a password, which the run's files would keep; put it into PGPASSWORD, or the whole address into "
+                "EDGESTILL_STUDIES"
+            )
+        return address
+
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the engine at its default, so that configurations of earlier versions' runs stay the same."""
-        written: dict[str, Any] = handler(self)
+        """Leave out what is at its default, so that configurations of earlier versions' runs stay the same."""
+        written: dict[str, Any] = without_none(handler(self), "studies")
         if self.engine == LOCAL:
             written.pop("engine", None)
         return written
