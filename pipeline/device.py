@@ -39,6 +39,9 @@ class DeviceConfig(Frozen):
     gpus: int = Field(
         1, ge=0, le=64, description="number of GPUs that share each training batch; 0 takes all there are"
     )
+    processes: int = Field(
+        1, ge=1, le=64, description="processes that share each training batch: over gloo, or NCCL with a GPU each"
+    )
     engine: AnyEngineConfig = Field(
         LOCAL, description="where candidates of the search are scored; results are the same with any"
     )
@@ -71,6 +74,8 @@ class DeviceConfig(Frozen):
         written: dict[str, Any] = without_none(handler(self), "studies")
         if self.engine == LOCAL:
             written.pop("engine", None)
+        if self.processes == 1:
+            written.pop("processes", None)
         return written
 
 
@@ -89,6 +94,10 @@ def select_device(config: DeviceConfig) -> torch.device:
     there = torch.cuda.device_count() if use_cuda else 0
     if config.gpus > max(1, there):
         raise UserError(f"device.gpus is {config.gpus}, but torch sees {there}; 0 takes all there are")
+    if use_cuda and config.processes > there:
+        raise UserError(f"device.processes is {config.processes}, and each takes a GPU, of which torch sees {there}")
+    if config.processes > 1 and config.gpus != 1:
+        raise UserError("device.gpus and device.processes both share a batch; leave device.gpus out")
     if config.precision == "fp16" and not use_cuda:
         raise UserError("device.precision 'fp16' needs a CUDA device; use 'bf16' or 'fp32'")
     return torch.device("cuda" if use_cuda else "cpu")
@@ -102,6 +111,7 @@ class Compute:
     gpus: int = 1  # 0: all there are
     compile: CompileMode = "off"
     tell: Callable[[str], None] = lambda sentence: None  # is given what a training did without
+    processes: int = 1  # `pipeline.training.processes` shares a batch between them
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """Context for the forward pass and the loss; losses compute their softmaxes in fp32 by themselves."""
