@@ -12,6 +12,7 @@ step, by the same collectives (gloo, NCCL). Its copies of the loss and of the op
 # B batch, C channels
 
 import contextlib
+import copy
 import multiprocessing
 import os
 import pickle
@@ -67,7 +68,7 @@ class Team:
 
     def start(self) -> nn.Module:
         context: Any = multiprocessing.get_context("spawn")
-        packed = pickle.dumps(self.network.cpu() if self.device.type == "cpu" else self.network)
+        packed = pickle.dumps(copy.deepcopy(self.network).cpu())
         with inherited():
             for rank in range(1, self.size):
                 ours, theirs = context.Pipe()
