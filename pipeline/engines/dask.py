@@ -91,9 +91,11 @@ class Dask(Cluster):
     def stop(self) -> None:
         if not hasattr(self, "_scratch"):
             return
-        for each in (self._client, self._cluster):
-            if each is not None:
-                each.close()
+        if self._client is not None:
+            self._client.unsubscribe_topic("all")  # its own departure would be told to it
+            self._client.close()
+        if self._cluster is not None:
+            self._cluster.close()
         self._scratch.cleanup()
         del self._scratch
 
