@@ -92,7 +92,8 @@ class Dask(Cluster):
         if not hasattr(self, "_scratch"):
             return
         if self._client is not None:
-            self._client.unsubscribe_topic("all")  # its own departure would be told to it
+            if self._client.status == "running":
+                self._client.unsubscribe_topic("all")  # its own departure would be told to it
             self._client.close()
         if self._cluster is not None:
             self._cluster.close()
