@@ -5,7 +5,7 @@
 The first run is left alone. Then runs of the same configuration are killed by SIGKILL, with all of their processes,
 after a random time, and resumed, until they end; a new run begins as long as kills are left. Each ended run must have
 the student's weights and the fp32 file of the first one, to the last byte, on one thread. The table counts the kills by
-the stage that was at work. Exit code 1: a run ended otherwise, or a resume was refused.
+the stage that was at work. --set shortens the run. Exit code 1: a run ended otherwise, or a resume was refused.
 """
 
 import argparse
@@ -23,14 +23,14 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-SETTINGS = (
+SETTINGS = [
     "device.threads=1", "teacher.architecture=resnet8", "teacher.training.epochs=4", "rank_check.students=4",
     "rank_check.epochs=1", "search.space.widths=[[6,8],[8,12],[12,16]]", "search.space.blocks=[[1,2],[1,2],[1]]",
     "search.budget.max_params=26000", "search.evaluations=12", "search.workers=1", "search.draws=1",
     "search.baselines=[params]", "search.shortlist=3", "search.tournament.epochs=1", "tune.trials=4", "tune.epochs=2",
     "distill.training.epochs=4", "prune.method=l1", "prune.epochs=2", "export.formats=[fp32,int8]",
     "profile.timing.duration_s=0.05", "profile.timing.min_samples=70", "baselines.enabled=false",
-)  # fmt: skip
+]  # fmt: skip
 SAME = (
     "teacher/weights.safetensors",
     "distill/weights.safetensors",
@@ -52,7 +52,9 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="CSV file of the kills")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the run")
     arguments = parser.parse_args()
+    SETTINGS.extend(arguments.set)
     with tempfile.TemporaryDirectory() as folder:
         below = Path(folder)
         begun = time.monotonic()

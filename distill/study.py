@@ -1,4 +1,4 @@
-"""Optuna study in a file of its own: a check of its owner, patience with locks, and clear errors for damage.
+"""Optuna study in a file or on a server: a check of its owner, patience with locks, and clear errors for damage.
 
 The process that holds the run directory holds the study. Should others join through the study's file, Optuna itself
 fails and retries trials without a heartbeat.
@@ -11,13 +11,14 @@ import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optuna
 import sqlalchemy
 
+from edgestill.distill.study_server import StudyServer, connector, held
 from edgestill.pipeline.errors import RunDirError
 from edgestill.pipeline.runs.sealed import damaged, foreign
 
@@ -31,26 +32,41 @@ Value = TypeVar("Value")
 
 @contextlib.contextmanager
 def opened(
-    path: Path, name: str, owner: str, pruner: optuna.pruners.BasePruner, say: Callable[[str], None]
+    place: Path | StudyServer, name: str, owner: str, pruner: optuna.pruners.BasePruner, say: Callable[[str], None]
 ) -> Iterator[optuna.Study]:
-    """Open the study, or make it if there is none; an error of its file leaves the block as one sentence.
+    """Open the study, or make it if there is none; an error of its storage leaves the block as one sentence.
+
+    Args:
+        name: that Hyperband assigns brackets by. On a server the study has another, of its run.
 
     Raises:
         RunDirError: the file has another owner, is damaged, or was locked for too long.
         OSError: the disk is full or fails.
     """
-    try:
-        study = optuna.create_study(
-            storage=_storage(path, _Patience(path, say)), study_name=name, direction="maximize", pruner=pruner,
-            load_if_exists=True,
-        )  # fmt: skip
-        if not study.trials and _OWNER not in study.user_attrs:
-            study.set_user_attr(_OWNER, owner)
-        if study.user_attrs.get(_OWNER) != owner:
-            raise foreign(path)
-        yield study
-    except _STORAGE_ERRORS as error:
-        raise _told(path, error) from error
+    with contextlib.ExitStack() as stack:
+        try:
+            if isinstance(place, Path):
+                storage = _storage(place, _Patience(place, say))
+            else:
+                connect = connector(place, say)
+                stack.enter_context(held(place, connect))
+                storage = _served(connect, place.name, name)
+            study = optuna.create_study(
+                storage=storage, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True
+            )
+            if not study.trials and _OWNER not in study.user_attrs:
+                study.set_user_attr(_OWNER, owner)
+            if study.user_attrs.get(_OWNER) != owner:
+                raise foreign(place)
+            yield study
+        except _STORAGE_ERRORS as error:
+            if isinstance(place, Path):
+                raise _told(place, error) from error
+            reason = place.told(getattr(error.__cause__, "orig", None) or getattr(error, "orig", None) or error)
+            raise RunDirError(
+                f"{place} was lost in the middle of an entry ({reason}); mend that, then resume the run: no finished "
+                "trial is lost"
+            ) from None
 
 
 class _Patience:
@@ -100,20 +116,45 @@ def _storage(path: Path, patience: _Patience) -> optuna.storages.RDBStorage:
         def commit(self) -> None:
             patience(super().commit)
 
-    class Storage(optuna.storages.RDBStorage):
-        def record_heartbeat(self, trial_id: int) -> None:
-            """Skip a beat that cannot be written: the trial's own entries raise the error."""
-            with contextlib.suppress(*_STORAGE_ERRORS, RunDirError):
-                super().record_heartbeat(trial_id)
-
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(path, timeout=1, check_same_thread=False, factory=Connection)
 
+    return _beating("sqlite://", {"creator": connect, "poolclass": sqlalchemy.pool.QueuePool})
+
+
+def _served(connect: Callable[[], Any], theirs: str, ours: str) -> optuna.storages.RDBStorage:
+    """Open a server's storage; a connection that was lost is made anew before the next entry.
+
+    Args:
+        theirs, ours: the study's name there, and here.
+    """
+
+    class Named(_Beating):
+        def create_new_study(self, directions: Sequence[Any], study_name: str | None = None) -> int:
+            return super().create_new_study(directions, theirs)
+
+        def get_study_id_from_name(self, study_name: str) -> int:
+            return super().get_study_id_from_name(theirs)
+
+        def get_study_name_from_id(self, study_id: int) -> str:
+            return ours
+
+    return _beating("postgresql+psycopg://", {"creator": connect, "pool_pre_ping": True}, Named)
+
+
+class _Beating(optuna.storages.RDBStorage):
+    def record_heartbeat(self, trial_id: int) -> None:
+        """Skip a beat that cannot be written: the trial's own entries raise the error."""
+        with contextlib.suppress(*_STORAGE_ERRORS, RunDirError):
+            super().record_heartbeat(trial_id)
+
+
+def _beating(url: str, engine: dict[str, Any], kind: type[_Beating] = _Beating) -> optuna.storages.RDBStorage:
     with warnings.catch_warnings():  # heartbeats are "experimental" since 2021
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return Storage(
-            "sqlite://",
-            engine_kwargs={"creator": connect, "poolclass": sqlalchemy.pool.QueuePool},
+        return kind(
+            url,
+            engine_kwargs=engine,
             heartbeat_interval=HEARTBEAT_S,
             grace_period=GRACE_S,
             heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),

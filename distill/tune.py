@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
 from edgestill.distill.methods import METHODS
 from edgestill.distill.result import TrialRecord, TuneResult
+from edgestill.distill.study_server import StudyServer
 from edgestill.distill.tunable import TuningRange, tuning_ranges
 from edgestill.pipeline.errors import CandidateError, FailedError, TrainingError
 from edgestill.pipeline.frozen import derive_seed
@@ -33,7 +34,7 @@ def tune(
     config: TuneConfig,
     distill: DistillConfig,
     train: Train,
-    storage: Path,
+    storage: Path | StudyServer,
     *,
     seed: int,
     owner: str = "",
@@ -46,13 +47,13 @@ def tune(
     Args:
         first: hyperparameters to try next, by dotted name.
         train: distills a fresh student with the given configuration.
-        storage: the study's SQLite file, `optuna-dashboard sqlite:///FILE` opens it.
-        owner: identifies the study; a file with another owner is refused.
-        say: is told why nothing happens while another process keeps the file locked.
+        storage: the study's SQLite file, `optuna-dashboard sqlite:///FILE` opens it; or its place on a server.
+        owner: identifies the study; one with another owner is refused.
+        say: is told why nothing happens while another process keeps the file locked, or the server is away.
 
     Raises:
         FailedError: no trial completed.
-        RunDirError: the file has another owner, is damaged, or was locked for too long.
+        RunDirError: the study has another owner, is damaged, or was locked or out of reach for too long.
     """
     import optuna
 

@@ -1,18 +1,19 @@
 """The device, the number of threads and GPUs, and the precision of computations."""
 
-import ctypes
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, ClassVar, Literal, cast
+from urllib.parse import urlsplit
 
 import torch
-from pydantic import Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 from torch import Tensor, nn
 
+from edgestill.pipeline.engines import LOCAL, AnyEngineConfig
 from edgestill.pipeline.errors import UserError
-from edgestill.pipeline.frozen import Frozen
+from edgestill.pipeline.free_memory import keep_freed_memory
+from edgestill.pipeline.frozen import Frozen, without_none
 from edgestill.pipeline.networks.network import Classifier
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -20,6 +21,9 @@ CompileMode = Literal["off", "auto", "on"]
 
 
 class DeviceConfig(Frozen):
+    model_config = ConfigDict(hide_input_in_errors=True)
+    names_services: ClassVar[tuple[str, ...]] = ("studies",)
+
     accelerator: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="device to compute on; auto takes a GPU if there is one"
     )
@@ -35,23 +39,44 @@ class DeviceConfig(Frozen):
     gpus: int = Field(
         1, ge=0, le=64, description="number of GPUs that share each training batch; 0 takes all there are"
     )
+    processes: int = Field(
+        1, ge=1, le=64, description="processes that share each training batch: over gloo, or NCCL with a GPU each"
+    )
+    engine: AnyEngineConfig = Field(
+        LOCAL, description="where candidates of the search are scored; results are the same with any"
+    )
 
+    studies: str | None = Field(
+        None,
+        max_length=500,
+        description="PostgreSQL server of tuning's studies, postgresql://HOST:5432/DATABASE, without a password; null: "
+        "EDGESTILL_STUDIES of the environment, else a file in the run",
+    )
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_KEPT_BYTES = 1 << 30
+    @field_validator("studies")
+    @classmethod
+    def _holds_no_password(cls, address: str | None) -> str | None:
+        if address is None:
+            return None
+        found = urlsplit(address)
+        if found.scheme not in ("postgresql", "postgres"):
+            raise ValueError("is no address of PostgreSQL; write postgresql://HOST:5432/DATABASE")
+        if found.password is not None or "password" in found.query:
+            raise ValueError(
+                "holds a password, which the run's files would keep; put it into PGPASSWORD, or the whole address into "
+                "EDGESTILL_STUDIES"
+            )
+        return address
 
-
-def keep_freed_memory() -> None:
-    """Have glibc keep up to 1 GiB of what torch frees, as torch frees and allocates tensors of the same few sizes.
-
-    By default memory of such sizes goes back to the system and is faulted in again page by page. Processes of a machine
-    wait for each other meanwhile (benchmarks/score.py times two). With another C library nothing happens.
-    """
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-                mallopt(parameter, _KEPT_BYTES)
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is at its default, so that configurations of earlier versions' runs stay the same."""
+        written: dict[str, Any] = without_none(handler(self), "studies")
+        if self.engine == LOCAL:
+            written.pop("engine", None)
+        if self.processes == 1:
+            written.pop("processes", None)
+        return written
 
 
 def select_device(config: DeviceConfig) -> torch.device:
@@ -69,6 +94,10 @@ def select_device(config: DeviceConfig) -> torch.device:
     there = torch.cuda.device_count() if use_cuda else 0
     if config.gpus > max(1, there):
         raise UserError(f"device.gpus is {config.gpus}, but torch sees {there}; 0 takes all there are")
+    if use_cuda and config.processes > there:
+        raise UserError(f"device.processes is {config.processes}, and each takes a GPU, of which torch sees {there}")
+    if config.processes > 1 and config.gpus != 1:
+        raise UserError("device.gpus and device.processes both share a batch; leave device.gpus out")
     if config.precision == "fp16" and not use_cuda:
         raise UserError("device.precision 'fp16' needs a CUDA device; use 'bf16' or 'fp32'")
     return torch.device("cuda" if use_cuda else "cpu")
@@ -82,6 +111,7 @@ class Compute:
     gpus: int = 1  # 0: all there are
     compile: CompileMode = "off"
     tell: Callable[[str], None] = lambda sentence: None  # is given what a training did without
+    processes: int = 1  # `pipeline.training.processes` shares a batch between them
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """Context for the forward pass and the loss; losses compute their softmaxes in fp32 by themselves."""

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from edgestill.pipeline.data.splits import Batch
+from edgestill.pipeline.engines import LOCAL
 from edgestill.pipeline.errors import FailedError
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.task import Task
@@ -41,11 +42,13 @@ def find_student(
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
     keep: Keep = compute_anew,
     first: Sequence[str] = (),
+    engine: Any = LOCAL,
 ) -> SearchResult:
     """Search with the configured scorer, and again with each baseline at the same effort and seed.
 
     Args:
         first: architectures that every search scores before others, as far as they are within budget.
+        engine: configuration of `pipeline.engines`: where candidates are scored.
         latency: source of latencies; needed if the budget has max_latency_ms.
         shipped: maps a student to its shipped network, subject to the budget; None: the student itself.
         teacher: None for a black box; else re-initialised in place unless `config.teacher_weights` is "trained".
@@ -62,7 +65,7 @@ def find_student(
     conditions = Conditions(batch, teacher, seed, draws=config.draws, trained=trained, comparable=True)
     log = Log(known, record, tick, keep)
     seeds = tuple(space.parse(text) for text in first)
-    searches = Searches(config, space, task, conditions, Deployment(latency, shipped), log, seeds)
+    searches = Searches(config, space, task, conditions, Deployment(latency, shipped), log, seeds, engine)
     if teacher is not None:
         SCORERS[config.scorer].check(space, teacher)
         searches.notes += SCORERS[config.scorer].notes(space, teacher)

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from edgestill.pipeline.engines import LOCAL
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.pipeline.task import Task
@@ -45,6 +46,7 @@ class Searches:
     Args:
         conditions: of every search; `guard` and `configs` follow from the scorer.
         first: architectures that every search begins with.
+        engine: configuration of `pipeline.engines`: where candidates are scored.
     """
 
     def __init__(
@@ -56,10 +58,11 @@ class Searches:
         deployment: Deployment,
         log: Log,
         first: Sequence[Architecture] = (),
+        engine: Any = LOCAL,
     ) -> None:
         self._config, self._space, self._task, self._conditions, self._tick = config, space, task, conditions, log.tick
         self._first = tuple(first)
-        self.workshop = Workshop(config.workers)
+        self.workshop = Workshop(config.workers, engine=engine)
         apart, (latency, shipped) = self.workshop.apart, deployment
         self.journal = Journal(space, log.known, log.record)
         counts = CostTable(space, task, apart=apart)

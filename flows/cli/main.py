@@ -37,6 +37,7 @@ from edgestill.flows.cli import (
 from edgestill.flows.cli.failures import guarded
 from edgestill.flows.cli.options import Commands, is_long
 from edgestill.flows.labelling import command as labelling
+from edgestill.flows.store import command as storing
 from edgestill.flows.supervise import supervised
 from edgestill.flows.terminal import answer, close_streams, open_streams
 from edgestill.pipeline.child import environment
@@ -52,6 +53,7 @@ COMMANDS: Commands = {
     **search.COMMANDS,
     **bundle.COMMANDS,
     **hub.COMMANDS,
+    **storing.COMMANDS,
     **device.COMMANDS,
     **target.COMMANDS,
     **conformance.COMMANDS,

@@ -269,8 +269,8 @@ def _unfit_settings(config: Any) -> Iterator[str]:
         yield f"distill.driver {distill.driver.name!r} cannot train a language model; set distill.driver to once"
     if config.qat.mode == "always":
         yield "qat.mode 'always' cannot fine-tune a language model for INT8; set qat.mode to auto or never"
-    if config.device.gpus != 1 or config.device.compile != "off":
-        yield "device.gpus other than 1 and device.compile do not go with language models; leave them out"
+    if config.device.gpus != 1 or config.device.processes != 1 or config.device.compile != "off":
+        yield "device.gpus, device.processes and device.compile do not go with language models; leave them out"
     for where, training in (("teacher", config.teacher.training), ("distill", distill.training)):
         if training.balance != "none":
             yield f"{where}.training.balance is of classes, and tokens are no classes; leave it out"

@@ -9,6 +9,7 @@ from edgestill.distill.drivers import DRIVERS
 from edgestill.distill.methods import METHODS
 from edgestill.export.formats import FORMATS
 from edgestill.pipeline.data.datasets import DATASETS
+from edgestill.pipeline.engines import ENGINES
 from edgestill.pipeline.errors import ConfigError, nearest
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.plugins import Table
@@ -29,6 +30,7 @@ _TABLES: dict[str, tuple[Mapping[str, Any], str]] = {  # word -> table, and the 
     "acquisitions": (ACQUISITIONS, "distill.driver.acquisition"),
     "formats": (FORMATS, "export.formats"),
     "trackers": (TRACKERS, "trackers"),
+    "engines": (ENGINES, "device.engine"),
 }
 _ALSO = {"data": "datasets", "spaces": "students"}
 

@@ -60,7 +60,7 @@ class StageContext:
     @property
     def compute(self) -> Compute:
         device = self.config.device
-        return Compute(device.precision, device.gpus, device.compile, self._tell)
+        return Compute(device.precision, device.gpus, device.compile, self._tell, device.processes)
 
     def _tell(self, sentence: str) -> None:
         if sentence not in self.cautions:

@@ -15,6 +15,7 @@ from edgestill.flows.stages.heads import heads, telling_of_heads, what_ships
 from edgestill.flows.stages.results import DataResult, Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.wording.words import failure_counts, latency_clause
+from edgestill.pipeline.figures import listing
 from edgestill.pipeline.runs.rundir import file_digest
 from edgestill.pipeline.teachers.result import TeacherResult
 from edgestill.search.config import SearchConfig
@@ -42,7 +43,16 @@ class Search(Stage[SearchResult]):
         journal = context.run.journal("search", "history.jsonl", context.inputs)
         teacher = context.teacher_to_score_by(task)
         first = results.warm_start.seeds
-        return _found(context, config, teacher, journal.entries, journal.append, context.tick, first)
+        retried = []
+
+        def record(entry: Mapping[str, Any]) -> None:
+            journal.append(entry)
+            retried.extend([entry["architecture"]] * ("retried" in entry))
+
+        result = _found(context, config, teacher, journal.entries, record, context.tick, first)
+        if retried:
+            context.say(f"scored again, as the workers that had them were lost: {listing(retried)}")
+        return result
 
     def estimate(self, context: StageContext, probes: Probes) -> Estimate:
         config = context.config.search
@@ -99,6 +109,7 @@ def _found(
             tick=tick,
             keep=kept_prepared,
             first=first,
+            engine=context.config.device.engine,
         )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.result import TuneResult
+from edgestill.distill.study_server import exists, study_place
 from edgestill.distill.train import distill
 from edgestill.distill.tune import tune
 from edgestill.flows.plan.estimate import Estimate
@@ -37,8 +38,9 @@ class Tune(Stage[TuneResult]):
             return TuneResult(enabled=False, best={}, best_value=None, best_trial=None, trials=())
         splits = context.splits()
         teacher, student = frozen(context.teacher(splits.task)), chosen(context, results)
-        storage = context.run.path("tune", "study.db")
-        if not storage.exists():
+        file = context.run.path("tune", "study.db")
+        storage = study_place(context.config.device.studies, file)
+        if not exists(storage):
             context.run.forget("tune")  # checkpoints of trials whose study was deleted
 
         def train(trial_config: DistillConfig, trial: int, observe: Callable[[EpochRecord], None]) -> float:
@@ -64,7 +66,7 @@ class Tune(Stage[TuneResult]):
             train,
             storage,
             seed=context.seed("tune"),
-            owner=context.run.owner("tune", storage.name, context.inputs),
+            owner=context.run.owner("tune", file.name, context.inputs),
             first=results.warm_start.trials,
             tick=context.tick,
             say=context.say,

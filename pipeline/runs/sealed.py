@@ -78,7 +78,7 @@ class Journal:
         return digest(self._owner, json.loads(json.dumps(entry)))[:_LENGTH]
 
 
-def foreign(path: Path, part: str = "") -> RunDirError:
+def foreign(path: object, part: str = "") -> RunDirError:
     """Make the error for a file, or part of one, that is not this run's."""
     return RunDirError(
         f"{part}{path} belongs to another run, or to other data or settings than this stage's, or was altered; "

@@ -26,6 +26,7 @@ from edgestill.pipeline.training.compiled import Compilation
 from edgestill.pipeline.training.config import TrainingConfig
 from edgestill.pipeline.training.metrics import Metrics, evaluate
 from edgestill.pipeline.training.objective import Moment, Objective
+from edgestill.pipeline.training.processes import spreading
 from edgestill.pipeline.training.state import EpochRecord, TrainingState
 
 _ADVICE = "try a lower learning_rate"
@@ -63,10 +64,11 @@ def fit(
         observe: is given every epoch's record; an exception from it ends the training, as Optuna's pruning does.
         save: is given the state after every epoch; a large one after fewer, so that it takes a twentieth of the time.
         resume: a state that `save` was given, to go on from.
-        compute: mixed precision and several GPUs, in training; validation is in fp32.
+        compute: mixed precision, several GPUs or processes, in training; validation is in fp32 and in this process.
 
     Raises:
         TrainingError: the loss, in training or on validation, became NaN or infinite.
+        FailedError: one of several processes ended.
     """
     network.to(device)
     train, validation = train.to(device), validation.to(device)
@@ -78,41 +80,45 @@ def fit(
         state.load(resume)
     steps = _steps_per_epoch(len(train), config.batch_size)
     first = torch.arange(min(len(train), config.batch_size))
-    mode = "off" if compute.gpus != 1 else compute.compile
+    mode = "off" if compute.gpus != 1 or compute.processes != 1 else compute.compile
     compilation = Compilation(network, mode, lambda: train.batch(first, device).inputs, compute.tell)
     if state.is_compiled is not None and mode != "off":
         compilation.is_on = state.is_compiled
     weights = None if config.balance == "none" else class_weights(train.targets.cpu())
     saves = _Saves(save, sum(parameter.numel() for parameter in parameters))
-    while len(state.curve) < config.epochs and not state.out_of_patience(config.patience):
-        epoch = len(state.curve)
-        if compilation.decide(state.curve[-1].seconds if epoch else None, config.epochs - epoch):
-            state.is_compiled = compilation.is_on
-            if epoch:
-                saves.now(state)  # a kill from here on repeats the epoch with the same decision
-        start = time.perf_counter()
-        step = _Step(compilation.network(), network, objective, optimizer, scaler, compute, device)
-        with drawn_from(derive_seed(seed, "dropout", epoch)):
-            terms = _train_epoch(step, train, config, steps, epoch, seed, augmentation, weights)
-            objective.end_epoch(epoch, network)
-            metrics = evaluate(
-                objective.deployable(network), validation, device, balanced=config.metric == "balanced_accuracy"
+    with spreading(compute, network, device) as spread:
+        while len(state.curve) < config.epochs and not state.out_of_patience(config.patience):
+            epoch = len(state.curve)
+            if compilation.decide(state.curve[-1].seconds if epoch else None, config.epochs - epoch):
+                state.is_compiled = compilation.is_on
+                if epoch:
+                    saves.now(state)  # a kill from here on repeats the epoch with the same decision
+            start = time.perf_counter()
+            running = compilation.network()
+            step = _Step(running, spread(running), network, objective, optimizer, scaler, compute, device)
+            with drawn_from(derive_seed(seed, "dropout", epoch)):
+                terms = _train_epoch(step, train, config, steps, epoch, seed, augmentation, weights)
+                objective.end_epoch(epoch, network)
+                metrics = evaluate(
+                    objective.deployable(network), validation, device, balanced=config.metric == "balanced_accuracy"
+                )
+            if not math.isfinite(metrics.cross_entropy):
+                raise TrainingError(
+                    f"the validation loss became {metrics.cross_entropy} in epoch {epoch + 1}; {_ADVICE}"
+                )
+            record = EpochRecord(
+                epoch=epoch + 1,
+                learning_rate=optimizer.param_groups[0]["lr"],
+                loss=sum(terms.values()),
+                terms=terms,
+                validation_accuracy=metrics.accuracy,
+                validation_cross_entropy=metrics.cross_entropy,
+                seconds=time.perf_counter() - start,
+                validation_balanced_accuracy=metrics.balanced_accuracy,
             )
-        if not math.isfinite(metrics.cross_entropy):
-            raise TrainingError(f"the validation loss became {metrics.cross_entropy} in epoch {epoch + 1}; {_ADVICE}")
-        record = EpochRecord(
-            epoch=epoch + 1,
-            learning_rate=optimizer.param_groups[0]["lr"],
-            loss=sum(terms.values()),
-            terms=terms,
-            validation_accuracy=metrics.accuracy,
-            validation_cross_entropy=metrics.cross_entropy,
-            seconds=time.perf_counter() - start,
-            validation_balanced_accuracy=metrics.balanced_accuracy,
-        )
-        state.add(record, metrics)
-        observe(record)  # before the save: an epoch that a kill repeats is observed again rather than never
-        saves.if_due(state)
+            state.add(record, metrics)
+            observe(record)  # before the save: an epoch that a kill repeats is observed again rather than never
+            saves.if_due(state)
     stopped = len(state.curve) < config.epochs
     state.restore_best()
     return FitResult(best_epoch=state.best_epoch, best=state.best, stopped_early=stopped, curve=tuple(state.curve))
@@ -147,11 +153,13 @@ class _Step:
 
     Args:
         running: the network itself, or one that computes the same faster.
+        spread: the running one, or one whose features are computed by several GPUs or processes.
     """
 
     def __init__(
         self,
         running: nn.Module,
+        spread: nn.Module,
         network: nn.Module,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
@@ -160,8 +168,7 @@ class _Step:
         device: torch.device,
     ) -> None:
         self.running, self.network, self.objective, self.optimizer = running, network, objective, optimizer
-        self._scaler, self._compute, self.device = scaler, compute, device
-        self._spread = compute.spread(running, device)
+        self._scaler, self._compute, self.device, self._spread = scaler, compute, device, spread
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> tuple[Mapping[str, Tensor], Batch]:
         """Take the step, and return the terms of its loss and the batch as the objective prepared it."""

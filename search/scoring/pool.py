@@ -26,8 +26,8 @@ from typing import Any, Self
 import torch
 
 from edgestill.pipeline.child import ended, inherited
-from edgestill.pipeline.device import keep_freed_memory
 from edgestill.pipeline.errors import FailedError, UserError
+from edgestill.pipeline.free_memory import keep_freed_memory
 from edgestill.search.scoring.forking import end_with, nothing_collected, processor_ticks
 from edgestill.search.scoring.outcome import Outcome
 from edgestill.search.space import Architecture

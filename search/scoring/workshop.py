@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
+from edgestill.pipeline.engines import LOCAL, Answer, Cluster, make_cluster
+from edgestill.pipeline.engines.base import packed as packed_for_cluster
 from edgestill.pipeline.errors import ConfigError
 from edgestill.search.scorers import builds_networks
 from edgestill.search.scoring.attempt import attempt, on_threads
@@ -25,22 +27,31 @@ class Workshop:
     are spawned; a function impossible to send to them, such as one with a space of the searching script, then runs in
     this process. With another number they are spawned, and a scorer impossible to send is refused.
 
+    On a cluster candidates are scored by its workers, and a scorer impossible to send is refused. Costs, which take
+    milliseconds, are counted in spawned processes here.
+
     Args:
         threads: number of threads of each process; more than one needs spawned processes.
+        engine: configuration of `pipeline.engines`.
     """
 
-    def __init__(self, workers: int | Literal["auto"], threads: int = 1) -> None:
+    def __init__(self, workers: int | Literal["auto"], threads: int = 1, engine: Any = LOCAL) -> None:
         self._size = workers if isinstance(workers, int) else cores()
-        self._is_strict, self._threads = isinstance(workers, int) and workers > 1, threads
+        self._is_strict = engine != LOCAL or (isinstance(workers, int) and workers > 1)
+        self._threads, self._cluster = threads, make_cluster(engine, self._size)
         self._scoring = self._pool(self._size)
         self._asking: list[Pool] = []  # each has a function of its own
 
     def __enter__(self) -> Self:
+        if self._cluster is not None:
+            self._cluster.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._cluster is not None:
+            self._cluster.stop()
         for pool in (self._scoring, *self._asking):
             pool.__exit__(kind, error, traceback)
 
@@ -53,12 +64,16 @@ class Workshop:
             return _Elsewhere(function, self._scoring, self._threads)
         packed = _packed(function)
         if isinstance(packed, Exception):
-            problem = f"search.workers: {scorer} cannot be sent to a process ({packed}); 1 needs none"
-            raise ConfigError([problem])
+            way_out = "1 needs none" if self._cluster is None else "device.engine: local needs none"
+            raise ConfigError([f"search.workers: {scorer} cannot be sent to a process ({packed}); {way_out}"])
+        if self._cluster is not None:
+            return functools.partial(_on_cluster, self._cluster, function)
         return lambda architectures: self._scoring.outcomes(packed, architectures)
 
     def each(self, function: Callable[[Architecture], Any], architectures: Sequence[Architecture]) -> Iterator[Outcome]:
         """Yield the outcome of a `Caught` function for each architecture, in the order given."""
+        if self._cluster is not None and not isinstance(_packed(Caught(function)), Exception):
+            return _on_cluster(self._cluster, Caught(function), architectures)
         return _Elsewhere(Caught(function), self._scoring, self._threads)(architectures)
 
     def apart(self, function: Callable[[Architecture], T]) -> Callable[[Architecture], T]:
@@ -98,6 +113,17 @@ class _Elsewhere:
             with on_threads(self._threads):
                 outcome = self._function(architecture)
             yield outcome
+
+
+def _on_cluster(cluster: Cluster, function: Function, architectures: Sequence[Architecture]) -> Iterator[Outcome]:
+    """Yield each candidate's outcome, with the number of workers that were lost with it if there were any."""
+    if architectures:
+        yield from map(_outcome, cluster.answers(packed_for_cluster(function), architectures))
+
+
+def _outcome(answer: Answer) -> Outcome:
+    outcome: Outcome = {"failure": answer.lost, "type": "process_died"} if answer.lost else answer.value
+    return {**outcome, "retried": answer.retried} if answer.retried else outcome
 
 
 def _packed(function: Function) -> bytes | Exception:

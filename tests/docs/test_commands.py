@@ -18,7 +18,8 @@ from edgestill.flows.cli.main import app
 from edgestill.flows.config import load_config
 
 LANGUAGES = {"sh", "console", "yaml", "python", "toml", "text"}
-OTHERS = {"cd", "export", "git", "hf", "here/bin/pip", "pip", "pipx", "prefect", "."}  # programs that are not ours
+# Programs that are not ours.
+OTHERS = {"cd", "dask", "export", "git", "hf", "here/bin/pip", "optuna", "pip", "pipx", "prefect", "."}
 _EXCUSES = 3  # so few may stay
 
 SHELL = [(block, command) for block in blocks("sh", "console") for command in commands(block) if not block.excuse]

@@ -11,6 +11,7 @@ from torch import nn
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig
 from edgestill.distill.drivers import Lesson
 from edgestill.distill.result import TuneResult
+from edgestill.distill.study_server import study_place
 from edgestill.distill.train import distill
 from edgestill.distill.tune import tune
 from edgestill.flows.stages.baselines.arms import Arm
@@ -83,7 +84,7 @@ class Trainings:
             context.config.tune,
             arm.config,
             train,
-            context.run.path(_STAGE, name),
+            study_place(context.config.device.studies, context.run.path(_STAGE, name)),
             seed=context.seed("tune"),
             owner=context.run.owner(_STAGE, name, context.inputs),
             tick=context.tick,
