@@ -34,8 +34,9 @@ class Search(Stage[SearchResult]):
         predicted = latency_model_digest(context)
         begun = results.warm_start.seeds
         given = config.search, config.teacher, trained, *predicted, *heads(config.distill), *([begun] if begun else [])
-        on_target = config.target is not None and config.search.budget.max_latency_ms is not None
-        return results.of(DataResult), *given, *([config.target] if on_target else [])
+        target = config.latency_target
+        on_target = target is not None and config.search.budget.max_latency_ms is not None
+        return results.of(DataResult), *given, *([target] if on_target else [])
 
     def work(self, context: StageContext, results: Results) -> SearchResult:
         config, task = context.config.search, context.splits().task

@@ -97,7 +97,7 @@ def test_a_configuration_without_targets_is_written_and_digested_as_before():
         (["targets=[{name: a, where: 'ssh://h'}, {name: a, where: 'adb:b'}]"], "two targets have one name: a, a"),
         (
             ["targets=[{name: a, where: 'folder:/tmp/a'}]", "search.budget.max_latency_ms=3"],
-            "asks the first target, a, for every candidate, and a person carries its profiles",
+            "asks the target a for candidates. latencies, and a person carries its profiles",
         ),
         (["targets=[{name: A, where: here}]"], "targets.0.name"),
         (["targets=[{name: a, where: 'telnet://h'}]"], "is no place of a target"),
