@@ -61,7 +61,8 @@ class Search(Stage[SearchResult]):
         size = context.space.size
         count = size if is_exhaustive(size, config.evaluations, config.strategy) else config.evaluations
         searches = 1 + len(config.baselines)
-        return Estimate(begun + each * max(0, count - few), note=f"{searches} searches of {count:,} candidates")
+        bound = "; at most, as most latencies are predicted" if latency is not None and latency.learns else ""
+        return Estimate(begun + each * max(0, count - few), note=f"{searches} searches of {count:,} candidates{bound}")
 
     def sentence(self, result: SearchResult) -> str:
         own = [failure for failure in result.failures if failure.scorer in (result.scorer, "cost")]

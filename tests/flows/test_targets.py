@@ -50,10 +50,13 @@ def test_a_target_is_added_listed_checked_cleaned_and_forgotten(pi, capsys):
     assert execute(["target", "check", "pi5"]) == 0
     shown = capsys.readouterr().out
     assert "onnxruntime   1.20.0" in shown
+    assert "others        none" in shown
     assert shown.endswith("pi5: can measure\n")
-    pi.be(onnxruntime="")
+    pi.be(onnxruntime="", others={"openvino": "2025.3", "ai-edge-litert": "2.0"})
     assert execute(["target", "check", "pi5"]) == 1
-    assert "missing: its Python cannot import onnxruntime" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "missing: its Python cannot import onnxruntime" in shown
+    assert "others        openvino 2025.3, ai-edge-litert 2.0" in shown
     assert execute(["target", "clean", "pi5"]) == 0
     assert "nothing of edgestill is there" in capsys.readouterr().out
     assert execute(["target", "remove", "pi5"]) == 0
