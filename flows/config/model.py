@@ -116,7 +116,7 @@ class RunConfig(Frozen):
         if target is not None and not target.runs(latency.format):
             raise ValueError(
                 f"search.latency.format {latency.format!r} is none of the formats of target {target.name}: "
-                f"{listing(target.formats)}; add it there"
+                f"{listing([*target.formats])}; add it there"
             )
         measured = self.search.budget.max_latency_ms is not None and latency.source == "measured"
         if measured and target is not None and target.is_carried:
