@@ -15,7 +15,7 @@ NETWORKS := $(filter-out tests/distill/test_tune.py,$(wildcard tests/distill/tes
 
 NEWEST := .venv-newest
 
-.PHONY: demo test test-engines test-avx2 test-newest scan check docs house format clean
+.PHONY: demo test test-engines test-avx2 test-newest gpu scan check docs house format clean
 
 demo: .venv/.installed  ## the whole chain on scikit-learn's digits, in a few minutes
 	$(BIN)/edgestill run --preset digits
@@ -38,6 +38,9 @@ test-newest:  ## the tests with the newest releases that pyproject.toml allows; 
 		&& $(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(NEWEST)/kept.txt --no-deps kronfluence axe-playwright-python flwr==1.42.0
 	-$(NEWEST)/bin/python -m pip list --disable-pip-version-check --outdated
 	-$(NEWEST)/bin/python -m pytest $(ARGS)
+
+gpu: .venv/.installed  ## the tests of a GPU and a benchmark on it, in under eight minutes; says so where there is none
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 scan: .venv/.installed  ## convolutions of every shape that the spaces build, as this processor and as AVX2 computes them
 	$(BIN)/python benchmarks/convolutions.py --threads 2 --architectures 3 $(ARGS)

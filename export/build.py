@@ -1,5 +1,6 @@
 """The student's files in every configured format, each judged on validation; a failed format is recorded."""
 
+import dataclasses
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgestill.export.evaluate import Answers, answers_of
 from edgestill.export.formats import FORMATS, Format, Source
 from edgestill.export.formats.base import Files
 from edgestill.export.gate import loses_too_much
+from edgestill.export.onnx.equalize import equalized
 from edgestill.export.onnx.interface import with_interface
 from edgestill.export.onnx.saturation import saturates_here
 from edgestill.export.onnx.sessions import Interface
@@ -47,6 +49,8 @@ class _Variant(NamedTuple):
     distance: float  # mean absolute difference of a logit from fp32
     arithmetic: Arithmetic | None  # of an INT8 file
     in_float: dict[str, float] = {}  # as in ConvertedModel
+    equalized: int = 0
+    for_speed: tuple[str, ...] = ()
 
 
 def source_of(network: nn.Module, onnx: Path, splits: Splits, config: ExportConfig) -> Source:
@@ -113,8 +117,10 @@ def _build(
     if not tried:
         raise ExportError("the format made no file")
     best = max(tried, key=lambda variant: (variant.answers.metrics.score, -variant.distance))
-    if form.precision == "int8" and config.int8.repair == "auto" and not _holds(best, fp32, config):
-        best = _repaired(form, source, fp32, splits.validation, config, best)
+    if form.precision == "int8" and not _holds(best, fp32, config):
+        best = _saved(form, source, fp32, splits.validation, config, best)
+    elif form.precision == "int8" and config.int8.quicken:
+        best = _quickened(form, source, fp32, splits.validation, config, best)
     paths = [folder.write(f"student.{form.name}{suffix}", data) for suffix, data in best.files.items()]
     first, *beside = (str(path.relative_to(folder.root)) for path in paths)
     return ConvertedModel(
@@ -135,6 +141,8 @@ def _build(
         arithmetic=best.arithmetic,
         difference=_difference(best.answers, fp32.answers, splits.validation),
         in_float=best.in_float,
+        equalized=best.equalized,
+        for_speed=best.for_speed,
     )
 
 
@@ -168,6 +176,24 @@ def _holds(variant: _Variant, fp32: Reference, config: ExportConfig) -> bool:
     return not loses_too_much(variant.answers.metrics, fp32.answers.metrics, config.gate.max_accuracy_drop)
 
 
+def _saved(
+    form: Format, source: Source, fp32: Reference, validation: ImageSplit, config: ExportConfig, best: _Variant
+) -> _Variant:
+    """Return an INT8 variant that keeps its accuracy, by the configured ways; if none does, the best one found."""
+    with tempfile.TemporaryDirectory() as folder:
+        if config.int8.equalize and not form.needs_network:
+            data, pairs = equalized(source.onnx.read_bytes())
+            equal = dataclasses.replace(source, onnx=Path(folder, "equalized.onnx"))
+            equal.onnx.write_bytes(data)
+            tried = _tried(form, equal, fp32, validation, config) if pairs else []
+            found = max([*tried, best], key=lambda variant: (variant.answers.metrics.score, -variant.distance))
+            if found is not best:
+                source, best = equal, found._replace(equalized=pairs)
+        if config.int8.repair == "auto" and not _holds(best, fp32, config):
+            best = _repaired(form, source, fp32, validation, config, best)
+    return best
+
+
 def _repaired(
     form: Format, source: Source, fp32: Reference, validation: ImageSplit, config: ExportConfig, best: _Variant
 ) -> _Variant:
@@ -180,7 +206,22 @@ def _repaired(
         found = form.repaired(source, config, best.name, lambda files: _holds(measured(files), fp32, config))
     except ExportError:  # the file itself is there, and is still worth judging
         return best
-    return best if found is None else measured(found[0])._replace(in_float=found[1])
+    return best if found is None else measured(found[0])._replace(in_float=found[1], equalized=best.equalized)
+
+
+def _quickened(
+    form: Format, source: Source, fp32: Reference, validation: ImageSplit, config: ExportConfig, best: _Variant
+) -> _Variant:
+    """Return the variant with layers in float that cost time in 8 bits; the variant itself if that does not help."""
+
+    def measured(files: Files) -> _Variant:
+        return _measured(form, best.name, with_interfaces(form, files, config.interface, source), fp32, validation)
+
+    try:
+        found = form.quickened(source, config, best.name, lambda files: _holds(measured(files), fp32, config))
+    except ExportError:
+        return best
+    return best if found is None else measured(found[0])._replace(for_speed=found[1])
 
 
 def _on_every_processor(

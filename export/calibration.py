@@ -36,6 +36,20 @@ class Int8Config(Frozen):
         "auto", description="auto leaves the layers at fault in float where the whole in INT8 loses too much accuracy"
     )
     seconds: float = Field(60, gt=0, le=86_400, description="longest time to look for the layers at fault of a file")
+    quicken: bool = Field(
+        False,
+        description="leave in float layers whose INT8 form costs time, where the file is no faster here than the gate "
+        "asks for",
+    )
+    equalize: bool = Field(
+        False, description="before the repair, try the file with the channels' ranges equalised across layers"
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later keys where nobody asked for them, so that earlier digests stay the same."""
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if key not in ("equalize", "quicken") or value}
 
 
 class Int8Keys(Frozen):

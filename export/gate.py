@@ -103,7 +103,10 @@ def _judge(model: ExportedModel, fp32: ExportedModel, over_fp32: Ratio, gate: Ga
     for found in (_changed_nothing(model, fp32), _loses(model, fp32, gate), _too_large(model, limits)):
         if found:
             against.append(found)
-    accuracy, further = _accuracy(model, fp32), (_in_float(model), _elsewhere(model))
+    accuracy, further = (
+        _accuracy(model, fp32),
+        (_equalized(model), _in_float(model), _for_speed(model), _elsewhere(model)),
+    )
     return Verdict(
         format=model.format,
         shipped=not against,
@@ -164,6 +167,12 @@ def _accuracy(model: ExportedModel, fp32: ExportedModel) -> str:
     return f"{words} on {n:,} validation examples {interval}"
 
 
+def _equalized(model: ConvertedModel) -> str:
+    """Tell that the ranges of channels were equalised before the file was quantised; empty if not."""
+    pairs = f"{model.equalized} pair{'s' if model.equalized > 1 else ''}"
+    return f"channels' ranges were equalised across {pairs} of layers" if model.equalized else ""
+
+
 def _in_float(model: ConvertedModel) -> str:
     """Name the layers of an INT8 file that stay in float, with the reason; empty if there are none."""
     if not model.in_float:
@@ -175,6 +184,14 @@ def _in_float(model: ConvertedModel) -> str:
         f"{len(model.in_float)} {plural} in float, as 8 bits there cost the accuracy: {', '.join(shown)}{more} (in "
         "brackets how far each alone moves the logits, of their spread)"
     )
+
+
+def _for_speed(model: ConvertedModel) -> str:
+    """Name the layers of an INT8 file that stay in float for its speed; empty if there are none."""
+    if not model.for_speed:
+        return ""
+    more = f" and {len(model.for_speed) - 3} more" if len(model.for_speed) > 3 else ""
+    return f"in float, as 8 bits there cost time: {', '.join(model.for_speed[:3])}{more}"
 
 
 def _elsewhere(model: ConvertedModel) -> str:

@@ -32,6 +32,9 @@ class Arithmetic(Frozen):
     unknown: str = ""  # why only one of them is known
 
 
+_NEWER = ("in_float", "equalized", "for_speed")  # fields that are written where they say something
+
+
 class ConvertedModel(Frozen):
     """File checked against the network; cannot exist without the parity measured on it."""
 
@@ -54,14 +57,14 @@ class ConvertedModel(Frozen):
     # Layers of an INT8 file left in float, worst first, with the damage of each alone in 8 bits: RMS of the change of
     # logits over the RMS of their spread.
     in_float: dict[str, float] = {}
+    equalized: int = 0  # pairs of layers of an INT8 file between which channels' ranges were equalised
+    for_speed: tuple[str, ...] = ()  # layers of an INT8 file left in float, as 8 bits there cost time
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out newer fields at their defaults, so that files and digests from before them stay the same."""
         written = without_none(handler(self), "difference")
-        if not self.in_float:
-            written.pop("in_float", None)
-        return written
+        return {key: value for key, value in written.items() if key not in _NEWER or value}
 
 
 class Speed(Frozen):

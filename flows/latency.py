@@ -57,7 +57,8 @@ def latency_source(
         settings = settings._replace(threads=target.threads)
     measure = _Measure(space, task, opset, settings, target, latency.format)
     if latency.source == "measured" or latency.model is None:
-        return LatencySource(lambda architecture, trace: Latency(measure(architecture), None), measure, True)
+        learns = not latency.every
+        return LatencySource(lambda architecture, trace: Latency(measure(architecture), None), measure, True, learns)
     model = read_latency_model(latency.model)
     model.require_space(space, str(latency.model))
     model.require_input(task, str(latency.model))
@@ -76,7 +77,7 @@ def latency_of(context: StageContext, task: Task) -> LatencySource | None:
     config = context.config.search
     latency = config.latency.model_copy(update={"model": latency_model(context.run, config)})
     own, whole = config.model_copy(update={"latency": latency}), context.config
-    return latency_source(own, task, whole.export.opset, whole.target)
+    return latency_source(own, task, whole.export.opset, whole.latency_target)
 
 
 def require_reachable_latency(context: StageContext, task: Task, shipped: Shipped | None) -> None:
@@ -94,7 +95,8 @@ def require_reachable_latency(context: StageContext, task: Task, shipped: Shippe
     fastest = min(measured, key=lambda text: measured[text])
     if measured[fastest] <= limit:
         return
-    where = "here" if context.config.target is None else f"on {context.config.target.name}"
+    target = context.config.latency_target
+    where = "here" if target is None else f"on {target.name}"
     found = (
         f"the smallest student of space {context.space.name!r}, {fastest}, takes {measured[fastest]:.4g} ms {where}, "
         f"above max_latency_ms {limit:g}"
@@ -158,8 +160,10 @@ def median_ms(timing: Timing) -> float:
     return float(f"{median:.6g}")
 
 
-def profiled_on(device: Device, files: Mapping[str, bytes], settings: ProbeSettings, opset: int) -> ProfileDocument:
-    """Measure fp32 files on a device, in turns; the files are removed there and the connection is closed.
+def profiled_on(
+    device: Device, files: Mapping[str, bytes], settings: ProbeSettings, opset: int, form: str = "fp32"
+) -> ProfileDocument:
+    """Measure files of a format on a device, in turns; the files are removed there and the connection is closed.
 
     Raises:
         TargetError: the device cannot be reached, or cannot measure now.
@@ -167,7 +171,7 @@ def profiled_on(device: Device, files: Mapping[str, bytes], settings: ProbeSetti
     """
     timed = Timed((settings.threads,), (settings.batch,), settings.timing.duration_s, 1, settings.length)
     with device:
-        return device.measure(job_of_candidates(files, timed), opset, keep=False)
+        return device.measure(job_of_candidates(files, timed, form), opset, keep=False)
 
 
 def medians_of(profile: ProfileDocument) -> dict[str, float]:
@@ -195,5 +199,8 @@ class _Measure:
             data = export_student(self._space, architecture, self._task, self._opset)
             data = in_format(data, self._form, self._task)
             if self._device is not None:
-                return medians_of(profiled_on(self._device, {"student": data}, self._settings, self._opset))["student"]
+                student = {"student": data}
+                return medians_of(profiled_on(self._device, student, self._settings, self._opset, self._form))[
+                    "student"
+                ]
             return median_ms(time_files({"student": data}, self._settings)["student"])

@@ -26,7 +26,7 @@ class Budget(Frozen):
         None,
         gt=0,
         allow_inf_nan=False,
-        description="maximum median latency of one ONNX call in ms; search.latency sets its source",
+        description="maximum median latency of one ONNX call in ms, or {FORMAT@TARGET: ms}; source: search.latency",
     )
 
     @property

@@ -3,7 +3,7 @@
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from edgestill.pipeline.errors import nearest
 from edgestill.pipeline.frozen import Frozen, GivenPath, by_name, existing_file, first_problem
 from edgestill.pipeline.timing.timing import MedianTimingConfig, TimingConfig
 from edgestill.search.budget import Budget
@@ -46,7 +47,11 @@ class LatencyConfig(Frozen):
     """Source of candidates' latencies; used only if the budget has max_latency_ms."""
 
     source: Literal["measured", "model"] = Field(
-        "measured", description="source of latencies; measured: export and time each candidate here; model: predict"
+        "measured", description="source of latencies; measured: export and time candidates here; model: predict"
+    )
+    every: bool = Field(
+        False,
+        description="measure every candidate; false: only those that a model of the measured ones leaves open",
     )
     model: GivenPath | None = Field(
         None, description="latency model, a file that `edgestill calibrate` wrote; needed by source: model"
@@ -60,15 +65,19 @@ class LatencyConfig(Frozen):
     format: Literal["fp32", "fp16", "int8"] = Field(
         "fp32", description="form in which candidates are measured; max_latency_ms then limits that form"
     )
+    target: str | None = Field(
+        None,
+        max_length=40,
+        description="target to measure candidates on, one of the run's `targets` or here; null takes the first",
+    )
     timing: MedianTimingConfig = TimingConfig(warmup_s=0.1, duration_s=0.5, min_samples=70)
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the format at its default, so that digests of earlier versions' configurations stay the same."""
+        """Leave out later keys at their defaults, so that digests of earlier versions' configurations stay the same."""
         written: dict[str, Any] = handler(self)
-        if self.format == "fp32":
-            written.pop("format", None)
-        return written
+        later = {"format": "fp32", "every": False, "target": None}
+        return {key: value for key, value in written.items() if key not in later or value != later[key]}
 
     @field_validator("model")
     @classmethod
@@ -180,6 +189,26 @@ class SearchConfig(HoldsScorerSettings):
         older = {key: settings.pop(key) for key in ("combine",) if key in settings}
         return {**given, "scorer": settings.pop("name", None), **older, "scorer_settings": settings}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _limit_with_its_place(cls, given: Any) -> Any:
+        """Take `budget: {max_latency_ms: {int8@pi5: 5}}` apart into the limit, and the format and target it is for."""
+        budget = given.get("budget") if isinstance(given, dict) else None
+        limit = budget.get("max_latency_ms") if isinstance(budget, dict) else None
+        if not isinstance(budget, dict) or not isinstance(limit, dict):
+            return given
+        value, named = _limit_and_place(limit)
+        latency = given.get("latency") or {}
+        if not isinstance(latency, dict):
+            return given
+        for key, found in named.items():
+            if latency.get(key) not in (None, found):
+                raise ValueError(
+                    f"budget.max_latency_ms is for {key} {found!r}, and latency.{key} is {str(latency[key])[:40]!r}; "
+                    "leave one of the two out"
+                )
+        return {**given, "budget": {**budget, "max_latency_ms": value}, "latency": {**latency, **named}}
+
     @model_validator(mode="after")
     def _scorer_has_these_settings(self) -> "SearchConfig":
         try:
@@ -193,6 +222,20 @@ class SearchConfig(HoldsScorerSettings):
         if self.latency.model is not None and (info.context or {}).get("check_files"):
             read_latency_model(self.latency.model).require_space(make_space(self.space), str(self.latency.model))
         return self
+
+
+def _limit_and_place(given: dict[Any, Any]) -> tuple[Any, dict[str, str]]:
+    """Return the limit of `{FORMAT@TARGET: MS}`, and its format and target as the latency's keys have them."""
+    if len(given) != 1:
+        raise ValueError(
+            f"budget.max_latency_ms holds {len(given)} limits; give one, for a format and a target: {{int8@pi5: 5}}"
+        )
+    ((where, value),) = given.items()
+    form, at, target = str(where).partition("@")
+    known = get_args(LatencyConfig.model_fields["format"].annotation)
+    if form not in known:
+        raise ValueError(f"budget.max_latency_ms: unknown format {form[:40]!r}; {nearest(form, known)}")
+    return value, {"format": form, **({"target": target} if at else {})}
 
 
 def _wrong_setting(error: ValidationError, config: type[Frozen]) -> str:

@@ -13,6 +13,7 @@ from edgestill.pipeline.networks.network import uninitialised
 from edgestill.pipeline.networks.trace import Trace
 from edgestill.pipeline.task import Task
 from edgestill.search.budget import Budget
+from edgestill.search.latency.learn import LatencyLearner
 from edgestill.search.latency.model import trace_student
 from edgestill.search.result import Failure
 from edgestill.search.scoring.cost_table import Apart, Shipped
@@ -31,6 +32,7 @@ class LatencySource(NamedTuple):
     find: Callable[[Architecture, Trace], Latency]
     measure: Callable[[Architecture], float] | None  # on this machine; None if the target is another
     is_measured: bool  # `find` measures too, and so takes seconds
+    learns: bool = False  # of what is measured; the others' latencies are predicted then
 
 
 class HardwareCosts:
@@ -65,6 +67,8 @@ class HardwareCosts:
         wants_figures = budget.max_size_bytes is not None or budget.max_peak_activation_bytes is not None
         wants_latency = budget.max_latency_ms is not None and latency is not None
         self._wants_trace, self._wants_latency = wants_figures or wants_latency, wants_latency
+        learns = latency is not None and latency.learns and budget.max_latency_ms is not None
+        self.learner = LatencyLearner(budget.max_latency_ms or 0.0) if learns else None
         self._traced = apart(functools.partial(_traced, space, task, shipped, wants_figures))
         self._known: dict[str, Cost] = {}
         self._journal = {entry["architecture"]: entry for entry in known if entry.get("scorer") == "latency"}
@@ -84,10 +88,15 @@ class HardwareCosts:
         cost = cost.model_copy(update=figures)
         if not self._wants_latency or budget.exceeded(cost):
             return cost
-        found = self._find(architecture, trace)
+        found = self._predicted(trace) or self._find(architecture, trace)
         if found is None:
             return cost
         return cost.model_copy(update={"latency_ms": found.latency_ms, "latency_error": found.error})
+
+    def _predicted(self, trace: Trace) -> Latency | None:
+        """Return what the model that learns is sure of."""
+        found = None if self.learner is None else self.learner(trace)
+        return None if found is None else Latency(*found)
 
     def _find(self, architecture: Architecture, trace: Trace) -> Latency | None:
         assert self._latency is not None
@@ -109,6 +118,8 @@ class HardwareCosts:
             failed = Failure(scorer="latency", architecture=text, type=entry["type"], reason=entry["failure"])
             self.failures.append(failed)
             return None
+        if self.learner is not None:
+            self.learner.learn(trace, entry["latency_ms"])
         return Latency(entry["latency_ms"], entry["error"])
 
 

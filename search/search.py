@@ -116,7 +116,7 @@ def _result(
         exhaustive=is_all,
         failures=tuple(searches.failures),
         candidates=tuple(candidates),
-        notes=(*searches.notes, *confirmed.notes),
+        notes=(*searches.notes, *searches.on_latency, *confirmed.notes),
         latency=confirmed.latency,
     )
 

@@ -79,6 +79,17 @@ class Searches:
         """Failures of all searches: those in the journal, then those of latencies."""
         return [*self.journal.failures, *self._measured.failures]
 
+    @property
+    def on_latency(self) -> tuple[str, ...]:
+        """A sentence on how many latencies were measured, where a model learnt from them."""
+        learner = self._measured.learner
+        if learner is None or not learner.predicted:
+            return ()
+        return (
+            f"latencies: {learner.measured} of {learner.measured + learner.predicted} students were measured; a model "
+            "that learnt from them was sure on which side of max_latency_ms the others are",
+        )
+
     def by(self, scorer: str, stage: str) -> list[Candidate]:
         """Return the candidates scored by a search with this scorer, in the order met; `stage` names it in ticks."""
         config = self._config

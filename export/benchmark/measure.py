@@ -30,6 +30,7 @@ class Settings(NamedTuple):
     threads: int = 1
     duration_s: float = 3.0  # of timed calls, a format
     warmup_s: float = 0.2
+    repeats: int = 3  # fresh processes, on a target
 
 
 def benchmark(
@@ -88,6 +89,22 @@ def benchmark(
     )
 
 
+def answers_here(opened: OpenedBundle, names: list[str], inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the classes that formats answer on this machine [N], by format, from a fresh process.
+
+    Raises:
+        ExportError: one cannot be run here.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgestill-") as folder:
+        np.save(Path(folder, "inputs.npy"), inputs)
+        task = {**_task(folder, Settings()), "kind": "answers", "models": _paths(opened, names)}
+        found = _run(task, _TIMED_S)
+        if "error" in found:
+            raise ExportError(str(found["error"]))
+        logits = load(Path(task["answers"]).read_bytes())
+    return {name: given.argmax(1) for name, given in logits.items()}
+
+
 def _row(
     opened: OpenedBundle,
     name: str,
@@ -106,7 +123,7 @@ def _row(
         runtime=runtime_name(model.runtime),
         size_bytes=model.bytes,
         accuracy=model.test_accuracy,
-        agreement=_agreement(answers, name),
+        agreement=agreement_of(answers, name),
         p50_ms=p50,
         p90_ms=percentile(samples[name], 90),
         over_fp32=over,
@@ -115,8 +132,9 @@ def _row(
     )
 
 
-def _agreement(answers: Mapping[str, np.ndarray], name: str) -> Agreement | None:
-    if FP32 not in answers:
+def agreement_of(answers: Mapping[str, np.ndarray], name: str) -> Agreement | None:
+    """Share of inputs that a format answers as fp32 does; None without either's answers."""
+    if FP32 not in answers or name not in answers:
         return None
     n = len(answers[name])
     share = float((answers[name] == answers[FP32]).mean())

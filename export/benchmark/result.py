@@ -27,8 +27,8 @@ class Row(Frozen):
     p50_ms: float
     p90_ms: float | None  # None: too few calls support it
     over_fp32: Ratio | None  # speed over fp32's; None: it is fp32, or there is none
-    memory_bytes: int  # that the runtime, the file and a call add to a fresh process, at the peak
-    first_answer_ms: float  # in a fresh process: import of the runtime, opening, one call
+    memory_bytes: int | None  # that the runtime, the file and a call add to a fresh process; None: not told there
+    first_answer_ms: float | None  # in a fresh process: import of the runtime, opening, one call; None: not told there
 
 
 class Benchmark(Frozen):
@@ -43,3 +43,10 @@ class Benchmark(Frozen):
     inputs: str  # what the formats answered, in words
     rows: tuple[Row, ...]
     left_out: dict[str, str] = {}  # format -> why it was not measured
+
+
+class Benchmarks(Frozen):
+    """Every format of a bundle on several targets."""
+
+    schema_name: Literal["edgestill.benchmarks/1"] = Field("edgestill.benchmarks/1", alias="schema")
+    targets: tuple[Benchmark, ...]

@@ -86,6 +86,17 @@ class Format(ABC):
         """
         return None
 
+    def quickened(
+        self, source: Source, config: Any, variant: str, holds: Callable[[Files], bool]
+    ) -> tuple[Files, tuple[str, ...]] | None:
+        """Build an INT8 variant again with layers in float whose 8-bit form costs time.
+
+        Returns:
+            The files, and the layers left in float (`export/onnx/quicken.py`); None if that does not help, or the
+            format has no way to leave a layer in float.
+        """
+        return None
+
     @abstractmethod
     def open(self, path: Path, threads: int) -> Run:
         """Open the first file to run it, with its others beside it under the same stem.

@@ -1,18 +1,22 @@
 """8-bit weights and activations in an ONNX file: a scheme of quantisation, and a file for each calibration method."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from edgestill.export.calibration import Int8Keys, require_sound
+from edgestill.export.file_timing import ProbeSettings, time_files
 from edgestill.export.formats.base import Files, Format, Source
-from edgestill.export.onnx.quantize import METHODS, Calibration, Scheme, quantize, quantizer
+from edgestill.export.onnx.quantize import FOR_CPU, METHODS, Calibration, Scheme, quantize, quantizer
+from edgestill.export.onnx.quicken import quickened
 from edgestill.export.onnx.repair import DAMAGE_EXAMPLES, damage_of, repaired
 from edgestill.export.onnx.saturating import saturating_runner
 from edgestill.export.onnx.saturation import saturable, saturates_here
 from edgestill.export.onnx.sessions import RUNTIME, runner
 from edgestill.export.run import Run
+from edgestill.pipeline.timing.timing import TimingConfig
 
 
 class Int8(Format):
@@ -51,6 +55,23 @@ class Int8(Format):
             found = repaired(made, damage, lambda data: holds({self.suffix: data}), half)
         return None if found is None else ({self.suffix: found.made}, found.in_float)
 
+    def quickened(
+        self, source: Source, config: Any, variant: str, holds: Callable[[Files], bool]
+    ) -> tuple[Files, tuple[str, ...]] | None:
+        if self._scheme is not FOR_CPU:  # the other is a source for engines, and always slower on a CPU
+            return None
+        calibration = Calibration(source.calibration, variant, config.calibration.percentile)
+        with quantizer(source.onnx, calibration, self._scheme, config.weight_bits) as made:
+            found = quickened(
+                made,
+                source.onnx.read_bytes(),
+                _medians_ms,
+                lambda data: holds({self.suffix: data}),
+                config.gate.min_speedup,
+                config.int8.seconds,
+            )
+        return None if found is None else ({self.suffix: found.made}, found.in_float)
+
     def open(self, path: Path, threads: int) -> Run:
         return runner(path, threads)
 
@@ -62,6 +83,13 @@ class Int8(Format):
 
     def elsewhere(self, path: Path, threads: int) -> Run:
         return self.open_exact(path, threads) if saturates_here() else saturating_runner(path.read_bytes(), threads)
+
+
+def _medians_ms(files: Mapping[str, bytes], seconds: float) -> dict[str, float]:
+    """Time files in turns on one thread; return the median of each, in ms."""
+    timing = TimingConfig(warmup_s=0.05, duration_s=max(seconds, 0.01), min_samples=70)
+    timed = time_files(files, ProbeSettings(timing, 1, 1))
+    return {name: float(np.median(timing.samples_ms)) for name, timing in timed.items()}
 
 
 def _nearest_to_fp32(source: Source, variants: Iterable[tuple[str, Files]]) -> Files:

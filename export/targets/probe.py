@@ -18,6 +18,11 @@ _PYTHON = (  # one line; the runtime's import may itself fail, as without libgom
     "for name in ('numpy', 'onnxruntime'):\n"
     "  try: print('%s=%s' % (name, __import__(name).__version__))\n"
     "  except Exception as e: print('%s_error=%s' % (name, (str(e).splitlines() or [type(e).__name__])[0][:150]))\n"
+    "try: from importlib.metadata import version\n"  # they are not imported: that would take a board seconds
+    "except Exception: sys.exit()\n"
+    "for name in ('openvino', 'ai-edge-litert', 'tflite-runtime', 'executorch'):\n"
+    "  try: print('runtime_%s=%s' % (name, version(name)))\n"
+    "  except Exception: pass\n"
 )
 _NO_WHEEL = ("armv6l", "armv7l", "armv8l", "i686", "i386", "mips", "riscv64")
 
@@ -39,6 +44,7 @@ class TargetFacts(Frozen):
     numpy: str = ""
     onnxruntime: str = ""
     errors: tuple[str, ...] = ()  # why a library cannot be imported there
+    others: tuple[str, ...] = ()  # further runtimes that are installed for its Python, with versions
 
 
 def ask(connection: Connection, target: TargetConfig, known: TargetFacts | None = None) -> TargetFacts:
@@ -70,12 +76,15 @@ def ask(connection: Connection, target: TargetConfig, known: TargetFacts | None 
         numpy=found.get("numpy", ""),
         onnxruntime=found.get("onnxruntime", ""),
         errors=tuple(f"{name}: {found[f'{name}_error']}" for name in _LIBRARIES if f"{name}_error" in found),
+        others=tuple(
+            f"{key.removeprefix('runtime_')} {value}" for key, value in found.items() if key.startswith("runtime_")
+        ),
     )
     return now if known is None else now.model_copy(update={name: getattr(known, name) for name in _OF_PYTHON})
 
 
 _LIBRARIES = ("numpy", "onnxruntime")
-_OF_PYTHON = ("interpreter", "python", *_LIBRARIES, "errors")
+_OF_PYTHON = ("interpreter", "python", *_LIBRARIES, "errors", "others")
 
 
 def _system(target: TargetConfig, base: str) -> str:

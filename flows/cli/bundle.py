@@ -1,5 +1,6 @@
 """The commands for a shipped bundle: verify, predict, benchmark, sign, keygen, bundle export."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -127,7 +128,14 @@ def benchmark(
         Path | None,
         typer.Option(metavar="FILE.npy", help="Array of real examples, as training had them. Default: random ones."),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="Number of threads of each runtime.")] = 1,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Target of `edgestill target` to measure on. Repeatable. Default: here."),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Number of threads of each runtime. Default: 1, or the target's."),
+    ] = None,
     duration: Annotated[float, typer.Option(min=0.01, max=3600, help="Seconds of timed calls for each format.")] = 3.0,
     trust: Annotated[
         bool, typer.Option("--trust", help="Run files that are programs too (.ort, .xml, .pte): the bundle is yours.")
@@ -138,28 +146,39 @@ def benchmark(
     ] = None,
     public_key: PublicKey = None,
 ) -> None:
-    """Compare a bundle's formats on this machine.
+    """Compare a bundle's formats on this machine, or on targets.
 
     Tell of each format its size, accuracy, agreement with fp32, latency, memory, and the time to its first answer.
     """
     from edgestill.export.benchmark.inputs import inputs_of as inputs_of_bundle
     from edgestill.export.benchmark.measure import Settings
     from edgestill.export.benchmark.measure import benchmark as measure
-    from edgestill.export.benchmark.text import benchmark_text
+    from edgestill.export.benchmark.result import Benchmarks
+    from edgestill.export.benchmark.text import benchmark_text, benchmarks_text
     from edgestill.export.bundle.read import open_bundle
+    from edgestill.export.targets.book import target_of
     from edgestill.flows.bundle_path import find_bundle, require_outside_bundles
     from edgestill.flows.report.drawing.formats import draw_benchmark, require_picture
+    from edgestill.flows.targets.benchmarking import benchmark_on
 
+    targets = [target_of(name) for name in dict.fromkeys(target or ())]
     if plot is not None:
         require_picture(plot)
         require_outside_bundles(plot, "--plot")
     with open_bundle(find_bundle(bundle), _key(public_key)) as opened:
         examples, what = inputs_of_bundle(opened.bundle.task, inputs)
-        settings = Settings(threads=threads, duration_s=duration)
-        found = measure(opened, examples, what, settings, lambda line: say(line, err=True), trust)
-    answer_whole(found.model_dump_json(by_alias=True, indent=1) if as_json else benchmark_text(found))
+        settings = Settings(threads=threads or 1, duration_s=duration)
+        tell = partial(say, err=True)
+        if targets:
+            rows = benchmark_on(opened, targets, examples, what, settings, threads, tell, trust)
+            whole = Benchmarks(schema="edgestill.benchmarks/1", targets=rows)
+            written, text = whole.model_dump_json(by_alias=True, indent=1), benchmarks_text(rows)
+        else:
+            rows = (measure(opened, examples, what, settings, tell, trust),)
+            written, text = rows[0].model_dump_json(by_alias=True, indent=1), benchmark_text(rows[0])
+    answer_whole(written if as_json else text)
     if plot is not None:
-        draw_benchmark(found, plot)
+        draw_benchmark(rows, plot)
         say(f"wrote {plot}", err=True)
 
 

@@ -18,7 +18,7 @@ from edgestill.pipeline.data.augmentation import VIEWS_MIX
 from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.loading import DataConfig
 from edgestill.pipeline.device import DeviceConfig
-from edgestill.pipeline.errors import UserError
+from edgestill.pipeline.errors import UserError, nearest
 from edgestill.pipeline.figures import listing
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.input_kind import INPUT_KINDS
@@ -93,15 +93,35 @@ class RunConfig(Frozen):
         """The device that decides, unless it is this machine."""
         return self.targets[0] if self.targets and not self.targets[0].is_here else None
 
+    @property
+    def latency_target(self) -> TargetConfig | None:
+        """The device that the latency limit is for, unless it is this machine."""
+        name = self.search.latency.target
+        if name is None:
+            return self.target
+        return next((target for target in self.targets if target.name == name and not target.is_here), None)
+
     @model_validator(mode="after")
     def _targets_can_measure(self) -> "RunConfig":
         names = [target.name for target in self.targets]
         if len(set(names)) < len(names):
             raise ValueError(f"two targets have one name: {', '.join(names)}")
-        measured = self.search.budget.max_latency_ms is not None and self.search.latency.source == "measured"
-        if measured and self.target is not None and self.target.is_carried:
+        latency = self.search.latency
+        if latency.target not in (None, "here", *names):
             raise ValueError(
-                f"search.latency.source 'measured' asks the first target, {names[0]}, for every candidate, and a "
+                f"search.latency.target {latency.target!r} is none of the run's targets; "
+                f"{nearest(latency.target or '', ('here', *names))}; add it to targets"
+            )
+        target = self.latency_target
+        if target is not None and not target.runs(latency.format):
+            raise ValueError(
+                f"search.latency.format {latency.format!r} is none of the formats of target {target.name}: "
+                f"{listing([*target.formats])}; add it there"
+            )
+        measured = self.search.budget.max_latency_ms is not None and latency.source == "measured"
+        if measured and target is not None and target.is_carried:
+            raise ValueError(
+                f"search.latency.source 'measured' asks the target {target.name} for candidates' latencies, and a "
                 "person carries its profiles; set search.latency.source=model, or leave max_latency_ms out"
             )
         return self

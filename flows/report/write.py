@@ -15,6 +15,7 @@ from edgestill.flows.report.look import data_look
 from edgestill.flows.report.methods import methods
 from edgestill.flows.report.pruning import int8_fine_tuning, pruning
 from edgestill.flows.report.targets import targets
+from edgestill.flows.report.trade import trade
 from edgestill.flows.report.worth import worth
 
 
@@ -48,6 +49,7 @@ def _sections(report: ReportData) -> dict[str, Any]:
         "use": use.commands(report),
         "formats": formats(report),
         "targets": targets(report.profiled),
+        "trade": trade(report),
         "found": report.found,
         "search": details.search(report.found),
         "tournament": ranks.tournament(report.played),

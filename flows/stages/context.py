@@ -194,11 +194,15 @@ class StageContext:
     @property
     def limits(self) -> Limits:
         """The budget's limits on files; on their latency only if they are measured where they are to run."""
+        return self.limits_on(self.config.targets[0].name if self.config.targets else "here")
+
+    def limits_on(self, target: str) -> Limits:
+        """The limits on files on a target; that on latency only where it is for this target."""
         search = self.config.search
         here = search.latency.source == "measured" or bool(self.config.targets)
-        return Limits(
-            max_size_bytes=search.budget.max_size_bytes, max_latency_ms=search.budget.max_latency_ms if here else None
-        )
+        is_for = here and search.latency.target in (None, target)
+        limit = search.budget.max_latency_ms if is_for else None
+        return Limits(max_size_bytes=search.budget.max_size_bytes, max_latency_ms=limit)
 
     def saver(self, stage: str, file: str = CHECKPOINT) -> Callable[[dict[str, Any]], None]:
         """Return a function to save a training's state after each epoch, for `saved` to find."""

@@ -35,8 +35,9 @@ class Search(Stage[SearchResult]):
         predicted = latency_model_digest(context)
         begun = results.warm_start.seeds
         given = config.search, config.teacher, trained, *predicted, *heads(config.distill), *([begun] if begun else [])
-        on_target = config.target is not None and config.search.budget.max_latency_ms is not None
-        return results.of(DataResult), *given, *([config.target] if on_target else [])
+        target = config.latency_target
+        on_target = target is not None and config.search.budget.max_latency_ms is not None
+        return results.of(DataResult), *given, *([target] if on_target else [])
 
     def work(self, context: StageContext, results: Results) -> SearchResult:
         config, task = context.config.search, context.splits().task
@@ -70,7 +71,8 @@ class Search(Stage[SearchResult]):
         size = context.space.size
         count = size if is_exhaustive(size, config.evaluations, config.strategy) else config.evaluations
         searches = 1 + len(config.baselines)
-        return Estimate(begun + each * max(0, count - few), note=f"{searches} searches of {count:,} candidates")
+        bound = "; at most, as most latencies are predicted" if latency is not None and latency.learns else ""
+        return Estimate(begun + each * max(0, count - few), note=f"{searches} searches of {count:,} candidates{bound}")
 
     def sentence(self, result: SearchResult) -> str:
         own = [failure for failure in result.failures if failure.scorer in (result.scorer, "cost")]

@@ -68,7 +68,7 @@ def _played(context: StageContext, found: SearchResult, beside: Sequence[str]) -
     def train(candidate: Candidate, rung: int, epochs: int) -> Trained:
         architecture = context.architecture_of(candidate)
         if rung == 0 and candidate.architecture != found.winner.architecture:  # the search measured its winner
-            require_latency(architecture)
+            require_latency(candidate, architecture)
         return trainings(architecture, rung, epochs)
 
     journal = context.run.journal("tournament", _JOURNAL, context.inputs)
@@ -100,16 +100,15 @@ def _interval_of_recalls(context: StageContext, splits: Splits) -> Interval | No
     return interval
 
 
-def _measured_latency(context: StageContext, task: Task) -> Callable[[Architecture], None]:
+def _measured_latency(context: StageContext, task: Task) -> Callable[[Candidate, Architecture], None]:
     """Return a check to measure an entrant here and refuse it above the latency limit.
 
-    It does nothing without a limit, if the target is another machine, or if the search measured latencies rather than
-    predicting them.
+    It does nothing without a limit, if the target is another machine, or for an entrant that the search measured.
     """
     limit, source = context.config.search.budget.max_latency_ms, latency_of(context, task)
 
-    def require(architecture: Architecture) -> None:
-        if source is None or limit is None or source.measure is None or source.is_measured:
+    def require(candidate: Candidate, architecture: Architecture) -> None:
+        if source is None or limit is None or source.measure is None or candidate.cost.latency_error is None:
             return
         measured = source.measure(architecture)
         if measured > limit:

@@ -47,6 +47,7 @@ def facts_of(facts: TargetFacts, target: TargetConfig) -> list[str]:
         ("Python", f"{facts.python} ({facts.interpreter})" if facts.python else "none"),
         ("onnxruntime", facts.onnxruntime or "none"),
         ("numpy", facts.numpy or "none"),
+        ("others", ", ".join(facts.others) or "none"),
         ("folder", facts.root),
     ]
     return [f"{name:<13} {value or 'not told by this system'}" for name, value in told]

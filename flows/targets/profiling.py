@@ -55,7 +55,7 @@ def _here(context: StageContext, files: ConvertResult, target: TargetConfig) -> 
         context.file_examples(),
         config,
         context.config.export.gate,
-        context.limits,
+        context.limits_on(target.name),
     )
     samples: Mapping[str, list[float]] = {name: list(timing.samples_ms) for name, timing in timings.items()}
     return judged_here(result, target, dict(samples), platform.machine())
@@ -69,7 +69,7 @@ def _there(context: StageContext, files: ConvertResult, target: TargetConfig, ar
     if document is None:
         document = measured(job, target, config.export.opset, context.say, context.cautions)
         context.run.write("profile", _file(target.name), document.model_dump_json(by_alias=True) + "\n")
-    return judged(files, document, target, config.export.gate, context.limits)
+    return judged(files, document, target, config.export.gate, context.limits_on(target.name))
 
 
 def _found(run: RunDir, target: TargetConfig, job: Job) -> ProfileDocument | None:

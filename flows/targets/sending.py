@@ -40,9 +40,10 @@ def job_of_files(
     return make_job(sent, timed, save({"inputs": inputs, **logits}) if logits else None, architecture)
 
 
-def job_of_candidates(models: Mapping[str, bytes], timed: Timed) -> Job:
-    """Return the job to measure fp32 files of students that nobody keeps."""
-    return make_job({name: Sent(data, "fp32", "fp32") for name, data in models.items()}, timed)
+def job_of_candidates(models: Mapping[str, bytes], timed: Timed, form: str = "fp32") -> Job:
+    """Return the job to measure files of students that nobody keeps."""
+    precision = FORMATS[form].precision
+    return make_job({name: Sent(data, form, precision) for name, data in models.items()}, timed)
 
 
 def measured(

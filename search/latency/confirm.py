@@ -40,11 +40,13 @@ def confirm_winner(
     limit = budget.max_latency_ms
     if limit is None or source is None:
         return Confirmed(ranked[0], None, ())
-    if source.measure is None or source.is_measured:
+    if source.measure is None or (source.is_measured and not source.learns):
         return Confirmed(ranked[0], _latency(ranked[0], measured=source.is_measured), ())
     journal = {entry["architecture"]: entry for entry in known if entry.get("scorer") == _ENTRY}
     refused: list[tuple[float, str]] = []
     for candidate in ranked:
+        if source.is_measured and candidate.cost.latency_error is None:  # the search had to measure it
+            return Confirmed(candidate, _latency(candidate, measured=True), _note(refused, limit))
         entry = journal.get(candidate.architecture)
         if entry is None:
             entry = _measured(candidate.architecture, architecture_of(candidate), source.measure)

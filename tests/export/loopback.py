@@ -32,6 +32,8 @@ if arguments[0] == "-c":
                 print(key + "=" + state[key])
             elif key != "python":
                 print(key + "_error=No module named " + key)
+        for name, version in state["others"].items():
+            print("runtime_" + name + "=" + version)
     else:
         sys.argv = ["-c", *arguments[2:]]
         exec(arguments[1])
@@ -96,7 +98,7 @@ class Home:
             path.mkdir(parents=True)
         self.state = {
             "python": "3.11.2", "numpy": "2.0.0", "onnxruntime": "1.20.0", "seconds": 0.0, "error": "",
-            "ms": {}, "summary": describe_samples([1.0] * 70),
+            "others": {}, "ms": {}, "summary": describe_samples([1.0] * 70),
             "document": profile_of({}),
         }  # fmt: skip
         (self.bin / "stand_in.py").write_text(STAND_IN)

@@ -1,5 +1,6 @@
 """Students that INT8 breaks as a whole: the layers at fault stay in float, and the verdict names them."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,12 +16,15 @@ from edgestill.export.conformance import TINTS, tinted
 from edgestill.export.evaluate import answers_of
 from edgestill.export.formats import FORMATS
 from edgestill.export.gate import loses_too_much
+from edgestill.export.onnx.equalize import equalized
 from edgestill.export.onnx.quantize import FOR_CPU, Calibration, quantizer
+from edgestill.export.onnx.quicken import quickened
 from edgestill.export.onnx.repair import damage_of, repaired
 from edgestill.export.onnx.sessions import runner
 from edgestill.pipeline.conformance.samples import image_task
 
 CONFIG = ExportConfig(calibration=CalibrationConfig(method="minmax"))
+EQUAL = CONFIG.model_copy(update={"int8": Int8Config(repair="off", equalize=True)})
 OFF = CONFIG.model_copy(update={"int8": Int8Config(repair="off")})
 WIDTH, BLOCKS = 8, 2
 LAYERS = 2 * BLOCKS + 3  # with the first, the pool and the last
@@ -122,6 +126,64 @@ def test_a_student_that_int8_serves_well_has_the_same_bytes_with_and_without_rep
     assert with_it.made.in_float == {}
 
 
+@pytest.mark.parametrize(("seed", "at"), [(0, (1,)), (11, (0, 1))])
+def test_a_depthwise_student_that_int8_breaks_is_whole_again_with_its_ranges_equalised(built, seed, at):
+    network = fitted(weights(seed, spread=3000.0, at=at))
+    broken, found = built(network, config=OFF), built(network, config=EQUAL)
+    assert broken.made.validation.accuracy < broken.fp32.accuracy - 0.5
+    assert found.made.validation.accuracy > found.fp32.accuracy - 0.06
+    assert found.made.in_float == {}
+    assert found.made.equalized == found.made.model_dump()["equalized"] > 0
+    assert "equalized" not in broken.made.model_dump()
+
+
+def test_an_equalised_file_that_is_no_better_is_not_taken(built):
+    network = fitted(weights(3, spread=3000.0, at=(0,)))
+    plain, found = built(network, config=OFF), built(network, config=EQUAL)
+    assert loses_too_much(plain.made.validation, plain.fp32, 0.005)
+    assert (found.made.sha256, found.made.equalized) == (plain.made.sha256, 0)
+
+
+def largest(data, layer):
+    """The largest weight of each of a layer's output and of its input channels."""
+    (weight,) = (numpy_helper.to_array(t) for t in onnx.load_from_string(data).graph.initializer if t.name == layer)
+    inputs = weight if layer.startswith("depthwise") else np.swapaxes(weight, 0, 1)
+    return [np.abs(part).reshape(len(part), -1).max(axis=1) for part in (weight, inputs)]
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_equalisation_leaves_the_function_and_levels_the_ranges_of_every_pair(tmp_path, seed):
+    data = graph_of(fitted(weights(seed, spread=3000.0, at=(0, 1))))
+    found, pairs = equalized(data)
+    images = tinted(32, 4, "validation").images[:].numpy()
+    (tmp_path / "before.onnx").write_bytes(data)
+    (tmp_path / "after.onnx").write_bytes(found)
+    before, after = (runner(tmp_path / f"{name}.onnx")(images) for name in ("before", "after"))
+    assert np.abs(after - before).max() <= 1e-5 * np.abs(before).max()
+    order = ["first", "depthwise0", "pointwise0", "depthwise1", "pointwise1"]
+    assert 0 < pairs <= len(order) - 1
+    for one, other in itertools.pairwise(order):
+        ratio = largest(found, one)[0] / largest(found, other)[1]
+        assert ratio.max() <= 2.1  # powers of two: within a factor of two of each other
+        assert ratio.min() >= 1 / 2.1
+    assert equalized(found) == (found, 0)
+
+
+def test_layers_that_share_a_tensor_or_have_another_activation_are_left_alone():
+    data = graph_of(fitted(weights(0, spread=3000.0, at=(0, 1))))
+    model = onnx.load_from_string(data)
+    for node in model.graph.node:
+        if node.op_type == "Relu":
+            node.op_type = "Sigmoid"
+    bent = model.SerializeToString()
+    assert equalized(bent) == (bent, 0)
+    model = onnx.load_from_string(data)
+    for place, node in enumerate([node for node in model.graph.node if node.op_type == "Relu"]):
+        model.graph.node.append(helper.make_node("Neg", [node.output[0]], [f"read_again{place}"]))
+    shared = model.SerializeToString()
+    assert equalized(shared) == (shared, 0)
+
+
 @pytest.mark.parametrize("name", ["ort_int8", pytest.param("openvino_int8", marks=pytest.mark.engines)])
 def test_the_other_files_in_8_bits_are_repaired_too(built, name):
     if FORMATS[name].missing():
@@ -159,6 +221,63 @@ def test_the_fewest_of_the_worst_layers_that_hold_are_found(needed):
     found = repaired(Whole(), damage, lambda data: len(data.split(",")) >= needed, 600)
     assert list(found.in_float) == [f"layer{place}" for place in range(needed)]
     assert found.made == ",".join(found.in_float)
+
+
+# Layers that cost time
+
+
+class Timed:
+    """Stands in for a quantiser: a file is its layers in float, and 8 bits save or cost each layer some time."""
+
+    layers = tuple(f"layer{place}" for place in range(24))
+
+    def __init__(self, costs):
+        self.costs, self.made, self.seconds = costs, 0, 0.0
+
+    def part(self, only=(), without=()):
+        self.made += 1
+        return ",".join(without)
+
+    def medians_ms(self, files, seconds):
+        self.seconds += seconds * len(files)
+        return {name: self.ms(data) for name, data in files.items()}
+
+    def ms(self, data):
+        if data == "fp32":
+            return 24.0
+        return sum(1 + self.costs.get(layer, -0.5) * (layer not in data.split(",")) for layer in self.layers)
+
+
+def test_layers_whose_8_bits_cost_time_stay_in_float():
+    stand_in = Timed({f"layer{place}": 6.0 for place in (3, 4, 5, 18, 19, 20)})
+    asked = []
+    found = quickened(stand_in, "fp32", stand_in.medians_ms, lambda data: asked.append(data) or True, 1.05, 60)
+    assert set(found.in_float) == {f"layer{place}" for place in (3, 4, 5, 18, 19, 20)}
+    assert stand_in.ms(found.made) == min(map(stand_in.ms, asked)) < 24 < stand_in.ms("")
+    assert stand_in.seconds <= 60
+
+
+def test_a_file_that_is_fast_or_cannot_be_made_faster_stays_as_it_is():
+    fast, slow = Timed({}), Timed(dict.fromkeys(Timed.layers, 0.01))
+    for stand_in in (fast, slow):
+        assert quickened(stand_in, "fp32", stand_in.medians_ms, lambda data: True, 1.05, 60) is None
+    assert fast.made == 1
+
+
+def test_a_faster_file_that_loses_accuracy_is_not_taken_and_time_is_bounded():
+    costs = {f"layer{place}": 6.0 for place in range(3)}
+    stand_in = Timed(costs)
+    assert quickened(stand_in, "fp32", stand_in.medians_ms, lambda data: False, 1.05, 60) is None
+    late, ticks = Timed(costs), iter(range(0, 10_000, 25))
+    quickened(late, "fp32", late.medians_ms, lambda data: True, 1.05, 60, lambda: next(ticks))
+    assert late.made <= 1 + 1 + 1  # the whole, one group within the first third, and what is joined
+
+
+def test_a_whole_file_is_timed_and_kept_where_leaving_layers_in_float_does_not_help(built):
+    config = CONFIG.model_copy(update={"int8": Int8Config(quicken=True, seconds=1), "gate": GateConfig(min_speedup=1)})
+    found = built(fitted(weights(0)), config=config)
+    assert isinstance(found.made.for_speed, tuple)
+    assert ("for_speed" in found.made.model_dump()) is bool(found.made.for_speed)
 
 
 # Networks with nothing to measure a range on
@@ -214,3 +333,4 @@ def test_files_and_digests_from_before_the_repair_stay_the_same(built):
     assert "in_float" not in found.made.model_dump(mode="json")
     assert "int8" not in CONFIG.model_dump(mode="json")
     assert OFF.model_dump(mode="json")["int8"] == {"repair": "off", "seconds": 60}
+    assert EQUAL.model_dump(mode="json")["int8"]["equalize"] is True

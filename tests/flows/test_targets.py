@@ -50,10 +50,13 @@ def test_a_target_is_added_listed_checked_cleaned_and_forgotten(pi, capsys):
     assert execute(["target", "check", "pi5"]) == 0
     shown = capsys.readouterr().out
     assert "onnxruntime   1.20.0" in shown
+    assert "others        none" in shown
     assert shown.endswith("pi5: can measure\n")
-    pi.be(onnxruntime="")
+    pi.be(onnxruntime="", others={"openvino": "2025.3", "ai-edge-litert": "2.0"})
     assert execute(["target", "check", "pi5"]) == 1
-    assert "missing: its Python cannot import onnxruntime" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "missing: its Python cannot import onnxruntime" in shown
+    assert "others        openvino 2025.3, ai-edge-litert 2.0" in shown
     assert execute(["target", "clean", "pi5"]) == 0
     assert "nothing of edgestill is there" in capsys.readouterr().out
     assert execute(["target", "remove", "pi5"]) == 0
@@ -97,7 +100,7 @@ def test_a_configuration_without_targets_is_written_and_digested_as_before():
         (["targets=[{name: a, where: 'ssh://h'}, {name: a, where: 'adb:b'}]"], "two targets have one name: a, a"),
         (
             ["targets=[{name: a, where: 'folder:/tmp/a'}]", "search.budget.max_latency_ms=3"],
-            "asks the first target, a, for every candidate, and a person carries its profiles",
+            "asks the target a for candidates. latencies, and a person carries its profiles",
         ),
         (["targets=[{name: A, where: here}]"], "targets.0.name"),
         (["targets=[{name: a, where: 'telnet://h'}]"], "is no place of a target"),
