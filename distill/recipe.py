@@ -19,6 +19,7 @@ from edgestill.distill.answers import TeacherAnswers
 from edgestill.distill.conflicts import conflicts
 from edgestill.distill.methods import KD, METHODS, Method
 from edgestill.distill.methods.base import Context, Exhibit, Slot
+from edgestill.distill.own_samples import Sampler, Sampling
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.device import FeaturesElsewhere
@@ -29,15 +30,15 @@ from edgestill.pipeline.training.label_loss import label_loss
 from edgestill.pipeline.training.objective import Moment, Objective
 
 
-def make_recipe(configs: Sequence[Any]) -> "Recipe":
-    """Make the recipe of a list of method configurations."""
-    return Recipe([METHODS[config.name](config) for config in configs])
+def make_recipe(configs: Sequence[Any], sampling: Sampling | None = None) -> "Recipe":
+    """Make the recipe of a list of method configurations, for trainings with such samples of the student's own."""
+    return Recipe([METHODS[config.name](config) for config in configs], sampling)
 
 
 class Recipe(Objective):
     """Objective of a distillation, minimised by `pipeline.training.fit`."""
 
-    def __init__(self, methods: Sequence[Method]) -> None:
+    def __init__(self, methods: Sequence[Method], sampling: Sampling | None = None) -> None:
         problems = conflicts(methods)
         if problems:
             raise ConfigError(problems)
@@ -45,6 +46,8 @@ class Recipe(Objective):
         self._fallback = self._for_unfilled_slots()
         self._share_temperature()
         self._teacher: nn.Module | None = None
+        self._sampler = None if sampling is None else Sampler(sampling)
+        self._student: nn.Module | None = None
         self._answers: TeacherAnswers | None = None  # set: the teacher's outputs on the training images are kept
 
     def _for_unfilled_slots(self) -> Method:
@@ -62,8 +65,9 @@ class Recipe(Objective):
 
     @property
     def varies_teacher(self) -> bool:
-        """True if a method changes the teacher during training, so that the teacher's outputs cannot be cached."""
-        return any(method.varies_teacher for method in self._owners("teacher"))
+        """True if the teacher's outputs cannot be cached: a method changes it, or no step has the data's own inputs."""
+        is_elsewhere = self._sampler is not None and self._sampler.is_always
+        return is_elsewhere or any(method.varies_teacher for method in self._owners("teacher"))
 
     @property
     def reads_features(self) -> bool:
@@ -101,7 +105,7 @@ class Recipe(Objective):
             cache: if given, the teacher's outputs on all training images are kept, for each view made by it.
             state: of an earlier training of the same student; methods load it instead of studying teacher and data.
         """
-        self._teacher = context.teacher
+        self._teacher, self._student = context.teacher, context.student
         self.check(context.task, context.train)
         for method in sorted(self.methods, key=lambda method: "head" not in method.fills):
             method.prepare(context)
@@ -114,6 +118,9 @@ class Recipe(Objective):
             self._answers = TeacherAnswers(self._look_at_inputs, context, cache, self.reads_features, is_given)
 
     def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
+        if self._sampler is not None:
+            assert self._student is not None, "prepare() comes before a step"
+            batch = self._sampler(batch, self._student, generator)
         for method in self._owners("data"):
             batch = method.data(batch, generator)
         return batch
@@ -161,9 +168,15 @@ class Recipe(Objective):
 
     def look_at_teacher(self, batch: Batch) -> View:
         """Return the teacher's outputs on a batch, from those kept if possible; altered inputs are computed afresh."""
-        return self._look_at_inputs(batch.inputs, batch.rows) if self._answers is None else self._answers.on(batch)
+        if self._answers is not None:
+            return self._answers.on(batch)
+        for method in self._owners("teacher"):
+            return method.teacher_on(batch)
+        return self._look_at_inputs(batch.inputs, batch.rows)
 
     def order(self, epoch: int, generator: torch.Generator) -> Tensor | None:
+        if self._sampler is not None:
+            self._sampler.begin()
         found = (method.order(epoch, generator) for method in self._owners("data"))
         return next((order for order in found if order is not None), None)
 

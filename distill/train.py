@@ -49,7 +49,7 @@ def distill(
         views_seed: of the images' fixed views; None: `seed`. Trainings by several seeds share the teacher's kept
             outputs if they share it.
     """
-    recipe = make_recipe(config.methods)
+    recipe = make_recipe(config.methods, config.driver.sampling)
     student.to(device)
     context = Context(
         task=splits.task,

@@ -1,6 +1,5 @@
 """The settings of a run, in one type."""
 
-from collections.abc import Iterator
 from typing import Any, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, model_serializer, model_validator
@@ -14,6 +13,7 @@ from edgestill.export.config import ExportConfig, ProfileConfig
 from edgestill.export.formats import FORMATS
 from edgestill.export.targets.book import AnyTarget
 from edgestill.export.targets.config import TargetConfig
+from edgestill.flows.config.unfit import unfit_formats, unfit_methods, unfit_settings
 from edgestill.pipeline.data.augmentation import VIEWS_MIX
 from edgestill.pipeline.data.datasets import DigitsConfig
 from edgestill.pipeline.data.loading import DataConfig
@@ -211,7 +211,7 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _goes_with_its_kind_of_input(self) -> "RunConfig":
-        problems = [*_unfit_settings(self), *_unfit_formats(self)]
+        problems = [*unfit_settings(self), *unfit_methods(self), *unfit_formats(self)]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -239,40 +239,3 @@ class RunConfig(Frozen):
                 "or data.augment.flip, or leave batch_augmented out"
             )
         return self
-
-
-def _unfit_settings(config: Any) -> Iterator[str]:
-    """Yield a sentence for each setting of a run on a language task that cannot work."""
-    if not INPUT_KINDS[config.data.kind].continues:
-        return
-    distill = config.distill
-    unfit = [method.name for method in distill.methods if not METHODS[method.name].takes_rows]
-    if unfit:
-        able = listing([name for name, method in METHODS.items() if method.takes_rows])
-        yield (
-            f"distill.methods: {listing(unfit)} cannot teach a language model, which has several answers an example; "
-            f"those that can: {able}"
-        )
-    if distill.auto is not None:
-        yield "distill.methods auto compares answers by example, and a language model has several; name the methods"
-    if distill.driver.name != "once":
-        yield f"distill.driver {distill.driver.name!r} cannot train a language model; set distill.driver to once"
-    if config.qat.mode == "always":
-        yield "qat.mode 'always' cannot fine-tune a language model for INT8; set qat.mode to auto or never"
-    if config.device.gpus != 1 or config.device.compile != "off":
-        yield "device.gpus other than 1 and device.compile do not go with language models; leave them out"
-    for where, training in (("teacher", config.teacher.training), ("distill", distill.training)):
-        if training.balance != "none":
-            yield f"{where}.training.balance is of classes, and tokens are no classes; leave it out"
-
-
-def _unfit_formats(config: Any) -> Iterator[str]:
-    """Yield a sentence on the formats that take no network of the data's kind of input."""
-    kind = config.data.kind
-    able = [name for name, form in FORMATS.items() if kind in form.kinds]
-    unfit = [name for name in config.export.formats if name not in able]
-    if unfit:
-        yield (
-            f"export.formats: {listing(unfit)} cannot hold a network for data of kind {kind!r}; those that can: "
-            f"{listing(able)}"
-        )

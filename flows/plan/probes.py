@@ -141,7 +141,7 @@ class Probes:
                 save=context.saver("distill"), compute=context.compute,
             )  # fmt: skip
 
-        cached = caches_teacher(make_recipe(config.methods), self.splits, config.training.views)
+        cached = caches_teacher(make_recipe(config.methods, config.driver.sampling), self.splits, config.training.views)
         return self._speed(train, config.training.batch_size, self.student_evaluated_s, has_start=cached)
 
     def taught_s(self, epochs: float, examples: int | None = None, trainings: float = 1.0) -> float:

@@ -35,7 +35,7 @@ class Distill(Stage[DistillResult]):
         config = with_hyperparameters(context.config.distill, results.of(TuneResult).best)
         splits, winner = context.splits(), results.of(TournamentResult).winner
         distilled = driven(context, "distill", chosen(context, results).architecture, splits, config)
-        fitted = distilled.fitted
+        fitted, recipe = distilled.fitted, make_recipe(config.methods, config.driver.sampling)
         context.run.write("distill", WEIGHTS, weights_bytes(distilled.student))
         context.run.write("distill", METHODS, state_bytes(distilled.state))
         context.run.write("distill", "curve.csv", curve_csv(fitted.curve))
@@ -44,7 +44,7 @@ class Distill(Stage[DistillResult]):
             methods=tuple(method.model_dump(mode="json") for method in config.methods),
             learning_rate=config.training.learning_rate,
             weight_decay=config.training.weight_decay,
-            teacher_cached=caches_teacher(make_recipe(config.methods), splits, config.training.views),
+            teacher_cached=caches_teacher(recipe, splits, config.training.views),
             validation=fitted.best,
             cost=_cost_of_what_ships(distilled.student, winner.cost, splits.task),
             best_epoch=fitted.best_epoch,

@@ -82,6 +82,7 @@ def test_the_report_tells_exact_answers_beside_next_tokens(run):
     [
         ("distill.methods=[lelp]", "lelp cannot teach a language model"),
         ("distill.driver=generations", "driver 'generations' cannot train a language model"),
+        ("distill.driver={name: rollout}\ndistill.methods=[none]", "own samples, which have none"),
         ("export.formats=[fp32, fp16]", "fp16 cannot hold a network for data of kind 'lm'"),
         ("prune.method=l1", "students of 'causal_transformer' have none"),
         ("qat.mode=always", "cannot fine-tune a language model"),
@@ -91,7 +92,12 @@ def test_the_report_tells_exact_answers_beside_next_tokens(run):
 )
 def test_what_does_not_go_with_language_is_refused_at_once(setting, said):
     with pytest.raises(ConfigError, match=said):
-        load_config(preset="strings", settings=[setting])
+        load_config(preset="strings", settings=setting.split("\n"))
+
+
+def test_a_driver_that_continues_prompts_is_refused_without_prompts():
+    with pytest.raises(ConfigError, match="'rollout' cannot train on data of kind 'image'"):
+        load_config(preset="digits", settings=["distill.driver=rollout"])
 
 
 def test_an_image_students_teacher_and_space_are_lent_to_prompts_of_ones_own(tmp_path):
