@@ -17,6 +17,9 @@ from edgestill.distill.methods.heads.dhkd import DHKD
 from edgestill.distill.methods.heads.dho import DHO
 from edgestill.distill.methods.kd import KD
 from edgestill.distill.methods.kd_aif.method import KDAIF
+from edgestill.distill.methods.language.opsd import OPSD
+from edgestill.distill.methods.language.rlad import RLAD
+from edgestill.distill.methods.language.tsd_kd import TSDKD
 from edgestill.distill.methods.lelp.embedding_regression import EmbeddingRegression
 from edgestill.distill.methods.lelp.method import LELP
 from edgestill.distill.methods.none import NoDistillation
@@ -76,6 +79,9 @@ METHODS: Table[type[Method]] = Table("methods", _line, {
     "ofa": OFA,
     "talking": Talking,
     "kd3": KD3,
+    "tsd_kd": TSDKD,
+    "opsd": OPSD,
+    "rlad": RLAD,
 })  # fmt: skip
 
 __all__ = ["KD", "METHODS", "Method", "MethodConfig", "Slot"]

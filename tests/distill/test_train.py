@@ -62,8 +62,8 @@ def at_the_end_and_then(monkeypatch, make_task, make_splits, make_network):
         with torch.no_grad(), drawn_from(0):
             return {name: term.item() for name, term in recipe.loss(student.eval(), batch).items()}
 
-    def made(configs):
-        recipes.append(make_recipe(configs))
+    def made(configs, sampling=None):
+        recipes.append(make_recipe(configs, sampling))
         return recipes[-1]
 
     monkeypatch.setattr("edgestill.distill.train.make_recipe", made)
