@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from edgestill.distill.answers import TeacherAnswers
 from edgestill.distill.conflicts import conflicts
+from edgestill.distill.in_parts import loss_in_parts
 from edgestill.distill.methods import KD, METHODS, Method
 from edgestill.distill.methods.base import Context, Exhibit, Slot
 from edgestill.distill.own_samples import Sampler, Sampling
@@ -30,15 +31,17 @@ from edgestill.pipeline.training.label_loss import label_loss
 from edgestill.pipeline.training.objective import Moment, Objective
 
 
-def make_recipe(configs: Sequence[Any], sampling: Sampling | None = None) -> "Recipe":
-    """Make the recipe of a list of method configurations, for trainings with such samples of the student's own."""
-    return Recipe([METHODS[config.name](config) for config in configs], sampling)
+def make_recipe(configs: Sequence[Any], sampling: Sampling | None = None, rows_at_once: int | None = None) -> "Recipe":
+    """Make the recipe of a list of method configurations; the rest is as `DistillConfig` says."""
+    return Recipe([METHODS[config.name](config) for config in configs], sampling, rows_at_once)
 
 
 class Recipe(Objective):
     """Objective of a distillation, minimised by `pipeline.training.fit`."""
 
-    def __init__(self, methods: Sequence[Method], sampling: Sampling | None = None) -> None:
+    def __init__(
+        self, methods: Sequence[Method], sampling: Sampling | None = None, rows_at_once: int | None = None
+    ) -> None:
         problems = conflicts(methods)
         if problems:
             raise ConfigError(problems)
@@ -47,6 +50,7 @@ class Recipe(Objective):
         self._share_temperature()
         self._teacher: nn.Module | None = None
         self._sampler = None if sampling is None else Sampler(sampling)
+        self._rows_at_once = rows_at_once
         self._student: nn.Module | None = None
         self._answers: TeacherAnswers | None = None  # set: the teacher's outputs on the training images are kept
 
@@ -65,9 +69,10 @@ class Recipe(Objective):
 
     @property
     def varies_teacher(self) -> bool:
-        """True if the teacher's outputs cannot be cached: a method changes it, or no step has the data's own inputs."""
-        is_elsewhere = self._sampler is not None and self._sampler.is_always
-        return is_elsewhere or any(method.varies_teacher for method in self._owners("teacher"))
+        """True if the teacher's outputs are not kept: a method changes it, or a step has other inputs or few rows."""
+        if self._rows_at_once is not None or (self._sampler is not None and self._sampler.is_always):
+            return True
+        return any(method.varies_teacher for method in self._owners("teacher"))
 
     @property
     def reads_features(self) -> bool:
@@ -127,6 +132,9 @@ class Recipe(Objective):
 
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Return the equation's terms by name: `cross_entropy`, `distillation`, and each feature loss."""
+        if self._rows_at_once is not None and batch.rows is not None:
+            assert self._teacher is not None, "prepare() comes before loss()"
+            return loss_in_parts(self.terms, self._teacher, network, batch, self._rows_at_once)
         teacher = self.look_at_teacher(batch)
         student, class_logits = self.look_at_student(network, batch)
         with torch.autocast(batch.inputs.device.type, enabled=False):

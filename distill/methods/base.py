@@ -94,6 +94,7 @@ class Method(ABC):
     reads_features: ClassVar[bool] = False  # with slot `feature`: reads the teacher's feature maps too
     studies_teacher: ClassVar[bool] = False  # reads the context's teacher itself, not only slot `teacher`
     takes_rows: ClassVar[bool] = False  # works where an example has several rows of logits, as a text has in training
+    rows_alone: ClassVar[bool] = False  # a row's terms depend on that row alone: rows may be computed in parts
     own_samples: ClassVar[int] = 0  # of the student's, of each prompt, that it cannot do without
     is_of_itself: ClassVar[bool] = False  # distils a student into itself, which then must begin with weights
     ships_layers: ClassVar[bool] = False  # with slot `head`: more than a classifier, so that fine-tuning cannot go on

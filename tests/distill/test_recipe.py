@@ -12,7 +12,6 @@ import torch.nn.functional as F
 
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig
 from edgestill.distill.conflicts import conflicts
-from edgestill.distill.drivers import DRIVERS
 from edgestill.distill.methods import KD, METHODS, Method, MethodConfig
 from edgestill.distill.methods.base import SLOTS
 from edgestill.distill.methods.kd import KDConfig
@@ -466,10 +465,8 @@ def test_methods_are_told_of_each_step_and_choose_the_order_of_an_epoch(
     kind.tick = lambda self, moment: moments.append(moment)
     monkeypatch.setitem(METHODS, "timed", kind)
     splits = make_splits(make_task(), train=16)
-    config = SimpleNamespace(
-        methods=(KDConfig(), kind.Config(name="timed")),
-        driver=DRIVERS["once"].Config(),
-        training=StudentTrainingConfig(epochs=2, batch_size=8),
+    config = DistillConfig.model_construct(
+        methods=(KDConfig(), kind.Config(name="timed")), training=StudentTrainingConfig(epochs=2, batch_size=8)
     )
     distill(make_network(2), make_network(1), splits, config, seed=0, device=CPU)
     assert [moment.step for moment in moments] == [1, 2, 3]

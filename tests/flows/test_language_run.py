@@ -101,6 +101,8 @@ def test_what_does_not_go_with_language_is_refused_at_once(setting, said):
 def test_a_driver_that_continues_prompts_is_refused_without_prompts():
     with pytest.raises(ConfigError, match="'rollout' cannot train on data of kind 'image'"):
         load_config(preset="digits", settings=["distill.driver=rollout"])
+    with pytest.raises(ConfigError, match="rows_at_once is for language models"):
+        load_config(preset="digits", settings=["distill.rows_at_once=8"])
 
 
 def test_an_image_students_teacher_and_space_are_lent_to_prompts_of_ones_own(tmp_path):

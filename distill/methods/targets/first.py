@@ -61,6 +61,7 @@ class FIRST(Method):
     paper: ClassVar[str] = "after Shum et al. 2024, arXiv:2408.12168"
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence"})
     takes_rows: ClassVar[bool] = True
+    rows_alone: ClassVar[bool] = True
     studies_teacher: ClassVar[bool] = True
     facts: ClassVar[Facts | None] = Facts(
         evidence="ours",
