@@ -316,3 +316,27 @@ def test_a_killed_training_goes_on_bit_for_bit(splits, method):
     expected = undisturbed.student.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in resumed.student.state_dict().items())
     assert resumed.measures == undisturbed.measures
+
+
+@pytest.mark.parametrize(
+    "method",
+    [{"name": "tsd_kd"}, {"name": "opsd", "clip": 0.01}, {"name": "rlad", "reward": "begun"}],
+    ids=lambda m: m["name"],
+)
+def test_the_gradient_on_own_samples_is_a_finite_difference(splits, method):
+    recipe, student, _, batch = on_own_samples(splits, method, samples=32)
+    with torch.no_grad():
+        teacher, own = recipe.look_at_teacher(batch), look(student, batch.inputs, batch.rows)
+    teacher, own = (view._replace(logits=view.logits.double()) for view in (teacher, own))
+    direction = drawn(*own.logits.shape, seed=3)
+
+    def loss(step):
+        moved = own._replace(logits=own.logits + (0.1 + step) * direction)  # away from the ratio of 1
+        seen = own._replace(logits=own.logits + 0.1 * direction)
+        return torch.stack(list(recipe.terms(teacher, moved, moved.logits, batch, seen).values())).sum()
+
+    at = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (found,) = torch.autograd.grad(loss(at), at)
+    expected = (loss(1e-7) - loss(-1e-7)) / 2e-7
+    assert abs(found.item()) > 1e-4
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
