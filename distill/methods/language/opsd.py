@@ -132,7 +132,8 @@ class OPSD(Method):
 def clipped_kl(target: Tensor, log_student: Tensor, most: float | None) -> Tensor:
     """KL(t || s), [R], with each entry t_v log(t_v / s_v) at most `most`; None: KL itself."""
     terms = torch.special.xlogy(target, target) - target * log_student
-    return (terms if most is None else terms.clamp_max(most)).sum(1)
+    found: Tensor = (terms if most is None else terms.clamp_max(most)).sum(1)
+    return found
 
 
 def _copies(group: Tensor) -> int:

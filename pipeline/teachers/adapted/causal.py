@@ -8,7 +8,7 @@ later token keeps its place, and so does the answer to it.
 
 # B texts, T tokens, R rows, D width, V the data's token ids, M the model's
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,8 @@ class CausalAdapted(nn.Module):
         is_token = inputs != PADDING
         ids = self.get_buffer("ids")[self._begun(inputs)]
         states = _body(self.model)(input_ids=ids, attention_mask=is_token.long(), use_cache=False).last_hidden_state
-        return states * is_token.unsqueeze(2)
+        found: Tensor = states * is_token.unsqueeze(2)
+        return found
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         embedding = last_token(features)
@@ -94,11 +95,11 @@ class CausalAdapted(nn.Module):
         return torch.where(before & has_start, moved, inputs)
 
     def _require_plain_answers(self, who: str) -> None:
-        model, vocabulary = self.model, self.linear.head.weight.shape[0]
-        ids = torch.randint(0, vocabulary, (1, 4), generator=torch.Generator().manual_seed(0))
+        model, head = self.model, cast(nn.Linear, self.linear.head)
+        ids = torch.randint(0, head.out_features, (1, 4), generator=torch.Generator().manual_seed(0))
         with torch.no_grad(), evaluating(model):
             whole, shorter = (model(input_ids=part).logits for part in (ids, ids[:, :3]))
-            found = self.linear.head(_body(model)(input_ids=ids, use_cache=False).last_hidden_state)
+            found = head(_body(model)(input_ids=ids, use_cache=False).last_hidden_state)
         near = _CLOSE * float(whole.abs().max())
         if not torch.allclose(whole, found, rtol=0, atol=near):
             raise CheckpointError(
