@@ -25,7 +25,7 @@ from edgestill.distill.drivers.once import OnceConfig
 from edgestill.distill.methods import METHODS
 from edgestill.distill.methods.kd import KDConfig
 from edgestill.distill.needs import unmet
-from edgestill.distill.recipe import make_recipe
+from edgestill.distill.recipe import Recipe, make_recipe
 from edgestill.distill.tunable import tunable
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.frozen import Frozen, by_name, without_none
@@ -91,6 +91,13 @@ class DistillConfig(Frozen):
     )
     training: StudentTrainingConfig = StudentTrainingConfig()
 
+    rows_at_once: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="number of rows of logits in memory at a time where a language model trains, against running out "
+        "of it; null: a step's all",
+    )
     auto: AutoConfig | None = Field(
         None, description="choose the method by short trainings on this task; `methods: auto` sets it"
     )
@@ -111,8 +118,12 @@ class DistillConfig(Frozen):
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `auto` where it is not set, so that digests of earlier versions' runs stay the same."""
-        return without_none(handler(self), "auto")
+        """Leave out what is newer where it is not set, so that digests of earlier versions' runs stay the same."""
+        return without_none(handler(self), "auto", "rows_at_once")
+
+    def recipe(self) -> Recipe:
+        """Make the recipe of a training."""
+        return make_recipe(self.methods, self.driver.sampling, self.rows_at_once)
 
     def with_method(self, name: str) -> "DistillConfig":
         """Return the configuration with the default settings of a method in the place of `methods`."""
@@ -123,6 +134,17 @@ class DistillConfig(Frozen):
         problems = unmet(make_recipe(self.methods).methods, self.driver.gives, f"driver {self.driver.name!r} as set")
         if problems:
             raise ValueError("; ".join(problems))
+        return self
+
+    @model_validator(mode="after")
+    def _rows_stand_alone(self) -> Self:
+        whole = [one.name for one in self.methods if not METHODS[one.name].rows_alone]
+        if self.rows_at_once is not None and whole:
+            able = ", ".join(name for name, method in METHODS.items() if method.rows_alone)
+            raise ValueError(
+                f"rows_at_once takes the rows of a step apart, and method {whole[0]!r} needs them together; leave it "
+                f"out, or take one of {able}"
+            )
         return self
 
     @classmethod

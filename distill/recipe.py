@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from edgestill.distill.answers import TeacherAnswers
 from edgestill.distill.conflicts import conflicts
+from edgestill.distill.in_parts import loss_in_parts
 from edgestill.distill.methods import KD, METHODS, Method
 from edgestill.distill.methods.base import Context, Exhibit, Slot
+from edgestill.distill.own_samples import Sampler, Sampling
 from edgestill.distill.views import detached, flat_gradient, in_float32, nothing, put
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Batch, ImageSplit
@@ -34,15 +36,17 @@ _READ_TEACHER: frozenset[Slot] = frozenset(
 )
 
 
-def make_recipe(configs: Sequence[Any]) -> "Recipe":
-    """Make the recipe of a list of method configurations."""
-    return Recipe([METHODS[config.name](config) for config in configs])
+def make_recipe(configs: Sequence[Any], sampling: Sampling | None = None, rows_at_once: int | None = None) -> "Recipe":
+    """Make the recipe of a list of method configurations; the rest is as `DistillConfig` says."""
+    return Recipe([METHODS[config.name](config) for config in configs], sampling, rows_at_once)
 
 
 class Recipe(Objective):
     """Objective of a distillation, minimised by `pipeline.training.fit`."""
 
-    def __init__(self, methods: Sequence[Method]) -> None:
+    def __init__(
+        self, methods: Sequence[Method], sampling: Sampling | None = None, rows_at_once: int | None = None
+    ) -> None:
         problems = conflicts(methods)
         if problems:
             raise ConfigError(problems)
@@ -50,6 +54,9 @@ class Recipe(Objective):
         self._fallback = self._for_unfilled_slots()
         self._share_temperature()
         self._teacher: nn.Module | None = None
+        self._sampler = None if sampling is None else Sampler(sampling)
+        self._rows_at_once = rows_at_once
+        self._student: nn.Module | None = None
         self._answers: TeacherAnswers | None = None  # set: the teacher's outputs on the training images are kept
 
     def _for_unfilled_slots(self) -> Method:
@@ -67,7 +74,9 @@ class Recipe(Objective):
 
     @property
     def varies_teacher(self) -> bool:
-        """True if a method changes the teacher during training, so that the teacher's outputs cannot be cached."""
+        """True if the teacher's outputs are not kept: a method changes it, or a step has other inputs or few rows."""
+        if self._rows_at_once is not None or (self._sampler is not None and self._sampler.is_always):
+            return True
         return any(method.varies_teacher for method in self._owners("teacher"))
 
     @property
@@ -110,7 +119,7 @@ class Recipe(Objective):
             cache: if given, the teacher's outputs on all training images are kept, for each view made by it.
             state: of an earlier training of the same student; methods load it instead of studying teacher and data.
         """
-        self._teacher = context.teacher
+        self._teacher, self._student = context.teacher, context.student
         self.check(context.task, context.train)
         for method in sorted(self.methods, key=lambda method: "head" not in method.fills):
             method.prepare(context)
@@ -123,12 +132,18 @@ class Recipe(Objective):
             self._answers = TeacherAnswers(self._look_at_inputs, context, cache, self.reads_features, is_given)
 
     def prepare_batch(self, batch: Batch, generator: torch.Generator) -> Batch:
+        if self._sampler is not None:
+            assert self._student is not None, "prepare() comes before a step"
+            batch = self._sampler(batch, self._student, generator)
         for method in self._owners("data"):
             batch = method.data(batch, generator)
         return batch
 
     def loss(self, network: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Return the equation's terms by name: `cross_entropy`, `distillation`, and each feature loss."""
+        if self._rows_at_once is not None and batch.rows is not None:
+            assert self._teacher is not None, "prepare() comes before loss()"
+            return loss_in_parts(self.terms, self._teacher, network, batch, self._rows_at_once)
         teacher = nothing(batch) if self._spares_teacher else self.look_at_teacher(batch)
         student, class_logits = self.look_at_student(network, batch)
         with torch.autocast(batch.inputs.device.type, enabled=False):
@@ -176,9 +191,15 @@ class Recipe(Objective):
 
     def look_at_teacher(self, batch: Batch) -> View:
         """Return the teacher's outputs on a batch, from those kept if possible; altered inputs are computed afresh."""
-        return self._look_at_inputs(batch.inputs, batch.rows) if self._answers is None else self._answers.on(batch)
+        if self._answers is not None:
+            return self._answers.on(batch)
+        for method in self._owners("teacher"):
+            return method.teacher_on(batch)
+        return self._look_at_inputs(batch.inputs, batch.rows)
 
     def order(self, epoch: int, generator: torch.Generator) -> Tensor | None:
+        if self._sampler is not None:
+            self._sampler.begin()
         found = (method.order(epoch, generator) for method in self._owners("data"))
         return next((order for order in found if order is not None), None)
 

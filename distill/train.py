@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from edgestill.distill.config import DistillConfig
 from edgestill.distill.distilled import Distilled
 from edgestill.distill.methods.base import Context, Exhibit
-from edgestill.distill.recipe import Recipe, make_recipe
+from edgestill.distill.recipe import Recipe
 from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.data.augmentation import Augmentation
 from edgestill.pipeline.data.splits import Splits
@@ -49,7 +49,7 @@ def distill(
         views_seed: of the images' fixed views; None: `seed`. Trainings by several seeds share the teacher's kept
             outputs if they share it.
     """
-    recipe = make_recipe(config.methods)
+    recipe = config.recipe()
     student.to(device)
     context = Context(
         task=splits.task,

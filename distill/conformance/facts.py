@@ -25,6 +25,7 @@ from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.teachers.teacher import frozen
 
 _SAME = 1e-6
+_ROUNDING = 1e-6  # of a gradient in float32
 _STEPS = 5  # timed; the fastest counts
 _TRIES = 3
 
@@ -43,7 +44,7 @@ def a_student_that_is_the_teacher_learns_nothing_from_it_where_it_says_so(kind: 
     """Compare the gradient of the distillation terms at the teacher's own weights with that at others."""
     facts = _facts(kind)
     at_teacher, elsewhere = _distilling_gradient(kind, 1), _distilling_gradient(kind, 2)
-    is_zero = at_teacher <= 1e-4 * max(elsewhere, 1e-6)
+    is_zero = at_teacher <= max(1e-4 * elsewhere, _ROUNDING)
     require(
         is_zero == facts.zero_at_teacher or elsewhere == 0,
         f"the gradient at the teacher's outputs is {at_teacher:.3g}, elsewhere {elsewhere:.3g}",

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from edgestill.distill.distilled import Distilled
+from edgestill.distill.own_samples import Sampling
 from edgestill.pipeline.data.splits import Splits
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.teachers.teacher import PARTS, Part
@@ -42,6 +43,11 @@ class DriverConfig(Frozen):
     def can_be_repeated(self) -> bool:
         """True if one more training by another seed is a repetition of what its student had, for baselines."""
         return self.goes_on
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """Samples of the student's own that its trainings learn from, tuning's too; None: the data alone."""
+        return None
 
     @property
     def hides(self) -> tuple[Any, ...]:
@@ -134,6 +140,7 @@ class Driver(ABC):
 
     name: ClassVar[str]
     paper: ClassVar[str]  # authors, year, arXiv id
+    kinds: ClassVar[frozenset[str]] = frozenset({"image", "text"})  # of input
     Config: ClassVar[type[DriverConfig]]
     room: Room  # set before `run`, for drivers that need more than lessons
 

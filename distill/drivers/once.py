@@ -20,6 +20,7 @@ class Once(Driver):
 
     name: ClassVar[str] = "once"
     paper: ClassVar[str] = "a baseline without a paper, 2026"
+    kinds: ClassVar[frozenset[str]] = frozenset({"image", "text", "lm"})
     Config: ClassVar[type[DriverConfig]] = OnceConfig
 
     def run(self, learn: Learn, teacher: nn.Module, splits: Splits) -> Distilled:

@@ -19,8 +19,11 @@ from edgestill.distill.methods.kd import KD
 from edgestill.distill.methods.kd_aif.method import KDAIF
 from edgestill.distill.methods.language.adpa import ADPA
 from edgestill.distill.methods.language.dckd import DCKD
+from edgestill.distill.methods.language.opsd import OPSD
+from edgestill.distill.methods.language.rlad import RLAD
 from edgestill.distill.methods.language.sequence_kd import SequenceKD
 from edgestill.distill.methods.language.symbolic import Symbolic
+from edgestill.distill.methods.language.tsd_kd import TSDKD
 from edgestill.distill.methods.lelp.embedding_regression import EmbeddingRegression
 from edgestill.distill.methods.lelp.method import LELP
 from edgestill.distill.methods.none import NoDistillation
@@ -86,6 +89,9 @@ METHODS: Table[type[Method]] = Table("methods", _line, {
     "symbolic": Symbolic,
     "dckd": DCKD,
     "adpa": ADPA,
+    "tsd_kd": TSDKD,
+    "opsd": OPSD,
+    "rlad": RLAD,
 })  # fmt: skip
 
 __all__ = ["KD", "METHODS", "Method", "MethodConfig", "Slot"]

@@ -95,6 +95,9 @@ class Method(ABC):
     reads_features: ClassVar[bool] = False  # with slot `feature`: reads the teacher's feature maps too
     studies_teacher: ClassVar[bool] = False  # reads the context's teacher itself, not only slot `teacher`
     takes_rows: ClassVar[bool] = False  # works where an example has several rows of logits, as a text has in training
+    rows_alone: ClassVar[bool] = False  # a row's terms depend on that row alone: rows may be computed in parts
+    own_samples: ClassVar[int] = 0  # of the student's, of each prompt, that it cannot do without
+    is_of_itself: ClassVar[bool] = False  # distils a student into itself, which then must begin with weights
     ships_layers: ClassVar[bool] = False  # with slot `head`: more than a classifier, so that fine-tuning cannot go on
     to_shrink: ClassVar[str] = ""  # with slot `head`: how a user makes it smaller, such as "set fewer subclasses"
     Config: ClassVar[type[MethodConfig]]
@@ -115,6 +118,11 @@ class Method(ABC):
     @property
     def spares_teacher(self) -> bool:
         """True if training needs no outputs of the teacher for this method's slots; the recipe may then not look."""
+        return False
+
+    @property
+    def binds_rows(self) -> bool:
+        """True if it prepares something for each answer of the data, which a student's own samples have not."""
         return False
 
     @property
@@ -159,6 +167,10 @@ class Method(ABC):
     def teacher(self, inputs: Tensor) -> View:
         """Slot `teacher`; default: one forward pass of the frozen teacher."""
         raise NotImplementedError
+
+    def teacher_on(self, batch: Batch) -> View:
+        """With slot `teacher`: its outputs on a batch, of one that reads more than inputs; default: `teacher`."""
+        return self.teacher(batch.inputs)
 
     def logits(self, logits: Tensor) -> Tensor:
         """Slot `logits`: the teacher's or the student's, [N, K], as target, divergence and objective read them.

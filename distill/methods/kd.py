@@ -29,6 +29,7 @@ class KD(Method):
     paper: ClassVar[str] = "Hinton, Vinyals, Dean 2015, arXiv:1503.02531"
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence"})
     takes_rows: ClassVar[bool] = True
+    rows_alone: ClassVar[bool] = True
     facts: ClassVar[Facts | None] = Facts(
         evidence="paper",
         ablation={"distill_weight": 0.0},

@@ -24,6 +24,7 @@ class NoDistillation(Method):
     paper: ClassVar[str] = "a baseline without a paper, 2026"
     fills: ClassVar[frozenset[Slot]] = frozenset({"weight"})
     takes_rows: ClassVar[bool] = True
+    rows_alone: ClassVar[bool] = True
     facts: ClassVar[Facts | None] = Facts(
         evidence="ours",
         algorithm="fine-tuning",

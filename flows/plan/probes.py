@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from edgestill.distill.config import DistillConfig
-from edgestill.distill.recipe import make_recipe
 from edgestill.distill.train import caches_teacher, distill
 from edgestill.export.result import ConvertResult
 from edgestill.flows.config.model import RunConfig
@@ -141,7 +140,7 @@ class Probes:
                 save=context.saver("distill"), compute=context.compute,
             )  # fmt: skip
 
-        cached = caches_teacher(make_recipe(config.methods), self.splits, config.training.views)
+        cached = caches_teacher(config.recipe(), self.splits, config.training.views)
         return self._speed(train, config.training.batch_size, self.student_evaluated_s, has_start=cached)
 
     def taught_s(self, epochs: float, examples: int | None = None, trainings: float = 1.0) -> float:

@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import nn
 
-from edgestill.distill.recipe import make_recipe
 from edgestill.distill.result import DistillResult, TuneResult
 from edgestill.distill.train import caches_teacher
 from edgestill.distill.tune import with_hyperparameters
@@ -35,7 +34,7 @@ class Distill(Stage[DistillResult]):
         config = with_hyperparameters(context.config.distill, results.of(TuneResult).best)
         splits, winner = context.splits(), results.of(TournamentResult).winner
         distilled = driven(context, "distill", chosen(context, results).architecture, splits, config)
-        fitted = distilled.fitted
+        fitted, recipe = distilled.fitted, config.recipe()
         context.run.write("distill", WEIGHTS, weights_bytes(distilled.student))
         context.run.write("distill", METHODS, state_bytes(distilled.state))
         context.run.write("distill", "curve.csv", curve_csv(fitted.curve))
@@ -44,7 +43,7 @@ class Distill(Stage[DistillResult]):
             methods=tuple(method.model_dump(mode="json") for method in config.methods),
             learning_rate=config.training.learning_rate,
             weight_decay=config.training.weight_decay,
-            teacher_cached=caches_teacher(make_recipe(config.methods), splits, config.training.views),
+            teacher_cached=caches_teacher(recipe, splits, config.training.views),
             validation=fitted.best,
             cost=_cost_of_what_ships(distilled.student, winner.cost, splits.task),
             best_epoch=fitted.best_epoch,

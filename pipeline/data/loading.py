@@ -28,7 +28,8 @@ from edgestill.pipeline.data.tokens import Coder, make_coder, token_labels
 from edgestill.pipeline.data.unlabelled import with_unlabelled
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.frozen import by_name, derive_seed
-from edgestill.pipeline.input_kind.lm import MARKS, answered
+from edgestill.pipeline.input_kind import INPUT_KINDS
+from edgestill.pipeline.input_kind.lm import answered
 from edgestill.pipeline.task import Task, distinct_names
 
 _AT_ONCE = 64  # images in memory
@@ -192,10 +193,8 @@ def _coder(config: Any, raw: RawData, train: np.ndarray, tokenizer: str | None) 
     if tokenizer is not None:
         return Coder(tokenizer)
     rejected = [raw.train.rejected[n] for n in train] if raw.train.rejected else []
-    coder = make_coder([*(raw.train.texts[n] for n in train), *rejected], config.tokenizer, config.max_length)
-    if config.kind == "lm" and coder.tokens[: len(MARKS)] != MARKS:
-        raise DataError(f"data.tokenizer.file: its first tokens are not {', '.join(MARKS)}, the marks of answers")
-    return coder
+    texts, is_language = [*(raw.train.texts[n] for n in train), *rejected], INPUT_KINDS[config.kind].continues
+    return make_coder(texts, config.tokenizer, config.max_length, of_language=is_language)
 
 
 def _look(kind: str, raw: RawData, parts: Mapping[str, np.ndarray], coder: Coder | None) -> DataLook:

@@ -38,6 +38,14 @@ class Mixed(NamedTuple):
         return Mixed(self.targets[:, :count], self.index[:, :count], self.share[:count])
 
 
+class OwnSamples(NamedTuple):
+    """What is known of texts that a student continued by itself, in the place of a batch's own."""
+
+    given: Tensor  # [B, T] the data's own text of each prompt: the right answer
+    group: Tensor  # [B] number of the prompt within the step; several texts may go on from one
+    log_probs: Tensor  # [R] of each row's token under the student that drew it, at temperature 1
+
+
 class Batch(NamedTuple):
     inputs: Tensor  # [B, C, H, W] float32 in [0, 1], or token ids [B, T] int64
     targets: Tensor  # [B] int64, or UNLABELLED
@@ -48,6 +56,7 @@ class Batch(NamedTuple):
     mixed: Mixed | None = None  # of inputs mixed from two; `targets` are then UNLABELLED, `index` is the first's
     # Of texts with an answer at several places: [R, 2] text and place of each row of logits; targets and index are [R].
     rows: Tensor | None = None
+    own: OwnSamples | None = None  # of texts by the student itself; their targets are UNLABELLED, `view` is None
 
     def first(self, count: int) -> "Batch":
         """Return its first `count` examples."""

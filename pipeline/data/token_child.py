@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 from edgestill.pipeline.errors import DataError, first_line
 from edgestill.pipeline.frozen import digest
 from edgestill.pipeline.input_kind.base import PADDING
+from edgestill.pipeline.input_kind.lm import MARKS
+from edgestill.pipeline.input_kind.marks import begins_with_marks, with_marks
 
 _AT_ONCE = 512  # texts
 
@@ -45,6 +47,23 @@ def prepared(data: bytes, texts: str, max_length: str) -> bytes:
             "tokenizer that pads with it, as BERT's does, or let one be trained by leaving the file out"
         )
     _ids(tokenizer)
+    return fitted(tokenizer, json.loads(texts), int(max_length)).encode()
+
+
+def marked(data: bytes, texts: str, max_length: str) -> bytes:
+    """Return a given tokenizer's JSON for a language task, with the marks before its own ids where it lacks them.
+
+    Raises:
+        DataError: no tokenizer.json, or one that the marks cannot be put into.
+    """
+    _ids(_parsed(data))
+    content = json.loads(data)
+    if begins_with_marks(content):
+        return prepared(data, texts, max_length)
+    tokenizer = _parsed(json.dumps(with_marks(content)).encode())
+    found = tuple(tokenizer.id_to_token(number) for number in range(len(MARKS)))
+    if found != MARKS:
+        raise DataError(f"cannot be given the marks {', '.join(MARKS)} of a language task; take another tokenizer")
     return fitted(tokenizer, json.loads(texts), int(max_length)).encode()
 
 

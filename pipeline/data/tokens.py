@@ -14,11 +14,12 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from edgestill.pipeline.child import MEMORY_BYTES, SECONDS, ChildError, answer
-from edgestill.pipeline.errors import DataError
+from edgestill.pipeline.errors import DataError, first_line
 from edgestill.pipeline.foreign import read_text_bounded
 from edgestill.pipeline.frozen import Frozen, GivenPath, existing_file
 from edgestill.pipeline.input_kind.base import PADDING
 from edgestill.pipeline.input_kind.lm import END, MARKS, START
+from edgestill.pipeline.input_kind.marks import begins_with_marks, tokens_by_id
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -72,9 +73,7 @@ class Coder:
     @property
     def tokens(self) -> tuple[str, ...]:
         """Text of each token id, in order; "" where an id has none."""
-        content = json.loads(self.json)
-        known = {number: token for token, number in dict(content["model"]["vocab"]).items()}
-        known |= {token["id"]: token["content"] for token in content["added_tokens"]}
+        known = tokens_by_id(json.loads(self.json))
         return tuple(known.get(number, "") for number in range(self.vocab_size))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -107,6 +106,18 @@ class Coder:
             raise DataError(f"the tokenizer {error}") from None
 
 
+def has_marks(path: Path) -> bool:
+    """True if the first ids of a tokenizer.json are the marks of a language task.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return begins_with_marks(json.loads(read_text_bounded(path, MAX_TOKENIZER_BYTES)))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path} is no tokenizer.json ({first_line(error)[:100]})") from None
+
+
 def token_labels(tokens: Sequence[str]) -> tuple[str, ...]:
     """Return a name for each token that is one distinct line of text: blanks and control characters are spelt out."""
     named: list[str] = []
@@ -117,10 +128,13 @@ def token_labels(tokens: Sequence[str]) -> tuple[str, ...]:
     return tuple(named)
 
 
-def make_coder(texts: Sequence[str], config: TokenizerConfig, max_length: int) -> Coder:
+def make_coder(texts: Sequence[str], config: TokenizerConfig, max_length: int, *, of_language: bool = False) -> Coder:
     """Make the configured tokenizer; its sequences are as long as the longest of `texts`, and `max_length` at most.
 
     Equal texts give equal bytes, in any process.
+
+    Args:
+        of_language: give a tokenizer of another maker the marks of a language task.
 
     Raises:
         DataError: the file is no tokenizer.json, or does not pad with id 0; or the alphabet is above `vocab_size`.
@@ -130,7 +144,8 @@ def make_coder(texts: Sequence[str], config: TokenizerConfig, max_length: int) -
 
         return Coder(fitted(_trained(texts, config), list(texts), max_length))
     given = read_text_bounded(config.file, MAX_TOKENIZER_BYTES)
-    return Coder(_asked("prepared", given, str(config.file), texts, str(max_length)).decode(), str(config.file))
+    question = "marked" if of_language else "prepared"
+    return Coder(_asked(question, given, str(config.file), texts, str(max_length)).decode(), str(config.file))
 
 
 def _asked(

@@ -69,3 +69,9 @@ def answered(ids: "Tensor") -> "Tensor":
     """Mark the positions whose next token belongs to an answer, END included; [N, T] to bool [N, T - 1]."""
     begun = (ids == START).cumsum(1) > 0
     return begun[:, :-1] & (ids[:, 1:] != PADDING)
+
+
+def prompt_ends(ids: "Tensor") -> "Tensor":
+    """Return the number of tokens of each text's prompt, START included; [N, T] to [N], T where there is no START."""
+    begun = (ids == START).cumsum(1) > 0
+    return (~begun).sum(1) + begun.any(1).long()

@@ -76,13 +76,17 @@ class CausalTransformer(BlockClassifier):
         return features * (inputs != PADDING).unsqueeze(2)
 
     def pool(self, features: Tensor) -> Tensor:
-        """State of the last token, [B, D]. Only padding is 0 throughout: a normalised token never is."""
-        is_token = (features.detach().abs().amax(2) > 0).to(features.dtype)
-        is_last = is_token * (is_token.cumsum(1) == is_token.sum(1, keepdim=True))
-        return (features * is_last.unsqueeze(2)).sum(1)
+        return last_token(features)
 
     def blocks(self) -> list[nn.Module]:
         return list(self.layers)
+
+
+def last_token(features: Tensor) -> Tensor:
+    """State of the last token, [B, D]. Only padding is 0 throughout: a normalised token never is."""
+    is_token = (features.detach().abs().amax(2) > 0).to(features.dtype)
+    is_last = is_token * (is_token.cumsum(1) == is_token.sum(1, keepdim=True))
+    return (features * is_last.unsqueeze(2)).sum(1)
 
 
 def _sinusoids(places: Tensor, like: Tensor) -> Tensor:

@@ -1,26 +1,34 @@
-"""Classifiers of the library transformers, of images and of texts: `teacher: hf:path/to/folder` or `hf:owner/name`.
+"""Networks of the library transformers for images, texts and prompts: `teacher: hf:path/to/folder` or `hf:owner/name`.
 
-Any architecture that the library has a classifier of. Weights are read from safetensors alone; config.json goes
-through the library's own configuration class without the keys that name code, kernels or other files.
+Any architecture that the library has a classifier or a causal language model of. Weights are read from safetensors
+alone; config.json goes through the library's own configuration class without the keys that name code, kernels or other
+files.
 """
 
-import contextlib
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from torch import Tensor, nn
 
+from edgestill.pipeline.data.tokens import has_marks
 from edgestill.pipeline.errors import CheckpointError, EdgestillError, MissingDependencyError, first_line
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.input_kind.base import PADDING
 from edgestill.pipeline.networks.encoder_layers import EncoderSizes
 from edgestill.pipeline.runs.checkpoint import load_weights
 from edgestill.pipeline.task import Task
+from edgestill.pipeline.teachers.adapted.causal import CausalAdapted, StartAt, mark_ids
 from edgestill.pipeline.teachers.adapted.family import ForeignConfig, ForeignTeacher
+from edgestill.pipeline.teachers.adapted.hf_model import library, model_of, remote_model
 from edgestill.pipeline.teachers.adapted.network import Adapted
 from edgestill.pipeline.teachers.adapted.pixels import Sight
 from edgestill.pipeline.teachers.adapted.tracing import Call
@@ -29,17 +37,13 @@ from edgestill.pipeline.teachers.encoder_sizes import sizes_described
 from edgestill.pipeline.teachers.hf_folder import (
     INDEX,
     PIXELS,
-    cleaned,
     names_of,
-    require_honest,
-    require_room,
     sight_of,
-    tensors_of,
 )
 from edgestill.pipeline.teachers.huggingface_folder import TOKENIZER, description
 from edgestill.pipeline.teachers.metadata_checks import require_tokenizer
-from edgestill.pipeline.torchvision_compat import repair
 
+_CAUSAL = ("ForCausalLM", "LMHeadModel")  # ends of the names of language models
 _WANTED = ("config.json", "*.safetensors", INDEX, PIXELS, TOKENIZER)
 
 
@@ -53,6 +57,17 @@ class HfConfig(ForeignConfig):
     trust_remote_code: bool = Field(False, description="run the code that the folder or the hub holds: it can do all")
     features: str | None = Field(None, description="name of the module with the features; null finds it by tracing")
     classifier: str | None = Field(None, description="name of the last Linear; null finds it by tracing")
+    start: StartAt = Field(
+        "front",
+        description="place of a text's mark <s> as a language model reads it: front, before all, as such models are "
+        "trained; between, before the answer, as the data has it",
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `start` where it is the default, so that digests of earlier versions' runs stay the same."""
+        written: dict[str, Any] = handler(self)
+        return {key: value for key, value in written.items() if (key, value) != ("start", "front")}
 
     @field_validator("model")
     @classmethod
@@ -80,7 +95,7 @@ class HfConfig(ForeignConfig):
 class HfTeacher(ForeignTeacher):
     name: ClassVar[str] = "hf"
     short = "model"
-    kinds: ClassVar[frozenset[str]] = frozenset({"image", "text"})
+    kinds: ClassVar[frozenset[str]] = frozenset({"image", "text", "lm"})
     Config: ClassVar[type[Frozen]] = HfConfig
     config: HfConfig  # type: ignore[assignment]
 
@@ -116,26 +131,65 @@ class HfTeacher(ForeignTeacher):
         return folder / TOKENIZER if (folder / TOKENIZER).is_file() else None
 
     @property
+    def exports(self) -> bool:
+        return not self._is_causal
+
+    @property
+    def _is_causal(self) -> bool:
+        """True of a language model, as far as its config.json tells."""
+        try:
+            named = description(_folder(self.config)).get("architectures")
+        except EdgestillError:
+            return False
+        return any(str(name).endswith(_CAUSAL) for name in named or ())
+
+    @property
     def call(self) -> Call:
         return _call
 
     def read(self, task: Task) -> nn.Module:
-        folder = _folder(self.config)
-        model = _remote(folder, task) if self.config.trust_remote_code else _model(folder, task, with_weights=True)
-        return self.wrapped(model, task)
+        return self._made(task, with_weights=True)
 
     def build(self, task: Task) -> nn.Module:
+        return self._made(task, with_weights=False)
+
+    def _made(self, task: Task, *, with_weights: bool) -> nn.Module:
         folder = _folder(self.config)
-        model = _remote(folder, task) if self.config.trust_remote_code else _model(folder, task, with_weights=False)
-        return self.wrapped(model, task)
+        if task.inputs.continues:
+            return self._causal(folder, task, with_weights=with_weights)
+        remote = self.config.trust_remote_code
+        return self.wrapped(
+            remote_model(folder, task) if remote else model_of(folder, task, with_weights=with_weights), task
+        )
+
+    def _causal(self, folder: Path, task: Task, *, with_weights: bool) -> nn.Module:
+        if self.config.trust_remote_code:
+            raise CheckpointError("teacher.trust_remote_code does not go with language models; leave it out")
+        described = description(folder)
+        if not (folder / TOKENIZER).is_file():
+            raise CheckpointError(f"no {TOKENIZER} in {folder}; save it there: tokenizer.save_pretrained(folder)")
+        assert task.vocab_size is not None
+        begin, end = mark_ids(described, self.who)
+        return CausalAdapted(
+            model_of(folder, task, with_weights=with_weights),
+            task.vocab_size,
+            begin,
+            end,
+            has_marks=has_marks(folder / TOKENIZER),
+            start=self.config.start,
+            who=self.who,
+        )
 
     def load(self, task: Task, path: Path) -> nn.Module:
         network = self.build(task)
         load_weights(network, path)
         return network
 
+    def count(self, task: Task) -> tuple[int, int] | None:
+        return None if task.inputs.continues else super().count(task)
+
     def encoder_sizes(self) -> EncoderSizes | None:
-        return sizes_described(description(_folder(self.config)), _library())
+        return sizes_described(description(_folder(self.config)), library())
 
     def make(self, task: Task, outputs: int, held: Held | None) -> nn.Module:
         raise NotImplementedError
@@ -199,76 +253,3 @@ def _fetched(config: HfConfig, cached_only: bool = False) -> Path:
         f"{config.model} is no folder here, and cannot be had from the hub ({problem[:200]}); give a local folder in "
         "teacher.model, as save_pretrained(folder) writes it"
     )
-
-
-def _model(folder: Path, task: Task, *, with_weights: bool) -> nn.Module:
-    """Build the folder's classifier with transformers; it opens no file of the folder.
-
-    Raises:
-        CheckpointError: no architecture of the library's, or weights that do not fit it.
-    """
-    described = description(folder)
-    tensors = tensors_of(folder)
-    require_honest(folder, described, sum(t.numel() for t in tensors.values()))
-    require_room(folder, described, task)
-    transformers, kind = _library(), str(described.get("model_type"))
-    clean = cleaned(described)
-    try:
-        config = transformers.CONFIG_MAPPING[kind].from_dict(clean | {"attn_implementation": "eager"})
-        with torch.device("meta"):
-            wanted = sum(p.numel() for p in _class(type(config), task, described)(config).parameters())
-        if wanted > 2 * sum(t.numel() for t in tensors.values()):
-            raise CheckpointError(f"{folder / 'config.json'} asks for more weights than the file holds")
-        kind_of_model = _class(type(config), task, described)
-        if not with_weights:
-            return kind_of_model(config)  # type: ignore[no-any-return]
-        given = {"state_dict": tensors, "output_loading_info": True, "dtype": torch.float32}
-        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
-            model, found = kind_of_model.from_pretrained(None, config=config, **given)
-    except CheckpointError:
-        raise
-    except Exception as error:  # the library's own errors, of any kind
-        code = "; it brings code of its own, which teacher.trust_remote_code runs" if "auto_map" in described else ""
-        raise CheckpointError(
-            f"{folder} holds no classifier of {task.inputs.plural} that transformers builds: {first_line(error)[:200]}"
-            f"{code}"
-        ) from error
-    lacking = sorted(found["missing_keys"])
-    if lacking or found.get("mismatched_keys"):  # the library would draw these at random
-        raise CheckpointError(
-            f"the weights in {folder} lack {', '.join(lacking[:3]) or 'some that fit'}; it is no fine-tuned classifier"
-        )
-    return model  # type: ignore[no-any-return]
-
-
-def _remote(folder: Path, task: Task) -> nn.Module:
-    """Let transformers load the folder with the code that it holds; the user asked for that by hand."""
-    kind = "AutoModelForSequenceClassification" if task.kind == "text" else "AutoModelForImageClassification"
-    try:
-        return getattr(_library(), kind).from_pretrained(  # type: ignore[no-any-return]
-            folder, trust_remote_code=True, use_safetensors=True, local_files_only=True, dtype=torch.float32
-        )
-    except Exception as error:  # the folder's code
-        raise CheckpointError(f"{folder} cannot be loaded with its own code: {first_line(error)[:200]}") from error
-
-
-def _library() -> Any:
-    repair()
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"teacher hf needs the library transformers: pip install 'edgestill[transformers]' ({error})"
-        ) from None
-    return transformers
-
-
-def _class(config_class: Any, task: Task, described: Mapping[str, Any]) -> Any:
-    from transformers.models.auto import modeling_auto as auto
-
-    kind = "SEQUENCE" if task.kind == "text" else "IMAGE"
-    found = getattr(auto, f"MODEL_FOR_{kind}_CLASSIFICATION_MAPPING")[config_class]
-    if not isinstance(found, tuple):
-        return found
-    named = described.get("architectures") or []
-    return next((one for one in found if one.__name__ in named), found[0])

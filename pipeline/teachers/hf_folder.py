@@ -55,7 +55,8 @@ def require_honest(folder: Path, value: Any, held: int, key: str = "") -> None:
 
 def require_room(folder: Path, described: Mapping[str, Any], task: Task) -> None:
     """Refuse texts that are longer than the model reads, or of more token ids than it knows."""
-    longest, known = described.get("max_position_embeddings"), described.get("vocab_size")
+    longest = described.get("max_position_embeddings", described.get("n_positions"))
+    known = None if task.inputs.continues else described.get("vocab_size")  # a language task's ids are its own
     if task.vocab_size is None:
         return
     if isinstance(longest, int) and 0 < longest < task.input_shape[0]:

@@ -92,7 +92,7 @@ def test_two_methods_conflict_where_they_fill_the_same_slot_and_nowhere_else():
         crowded = whole and (METHODS[one].fills | METHODS[other].fills) & {"target", "divergence", "weight"}
         headed = any(a in WITHOUT_HEADS and "head" in METHODS[b].fills for a, b in ((one, other), (other, one)))
         studied = any(METHODS[name].studies_teacher for name in (one, other))
-        apart = {one, other} in APART or ("online_teacher" in (one, other) and studied)
+        apart = {one, other} in APART or ({"online_teacher", "opsd"} & {one, other} and studied)
         assert len(problems) == len(shared) + bool(in_vain) + unread + bool(crowded) + headed + bool(apart)
         assert all(repr(one) in problem and repr(other) in problem for problem in problems)
 

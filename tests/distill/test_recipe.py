@@ -465,7 +465,7 @@ def test_methods_are_told_of_each_step_and_choose_the_order_of_an_epoch(
     kind.tick = lambda self, moment: moments.append(moment)
     monkeypatch.setitem(METHODS, "timed", kind)
     splits = make_splits(make_task(), train=16)
-    config = SimpleNamespace(
+    config = DistillConfig.model_construct(
         methods=(KDConfig(), kind.Config(name="timed")), training=StudentTrainingConfig(epochs=2, batch_size=8)
     )
     distill(make_network(2), make_network(1), splits, config, seed=0, device=CPU)

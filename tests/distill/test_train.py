@@ -62,11 +62,11 @@ def at_the_end_and_then(monkeypatch, make_task, make_splits, make_network):
         with torch.no_grad(), drawn_from(0):
             return {name: term.item() for name, term in recipe.loss(student.eval(), batch).items()}
 
-    def made(configs):
-        recipes.append(make_recipe(configs))
+    def made(configs, *rest):
+        recipes.append(make_recipe(configs, *rest))
         return recipes[-1]
 
-    monkeypatch.setattr("edgestill.distill.train.make_recipe", made)
+    monkeypatch.setattr("edgestill.distill.config.make_recipe", made)
 
     def run(methods):
         student, teacher = make_network(2), make_network(1, (8, 12, 16))

@@ -192,6 +192,13 @@ def test_what_the_recipe_is_already_has_no_arm() -> None:
     assert names([], failed=True) == ["recipe", "no_teacher"]
 
 
+def test_plain_kd_on_the_data_is_an_arm_of_kd_on_the_students_own_samples() -> None:
+    config = load_config(preset="strings", settings=["distill.driver=rollout"])
+    arms = {one.name: one.config.driver.sampling for one in arms_of(config, results())}
+    assert arms["recipe"] is not None
+    assert arms["plain_kd"] is None
+
+
 def test_a_start_from_something_is_compared_with_a_random_one() -> None:
     config = load_config(preset="digits")
     started = config.model_copy(update={"distill": config.distill.model_copy(update={"start": "teacher"})})

@@ -94,6 +94,10 @@ def test_the_report_tells_exact_answers_beside_next_tokens(run):
     [
         ("distill.methods=[lelp]", "lelp cannot teach a language model"),
         ("distill.driver=generations", "driver 'generations' cannot train a language model"),
+        ("distill.driver={name: rollout}\ndistill.methods=[none]", "own samples, which have none"),
+        ("distill.methods=[rlad]", "'rlad' needs 2 or more of the student's own samples"),
+        ("distill.methods=[rlad]\ndistill.driver=rollout", "'rollout' as set takes 1"),
+        ("distill.methods=[opsd]\ndistill.driver=rollout", "one with random weights knows nothing"),
         ("export.formats=[fp32, fp16]", "fp16 cannot hold a network for data of kind 'lm'"),
         ("prune.method=l1", "students of 'causal_transformer' have none"),
         ("qat.mode=always", "cannot fine-tune a language model"),
@@ -103,7 +107,14 @@ def test_the_report_tells_exact_answers_beside_next_tokens(run):
 )
 def test_what_does_not_go_with_language_is_refused_at_once(setting, said):
     with pytest.raises(ConfigError, match=said):
-        load_config(preset="strings", settings=[setting])
+        load_config(preset="strings", settings=setting.split("\n"))
+
+
+def test_a_driver_that_continues_prompts_is_refused_without_prompts():
+    with pytest.raises(ConfigError, match="'rollout' cannot train on data of kind 'image'"):
+        load_config(preset="digits", settings=["distill.driver=rollout"])
+    with pytest.raises(ConfigError, match="rows_at_once is for language models"):
+        load_config(preset="digits", settings=["distill.rows_at_once=8"])
 
 
 def test_a_method_for_language_models_is_refused_for_images_at_once():

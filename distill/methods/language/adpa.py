@@ -88,6 +88,10 @@ class ADPA(Method):
     _aligned: nn.Module
 
     @property
+    def binds_rows(self) -> bool:
+        return True
+
+    @property
     def needs(self) -> frozenset[Part]:
         return frozenset({"inputs", "gradients"})
 

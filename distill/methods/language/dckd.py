@@ -67,6 +67,10 @@ class DCKD(Method):
     config: DCKDConfig
 
     @property
+    def binds_rows(self) -> bool:
+        return True
+
+    @property
     def needs(self) -> frozenset[Part]:
         return frozenset({"inputs"})
 

@@ -58,6 +58,10 @@ class SequenceKD(Method):
     _library: Library
 
     @property
+    def binds_rows(self) -> bool:
+        return True
+
+    @property
     def needs(self) -> frozenset[Part]:
         return frozenset({"inputs"})
 

@@ -85,6 +85,10 @@ class Symbolic(Method):
     _library: Library
 
     @property
+    def binds_rows(self) -> bool:
+        return True
+
+    @property
     def needs(self) -> frozenset[Part]:
         return frozenset({"inputs", "embedding", "gradients"} if self.config.critic == "trained" else {"inputs"})
 

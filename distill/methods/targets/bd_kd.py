@@ -52,6 +52,7 @@ class BDKD(Method):
     paper: ClassVar[str] = "after BD-KD, Amara et al. 2022, arXiv:2212.12965"
     fills: ClassVar[frozenset[Slot]] = frozenset({"divergence"})
     takes_rows: ClassVar[bool] = True
+    rows_alone: ClassVar[bool] = True
     facts: ClassVar[Facts | None] = Facts(
         evidence="ours",
         ablation={"balance": 0.0},

@@ -61,6 +61,7 @@ class DBiLD(Method):
     paper: ClassVar[str] = "after Switch-KD 2026, arXiv:2604.14629, and BiLD, Li et al. 2024, arXiv:2406.13555"
     fills: ClassVar[frozenset[Slot]] = frozenset({"divergence"})
     takes_rows: ClassVar[bool] = True
+    rows_alone: ClassVar[bool] = True
     min_classes: ClassVar[int] = _FEWEST
     facts: ClassVar[Facts | None] = Facts(
         evidence="ours",

@@ -58,6 +58,7 @@ class Divergence(Method):
     paper: ClassVar[str] = "survey on on-policy distillation, 2026, and its sources"
     fills: ClassVar[frozenset[Slot]] = frozenset({"divergence"})
     takes_rows: ClassVar[bool] = True
+    rows_alone: ClassVar[bool] = True
     facts: ClassVar[Facts | None] = Facts(
         evidence="code",
         ablation={"kind": "forward_kl"},

@@ -68,6 +68,7 @@ class FIRST(Method):
     paper: ClassVar[str] = "after Shum et al. 2024, arXiv:2408.12168"
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence"})
     takes_rows: ClassVar[bool] = True
+    rows_alone: ClassVar[bool] = True
     studies_teacher: ClassVar[bool] = True
     facts: ClassVar[Facts | None] = Facts(
         evidence="ours",
@@ -98,6 +99,10 @@ class FIRST(Method):
 
     def prepare(self, context: Context) -> None:
         self._context = context
+
+    @property
+    def binds_rows(self) -> bool:
+        return self.config.offline
 
     @property
     def needs(self) -> frozenset[Part]:

@@ -55,6 +55,7 @@ class LogitStandardisation(Method):
     paper: ClassVar[str] = "Sun, Ren, Li, Wang, Cao 2024, arXiv:2403.01427"
     fills: ClassVar[frozenset[Slot]] = frozenset({"logits"})
     takes_rows: ClassVar[bool] = True
+    rows_alone: ClassVar[bool] = True
     min_classes: ClassVar[int] = 3  # two z-scores are always +-1 / sqrt(2): nothing is left to learn
     facts: ClassVar[Facts | None] = Facts(
         evidence="code",

@@ -101,6 +101,10 @@ class Swing(Method):
     config: SwingConfig
 
     @property
+    def binds_rows(self) -> bool:
+        return self.config.rarity == "pattern"
+
+    @property
     def needs(self) -> frozenset[Part]:
         return frozenset({"embedding"} if self.config.rarity == "neighbours" else ())
 

@@ -31,6 +31,7 @@ class FixedWeights(Method):
     paper: ClassVar[str] = "the warm-up: Wang, Cheng, Yang, Fan, Yang 2023, arXiv:2305.17007"
     fills: ClassVar[frozenset[Slot]] = frozenset({"weight"})
     takes_rows: ClassVar[bool] = True
+    rows_alone: ClassVar[bool] = True
     facts: ClassVar[Facts | None] = Facts(
         evidence="code",
         ablation={"label_weight": 0.1, "distill_weight": 0.9, "warmup_epochs": 0.0},

@@ -49,6 +49,7 @@ class LabelAnchor(Method):
     paper: ClassVar[str] = "Borup, Andersen 2021, arXiv:2102.13088"
     fills: ClassVar[frozenset[Slot]] = frozenset({"target", "divergence"})
     takes_rows: ClassVar[bool] = True
+    rows_alone: ClassVar[bool] = True
     facts: ClassVar[Facts | None] = Facts(
         evidence="code",
         elicitation=("self-knowledge",),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from edgestill.distill.config import DistillConfig
+from edgestill.distill.drivers.once import OnceConfig
 from edgestill.distill.methods.kd import KDConfig
 from edgestill.distill.methods.none import NoneConfig
 from edgestill.distill.result import TuneResult
@@ -72,8 +73,8 @@ def _is_taught_by_labels(config: DistillConfig) -> bool:
 
 
 def _is_plain_kd(config: DistillConfig) -> bool:
-    return all(isinstance(method, KDConfig) for method in config.methods)
+    return config.driver.sampling is None and all(isinstance(method, KDConfig) for method in config.methods)
 
 
 def _with_method(config: DistillConfig, method: KDConfig | NoneConfig) -> DistillConfig:
-    return config.model_copy(update={"methods": (method,)})
+    return config.model_copy(update={"methods": (method,), "driver": OnceConfig()})
