@@ -153,7 +153,7 @@ def one(config: RunConfig, runs: Path, is_ended: bool) -> str:
     def anew(earlier: RunDir | None) -> Any:
         did.append("new" if earlier is None else "warm")
         with new_run(config, runs) as run:
-            return run_part(run, None, Ending(20) if is_ended else Silent(), earlier=earlier)
+            return run_part(run, None, Ending(5) if is_ended else Silent(), earlier=earlier)
 
     runs.mkdir(exist_ok=True)
     try:

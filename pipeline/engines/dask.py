@@ -79,7 +79,8 @@ class Dask(Cluster):
             if self.config.address is None:
                 self._cluster = self._own(distributed)
             where = self._cluster or self.config.address
-            self._client = distributed.Client(where, security=self._security(distributed), timeout=PATIENCE_S / 4)
+            connect: Any = distributed.Client
+            self._client = connect(where, security=self._security(distributed), timeout=PATIENCE_S / 4)
         except (OSError, TimeoutError, RuntimeError) as error:
             self.stop()
             where = self.config.address or "on this machine"
@@ -114,8 +115,9 @@ class Dask(Cluster):
     def finished(self, handles: Sequence[Any]) -> Sequence[Any]:
         import distributed
 
+        wait: Any = distributed.wait
         try:
-            return list(distributed.wait(handles, timeout=LOOK_S, return_when="FIRST_COMPLETED").done)
+            return list(wait(handles, timeout=LOOK_S, return_when="FIRST_COMPLETED").done)
         except TimeoutError:
             if self._client.status not in ("running", "connecting"):
                 raise FailedError(self._gone()) from None

@@ -52,6 +52,7 @@ class Ray(Cluster):
     title = "the Ray cluster"
     tries_again = 3
     config: RayConfig
+    _ray: Any
     _is_ours = False
 
     def start(self) -> None:

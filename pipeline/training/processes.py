@@ -179,7 +179,7 @@ class _Exchange(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         team: Team = ctx.ticket.team
         with team.telling():
@@ -279,7 +279,7 @@ def _broadcast(network: nn.Module, order: dict[str, Any]) -> None:
     dist.broadcast(flat, 0)
     if dist.get_rank():
         with torch.no_grad():
-            for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
                 tensor.copy_(part.view_as(tensor))
 
 
@@ -287,7 +287,7 @@ def _summed(gradients: Sequence[Tensor]) -> list[Tensor]:
     """Sum gradients over all processes, in one message; the sum is the first one's."""
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.reduce(flat, 0)
-    parts = flat.split([gradient.numel() for gradient in gradients])
+    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
     return [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
 
 
