@@ -4,8 +4,8 @@
 
 WEIGHTS is a folder of published weights; `benchmarks/lib/efficientnet_lite0.py` writes one. Images of CIFAR-10 are
 made larger and written as PNG files in a folder a class. EfficientNet-Lite0 is fine-tuned on them and distilled into
-the best network and resolution of the folder's within the latency budget. The command is printed before it runs; more
-settings (KEY=VALUE) stand last. The run lands below --out.
+the best network and resolution of the folder's within the latency budget. The command is printed before it runs; --set
+gives it further settings. The run lands below --out.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images_file", type=Path, help=".npz of CIFAR-10, as Keras' has it")
     parser.add_argument("weights", type=Path, help="folder of published weights, MODEL.safetensors each")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="more settings of the run")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help="of the run")
     parser.add_argument("--images", type=int, default=2000, help="training images")
     parser.add_argument("--tested", type=int, default=1000, help="test images")
     parser.add_argument("--side", type=int, default=96, help="of the images, in pixels")
@@ -90,7 +90,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=15, help="of the distillation")
     parser.add_argument("--trials", type=int, default=0, help="trials of the tuning; 0 tunes nothing")
     parser.add_argument("--out", type=Path, default=Path("runs/photos"))
-    given = parser.parse_intermixed_args()
+    given = parser.parse_args()
     given.weights, given.out = given.weights.absolute(), given.out.absolute()
     return given
 

@@ -113,7 +113,7 @@ class Recipe(Objective):
     def prepare(
         self, context: Context, cache: Augmentation | None = None, state: Mapping[str, Any] | None = None
     ) -> None:
-        """Prepare all methods, the head's first: others may ask for the network that ships.
+        """Prepare all methods, the head's and the teacher's first: others may ask for what ships, and for its answers.
 
         Args:
             cache: if given, the teacher's outputs on all training images are kept, for each view made by it.
@@ -121,7 +121,9 @@ class Recipe(Objective):
         """
         self._teacher, self._student = context.teacher, context.student
         self.check(context.task, context.train)
-        for method in sorted(self.methods, key=lambda method: "head" not in method.fills):
+        for method in sorted(
+            self.methods, key=lambda method: ("head" not in method.fills, "teacher" not in method.fills)
+        ):
             method.prepare(context)
             if state is None:
                 method.study(context)

@@ -84,7 +84,7 @@ class TRG(Method):
     def prepare(self, context: Context) -> None:
         few = context.train.batch(torch.zeros(1, dtype=torch.int64), context.device)
         with evaluating(context.student), torch.no_grad():
-            student, teacher = (look(network, few.inputs) for network in (context.student, context.teacher))
+            student, teacher = look(context.student, few.inputs), context.teacher_view(few)
         own, given = (part.shape[2] for part in same_tokens(student.features, teacher.features, self._side(few)))
         with drawn_from(derive_seed(context.seed, self.name)):
             self._projection = nn.Linear(own, given, bias=False).to(context.device)
