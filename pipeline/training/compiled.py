@@ -34,8 +34,11 @@ class CompiledFeatures(FeaturesElsewhere):
         super().__init__(network)
         self._shape = shape
         _keep_code_apart()
+        on_cpu = all(parameter.device.type == "cpu" for parameter in network.parameters())
         self._features: Callable[[Tensor], Tensor] = torch.compile(
-            cast(Classifier, network).forward_features, dynamic=False, options={"fallback_random": True}
+            cast(Classifier, network).forward_features,
+            dynamic=False,
+            options={"fallback_random": True, "cpp_wrapper": on_cpu},  # calls the kernels from C++ too
         )
 
     def forward_features(self, inputs: Tensor) -> Tensor:
