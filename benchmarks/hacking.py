@@ -13,10 +13,8 @@ import argparse
 from typing import NamedTuple
 
 import torch
+from lib.hacking_table import print_table
 from torch import Tensor, nn
-
-from edgestill.distill.hacking import alarm, hacking
-from edgestill.pipeline.training.metrics import wilson
 
 K, D = 4, 2
 
@@ -56,18 +54,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    print("| case | hacked | median rise of golden | misses | false alarms |\n|---|---|---|---|---|")
-    for case in CASES:
-        found = [_curves(case, seed, given.steps) for seed in range(given.repeats)]
-        seen = [(hacking(proxy, golden), alarm(proxy)) for proxy, golden in found]
-        hacked = [rung.rings for one, rung in seen if one.is_hacked]
-        others = [rung.rings for one, rung in seen if not one.is_hacked]
-        rises = sorted(one.rise for one, _ in seen)
-        print(
-            f"| {case.name} | {_share(len(hacked), len(seen))} | {rises[len(rises) // 2]:.1%} | "
-            f"{_share(len(hacked) - sum(hacked), len(hacked))} | {_share(sum(others), len(others))} |",
-            flush=True,
-        )
+    print_table(CASES, given.repeats, lambda case, seed: _curves(case, seed, given.steps))
 
 
 def _curves(case: Case, seed: int, steps: int) -> tuple[list[float], list[float]]:
@@ -116,13 +103,6 @@ def _network() -> nn.Module:
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
     return (log_p.exp() * (log_p - log_q)).sum(1).mean()
-
-
-def _share(count: int, of: int) -> str:
-    if not of:
-        return "none to count"
-    low, high = wilson(count / of, of)
-    return f"{count} of {of} [{low:.0%}, {high:.0%}]"
 
 
 if __name__ == "__main__":

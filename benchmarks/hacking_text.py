@@ -15,14 +15,13 @@ from typing import NamedTuple
 
 import torch
 from lib.chains import Chain, taught, written_by
+from lib.hacking_table import print_table
 from torch import Tensor, nn
 
-from edgestill.distill.hacking import alarm, hacking
 from edgestill.distill.losses import kl
 from edgestill.pipeline.data.sequences import batch_of_texts
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.networks.network import logits_at
-from edgestill.pipeline.training.metrics import wilson
 
 
 class Case(NamedTuple):
@@ -47,20 +46,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    print("| case | hacked | median rise of golden | misses | false alarms |\n|---|---|---|---|---|")
-    for case in CASES:
-        seen = []
-        for seed in range(given.repeats):
-            proxy, golden = curves(case, seed, given.steps)
-            seen.append((hacking(proxy, golden), alarm(proxy).rings))
-        hacked = [rings for one, rings in seen if one.is_hacked]
-        others = [rings for one, rings in seen if not one.is_hacked]
-        rises = sorted(one.rise for one, _ in seen)
-        print(
-            f"| {case.name} | {_share(len(hacked), len(seen))} | {rises[len(rises) // 2]:.1%} | "
-            f"{_share(len(hacked) - sum(hacked), len(hacked))} | {_share(sum(others), len(others))} |",
-            flush=True,
-        )
+    print_table(CASES, given.repeats, lambda case, seed: curves(case, seed, given.steps))
 
 
 def curves(case: Case, seed: int, steps: int) -> tuple[list[float], list[float]]:
@@ -106,13 +92,6 @@ def _distance(log_told: Tensor, student: nn.Module, batch: Batch) -> Tensor:
 
 def _some(count: int, generator: torch.Generator) -> Tensor:
     return torch.randint(count, (32,), generator=generator)
-
-
-def _share(count: int, of: int) -> str:
-    if not of:
-        return "none to count"
-    low, high = wilson(count / of, of)
-    return f"{count} of {of} [{low:.0%}, {high:.0%}]"
 
 
 if __name__ == "__main__":

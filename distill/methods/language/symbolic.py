@@ -10,30 +10,26 @@ perfect critic, where prompts have one right answer.
 
 # N prompts, M texts, T tokens
 
-from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from edgestill.distill.methods.base import Context, Method, Slot
+from edgestill.distill.methods.base import Context
 from edgestill.distill.methods.facts import Facts
 from edgestill.distill.methods.language.critic import scores, threshold_for, trained_critic
 from edgestill.distill.methods.language.writing import (
     Library,
     WritingConfig,
-    in_vain,
+    WritingMethod,
     same_answers,
     taught_texts,
     written,
 )
-from edgestill.pipeline.data.sequences import PromptSplit, Sequences, batch_of_texts
-from edgestill.pipeline.data.splits import Batch
+from edgestill.pipeline.data.sequences import PromptSplit, Sequences
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.frozen import derive_seed
-from edgestill.pipeline.networks.network import View
-from edgestill.pipeline.task import KindName
 from edgestill.pipeline.teachers.teacher import Part
 
 _HELD_OUT = 3  # of so many reference prompts, one is held out
@@ -55,7 +51,7 @@ class SymbolicConfig(WritingConfig):
     critic_learning_rate: float = Field(5e-4, gt=0, le=1, description="learning rate of the critic's training")
 
 
-class Symbolic(Method):
+class Symbolic(WritingMethod):
     """Loss (1 - b) CE(written) + b D on the written texts that the critic keeps; with `recall` 1 it is `sequence_kd`.
 
     The measures tell how many texts are kept, how many differ, and the critic's precision and recall on the training
@@ -64,10 +60,6 @@ class Symbolic(Method):
 
     name: ClassVar[str] = "symbolic"
     paper: ClassVar[str] = "West et al. 2022, arXiv:2110.07178"
-    fills: ClassVar[frozenset[Slot]] = frozenset({"data", "weight"})
-    inputs: ClassVar[KindName | None] = "lm"
-    takes_rows: ClassVar[bool] = True
-    studies_teacher: ClassVar[bool] = True
     facts: ClassVar[Facts | None] = Facts(
         evidence="code",
         elicitation=("expansion", "curation", "feedback"),
@@ -82,26 +74,10 @@ class Symbolic(Method):
     )
     Config: ClassVar[type[SymbolicConfig]] = SymbolicConfig
     config: SymbolicConfig
-    _library: Library
-
-    @property
-    def binds_rows(self) -> bool:
-        return True
 
     @property
     def needs(self) -> frozenset[Part]:
         return frozenset({"inputs", "embedding", "gradients"} if self.config.critic == "trained" else {"inputs"})
-
-    @property
-    def spares_teacher(self) -> bool:
-        return self.config.distill_weight == 0
-
-    def conflicts(self, others: Sequence[Method]) -> Iterable[str]:
-        return in_vain(self, others)
-
-    def prepare(self, context: Context) -> None:
-        assert isinstance(context.train, Sequences)
-        self._train = context.train
 
     def study(self, context: Context) -> None:
         whole = Library.whole(taught_texts(context, self.config.writing))
@@ -142,12 +118,6 @@ class Symbolic(Method):
     def order(self, epoch: int, generator: torch.Generator) -> Tensor:
         prompts: Tensor = self._library.of.cpu().unique()  # type: ignore[no-untyped-call]
         return prompts[torch.randperm(len(prompts), generator=generator)]
-
-    def data(self, batch: Batch, generator: torch.Generator) -> Batch:
-        return batch_of_texts(self._library.drawn(self._train.texts_of(batch.index), generator))
-
-    def weight(self, teacher: View, student: View, batch: Batch) -> tuple[float, float]:
-        return 1 - self.config.distill_weight, self.config.distill_weight
 
     def measures(self) -> dict[str, float]:
         return self._found

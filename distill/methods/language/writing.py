@@ -7,24 +7,26 @@ a writing that was stopped goes on at its next part, and one that is done is nev
 # N texts, S answers a text, T tokens, B texts of a part, V token ids
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from edgestill.distill.methods.base import Context, Method, MethodConfig
-from edgestill.pipeline.data.sequences import Sequences
+from edgestill.distill.methods.base import Context, Method, MethodConfig, Slot
+from edgestill.pipeline.data.sequences import Sequences, batch_of_texts
+from edgestill.pipeline.data.splits import Batch, ImageSplit
 from edgestill.pipeline.data.teacher_cache import content_key
-from edgestill.pipeline.errors import RunDirError
+from edgestill.pipeline.errors import ConfigError, RunDirError
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.input_kind.base import PADDING
 from edgestill.pipeline.input_kind.lm import END, START
-from edgestill.pipeline.networks.network import evaluating, look
+from edgestill.pipeline.networks.network import View, evaluating, look
 from edgestill.pipeline.runs.sealed import read_sealed, write_sealed
+from edgestill.pipeline.task import KindName, Task
 
 FOLDER = "texts"  # of the cache
 _PART = 256  # texts; part of what decides a text, as each part has a seed
@@ -180,3 +182,47 @@ def _keep(folder: Path, number: int, ids: Tensor) -> None:
     with contextlib.suppress(OSError):  # no room, or no right to write
         folder.mkdir(parents=True, exist_ok=True)
         write_sealed(folder / f"{number:05}", ids.cpu().numpy().astype(np.int32).tobytes(), folder.name)
+
+
+class WritingMethod(Method):
+    """Loss (1 - b) CE(written) + b D on texts whose answers the teacher wrote."""
+
+    fills: ClassVar[frozenset[Slot]] = frozenset({"data", "weight"})
+    inputs: ClassVar[KindName | None] = "lm"
+    takes_rows: ClassVar[bool] = True
+    studies_teacher: ClassVar[bool] = True
+    config: WritingConfig
+    _library: Library
+
+    @property
+    def binds_rows(self) -> bool:
+        return True
+
+    @property
+    def spares_teacher(self) -> bool:
+        return self.config.distill_weight == 0
+
+    def conflicts(self, others: Sequence[Method]) -> Iterable[str]:
+        return in_vain(self, others)
+
+    def check(self, task: Task, train: ImageSplit) -> None:
+        if isinstance(train, Sequences) and self.config.temperature == 0:
+            if not bool(train.prompted().any()):
+                raise ConfigError(
+                    [f"{self.name}.temperature 0 writes one and the same answer to texts without prompts; set it to 1"]
+                )
+            if self.config.samples > 1:
+                raise ConfigError(
+                    [f"{self.name}.samples: greedy answers are all the same; set {self.name}.temperature above 0"]
+                )
+
+    def prepare(self, context: Context) -> None:
+        assert isinstance(context.train, Sequences)
+        self._train = context.train
+
+    def data(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Replace the batch's texts by ones with the teacher's answers, which are no rows of the split."""
+        return batch_of_texts(self._library.drawn(self._train.texts_of(batch.index), generator))
+
+    def weight(self, teacher: View, student: View, batch: Batch) -> tuple[float, float]:
+        return 1 - self.config.distill_weight, self.config.distill_weight
