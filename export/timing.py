@@ -63,18 +63,19 @@ def profile(
 
 
 def timed_in_turns(
-    first: Run, second: Run, inputs: np.ndarray, config: ProfileConfig
+    first: Run, second: Run, inputs: np.ndarray, config: ProfileConfig, confidence: float
 ) -> tuple[Ratio, tuple[float, float]]:
     """Time two files in turns; return the first's latency over the second's, and both medians in ms.
 
     Args:
         inputs: as for `profile`.
+        confidence: of the ratio's interval.
     """
     timings = time_interleaved(
         {"first": calls_in_turn(first, inputs), "second": calls_in_turn(second, inputs)}, config.timing
     )
     medians = [timing.percentile(50) for timing in timings.values()]
-    return _ratio(timings["first"], timings["second"]), (medians[0] or 0.0, medians[1] or 0.0)
+    return _ratio(timings["first"], timings["second"], confidence), (medians[0] or 0.0, medians[1] or 0.0)
 
 
 def _open_all(models: ConvertResult, root: Path, threads: int) -> tuple[dict[str, Run], list[Absent]]:
@@ -96,8 +97,8 @@ def _open_all(models: ConvertResult, root: Path, threads: int) -> tuple[dict[str
     return runs, refused
 
 
-def _ratio(slow: Timing, fast: Timing) -> Ratio:
-    value, interval = paired_ratio(slow.samples_ms, fast.samples_ms)
+def _ratio(slow: Timing, fast: Timing, confidence: float = 0.95) -> Ratio:
+    value, interval = paired_ratio(slow.samples_ms, fast.samples_ms, confidence=confidence)
     return Ratio(value=value, interval=interval)
 
 

@@ -10,7 +10,7 @@ from edgestill.export.result import ExportedModel, ProfileResult
 from edgestill.export.timing import timed_in_turns
 from edgestill.flows.config.loading import config_of
 from edgestill.flows.config.model import RunConfig
-from edgestill.flows.registry.rule import Compared
+from edgestill.flows.registry.rule import Compared, error_of
 from edgestill.flows.stages.context import StageContext
 from edgestill.flows.stages.results import BUNDLE, DataResult, ReportResult
 from edgestill.pipeline.data.loading import load_test
@@ -62,7 +62,7 @@ def compare(candidate: Finished, promoted: Finished, look: int) -> Compared:
     right = {name: answers_of(run, test).right for name, run in runs.items()}
     is_balanced = candidate.config.distill.training.metric == "balanced_accuracy"
     ratio, medians = timed_in_turns(
-        runs["promoted"], runs["candidate"], context.file_examples(), candidate.config.profile
+        runs["promoted"], runs["candidate"], context.file_examples(), candidate.config.profile, 1 - error_of(look)
     )
     return Compared(
         gained=int((right["candidate"] & ~right["promoted"]).sum()),
@@ -73,6 +73,7 @@ def compare(candidate: Finished, promoted: Finished, look: int) -> Compared:
         speedup_interval=ratio.interval,
         latency_ms=medians[1],
         max_latency_ms=context.limits.max_latency_ms,
+        min_speedup=candidate.config.export.gate.min_speedup,
         max_loss=candidate.config.export.gate.max_accuracy_drop,
         recall=_in_recall(right["candidate"], right["promoted"], test.targets.cpu().numpy()) if is_balanced else None,
     )

@@ -4,6 +4,9 @@ Many nights look at one test split, and the luckiest of many equal students look
 a split gets the share 6 / (pi^2 k^2) of a total error of 5 %. These shares add up to 1 over all looks to come. By the
 union bound, the chance that any student of any night is promoted as better without being so is at most 5 %, however
 the looks depend on each other. The price: at the 30th look the interval is about 2 times as wide as at one of 95 %.
+
+The ratio of latencies has the same level. Its interval covers variation within one measurement alone: two sessions of
+one file may differ by a percent or two, reliably. So faster means by the margin that a format needs over fp32.
 """
 
 # N examples
@@ -26,9 +29,10 @@ class Compared(Frozen):
     n: int
     look: int  # number of this look at the test split, from 1
     speedup: float  # promoted latency over the candidate's
-    speedup_interval: tuple[float, float]  # 95 %
+    speedup_interval: tuple[float, float]  # at 1 minus the look's error
     latency_ms: float  # the candidate's median
     max_latency_ms: float | None  # the candidate's budget
+    min_speedup: float  # least speedup that counts as faster, as for a format over fp32
     max_loss: float  # share of accuracy, or of mean recall, that a faster student may lose
     # Sum, and sum of squares, of the examples' differences weighted by class, where the mean recall chooses.
     recall: tuple[float, float] | None = None
@@ -74,7 +78,8 @@ def judge(compared: Compared) -> Verdict:
         return Verdict(False, f"over its latency budget: {milliseconds(compared.latency_ms)} of {limit:g} ms; {said}")
     if low > 0:
         return Verdict(True, f"better by more than the interval: {said}")
-    if slow > 1 and low >= -compared.max_loss:
+    is_faster = slow >= compared.min_speedup
+    if is_faster and low >= -compared.max_loss:
         return Verdict(True, f"faster, and it loses less than {100 * compared.max_loss:g} {unit}: {said}")
-    why = "worse" if high < 0 else "faster, but a loss cannot be ruled out" if slow > 1 else "not surely better"
+    why = "worse" if high < 0 else "faster, but a loss cannot be ruled out" if is_faster else "not surely better"
     return Verdict(False, f"{why}: {said}")

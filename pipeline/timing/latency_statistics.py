@@ -76,17 +76,19 @@ def describe_samples(samples: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def paired_ratio(slow: Sequence[float], fast: Sequence[float], turn: int = 10) -> tuple[float, tuple[float, float]]:
-    """Ratio of the slow model's latency to the fast one's, and its 95 % interval.
+def paired_ratio(
+    slow: Sequence[float], fast: Sequence[float], turn: int = 10, confidence: float = 0.95
+) -> tuple[float, tuple[float, float]]:
+    """Ratio of the slow model's latency to the fast one's, and its interval, by default at 95 %.
 
     The two took turns, so each pair of turns gives a ratio of medians in which a slow moment of the machine cancels.
     The result is the median of these ratios; the interval is between two of them, at the ranks of `bound_ranks`. It
-    covers variation within this measurement, not between processes or days. Below six turns it is the ratios' range,
-    which covers less than 95 %.
+    covers variation within this measurement, not between processes or days. With too few turns, at 95 % below six, it
+    is the ratios' range, which covers less.
     """
     compared = min(len(slow), len(fast)) // turn * turn
     ratios = np.sort(_medians(slow[:compared], turn) / _medians(fast[:compared], turn))
-    low, high = bound_ranks(len(ratios), 50) or (1, len(ratios))
+    low, high = bound_ranks(len(ratios), 50, confidence) or (1, len(ratios))
     return float(np.median(ratios)), (float(ratios[low - 1]), float(ratios[high - 1]))
 
 

@@ -22,7 +22,7 @@ from edgestill.pipeline.training.metrics import paired_difference
 
 EVEN = Compared(
     gained=0, lost=0, n=1000, look=1, speedup=1.0, speedup_interval=(0.99, 1.01), latency_ms=1.0, max_latency_ms=None,
-    max_loss=0.005,
+    min_speedup=1.05, max_loss=0.005,
 )  # fmt: skip
 
 
@@ -87,6 +87,14 @@ def test_a_faster_student_is_promoted_only_where_a_loss_is_ruled_out() -> None:
     assert not found.is_promoted
     assert found.reason.startswith("faster, but a loss cannot be ruled out")
     assert not judge(compared(**faster, gained=0, lost=40)).is_promoted
+
+
+def test_a_percent_of_speed_is_not_faster_however_narrow_its_interval() -> None:
+    """Two sessions of one file differ by as much, reliably."""
+    found = judge(compared(speedup=1.02, speedup_interval=(1.019, 1.021)))
+    assert not found.is_promoted
+    assert found.reason.startswith("not surely better")
+    assert judge(compared(speedup=1.07, speedup_interval=(1.05, 1.09))).is_promoted
 
 
 def test_two_nights_of_one_folder_do_not_overlap(tmp_path: Path) -> None:

@@ -80,6 +80,13 @@ def test_the_ratio_of_constant_samples_is_exact():
     assert paired_ratio((6.0,) * 50, (2.0,) * 70)[0] == 3.0
 
 
+def test_more_confidence_is_a_wider_interval_up_to_the_range():
+    rng = np.random.default_rng(0)
+    slow, fast = rng.lognormal(0, 0.1, (2, 400))
+    widths = [high - low for _, (low, high) in (paired_ratio(slow, fast, confidence=c) for c in (0.5, 0.95, 1 - 1e-12))]
+    assert widths == sorted(set(widths))
+
+
 @pytest.mark.parametrize("turns", [7, 20, 100])
 def test_the_interval_of_a_ratio_holds_the_truth_about_as_often_as_it_says(turns):
     """400 measurements of a true ratio of 2, on a machine that changes between two speeds.
