@@ -1,6 +1,7 @@
 """OpenVINO's IR, for Intel's processors: the graph in XML and the weights beside it."""
 
 import contextlib
+import os
 import sys
 import tempfile
 from abc import abstractmethod
@@ -146,8 +147,12 @@ def load_openvino() -> ModuleType:
     """Import and return the library without its telemetry, which would send an event to its vendor.
 
     Raises:
-        ExportError: it is not installed, or does not import; says how to get it.
+        ExportError: it is not installed, or does not import; says how to get it. Or an instruction set is switched off
+            for oneDNN: OpenVINO's copy then ends the process in some networks (2026.2, a ViT).
     """
+    limit = next((name for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA") if os.environ.get(name)), None)
+    if limit is not None:
+        raise ExportError(f"OpenVINO may end the process where {limit} is set; unset it")
     try:
         with without_telemetry():
             import openvino

@@ -59,7 +59,7 @@ def test_parts_have_the_loss_and_the_gradient_of_the_whole(splits, method, at_on
     assert len(batch.targets) % 7
     whole, gradient = loss_and_gradient(*prepared(splits, method, None), batch)
     parts, found = loss_and_gradient(*prepared(splits, method, at_once), batch)
-    assert parts == pytest.approx(whole, rel=1e-6, abs=1e-7)
+    assert parts == pytest.approx(whole, rel=1e-5, abs=1e-7)
     assert float((found - gradient).abs().max()) <= 1e-6 * max(1.0, float(gradient.abs().max()))
 
 
@@ -68,7 +68,7 @@ def test_the_students_own_samples_come_in_parts_too(splits):
     batch = own_batch(splits.train.batch(torch.arange(9)), student, Sampling(1.0), torch.Generator().manual_seed(0))
     whole, gradient = loss_and_gradient(recipe, student, batch)
     parts, found = loss_and_gradient(other, same, batch)
-    assert parts == pytest.approx(whole, rel=1e-6, abs=1e-7)
+    assert parts == pytest.approx(whole, rel=1e-5, abs=1e-7)
     torch.testing.assert_close(found, gradient, atol=1e-6, rtol=1e-5)
 
 

@@ -129,6 +129,12 @@ def test_importing_openvino_sends_no_telemetry(opened):
     assert told.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
 
 
+def test_openvino_is_left_out_where_an_instruction_set_is_switched_off(opened, monkeypatch):
+    opened("openvino", "resnet")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert FORMATS["openvino"].missing() == "OpenVINO may end the process where ONEDNN_MAX_CPU_ISA is set; unset it"
+
+
 @pytest.mark.parametrize("name", ["openvino", "executorch", "litert"])
 def test_a_damaged_file_is_refused_in_one_sentence(opened, name, tmp_path):
     opened(name, "resnet")
@@ -150,6 +156,7 @@ def test_executorch_plans_memory_for_one_example_where_that_is_asked_for(opened,
 
 @pytest.mark.parametrize("name", [*FP32[:3], *SMALLER])
 def test_without_its_library_a_format_is_missing_with_the_way_to_get_it(monkeypatch, name):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     extra = name.split("_")[0]
     library = LIBRARIES[extra]
     for module in [m for m in sys.modules if m.split(".")[0] == library]:
