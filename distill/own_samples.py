@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgestill.pipeline.data.splits import UNLABELLED, Batch, OwnSamples
 from edgestill.pipeline.input_kind.lm import answered, prompt_ends
-from edgestill.pipeline.networks.sampling import drawn
+from edgestill.pipeline.networks.sampling import by_chance, drawn
 
 
 class Sampling(NamedTuple):
@@ -69,9 +69,8 @@ def own_batch(batch: Batch, student: nn.Module, sampling: Sampling, generator: t
     assert batch.rows is not None, "only texts with an answer at several places are continued"
     copies = torch.arange(len(batch.inputs), device=batch.inputs.device).repeat_interleave(sampling.samples)
     given = batch.inputs[copies]
-    ids, log_probs = drawn(
-        student, given, prompt_ends(given), generator, temperature=sampling.temperature, most=sampling.most
-    )
+    choose = by_chance(generator, sampling.temperature)
+    ids, log_probs = drawn(student, given, prompt_ends(given), choose, most=sampling.most)
     rows = answered(ids).nonzero()
     text, place = rows.unbind(1)
     numbers = torch.zeros(len(batch.inputs), dtype=torch.int64, device=ids.device)

@@ -14,6 +14,7 @@ from edgestill.pipeline.networks.attention import Cache
 from edgestill.pipeline.networks.network import evaluating, look
 
 Read = Callable[[Tensor], Tensor]  # the next columns of the texts [B, t] to the logits of the token after them [B, V]
+Choose = Callable[[Tensor], Tensor]  # logits [B, V] to the next tokens [B]
 
 
 class Drawn(NamedTuple):
@@ -27,9 +28,8 @@ def drawn(
     network: nn.Module,
     prompts: Tensor,
     ends: Tensor,
-    generator: torch.Generator,
+    choose: Choose,
     *,
-    temperature: float = 1.0,
     most: int | None = None,
 ) -> Drawn:
     """Continue each prompt until END, until `most` tokens are drawn, or until it is as long as `prompts` is wide.
@@ -40,8 +40,7 @@ def drawn(
     Args:
         prompts: [B, T] int64, padded behind.
         ends: [B] number of tokens of each prompt, from 1; T continues nothing.
-        generator: on the CPU, so that the draws do not depend on the device.
-        temperature: > 0, of the softmax that tokens are drawn from.
+        choose: is asked once a column, for all texts.
     """
     width = prompts.shape[1]
     places = torch.arange(width, device=prompts.device)
@@ -53,7 +52,9 @@ def drawn(
     with evaluating(network), torch.no_grad(), torch.autocast(device, enabled=False):
         read, new = _reader(network), ids[:, :start]
         for column in range(start, width if bool(going.any()) else start):
-            token, log_prob = _draw(read(new), temperature, generator)
+            logits = read(new).float()
+            token = choose(logits)
+            log_prob = logits.log_softmax(1).gather(1, token[:, None])[:, 0]
             own = going & (ends <= column)
             ids[:, column] = torch.where(own, token, ids[:, column])
             log_probs[:, column] = torch.where(own, log_prob, 0.0)
@@ -64,15 +65,21 @@ def drawn(
     return Drawn(ids, log_probs)
 
 
-def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw a token of each row, never padding, and return it with its logarithm of probability at temperature 1."""
-    logits = logits.float()
-    scaled = logits / temperature
-    scaled[:, PADDING] = -torch.inf
-    reached = scaled.softmax(1).cumsum(1)
-    at = torch.rand(len(logits), 1, generator=generator).to(logits.device)
-    token = torch.searchsorted(reached, at * reached[:, -1:], right=True).clamp_max(logits.shape[1] - 1)
-    return token[:, 0], logits.log_softmax(1).gather(1, token)[:, 0]
+def by_chance(generator: torch.Generator, temperature: float) -> Choose:
+    """Draw tokens from the softmax at a temperature > 0, never padding.
+
+    Args:
+        generator: on the CPU, so that the draws do not depend on the device.
+    """
+
+    def choose(logits: Tensor) -> Tensor:
+        scaled = logits / temperature
+        scaled[:, PADDING] = -torch.inf
+        reached = scaled.softmax(1).cumsum(1)
+        at = torch.rand(len(logits), 1, generator=generator).to(logits.device)
+        return torch.searchsorted(reached, at * reached[:, -1:], right=True).clamp_max(logits.shape[1] - 1)[:, 0]
+
+    return choose
 
 
 def _reader(network: nn.Module) -> Read:

@@ -23,7 +23,7 @@ from edgestill.pipeline.input_kind.base import PADDING
 from edgestill.pipeline.input_kind.lm import END, START, prompt_ends
 from edgestill.pipeline.networks.causal_transformer import CausalTransformer
 from edgestill.pipeline.networks.network import look
-from edgestill.pipeline.networks.sampling import drawn
+from edgestill.pipeline.networks.sampling import by_chance, drawn
 from edgestill.pipeline.randomness import drawn_from
 from edgestill.pipeline.runs.checkpoint import state_bytes
 
@@ -53,16 +53,16 @@ def texts(splits):
 def test_a_cache_draws_what_whole_texts_draw(splits, texts):
     student, ends = network(splits, 1), prompt_ends(texts.inputs)
     assert len(ends.unique()) > 2
-    cached = drawn(student, texts.inputs, ends, seeded())
+    cached = drawn(student, texts.inputs, ends, by_chance(seeded(), 1.0))
     student.cache_shape = None
-    whole = drawn(student, texts.inputs, ends, seeded())
+    whole = drawn(student, texts.inputs, ends, by_chance(seeded(), 1.0))
     assert torch.equal(cached.ids, whole.ids)
     torch.testing.assert_close(cached.log_probs, whole.log_probs, atol=1e-5, rtol=1e-5)
 
 
 def test_prompts_stay_and_what_follows_ends_where_it_should(splits, texts):
     ends = prompt_ends(texts.inputs)
-    found = drawn(network(splits, 1), texts.inputs, ends, seeded(), most=3)
+    found = drawn(network(splits, 1), texts.inputs, ends, by_chance(seeded(), 1.0), most=3)
     for before, after, end in zip(texts.inputs.tolist(), found.ids.tolist(), ends.tolist(), strict=True):
         assert after[:end] == before[:end]
         assert after[end - 1] == START
@@ -76,9 +76,7 @@ def test_prompts_stay_and_what_follows_ends_where_it_should(splits, texts):
 def test_tokens_are_drawn_by_the_networks_probabilities_at_the_temperature(splits, texts):
     student, count, temperature = network(splits, 3, width=8), 20_000, 0.5
     prompt, end = texts.inputs[:1], prompt_ends(texts.inputs[:1])
-    found = drawn(
-        student, prompt.repeat(count, 1), end.repeat(count), seeded(), temperature=temperature, most=1
-    )  # fmt: skip
+    found = drawn(student, prompt.repeat(count, 1), end.repeat(count), by_chance(seeded(), temperature), most=1)
     with torch.no_grad():
         logits = student(prompt[:, : int(end)])[0]
     scaled = logits / temperature

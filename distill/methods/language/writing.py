@@ -23,8 +23,9 @@ from edgestill.pipeline.data.teacher_cache import content_key
 from edgestill.pipeline.errors import ConfigError, RunDirError
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.input_kind.base import PADDING
-from edgestill.pipeline.input_kind.lm import END, START
-from edgestill.pipeline.networks.network import View, evaluating, look
+from edgestill.pipeline.input_kind.lm import START
+from edgestill.pipeline.networks.network import View
+from edgestill.pipeline.networks.sampling import drawn
 from edgestill.pipeline.runs.sealed import read_sealed, write_sealed
 from edgestill.pipeline.task import KindName, Task
 
@@ -117,7 +118,6 @@ def taught_texts(context: Context, how: Writing) -> Tensor:
     return written(context.teacher, context.train.prompts(), how, folder)
 
 
-@torch.no_grad()
 def written(network: nn.Module, prompts: Tensor, how: Writing, folder: Path | None = None) -> Tensor:
     """Continue prompts [N, T], padded behind, to END or the length T; [N, S, T].
 
@@ -126,32 +126,21 @@ def written(network: nn.Module, prompts: Tensor, how: Writing, folder: Path | No
     """
     asked = prompts.repeat_interleave(how.samples, 0)
     parts = []
-    with evaluating(network):
-        for number, part in enumerate(torch.split(asked, _PART)):
-            ids = None if folder is None else _kept(folder, number, part)
-            if ids is None:
-                ids = _continued(network, part, how, number)
-                if folder is not None:
-                    _keep(folder, number, ids)
-            parts.append(ids)
+    for number, part in enumerate(torch.split(asked, _PART)):
+        ids = None if folder is None else _kept(folder, number, part)
+        if ids is None:
+            ids = _continued(network, part, how, number)
+            if folder is not None:
+                _keep(folder, number, ids)
+        parts.append(ids)
     return torch.cat(parts).view(len(prompts), how.samples, prompts.shape[1])
 
 
 def _continued(network: nn.Module, prompts: Tensor, how: Writing, number: int) -> Tensor:
-    """Write one part; every step runs the whole texts again, so that any network can be asked."""
     generator = torch.Generator().manual_seed(derive_seed(how.draw, FOLDER, number))
-    chances = torch.rand(prompts.shape, generator=generator).to(prompts.device)
-    ids, ends = prompts.clone(), (prompts != PADDING).sum(1)
-    going = (ends < ids.shape[1]) & (ends > 0)
-    while bool(going.any()):
-        (rows,) = going.nonzero(as_tuple=True)
-        at = torch.stack([torch.arange(len(rows), device=ids.device), ends[rows] - 1], 1)
-        logits = look(network, ids[rows, : int(ends[rows].max())], at).logits
-        chosen = chosen_tokens(logits, chances[rows, ends[rows]], how)
-        ids[rows, ends[rows]] = chosen
-        ends[rows] += 1
-        going[rows] = (chosen != END) & (ends[rows] < ids.shape[1])
-    return ids
+    chances, ends = torch.rand(prompts.shape, generator=generator).to(prompts.device), (prompts != PADDING).sum(1)
+    columns = iter(chances[:, int(ends.min()) :].unbind(1))  # one for each time that tokens are chosen
+    return drawn(network, prompts, ends, lambda logits: chosen_tokens(logits, next(columns), how)).ids
 
 
 def chosen_tokens(logits: Tensor, chances: Tensor, how: Writing) -> Tensor:
