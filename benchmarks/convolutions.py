@@ -5,9 +5,9 @@
 
 The shapes are those of networks drawn from each space on inputs of several sizes, and a grid of odd ones: kernels of 1
 to 7, strides, groups, depthwise, 1 to 24 channels. Each is computed in both layouts, forward and backward, and compared
-with torch's own float64, by a child process whose heap glibc checks; `--unguarded` leaves out the guard of
-pipeline/networks/convolution.py. Exit code 1: something differs by more than 1e-4 of the largest value, or ended
-its process.
+with matrix products in float64, by a child process whose heap glibc checks; `--unguarded` leaves out the guard of
+pipeline/networks/convolution.py. Exit code 1: something differs by more than 1e-4 of the largest value, or ended its
+process.
 
 --cost times training steps of small networks by turns: unguarded, guarded, and with contiguous inputs.
 """
@@ -22,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -134,12 +134,12 @@ def _narrow() -> SearchSpace:
 
 def _shapes_of(space: SearchSpace, task: Task, rng: random.Random) -> Iterator[Shape]:
     try:
-        network = space.build(space.sample(rng), task)
+        network = space.build(space.sample(rng), task).to("meta")  # nothing is computed
         seen: list[Shape] = []
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
                 module.register_forward_hook(lambda own, given, _: seen.append(_shape(own, given[0])))
-        with torch.no_grad(), evaluating(network):
+        with torch.no_grad(), evaluating(network), torch.device("meta"):
             network(torch.rand(1, *task.input_shape))
     except (ValueError, RuntimeError, CandidateError):  # such as a space of NNI's that wants larger images
         return
@@ -183,21 +183,41 @@ def _errors(shape: Shape) -> Iterator[float]:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(shape.batch, shape.channels, shape.height, shape.width, generator=generator)
     weight = torch.randn(shape.outputs, shape.channels // shape.groups, *shape.kernel, generator=generator)
-    expected = _computed(shape, inputs.double(), weight.double())
+    expected = _computed(shape, inputs.double(), weight.double(), _by_products)
     for layout in (torch.channels_last, torch.contiguous_format):
         for _ in range(_REPEATS if layout == torch.channels_last else 1):
-            found = _computed(shape, inputs.clone(memory_format=layout), weight)
+            found = _computed(shape, inputs.clone(memory_format=layout), weight, _by_torch)
             for one, other in zip(found, expected, strict=True):
                 yield float((one - other).abs().max() / other.abs().max().clamp(min=1e-30))
 
 
-def _computed(shape: Shape, inputs: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+def _computed(
+    shape: Shape, inputs: Tensor, weight: Tensor, convolve: Callable[[Shape, Tensor, Tensor], Tensor]
+) -> tuple[Tensor, ...]:
     """Output, and the gradients of its weighted sum with respect to inputs and weights."""
     own, other = inputs.detach().requires_grad_(), weight.detach().clone().requires_grad_()
-    output = F.conv2d(own, other, None, shape.stride, shape.padding, shape.dilation, shape.groups)
+    output = convolve(shape, own, other)
     weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view(output.shape)
     gradients = torch.autograd.grad(output, (own, other), weights.clone(memory_format=torch.preserve_format))
     return output.detach(), *gradients
+
+
+def _by_torch(shape: Shape, inputs: Tensor, weight: Tensor) -> Tensor:
+    return F.conv2d(inputs, weight, None, shape.stride, shape.padding, shape.dilation, shape.groups)
+
+
+def _by_products(shape: Shape, inputs: Tensor, weight: Tensor) -> Tensor:
+    """The same by one matrix product for each group, of the patches that each output sees."""
+    patches = F.unfold(inputs, shape.kernel, shape.dilation, shape.padding, shape.stride)
+    grouped = patches.view(len(inputs), shape.groups, -1, patches.shape[2])
+    found = weight.view(shape.groups, shape.outputs // shape.groups, -1) @ grouped
+    over = [
+        (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        for size, padding, dilation, kernel, stride in zip(
+            inputs.shape[2:], shape.padding, shape.dilation, shape.kernel, shape.stride, strict=True
+        )
+    ]
+    return found.reshape(len(inputs), shape.outputs, *over)
 
 
 def _told(shape: Shape) -> str:
