@@ -8,8 +8,8 @@ its `facts` say. Differences are paired by seed, in points of accuracy (balanced
 Student's 95 % interval. A method that a task does not fit is left out with its reason.
 
 DATA is laid out as docs say: mnist.npz, cifar10/, weights/, text/sst2/, text/sms/. Trainings are kept in OUT and not
-repeated, so a stopped benchmark goes on. --write FILE writes the rows as csv (distill/zoo.csv is read by `edgestill
-explain`).
+repeated, so a stopped benchmark goes on. --write FILE writes the rows as csv, in place of the same tasks' and methods'
+(distill/zoo.csv is read by `edgestill explain`).
 """
 
 import argparse
@@ -40,7 +40,19 @@ TASKS = {  # name -> what it reads below DATA
     "sms": "text/sms/sms.tsv",
 }
 _FIRST = ("kd", "none")  # what every other is compared with
-_COLUMNS = ("task", "method", "accuracy", "deviation", "difference", "low", "high", "ablation", "ablation_half", "n")
+_COLUMNS = (
+    "task",
+    "method",
+    "accuracy",
+    "deviation",
+    "difference",
+    "low",
+    "high",
+    "ablation",
+    "ablation_half",
+    "n",
+    "trials",
+)
 
 
 def main() -> None:
@@ -50,7 +62,7 @@ def main() -> None:
     rows = [row for task in given.tasks for row in _of_task(task, given)]
     print(_report(rows, given))
     if given.write is not None:
-        write_atomic(given.write, _csv(rows).encode())
+        write_atomic(given.write, _csv([*_others(given.write, rows), *rows]).encode())
 
 
 def _of_task(task: str, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -64,7 +76,7 @@ def _of_task(task: str, given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         except UserError as reason:
             print(f"{task}: {name} is left out: {first_line(reason)}", file=sys.stderr)
             continue
-        yield _row(task, name, accuracies, given.seeds)
+        yield _row(task, name, accuracies, given.seeds) | {"trials": given.tune}
 
 
 def _trained(name: str, make: Make, told: SimpleNamespace) -> dict[str, list[float]]:
@@ -118,6 +130,15 @@ def _report(rows: list[dict[str, Any]], given: argparse.Namespace) -> str:
         accuracy = f"{row['accuracy']:.2f} ± {row['deviation']:.2f}"
         lines.append(f"| {row['task']} | `{row['method']}` | {accuracy} | {against} | {said} | {own} |")
     return "\n".join(lines)
+
+
+def _others(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of the file that these do not replace."""
+    if not path.exists():
+        return []
+    new = {(row["task"], row["method"]) for row in rows}
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if (row["task"], row["method"]) not in new]
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:

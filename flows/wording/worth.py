@@ -123,10 +123,11 @@ def _conditions(found: BaselinesResult, worth: Worth, pruned: PruneResult | None
     yield _TUNED[found.tuned]
     short = [name for name in found.arm_names if found.seeds_of(name) < found.seeds]
     failed = {arm.name: arm.failure for arm in found.arms if arm.failure is not None}
-    left_out = [f"{_ARMS[name]} {found.seeds_of(name)} of {found.seeds} seeds" for name in short if name not in failed]
-    if left_out:
-        yield f"{listing(left_out)}: the time allowed by baselines.budget, {duration(found.allowed_s)}, was used up."
-    yield from (f"{_ARMS[name]} failed: {reason}." for name, reason in failed.items())
+    trained = [f"{_ARMS[name]} {found.seeds_of(name)}" for name in short if name not in failed]
+    if trained:
+        allowed = f"the time allowed by baselines.budget, {duration(found.allowed_s)}, was used up"
+        yield f"Seeds trained of {found.seeds}: {listing(trained)}; {allowed}."
+    yield from (f"Failed: {_ARMS[name]} ({reason})." for name, reason in failed.items())
     if "plain_kd" not in found.arm_names:
         yield "The recipe is plain KD."
     if pruned is not None and pruned.refused is None:
@@ -145,7 +146,7 @@ def _mean(values: Sequence[float]) -> str:
     if not values:
         return ""
     spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{100 * statistics.fmean(values):.2f}{spread} %"
+    return f"{100 * statistics.fmean(values):.2f}{spread}%"
 
 
 def _signed(gain: Difference | None) -> str:

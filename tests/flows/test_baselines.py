@@ -396,7 +396,7 @@ def test_a_single_seed_and_what_was_left_out_for_time_are_told() -> None:
     conditions = " ".join(worth_sentences(collected, worth)[1:])
     for words in (
         "A single seed (without a teacher): its interval counts the test examples",
-        "without a teacher 1 of 3 seeds and the largest student that fits 0 of 3 seeds: the time allowed",
+        "Seeds trained of 3: without a teacher 1 and the largest student that fits 0; the time allowed by",
         "tuned for the recipe, which favours it",
         "The recipe is plain KD.",
     ):
@@ -407,8 +407,8 @@ def test_a_single_seed_and_what_was_left_out_for_time_are_told() -> None:
 def test_the_table_has_a_row_for_each_arm() -> None:
     rows = worth_rows(*told({"no_teacher": difference(0.008, 0.018)}))
     assert [(row["arm"], row["accuracy"], row["seeds"], row["difference"]) for row in rows] == [
-        ("the student as taught", "96.00 ± 1.00 %", 3, ""),
-        ("without a teacher", "91.00 ± 1.00 %", 3, "+1.3 [0.8, 1.8]"),
+        ("the student as taught", "96.00 ± 1.00%", 3, ""),
+        ("without a teacher", "91.00 ± 1.00%", 3, "+1.3 [0.8, 1.8]"),
     ]
 
 
@@ -424,7 +424,7 @@ def test_the_page_has_the_sentence_the_table_and_the_conditions() -> None:
     html = environment.get_template("worth.html.j2").render(worth=section)
     assert section is not None
     assert section["sentence"].startswith("The teacher added 1.3 points [0.8, 1.8]")
-    for words in ("+1.3 [0.8, 1.8]", "91.00 ± 1.00 %", "450 test examples"):
+    for words in ("+1.3 [0.8, 1.8]", "91.00 ± 1.00%", "450 test examples"):
         assert words in html
     assert "mean recall" not in html
 
