@@ -4,6 +4,7 @@ Its loop is in `stopwatch.py`, its statistics in `latency_statistics.py`. They a
 because a bundle's profile_device.py holds their text, for devices that have neither edgestill nor pydantic.
 """
 
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
@@ -14,7 +15,15 @@ from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.timing.latency_statistics import percentile, samples_needed, supported_percentiles
 from edgestill.pipeline.timing.stopwatch import RELOAD, RELOAD_NS, TURN, take_turns
 
-__all__ = ["MedianTimingConfig", "Timing", "TimingConfig", "expected_s", "samples_needed", "time_interleaved"]
+__all__ = [
+    "MedianTimingConfig",
+    "Timing",
+    "TimingConfig",
+    "brief_medians_ms",
+    "expected_s",
+    "samples_needed",
+    "time_interleaved",
+]
 
 
 class TimingConfig(Frozen):
@@ -33,6 +42,7 @@ def _supports_a_median(timing: TimingConfig) -> TimingConfig:
     return timing
 
 
+_BRIEF = TimingConfig(warmup_s=0.0, duration_s=0.001, min_samples=10)
 MedianTimingConfig = Annotated[TimingConfig, AfterValidator(_supports_a_median)]
 
 
@@ -69,3 +79,9 @@ def time_interleaved(
     """
     found = take_turns(calls, config.warmup_s, config.duration_s, config.min_samples, config.max_samples, clock_ns)
     return {name: Timing(samples_ms=tuple(times)) for name, times in found.items()}
+
+
+def brief_medians_ms(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Time some ten of each call in turns, to choose between them, and return their medians in ms."""
+    found = time_interleaved(calls, _BRIEF)
+    return {name: statistics.median(timing.samples_ms) for name, timing in found.items()}

@@ -19,12 +19,11 @@ from edgestill.pipeline.device import CompileMode, FeaturesElsewhere
 from edgestill.pipeline.errors import first_line
 from edgestill.pipeline.networks.network import Classifier
 from edgestill.pipeline.randomness import drawn_from
-from edgestill.pipeline.timing.timing import TimingConfig, time_interleaved
+from edgestill.pipeline.timing.timing import brief_medians_ms
 
 _SAVES = 0.15  # share of a step that compiling is hoped to save: a guess, which the timing of both steps then replaces
 _TAKES_S = 30.0  # time that compiling is expected to take
 _MARGIN = 0.97  # of a plain step's time that a compiled step may take at most
-_TIMING = TimingConfig(warmup_s=0.0, duration_s=0.001, min_samples=10)
 
 
 class CompiledFeatures(FeaturesElsewhere):
@@ -90,7 +89,7 @@ class Compilation:
                 compiled = self.network().train()
                 calls = {"plain": _step(self._network, example), "compiled": _step(compiled, example)}
                 calls["compiled"]()
-                found = {name: one.percentile(50) for name, one in time_interleaved(calls, _TIMING).items()}
+                found = brief_medians_ms(calls)
         except Exception as error:  # of a compiler that is missing, or of a network that it cannot read
             self._compiled = None
             self._tell(f"the training step was not compiled ({type(error).__name__}: {first_line(error)[:200]})")
@@ -99,7 +98,7 @@ class Compilation:
             self._network.load_state_dict(kept)
             self._network.zero_grad(set_to_none=True)
             self._network.train(was_training)
-        plain, ours = (cast(float, found[name]) for name in ("plain", "compiled"))
+        plain, ours = found["plain"], found["compiled"]
         if self._mode == "auto" and ours > _MARGIN * plain:
             self._compiled = None
             self._tell(f"the training step was not compiled: it takes {ours:.3g} ms so, and {plain:.3g} ms as it is")

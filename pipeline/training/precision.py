@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +11,8 @@ from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.device import Compute
 from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.figures import milliseconds, times
-from edgestill.pipeline.timing.timing import TimingConfig, time_interleaved
+from edgestill.pipeline.timing.timing import brief_medians_ms
 
-_TIMING = TimingConfig(warmup_s=0.0, duration_s=0.001, min_samples=10)
 _SLOWER = 1.05  # than fp32, to be refused
 
 
@@ -29,7 +27,7 @@ def require_fast_precision(network: nn.Module, batch: Batch, compute: Compute, d
     network.to(device).train()
     both = {"fp32": replace(compute, precision="fp32"), compute.precision: compute}
     calls = {name: _step(network, batch, one, device) for name, one in both.items()}
-    found = {name: cast(float, timing.percentile(50)) for name, timing in time_interleaved(calls, _TIMING).items()}
+    found = brief_medians_ms(calls)
     ours, plain = found[compute.precision], found["fp32"]
     if ours > _SLOWER * plain:
         raise ConfigError(

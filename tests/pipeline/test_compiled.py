@@ -84,17 +84,8 @@ def test_what_cannot_be_compiled_is_told_in_a_sentence_and_trained_as_it_is(monk
 
 @pytest.mark.parametrize(("share", "is_on"), [(0.5, True), (0.99, False), (2.0, False)])
 def test_auto_compiles_where_steps_are_faster_so(monkeypatch, share, is_on):
-    class Timed:
-        def __init__(self, ms):
-            self.ms = ms
-
-        def percentile(self, percent):
-            return self.ms
-
     monkeypatch.setattr(compiled.torch, "compile", lambda function, **options: function)
-    monkeypatch.setattr(
-        compiled, "time_interleaved", lambda calls, config: {"plain": Timed(100.0), "compiled": Timed(100.0 * share)}
-    )
+    monkeypatch.setattr(compiled, "brief_medians_ms", lambda calls: {"plain": 100.0, "compiled": 100.0 * share})
     told, made = [], network()
     before = copied(made.state_dict())
     decision = Compilation(made, "auto", lambda: torch.rand(4, *TASK.input_shape), told.append)
@@ -113,3 +104,12 @@ def test_a_network_that_gives_its_view_in_one_pass_is_left_alone():
         def look(self, inputs): ...
 
     assert Compilation(Whole(), "on", lambda: pytest.fail("asked"), pytest.fail).is_on is False
+
+
+def test_auto_decides_by_steps_that_take_milliseconds(monkeypatch):
+    """Nothing is planted in the stopwatch: both kinds of step are the same here."""
+    monkeypatch.setattr(compiled.torch, "compile", lambda function, **options: function)
+    told = []
+    decision = Compilation(network(), "auto", lambda: torch.rand(64, *TASK.input_shape), told.append)
+    assert decision.decide(10.0, 100)
+    assert decision.is_on or "it takes" in told[0]

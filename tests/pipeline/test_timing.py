@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from edgestill.pipeline.timing.timing import Timing, TimingConfig, expected_s, samples_needed, time_interleaved
+from edgestill.pipeline.timing.timing import (
+    Timing,
+    TimingConfig,
+    brief_medians_ms,
+    expected_s,
+    samples_needed,
+    time_interleaved,
+)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +95,11 @@ def test_it_times_wall_clock_milliseconds():
     assert min(found["slow"].samples_ms) >= 4
     assert 4 <= found["slow"].percentile(50) < 40
     assert found["fast"].percentile(50) < 1
+
+
+def test_brief_medians_are_there_for_calls_of_any_length():
+    found = brief_medians_ms({"slow": lambda: time.sleep(0.004), "fast": lambda: None})
+    assert found["slow"] >= 4 > 1 > found["fast"] > 0
 
 
 def test_warm_up_lasts_as_long_as_it_was_told_and_is_not_counted():
