@@ -33,8 +33,8 @@ def require_fast_precision(network: nn.Module, batch: Batch, compute: Compute, d
         raise ConfigError(
             [
                 f"device.precision: a training step takes {milliseconds(ours)} in {compute.precision} and "
-                f"{milliseconds(plain)} in fp32, {times(ours / plain)} as long: this processor has no fast "
-                "instructions for it; set device.precision=fp32"
+                f"{milliseconds(plain)} in fp32, {times(ours / plain)} as long, as where a processor has no "
+                "instructions for it or a network is too small to gain; set device.precision=fp32"
             ]
         )
 
