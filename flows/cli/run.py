@@ -24,6 +24,8 @@ _TEMPORARY = {
     "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
 }
 
+Until = Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stage to end with. Default: the last.")]
+
 
 @long
 def run(
@@ -32,6 +34,7 @@ def run(
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Try every stage on a handful of examples first; no figure of it counts.")
     ] = False,
+    until: Until = None,
 ) -> None:  # fmt: skip
     """Make a student that ships, from a teacher and a budget.
 
@@ -47,7 +50,7 @@ def run(
         from edgestill.flows.config.smoke import smoke as made_small
 
         loaded = made_small(loaded)
-    start(loaded, out, quiet, prefect)
+    start(loaded, out, quiet, prefect if until is None else False, _stage(until))
 
 
 def plan(config: Config = None, preset: Preset = None, settings: Set = None, quiet: Quiet = False) -> None:
@@ -70,7 +73,7 @@ def plan(config: Config = None, preset: Preset = None, settings: Set = None, qui
 @long
 def resume(
     run: Run, settings: Change = None, out: Out = Path("runs"), quiet: Quiet = False, prefect: ViaPrefect = None,
-    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stage to end with. Default: the last.")] = None,
+    until: Until = None,
 ) -> None:  # fmt: skip
     """Continue an interrupted run; finished stages stay."""
     from edgestill.pipeline.runs.find import find_run
@@ -78,7 +81,7 @@ def resume(
     found = find_run(run, out)
     if settings:
         _change(found, settings)
-    go_on(found, out, quiet, prefect, until)
+    go_on(found, out, quiet, prefect, _stage(until))
 
 
 def show(run: Run, out: Out = Path("runs")) -> None:
@@ -129,6 +132,21 @@ def rank_check(
     start(loaded, out, quiet, prefect)
 
 
+def _stage(name: str | None) -> str | None:
+    """Return a stage's name as given.
+
+    Raises:
+        UserError: there is no such stage.
+    """
+    from edgestill.flows.chain import STAGES
+    from edgestill.pipeline.errors import UserError, nearest
+
+    names = [stage.name for stage in STAGES]
+    if name is not None and name not in names:
+        raise UserError(f"--until {name!r} is no stage; {nearest(name, names)}")
+    return name
+
+
 def _note(line: str) -> None:
     say(f"note: {line}", err=True)
 
@@ -157,14 +175,9 @@ def start(config: "RunConfig", out: Path, quiet: bool, prefect: bool | None, las
 
 def go_on(run: Path, out: Path, quiet: bool, prefect: bool | None, last: str | None = None) -> None:
     """Continue an interrupted run, up to its stage `last`."""
-    from edgestill.flows.chain import STAGES
     from edgestill.flows.prefect import launch
-    from edgestill.pipeline.errors import UserError, nearest
     from edgestill.pipeline.runs.rundir import RunDir
 
-    names = [stage.name for stage in STAGES]
-    if last is not None and last not in names:
-        raise UserError(f"--until {last!r} is no stage; {nearest(last, names)}")
     if launch.uses_prefect(prefect) and last is None:
         begun = str(run.absolute())
         as_flow(lambda flows: flows.compress(out=str(out.absolute()), resume=begun))

@@ -103,6 +103,23 @@ def test_resume_changes_the_setting_and_goes_on(run: RunDir, monkeypatch, capsys
     assert capsys.readouterr().err == "changed: teacher.architecture: resnet8 -> resnet14\n"
 
 
+def test_a_run_and_its_resume_end_with_a_stage_that_there_is(run: RunDir, monkeypatch, capsys) -> None:
+    run.close()
+    ended = []
+    monkeypatch.setattr(
+        "edgestill.flows.cli.run.run_here", lambda held, quiet, is_new=False, last=None: ended.append(last)
+    )
+    out = str(run.root.parent)
+    assert execute(["run", "--preset", "digits", "--out", out, "--until", "teacher", "--prefect"]) == 0
+    assert execute(["resume", str(run.root), "--until", "search", "--no-prefect"]) == 0
+    assert ended == ["teacher", "search"]
+    before = len(list(run.root.parent.iterdir()))
+    for verb in (["run", "--preset", "digits", "--out", out], ["resume", str(run.root)]):
+        assert execute([*verb, "--until", "teachr"]) == 2
+        assert "--until 'teachr' is no stage; did you mean 'teacher'" in capsys.readouterr().err
+    assert len(list(run.root.parent.iterdir())) == before
+
+
 def failing(error: BaseException):
     def fail(*given: object) -> None:
         raise error
