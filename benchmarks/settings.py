@@ -143,7 +143,11 @@ def _run(setting: str, link: Any) -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         try:
-            compress(preset="digits", settings=[*SETTINGS, setting], out=folder)
+            part = setting.partition("=")[0] + "."
+            others = [
+                one for one in SETTINGS if not one.startswith(part)
+            ]  # a part that is replaced keeps none of its own
+            compress(preset="digits", settings=[*others, setting], out=folder)
             link.send(("ran", ""))
         except UserError as error:
             is_late = any(Path(folder).glob("*/teacher/result.json"))
