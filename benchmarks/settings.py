@@ -144,9 +144,7 @@ def _run(setting: str, link: Any) -> None:
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         try:
             part = setting.partition("=")[0] + "."
-            others = [
-                one for one in SETTINGS if not one.startswith(part)
-            ]  # a part that is replaced keeps none of its own
+            others = [one for one in SETTINGS if not one.startswith(part)]  # those of a part that is replaced
             compress(preset="digits", settings=[*others, setting], out=folder)
             link.send(("ran", ""))
         except UserError as error:
