@@ -13,9 +13,15 @@ from edgestill.pipeline.errors import DataError
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 TABLES = (".tsv", ".csv", ".txt")
 TABLES_OF_TEXTS = (*TABLES, *ENDINGS)
+SPLIT = "split"  # usual name of a column that says train, val or test
 SHARD = re.compile(r"-\d+-of-\d+$")  # end of the name of one parquet file of several
+PARTS = {
+    "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
+    "dev": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
 _TRAIN, _VALIDATION, _TEST = "train", ("val", "valid", "validation", "dev"), "test"
 _LABELS = ("label", "labels", "class", "category", "target", "sentiment", "stars", "y")
+_NOBODYS = ("__MACOSX", "@eaDir")
 _ROWS = 200  # of a table that are looked at
 
 
@@ -25,6 +31,7 @@ class Columns(NamedTuple):
     content: str
     label: str
     is_of_images: bool  # the content's cells are paths of images that are there, relative to the table's folder
+    split: str | None  # its cells say train, val or test; None: there is no such column
 
 
 class Parts(NamedTuple):
@@ -35,10 +42,20 @@ class Parts(NamedTuple):
     test: str | None
 
 
+def is_hidden(name: str) -> bool:
+    """True for what no person put there: names that begin with a dot, and folders of archivers and file servers."""
+    return name.startswith(".") or name in _NOBODYS
+
+
+def part_of(name: str) -> str | None:
+    """Return the part of a data set that a word names, such as `validation` for `val`; None for another word."""
+    return PARTS.get(name.strip().lower())
+
+
 def has_folders(given: str) -> bool:
     """True if it is a folder with folders in it, as of images by class."""
     path = Path(given).expanduser()
-    return path.is_dir() and any(inner.is_dir() and not inner.name.startswith(".") for inner in path.iterdir())
+    return path.is_dir() and any(inner.is_dir() and not is_hidden(inner.name) for inner in path.iterdir())
 
 
 def parts_of(given: str) -> Parts | None:
@@ -73,7 +90,12 @@ def columns_of(path: Path) -> Columns:
     others = [name for name in head if name != label]
     pictured = next((name for name in others if _is_of_images(cells[name], path.parent)), None)
     content = pictured or max(others, key=lambda name: sum(map(len, cells[name])))
-    return Columns(content, label, pictured is not None)
+    split = next((name for name in others if name != content and _is_of_parts(name, cells[name])), None)
+    return Columns(content, label, pictured is not None, split)
+
+
+def _is_of_parts(name: str, cells: Sequence[str]) -> bool:
+    return name.strip().lower() == SPLIT and all(part_of(cell) is not None for cell in cells)
 
 
 class _Unquoted(csv.excel):
