@@ -54,7 +54,8 @@ def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
 def problems_in(error: ValidationError) -> list[dict[str, Any]]:
     """Return pydantic's errors; those of one value that is none of several types are one, of type `union`."""
     found: list[dict[str, Any]] = []
-    for problem in map(dict, error.errors()):
+    errors: list[dict[str, Any]] = [dict(one) for one in error.errors()]
+    for problem in errors:
         branch = next((n for n, part in enumerate(problem["loc"]) if n and _BRANCH.match(str(part))), None)
         if branch is None:
             found.append(problem)

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from edgestill.pipeline.data.datasets.base import RawData
 from edgestill.pipeline.data.datasets.given import SPLIT, TABLES, columns_of, part_of
 from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, load_photos, path_below
-from edgestill.pipeline.data.datasets.table import Column, Format, Row, read_columns, read_rows
+from edgestill.pipeline.data.datasets.table import Column, Format, Row, default_delimiter, read_columns
 from edgestill.pipeline.data.rows import files_content
 from edgestill.pipeline.errors import DataError, nearest
 from edgestill.pipeline.frozen import GivenPath, existing_file
@@ -89,8 +89,10 @@ def load_csv(config: CsvConfig) -> RawData:
 
 def _unread(config: CsvConfig) -> list[str]:
     """Return a caution if a column seems to say which part a row is of, and is not read."""
-    header = config.columns or next(read_rows(config.path, Format(config.encoding, config.delimiter, None))).cells
-    name = next((cell.strip() for cell in header if cell.strip().lower() == SPLIT), None)
+    with config.path.open(encoding=config.encoding) as file:
+        cells = file.readline().split(config.delimiter or default_delimiter(config.path))
+    header = config.columns or [cell.strip('\ufeff" \n') for cell in cells]
+    name = next((cell for cell in header if cell.lower() == SPLIT), None)
     if config.split_column is not None or name is None:
         return []
     return [

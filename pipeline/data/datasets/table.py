@@ -111,7 +111,7 @@ def read_rows(path: Path, form: Format) -> Iterator[Row]:
     Raises:
         DataError: wrong encoding, or a quotation mark out of place.
     """
-    delimiter = form.delimiter or ("," if path.suffix == ".csv" else "\t")
+    delimiter = form.delimiter or default_delimiter(path)
     lines = io.StringIO(decoded(path, form.encoding), newline="")
     if delimiter == "\t":
         reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
@@ -128,6 +128,10 @@ def read_rows(path: Path, form: Format) -> Iterator[Row]:
             f"{path}, line {reader.line_num}: {error}, in a row that begins at line {read + 1}; a quotation mark at a "
             "cell's beginning opens it up to the next one, and one within it is written twice"
         ) from None
+
+
+def default_delimiter(path: Path) -> str:
+    return "," if path.suffix == ".csv" else "\t"
 
 
 def decoded(path: Path, encoding: str) -> str:
