@@ -86,9 +86,11 @@ def test_a_table_of_paths_of_images_is_no_text_and_a_cifar_folder_is_known_by_it
     Path("photos", "cat").mkdir(parents=True)
     Path("photos", "cat", "a.png").touch()
     Path("photos.csv").write_text("file,label\n" + "photos/cat/a.png,cat\n" * 4)
-    assert columns_of(Path("photos.csv")) == ("file", "label", True)
+    assert columns_of(Path("photos.csv")) == ("file", "label", True, None)
     found = data_for("photos.csv")
     assert found == {"name": "csv", "path": "photos.csv", "image_column": "file", "label_column": "label"}
+    Path("photos.csv").write_text("file,label,Split\n" + "photos/cat/a.png,cat,val\nphotos/cat/a.png,cat,train\n" * 2)
+    assert data_for("photos.csv") == found | {"split_column": "Split"}
     Path("batches").mkdir()
     Path("batches", "train.bin").touch()
     assert data_for("batches") == {"name": "cifar", "path": "batches"}

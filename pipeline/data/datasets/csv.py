@@ -42,7 +42,8 @@ class CsvConfig(PhotoConfig):
         if path.suffix not in TABLES or not path.is_file():
             return None
         found = columns_of(path)
-        keys = {"path": given, "image_column": found.content, "label_column": found.label, "split_column": found.split}
+        keys = {"path": given, "image_column": found.content, "label_column": found.label}
+        keys |= {"split_column": found.split} if found.split else {}
         return keys if found.is_of_images else None
 
     @field_validator("path")
