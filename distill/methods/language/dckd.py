@@ -28,7 +28,7 @@ from edgestill.pipeline.teachers.teacher import Part
 
 
 class DCKDConfig(MethodConfig):
-    """Settings of DCKD: the teacher's logits on better and worse answers."""
+    """The teacher's logits on better and worse answers."""
 
     name: Literal["dckd"] = "dckd"
     temperature: float = tunable(

@@ -43,7 +43,7 @@ class CsvConfig(PhotoConfig):
             return None
         found = columns_of(path)
         keys = {"path": given, "image_column": found.content, "label_column": found.label}
-        keys |= {"split_column": found.split} if found.split else {}
+        keys |= {k: v for k, v in (("split_column", found.split), ("delimiter", found.delimiter)) if v is not None}
         return keys if found.is_of_images else None
 
     @field_validator("path")

@@ -22,6 +22,7 @@ PARTS = {
 _TRAIN, _VALIDATION, _TEST = "train", ("val", "valid", "validation", "dev"), "test"
 _LABELS = ("label", "labels", "class", "category", "target", "sentiment", "stars", "y")
 _NOBODYS = ("__MACOSX", "@eaDir")
+_LONGEST = 2**16  # characters of a first line
 _ROWS = 200  # of a table that are looked at
 
 
@@ -32,6 +33,7 @@ class Columns(NamedTuple):
     label: str
     is_of_images: bool  # the content's cells are paths of images that are there, relative to the table's folder
     split: str | None  # its cells say train, val or test; None: there is no such column
+    delimiter: str | None  # of the cells; None: the usual one for the file's ending
 
 
 class Parts(NamedTuple):
@@ -77,9 +79,10 @@ def columns_of(path: Path) -> Columns:
     content.
 
     Raises:
-        DataError: there are no two columns.
+        DataError: there are no two columns, or the first line does not name them.
     """
-    head, body = first_records(path, _ROWS) if path.suffix in ENDINGS else _first_rows(path)
+    delimiter = None if path.suffix in ENDINGS else _other_delimiter(path)
+    head, body = first_records(path, _ROWS) if path.suffix in ENDINGS else _first_rows(path, delimiter)
     if len(body) < 2 or len(head) < 2:
         below = "" if path.suffix in ENDINGS else " below a first line with their names"
         raise DataError(f"{path} has no two columns{below}")
@@ -90,8 +93,10 @@ def columns_of(path: Path) -> Columns:
     others = [name for name in head if name != label]
     pictured = next((name for name in others if _is_of_images(cells[name], path.parent)), None)
     content = pictured or max(others, key=lambda name: sum(map(len, cells[name])))
+    if label in cells[label] and (pictured or " " in content):
+        raise DataError(f"{path}: its first line is a row like the others; add one before it, such as text,label")
     split = next((name for name in others if name != content and _is_of_parts(name, cells[name])), None)
-    return Columns(content, label, pictured is not None, split)
+    return Columns(content, label, pictured is not None, split, delimiter)
 
 
 def _is_of_parts(name: str, cells: Sequence[str]) -> bool:
@@ -104,11 +109,25 @@ class _Unquoted(csv.excel):
     quoting = csv.QUOTE_NONE
 
 
-def _first_rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The first line of a table, and the rows below it."""
-    delimiter = "," if path.suffix.lower() == ".csv" else "\t"
+def _other_delimiter(path: Path) -> str | None:
+    """Return the mark that parts the first line's cells, where it is not the usual one for the file's ending.
+
+    Raises:
+        DataError: it is no text of an encoding that ASCII is a part of.
+    """
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file, csv.excel if delimiter == "," else _Unquoted, delimiter=delimiter)
+        line = file.readline(_LONGEST)
+    if "\0" in line:
+        raise DataError(f"{path} is no text in UTF-8; save it as such, or name its encoding in data.encoding")
+    usual = "," if path.suffix.lower() == ".csv" else "\t"
+    return None if usual in line else next((mark for mark in ";\t|," if mark in line), None)
+
+
+def _first_rows(path: Path, delimiter: str | None) -> tuple[list[str], list[list[str]]]:
+    """The first line of a table, and the rows below it."""
+    delimiter = delimiter or ("," if path.suffix.lower() == ".csv" else "\t")
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file, _Unquoted if delimiter == "\t" else csv.excel, delimiter=delimiter)
         rows = list(islice(reader, _ROWS + 1))
     return rows[0] if rows else [], rows[1:]
 
