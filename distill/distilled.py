@@ -1,4 +1,4 @@
-"""What one distillation gives."""
+"""Result of one distillation."""
 
 from typing import Any, NamedTuple
 

@@ -26,6 +26,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _LONGEST = 2000  # characters of one problem; lists of all known names are long
+_MOST_KNOWN = 60  # names in a hint
 _WORD = re.compile(r"[^\s/]{121,}")  # longer than a name or digest that a person would look for; paths have slashes
 
 
@@ -137,11 +138,12 @@ def _restored(kind: type[EdgestillError], args: tuple[Any, ...], carried: Mappin
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the hint after an unknown name: the closest known ones, then all of them."""
+    """Return the hint after an unknown name: the closest known ones, then all of them, or the first of very many."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
-    return f"{hint}known: {', '.join(known)}"
+    more = f" and {len(known) - _MOST_KNOWN:,} more" if len(known) > _MOST_KNOWN else ""
+    return f"{hint}known: {', '.join(known[:_MOST_KNOWN])}{more}"
 
 
 def command(*words: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationInfo
 
-from edgestill.pipeline.errors import UserError, first_line
+from edgestill.pipeline.errors import UserError, first_line, nearest
 
 
 def place_of_code(code: str, info: ValidationInfo) -> str:
@@ -44,9 +44,12 @@ def load_code(code: str, key: str, error: type[UserError]) -> Any:
     place, _, name = code.rpartition(":")
     try:
         module = _run(Path(place).expanduser()) if place.endswith(".py") else importlib.import_module(place)
-        return getattr(module, name)
     except (Exception, SystemExit) as cause:  # it is the user's code
         raise error(f"{key}: {code} cannot be loaded: {type(cause).__name__}: {first_line(cause)}") from cause
+    if not hasattr(module, name):
+        own = [known for known, value in vars(module).items() if callable(value) and not known.startswith("_")]
+        raise error(f"{key}: {place} has no {name!r}; {nearest(name, own)}")
+    return getattr(module, name)
 
 
 def _run(path: Path) -> Any:

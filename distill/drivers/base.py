@@ -158,7 +158,7 @@ class Driver(ABC):
 
     @abstractmethod
     def run(self, learn: Learn, teacher: nn.Module, splits: Splits) -> Distilled:
-        """Give lessons, and return the student that ships with the driver's own measures among its methods'."""
+        """Run the lessons; return the student that ships, with the driver's measures beside those of its methods."""
 
     def afterwards(self, splits: Splits) -> Lesson:
         """Teacher and splits of trainings after the driver's: fine-tuning, baselines. `splits` is the whole."""

@@ -192,7 +192,7 @@ def owned_and_pool(splits: Splits, share: float, seed: int) -> tuple[ImageSplit,
 
 
 def make_federation(config: FederatedConfig, splits: Splits, pool: ImageSplit) -> Federation:
-    """Put together what the server's rounds are made by.
+    """Put together the strategy and the settings of the server's rounds.
 
     Raises:
         ConfigError: the strategy compares the pixels of a task that has none.

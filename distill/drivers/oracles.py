@@ -53,7 +53,7 @@ class Oracle(ABC):
 
     @classmethod
     def at_start(cls, begun: Splits, most: int | None) -> Splits:
-        """Splits as the other stages see them; default: with the labels of the start, and all other examples too.
+        """Return the splits for the other stages; by default all examples, with the labels known at the start.
 
         Raises:
             ConfigError: they do not fit the oracle.

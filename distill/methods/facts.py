@@ -1,4 +1,4 @@
-"""What a method says of itself, for its checks and for `edgestill explain`."""
+"""Statements of a method about itself, for its checks and for `edgestill explain`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ class About(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a method says of itself; its conformance checks measure the figures.
+    """Statements of a method about itself; its conformance checks measure the figures.
 
     Args:
         evidence: source that the formulas were read in: the paper, the authors' code, or, where neither was at hand,

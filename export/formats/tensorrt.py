@@ -103,8 +103,8 @@ class TensorRT(Format):
         relative = _relative_difference(self._run(onnx, shapes)(examples), runner(onnx, exact=True)(examples))
         if not relative <= MAX_RELATIVE_DIFFERENCE:
             raise ExportError(
-                f"the TensorRT engine is not its ONNX file: on {len(examples)} reference examples logits differ by "
-                f"{relative:.2g} of their root mean square (allowed {MAX_RELATIVE_DIFFERENCE:g})"
+                f"the TensorRT engine differs from its ONNX file: on {len(examples)} reference examples logits "
+                f"differ by {relative:.2g} of their root mean square (allowed {MAX_RELATIVE_DIFFERENCE:g})"
             )
         recipe = Recipe(shapes=shapes, relative_difference=relative, examples=len(examples), made_on=self.gpu())
         return {self.suffix: onnx, ".json": recipe.model_dump_json(indent=1, by_alias=True).encode()}

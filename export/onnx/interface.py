@@ -165,8 +165,8 @@ def compare_interfaces(
     allowed = MAX_DIFFERENCE * max(1.0, float(np.abs(expected).max()))
     if not (difference <= allowed and spread <= max(MAX_DIFFERENCE, allowed)):  # NaN is refused too
         raise ExportError(
-            f"the file with the interface `image` is not the one without: logits differ by up to {difference:.2g}, "
-            f"probabilities by {spread:.2g} (allowed {allowed:.2g})"
+            f"the file with the interface `image` differs from the one without it: logits differ by up to "
+            f"{difference:.2g}, probabilities by {spread:.2g} (allowed {allowed:.2g})"
         )
     return difference
 

@@ -27,7 +27,7 @@ class TargetConfig(Frozen):
     )
     repeats: int = Field(3, ge=1, le=100, description="number of fresh processes that share the measuring time")
     python: str = Field(
-        "", max_length=200, description="Python there; empty takes the one that --install made, else python3"
+        "", max_length=200, description="Python on the device; empty takes the one that --install made, else python3"
     )
     folder: str = Field(
         "",

@@ -62,7 +62,7 @@ class Job(NamedTuple):
 
     @property
     def expected_s(self) -> float:
-        """Seconds that it takes at least, about: the calls, and the fresh processes on a fast machine."""
+        """Estimate of the least seconds that the job takes: its calls, and its fresh processes on a fast machine."""
         return len(self.models) * len(self.timed.threads) * len(self.timed.batches) * self.timed.duration_s
 
 

@@ -29,7 +29,7 @@ Samples = dict[str, list[float]]  # ms, by file
 
 
 class Judged(NamedTuple):
-    """One target's part; `result` is None where nothing ships for it."""
+    """Outcome for one target; `result` is None where nothing ships for it."""
 
     target: OnTarget
     formats: dict[str, ExportedModel]

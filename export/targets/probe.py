@@ -51,7 +51,7 @@ def ask(connection: Connection, target: TargetConfig, known: TargetFacts | None 
     """Ask the device for its facts.
 
     Args:
-        known: facts from a moment ago; what it says of Python is not asked again, as that takes a board seconds.
+        known: earlier facts; those about Python are reused, for asking takes a board seconds.
 
     Raises:
         DroppedOut: the link broke.

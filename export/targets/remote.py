@@ -63,7 +63,7 @@ def forget(connection: Connection, facts: TargetFacts, job: Job, keep: bool) -> 
 
 
 def install(connection: Connection, facts: TargetFacts) -> None:
-    """Make an environment with the two libraries in our folder there.
+    """Install both libraries on the device, into an environment in edgestill's folder there.
 
     Raises:
         TargetError: there is no Python, or pip fails; says pip's last line.
@@ -110,7 +110,7 @@ class _Folder:
         return state in ("ended", "runs")
 
     def prepare(self, say: Callable[[str], None]) -> None:
-        """Send the files that are not there, and fill the job's folder."""
+        """Send the files that the device lacks, and fill the job's folder."""
         files, folder = shlex.quote(self._files), shlex.quote(self.folder)
         done = self._run(f"mkdir -p {files} {folder} && : > {shlex.quote(self._root)}/{MARKER} && ls {files}")
         known = set(done.split())

@@ -18,7 +18,7 @@ def add(
     where: Annotated[
         str, typer.Argument(metavar="WHERE", help="ssh://USER@HOST[:PORT], adb:SERIAL, folder:PATH, or here.")
     ],
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="Number of threads of ONNX Runtime there.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Number of threads of ONNX Runtime on the device.")] = 1,
     formats: Annotated[
         str | None,
         typer.Option(metavar="fp32,int8", help="Formats to measure there. Default: all that its runtime runs."),

@@ -13,12 +13,13 @@ from edgestill.flows.config.model import RunConfig
 from edgestill.pipeline.errors import nearest
 from edgestill.pipeline.teachers import BUILT_IN, TeacherConfig
 
+_BRANCH = re.compile(r"(constrained-|literal\[|tuple\[|list\[|(int|float|str|bool)$)")  # in pydantic's places
 _MOST = 6  # places that are told for a key
 
 
 def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
     """A line for each of pydantic's errors: `search.budget.max_params: …`."""
-    for problem in error.errors():
+    for problem in problems_in(error):
         where = user_path(problem["loc"], raw)
         place = ".".join(map(str, where)) or "the configuration"
         found, context = problem["input"], problem.get("ctx", {})
@@ -27,6 +28,8 @@ def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{place}: unknown {_short(found)}; known: none, and a built-in teacher is given without a name"
             case "extra_forbidden":
                 yield f"{place}: unknown key; {_key_meant(problem['loc'])}"
+            case "union":
+                yield f"{place}: expected {' or '.join(context['expected'])} (found {_short(found)})"
             case "union_tag_invalid":
                 known = [tag for tag in _quoted(context) if tag != BUILT_IN]
                 without = "" if len(known) == len(_quoted(context)) else "; a built-in one is given without a name"
@@ -46,6 +49,38 @@ def explain(error: ValidationError, raw: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{place}: expected keys of its own{_first_key(place, problem['loc'])} (found {_short(found)})"
             case _:
                 yield f"{place}: {problem['msg'][:1].lower()}{problem['msg'][1:]} (found {_short(found)})"
+
+
+def problems_in(error: ValidationError) -> list[dict[str, Any]]:
+    """Return pydantic's errors; those of one value that is none of several types are one, of type `union`."""
+    found: list[dict[str, Any]] = []
+    errors: list[dict[str, Any]] = [dict(one) for one in error.errors()]
+    for problem in errors:
+        branch = next((n for n, part in enumerate(problem["loc"]) if n and _BRANCH.match(str(part))), None)
+        if branch is None:
+            found.append(problem)
+            continue
+        *_, last = [{}, *found]
+        loc, expected = problem["loc"][:branch], _expected(problem)
+        if last.get("type") != "union" or last["loc"] != loc:
+            found.append({"type": "union", "loc": loc, "input": problem["input"], "ctx": {"expected": [expected]}})
+        elif expected not in last["ctx"]["expected"]:
+            last["ctx"]["expected"].append(expected)
+    return found
+
+
+def _expected(problem: Mapping[str, Any]) -> str:
+    """Name the type that a branch of a union stands for."""
+    kind = problem["type"]
+    match problem.get("ctx"):
+        case {"expected": allowed}:
+            return str(allowed)
+        case {"ge": least}:
+            return f"{least} or more"
+        case {"le": most}:
+            return f"{most} or less"
+    named = {"int": "a whole number", "float": "a number", "tuple": "a list", "list": "a list", "string": "text"}
+    return next((words for start, words in named.items() if kind.startswith(start)), str(problem["msg"]).lower())
 
 
 def _key_meant(loc: Sequence[int | str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from edgestill.flows.config.by_kind import lent_to
-from edgestill.flows.config.explaining import explain, user_path
+from edgestill.flows.config.explaining import explain, problems_in, user_path
 from edgestill.flows.config.model import RunConfig
 from edgestill.pipeline.data.datasets import DATASETS
 from edgestill.pipeline.data.datasets.base import DatasetConfig
@@ -64,7 +64,7 @@ def load_config(
     try:
         config = RunConfig.model_validate(raw, context={"check_files": check_files})
     except ValidationError as error:
-        places = [_origin(user_path(one["loc"], raw), settled, path, lines) for one in error.errors()]
+        places = [_origin(user_path(one["loc"], raw), settled, path, lines) for one in problems_in(error)]
         told = (place + line for place, line in zip(places, explain(error, raw), strict=True))
         raise ConfigError([*problems, *told, *cautions()]) from None
     if problems:

@@ -24,7 +24,7 @@ def data_for(given: str) -> dict[str, Any]:
     there = "is of no kind that is read here" if path.exists() else "is not there"
     raise ConfigError(
         [
-            f"--data: {given} {there}; give a folder of tables or of images by class, a table, an archive, "
+            f"--data: {given} {there}; give a folder of tables or of images by class, a table, an .npz archive, "
             f"package.module:function, or a name, as the kinds of data have them: {', '.join(DATASETS)}"
         ]
     )

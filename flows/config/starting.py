@@ -170,7 +170,7 @@ def _flow(value: Any) -> str:
         return f"{{{', '.join(f'{key}: {_flow(inner)}' for key, inner in value.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_flow, value))}]"
-    return write_yaml(value, in_one_line=True)
+    return write_yaml([value], in_one_line=True)[1:-1]  # quoted as within a list, where a comma parts values
 
 
 def _budget(budget: Mapping[str, Any]) -> str:

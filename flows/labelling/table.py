@@ -12,10 +12,12 @@ _COLUMNS = ("id", "label")
 
 
 def read_labels(path: Path, questions: Questions, labels: Sequence[str]) -> dict[str, int | None]:
-    """Read labels, as numbers of classes by the examples' names; None: it fits no class. Empty ones are left out.
+    """Read a table of labels: the class's number by the example's name, or None for "fits no class".
+
+    Examples with an empty label are left out.
 
     Raises:
-        DataError: the table is none, or has problems, a sentence each; nothing of it counts then.
+        DataError: the file is no table, or has problems, a sentence each; no label of it counts then.
     """
     given = list(_given(path))
     problems = [*_faults(path, given, questions, labels), *_contradictions(path, given)]

@@ -1,4 +1,4 @@
-"""What a method, a driver or an acquisition function does, needs and costs: `edgestill explain`."""
+"""Explain a method, a driver or an acquisition function: its work, needs and cost, for `edgestill explain`."""
 
 import csv
 import inspect

@@ -99,7 +99,7 @@ def _filled(form: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def parameters_of(name: str, config: RunConfig, out: str) -> dict[str, Any]:
-    """Parameters that a deployment is made with, which its form leaves alone."""
+    """Parameters fixed when a deployment is made; its form does not offer them."""
     return {"config": config.model_dump(mode="json"), "out": out} if KINDS[name].fields else {"out": out}
 
 

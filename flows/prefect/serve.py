@@ -36,7 +36,7 @@ _SETTLED_S = 120  # the time in which a server that starts is looked for
 
 
 class Served(NamedTuple):
-    """What is served: names and settings of the deployments."""
+    """Names and settings of the deployments that are served."""
 
     name: str
     out: Path
@@ -97,7 +97,7 @@ def _server() -> str:
 
 @contextlib.contextmanager
 def _alone(name: str, url: str) -> Iterator[None]:
-    """Hold the name on this machine, and refuse one that another machine serves."""
+    """Reserve the name on this machine; refuse one that another machine serves."""
     lock = FileLock(f"edgestill-serves-{digest(name, url)[:16]}.lock")  # in Prefect's folder
     way_out = "give this one another --name, or stop that one"
     try:
@@ -237,7 +237,7 @@ def start_server(host: str, port: int, more_hosts: Sequence[str] = (), auth: boo
 
 
 def _settle_with(url: str) -> None:
-    """Tell the server that starts here the ends of flow runs that it missed while it was away."""
+    """Tell a server that starts here how flow runs ended while it was away."""
     from edgestill.flows.prefect.owed import settle_with
 
     deadline = time.monotonic() + _SETTLED_S

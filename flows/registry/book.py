@@ -48,7 +48,7 @@ class Book(Frozen):
         return self.promoted[-1] if self.promoted else None
 
     def deciding(self, decision: Decision) -> "Book":
-        """Return the book with a decision in it."""
+        """Return the book with a decision added."""
         promoted = self.promoted
         if decision.kind == "promoted" and decision.run != self.current:
             promoted = (*promoted, decision.run)

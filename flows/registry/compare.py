@@ -20,7 +20,7 @@ from edgestill.pipeline.training.difference import class_weights_of
 
 
 class Finished(NamedTuple):
-    """A finished run, as far as it is compared."""
+    """Parts of a finished run that are compared with another's."""
 
     run: RunDir
     config: RunConfig

@@ -52,7 +52,7 @@ class DataResult(Frozen):
 
 
 class WarmStartResult(Frozen):
-    """What a run begins with from earlier ones."""
+    """Results of earlier runs that a run begins with."""
 
     runs: tuple[str, ...] = ()  # earlier runs that it was taken from, the promoted one first
     seeds: tuple[str, ...] = ()  # architectures that the search scores first
@@ -248,7 +248,7 @@ class Results:
 
     @property
     def warm_start(self) -> WarmStartResult:
-        """What the run begins with from earlier ones; nothing where the stage takes no part."""
+        """Results of earlier runs that this one begins with; empty where the stage takes no part."""
         return self.get(WarmStartResult) or WarmStartResult()
 
     def sentence(self, kind: type[Frozen]) -> str:

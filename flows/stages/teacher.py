@@ -26,7 +26,7 @@ from edgestill.pipeline.training.fit import FitResult, fit
 from edgestill.pipeline.training.input_probes import Probe, probes_of
 from edgestill.pipeline.training.metrics import wilson
 from edgestill.pipeline.training.objective import Supervised
-from edgestill.pipeline.training.teacher_check import TeacherFigures, fault_of, figures_of, reordered
+from edgestill.pipeline.training.teacher_check import TeacherFigures, doubt_of, fault_of, figures_of, reordered
 
 
 class Teacher(Stage[TeacherResult]):
@@ -126,7 +126,7 @@ def _check(context: StageContext, network: nn.Module, splits: Splits, figures: T
     )
     if fault and check == "error":
         raise CheckpointError(f"{fault}; teacher.check=caution goes on with it as it is")
-    _caution(context, fault)
+    _caution(context, fault or doubt_of(figures))
 
 
 def _probes(context: StageContext, network: nn.Module, splits: Splits) -> list[Probe]:

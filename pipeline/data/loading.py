@@ -118,11 +118,9 @@ def _load(config: DatasetConfig, seed: int) -> tuple[RawData, dict[str, np.ndarr
 
 
 def _first(images: np.ndarray | StoredImages | None, count: int) -> np.ndarray | StoredImages | None:
-    return (
-        images.select(torch.arange(min(count, len(images))))
-        if isinstance(images, StoredImages)
-        else (None if images is None else images[:count])
-    )
+    if isinstance(images, StoredImages):
+        return images.select(torch.arange(min(count, len(images))))
+    return None if images is None else images[:count]
 
 
 def _some(index: np.ndarray, targets: np.ndarray, count: int, seed: int, name: str) -> np.ndarray:
@@ -146,13 +144,12 @@ def _read(config: Any) -> RawData:
 
 def _split_indices(config: DatasetConfig, raw: RawData, seed: int) -> dict[str, np.ndarray]:
     """Indices of each split, stratified by class: into the data set's own part of that name, or else into its train."""
-    targets = raw.train.targets
-    remaining = np.arange(len(targets))
+    remaining = np.arange(len(raw.train.targets))
     parts: dict[str, np.ndarray] = {}
     if raw.test is not None:
         parts["test"] = np.arange(len(raw.test.targets))
     else:
-        remaining, parts["test"] = _stratified(remaining, targets, raw.test_fraction, seed, "test")
+        remaining, parts["test"] = _stratified(remaining, raw, raw.test_fraction, seed, "test")
     pool = len(remaining)
     carved = [("validation", config.validation_fraction), ("reference", config.reference_fraction)]
     if raw.validation is not None:
@@ -160,18 +157,18 @@ def _split_indices(config: DatasetConfig, raw: RawData, seed: int) -> dict[str, 
         del carved[0]
     for name, fraction in carved:
         share = fraction * pool / len(remaining)
-        remaining, parts[name] = _stratified(remaining, targets, share, seed, name)
+        remaining, parts[name] = _stratified(remaining, raw, share, seed, name)
     parts["train"] = remaining
     return parts
 
 
 def _stratified(
-    index: np.ndarray, targets: np.ndarray, fraction: float, seed: int, name: str
+    index: np.ndarray, raw: RawData, fraction: float, seed: int, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.model_selection import train_test_split
 
+    targets = raw.train.targets
     counts = np.bincount(targets[index])
-    smallest = int(np.argmin(np.where(counts > 0, counts, counts.max() + 1)))
     try:
         kept, taken = train_test_split(
             index, test_size=fraction, stratify=targets[index], random_state=derive_seed(seed, "split", name) % 2**32
@@ -179,11 +176,21 @@ def _stratified(
         if len(np.unique(targets[taken])) < np.count_nonzero(counts):
             raise ValueError("rounding left the class out")
     except ValueError as error:
-        raise DataError(
-            f"class {smallest} has {counts[smallest]} examples left, too few to give {fraction:.0%} of "
-            f"{len(index)} to {name!r} with every class in it; add examples or change data.{name}_fraction"
-        ) from error
+        raise DataError(_too_few(raw.labels, counts, fraction, name)) from error
     return np.sort(kept), np.sort(taken)
+
+
+def _too_few(labels: Sequence[str], counts: np.ndarray, fraction: float, name: str) -> str:
+    """Say that a class is too small for a split."""
+    there, total = np.flatnonzero(counts), int(counts.sum())
+    smallest = min(there.tolist(), key=lambda k: counts[k])
+    way_out = f"add examples of it, or change data.{name}_fraction"
+    if 2 * len(there) > total:
+        way_out = f"there are {len(there):,} classes of {total:,} examples, so check the labels"
+    return (
+        f"class {labels[smallest]!r} has {counts[smallest]:,} examples left, too few to give {fraction:.0%} of "
+        f"{total:,} to {name!r} with every class in it; {way_out}"
+    )
 
 
 def _coder(config: Any, raw: RawData, train: np.ndarray, tokenizer: str | None) -> Coder | None:

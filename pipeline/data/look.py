@@ -89,6 +89,7 @@ def look_at(
         *_shared(parts, seen),
         *(_in_pool(parts, seen, pool) if pool is not None else ()),
         *_contradictions(parts, seen, labels),
+        *_lacking(parts, labels),
         *_by_image(parts, seen),
         *(_cut(parts[0], coder) if coder is not None else ()),
     ]
@@ -171,6 +172,20 @@ def _contradictions(parts: Sequence[Part], seen: Mapping[str, _Seen], labels: Se
             sentence=f"{len(found):,} examples have the content of another and a different label, such as {found[0]}; "
             "mend one of the labels",
         )
+
+
+def _lacking(parts: Sequence[Part], labels: Sequence[str]) -> Iterator[Finding]:
+    """Find classes that are learnt, and of which a later split has no example."""
+    learnt = np.bincount(parts[0].targets, minlength=len(labels)) > 0
+    for part in parts:
+        absent = np.flatnonzero(learnt & (np.bincount(part.targets, minlength=len(labels)) == 0)).tolist()
+        if absent:
+            yield Finding(
+                name="lacking",
+                count=len(absent),
+                sentence=f"{part.role} has no example of {_few([repr(labels[k]) for k in absent])}: its figures say "
+                "nothing of them; add some",
+            )
 
 
 def _by_image(parts: Sequence[Part], seen: Mapping[str, _Seen]) -> Iterator[Finding]:

@@ -39,7 +39,7 @@ class Mixed(NamedTuple):
 
 
 class OwnSamples(NamedTuple):
-    """What is known of texts that a student continued by itself, in the place of a batch's own."""
+    """Facts about texts that a student continued by itself; they take the place of a batch's own texts."""
 
     given: Tensor  # [B, T] the data's own text of each prompt: the right answer
     group: Tensor  # [B] number of the prompt within the step; several texts may go on from one

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgestill.pipeline.data.datasets.base import LabelledImages, RawData
+from edgestill.pipeline.data.datasets.given import is_hidden
 from edgestill.pipeline.data.datasets.npz import images_of
 from edgestill.pipeline.data.decode import ENDINGS
 from edgestill.pipeline.data.rows import Fit, Pictures, Rows, files_content, rows_of
@@ -76,7 +77,7 @@ def _decoded(folder: Path, fit: Fit, most_unreadable: float) -> Rows:
 def _pictures(folder: Path) -> list[Path]:
     found = []
     for root, folders, files in os.walk(folder):  # links to folders are not followed
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_hidden(name)]
         found += [Path(root) / name for name in files if Path(name).suffix.lower() in ENDINGS and name[0] != "."]
     return found
 

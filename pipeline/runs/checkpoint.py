@@ -1,5 +1,6 @@
 """Atomic writes of files and folders, and reading of weights without running code in them."""
 
+import argparse
 import hashlib
 import io
 import json
@@ -120,20 +121,23 @@ def read_state(data: bytes) -> dict[str, Any]:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read tensors by name from a safetensors file or a torch file, without running code in it.
 
-    A torch file may hold the tensors at its top level or under `state_dict`, `model` or `net`.
+    A torch file may hold the tensors at its top level, under `state_dict`, `model`, `net` or `model_state_dict`, or
+    under the only key that has any.
 
     Raises:
         CheckpointError: the file is missing, unreadable, a pickle that would run code, or without tensors.
     """
     if not path.is_file():
         raise CheckpointError(f"no weights file at {path}; give a .safetensors file or a torch checkpoint")
+    _require_no_script(path)
     try:
         loaded: Any
         _require_stored(path)
         if path.suffix == ".safetensors":
             loaded = safetensors_load(path.read_bytes())
         else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([argparse.Namespace]):  # inert; timm's training script keeps its own
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" not in str(error):  # torch's word for a class or function that a pickle asks for
             raise CheckpointError(f"{path} is truncated or not a weights file (no torch checkpoint)") from error
@@ -143,13 +147,48 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # a damaged byte leads torch's unpickler into errors of any kind
         raise CheckpointError(f"{path} is truncated or not a weights file ({_first_line(error)})") from error
-    for key in ("state_dict", "model", "net"):
+    return _named(loaded, path)
+
+
+def _named(loaded: Any, path: Path) -> dict[str, Tensor]:
+    """Find the tensors by name in what a file holds.
+
+    Raises:
+        CheckpointError: there are none, or those of several networks.
+    """
+    for key in ("state_dict", "model", "net", "model_state_dict"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
-    tensors = {str(k): v for k, v in loaded.items() if isinstance(v, Tensor)} if isinstance(loaded, dict) else {}
-    if not tensors:
+    tensors = _tensors(loaded)
+    if tensors:
+        return tensors
+    below = (
+        {str(key): found for key, value in loaded.items() if (found := _tensors(value))}
+        if isinstance(loaded, dict)
+        else {}
+    )
+    if len(below) > 1:
+        raise CheckpointError(f"{path} holds several networks ({_few(list(below))}); save the state_dict() of one")
+    if not below:
         raise CheckpointError(f"{path} holds no tensors by name; it should be a state_dict()")
-    return tensors
+    return next(iter(below.values()))
+
+
+def _tensors(value: Any) -> dict[str, Tensor]:
+    return {str(k): v for k, v in value.items() if isinstance(v, Tensor)} if isinstance(value, dict) else {}
+
+
+def _require_no_script(path: Path) -> None:
+    """Refuse (CheckpointError) a TorchScript archive, which is a program."""
+    if path.suffix == ".safetensors" or not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            is_script = any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, OSError):
+        return  # told as a damaged file
+    if is_script:
+        raise CheckpointError(f"{path} is a TorchScript archive; take it as the teacher, teacher: torchscript:{path}")
 
 
 def _require_stored(path: Path) -> None:

@@ -6,10 +6,10 @@ from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, TypeAdapter, field_validator, model_validator
 from torch import nn
 
-from edgestill.pipeline.errors import ConfigError
+from edgestill.pipeline.errors import ConfigError, nearest
 from edgestill.pipeline.plugins import Table, require_attributes, require_class, require_config
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.ensemble import EnsembleConfig, EnsembleTeacher
@@ -59,12 +59,36 @@ else:
     ArchitectureName = Literal[*(name for family in TEACHERS.values() for name in family.architectures)]
 
 
+_WEIGHTS = "{name} is a file of weights; set teacher.weights to it, and teacher to its network, such as timm:resnet50"
+_UNKNOWN = "unknown {name!r}; {near}; those of libraries are written KIND:NAME, such as timm:{name}"
+_MEANT = {  # by a file's ending
+    **dict.fromkeys((".pt", ".pth", ".th", ".bin", ".ckpt", ".safetensors"), _WEIGHTS),
+    ".py": "{name} names no function; write {name}:make, with the name of yours in place of make",
+    ".onnx": "{name} is an ONNX file; write onnx:{name}",
+    ".npz": "{name} is a file of answers; write outputs:{name}",
+    ".csv": "{name} is a file of answers; write outputs:{name}",
+}
+
+
+def _architectures() -> tuple[str, ...]:
+    return tuple(name for family in TEACHERS.values() for name in family.architectures)
+
+
 class TeacherConfig(FamilyConfig, HuggingFaceConfig, TextTransformerConfig, ResNetConfig):
     """Keys of the first three families together; the given keys tell the family, so no `name` is given."""
 
     architecture: ArchitectureName = Field(
         "resnet56", description="built-in architecture: a CIFAR-style ResNet, a text transformer or a causal one"
     )
+
+    @field_validator("architecture", mode="before")
+    @classmethod
+    def _is_known(cls, name: Any) -> Any:
+        if not isinstance(name, str) or name in _architectures():
+            return name
+        raise ValueError(
+            _MEANT.get(Path(name).suffix, _UNKNOWN).format(name=name, near=nearest(name, _architectures()))
+        )
 
     @model_validator(mode="after")
     def _one_source(self) -> "TeacherConfig":

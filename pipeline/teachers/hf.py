@@ -59,8 +59,8 @@ class HfConfig(ForeignConfig):
     classifier: str | None = Field(None, description="name of the last Linear; null finds it by tracing")
     start: StartAt = Field(
         "front",
-        description="place of a text's mark <s> as a language model reads it: front, before all, as such models are "
-        "trained; between, before the answer, as the data has it",
+        description="place of the mark <s> as a language model reads it: front puts it before the text, as such models "
+        "are trained; between leaves it before the answer, as the data has it",
     )
 
     @model_serializer(mode="wrap")

@@ -62,7 +62,10 @@ def require_room(folder: Path, described: Mapping[str, Any], task: Task) -> None
     if isinstance(longest, int) and 0 < longest < task.input_shape[0]:
         raise CheckpointError(f"{folder} reads {longest} tokens at most; set data.max_length to that or below")
     if isinstance(known, int) and known < task.vocab_size:
-        raise CheckpointError(f"{folder} knows {known:,} token ids, and the data's tokenizer gives {task.vocab_size:,}")
+        raise CheckpointError(
+            f"{folder} knows {known:,} token ids, and the data's tokenizer gives {task.vocab_size:,}; set "
+            "data.tokenizer.file to the tokenizer.json that it was trained with"
+        )
 
 
 def tensors_of(folder: Path) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
+import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
@@ -17,6 +18,7 @@ from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.networks.encoder_layers import EncoderSizes
 from edgestill.pipeline.task import Task
 from edgestill.pipeline.teachers.adapted.family import ForeignTeacher, WhiteConfig
+from edgestill.pipeline.teachers.adapted.network import Adapted
 from edgestill.pipeline.teachers.adapted.pixels import Pixels, Sight
 from edgestill.pipeline.teachers.adapted.weights import Held
 from edgestill.pipeline.teachers.encoder_sizes import sizes_in
@@ -74,6 +76,15 @@ class PythonTeacher(ForeignTeacher):
         sight = self.config.seen(self.sight(task)) if task.kind == "image" else None
         return None if sight is None else Pixels(task.input_shape, sight)
 
+    def wrapped(self, model: nn.Module, task: Task) -> Adapted:
+        """Put the network between the task's inputs and its classes; one of another precision is read as float32."""
+        try:
+            return super().wrapped(model, task)
+        except RuntimeError:
+            if all(p.dtype == torch.float32 for p in model.parameters() if p.is_floating_point()):
+                raise
+            return super().wrapped(model.float(), task)
+
     def encoder_sizes(self) -> EncoderSizes | None:
         return sizes_in(self.make(_ANY, _ANY.num_classes, None))
 
@@ -91,7 +102,10 @@ class PythonTeacher(ForeignTeacher):
         try:
             made = found(**_wanted(found, task, outputs))
         except Exception as error:  # it is the user's code
-            raise CheckpointError(f"teacher.code: {self.config.code} fails: {first_line(error)}") from error
+            said = first_line(error)
+            if "Weights only load failed" in said:
+                said = "torch.load refuses a file of more than tensors; save the network's state_dict() alone"
+            raise CheckpointError(f"teacher.code: {self.config.code} fails: {said}") from error
         if not isinstance(made, nn.Module):
             raise CheckpointError(f"teacher.code: {self.config.code} gives a {type(made).__name__}, not an nn.Module")
         return made

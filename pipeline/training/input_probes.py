@@ -119,7 +119,7 @@ def _of_channels(values: Tensor, channels: int) -> tuple[float, ...]:
 
 
 def _renormalised(own: _Normalisation, other: _Normalisation) -> Callable[[Tensor], Tensor]:
-    """Function to change inputs so that the network's own normalisation gives them as the other one does."""
+    """Return a change of inputs after which the network's own normalisation gives the other one's result."""
     own_mean, own_std, mean, std = (
         torch.tensor(values).view(-1, 1, 1) for values in (own.mean, own.std, other.mean, other.std)
     )

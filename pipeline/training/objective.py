@@ -1,4 +1,4 @@
-"""What a training minimises, as the loop sees it, and the objective of a teacher."""
+"""Objective of a training run, as the loop sees it, and the objective of a teacher."""
 
 # B batch, K classes
 

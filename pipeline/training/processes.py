@@ -156,7 +156,7 @@ class _Shared(FeaturesElsewhere):
 
 
 class _Ticket:
-    """A pass whose graphs the others keep until this goes."""
+    """Handle of a pass: the other processes keep its graphs until it is deleted."""
 
     def __init__(self, team: Team, number: int) -> None:
         self.team, self.number = team, number

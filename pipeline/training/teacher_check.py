@@ -40,6 +40,8 @@ class TeacherFigures(NamedTuple):
     calibration_error: float
     ms_an_example: float  # median wall time of a call with one example, in torch on this device
     answers: np.ndarray  # [N]
+    unknown: int = 0  # examples that it answers with NaN
+    are_shares: bool = False  # True if all its answers lie in [0, 1], as no logits do
 
 
 def figures_of(
@@ -51,6 +53,8 @@ def figures_of(
         example = split.batch(torch.arange(1), device).inputs
         [timing] = time_interleaved({"teacher": _call(network, example)}, _TIMING).values()
     logits, targets = (torch.cat(parts).numpy() for parts in zip(*pairs, strict=True))
+    unknown = int(np.isnan(logits).any(1).sum())
+    logits = np.nan_to_num(logits)
     answers = logits.argmax(1)
     return TeacherFigures(
         metrics_of(pairs),
@@ -58,6 +62,8 @@ def figures_of(
         calibration(logits, targets)[0],
         statistics.median(timing.samples_ms),
         answers,
+        unknown,
+        bool(logits.min() >= 0 and logits.max() <= 1),
     )
 
 
@@ -74,6 +80,11 @@ def fault_of(
     A teacher far above chance has a fault too if another order of its classes or other inputs make it surely better,
     by 5 points or more.
     """
+    if figures.unknown:
+        return (
+            f"the teacher answers {figures.unknown:,} of {len(split):,} validation examples with NaN; check its "
+            "weights and its code, such as an overflow in half precision"
+        )
     if figures.metrics.accuracy >= _GOOD:
         return ""
     causes: list[_Cause] = []
@@ -88,6 +99,16 @@ def fault_of(
     return (
         f"{useless(figures.confusion, 'the teacher', 'validation')}, and no other {tried} makes it better; check that "
         "its weights were trained for these classes, and that the data's labels are right"
+    )
+
+
+def doubt_of(figures: TeacherFigures) -> str:
+    """Say what looks wrong with a teacher's answers though they may be right; empty if nothing does."""
+    if not figures.are_shares:
+        return ""
+    return (
+        "all answers of the teacher lie between 0 and 1, as those of a sigmoid do, and are taken as logits, which "
+        "makes its distributions flat: let it answer with logits, or with probabilities that sum to 1"
     )
 
 

@@ -100,7 +100,7 @@ def planted(raw, change):
 )
 def test_a_wrong_scale_or_a_softmax_over_the_batch_is_caught(files, pixels, change):
     images = (pixels / np.float32(255)).transpose(0, 3, 1, 2)
-    with pytest.raises(ExportError, match="is not the one without"):
+    with pytest.raises(ExportError, match="differs from the one without it"):
         check_image_interface(files[0], planted(files[0], change), images)
 
 

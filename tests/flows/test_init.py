@@ -86,9 +86,13 @@ def test_a_table_of_paths_of_images_is_no_text_and_a_cifar_folder_is_known_by_it
     Path("photos", "cat").mkdir(parents=True)
     Path("photos", "cat", "a.png").touch()
     Path("photos.csv").write_text("file,label\n" + "photos/cat/a.png,cat\n" * 4)
-    assert columns_of(Path("photos.csv")) == ("file", "label", True)
+    assert columns_of(Path("photos.csv")) == ("file", "label", True, None, None)
     found = data_for("photos.csv")
     assert found == {"name": "csv", "path": "photos.csv", "image_column": "file", "label_column": "label"}
+    Path("photos.csv").write_text("file,label,Split\n" + "photos/cat/a.png,cat,val\nphotos/cat/a.png,cat,train\n" * 2)
+    assert data_for("photos.csv") == found | {"split_column": "Split"}
+    Path("photos.csv").write_text("file;label\n" + "photos/cat/a.png;cat\n" * 4)
+    assert data_for("photos.csv") == found | {"delimiter": ";"}
     Path("batches").mkdir()
     Path("batches", "train.bin").touch()
     assert data_for("batches") == {"name": "cifar", "path": "batches"}
@@ -102,6 +106,8 @@ def test_a_table_of_paths_of_images_is_no_text_and_a_cifar_folder_is_known_by_it
         ("empty", "empty holds neither folders of images nor train.csv or train.tsv"),
         ("c.docx", "c.docx is of no kind that is read here"),
         ("one.csv", "one.csv has no two columns"),
+        ("rows.csv", "rows.csv: its first line is a row like the others; add one before it, such as text,label"),
+        ("wide.csv", "wide.csv is no text in UTF-8; save it as such"),
     ],
 )
 def test_data_that_is_not_recognised_is_refused_with_what_is(given: str, told: str) -> None:
@@ -110,6 +116,8 @@ def test_data_that_is_not_recognised_is_refused_with_what_is(given: str, told: s
     Path("empty").mkdir()
     Path("c.docx").touch()
     Path("one.csv").write_text("a\n1\n2\n3\n")
+    Path("rows.csv").write_text("".join(f"film number {n},{n % 2}\n" for n in range(9)))
+    Path("wide.csv").write_text("text,label\na film,1\nb film,0\n", encoding="utf-16")
     with pytest.raises(UserError, match=told):
         data_for(given)
 

@@ -1,5 +1,6 @@
 """Files whole or absent; weights from anywhere that fit, and nothing in them that runs."""
 
+import argparse
 import errno
 import os
 import pickle
@@ -226,6 +227,24 @@ def test_a_file_of_another_kind_is_not_said_to_hold_code(tmp_path, suffix):
         read_weights(path)
 
 
+@pytest.mark.parametrize("key", ["model_state_dict", "ema", None])
+def test_tensors_are_found_under_the_usual_key_or_the_only_one(tmp_path, key):
+    tensors = {"a.weight": torch.rand(2, 3)}
+    beside = {"optimizer_state_dict": {"state": {0: {"step": torch.ones(1)}}, "param_groups": []}, "epoch": 3}
+    kept = {"args": argparse.Namespace(lr=0.1)} if key is None else {}  # as timm's training script saves
+    torch.save(beside | kept | {key or "state_dict": tensors}, tmp_path / "w.pt")
+    assert read_weights(tmp_path / "w.pt").keys() == tensors.keys()
+    torch.save({"first": tensors, "second": tensors}, tmp_path / "two.pt")
+    with pytest.raises(CheckpointError, match=r"holds several networks \(first, second\)"):
+        read_weights(tmp_path / "two.pt")
+
+
+def test_a_torchscript_archive_is_told_as_one(tmp_path):
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.rand(1, 2)), tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match=r"is a TorchScript archive; .*torchscript:"):
+        read_weights(tmp_path / "w.pt")
+
+
 def test_missing_and_empty_checkpoints_are_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"no weights file at .*nowhere.pt"):
         read_weights(tmp_path / "nowhere.pt")
@@ -297,7 +316,7 @@ def test_a_normalisation_with_too_few_channels_is_refused(make_task):
 
 
 def test_an_unknown_teacher_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"'resnet20', .*'resnet56'"):
+    with pytest.raises(ValueError, match=r"known: .*resnet20, .*resnet56"):
         TeacherConfig(architecture="resnet57")
 
 

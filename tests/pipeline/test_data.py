@@ -259,7 +259,7 @@ def test_a_constant_channel_is_not_divided_by_zero(npz):
 
 @pytest.mark.parametrize("counts", [(60, 40, 1), (60, 40, 2), (300, 300, 3)])
 def test_a_class_too_small_for_every_split_is_an_error(npz, counts):
-    with pytest.raises(DataError, match=r"class 2 has \d example.* too few"):
+    with pytest.raises(DataError, match=r"class '2' has \d example.* too few"):
         load_splits(npz(counts), seed=0)
 
 

@@ -285,6 +285,11 @@ def test_a_users_function_gives_the_network_and_its_probabilities_become_logits(
     ("code", "sentence"),
     [
         ("def make(): raise OSError('no disk')", "my_teacher.py:make fails: no disk"),
+        ("def mike(): pass", r"my_teacher.py has no 'make'; did you mean 'mike'\? known: mike"),
+        (
+            "import pickle\ndef make(): raise pickle.UnpicklingError('Weights only load failed. Two ways: …')",
+            r"my_teacher.py:make fails: torch.load refuses a file of more than tensors; save the network",
+        ),
         ("def make(): return 3", "gives a int, not an nn.Module"),
         ("import nothing_of_that_name", "cannot be loaded: ModuleNotFoundError: No module named"),
         ("from torch import nn\nmake = nn.Conv2d(3, 2, 3)", r"answers with \[2, 2, 30, 30\]; a classifier gives"),
@@ -513,6 +518,44 @@ def test_onnx_files_that_cannot_be_a_teacher_are_refused(tmp_path):
     onnx.save(onnx.load(path), tmp_path / "apart.onnx", save_as_external_data=True, size_threshold=0)
     with pytest.raises(CheckpointError, match="keeps its weights in other files"):
         read(config_of(name="onnx", file=tmp_path / "apart.onnx"))
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_users_network_of_another_precision_is_read_as_float32(precision, tmp_path):
+    (tmp_path / "my_teacher.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "make = lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 3)).to(torch." + str(precision)[6:] + ")\n"
+    )
+    teacher = read(config_of(name="python", code=f"{tmp_path}/my_teacher.py:make"))
+    assert teacher(pixels()).dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_inputs_and_outputs_of_onnx_files_are_told_or_found(tmp_path):
+    from onnx import TensorProto, helper
+
+    path = tmp_path / "teacher.onnx"
+
+    def refused(shape, kind=TensorProto.FLOAT, output=TensorProto.FLOAT):
+        given = helper.make_tensor_value_info("x", kind, shape)
+        made = helper.make_tensor_value_info("y", output, [2, 3])
+        onnx.save(helper.make_model(helper.make_graph([], "g", [given], [made])), path)
+        with pytest.raises(CheckpointError) as said:
+            read(config_of(name="onnx", file=path))
+        return str(said.value)
+
+    assert "takes images [batch, H, W, C]; export it with channels first" in refused(["n", 32, 32, 3])
+    assert "takes uint8 [?, 3, 32, 32], not float32 images" in refused(["n", 3, 32, 32], TensorProto.UINT8)
+    assert "answers with y of int64, and logits in float32" in refused([2, 3, 32, 32], output=TensorProto.INT64)
+    network = alive(Plain())
+    export_onnx(network, path)
+    model = onnx.load(path)
+    model.graph.output.insert(
+        0, helper.make_tensor_value_info(model.graph.node[0].output[0], TensorProto.FLOAT, [2, 8, 9, 9])
+    )
+    onnx.save(model, path)
+    with torch.no_grad():
+        assert torch.allclose(read(config_of(name="onnx", file=path))(pixels()), network(pixels()), atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -61,6 +61,13 @@ def test_copies_with_another_label_are_told(findings):
     assert "'1'" in found.sentence
 
 
+def test_classes_without_a_test_example_are_told(findings):
+    given = arrays()
+    found = findings(given | {"y_test": given["y_test"] % 2})
+    assert found.keys() == {"lacking"}
+    assert found["lacking"].sentence.startswith("test has no example of '2': ")
+
+
 def test_images_of_one_colour_and_grey_ones_are_counted(findings):
     given = arrays()
     given["x_train"][5] = 200

@@ -140,11 +140,21 @@ def test_classes_may_be_named(load):
         ({"x_train": np.full((40, 6, 5), -2.0)}, "from -2 to -2; floats must lie in .* leave normalisation out"),
         ({"y_test": np.full(8, "a")}, "y_test is <U1; labels must be integers"),
         ({"x_train": np.zeros((40, 30), np.uint8)}, r"x_train is uint8 \[40, 30\]; it must be"),
-        ({"y_test": np.zeros(8)}, "y_test is float64; labels must be integers"),
+        ({"y_test": np.zeros(8)}, r"y_test is float64; labels must be integers: save y_test.astype\('int64'\)"),
+        ({"y_test": np.full(8, 0.5)}, "y_test is float64; labels must be integers$"),
+        ({"y_test": np.zeros(8, bool)}, r"y_test is bool; labels must be integers: save y_test.astype\('int64'\)"),
+        ({"x_train": np.full((40, 6, 5), np.nan)}, "some are not numbers; mend those"),
+        ({"x_train": np.full((40, 6, 5), 9)}, r"x_train is int64 .* save x_train.astype\('uint8'\)$"),
+        ({"x_train": np.full((40, 6, 5), 999)}, "x_train is int64 .* scale x_train to 0 to 255"),
+        ({"x_train": np.ones((40, 6, 5), bool)}, r"save x_train.astype\('uint8'\) \* 255"),
+        ({"x_val": np.zeros((8, 6, 5), np.uint8)}, "one of x_val and y_val; save both or none"),
         ({"y_train": np.zeros(39, int)}, r"y_train has shape \[39\] for 40 images"),
         ({"y_train": np.eye(4, dtype=int)[np.arange(40) % 4] * 2}, r"y_train has shape \[40, 4\] for 40 images"),
         ({"y_test": np.full(8, 4)}, "y_test holds label 4, but the 4 classes are 0 to 3"),
-        ({"y_train": np.r_[-1, np.arange(39) % 4]}, "y_train holds label -1, but the 4 classes are 0 to 3"),
+        (
+            {"y_train": np.r_[-1, np.arange(39) % 4]},
+            "y_train holds label -1, but the 4 classes are 0 to 3; renumber them, from 0 on",
+        ),
         ({"y_train": np.arange(40) % 4 + (np.arange(40) % 4 > 1)}, r"class 2 \('2'\) has no image in x_train"),
         ({"y_train": np.r_[10**12, np.arange(39) % 4]}, "y_train holds label 1000000000000"),
         ({"y_train": np.zeros(40, int), "y_test": np.zeros(8, int)}, "y_train holds one class only"),
@@ -158,6 +168,17 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_sentence(load, changes, sa
         load(**changes)
     assert "\n" not in str(caught.value)
     assert "data.npz" in str(caught.value)
+
+
+def test_a_validation_part_is_taken(load):
+    given = {"x_val": np.full((6, 6, 5), 7, np.uint8), "y_val": np.arange(6) % 4}
+    raw = load(**given)
+    assert raw.validation.images.tolist() == np.full((6, 1, 6, 5), 7).tolist()
+    assert raw.validation.targets.tolist() == [0, 1, 2, 3, 0, 1]
+    with pytest.raises(DataError, match=r"x_train holds .* and x_val of \[1, 3, 3\]"):
+        load(**given | {"x_val": np.zeros((6, 3, 3), np.uint8)})
+    with pytest.raises(DataError, match="y_val holds label 9"):
+        load(**given | {"y_val": np.full(6, 9)})
 
 
 def test_more_classes_than_names_are_refused(load):
@@ -196,9 +217,7 @@ def test_a_damaged_file_is_refused(tmp_path):
 def test_a_file_of_another_kind_is_refused(tmp_path, content):
     path = tmp_path / "data.npz"
     path.write_bytes(content)
-    with pytest.raises(
-        DataError, match=r"truncated or not an \.npz file \(arrays of numbers alone are read"
-    ) as refused:
+    with pytest.raises(DataError, match=r"truncated or not an \.npz file \(arrays of numbers and of text") as refused:
         load_npz(NpzConfig(path=path))
     assert "pickle" not in str(refused.value)
 

@@ -140,7 +140,8 @@ def test_unreadable_pictures_are_named_and_left_out_up_to_a_share(photos):
 def test_other_files_are_counted_and_hidden_ones_ignored(photos):
     (photos / "cat" / "notes.txt").write_text("x")
     (photos / "cat" / ".DS_Store").write_text("x")
-    (photos / ".git").mkdir()
+    for name in (".git", "__MACOSX/cat", "cat/@eaDir"):
+        (photos / name).mkdir(parents=True)
     (photos / "readme.md").write_text("x")
     assert load(photos).cautions == (
         f"{photos}: files that are no pictures by their endings are left out: 1 .txt",
@@ -149,7 +150,10 @@ def test_other_files_are_counted_and_hidden_ones_ignored(photos):
 
 def test_a_folder_that_is_no_class_is_an_error(photos):
     (photos / "bird").mkdir()
-    with pytest.raises(DataError, match=r"bird, a class's folder, holds no picture; add some"):
+    with pytest.raises(DataError, match=r"bird, a class's folder, holds no picture of PNG, .*; add some, or remove"):
+        load(photos)
+    (photos / "bird" / "0.heic").write_text("x")
+    with pytest.raises(DataError, match=r"it holds \.heic: convert these, or remove the folder"):
         load(photos)
     picture(photos / "bird" / "more" / "0.png")
     with pytest.raises(DataError, match=r"bird/more is a folder within a class's folder"):
@@ -163,8 +167,10 @@ def test_loose_pictures_one_class_and_no_folder_are_errors(photos, tmp_path):
     picture(photos / "0.png")
     with pytest.raises(DataError, match="1 pictures outside class folders"):
         load(photos)
-    with pytest.raises(DataError, match="no folder at"):
+    with pytest.raises(DataError, match=r"no folder at .*names such folders$"):
         load(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"if 0\.png is an archive, unpack it"):
+        load(photos / "0.png")
 
 
 def test_a_link_that_leads_out_is_refused_unless_it_is_followed(photos, tmp_path):
@@ -241,7 +247,10 @@ def test_a_table_of_paths_is_read(photos):
     assert raw.train.targets.tolist() == [1, 0] * 3
     assert raw.train.names[:2] == ("dog/0.png", "cat/0.png")
     assert len(raw.validation.targets) == 2
-    assert load_csv(CsvConfig(path=path, size=16)).validation is None
+    unread = load_csv(CsvConfig(path=path, size=16))
+    assert unread.validation is None
+    assert any("column 'split' is not read; set data.split_column" in caution for caution in unread.cautions)
+    assert CsvConfig.settings_for(str(path))["split_column"] == "split"
 
 
 @pytest.mark.parametrize("outside", ["../secret.png", "/etc/hostname"])
@@ -249,6 +258,26 @@ def test_a_path_that_leads_out_is_refused_with_its_line(photos, outside):
     path = table(photos, f"image\tlabel\ncat/0.png\tcat\n{outside}\tdog\n", "list.tsv")
     with pytest.raises(DataError, match=r"list\.tsv, line 3: .* leads out of .* data\.root"):
         load_csv(CsvConfig(path=path))
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("a\0b.png", r"line 3: 'a\\x00b\.png'…, of 7 characters, is no path"),
+        ("x" * 5000, "of 5,000 characters, is no path"),
+    ],
+)
+def test_a_cell_that_is_no_path_is_refused_with_its_line(photos, cell, said):
+    path = table(photos, f"image,label\ncat/0.png,cat\n{cell},dog\n")
+    with pytest.raises(DataError, match=said):
+        load_csv(CsvConfig(path=path))
+
+
+def test_files_that_are_no_tables_are_told(photos):
+    (photos / "wide.csv").write_text("image,label\ncat/0.png,cat\n", encoding="utf-16")
+    for name, text, said in (("none.csv", "", "is empty"), ("wide.csv", None, "utf-16 is a frequent one")):
+        with pytest.raises(DataError, match=said):
+            load_csv(CsvConfig(path=photos / name if text is None else table(photos, text, name)))
 
 
 def test_missing_files_empty_cells_and_unknown_parts_are_named(photos):

@@ -17,7 +17,7 @@ from edgestill.pipeline.task import Task
 from edgestill.pipeline.training.calibration import calibration
 from edgestill.pipeline.training.confusion import useless
 from edgestill.pipeline.training.input_probes import probes_of
-from edgestill.pipeline.training.teacher_check import fault_of, figures_of, reordered
+from edgestill.pipeline.training.teacher_check import doubt_of, fault_of, figures_of, reordered
 
 CPU = torch.device("cpu")
 LABELS = tuple(map(str, range(10)))
@@ -122,6 +122,24 @@ def test_a_good_teacher_has_no_fault(grey):
     task, validation, network = grey
     assert figures_of(network, validation, CPU, 10).metrics.accuracy > 0.9
     assert fault(network, task, validation) == ""
+
+
+def test_answers_that_are_no_numbers_are_told_as_such(grey):
+    task, validation, network = grey
+    broken = taught_again(network)
+    with torch.no_grad():
+        broken.linear.bias[3] = float("nan")
+    count = len(validation)
+    assert f"answers {count} of {count} validation examples with NaN; check its weights" in fault(
+        broken, task, validation
+    )
+
+
+def test_answers_of_a_sigmoid_are_doubted(grey):
+    _, validation, network = grey
+    assert doubt_of(figures_of(network, validation, CPU, 10)) == ""
+    flat = nn.Sequential(network, nn.Sigmoid()).eval()
+    assert "lie between 0 and 1, as those of a sigmoid do" in doubt_of(figures_of(flat, validation, CPU, 10))
 
 
 def test_rolled_classes_are_told_with_the_order_that_mends_them(grey):

@@ -211,7 +211,7 @@ def test_a_vocabulary_that_its_alphabet_does_not_fit_into_is_an_error():
         ),
         ("sentence\tlabel\n\tx\n\ty\n", r"(?s)line 2: .*set data\.empty to drop"),
         ("sentence\tlabel\n", "has no rows"),
-        ("", "has no column 'sentence'"),
+        ("", "is empty"),
         ("sentence\tlabel\nx\t1\ny\t1\n", r"every label in column 'label' is '1'; a classifier needs two"),
         ("sentence\tlabel\nx\t1\n \t0\ny\tNA\n", r"line 3: column 'sentence' is empty\n.*line 4: column 'label' is NA"),
         ("sentence\tlabel\nx\t1\ny\tz\t0\n", r"line 3: 3 cells for 2 columns \(sentence, label\); data.delimiter"),

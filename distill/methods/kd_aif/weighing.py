@@ -1,4 +1,4 @@
-"""What an update of the influence finds."""
+"""Result of an update of the influence."""
 
 # N training examples
 

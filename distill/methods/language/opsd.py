@@ -34,7 +34,7 @@ from edgestill.pipeline.training.objective import Moment
 
 
 class OPSDConfig(MethodConfig):
-    """The student with the right answer in its prompt, in the teacher's place."""
+    """The student itself, shown the right answer, takes the teacher's place."""
 
     name: Literal["opsd"] = "opsd"
     hint: Literal["answer", "other", "none"] = Field(

@@ -69,7 +69,7 @@ class Library(NamedTuple):
 
     @classmethod
     def whole(cls, texts: Tensor) -> "Library":
-        """Take all of texts [N, S, T]."""
+        """Make a library of all texts [N, S, T], S for each of N prompts."""
         numbers = torch.arange(len(texts), device=texts.device).repeat_interleave(texts.shape[1])
         return cls(texts.flatten(0, 1), numbers)
 
@@ -84,7 +84,7 @@ class Library(NamedTuple):
         return cls(*(state[name].to(device, torch.int64) for name in cls._fields))
 
     def drawn(self, prompts: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw a text of each prompt [B] that has one."""
+        """Draw one text for each prompt [B] that has any."""
         firsts, ends = (torch.searchsorted(self.of, prompts, right=right) for right in (False, True))
         chances = torch.rand(len(prompts), generator=generator).to(prompts.device)
         places = firsts + (chances * (ends - firsts)).long()

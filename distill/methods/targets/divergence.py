@@ -44,7 +44,13 @@ class DivergenceConfig(MethodConfig):
     skew: float = tunable(
         0.1, ge=0, le=0.999, tune=(0.01, 0.5), description="share (lambda) mixed in, of the two skewed KL alone"
     )
-    alpha: float = tunable(0.5, gt=0, le=0.999, tune=(0.1, 0.9), description="order, of the alpha-divergence alone")
+    alpha: float = tunable(
+        0.5,
+        gt=0,
+        le=0.999,
+        tune=(0.1, 0.9),
+        description="order of the alpha-divergence; the other divergences have none",
+    )
 
     def unread(self) -> frozenset[str]:
         reads = {"js": "beta", "skew_kl": "skew", "skew_reverse_kl": "skew", "alpha": "alpha"}

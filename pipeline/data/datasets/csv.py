@@ -7,9 +7,9 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from edgestill.pipeline.data.datasets.base import RawData
-from edgestill.pipeline.data.datasets.given import TABLES, columns_of
-from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, load_photos, part_of
-from edgestill.pipeline.data.datasets.table import Column, Format, Row, read_columns
+from edgestill.pipeline.data.datasets.given import SPLIT, TABLES, columns_of, part_of
+from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, load_photos, path_below
+from edgestill.pipeline.data.datasets.table import Column, Format, Row, default_delimiter, read_columns
 from edgestill.pipeline.data.rows import files_content
 from edgestill.pipeline.errors import DataError, nearest
 from edgestill.pipeline.frozen import GivenPath, existing_file
@@ -43,6 +43,7 @@ class CsvConfig(PhotoConfig):
             return None
         found = columns_of(path)
         keys = {"path": given, "image_column": found.content, "label_column": found.label}
+        keys |= {k: v for k, v in (("split_column", found.split), ("delimiter", found.delimiter)) if v is not None}
         return keys if found.is_of_images else None
 
     @field_validator("path")
@@ -84,7 +85,20 @@ def load_csv(config: CsvConfig) -> RawData:
     listed = [path for found in paths.values() for path in found]
     content = files_content(root, listed, [str(path) for path in listed])
     hint = f"paths are relative to {root}, data.root sets another folder"
-    return load_photos(config, str(config.path), parts, content, hint=hint)
+    return load_photos(config, str(config.path), parts, content, cautions=_unread(config), hint=hint)
+
+
+def _unread(config: CsvConfig) -> list[str]:
+    """Return a caution if a column seems to say which part a row is of, and is not read."""
+    with config.path.open(encoding=config.encoding) as file:
+        cells = file.readline().split(config.delimiter or default_delimiter(config.path))
+    header = config.columns or [cell.strip('\ufeff" \n') for cell in cells]
+    name = next((cell for cell in header if cell.lower() == SPLIT), None)
+    if config.split_column is not None or name is None:
+        return []
+    return [
+        f"{config.path}: its column {name!r} is not read; set data.split_column to it if it says train, val or test"
+    ]
 
 
 def _part(rows: Sequence[Row], paths: Sequence[Path]) -> Part:
@@ -104,10 +118,7 @@ def _part_of(config: CsvConfig, row: Row) -> str:
 
 
 def _inside(table: Path, root: Path, row: Row) -> Path:
-    path = root / row.cells[0].strip()
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(
-            f"{table}, line {row.line}: {row.cells[0]!r} leads out of {root}; data.root names the folder that the "
-            "pictures are in"
-        )
-    return path
+    try:
+        return path_below(root, row.cells[0].strip())
+    except DataError as error:
+        raise DataError(f"{table}, line {row.line}: {error}") from None

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, ValidationInfo, field_validator
 
 from edgestill.pipeline.data.datasets.base import RawData
-from edgestill.pipeline.data.datasets.given import has_folders
-from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, in_order, load_photos, part_of
-from edgestill.pipeline.data.decode import ENDINGS
+from edgestill.pipeline.data.datasets.given import has_folders, is_hidden, part_of
+from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, in_order, load_photos
+from edgestill.pipeline.data.decode import ENDINGS, FORMATS
 from edgestill.pipeline.data.rows import files_content
 from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.foreign import MAX_CONFIG_BYTES, read_text_bounded
@@ -74,8 +74,11 @@ def _layout(path: Path) -> tuple[Path, dict[str, Path], dict[str, str] | None]:
     if path.suffix.lower() in _YAML and not path.is_dir():
         return _from_yaml(path)
     if not path.is_dir():
-        raise DataError(f"no folder at {path}; give one with a folder a class, or a YAML file that names such folders")
-    inside = [entry for entry in sorted(path.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
+        unpacked = f"; if {path.name} is an archive, unpack it" if path.is_file() else ""
+        raise DataError(
+            f"no folder at {path}; give one with a folder a class, or a YAML file that names such folders{unpacked}"
+        )
+    inside = [entry for entry in sorted(path.iterdir()) if entry.is_dir() and not is_hidden(entry.name)]
     parts = {part: entry for entry in inside if (part := part_of(entry.name)) and _has_folders(entry)}
     if not parts:
         return path, {"train": path}, None
@@ -90,7 +93,7 @@ def _layout(path: Path) -> tuple[Path, dict[str, Path], dict[str, str] | None]:
 
 
 def _has_folders(folder: Path) -> bool:
-    return any(entry.is_dir() for entry in folder.iterdir() if not entry.name.startswith("."))
+    return any(entry.is_dir() for entry in folder.iterdir() if not is_hidden(entry.name))
 
 
 def _from_yaml(path: Path) -> tuple[Path, dict[str, Path], dict[str, str] | None]:
@@ -118,7 +121,7 @@ def _named(path: Path, names: Any, train: Path) -> dict[str, str] | None:
     if names is None:
         return None
     numbered: Mapping[Any, Any] = names if isinstance(names, Mapping) else dict(enumerate(names))
-    folders = {entry.name for entry in train.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
+    folders = {entry.name for entry in train.iterdir() if entry.is_dir() and not is_hidden(entry.name)}
     ordered = sorted(numbered.items(), key=lambda item: in_order(str(item[0])))
     for found in ({str(n): str(n) for _, n in ordered}, {str(k): str(n) for k, n in ordered}):
         if set(found) == folders:
@@ -135,7 +138,7 @@ def _classes(folder: Path, root: Path, follow: bool) -> _Found:
     others: Counter[str] = Counter()
     loose = 0
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
             continue
         _require_inside(Path(entry.path), root, follow)
         if not entry.is_dir():
@@ -152,7 +155,7 @@ def _classes(folder: Path, root: Path, follow: bool) -> _Found:
 def _files(folder: Path, root: Path, follow: bool, others: Counter[str]) -> list[Path]:
     found = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
             continue
         path = Path(entry.path)
         if entry.is_symlink():
@@ -167,8 +170,10 @@ def _files(folder: Path, root: Path, follow: bool, others: Counter[str]) -> list
         else:
             others[path.suffix.lower() or "without ending"] += 1
     if not found:
-        endings = f"; it holds {', '.join(sorted(others))}" if others else ""
-        raise DataError(f"{folder}, a class's folder, holds no picture{endings}; add some, or remove the folder")
+        endings = f"; it holds {', '.join(sorted(others))}: convert these" if others else "; add some"
+        raise DataError(
+            f"{folder}, a class's folder, holds no picture of {', '.join(FORMATS)}{endings}, or remove the folder"
+        )
     return found
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from edgestill.pipeline.cache import cache_folder
 from edgestill.pipeline.data.datasets.base import LabelledTexts, RawData
+from edgestill.pipeline.data.datasets.given import part_of
 from edgestill.pipeline.data.datasets.photos import (
     GIVEN,
     Part,
@@ -17,7 +18,6 @@ from edgestill.pipeline.data.datasets.photos import (
     as_labels,
     class_names,
     load_photos,
-    part_of,
     source_of,
 )
 from edgestill.pipeline.data.rows import Source, files_content

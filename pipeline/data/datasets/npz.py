@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from edgestill.pipeline.data.datasets.base import DatasetConfig, LabelledImages, RawData
-from edgestill.pipeline.data.datasets.npz_forms import understand
+from edgestill.pipeline.data.datasets.npz_forms import as_bytes, as_integers, understand
 from edgestill.pipeline.data.datasets.npz_sizes import ZIP_ERRORS, require_plausible
 from edgestill.pipeline.errors import DataError, first_line
 from edgestill.pipeline.frozen import GivenPath, existing_file
@@ -15,16 +15,17 @@ from edgestill.pipeline.task import Labels
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _UNLABELLED = "x_unlabelled"  # optional
+_VALIDATION = ("x_val", "y_val")  # optional, together
 _IMAGES = (_UNLABELLED, "x_train", "x")  # of a file of images alone, the first that is there
 
 
 class NpzConfig(DatasetConfig):
-    """An .npz file with x_train, y_train, x_test and y_test; x_unlabelled, if present, joins the training images."""
+    """An .npz file with x_train, y_train, x_test and y_test, and perhaps x_val with y_val, and x_unlabelled."""
 
     name: Literal["npz"] = "npz"
     path: GivenPath = Field(
         description=".npz file: x_* uint8 or floats in [0, 1], [N, H, W, C] or [N, H, W]; y_* integers, names or "
-        "one-hot; other keys are ignored"
+        "one-hot; x_val and y_val are the validation part, if given; x_unlabelled joins the training images"
     )
     labels: Labels | None = Field(None, description="class names in order; null names them 0, 1, 2, …")
 
@@ -46,13 +47,15 @@ def load_npz(config: NpzConfig) -> RawData:
             classes; or a class has no training images.
     """
     arrays, understood = understand(config.path, _read(config.path), config.labels)
-    train = _checked(config.path, "train", arrays["x_train"], arrays["y_train"])
-    test = _checked(config.path, "test", arrays["x_test"], arrays["y_test"])
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise DataError(
-            f"{config.path}: x_train holds images of [C, H, W] = {list(train.images.shape[1:])} and x_test of "
-            f"{list(test.images.shape[1:])}; they must be equal"
-        )
+    names = ("train", "test", *(["val"] if "x_val" in arrays else []))
+    parts = {name: _checked(config.path, name, arrays[f"x_{name}"], arrays[f"y_{name}"]) for name in names}
+    train = parts["train"]
+    for name, part in parts.items():
+        if part.images.shape[1:] != train.images.shape[1:]:
+            raise DataError(
+                f"{config.path}: x_train holds images of [C, H, W] = {list(train.images.shape[1:])} and x_{name} of "
+                f"{list(part.images.shape[1:])}; they must be equal"
+            )
     labels = (
         config.labels
         or understood.labels
@@ -60,12 +63,15 @@ def load_npz(config: NpzConfig) -> RawData:
     )
     if len(labels) < 2:
         raise DataError(f"{config.path}: y_train holds one class only; a classifier needs two or more")
-    for part, targets in (("y_train", train.targets), ("y_test", test.targets)):
-        outside = targets[(targets < 0) | (targets >= len(labels))]
+    for name, part in parts.items():
+        outside = part.targets[(part.targets < 0) | (part.targets >= len(labels))]
         if outside.size:
+            way_out = "mend the labels or name more classes in data.labels"
+            if outside.min() < 0:
+                way_out = "renumber them, from 0 on"
             raise DataError(
-                f"{config.path}: {part} holds label {int(outside[0])}, but the {len(labels)} classes are "
-                f"0 to {len(labels) - 1}; mend the labels or name more classes in data.labels"
+                f"{config.path}: y_{name} holds label {int(outside[0])}, but the {len(labels)} classes are "
+                f"0 to {len(labels) - 1}; {way_out}"
             )
     empty = np.flatnonzero(np.bincount(train.targets, minlength=len(labels)) == 0)
     if empty.size:
@@ -74,7 +80,7 @@ def load_npz(config: NpzConfig) -> RawData:
             "labels must be 0, 1, 2, … without gaps, so renumber them or add examples"
         )
     unlabelled = _unlabelled(config.path, arrays, train.images.shape)
-    return RawData(train, test, labels, unlabelled=unlabelled, cautions=understood.cautions)
+    return RawData(train, parts["test"], labels, parts.get("val"), unlabelled=unlabelled, cautions=understood.cautions)
 
 
 def images_of(path: Path) -> np.ndarray:
@@ -97,7 +103,7 @@ def images_of(path: Path) -> np.ndarray:
 
 
 def _read(
-    path: Path, needed: tuple[str, ...] = _KEYS, others: tuple[str, ...] = (_UNLABELLED,)
+    path: Path, needed: tuple[str, ...] = _KEYS, others: tuple[str, ...] = (_UNLABELLED, *_VALIDATION)
 ) -> dict[str, np.ndarray]:
     keys = ", ".join(needed) or " or ".join(others)
     if not path.is_file():
@@ -115,8 +121,10 @@ def _read(
             if missing:
                 raise DataError(
                     f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive.files) or 'nothing'}, "
-                    f"and {keys} are needed"
+                    f"and {keys} are needed: save the arrays under these names with np.savez"
                 )
+            if len({key in archive.files for key in _VALIDATION if key in others}) == 2:
+                raise DataError(f"{path} holds one of {' and '.join(_VALIDATION)}; save both or none")
             arrays = {key: archive[key] for key in (*needed, *others) if key in archive.files}
             for key, array in arrays.items():
                 if not isinstance(array, np.ndarray):  # numpy gives the bytes of a member that is no .npy file
@@ -127,7 +135,7 @@ def _read(
     except ZIP_ERRORS as error:
         reason = first_line(error, "no data")
         if "pickle" in reason:  # numpy's advice, allow_pickle, would run its code
-            reason = "arrays of numbers alone are read here, and it holds something else"
+            reason = "arrays of numbers and of text (astype(str)) alone are read here, and it holds something else"
         raise DataError(f"{path} is truncated or not an .npz file ({reason}); fetch or save it again") from error
 
 
@@ -150,10 +158,12 @@ def _checked(path: Path, part: str, images: np.ndarray, targets: np.ndarray) -> 
     if images.dtype not in (np.uint8, np.float32) or images.ndim not in (3, 4):
         raise DataError(
             f"{path}: x_{part} is {images.dtype} {list(images.shape)}; it must be uint8 [N, H, W, C] or [N, H, W], or "
-            "floats in [0, 1]"
+            f"floats in [0, 1]{as_bytes(f'x_{part}', images)}"
         )
     if not np.issubdtype(targets.dtype, np.integer):
-        raise DataError(f"{path}: y_{part} is {targets.dtype}; labels must be integers")
+        raise DataError(
+            f"{path}: y_{part} is {targets.dtype}; labels must be integers{as_integers(f'y_{part}', targets)}"
+        )
     if targets.ndim == 2 and targets.shape[1] == 1:  # Keras' cifar10 has [N, 1]
         targets = targets[:, 0]
     if targets.shape != images.shape[:1]:

@@ -62,11 +62,31 @@ def _in_unit(path: Path, key: str, images: np.ndarray) -> np.ndarray:
     low, high = float(images.min()), float(images.max())
     if low >= 0 and high <= 1:
         return images.astype(np.float32, copy=False)
-    if low >= 0 and 1 < high <= 255:
+    if not np.isfinite([low, high]).all():
+        fix = "some are not numbers; mend those"
+    elif low >= 0 and 1 < high <= 255:
         fix = f"save {key}.astype('uint8'), or {key} / 255"
     else:
         fix = "leave normalisation out, which every network here does by itself"
     raise DataError(f"{path}: {key} is {images.dtype} from {low:g} to {high:g}; floats must lie in [0, 1]: {fix}")
+
+
+def as_bytes(key: str, images: np.ndarray) -> str:
+    """End of a sentence about pixels of another type: the expression that mends it, where there is one."""
+    if images.size == 0 or images.ndim not in (3, 4) or images.dtype.kind not in "uib":
+        return ""
+    if images.dtype.kind == "b":
+        return f": save {key}.astype('uint8') * 255"
+    if images.min() >= 0 and images.max() <= 255:
+        return f": save {key}.astype('uint8')"
+    return f": scale {key} to 0 to 255, and save it as uint8"
+
+
+def as_integers(key: str, targets: np.ndarray) -> str:
+    """End of a sentence about labels of another type: the expression that mends it, where there is one."""
+    if targets.dtype.kind == "b" or (targets.dtype.kind == "f" and (targets == targets.round()).all()):
+        return f": save {key}.astype('int64')"
+    return ""
 
 
 def _names(targets: Sequence[np.ndarray], labels: Sequence[str] | None) -> tuple[str, ...] | None:

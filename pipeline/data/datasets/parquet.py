@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from edgestill.pipeline.data.datasets.base import RawData
-from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, as_labels, load_photos, part_of, source_of
+from edgestill.pipeline.data.datasets.given import SPLIT, part_of
+from edgestill.pipeline.data.datasets.photos import Part, PhotoConfig, as_labels, load_photos, source_of
 from edgestill.pipeline.data.datasets.records import class_names_of, open_parquet
 from edgestill.pipeline.data.rows import Source, files_content
 from edgestill.pipeline.errors import DataError, nearest
@@ -59,7 +60,15 @@ def load_parquet(config: ParquetConfig) -> RawData:
     }  # fmt: skip
     paths = [path for each in files.values() for path in each]
     content = digest(files_content(root, paths, [str(path) for path in paths]), config.image_column)
-    return load_photos(config, str(config.path), parts, content, names)
+    return load_photos(config, str(config.path), parts, content, names, _unread(config.path, opened["train"][0]))
+
+
+def _unread(path: Path, opened: Any) -> list[str]:
+    """Return a caution if a column seems to say which part a row is of: files say that here."""
+    name = next((name for name in opened.schema_arrow.names if name.lower() == SPLIT), None)
+    if name is None:
+        return []
+    return [f"{path}: its column {name!r} is not read; write the rows of train, validation and test to files so named"]
 
 
 def _files(path: Path) -> dict[str, list[Path]]:

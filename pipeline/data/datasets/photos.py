@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from edgestill.pipeline.data.datasets.base import DatasetConfig, LabelledImages, RawData
 from edgestill.pipeline.data.rows import Fit, Pictures, Rows, Source, rows_of
@@ -17,17 +17,23 @@ from edgestill.pipeline.task import Labels
 
 GIVEN = "given"  # folder of the cache: data given as Python objects
 _MOST_NAMED = 5
+
+
+def _a_size(size: Any) -> Any:
+    sides = list(size) if isinstance(size, list | tuple) else [size]
+    if size is None or (len(sides) in (1, 2) and all(type(n) is int for n in sides)):
+        return size
+    raise ValueError(f"{size!r} is no size; write a side or [height, width], such as 96 or [96, 64]")
+
+
 Side = Annotated[int, Field(ge=1, le=4096)]
-PARTS = {
-    "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
-    "dev": "validation", "test": "test", "testing": "test",
-}  # fmt: skip
+_LONGEST = 4096  # characters of a path
 
 
 class PhotoConfig(DatasetConfig):
     """Settings of every kind of data made of pictures."""
 
-    size: Side | tuple[Side, Side] | None = Field(
+    size: Annotated[Side | tuple[Side, Side] | None, BeforeValidator(_a_size)] = Field(
         None,
         description="side of the images in pixels, or [height, width]; null keeps one size of up to 256 that all "
         "pictures have, or else takes a side near their median, 224 at most",
@@ -132,7 +138,10 @@ def class_names(given: Sequence[str] | None, found: Iterable[str], where: str) -
         raise DataError(f"{where}: {one}; a classifier needs two or more classes")
     absent = [name for name in names if name not in present]
     if absent:
-        raise DataError(f"{where}: class {absent[0]!r} has no example; {nearest(absent[0], present)}")
+        raise DataError(
+            f"{where}: class {absent[0]!r} has no example; {nearest(absent[0], present)}; data.labels names the "
+            "classes to take, in order"
+        )
     return names
 
 
@@ -142,16 +151,16 @@ def in_order(label: str) -> tuple[bool, int, str]:
     return not is_number, int(label) if is_number else 0, label
 
 
-def part_of(name: str) -> str | None:
-    """Return the part of a data set that a word names, such as `validation` for `val`; None for another word."""
-    return PARTS.get(name.strip().lower())
-
-
 def as_labels(values: Iterable[Any], names: Sequence[str] | None, where: str) -> list[str]:
     """Return labels as text, numbers of classes by their names."""
     found = []
     for row, value in enumerate(values):
-        if value is None or (names and isinstance(value, int) and not 0 <= value < len(names)):
+        if isinstance(value, dict | list):
+            raise DataError(
+                f"{where}, row {row}: the label {str(value)[:80]} is no name and no number; set data.label_column to a "
+                "column of one class a row"
+            )
+        if value is None or value != value or (names and isinstance(value, int) and not 0 <= value < len(names)):
             raise DataError(f"{where}, row {row}: the label is {value!r}; give it a class, or leave the row out")
         found.append(names[value] if names and isinstance(value, int) else str(value))
     return found
@@ -161,15 +170,33 @@ def source_of(value: Any, root: Path | None) -> Source:
     """Return a cell of a column of pictures: bytes, a mapping of bytes and path, or a path below `root`.
 
     Raises:
-        DataError: a path leads out of `root`.
+        DataError: a path leads out of `root`, or it is none of these.
     """
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if value is None or isinstance(value, bytes):
         return value
-    path = Path(value) if root is None else root / str(value)
-    if root is not None and not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(f"{value!r} leads out of {root}; data.root names the folder that the pictures are in")
+    if not isinstance(value, str):
+        raise DataError(
+            f"the column of pictures holds a {type(value).__name__}; bytes of picture files, or their paths, are "
+            "needed: arrays of pixels are read from .npz files"
+        )
+    return Path(value) if root is None else path_below(root, value)
+
+
+def path_below(root: Path, given: str) -> Path:
+    """Return the path of a picture below a folder.
+
+    Raises:
+        DataError: it leads out, or is no path.
+    """
+    if "\0" in given or len(given) > _LONGEST:
+        raise DataError(
+            f"{given[:40]!r}…, of {len(given):,} characters, is no path; bytes of a picture are kept as bytes, not text"
+        )
+    path = root / given
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise DataError(f"{given!r} leads out of {root}; data.root names the folder that the pictures are in")
     return path
 
 

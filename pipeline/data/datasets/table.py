@@ -1,5 +1,6 @@
 """Tab- and comma-separated tables, read whole; each row has the number of its last line."""
 
+import codecs
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +47,9 @@ def read_columns(path: Path, form: Format, wanted: Sequence[Column]) -> tuple[li
         columns = form.columns
         rows = rows[1:] if rows and rows[0].cells == columns else rows
     else:
-        columns, rows = (tuple(cell.strip() for cell in rows[0].cells) if rows else ()), rows[1:]
+        if not rows:
+            raise DataError(f"{path} is empty")
+        columns, rows = tuple(cell.strip() for cell in rows[0].cells), rows[1:]
     names = columns_named(path, wanted, columns, lambda column: _way_out(column, form, columns))
     for row in rows:
         if len(row.cells) != len(columns):
@@ -108,7 +111,7 @@ def read_rows(path: Path, form: Format) -> Iterator[Row]:
     Raises:
         DataError: wrong encoding, or a quotation mark out of place.
     """
-    delimiter = form.delimiter or ("," if path.suffix == ".csv" else "\t")
+    delimiter = form.delimiter or default_delimiter(path)
     lines = io.StringIO(decoded(path, form.encoding), newline="")
     if delimiter == "\t":
         reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
@@ -127,6 +130,10 @@ def read_rows(path: Path, form: Format) -> Iterator[Row]:
         ) from None
 
 
+def default_delimiter(path: Path) -> str:
+    return "," if path.suffix == ".csv" else "\t"
+
+
 def decoded(path: Path, encoding: str) -> str:
     """Read a whole file of text.
 
@@ -139,7 +146,8 @@ def decoded(path: Path, encoding: str) -> str:
         return data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
+        usual = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "latin-1"
         raise DataError(
             f"{path}, line {line}: byte 0x{data[error.start]:02x} is not {encoding}; give the file's encoding in "
-            "data.encoding (latin-1 is a frequent one), or save it as utf-8"
+            f"data.encoding ({usual} is a frequent one), or save it as utf-8"
         ) from None

@@ -72,7 +72,8 @@ class TextConfig(DatasetConfig):
         if found.is_of_images:
             return None
         files = {} if parts is None else {"validation": parts.validation, "test": parts.test}
-        return {"path": given, "text_column": found.content, "label_column": found.label, **files}
+        keys = {"path": given, "text_column": found.content, "label_column": found.label, **files}
+        return keys if found.delimiter is None else keys | {"delimiter": found.delimiter}
 
     @field_validator("path")
     @classmethod

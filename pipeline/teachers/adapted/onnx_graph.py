@@ -17,6 +17,7 @@ from edgestill.pipeline.teachers.adapted.pixels import Pixels
 
 (INPUT,), LOGITS, EMBEDDING = Images.ports, "logits", "embedding"
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+_CHANNELS = (1, 3, 4)
 _OURS, _GIVEN = "edgestill_", "given_"
 _MOST_BYTES = 2**31
 
@@ -56,8 +57,35 @@ def read_graph(data: bytes, path: Path) -> Graph:
     kind = inputs[0].type.tensor_type
     sides = tuple(side.dim_value or None for side in kind.shape.dim)
     if len(sides) != 4 or kind.elem_type != onnx.TensorProto.FLOAT:
-        raise CheckpointError(f"{path} takes no float32 images [batch, C, H, W]; export it so")
-    return Graph(model, inputs[0].name, sides[1:], graph.output[0].name)
+        found = f"{_type_name(kind)} [{', '.join('?' if side is None else str(side) for side in sides)}]"
+        raise CheckpointError(f"{path} takes {found}, not float32 images [batch, C, H, W]; export it so")
+    if sides[3] in _CHANNELS and sides[1] not in _CHANNELS:
+        raise CheckpointError(f"{path} takes images [batch, H, W, C]; export it with channels first, [batch, C, H, W]")
+    return Graph(model, inputs[0].name, sides[1:], _answers(graph, path))
+
+
+def _answers(graph: Any, path: Path) -> str:
+    """Name the output with the logits: the first of floats [batch, classes], or else of floats.
+
+    Raises:
+        CheckpointError: none is of floats.
+    """
+    floats = [one for one in graph.output if _type_name(one.type.tensor_type) in ("float", "undefined")]
+    flat = [one for one in floats if len(one.type.tensor_type.shape.dim) == 2]
+    if not floats:
+        found = ", ".join(f"{one.name} of {_type_name(one.type.tensor_type)}" for one in graph.output)
+        raise CheckpointError(
+            f"{path} answers with {found}, and logits in float32 are needed; export it without argmax"
+        )
+    name: str = (flat or floats)[0].name
+    return name
+
+
+def _type_name(kind: Any) -> str:
+    import onnx
+
+    name: str = onnx.TensorProto.DataType.Name(kind.elem_type)
+    return name.lower()
 
 
 def joined(

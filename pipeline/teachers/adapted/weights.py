@@ -58,7 +58,8 @@ def load_foreign(network: nn.Module, path: Path, head: str | None, who: str, tas
     if held is not None and mine is not None and held.dim() == mine.dim() and len(held) != len(mine):
         raise CheckpointError(
             f"{path} tells {len(held)} classes apart, and the data have {task.num_classes}; fine-tune {who} on the "
-            "data first, or set teacher.finetune to true: a new head is then trained here with teacher.training"
+            "data first, or set teacher.finetune to true, where the family has it: a new head is then trained here "
+            "with teacher.training"
         )
     load_tensors(network, tensors, path)
 
