@@ -2,7 +2,7 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +50,7 @@ class _Variant(NamedTuple):
     arithmetic: Arithmetic | None  # of an INT8 file
     in_float: dict[str, float] = {}  # as in ConvertedModel
     equalized: int = 0
+    bias_corrected: bool = False
     for_speed: tuple[str, ...] = ()
 
 
@@ -116,7 +117,7 @@ def _build(
     tried = _tried(form, source, fp32, splits.validation, config)
     if not tried:
         raise ExportError("the format made no file")
-    best = max(tried, key=lambda variant: (variant.answers.metrics.score, -variant.distance))
+    best = _best(tried)
     if form.precision == "int8" and not _holds(best, fp32, config):
         best = _saved(form, source, fp32, splits.validation, config, best)
     elif form.precision == "int8" and config.int8.quicken:
@@ -142,6 +143,7 @@ def _build(
         difference=_difference(best.answers, fp32.answers, splits.validation),
         in_float=best.in_float,
         equalized=best.equalized,
+        bias_corrected=best.bias_corrected,
         for_speed=best.for_speed,
     )
 
@@ -172,6 +174,11 @@ def _measured(form: Format, name: str, files: Files, fp32: Reference, validation
     return _Variant(name, files, answers, distance, arithmetic)
 
 
+def _best(tried: Sequence[_Variant]) -> _Variant:
+    """Return the one with the best figure that chooses, of equals the nearest to fp32; of equals of that the first."""
+    return max(tried, key=lambda variant: (variant.answers.metrics.score, -variant.distance))
+
+
 def _holds(variant: _Variant, fp32: Reference, config: ExportConfig) -> bool:
     return not loses_too_much(variant.answers.metrics, fp32.answers.metrics, config.gate.max_accuracy_drop)
 
@@ -186,9 +193,14 @@ def _saved(
             equal = dataclasses.replace(source, onnx=Path(folder, "equalized.onnx"))
             equal.onnx.write_bytes(data)
             tried = _tried(form, equal, fp32, validation, config) if pairs else []
-            found = max([*tried, best], key=lambda variant: (variant.answers.metrics.score, -variant.distance))
+            found = _best([best, *tried])
             if found is not best:
                 source, best = equal, found._replace(equalized=pairs)
+        if config.int8.correct_bias and form.corrects_bias and not _holds(best, fp32, config):
+            careful = dataclasses.replace(source, correct_bias=True)
+            found = _best([best, *_tried(form, careful, fp32, validation, config)])
+            if found is not best:
+                source, best = careful, found._replace(equalized=best.equalized, bias_corrected=True)
         if config.int8.repair == "auto" and not _holds(best, fp32, config):
             best = _repaired(form, source, fp32, validation, config, best)
     return best
@@ -206,7 +218,10 @@ def _repaired(
         found = form.repaired(source, config, best.name, lambda files: _holds(measured(files), fp32, config))
     except ExportError:  # the file itself is there, and is still worth judging
         return best
-    return best if found is None else measured(found[0])._replace(in_float=found[1], equalized=best.equalized)
+    if found is None:
+        return best
+    kept = {"equalized": best.equalized, "bias_corrected": best.bias_corrected}
+    return measured(found[0])._replace(in_float=found[1], **kept)
 
 
 def _quickened(
