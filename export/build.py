@@ -80,7 +80,7 @@ def build_formats(
         tick(done, len(names), name)
         missing = FORMATS[name].missing()
         if missing is not None:
-            absent.append(Absent(format=name, reason=missing, skipped=True))
+            absent.append(_unrun(FORMATS[name], source, config, folder, missing))
             continue
         made = try_format(FORMATS[name], source, fp32, splits, config, folder)
         if isinstance(made, str):
@@ -88,6 +88,19 @@ def build_formats(
         else:
             built[name] = made
     return built, tuple(absent)
+
+
+def _unrun(form: Format, source: Source, config: ExportConfig, folder: Folder, missing: str) -> Absent:
+    """Record a format that nothing here runs; its file is written into the run if it can be made, and never ships."""
+    if not form.is_made_unrun():
+        return Absent(format=form.name, reason=missing, skipped=True)
+    try:
+        files = form.build(source, config)
+    except EdgestillError as error:
+        return Absent(format=form.name, reason=str(error), skipped=False)
+    paths = [folder.write(f"student.{form.name}{suffix}", data) for suffix, data in files.items()]
+    names = ", ".join(str(path.relative_to(folder.root)) for path in paths)
+    return Absent(format=form.name, reason=f"{names} is made and not run here: {missing}", skipped=True)
 
 
 def try_format(

@@ -62,6 +62,10 @@ class Format(ABC):
         """Return None if it can be built and run here; else a sentence with the missing thing and how to get it."""
         return None
 
+    def is_made_unrun(self) -> bool:
+        """True if its file can be made here although `missing` says that nothing here runs it; it never ships then."""
+        return False
+
     @abstractmethod
     def build(self, source: Source, config: Any) -> Files:
         """Build the files; `open` takes the first.
