@@ -233,8 +233,8 @@ def _repaired(
         return best
     if found is None:
         return best
-    kept = {"equalized": best.equalized, "bias_corrected": best.bias_corrected}
-    return measured(found[0])._replace(in_float=found[1], **kept)
+    made = measured(found[0])
+    return made._replace(in_float=found[1], equalized=best.equalized, bias_corrected=best.bias_corrected)
 
 
 def _quickened(

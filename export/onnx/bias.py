@@ -62,10 +62,11 @@ def corrected(
 def _moved(bias: np.ndarray, by: np.ndarray, steps: np.ndarray | None) -> np.ndarray:
     """Return a bias moved by so much in each channel, rounded to its own steps."""
     if steps is None:
-        return (bias + by).astype(bias.dtype)
-    limits = np.iinfo(bias.dtype)
-    live = np.where(steps > 0, steps, np.inf)
-    return np.clip(bias + np.rint(by / live), limits.min, limits.max).astype(bias.dtype)
+        moved: np.ndarray = bias + by
+    else:
+        limits, live = np.iinfo(bias.dtype), np.where(steps > 0, steps, np.inf)
+        moved = np.clip(bias + np.rint(by / live), limits.min, limits.max)
+    return moved.astype(bias.dtype)
 
 
 def _layers(graph: Any, original: Any, tensors: dict[str, Any]) -> Iterator[_Biased]:
