@@ -1,6 +1,6 @@
 """INT8 of students that it breaks as a whole, by each way to save it: accuracy, and the layers left in float.
 
-    python benchmarks/int8_ways.py [--students 5] [--spreads 3000 30] [--seconds 60]
+    python benchmarks/int8_ways.py [--students 5] [--spreads 3000] [--seconds 60]
 
 Students are those of `peers/spread_mobile.py`: depthwise, their channels spread after some convolutions, and untrained
 but for the last layer. Each way makes the file on 256 images and judges it on 1,000; accuracy is of 2,000 others, with
@@ -45,9 +45,7 @@ WAYS: dict[str, dict[str, Any]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--students", type=int, default=5, choices=range(1, len(PLACES) + 1))
-    parser.add_argument(
-        "--spreads", type=float, nargs="+", default=[3000.0, 30.0], help="largest over smallest channel"
-    )
+    parser.add_argument("--spreads", type=float, nargs="+", default=[3000.0], help="largest over smallest channel")
     parser.add_argument("--seconds", type=float, default=60.0, help="longest time to look for layers")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
