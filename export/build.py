@@ -201,21 +201,23 @@ def _saved(
 ) -> _Variant:
     """Return an INT8 variant that keeps its accuracy, by the configured ways; if none does, the best one found."""
     with tempfile.TemporaryDirectory() as folder:
+        made = [(source, best)]
         if config.int8.equalize and not form.needs_network:
             data, pairs = equalized(source.onnx.read_bytes())
             equal = dataclasses.replace(source, onnx=Path(folder, "equalized.onnx"))
             equal.onnx.write_bytes(data)
-            tried = _tried(form, equal, fp32, validation, config) if pairs else []
-            found = _best([best, *tried])
-            if found is not best:
-                source, best = equal, found._replace(equalized=pairs)
-        if config.int8.correct_bias and form.corrects_bias and not _holds(best, fp32, config):
-            careful = dataclasses.replace(source, correct_bias=True)
-            found = _best([best, *_tried(form, careful, fp32, validation, config)])
-            if found is not best:
-                source, best = careful, found._replace(equalized=best.equalized, bias_corrected=True)
+            if pairs:
+                found = _best(_tried(form, equal, fp32, validation, config))
+                made.append((equal, found._replace(equalized=pairs)))
+        if config.int8.correct_bias and form.corrects_bias and not any(_holds(one, fp32, config) for _, one in made):
+            for before, plain in tuple(made):  # the two may help together where neither helps alone
+                careful = dataclasses.replace(before, correct_bias=True)
+                found = _best(_tried(form, careful, fp32, validation, config))
+                made.append((careful, found._replace(equalized=plain.equalized, bias_corrected=True)))
+        best = _best([one for _, one in made])
         if config.int8.repair == "auto" and not _holds(best, fp32, config):
-            best = _repaired(form, source, fp32, validation, config, best)
+            chosen = next(before for before, one in made if one is best)
+            best = _repaired(form, chosen, fp32, validation, config, best)
     return best
 
 

@@ -316,7 +316,7 @@ def zero_channel(made: Weights) -> Weights:
     return made | {"first": first, "pointwise1": pointwise}
 
 
-MOST = CONFIG.model_copy(update={"int8": Int8Config(equalize=True, correct_bias=True, seconds=2)})
+MOST = CONFIG.model_copy(update={"int8": Int8Config(equalize=True, correct_bias=True)})
 IN_8_BITS = ("int8", "int8_tensorrt", "int8_dynamic", "ort_int8", "openvino_int8", "openvino_w8")
 
 
