@@ -2,7 +2,7 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +50,7 @@ class _Variant(NamedTuple):
     arithmetic: Arithmetic | None  # of an INT8 file
     in_float: dict[str, float] = {}  # as in ConvertedModel
     equalized: int = 0
+    bias_corrected: bool = False
     for_speed: tuple[str, ...] = ()
 
 
@@ -79,7 +80,7 @@ def build_formats(
         tick(done, len(names), name)
         missing = FORMATS[name].missing()
         if missing is not None:
-            absent.append(Absent(format=name, reason=missing, skipped=True))
+            absent.append(_unrun(FORMATS[name], source, config, folder, missing))
             continue
         made = try_format(FORMATS[name], source, fp32, splits, config, folder)
         if isinstance(made, str):
@@ -87,6 +88,19 @@ def build_formats(
         else:
             built[name] = made
     return built, tuple(absent)
+
+
+def _unrun(form: Format, source: Source, config: ExportConfig, folder: Folder, missing: str) -> Absent:
+    """Record a format that nothing here runs; its file is written into the run if it can be made, and never ships."""
+    if not form.is_made_unrun():
+        return Absent(format=form.name, reason=missing, skipped=True)
+    try:
+        files = form.build(source, config)
+    except EdgestillError as error:
+        return Absent(format=form.name, reason=str(error), skipped=False)
+    paths = [folder.write(f"student.{form.name}{suffix}", data) for suffix, data in files.items()]
+    names = ", ".join(str(path.relative_to(folder.root)) for path in paths)
+    return Absent(format=form.name, reason=f"{names} is made and not run here: {missing}", skipped=True)
 
 
 def try_format(
@@ -116,7 +130,7 @@ def _build(
     tried = _tried(form, source, fp32, splits.validation, config)
     if not tried:
         raise ExportError("the format made no file")
-    best = max(tried, key=lambda variant: (variant.answers.metrics.score, -variant.distance))
+    best = _best(tried)
     if form.precision == "int8" and not _holds(best, fp32, config):
         best = _saved(form, source, fp32, splits.validation, config, best)
     elif form.precision == "int8" and config.int8.quicken:
@@ -142,6 +156,7 @@ def _build(
         difference=_difference(best.answers, fp32.answers, splits.validation),
         in_float=best.in_float,
         equalized=best.equalized,
+        bias_corrected=best.bias_corrected,
         for_speed=best.for_speed,
     )
 
@@ -172,6 +187,11 @@ def _measured(form: Format, name: str, files: Files, fp32: Reference, validation
     return _Variant(name, files, answers, distance, arithmetic)
 
 
+def _best(tried: Sequence[_Variant]) -> _Variant:
+    """Return the one with the best figure that chooses, of equals the nearest to fp32; of equals of that the first."""
+    return max(tried, key=lambda variant: (variant.answers.metrics.score, -variant.distance))
+
+
 def _holds(variant: _Variant, fp32: Reference, config: ExportConfig) -> bool:
     return not loses_too_much(variant.answers.metrics, fp32.answers.metrics, config.gate.max_accuracy_drop)
 
@@ -181,16 +201,23 @@ def _saved(
 ) -> _Variant:
     """Return an INT8 variant that keeps its accuracy, by the configured ways; if none does, the best one found."""
     with tempfile.TemporaryDirectory() as folder:
+        made = [(source, best)]
         if config.int8.equalize and not form.needs_network:
             data, pairs = equalized(source.onnx.read_bytes())
             equal = dataclasses.replace(source, onnx=Path(folder, "equalized.onnx"))
             equal.onnx.write_bytes(data)
-            tried = _tried(form, equal, fp32, validation, config) if pairs else []
-            found = max([*tried, best], key=lambda variant: (variant.answers.metrics.score, -variant.distance))
-            if found is not best:
-                source, best = equal, found._replace(equalized=pairs)
+            if pairs:
+                found = _best(_tried(form, equal, fp32, validation, config))
+                made.append((equal, found._replace(equalized=pairs)))
+        if config.int8.correct_bias and form.corrects_bias and not any(_holds(one, fp32, config) for _, one in made):
+            for before, plain in tuple(made):  # the two may help together where neither helps alone
+                careful = dataclasses.replace(before, correct_bias=True)
+                found = _best(_tried(form, careful, fp32, validation, config))
+                made.append((careful, found._replace(equalized=plain.equalized, bias_corrected=True)))
+        best = _best([one for _, one in made])
         if config.int8.repair == "auto" and not _holds(best, fp32, config):
-            best = _repaired(form, source, fp32, validation, config, best)
+            chosen = next(before for before, one in made if one is best)
+            best = _repaired(form, chosen, fp32, validation, config, best)
     return best
 
 
@@ -206,7 +233,10 @@ def _repaired(
         found = form.repaired(source, config, best.name, lambda files: _holds(measured(files), fp32, config))
     except ExportError:  # the file itself is there, and is still worth judging
         return best
-    return best if found is None else measured(found[0])._replace(in_float=found[1], equalized=best.equalized)
+    if found is None:
+        return best
+    made = measured(found[0])
+    return made._replace(in_float=found[1], equalized=best.equalized, bias_corrected=best.bias_corrected)
 
 
 def _quickened(

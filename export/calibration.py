@@ -44,12 +44,17 @@ class Int8Config(Frozen):
     equalize: bool = Field(
         False, description="before the repair, try the file with the channels' ranges equalised across layers"
     )
+    correct_bias: bool = Field(
+        False, description="before the repair, try the file with biases that give fp32's mean to each channel again"
+    )
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out later keys where nobody asked for them, so that earlier digests stay the same."""
         written: dict[str, Any] = handler(self)
-        return {key: value for key, value in written.items() if key not in ("equalize", "quicken") or value}
+        return {
+            key: value for key, value in written.items() if key not in ("equalize", "quicken", "correct_bias") or value
+        }
 
 
 class Int8Keys(Frozen):

@@ -105,7 +105,7 @@ def _judge(model: ExportedModel, fp32: ExportedModel, over_fp32: Ratio, gate: Ga
             against.append(found)
     accuracy, further = (
         _accuracy(model, fp32),
-        (_equalized(model), _in_float(model), _for_speed(model), _elsewhere(model)),
+        (_equalized(model), _bias_corrected(model), _in_float(model), _for_speed(model), _elsewhere(model)),
     )
     return Verdict(
         format=model.format,
@@ -171,6 +171,11 @@ def _equalized(model: ConvertedModel) -> str:
     """Tell that the ranges of channels were equalised before the file was quantised; empty if not."""
     pairs = f"{model.equalized} pair{'s' if model.equalized > 1 else ''}"
     return f"channels' ranges were equalised across {pairs} of layers" if model.equalized else ""
+
+
+def _bias_corrected(model: ConvertedModel) -> str:
+    """Tell that the file's biases were corrected; empty if not."""
+    return "its biases were corrected, so that each channel has fp32's mean" if model.bias_corrected else ""
 
 
 def _in_float(model: ConvertedModel) -> str:

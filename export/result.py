@@ -32,7 +32,7 @@ class Arithmetic(Frozen):
     unknown: str = ""  # why only one of them is known
 
 
-_NEWER = ("in_float", "equalized", "for_speed")  # fields that are written where they say something
+_NEWER = ("in_float", "equalized", "bias_corrected", "for_speed")  # fields that are written where they say something
 
 
 class ConvertedModel(Frozen):
@@ -58,6 +58,7 @@ class ConvertedModel(Frozen):
     # logits over the RMS of their spread.
     in_float: dict[str, float] = {}
     equalized: int = 0  # pairs of layers of an INT8 file between which channels' ranges were equalised
+    bias_corrected: bool = False  # biases of an INT8 file give fp32's mean to each channel
     for_speed: tuple[str, ...] = ()  # layers of an INT8 file left in float, as 8 bits there cost time
 
     @model_serializer(mode="wrap")

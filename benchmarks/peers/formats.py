@@ -5,11 +5,12 @@
 Students are depthwise and untrained but for the last layer; a whole network in INT8 loses its accuracy, as the channels
 after some of their convolutions differ thousandfold. All are calibrated on the same 256 images and keep, where they
 look at it, at most 0.5 points less than fp32 on the same 1,000 validation images; accuracy is of 2,000 others. Latency
-is of one image on one thread, each file in its own runtime, in turns with that runtime's fp32. Olive's INT8 passes call
-ONNX Runtime's tool, whose row stands for them.
+is of one image on one thread, each file in its own runtime, in turns with that runtime's fp32. Olive is asked for its
+static quantisation where it is installed (`olive-ai`, in an environment of its own).
 """
 
 import argparse
+import importlib.util
 import logging
 import tempfile
 import time
@@ -23,6 +24,7 @@ import torch
 from spread_mobile import SpreadMobile, fitted, task
 
 from edgestill.export.build import Folder, Reference, source_of, try_format
+from edgestill.export.calibration import Int8Config
 from edgestill.export.config import ExportConfig
 from edgestill.export.conformance import tinted
 from edgestill.export.evaluate import answers_of
@@ -33,6 +35,7 @@ from edgestill.export.onnx.write import to_onnx
 from edgestill.export.run import Run
 from edgestill.pipeline.timing.latency_statistics import paired_ratio
 from edgestill.pipeline.timing.timing import TimingConfig, time_interleaved
+from edgestill.pipeline.torchvision_compat import repair
 
 PLACES = ((1,), (0,), (2,), (0, 2), (3,))
 ALLOWED = 0.005
@@ -66,7 +69,7 @@ def rows(seed: int, at: tuple[int, ...], seconds: float) -> list[str]:
         plain = {"onnxruntime": runner(fp32), "openvino": FORMATS["openvino"].open(_as_ir(fp32, folder), 1)}
         expected = answers_of(plain["onnxruntime"], test).metrics.accuracy
         single = np.ascontiguousarray(test.images[:1].numpy())
-        for name, runtime, make in TOOLS:
+        for name, runtime, make in _tools():
             begun = time.perf_counter()
             path, run = make(network, fp32, splits, folder)
             worked = time.perf_counter() - begun
@@ -75,7 +78,7 @@ def rows(seed: int, at: tuple[int, ...], seconds: float) -> list[str]:
             runs = {"fp32": plain[runtime], "int8": run}
             timed = time_interleaved({key: lambda call=call: call(single) for key, call in runs.items()}, timing)
             ratio, (low, high) = paired_ratio(timed["fp32"].samples_ms, timed["int8"].samples_ms)
-            size = sum(file.stat().st_size for file in folder.glob(f"{path.stem}.*"))
+            size = sum(file.stat().st_size for file in path.parent.glob(f"{path.stem}.*"))
             shown = f"{size:,} | {accuracy:.2%} | {expected:.2%} | {timed['int8'].percentile(50):.4f}"
             lines.append(f"| {seed} | {name} | {shown} | {ratio:.2f} [{low:.2f}, {high:.2f}] | {worked:.1f} |")
     return lines
@@ -83,11 +86,19 @@ def rows(seed: int, at: tuple[int, ...], seconds: float) -> list[str]:
 
 def ours(network: Any, fp32: Path, splits: Any, folder: Path) -> Made:
     """This package's `int8`, repaired where the gate asks for it."""
-    config = ExportConfig()
+    return _ours(ExportConfig(), "ours", network, fp32, splits, folder)
 
+
+def ours_with_all(network: Any, fp32: Path, splits: Any, folder: Path) -> Made:
+    """This package's `int8`, with ranges equalised and biases corrected before the repair."""
+    config = ExportConfig(int8=Int8Config(equalize=True, correct_bias=True))
+    return _ours(config, "all", network, fp32, splits, folder)
+
+
+def _ours(config: ExportConfig, stem: str, network: Any, fp32: Path, splits: Any, folder: Path) -> Made:
     def write(name: str, data: bytes) -> Path:
-        (folder / name.replace("student.", "ours.")).write_bytes(data)
-        return folder / name.replace("student.", "ours.")
+        (folder / name.replace("student.", f"{stem}.")).write_bytes(data)
+        return folder / name.replace("student.", f"{stem}.")
 
     reference = Reference(fp32, answers_of(runner(fp32), splits.validation))
     source = source_of(network, fp32, splits, config)
@@ -112,6 +123,23 @@ def onnxruntimes_own(network: Any, fp32: Path, splits: Any, folder: Path) -> Mad
     ort.quant_pre_process(str(fp32), str(prepared), skip_symbolic_shape=True)
     ort.quantize_static(prepared, target, Examples())
     return target, runner(target)
+
+
+def olive(network: Any, fp32: Path, splits: Any, folder: Path) -> Made:
+    """Olive's `OnnxStaticQuantization` with its own defaults."""
+    repair()  # Olive imports it by way of torchmetrics
+    from olive.data.config import DataComponentConfig, DataConfig
+    from olive.data.registry import Registry
+    from olive.model import ONNXModelHandler
+    from olive.passes.olive_pass import create_pass_from_dict
+    from olive.passes.onnx.quantization import OnnxStaticQuantization
+
+    examples = [({"images": image}, 0) for image in splits.reference.images[:].numpy()]
+    Registry.register_dataset("reference_images")(lambda **settings: examples)
+    data = DataConfig(name="reference", load_dataset_config=DataComponentConfig(type="reference_images"))
+    quantization = create_pass_from_dict(OnnxStaticQuantization, {"data_config": data}, disable_search=True)
+    made = quantization.run(ONNXModelHandler(str(fp32)), str(folder / "olive"))
+    return Path(made.model_path), runner(Path(made.model_path))
 
 
 def nncf(network: Any, fp32: Path, splits: Any, folder: Path) -> Made:
@@ -153,12 +181,21 @@ def _as_ir(fp32: Path, folder: Path) -> Path:
     return folder / "plain.xml"
 
 
-TOOLS: tuple[tuple[str, str, Callable[[Any, Path, Any, Path], Made]], ...] = (
-    ("edgestill", "onnxruntime", ours),
-    ("ONNX Runtime, Olive", "onnxruntime", onnxruntimes_own),
-    ("NNCF", "openvino", nncf),
-    ("NNCF, accuracy control", "openvino", nncf_to_accuracy),
-)
+Tool = tuple[str, str, Callable[[Any, Path, Any, Path], Made]]
+
+
+def _tools() -> list[Tool]:
+    """Return name, runtime and maker of each tool that is here."""
+    found: list[Tool] = [
+        ("edgestill", "onnxruntime", ours),
+        ("edgestill, equalize, correct_bias", "onnxruntime", ours_with_all),
+        ("ONNX Runtime", "onnxruntime", onnxruntimes_own),
+        ("NNCF", "openvino", nncf),
+        ("NNCF, accuracy control", "openvino", nncf_to_accuracy),
+    ]
+    if importlib.util.find_spec("olive") is not None:
+        found.insert(3, ("Olive", "onnxruntime", olive))
+    return found
 
 
 if __name__ == "__main__":

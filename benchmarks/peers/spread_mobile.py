@@ -7,6 +7,8 @@ from edgestill.export.conformance import TINTS, tinted
 from edgestill.pipeline.conformance.samples import image_task
 from edgestill.pipeline.task import Task
 
+_RIDGE = 1e-3  # of the features' variance
+
 
 class SpreadMobile(nn.Module):
     """A convolution, blocks of a depthwise and a pointwise one, a pool and a last layer."""
@@ -21,6 +23,8 @@ class SpreadMobile(nn.Module):
         scales = torch.logspace(0, float(torch.tensor(spread).log10()), width)[torch.randperm(width)]
         for place in range(blocks):
             depthwise, pointwise = nn.Conv2d(width, width, 3, padding=1, groups=width), nn.Conv2d(width, width, 1)
+            for layer in (depthwise, pointwise):  # by torch's own start all images look alike after a few blocks
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if place in at:
                 with torch.no_grad():
                     depthwise.weight.mul_(scales[:, None, None, None])
@@ -36,15 +40,21 @@ class SpreadMobile(nn.Module):
 
 
 def fitted(network: SpreadMobile) -> SpreadMobile:
-    """Solve for the last layer by least squares, on images whose class shows as a colour."""
+    """Solve for the last layer by ridge regression, on images whose class shows as a colour.
+
+    Features are scaled to a deviation of 1; without the ridge, small ones would carry the answer, and rounding with it.
+    """
     train = tinted(400, 1, "train")
     with torch.no_grad():
         embedding = network.features(train.images[:]).double()
-        wide = torch.cat([embedding, torch.ones(len(embedding), 1, dtype=torch.float64)], dim=1)
+        mean, deviation = embedding.mean(0), embedding.std(0).clamp_min(1e-6)
+        scaled = (embedding - mean) / deviation
         wanted = 6 * nn.functional.one_hot(train.targets, len(TINTS)).double() - 2
-        solved = torch.linalg.lstsq(wide, wanted).solution.float()
-        network.last.weight.copy_(solved[:-1].T)
-        network.last.bias.copy_(solved[-1])
+        ridge = _RIDGE * len(scaled) * torch.eye(scaled.shape[1], dtype=torch.float64)
+        solved = torch.linalg.solve(scaled.T @ scaled + ridge, scaled.T @ (wanted - wanted.mean(0)))
+        weight = solved.T / deviation
+        network.last.weight.copy_(weight.float())
+        network.last.bias.copy_((wanted.mean(0) - weight @ mean).float())
     return network.eval()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from edgestill.export.benchmark.measure import FP32, Settings, agreement_of, answers_here
 from edgestill.export.benchmark.result import Benchmark, Row
 from edgestill.export.bundle.read import OpenedBundle
-from edgestill.export.bundle.schema import PROBES
+from edgestill.export.bundle.schema import PROBES, BundleModel
 from edgestill.export.device.answers import OTHERWISE
 from edgestill.export.device.document import ColdStart, ProfileDocument, Result
 from edgestill.export.formats import FORMATS
@@ -27,8 +27,9 @@ def benchmark_there(
     what: str,
     settings: Settings,
     measured: Callable[[Job, TargetConfig], ProfileDocument],
+    trusted: bool = False,
 ) -> Benchmark:
-    """Measure the formats that the target's runtime runs.
+    """Measure the formats that the target's runtimes run.
 
     No data are sent: the target times random inputs. Agreement is that of the files' answers here, and is left out
     for a file that the target's processor computes otherwise.
@@ -37,18 +38,21 @@ def benchmark_there(
         inputs: [N, *input_shape], for the agreement.
         what: the inputs, in words.
         measured: measures a job on the target.
+        trusted: formats whose files are programs are sent too.
 
     Raises:
         TargetError: it cannot be reached, or cannot measure.
         ExportError: it runs no format of the bundle.
     """
     bundle = opened.bundle
-    absent = {name: _why_not(target, name) for name in bundle.models if not target.runs(bundle.models[name].format)}
+    left_out = {name: _why_not(target, name, trusted or opened.trusted) for name in bundle.models}
+    absent = {name: why for name, why in left_out.items() if why is not None}
     names = [name for name in bundle.models if name not in absent]
     if not names:
         raise ExportError(f"{target.name}: " + "; ".join(f"{name}: {why}" for name, why in absent.items()))
     document = measured(_job(opened, names, settings), target)
-    otherwise = {name for name in names if any(f"{name}.onnx: {OTHERWISE}" in note for note in document.warnings)}
+    files = {name: document.models[name].file for name in names}
+    otherwise = {name for name in names if any(f"{files[name]}: {OTHERWISE}" in note for note in document.warnings)}
     answers = {k: v for k, v in answers_here(opened, names, inputs).items() if k not in otherwise}
     return Benchmark(
         schema="edgestill.benchmark/1",
@@ -63,18 +67,29 @@ def benchmark_there(
     )
 
 
-def _why_not(target: TargetConfig, name: str) -> str:
+def _why_not(target: TargetConfig, name: str, trusted: bool) -> str | None:
+    """Return a clause on a format that is not measured there, as its answers are needed here too."""
+    if not target.runs(name):
+        return target.why_not(name)
     form = FORMATS[name]
-    return "the target's formats leave it out" if form.is_cpu_onnx else f"it runs in {form.runtime}"
+    if form.is_program and not trusted:
+        return f"a file of {form.runtime} is a program; give --trust if the bundle is yours"
+    return None if form.is_cpu_onnx else form.missing()
 
 
 def _job(opened: OpenedBundle, names: list[str], settings: Settings) -> Job:
     bundle = opened.bundle
     models = {name: bundle.models[name] for name in names}
-    sent = {name: Sent(opened.files[model.file], model.format, model.precision) for name, model in models.items()}
+    sent = {name: _sent(opened, model) for name, model in models.items()}
     length = bundle.task.inputs.length or max(bundle.input.get("size", [0]))
     timed = Timed((settings.threads,), (1,), settings.duration_s, settings.repeats, length)
     return make_job(sent, timed, opened.files[PROBES], bundle.architecture)
+
+
+def _sent(opened: OpenedBundle, model: BundleModel) -> Sent:
+    form, stem = FORMATS[model.format], model.file.removesuffix(FORMATS[model.format].suffix)
+    beside = tuple((suffix, opened.files[stem + suffix]) for suffix in form.beside)
+    return Sent(opened.files[model.file], model.format, model.precision, form.suffix, beside)
 
 
 def _row(opened: OpenedBundle, name: str, document: ProfileDocument, answers: Mapping[str, np.ndarray]) -> Row:
@@ -88,7 +103,7 @@ def _row(opened: OpenedBundle, name: str, document: ProfileDocument, answers: Ma
     memory = [start.added_rss_bytes for start in cold if start.added_rss_bytes is not None]
     return Row(
         format=name,
-        runtime=document.runtime.name,
+        runtime=document.models[name].runtime or document.runtime.name,
         size_bytes=model.bytes,
         accuracy=model.test_accuracy,
         agreement=agreement_of(answers, name),

@@ -49,6 +49,7 @@ class MeasuredModel(Frozen):
     size_bytes: int = Field(ge=1, le=2**53)
     format: Name | None = None
     precision: Name | None = None
+    runtime: Name | None = None  # with its version, where it is not ONNX Runtime
     inputs: tuple[GivenInput, ...] = Field(max_length=64)
     cold: tuple[ColdStart, ...] = Field(max_length=1000)
 

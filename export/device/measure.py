@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from edgestill.export.device.facts import describe_device
 from edgestill.export.device.judge import warnings_of
+from edgestill.export.device.runtimes import BESIDE
 from edgestill.export.device.worker import PROVIDER
 from edgestill.pipeline.timing.latency_statistics import describe_samples, drift, paired_ratio, percentile, spread
 from edgestill.pipeline.timing.stopwatch import RELOAD, RELOAD_NS, TURN
@@ -171,12 +172,14 @@ def _compare(result: Mapping[str, Any], against: str, results: Sequence[Mapping[
 
 
 def _describe(model: Model, cold: list[dict[str, Any]]) -> dict[str, Any]:
-    data = Path(model.path).read_bytes()
+    path = Path(model.path)
+    data, beside = path.read_bytes(), BESIDE.get(path.suffix)
     return {
         "file": model.file,
         "sha256": hashlib.sha256(data).hexdigest(),
-        "size_bytes": len(data),
+        "size_bytes": len(data) + (path.with_suffix(beside).stat().st_size if beside else 0),
         **model.facts,
+        **({} if cold[0]["runtime"].startswith("onnxruntime ") else {"runtime": cold[0]["runtime"]}),
         "inputs": cold[0]["inputs"],
         "cold": [{key: process[key] for key in _COLD} for process in cold],
     }
@@ -189,7 +192,8 @@ def _method(settings: Settings) -> dict[str, Any]:
         "examples": _KIND[settings.examples is not None],
         "clock": "time.perf_counter_ns",
         "turn": TURN,
-        "timed": "one session.run, from numpy arrays of the model's dtype to numpy outputs; no decoding, no resizing",
+        "timed": "one session.run, or its like in the model's own runtime, from numpy arrays of the model's dtype to "
+        "numpy outputs; no decoding, no resizing",
         "warm_up": f"untimed calls for {settings.warmup_s:g} s; where models take turns, each of {TURN} timed calls "
         f"begins with {RELOAD} more, or {RELOAD_NS / 1e6:g} ms of them",
         "processes": "each started afresh, one at a time; models take turns within a process",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgestill.export.device.facts import energy_counter, fields_of, load_between, memory_bytes, read_load, time_core
+from edgestill.export.device.runtimes import import_runtime, open_other, runtime_of, version_of
 from edgestill.pipeline.timing.stopwatch import take_turns
 
 PROVIDER = "CPUExecutionProvider"
@@ -65,12 +66,11 @@ def bound_memory(task: Mapping[str, Any]) -> None:
 
 def cold_start(task: Mapping[str, Any]) -> dict[str, Any]:
     """Time loading and the first call of one model in a process without earlier runs; then measure its memory."""
+    (path,) = task["models"].values()
     start = time.perf_counter()
-    import onnxruntime
-
+    import_runtime(path)
     imported = time.perf_counter()
     before, _ = memory_bytes()
-    (path,) = task["models"].values()
     started = time.perf_counter()
     session = open_model(path, task)
     loaded = time.perf_counter()
@@ -88,7 +88,7 @@ def cold_start(task: Mapping[str, Any]) -> dict[str, Any]:
         "first_call_ms": (answered - began) * 1e3,
         "peak_rss_bytes": peak,
         "added_rss_bytes": None if before is None or after is None else max(0, after - before - held),
-        "runtime": f"onnxruntime {onnxruntime.__version__}",
+        "runtime": version_of(path),
         "numpy": np.__version__,
         "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "inputs": [
@@ -127,7 +127,9 @@ def measure_energy(calls: Mapping[str, Callable[[], object]], seconds: float) ->
 
 
 def open_model(path: str, task: Mapping[str, Any]) -> Any:
-    """Open a session with the task's settings; the other options are those of the package's own sessions."""
+    """Open a file with the task's settings; a session's other options are those of the package's own."""
+    if runtime_of(path) != "onnxruntime":
+        return open_other(path, task["threads"])
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -3,6 +3,7 @@
 from typing import Any
 
 from edgestill.export.formats.base import Format, Source
+from edgestill.export.formats.coreml import CoreML
 from edgestill.export.formats.executorch import ExecuTorch, ExecuTorchInt8
 from edgestill.export.formats.fp16 import Fp16
 from edgestill.export.formats.fp32 import Fp32
@@ -38,6 +39,8 @@ _ALL: tuple[Format, ...] = (
     LiteRT("litert_int8", "int8", "int8"),
     LiteRT("litert_w8", "int8", "w8"),
     LiteRT("litert_w8a16", "int8", "w8a16"),
+    CoreML("coreml", "fp16"),
+    CoreML("coreml_w8", "int8"),
     OnProvider("cuda_fp32", CUDA, _FP32),
     OnProvider("cuda_fp16", CUDA, _FP16),
     OnProvider("ort_tensorrt_fp16", TENSORRT, _FP16),

@@ -27,6 +27,7 @@ class Source:
     network: nn.Module  # the same function in torch: on the CPU, in evaluation mode
     task: Task
     calibration: np.ndarray  # [N, *input_shape], of the reference split: float32 in [0, 1], or int64 token ids
+    correct_bias: bool = False  # of an 8-bit file, if the format does so (`corrects_bias`)
 
 
 class Format(ABC):
@@ -43,6 +44,7 @@ class Format(ABC):
     beside: tuple[str, ...] = ()  # of its others
     is_program: bool = False  # True if its runtime trusts its file, which no gate here checks
     needs_network: bool = False  # True if it is made from the network in torch, not from the ONNX file
+    corrects_bias: bool = False  # True if it corrects biases of an 8-bit file where the source asks for it
     adds_interface: bool = False  # True if `build` adds the configured interface; else it goes into the ONNX file
     Config: ClassVar[type[Frozen]] = Frozen  # its keys under `export`
     kinds: ClassVar[frozenset[str]] = frozenset({"image", "text"})  # of input of the networks that it takes
@@ -59,6 +61,10 @@ class Format(ABC):
     def missing(self) -> str | None:
         """Return None if it can be built and run here; else a sentence with the missing thing and how to get it."""
         return None
+
+    def is_made_unrun(self) -> bool:
+        """True if its file can be made here although `missing` says that nothing here runs it; it never ships then."""
+        return False
 
     @abstractmethod
     def build(self, source: Source, config: Any) -> Files:

@@ -30,7 +30,7 @@ class OrtFile(Format):
 
     def __init__(self, name: str, made_from: Format) -> None:
         self.name, self.precision = name, made_from.precision
-        self._made_from = made_from
+        self._made_from, self.corrects_bias = made_from, made_from.corrects_bias
 
     def build(self, source: Source, config: Any) -> Files:
         return _converted(self._made_from.build(source, config), source, config)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from edgestill.export.onnx.bias import corrected
 from edgestill.export.onnx.sessions import feed
 from edgestill.pipeline.errors import ExportError, first_line
 
@@ -54,42 +55,60 @@ class Calibration(NamedTuple):
 
 
 def quantize(
-    source: Path, examples: np.ndarray, method: str, percentile: float, scheme: Scheme, weight_bits: int = 7
+    source: Path,
+    examples: np.ndarray,
+    method: str,
+    percentile: float,
+    scheme: Scheme,
+    weight_bits: int = 7,
+    correct_s: float = 0,
 ) -> bytes:
     """Return the file with 8-bit weights and activations.
 
     Args:
         examples, method, percentile: as in `Calibration`.
         weight_bits: 7 keeps weights within ±64, so that no processor saturates (`saturation.py`); 8 within ±127.
+        correct_s: seconds to correct its biases in (`bias.py`); 0: they are not corrected.
 
     Raises:
         ExportError: the quantiser refuses the graph, or found nothing in it to quantise.
     """
-    with quantizer(source, Calibration(examples, method, percentile), scheme, weight_bits) as made:
+    with quantizer(source, Calibration(examples, method, percentile), scheme, weight_bits, correct_s) as made:
         return made.whole()
 
 
 @contextlib.contextmanager
-def quantizer(source: Path, calibration: Calibration, scheme: Scheme, weight_bits: int = 7) -> Iterator["Quantizer"]:
+def quantizer(
+    source: Path, calibration: Calibration, scheme: Scheme, weight_bits: int = 7, correct_s: float = 0
+) -> Iterator["Quantizer"]:
     """Prepare a file to be quantised, whole or in part.
 
     Args:
-        weight_bits: as for `quantize`.
+        weight_bits, correct_s: as for `quantize`.
 
     Raises:
         ExportError: the quantiser refuses the graph.
     """
     with tempfile.TemporaryDirectory() as folder:
-        yield Quantizer(source, calibration, scheme, weight_bits, Path(folder))
+        yield Quantizer(source, calibration, scheme, weight_bits, correct_s, Path(folder))
 
 
 class Quantizer:
     """One file, to be quantised whole or in part; for parts, the ranges are found once."""
 
-    def __init__(self, source: Path, calibration: Calibration, scheme: Scheme, weight_bits: int, folder: Path) -> None:
+    def __init__(
+        self,
+        source: Path,
+        calibration: Calibration,
+        scheme: Scheme,
+        weight_bits: int,
+        correct_s: float,
+        folder: Path,
+    ) -> None:
         from onnxruntime import quantization as ort
 
         self._calibration, self._scheme, self._bits = calibration, scheme, weight_bits
+        self._correct_s = correct_s
         self._prepared, self._target = folder / "prepared.onnx", folder / "quantized.onnx"
         self._ranges = folder / "ranges.json"
         with _refusals():  # the exporter wrote shapes
@@ -109,16 +128,24 @@ class Quantizer:
         Raises:
             ExportError: the quantiser refuses the graph, or found nothing in it to quantise.
         """
-        return self._quantized({})
+        return self._corrected(self._quantized({}))
 
     def part(self, *, only: Sequence[str] = (), without: Sequence[str] = ()) -> bytes:
         """Return the file with some layers quantised: those of `only`, if it names any, less those of `without`.
+
+        Biases of a file of `only` are not corrected: it is made to see the damage that these layers do.
 
         Raises:
             ExportError: as for `whole`.
         """
         chosen = {"nodes_to_quantize": list(only), "nodes_to_exclude": list(without)}
-        return self._quantized({**chosen, "calibration_cache_path": self._ranges})
+        made = self._quantized({**chosen, "calibration_cache_path": self._ranges})
+        return made if only else self._corrected(made)
+
+    def _corrected(self, made: bytes) -> bytes:
+        if not self._correct_s:
+            return made
+        return corrected(made, self._prepared.read_bytes(), self._calibration.examples, self._correct_s)[0]
 
     def _quantized(self, chosen: dict[str, Any]) -> bytes:
         from onnxruntime import quantization as ort

@@ -7,8 +7,13 @@ from pydantic import Field, field_validator
 from edgestill.export.formats import FORMATS
 from edgestill.export.targets.places import place_of
 from edgestill.pipeline.errors import nearest
+from edgestill.pipeline.figures import listing
 from edgestill.pipeline.frozen import Frozen, GivenPath
 
+PACKAGES = {  # runtime beside ONNX Runtime that the script there measures in -> packages, any one of which brings it
+    "openvino": ("openvino",),
+    "ai_edge_litert": ("ai-edge-litert", "tflite-runtime"),
+}
 NAME = r"^[a-z0-9][a-z0-9_-]{0,30}$"
 
 
@@ -23,7 +28,9 @@ class TargetConfig(Frozen):
     runtime: Literal["onnxruntime"] = Field("onnxruntime", description="runtime that runs the files there")
     threads: int = Field(1, ge=1, le=1024, description="number of threads of the runtime there")
     formats: tuple[str, ...] = Field(
-        (), description="formats to measure there, of export.formats; empty takes all that the runtime runs"
+        (),
+        description="formats to measure there, of export.formats; empty takes all that the runtime runs; those of "
+        "OpenVINO and LiteRT are measured if they are named",
     )
     repeats: int = Field(3, ge=1, le=100, description="number of fresh processes that share the measuring time")
     python: str = Field(
@@ -55,8 +62,9 @@ class TargetConfig(Frozen):
         for name in formats:
             if name not in FORMATS:
                 raise ValueError(f"unknown format {name!r}; {nearest(name, FORMATS)}")
-            if not FORMATS[name].is_cpu_onnx:
-                raise ValueError(f"{name} runs in {FORMATS[name].runtime}, and a target is measured in onnxruntime")
+            if not FORMATS[name].is_cpu_onnx and FORMATS[name].runtime not in PACKAGES:
+                known = listing(["onnxruntime", *PACKAGES])
+                raise ValueError(f"{name} runs in {FORMATS[name].runtime}, and a target is measured in {known}")
         return tuple(dict.fromkeys(("fp32", *formats))) if formats else ()
 
     @property
@@ -68,6 +76,18 @@ class TargetConfig(Frozen):
         """True if a person carries files and profile."""
         return place_of(self.where).scheme == "folder"
 
+    @property
+    def other_runtimes(self) -> tuple[str, ...]:
+        """The runtimes beside ONNX Runtime that the named formats need there."""
+        return tuple(dict.fromkeys(FORMATS[name].runtime for name in self.formats if not FORMATS[name].is_cpu_onnx))
+
     def runs(self, name: str) -> bool:
         """True if a format is to be measured there."""
-        return FORMATS[name].is_cpu_onnx and (not self.formats or name in self.formats)
+        return name in self.formats if self.formats else FORMATS[name].is_cpu_onnx
+
+    def why_not(self, name: str) -> str:
+        """Return a clause on a format that is not measured there."""
+        form = FORMATS[name]
+        if form.is_cpu_onnx:
+            return "its formats leave it out"
+        return f"it runs in {form.runtime}" + (", and its formats do not name it" if form.runtime in PACKAGES else "")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from edgestill.export.bundle.schema import BUNDLE, PROBES
 from edgestill.export.bundle.scripts.join import PROFILE, profile_script
 from edgestill.export.device.document import ProfileDocument
+from edgestill.export.device.runtimes import RUNTIMES
 from edgestill.pipeline.errors import TargetError
 from edgestill.pipeline.frozen import digest
 
@@ -19,11 +20,17 @@ PROFILED = "profile.json"
 
 
 class Sent(NamedTuple):
-    """A model's file, and its facts for the profile."""
+    """A model's files, and its facts for the profile."""
 
     data: bytes
     format: str
     precision: str
+    suffix: str = ".onnx"
+    beside: tuple[tuple[str, bytes], ...] = ()  # further files by suffix
+
+    @property
+    def runtime(self) -> str:
+        return RUNTIMES[self.suffix]
 
 
 class Timed(NamedTuple):
@@ -58,6 +65,7 @@ class Job(NamedTuple):
             "--threads", ",".join(map(str, timed.threads)),
             "--duration", f"{timed.duration_s:g}", "--repeats", str(timed.repeats), "--out", PROFILED,
             *(["--length", str(timed.length)] if timed.length else []),
+            *(["--other-runtimes"] if any(not file.endswith(".onnx") for file in self.models.values()) else []),
         ]  # fmt: skip
 
     @property
@@ -75,16 +83,17 @@ def make_job(
         probes: safetensors of probe inputs and INT8 logits, by which INT8 answers are compared there.
         architecture: SPACE:STUDENT, for the profile.
     """
-    names = {name: f"{name}.onnx" for name in models}
+    names = {name: f"{name}{sent.suffix}" for name, sent in models.items()}
     card = {
         "models": {
-            name: {"file": names[name], "format": sent.format, "precision": sent.precision, "runtime": "onnxruntime"}
+            name: {"file": names[name], "format": sent.format, "precision": sent.precision, "runtime": sent.runtime}
             for name, sent in models.items()
         },
         "default": next(iter(models)),
         "architecture": architecture,
     }
     files = {names[name]: sent.data for name, sent in models.items()}
+    files |= {f"{name}{suffix}": data for name, sent in models.items() for suffix, data in sent.beside}
     files |= {PROFILE: profile_script().encode(), BUNDLE: json.dumps(card, indent=1).encode()}
     if probes is not None:
         files[PROBES] = probes

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from edgestill.export.config import GateConfig
 from edgestill.export.device.answers import OTHERWISE
 from edgestill.export.device.document import ProfileDocument, Result
-from edgestill.export.formats import FORMATS
 from edgestill.export.gate import Limits, beyond_limits, choose_default, judge
 from edgestill.export.result import (
     Absent,
@@ -133,8 +132,7 @@ def _not_there(models: ConvertResult, target: TargetConfig) -> list[Absent]:
     return [
         Absent(
             format=name,
-            reason=f"not measured on {target.name}: "
-            + ("its formats leave it out" if FORMATS[name].is_cpu_onnx else f"it runs in {FORMATS[name].runtime}"),
+            reason=f"not measured on {target.name}: {target.why_not(name)}",
             skipped=True,
         )
         for name in models.formats
@@ -150,7 +148,9 @@ def _as_it_answers(verdicts: Sequence[Verdict], document: ProfileDocument) -> tu
     """
     found = []
     for verdict in verdicts:
-        notes = [note for note in document.warnings if note.startswith(f"{verdict.format}.onnx: {OTHERWISE}")]
+        model = document.models.get(verdict.format)
+        file = None if model is None else model.file
+        notes = [note for note in document.warnings if note.startswith(f"{file}: {OTHERWISE}")]
         if verdict.shipped and notes:
             verdict = verdict.model_copy(update={"shipped": False, "reason": notes[0].rstrip(".")})
         found.append(verdict)
@@ -175,9 +175,10 @@ def _ratio(slow: Sequence[float], fast: Sequence[float]) -> Ratio:
 def _exported(model: ConvertedModel, document: ProfileDocument, name: str) -> ExportedModel:
     found = _result(document, name)
     summary: Mapping[str, float | int] = {"n": found.summary.n, **found.summary.percentiles}
+    other = document.models[name].runtime
     latency = Latency(
-        runtime=document.runtime.name,
-        provider=document.runtime.provider,
+        runtime=other or document.runtime.name,
+        provider=model.runtime if other else document.runtime.provider,
         threads=found.threads,
         batch=found.batch,
         summary=dict(summary),

@@ -6,13 +6,14 @@ from types import TracebackType
 from typing import TypeVar
 
 from edgestill.export.device.document import ProfileDocument, parse_profile
-from edgestill.export.targets.config import TargetConfig
+from edgestill.export.targets.config import PACKAGES, TargetConfig
 from edgestill.export.targets.connect import connect
 from edgestill.export.targets.connection import Connection
 from edgestill.export.targets.job import Job, require_of
 from edgestill.export.targets.probe import TargetFacts, ask, missing, unfit
 from edgestill.export.targets.remote import clean, forget, install, run_job
 from edgestill.pipeline.errors import DataError, DroppedOut, ExportError, TargetError
+from edgestill.pipeline.figures import listing
 from edgestill.pipeline.nicety import nicety
 
 T = TypeVar("T")
@@ -52,13 +53,14 @@ class Device:
         return self._patiently(lambda connection: ask(connection, self.target))
 
     def install(self, facts: TargetFacts) -> None:
-        """Install numpy and onnxruntime into our folder there.
+        """Install numpy, onnxruntime and what the target's formats need besides into our folder there.
 
         Raises:
             TargetError: it cannot be reached, or its pip fails.
         """
-        self._told(f"installing numpy and onnxruntime into {facts.root}/venv")
-        self._patiently(lambda connection: install(connection, facts))
+        packages = ["numpy", "onnxruntime", *(PACKAGES[runtime][0] for runtime in self.target.other_runtimes)]
+        self._told(f"installing {listing(packages)} into {facts.root}/venv")
+        self._patiently(lambda connection: install(connection, facts, packages))
 
     def cleaned(self) -> bool:
         """Remove our folder there; return False if there is none.

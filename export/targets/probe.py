@@ -2,9 +2,10 @@
 
 import shlex
 
-from edgestill.export.targets.config import TargetConfig
+from edgestill.export.targets.config import PACKAGES, TargetConfig
 from edgestill.export.targets.connection import Connection
 from edgestill.pipeline.errors import TargetError, printable
+from edgestill.pipeline.figures import listing
 from edgestill.pipeline.frozen import Frozen
 
 FOLDER = ".edgestill-target"  # the one folder of ours there, below the home folder or the configured one
@@ -127,10 +128,12 @@ def missing(facts: TargetFacts, target: TargetConfig, opset: int | None = None) 
         return ["it has no Python; install python3 with venv there (`apt install python3-venv`, `pkg install python`)"]
     if _version(facts.python) < _LEAST_PYTHON:
         return [f"its Python {facts.python} is too old, 3.9 is the least; name a newer one by --python"]
+    here = {other.partition(" ")[0] for other in facts.others}
     lacking = [name for name in _LIBRARIES if not getattr(facts, name)]
+    lacking += [PACKAGES[runtime][0] for runtime in target.other_runtimes if not here & {*PACKAGES[runtime]}]
     if lacking:
         why = f" ({'; '.join(facts.errors)})" if facts.errors else ""
-        return [f"its Python cannot import {' and '.join(lacking)}{why}; {install}"]
+        return [f"its Python cannot import {listing(lacking)}{why}; {install}"]
     least = _LEAST_RUNTIME.get(opset or 0, (0,))
     if _version(facts.onnxruntime) < least:
         return [

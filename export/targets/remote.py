@@ -13,6 +13,7 @@ from edgestill.export.targets.connection import Connection
 from edgestill.export.targets.job import PROFILED, Job, sha256
 from edgestill.export.targets.probe import TargetFacts
 from edgestill.pipeline.errors import DroppedOut, ExportError, TargetError, printable
+from edgestill.pipeline.figures import listing
 
 MARKER = ".edgestill"  # in our folder, so that no other is ever removed
 POLL_S = 2.0
@@ -62,8 +63,8 @@ def forget(connection: Connection, facts: TargetFacts, job: Job, keep: bool) -> 
     _Folder(connection, facts.root, job).remove(() if keep else job.files.values())
 
 
-def install(connection: Connection, facts: TargetFacts) -> None:
-    """Install both libraries on the device, into an environment in edgestill's folder there.
+def install(connection: Connection, facts: TargetFacts, packages: Sequence[str]) -> None:
+    """Make an environment with these packages in edgestill's folder there.
 
     Raises:
         TargetError: there is no Python, or pip fails; says pip's last line.
@@ -74,12 +75,12 @@ def install(connection: Connection, facts: TargetFacts) -> None:
     venv = f"{root}/venv"
     done = connection.run(
         f"mkdir -p {root} && : > {root}/{MARKER} && {shlex.quote(facts.interpreter)} -m venv {venv} "
-        f"&& {venv}/bin/python -m pip install --no-input --disable-pip-version-check --upgrade numpy onnxruntime",
+        f"&& {venv}/bin/python -m pip install --no-input --disable-pip-version-check --upgrade {shlex.join(packages)}",
         _INSTALL_S,
     )
     if done.code:
         connection.run(f"rm -rf {venv}")
-        raise TargetError(f"numpy and onnxruntime cannot be installed there: {done.said}")
+        raise TargetError(f"{listing([*packages])} cannot be installed there: {done.said}")
 
 
 def clean(connection: Connection, facts: TargetFacts) -> bool:

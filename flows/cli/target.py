@@ -21,7 +21,10 @@ def add(
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Number of threads of ONNX Runtime on the device.")] = 1,
     formats: Annotated[
         str | None,
-        typer.Option(metavar="fp32,int8", help="Formats to measure there. Default: all that its runtime runs."),
+        typer.Option(
+            metavar="fp32,int8",
+            help="Formats to measure there; OpenVINO's and LiteRT's must be named. Default: all of ONNX Runtime's.",
+        ),
     ] = None,
     python: Annotated[
         str | None, typer.Option(help="Python there. Default: the one of `check --install`, else python3.")
@@ -78,7 +81,11 @@ def listing() -> None:
 def check(
     name: Name,
     install: Annotated[
-        bool, typer.Option("--install", help="Bring numpy and onnxruntime into edgestill's folder there, by its pip.")
+        bool,
+        typer.Option(
+            "--install",
+            help="Bring numpy, onnxruntime and what its formats need into edgestill's folder there, by its pip.",
+        ),
     ] = False,
 ) -> int:
     """Ask a target for its state.

@@ -43,8 +43,10 @@ class Export(Stage[ConvertResult]):
         config = context.config.export
         export = config.model_copy(update={"gate": GateConfig()})  # the profile stage applies the gate
         allowed = config.gate.max_accuracy_drop  # a repair of INT8 is held to it
-        repairs = config.int8.repair == "auto" and allowed != GateConfig().max_accuracy_drop
-        return results.of(TeacherResult), results.shipped_student, export, *([allowed] if repairs else [])
+        int8 = config.int8
+        repairs = int8.repair == "auto" or int8.equalize or int8.correct_bias
+        bound = [allowed] if repairs and allowed != GateConfig().max_accuracy_drop else []
+        return results.of(TeacherResult), results.shipped_student, export, *bound
 
     def work(self, context: StageContext, results: Results) -> ConvertResult:
         splits = context.splits()

@@ -44,7 +44,7 @@ def benchmark_on(
         if target.is_here:
             found.append(benchmark(opened, inputs, what, own, say, trusted).model_copy(update={"target": target.name}))
         else:
-            found.append(benchmark_there(opened, target, inputs, what, own, on))
+            found.append(benchmark_there(opened, target, inputs, what, own, on, trusted))
     for caution in cautions:
         say(f"caution: {caution}")
     return tuple(found)

@@ -32,7 +32,8 @@ def job_of_files(
     for name, model in files.formats.items():
         if target.runs(name):
             path, form = root / model.path, FORMATS[name]
-            sent[name] = Sent(path.read_bytes(), name, form.precision)
+            beside = tuple((suffix, path.with_suffix(suffix).read_bytes()) for suffix in form.beside)
+            sent[name] = Sent(path.read_bytes(), name, form.precision, form.suffix, beside)
             if form.precision == "int8":
                 logits[name] = form.open_exact(path, 1)(inputs)
     if files.teacher is not None and files.teacher.size_bytes <= _MOST_TEACHER_BYTES:

@@ -69,9 +69,21 @@ def test_each_target_has_its_default_and_every_file_that_is_worth_it_anywhere_sh
 def test_a_format_of_another_runtime_is_skipped_with_the_reason():
     found = merged([on("pi5", {"fp32": 2.0, "int8": 0.5}, formats=("int8",))])
     reasons = {verdict.format: verdict.sentence for verdict in found.verdicts}
-    assert reasons["openvino"] == "openvino skipped: not measured on pi5: it runs in openvino"
+    assert (
+        reasons["openvino"]
+        == "openvino skipped: not measured on pi5: it runs in openvino, and its formats do not name it"
+    )
     assert reasons["fp16"] == "fp16 skipped: not measured on pi5: its formats leave it out"
     assert found.speedup is None
+
+
+def test_a_format_of_another_runtime_that_is_named_is_judged_there_and_is_no_default():
+    """run.py has ONNX Runtime alone."""
+    found = merged([on("pi5", {"fp32": 2.0, "int8": 1.0, "openvino": 0.5}, formats=("int8", "openvino"))])
+    verdicts = {verdict.format: verdict for verdict in found.verdicts}
+    assert verdicts["openvino"].shipped
+    assert verdicts["openvino"].over_fp32.value == pytest.approx(4)
+    assert found.default == found.defaults["pi5"] == "int8"
 
 
 def test_int8_that_the_device_computes_otherwise_does_not_ship_for_it():

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from loopback import AdbDouble, Loopback
 
+from edgestill.export.config import ExportConfig
+from edgestill.export.formats import FORMATS, Source
 from edgestill.export.onnx.write import to_onnx
 from edgestill.export.targets import connection, measure, probe, remote, ssh
 from edgestill.export.targets.adb import listed
@@ -78,12 +80,20 @@ def test_what_is_no_place_is_refused_with_the_way_to_write_one(where):
         TargetConfig(name="pi5", where=where)
 
 
-def test_a_target_measures_formats_of_its_runtime_alone():
-    target = TargetConfig(name="pi5", formats=("int8",))
-    assert target.formats == ("fp32", "int8")
-    assert [target.runs(name) for name in ("fp32", "int8", "fp16", "openvino")] == [True, True, False, False]
-    with pytest.raises(ValueError, match="runs in openvino, and a target is measured in onnxruntime"):
-        TargetConfig(name="pi5", formats=("openvino",))
+def test_a_target_measures_what_onnxruntime_runs_and_further_formats_that_are_named():
+    target = TargetConfig(name="pi5", formats=("int8", "openvino_int8"))
+    assert target.formats == ("fp32", "int8", "openvino_int8")
+    names = ("fp32", "int8", "fp16", "openvino_int8", "openvino")
+    assert [target.runs(name) for name in names] == [True, True, False, True, False]
+    plain = TargetConfig(name="pi5")
+    assert [plain.runs(name) for name in names] == [True, True, True, False, False]
+    assert plain.why_not("openvino") == "it runs in openvino, and its formats do not name it"
+    assert plain.why_not("executorch") == "it runs in executorch"
+    assert target.why_not("fp16") == "its formats leave it out"
+    with pytest.raises(
+        ValueError, match="runs in executorch, and a target is measured in onnxruntime, openvino and ai"
+    ):
+        TargetConfig(name="pi5", formats=("executorch",))
 
 
 def test_the_facts_of_a_device_are_read_from_its_system(tmp_path):
@@ -175,6 +185,7 @@ FAULTS = {
     "no runtime": ({"onnxruntime": ""}, {}, "cannot import onnxruntime .*`edgestill target check pi5 --install`"),
     "old Python": ({"python": "3.7.1"}, {}, "its Python 3.7.1 is too old"),
     "another device": ({}, {"architecture": "aarch65"}, "was to be aarch65: another device answers at ssh://"),
+    "no OpenVINO": ({}, {"formats": ["openvino"]}, "cannot import openvino; `edgestill target check pi5 --install`"),
     "refused file": (
         {"error": "int8: Unsupported model IR version"},
         {},
@@ -252,11 +263,11 @@ def test_installing_asks_the_devices_own_pip_and_stays_in_our_folder(pi):
     venv = 'case "$2" in venv) mkdir -p "$3/bin"; cp {bin}/python3 "$3/bin/python" ;; pip) echo "$@" > {home}/pip ;; *)'
     given = venv.format(bin=pi.bin, home=pi.home)
     pi.command("python3", f'{given} exec {sys.executable} -S -E {pi.bin}/stand_in.py "$@" ;; esac')
-    with Device(pi.target()) as device:
+    with Device(pi.target(formats=["litert_int8"])) as device:
         device.install(device.asked())
         facts = device.asked()
         assert facts.interpreter == str(pi.root / "venv/bin/python")
-        assert (pi.home / "pip").read_text().split()[-2:] == ["numpy", "onnxruntime"]
+        assert (pi.home / "pip").read_text().split()[-3:] == ["numpy", "onnxruntime", "ai-edge-litert"]
         device.cleaned()
     assert not pi.root.exists()
 
@@ -294,15 +305,30 @@ def test_the_list_of_adb_is_read_in_its_short_and_long_form():
 
 
 @pytest.mark.engines
-def test_the_shipped_script_itself_measures_over_ssh(pi, make_task):
+def test_the_shipped_script_itself_measures_over_ssh_in_each_files_own_runtime(pi, make_task, tmp_path):
     """The device's Python is this one, so that numpy and onnxruntime are the true ones."""
     pi.command("python3", f'exec {sys.executable} "$@"')
     task = make_task()
     network = CifarResNet((1, 1, 1), (4, 6, 8), num_classes=3, mean=task.mean, std=task.std)
     data = to_onnx(network, task.inputs, 20)
-    found = measured(pi.target(), make_job({"fp32": Sent(data, "fp32", "fp32")}, Timed((1,), (1,), 0.02, 1)))
+    sent = {"fp32": Sent(data, "fp32", "fp32")}
+    if FORMATS["openvino"].missing() is None:
+        (tmp_path / "fp32.onnx").write_bytes(data)
+        xml, weights = (
+            FORMATS["openvino"]
+            .build(Source(tmp_path / "fp32.onnx", network, task, np.zeros(0)), ExportConfig())
+            .values()
+        )
+        sent["openvino"] = Sent(xml, "openvino", "fp32", ".xml", ((".bin", weights),))
+    found = measured(pi.target(formats=[*sent]), make_job(sent, Timed((1,), (1,), 0.02, 1)))
     assert found.results[0].summary.n >= 70
     assert found.device.cores >= 1
+    assert found.runtime.name.startswith("onnxruntime ")
+    assert [(name, (model.runtime or "onnxruntime").partition(" ")[0]) for name, model in found.models.items()] == [
+        ("fp32", "onnxruntime"), *([("openvino", "openvino")] if "openvino" in sent else [])
+    ]  # fmt: skip
+    if "openvino" in sent:
+        assert found.models["openvino"].size_bytes == len(xml) + len(weights)
     assert pi.left() == []
 
 

@@ -7,6 +7,7 @@ _PARTS = (
     "edgestill.pipeline.timing.stopwatch",
     "edgestill.pipeline.timing.latency_statistics",
     "edgestill.export.device.facts",
+    "edgestill.export.device.runtimes",
     "edgestill.export.device.worker",
     "edgestill.export.device.judge",
     "edgestill.export.device.measure",

@@ -2,6 +2,8 @@
 
     python profile_device.py [--model NAME|all] [--batch 1,8] [--threads 1,2] [--duration 10] [--out FILE.json]
 
+With --other-runtimes it also measures models of OpenVINO and LiteRT, which need `openvino` or `ai-edge-litert`.
+
 Each row of the table is timed in fresh processes, with warm-up, and models take turns. The JSON holds every sample;
 `edgestill calibrate --from-csv` and `edgestill report` read it.
 """
@@ -14,6 +16,7 @@ from typing import Any
 
 from edgestill.export.device.answers import int8_note
 from edgestill.export.device.measure import MeasureError, Model, Settings, measure
+from edgestill.export.device.runtimes import RUNTIMES, open_other, runtime_of
 from edgestill.export.device.text import profile_text, without_controls
 from edgestill.export.device.worker import answer_task
 
@@ -26,7 +29,7 @@ def main(arguments: list[str]) -> int:
         return answer_task()
     given = _parse(arguments)
     card = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
-    known = _models(card)
+    known = _models(card, given.other_runtimes)
     default = card.get("default", next(iter(known)))
     names = list(known) if given.model == "all" else [given.model or default]
     if names[0] not in known:
@@ -42,7 +45,7 @@ def main(arguments: list[str]) -> int:
     worker = [sys.executable, str(Path(__file__).resolve()), "--worker"]
     try:
         found = measure(chosen, against, settings, worker, _say, again, card.get("architecture"))
-        notes = [int8_note({**model.facts, "file": model.file}, HERE) for model in chosen.values()]
+        notes = [_note(model) for model in chosen.values()]
         found["warnings"] += [f"{note}." for note in notes if note]
     except (MeasureError, OSError, ValueError) as error:
         _say(f"error: {error}")
@@ -63,6 +66,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=_count, default=3, help="fresh processes")
     parser.add_argument("--inputs", metavar="FILE.npy", help="real examples; default: random ones")
     parser.add_argument("--length", type=_count, help="of texts, in tokens; default: the longest that it takes")
+    parser.add_argument("--other-runtimes", action="store_true", help="models of OpenVINO and LiteRT are measured too")
     parser.add_argument("--seed", type=int, default=0, help="draws the random examples")
     parser.add_argument("--out", help="default: profile.json here, but never among the bundle's own files")
     return parser.parse_args(arguments)
@@ -88,14 +92,21 @@ def _positive(text: str) -> float:
     return value
 
 
-def _models(card: dict[str, Any]) -> dict[str, Model]:
-    """Return the bundle's ONNX models for onnxruntime, by name."""
+def _models(card: dict[str, Any], others: bool) -> dict[str, Model]:
+    """Return the bundle's models by name: those for onnxruntime, and for other runtimes if they are asked for."""
     listed = card.get("models") or {"fp32": {"file": "model.onnx", "format": "fp32", "precision": "fp32"}}
+    runtimes = [*RUNTIMES.values()] if others else ["onnxruntime"]
     return {
         name: Model(str(HERE / model["file"]), model["file"], {k: model[k] for k in _FACTS if k in model})
         for name, model in listed.items()
-        if model.get("runtime", "onnxruntime") == "onnxruntime" and model["file"].endswith(".onnx")
+        if model.get("runtime", "onnxruntime") == RUNTIMES.get(Path(model["file"]).suffix)
+        and model.get("runtime", "onnxruntime") in runtimes
     }
+
+
+def _note(model: Model) -> str:
+    other = model.facts.get("precision") == "int8" and runtime_of(model.path) != "onnxruntime"
+    return int8_note({**model.facts, "file": model.file}, HERE, open_other(model.path, 1) if other else None)
 
 
 def _length(card: dict[str, Any]) -> int:
