@@ -14,7 +14,9 @@ _LEAST_PYTHON = (3, 9)
 _LEAST_RUNTIME = {18: (1, 14), 19: (1, 15), 20: (1, 17)}  # opset -> onnxruntime (its table of versions)
 _ROOM = 1 << 25  # bytes to stay free
 _PYTHON = (  # one line; the runtime's import may itself fail, as without libgomp
-    "import sys,platform\n"
+    "import sys\n"
+    "sys.path[:] = [path for path in sys.path if path]\n"  # of the current folder, which is first with -c
+    "import platform\n"
     "print('python=%d.%d.%d' % sys.version_info[:3])\n"
     "for name in ('numpy', 'onnxruntime'):\n"
     "  try: print('%s=%s' % (name, __import__(name).__version__))\n"

@@ -63,7 +63,7 @@ def forget(connection: Connection, facts: TargetFacts, job: Job, keep: bool) -> 
 
 
 def install(connection: Connection, facts: TargetFacts) -> None:
-    """Make an environment with the two libraries in our folder there.
+    """Make an environment with the two libraries in our folder there; no module of the current folder runs (-I).
 
     Raises:
         TargetError: there is no Python, or pip fails; says pip's last line.
@@ -73,8 +73,8 @@ def install(connection: Connection, facts: TargetFacts) -> None:
     root = shlex.quote(facts.root)
     venv = f"{root}/venv"
     done = connection.run(
-        f"mkdir -p {root} && : > {root}/{MARKER} && {shlex.quote(facts.interpreter)} -m venv {venv} "
-        f"&& {venv}/bin/python -m pip install --no-input --disable-pip-version-check --upgrade numpy onnxruntime",
+        f"mkdir -p {root} && : > {root}/{MARKER} && {shlex.quote(facts.interpreter)} -I -m venv {venv} "
+        f"&& {venv}/bin/python -I -m pip install --no-input --disable-pip-version-check --upgrade numpy onnxruntime",
         _INSTALL_S,
     )
     if done.code:

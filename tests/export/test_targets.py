@@ -10,7 +10,7 @@ import pytest
 from loopback import AdbDouble, Loopback
 
 from edgestill.export.onnx.write import to_onnx
-from edgestill.export.targets import adb, connection, measure, probe, remote, ssh
+from edgestill.export.targets import adb, connection, here, measure, probe, remote, ssh
 from edgestill.export.targets.adb import listed
 from edgestill.export.targets.config import TargetConfig
 from edgestill.export.targets.connection import Ran
@@ -109,6 +109,17 @@ def test_the_facts_of_a_device_are_read_from_its_system(tmp_path):
     assert facts.root == f"{tmp_path}/.edgestill-target"
     assert not (tmp_path / ".edgestill-target").exists()
     assert probe.unfit(facts, target) == ["it is hot: 86 °C, above max_celsius 80; let it cool, or cool it"]
+
+
+def test_asking_this_machine_runs_no_module_of_the_current_folder(tmp_path, monkeypatch):
+    for name in ("platform", "numpy", "onnxruntime", "re", "types", "importlib", "os", "argparse"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    monkeypatch.setattr(here, "environment", lambda: None)  # as with a Python that knows no PYTHONSAFEPATH
+    target = TargetConfig(name="own", folder=str(tmp_path / "own"), python=sys.executable)
+    assert probe.ask(HereConnection(), target).numpy == np.__version__
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("text", ["9" * 400, "²", "-5", "0x1f", "٤", ""])
@@ -265,7 +276,7 @@ def test_a_profile_of_other_files_is_refused(pi):
 
 
 def test_installing_asks_the_devices_own_pip_and_stays_in_our_folder(pi):
-    venv = 'case "$2" in venv) mkdir -p "$3/bin"; cp {bin}/python3 "$3/bin/python" ;; pip) echo "$@" > {home}/pip ;; *)'
+    venv = 'case "$3" in venv) mkdir -p "$4/bin"; cp {bin}/python3 "$4/bin/python" ;; pip) echo "$@" > {home}/pip ;; *)'
     given = venv.format(bin=pi.bin, home=pi.home)
     pi.command("python3", f'{given} exec {sys.executable} -S -E {pi.bin}/stand_in.py "$@" ;; esac')
     with Device(pi.target()) as device:
