@@ -207,7 +207,8 @@ def shown(text: str) -> str:
 
 def reason_of(error: BaseException) -> str:
     """Return an error's first line, at most 200 characters; its type's name if the line is empty."""
-    return (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+    line = (str(error).splitlines() or [""])[0].partition(" <_io.")[0]  # Pillow names the object in memory
+    return line[:200] or type(error).__name__
 
 
 @contextlib.contextmanager
