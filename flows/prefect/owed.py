@@ -82,7 +82,7 @@ def _notes(url: str) -> Iterator[tuple[Path, dict[str, Any]]]:
             note = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError):
             continue
-        if not isinstance(note, dict) or not _KEYS <= note.keys():  # damaged
+        if not isinstance(note, dict) or not note.keys() >= _KEYS:  # damaged
             continue
         if str(note["url"]).rstrip("/") == url.rstrip("/") and not _is_at_work(note):
             yield path, note
