@@ -125,7 +125,7 @@ def kind_of(given: argparse.Namespace, number: int) -> str:
     from lib.fuzz_exchanged import EXCHANGED
     from lib.fuzz_targets import TARGETS
 
-    kinds = given.only or [*TARGETS, *EXCHANGED]
+    kinds: list[str] = given.only or [*TARGETS, *EXCHANGED]
     return kinds[number % len(kinds)]
 
 
