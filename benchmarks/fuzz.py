@@ -69,7 +69,8 @@ def supervise(given: argparse.Namespace) -> int:
 
 
 def start(place: Path) -> "subprocess.Popen[str]":
-    environment = os.environ | {"FUZZ_MARKER": str(place / "marker"), "TMPDIR": str(place)}
+    own = {"FUZZ_MARKER": str(place / "marker"), "TMPDIR": str(place), "EDGESTILL_CONFIG": str(place / "configuration")}
+    environment = os.environ | own
     command = [sys.executable, __file__, *sys.argv[1:], "--worker"]
     worker = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
@@ -121,9 +122,10 @@ def tell(found: dict[str, list[dict[str, Any]]]) -> int:
 
 
 def kind_of(given: argparse.Namespace, number: int) -> str:
+    from lib.fuzz_exchanged import EXCHANGED
     from lib.fuzz_targets import TARGETS
 
-    kinds = given.only or list(TARGETS)
+    kinds: list[str] = given.only or [*TARGETS, *EXCHANGED]
     return kinds[number % len(kinds)]
 
 
@@ -131,9 +133,11 @@ def work(given: argparse.Namespace) -> int:
     """The worker: reads numbers, makes and reads their mutants in this process, and answers in lines of JSON."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    from lib.fuzz_exchanged import EXCHANGED
     from lib.fuzz_mutate import MARKER
     from lib.fuzz_targets import TARGETS, make_seeds
 
+    doors = TARGETS | EXCHANGED
     place = Path(tempfile.gettempdir())
     shutil.rmtree(place / "seeds", ignore_errors=True)
     seeds = make_seeds(place / "seeds", given.image_run.absolute(), given.text_run.absolute())
@@ -147,7 +151,7 @@ def work(given: argparse.Namespace) -> int:
         reply: dict[str, Any] = {"kind": kind}
         began = time.monotonic()
         try:
-            outcome = TARGETS[kind](seeds, mutant, random.Random(f"{given.seed} {kind} {number}"))
+            outcome = doors[kind](seeds, mutant, random.Random(f"{given.seed} {kind} {number}"))
             reply |= {
                 "code": outcome.code,
                 "problem": problem_of(outcome.code, outcome.said),

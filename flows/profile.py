@@ -6,11 +6,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
-import numpy as np
-
+from edgestill.export.benchmark.inputs import load_examples
 from edgestill.export.device.answers import int8_note
 from edgestill.export.device.document import ProfileDocument
 from edgestill.export.device.profile import Model, Settings, profile_files
@@ -20,7 +18,7 @@ from edgestill.export.targets.job import Sent, Timed, make_job
 from edgestill.flows.bundle_path import find_bundle
 from edgestill.flows.report.device import render_profile
 from edgestill.flows.targets.sending import measured
-from edgestill.pipeline.errors import ConfigError, first_line
+from edgestill.pipeline.errors import ConfigError
 from edgestill.pipeline.nicety import nicety
 from edgestill.pipeline.runs.checkpoint import write_atomic
 
@@ -142,12 +140,9 @@ def _counts(text: str, least: int) -> tuple[int, ...]:
 
 def _problems_of_examples(path: Path) -> list[str]:
     try:
-        examples = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError, RecursionError, MemoryError, TokenError) as error:
-        return [f"--inputs {path} is no .npy file of numbers: {first_line(error)}"]
-    shape = getattr(examples, "shape", ())
-    if len(shape) < 2 or 0 in shape:
-        return [f"--inputs {path}: expected an array of at least one example, [N, ...], not {list(shape)}"]
+        load_examples(path)
+    except ConfigError as error:
+        return list(error.problems)
     return []
 
 

@@ -8,13 +8,13 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from edgestill.pipeline.errors import DataError, UserError
+from edgestill.pipeline.errors import DataError, EdgestillError
 
 MAX_JSON_BYTES, MAX_VALUES = 2**26, 2**19  # a classifier of 20,000 classes has 130,000 values in its bundle.json
 MAX_CONFIG_BYTES = 2**18
 MAX_TABLE_BYTES = 2**26  # latencies, architectures
 
-Refused = Callable[[str], UserError]
+Refused = Callable[[str], EdgestillError]
 
 
 def read_bounded(path: Path, limit: int, refused: Refused = DataError, follow: bool = True) -> bytes:
@@ -25,7 +25,7 @@ def read_bounded(path: Path, limit: int, refused: Refused = DataError, follow: b
         follow: read links too.
 
     Raises:
-        UserError: from `refused`: the path is missing, unreadable, no plain file, too large, or grows.
+        EdgestillError: from `refused`: the path is missing, unreadable, no plain file, too large, or grows.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
@@ -52,7 +52,7 @@ def read_json_bounded(path: Path, refused: Refused = DataError) -> bytes:
     More would take too much memory to hold, and to report errors about.
 
     Raises:
-        UserError: also for too many values.
+        EdgestillError: also for too many values.
     """
     data = read_bounded(path, MAX_JSON_BYTES, refused)
     if has_many_values(data):
@@ -69,7 +69,7 @@ def read_text_bounded(path: Path, limit: int, refused: Refused = DataError) -> s
     """Read UTF-8 text as `read_bounded` does, and drop a byte-order mark.
 
     Raises:
-        UserError: also for other encodings.
+        EdgestillError: also for other encodings.
     """
     data = read_bounded(path, limit, refused)
     try:

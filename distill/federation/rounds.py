@@ -163,13 +163,17 @@ def _answer(federation: Federation, number: int, is_here: bool, reply: Any) -> A
         limit = "" if federation.deadline_s is None else f" within {federation.deadline_s:g} s"
         return f"did not answer{limit}"
     if reply.has_error():
-        return f"failed ({printable(str(reply.error.reason or reply.error.code).strip().splitlines()[-1])[:200]})"
+        return f"failed ({printable(_last_line(reply.error.reason) or str(reply.error.code))[:200]})"
     if not _are_asked(federation, number):
         return Answers(torch.empty(0, dtype=torch.int64), torch.empty(0, federation.classes))
     is_whole = not federation.strategy.reads
     asked = Asked(federation.pool, federation.classes, is_whole, federation.largest_logit)
     found = screened(reply.content, asked)
     return "found none of the pool near its own" if isinstance(found, Answers) and not len(found.index) else found
+
+
+def _last_line(text: str | None) -> str:
+    return next(reversed((text or "").strip().splitlines()), "")
 
 
 def _told(client: int, order: Any, reply: Any, found: Answers | str) -> Told:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgestill.pipeline.data.datasets.npz_sizes import ZIP_ERRORS
 from edgestill.pipeline.errors import ConfigError, first_line
 from edgestill.pipeline.task import Task
 
@@ -24,21 +25,24 @@ def inputs_of(task: Task, path: Path | None) -> tuple[np.ndarray, str]:
     wanted = f"{kind.dtype} [N, {', '.join(map(str, kind.shape))}]"
     if found.shape[1:] != kind.shape:
         raise ConfigError([f"--inputs {path} holds {list(found.shape)}; expected {wanted}"])
+    found = np.ascontiguousarray(found[:_MOST])
     if found.dtype != kind.dtype or not kind.is_within(found):
         raise ConfigError([f"--inputs {path}: expected {wanted}, {kind.values} within {kind.limits}"])
-    return np.ascontiguousarray(found[:_MOST]), f"{len(found[:_MOST]):,} inputs of {path.name}"
+    return found, f"{len(found):,} inputs of {path.name}"
 
 
 def load_examples(path: Path) -> np.ndarray:
-    """Return the array of a file, of one example at least.
+    """Return the array of a file, of one example at least; it is mapped, so that it cannot declare more than it has.
 
     Raises:
         ConfigError: the file holds none.
     """
     try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        if not path.is_file():
+            raise ValueError("it is not there, or no plain file")
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (*ZIP_ERRORS, RecursionError, MemoryError) as error:
         raise ConfigError([f"--inputs {path} is no .npy file of numbers: {first_line(error)}"]) from None
-    if not isinstance(found, np.ndarray) or found.ndim < 2 or not len(found):
+    if not isinstance(found, np.ndarray) or found.ndim < 2 or 0 in found.shape:
         raise ConfigError([f"--inputs {path} holds {list(getattr(found, 'shape', ()))}; expected examples, [N, …]"])
     return found

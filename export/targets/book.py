@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BeforeValidator, ValidationError
 
 from edgestill.export.targets.config import TargetConfig
@@ -12,6 +11,7 @@ from edgestill.pipeline.errors import ConfigError, command, nearest
 from edgestill.pipeline.foreign import MAX_CONFIG_BYTES, read_text_bounded
 from edgestill.pipeline.frozen import first_problem
 from edgestill.pipeline.runs.checkpoint import write_atomic
+from edgestill.pipeline.runs.yaml_text import read_yaml, write_yaml
 
 FILE = "targets.yaml"
 HERE = TargetConfig(name="here", where="here")
@@ -27,17 +27,17 @@ def read_book() -> dict[str, TargetConfig]:
     """Read the targets by name; `here` is always one.
 
     Raises:
-        ConfigError: the file is damaged.
+        ConfigError: the file is damaged, or a key in it stands twice.
     """
     path = book_path()
     if not path.is_file():
         return {HERE.name: HERE}
     text = read_text_bounded(path, MAX_CONFIG_BYTES, lambda problem: ConfigError([problem]))
     try:
-        found = yaml.safe_load(text) or {}
+        found = read_yaml(text, str(path)) or {}
         named = {name: {"name": name, **settings} for name, settings in found.items()}
         return {HERE.name: HERE} | {name: TargetConfig.model_validate(given) for name, given in named.items()}
-    except (yaml.YAMLError, AttributeError, TypeError) as error:
+    except (AttributeError, TypeError) as error:
         raise ConfigError(
             [f"{path} is no list of targets ({type(error).__name__}); mend it, or move it away"]
         ) from None
@@ -54,7 +54,7 @@ def write_book(targets: dict[str, TargetConfig]) -> None:
     }
     path = book_path()
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode())
+    write_atomic(path, write_yaml(plain).encode())
 
 
 def target_of(name: str) -> TargetConfig:

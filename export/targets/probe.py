@@ -1,5 +1,6 @@
 """Asks a device for its facts: nothing is written there, and Python need not be there."""
 
+import re
 import shlex
 
 from edgestill.export.targets.config import PACKAGES, TargetConfig
@@ -14,7 +15,9 @@ _LEAST_PYTHON = (3, 9)
 _LEAST_RUNTIME = {18: (1, 14), 19: (1, 15), 20: (1, 17)}  # opset -> onnxruntime (its table of versions)
 _ROOM = 1 << 25  # bytes to stay free
 _PYTHON = (  # one line; the runtime's import may itself fail, as without libgomp
-    "import sys,platform\n"
+    "import sys\n"
+    "sys.path[:] = [path for path in sys.path if path]\n"  # of the current folder, which is first with -c
+    "import platform\n"
     "print('python=%d.%d.%d' % sys.version_info[:3])\n"
     "for name in ('numpy', 'onnxruntime'):\n"
     "  try: print('%s=%s' % (name, __import__(name).__version__))\n"
@@ -25,6 +28,7 @@ _PYTHON = (  # one line; the runtime's import may itself fail, as without libgom
     "  try: print('runtime_%s=%s' % (name, version(name)))\n"
     "  except Exception: pass\n"
 )
+_DIGITS = re.compile(r"[0-9]{1,18}")
 _NO_WHEEL = ("armv6l", "armv7l", "armv8l", "i686", "i386", "mips", "riscv64")
 
 
@@ -169,7 +173,8 @@ def _pairs(text: str) -> dict[str, str]:
 
 
 def _whole(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() else None
+    """Read a whole number; what no device has is not told."""
+    return int(text) if text and _DIGITS.fullmatch(text) else None
 
 
 def _celsius(text: str | None) -> float | None:
@@ -186,4 +191,4 @@ def _free(line: str) -> int | None:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+    return tuple(int(part) for part in text.split(".")[:2] if _DIGITS.fullmatch(part))

@@ -64,7 +64,7 @@ def forget(connection: Connection, facts: TargetFacts, job: Job, keep: bool) -> 
 
 
 def install(connection: Connection, facts: TargetFacts, packages: Sequence[str]) -> None:
-    """Make an environment with these packages in edgestill's folder there.
+    """Make an environment with these packages in edgestill's folder there; nothing of the current folder runs (-I).
 
     Raises:
         TargetError: there is no Python, or pip fails; says pip's last line.
@@ -74,8 +74,8 @@ def install(connection: Connection, facts: TargetFacts, packages: Sequence[str])
     root = shlex.quote(facts.root)
     venv = f"{root}/venv"
     done = connection.run(
-        f"mkdir -p {root} && : > {root}/{MARKER} && {shlex.quote(facts.interpreter)} -m venv {venv} "
-        f"&& {venv}/bin/python -m pip install --no-input --disable-pip-version-check --upgrade {shlex.join(packages)}",
+        f"mkdir -p {root} && : > {root}/{MARKER} && {shlex.quote(facts.interpreter)} -I -m venv {venv} "
+        f"&& {venv}/bin/python -I -m pip install --no-input --disable-pip-version-check --upgrade {shlex.join(packages)}",
         _INSTALL_S,
     )
     if done.code:

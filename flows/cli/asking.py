@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -30,7 +31,15 @@ def inputs_of(given: Sequence[str], kind: str, column: str | None) -> list[str]:
     found = [one for argument in given for one in _meant(argument, kind, column)]
     if not found:
         raise DataError(f"there is nothing to predict in {', '.join(given)}")
+    broken = next((one for one in found if kind == "text" and _is_broken(one)), None)
+    if broken is not None:  # names of files may be so
+        raise DataError(f"the text {broken[:80]!r} is not UTF-8; save it as UTF-8")
     return found
+
+
+def _is_broken(text: str) -> bool:
+    """True if the shell or standard input held bytes that are not UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _meant(argument: str, kind: str, column: str | None) -> Iterator[str]:
@@ -73,7 +82,8 @@ def _held(path: Path, ending: str, kind: str, column: str | None) -> Iterator[st
 
 
 def _lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip()]
+    """Split at the ends of lines alone, so that the answers keep to the file's lines: a text may hold U+2028."""
+    return [line for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
 
 
 def answers_csv(found: Iterable[Answer | Failure]) -> str:

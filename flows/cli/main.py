@@ -140,12 +140,27 @@ def execute(arguments: Sequence[str], debug: bool = False) -> int:
 
 
 def _call(arguments: Sequence[str]) -> Any:
+    _require_folder()
     try:
         return app([_at_home(argument) for argument in arguments], standalone_mode=False)
     except SystemExit as stop:
         if isinstance(stop.__context__, OSError):  # typer takes any broken pipe for its output's
             raise stop.__context__ from None
         raise
+
+
+def _require_folder() -> None:
+    """Refuse a current folder that was removed: paths have no meaning there, and torch's libraries end the process.
+
+    Raises:
+        UserError: it was.
+    """
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError:
+        from edgestill.pipeline.errors import UserError
+
+        raise UserError("the current folder was removed; change to another, and give the command there") from None
 
 
 def _at_home(argument: str) -> str:

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 import edgestill
+from edgestill.pipeline.child import environment, interpreter
 from edgestill.pipeline.errors import FailedError
 
 _DONE = "flower.txt"  # in the environment, once it is whole
@@ -31,9 +32,9 @@ def make_environment(folder: Path) -> Path:
     venv.create(folder, with_pip=False, clear=True)
     wanted = folder / "wanted.txt"
     wanted.write_text(pins, encoding="utf-8")
-    pip = [sys.executable, "-m", "pip", "--python", str(commands / "python"), "--disable-pip-version-check", "--quiet"]
+    pip = interpreter("-m", "pip", "--python", str(commands / "python"), "--disable-pip-version-check", "--quiet")
     install = [*pip, "install", "--no-deps", "-r", str(wanted)]
-    found = subprocess.run(install, capture_output=True, text=True, check=False)
+    found = subprocess.run(install, env=environment(), capture_output=True, text=True, check=False)
     if found.returncode:
         raise FailedError(f"pip could not install Flower into {folder}: {found.stderr.strip()[-400:]}")
     # only now: pip would leave out what it saw there

@@ -8,7 +8,7 @@ import torch
 
 from edgestill.distill.drivers.active import Questions
 from edgestill.distill.methods.base import ExhibitItem
-from edgestill.flows.labelling.table import NO_CLASS
+from edgestill.flows.labelling.table import NO_CLASS, inert
 from edgestill.flows.report.drawing.page import render
 from edgestill.flows.report.methods import png_uri
 from edgestill.pipeline.data.splits import Splits
@@ -48,7 +48,7 @@ def label_table(questions: Questions, splits: Splits) -> str:
     writer.writerow(("id", "label", *(["text"] if is_text else [])))
     for item in _items(questions, splits):
         row = item.caption, _answer(questions, splits, item.caption)
-        writer.writerow((*row, *([item.text] if is_text else [])))
+        writer.writerow(map(inert, (*row, *([item.text] if is_text else []))))
     return out.getvalue()
 
 

@@ -1,6 +1,6 @@
 """A table of labels as people filled it in: columns id and label."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from edgestill.distill.drivers.active import Questions
@@ -9,6 +9,12 @@ from edgestill.pipeline.errors import DataError, nearest, told
 
 NO_CLASS = "?"  # in the place of a label: the example fits no class
 _COLUMNS = ("id", "label")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # openings by which a spreadsheet knows one, and its own mark of text
+
+
+def inert(cell: str) -> str:
+    """Mark a cell as text where a spreadsheet would compute it: texts and names of examples come from anybody."""
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def read_labels(path: Path, questions: Questions, labels: Sequence[str]) -> dict[str, int | None]:
@@ -19,13 +25,20 @@ def read_labels(path: Path, questions: Questions, labels: Sequence[str]) -> dict
     Raises:
         DataError: the file is no table, or has problems, a sentence each; no label of it counts then.
     """
-    given = list(_given(path))
+    given = [
+        (line, _spelt(name, questions.known), _spelt(label, (*labels, NO_CLASS))) for line, name, label in _given(path)
+    ]
     problems = [*_faults(path, given, questions, labels), *_contradictions(path, given)]
     if problems:
         raise DataError(*told(problems))
     if not given:
         raise DataError(f"{path} has no label filled in; write the name of a class beside each id, or {NO_CLASS}")
     return {name: None if label == NO_CLASS else labels.index(label) for _, name, label in given}
+
+
+def _spelt(cell: str, known: Container[str]) -> str:
+    """Take off the mark that `inert` has set, unless the cell is a name with it."""
+    return cell[1:] if cell not in known and cell.startswith("'") and inert(cell[1:]) == cell else cell
 
 
 def _given(path: Path) -> Iterator[tuple[int, str, str]]:

@@ -16,6 +16,7 @@ from edgestill.pipeline.nicety import nicety
 from edgestill.pipeline.runs.checkpoint import write_atomic
 
 _FOLDER = "edgestill-owed"
+_KEYS = {"url", "message", "is_done", "process"}
 
 
 def owe(flow_run: str, message: str, is_done: bool = True) -> None:
@@ -79,9 +80,11 @@ def _notes(url: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     for path in sorted(_folder().glob("*.json")):
         try:
             note = json.loads(path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
-        if str(note.get("url", "")).rstrip("/") == url.rstrip("/") and not _is_at_work(note):
+        if not isinstance(note, dict) or not note.keys() >= _KEYS:  # damaged
+            continue
+        if str(note["url"]).rstrip("/") == url.rstrip("/") and not _is_at_work(note):
             yield path, note
 
 
@@ -89,7 +92,7 @@ def _is_at_work(note: dict[str, Any]) -> bool:
     """True if the process that left the note still lives: it tells the server itself."""
     try:
         os.kill(int(note["process"]), 0)
-    except (KeyError, ValueError, ProcessLookupError):
+    except (ValueError, TypeError, OverflowError, ProcessLookupError):
         return False
     except PermissionError:
         return True

@@ -52,7 +52,7 @@ def push(root: Path, url: str) -> tuple[int, int]:
         files = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
         files = {name: path for name, path in files.items() if name not in (LOCK, LIST)}
         copy = _Copy(files={name: _told(path) for name, path in files.items()})
-        there = _listed(store, target)
+        there = _there(store, target)
         new = [name for name, file in copy.files.items() if there.files.get(name) != file]
         if new and there.files:
             store.rm_file(f"{target}/{LIST}")  # from here on the old copy is not whole
@@ -85,20 +85,41 @@ def pull(url: str, name: str, out: Path) -> Path:
         for path, file in copy.files.items():
             with _talking(url):
                 _fetch(store, f"{source}/{path}", aside / path, file)
+        _require_run(aside, source)
         aside.chmod(0o755)
         aside.rename(root)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    RunDir.view(root)
     return root
+
+
+def _require_run(folder: Path, source: str) -> None:
+    """Refuse what was copied if it is no run.
+
+    Raises:
+        RunDirError: it is none.
+    """
+    try:
+        RunDir.view(folder)
+    except RunDirError as error:
+        said = str(error).replace(str(folder), source)
+        raise RunDirError(f"{source} is no copy of a run: {said}") from None
+
+
+def _there(store: Any, target: str) -> _Copy:
+    """Read the list of a copy that is to be replaced; a damaged one stands for none."""
+    try:
+        return _listed(store, target)
+    except RunDirError:
+        return _Copy(files={})
 
 
 def _fetch(store: Any, key: str, target: Path, file: _File) -> None:
     """Read an object of the list's size and digest into a new file."""
     target.parent.mkdir(parents=True, exist_ok=True)
     digest, left = hashlib.sha256(), file.size
-    with store.open(key, "rb") as stream, target.open("xb") as written:
+    with _open(store, key) as stream, target.open("xb") as written:
         while block := stream.read(2**20):
             left -= len(block)
             if left < 0:
@@ -111,6 +132,18 @@ def _fetch(store: Any, key: str, target: Path, file: _File) -> None:
         raise RunDirError(f"{key} is not the file of the copy's list: it was altered or cut; push the run again")
 
 
+def _open(store: Any, key: str) -> Any:
+    """Open an object to read; a pipe or a device in a folder that serves as a store is not waited for.
+
+    Raises:
+        RunDirError: it is one.
+    """
+    path = Path(key)
+    if "file" in store.protocol and path.exists() and not path.is_file():
+        raise RunDirError(f"{key} is no plain file: it was altered; push the run again")
+    return store.open(key, "rb")
+
+
 def _listed(store: Any, target: str) -> _Copy:
     """Read the list of a copy; an empty one if there is none.
 
@@ -119,7 +152,7 @@ def _listed(store: Any, target: str) -> _Copy:
     """
     key = f"{target}/{LIST}"
     try:
-        with store.open(key, "rb") as stream:
+        with _open(store, key) as stream:
             text = stream.read(_LONGEST_LIST + 1)
     except FileNotFoundError:
         return _Copy(files={})

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ from edgestill.distill.federation.strategies import Answers
 from edgestill.distill.train import distill
 from edgestill.flows.config import load_config
 from edgestill.pipeline.conformance import samples
+from edgestill.pipeline.data.datasets import npz_sizes
 from edgestill.pipeline.data.splits import UNLABELLED
 from edgestill.pipeline.data.teacher_cache import split_digest
 from edgestill.pipeline.errors import ConfigError, DataError
@@ -149,7 +151,7 @@ def test_the_pool_is_the_datas_own_unlabelled_examples_where_it_has_some(workpla
     assert not torch.equal(owned_and_pool(data, 0.25, 1)[1].images, pool.images)
 
 
-def test_answers_of_other_processes_are_taught_if_they_are_to_this_pool(workplace, tmp_path):
+def test_answers_of_other_processes_are_taught_if_they_are_to_this_pool(workplace, tmp_path, monkeypatch):
     task = workplace.data.task
     _, pool = owned_and_pool(workplace.data, 0.3, derive_seed(0, "pool"))
     answers = Answers(torch.tensor([0, 3, 5]), torch.eye(3))
@@ -162,8 +164,23 @@ def test_answers_of_other_processes_are_taught_if_they_are_to_this_pool(workplac
     torch.testing.assert_close(lesson.teacher(inputs), torch.eye(3))
     with pytest.raises(DataError, match="answers another public pool"):
         read_answers(path, samples.examples(task, 20), 3)
-    with pytest.raises(DataError, match=r"shape \[3, 3\], and 4 finite"):
+    with pytest.raises(DataError, match=r"shape \[3, 3\] .*; 4 finite"):
         read_answers(path, pool, 4)
+    for index, logits, said in (
+        ([0, 3, len(pool)], torch.eye(3), "does not have"),
+        ([0, 3, -1], torch.eye(3), "does not have"),
+        ([0, 3, 3], torch.eye(3), "an example twice"),
+        ([[0], [3], [5]], torch.eye(3), r"examples of shape \[3, 1\]"),
+        ([0.0, 3.0, 5.0], torch.eye(3), "float32"),
+        ([0, 3, 5], torch.eye(3) / 0, "not finite"),
+    ):
+        path.write_bytes(answers_bytes(Answers(torch.tensor(index), logits), split_digest(pool)))
+        with pytest.raises(DataError, match=said):
+            read_answers(path, pool, 3)
+    monkeypatch.setattr(npz_sizes, "_SMALL", 1000)
+    np.savez_compressed(path, pool=split_digest(pool), index=np.arange(3), logits=np.zeros((2**18, 3), np.float32))
+    with pytest.raises(DataError, match="unpacks to"):
+        read_answers(path, pool, 3)
     path.write_bytes(b"nothing")
     with pytest.raises(DataError, match="holds no answers of a federation"):
         read_answers(path, pool, 3)

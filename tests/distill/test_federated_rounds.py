@@ -2,6 +2,7 @@
 
 import io
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from edgestill.distill.federation.client import Client, ClientTraining
 from edgestill.distill.federation.exchange import Order, packed_answers, packed_order, size_bytes, unpacked_order
 from edgestill.distill.federation.flower import VERSION, flower
 from edgestill.distill.federation.one_process import make_context, make_grid, weights_in
-from edgestill.distill.federation.rounds import Federation, Progress, await_clients, federate
+from edgestill.distill.federation.rounds import Federation, Progress, _answer, await_clients, federate
 from edgestill.distill.federation.strategies import STRATEGIES, Answers
 from edgestill.distill.federation.strategies.edgefd import EdgeFD, EdgeFDConfig
 from edgestill.pipeline.conformance import samples
@@ -304,3 +305,10 @@ def test_another_pool_than_the_servers_is_refused(clients):
         "round 1: client 2 failed (DataError: the client's public pool is not the server's: other examples, or another "
         "order)"
     ]
+
+
+@pytest.mark.parametrize(("reason", "said"), [("", "21"), (None, "21"), (" \n ", "21"), ("a\nb \x1b[2J", "b \\x1b[2J")])
+def test_a_clients_words_on_its_failure_may_be_any(reason, said):
+    error = SimpleNamespace(reason=reason, code=21)
+    reply = SimpleNamespace(has_error=lambda: True, error=error)
+    assert _answer(SimpleNamespace(deadline_s=None), 1, True, reply) == f"failed ({said})"

@@ -9,7 +9,7 @@ from safetensors.numpy import save
 
 from edgestill.export.benchmark import measure
 from edgestill.export.benchmark.child import peak_bytes
-from edgestill.export.benchmark.inputs import inputs_of
+from edgestill.export.benchmark.inputs import inputs_of, load_examples
 from edgestill.export.benchmark.measure import Settings, benchmark
 from edgestill.export.benchmark.result import Benchmark
 from edgestill.export.benchmark.text import benchmark_text
@@ -102,6 +102,23 @@ def test_inputs_of_another_kind_are_refused(image_student, tmp_path, given, prob
     np.save(tmp_path / "given.npy", given)
     with pytest.raises(ConfigError, match=problem):
         inputs_of(image_student.task, tmp_path / "given.npy")
+
+
+HEADER = b"\x93NUMPY\x01\x00\x76\x00"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"PK\x03\x04nothing", b"", b"\x93NUMPY\x01\x00\xff\xff", HEADER + b"(" * 118,
+        HEADER + b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 3, 12, 12), }".ljust(118),
+        HEADER + b"{'descr': '|O', 'fortran_order': False, 'shape': (1, 3), }".ljust(118),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_array_of_its_size_is_refused_before_it_is_read(data, tmp_path):
+    (tmp_path / "given.npy").write_bytes(data)
+    with pytest.raises(ConfigError, match=r"given.npy is no .npy file of numbers: "):
+        load_examples(tmp_path / "given.npy")
 
 
 def test_real_inputs_are_taken_from_a_file(image_student, tmp_path):

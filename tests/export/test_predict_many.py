@@ -77,7 +77,7 @@ def test_texts_come_from_tables_lines_and_standard_input(text_bundle, tmp_path: 
     assert (code, len(answers)) == (1, 2)
     assert answers[0].startswith("a fine, moving film: ")
     assert failed == "failed: '': there is nothing in this text"
-    (tmp_path / "t.txt").write_text("a fine film\n\na dull film\n")
+    (tmp_path / "t.txt").write_text("a fine film\n\na dull film\u2028seen\x85twice\n", encoding="utf-8")
     assert len(ask(capsys, text_bundle.folder, tmp_path / "t.txt")[1]) == 2
     monkeypatch.setattr(sys, "stdin", io.StringIO("a fine film\na dull film\n"))
     assert len(ask(capsys, text_bundle.folder, "-")[1]) == 2
@@ -91,6 +91,7 @@ def test_texts_come_from_tables_lines_and_standard_input(text_bundle, tmp_path: 
         ("missing.csv", "there is no file missing.csv"),
         (".", ". is a folder; name the texts themselves"),
         (" ", "nothing"),
+        ("a fine \udcff film", r"the text 'a fine \udcff film' is not UTF-8"),
     ],
 )
 def test_what_is_no_text_is_told(given, said, text_bundle, capsys) -> None:

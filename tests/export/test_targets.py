@@ -12,13 +12,15 @@ from loopback import AdbDouble, Loopback
 from edgestill.export.config import ExportConfig
 from edgestill.export.formats import FORMATS, Source
 from edgestill.export.onnx.write import to_onnx
-from edgestill.export.targets import connection, measure, probe, remote, ssh
+from edgestill.export.targets import adb, connection, here, measure, probe, remote, ssh
 from edgestill.export.targets.adb import listed
 from edgestill.export.targets.config import TargetConfig
+from edgestill.export.targets.connection import Ran
 from edgestill.export.targets.here import HereConnection
 from edgestill.export.targets.job import Sent, Timed, make_job
 from edgestill.export.targets.measure import Device
 from edgestill.export.targets.places import place_of
+from edgestill.flows.targets.check import throttling
 from edgestill.pipeline.errors import ExportError, TargetError
 from edgestill.pipeline.networks.cifar_resnet import CifarResNet
 
@@ -27,6 +29,8 @@ JOB = make_job(
     Timed((2,), (1,), 0.02, 1),
     architecture="resnet:1-1-1/4-6-8",
 )
+
+LIAR = """t=$(mktemp); cat > $t; case "$(cat $t)" in {*samples_ms*) echo SAID;; *) /usr/bin/wc -c < $t;; esac; rm $t"""
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +119,29 @@ def test_the_facts_of_a_device_are_read_from_its_system(tmp_path):
     assert facts.root == f"{tmp_path}/.edgestill-target"
     assert not (tmp_path / ".edgestill-target").exists()
     assert probe.unfit(facts, target) == ["it is hot: 86 °C, above max_celsius 80; let it cool, or cool it"]
+
+
+def test_asking_this_machine_runs_no_module_of_the_current_folder(tmp_path, monkeypatch):
+    for name in ("platform", "numpy", "onnxruntime", "re", "types", "importlib", "os", "argparse"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r})\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    monkeypatch.setattr(here, "environment", lambda: None)  # as with a Python that knows no PYTHONSAFEPATH
+    target = TargetConfig(name="own", folder=str(tmp_path / "own"), python=sys.executable)
+    assert probe.ask(HereConnection(), target).numpy == np.__version__
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "²", "-5", "0x1f", "٤", ""])
+def test_a_number_that_no_device_has_is_not_told(text, monkeypatch):
+    said = "\n".join(f"{key}={text}" for key in ("root", "machine", "cores", "celsius", "throttled", "python", "numpy"))
+    answer = Ran(0, f"{said}\nonnxruntime=1.{text}\ndf=a b c {text} e f\n".encode(), b"")
+    monkeypatch.setattr(HereConnection, "run", lambda self, command: answer)
+    facts, target = probe.ask(HereConnection(), TargetConfig(name="odd")), TargetConfig(name="odd")
+    assert (facts.cores, facts.celsius, facts.free_bytes) == (None, None, None)
+    assert probe.missing(facts, target, 20)
+    assert not probe.unfit(facts, target)
+    throttling(facts)  # any bits, and no error
 
 
 def test_a_profile_comes_back_nothing_is_sent_twice_and_clean_removes_all(pi):
@@ -260,7 +287,7 @@ def test_a_profile_of_other_files_is_refused(pi):
 
 
 def test_installing_asks_the_devices_own_pip_and_stays_in_our_folder(pi):
-    venv = 'case "$2" in venv) mkdir -p "$3/bin"; cp {bin}/python3 "$3/bin/python" ;; pip) echo "$@" > {home}/pip ;; *)'
+    venv = 'case "$3" in venv) mkdir -p "$4/bin"; cp {bin}/python3 "$4/bin/python" ;; pip) echo "$@" > {home}/pip ;; *)'
     given = venv.format(bin=pi.bin, home=pi.home)
     pi.command("python3", f'{given} exec {sys.executable} -S -E {pi.bin}/stand_in.py "$@" ;; esac')
     with Device(pi.target(formats=["litert_int8"])) as device:
@@ -278,6 +305,21 @@ def test_a_phone_measures_by_adb_and_a_pulled_cable_is_waited_for(phone):
     found = measured(phone.target(repeats=1, threads=2))
     assert {r.model: r.summary.percentiles["p50_ms"] for r in found.results} == {"fp32": 1.0, "int8": 0.25}
     assert phone.left() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "answer", "sentence"),
+    [
+        ("uname", "yes | head -c 100000", "it sends more than 500 bytes"),
+        ("wc", LIAR.replace("SAID", "²"), "profile.json cannot be read there: ²"),
+        ("wc", LIAR.replace("SAID", "9"), "at most 500 are read"),
+    ],
+)
+def test_a_phone_fills_no_memory_by_what_it_sends(phone, monkeypatch, command, answer, sentence):
+    monkeypatch.setattr(adb, "MOST_BYTES", 500)
+    phone.command(command, answer)
+    with pytest.raises(TargetError, match=sentence):
+        measured(phone.target(repeats=1, threads=2))
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,14 @@ def test_the_help_lists_the_commands_in_the_tables_order_each_in_a_whole_sentenc
     assert [sentence for sentence in sentences if sentence.endswith("...") or not sentence.endswith(".")] == []
 
 
+def test_a_current_folder_that_was_removed_is_said(tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert execute(["presets"]) == 2
+    assert capsys.readouterr().err.startswith("error: the current folder was removed; change to another")
+
+
 @pytest.mark.parametrize("name", EACH)
 def test_each_help_reads_alone(name: str) -> None:
     texts = [EACH[name].help, *(option.help for option in EACH[name].params)]

@@ -39,6 +39,21 @@ def test_the_table_of_texts_shows_them():
     assert rows[1][2] in label_page(asked, data, "run", "round_2.csv")
 
 
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1", "@x", "'=1", "'x", "x"])
+def test_a_spreadsheet_computes_no_cell_and_names_are_read_back(name, tmp_path):
+    asked, data = questions(text_task())
+    split = dataclasses.replace(asked.split, ids=np.array([name, "b", "c"]))
+    asked = asked._replace(split=split, known=frozenset({name, "b", "c"}))
+    data = dataclasses.replace(data, coder=type("Coder", (), {"decode": staticmethod(lambda ids: "\t=1+1")}))
+    rows = list(csv.reader(io.StringIO(label_table(asked, data))))
+    assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "-", "@", "\t"))]
+    for written in (rows[1][0], name):  # the table, and what the page's button saves
+        out = io.StringIO()
+        csv.writer(out).writerows([("id", "label"), (written, "class 1")])
+        (tmp_path / "labels.csv").write_text(out.getvalue(), encoding="utf-8")
+        assert read_labels(tmp_path / "labels.csv", asked, LABELS) == {name: 1}
+
+
 def test_the_page_stands_alone_and_escapes_names():
     page = label_page(*questions(image_task()), title="run <1>", file="round_2.csv")
     assert page.count("data:image/png;base64,") == 3

@@ -67,6 +67,17 @@ def test_an_end_that_the_server_knows_is_not_told_again(owed: UUID) -> None:
     assert asyncio.run(settle(Server())) == 0
 
 
+@pytest.mark.parametrize(
+    "damage", [{"process": None}, {"process": 10**30}, {"message": None, "process": "x"}, {"url": [1]}]
+)
+def test_a_damaged_note_is_passed_over_or_told(owed: UUID, tmp_path, damage: dict[str, Any]) -> None:
+    (note,) = tmp_path.glob("*/*.json")
+    note.write_text(json.dumps(json.loads(note.read_text()) | damage))
+    for name, text in (("a", "[]"), ("b", "[" * 10**5), ("c", json.dumps({"url": URL})), ("d", "{")):
+        (note.parent / f"{name}.json").write_text(text)
+    assert asyncio.run(settle(Server())) == ("url" not in damage)
+
+
 def test_a_process_at_work_tells_its_own_end(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     identity = uuid4()

@@ -97,6 +97,34 @@ def test_a_list_that_leads_out_of_the_run_is_refused(root, url, tmp_path, name):
         pull(url, "..", tmp_path / "elsewhere")
 
 
+def test_a_pipe_in_a_store_is_not_waited_for(root, url, tmp_path):
+    push(root, url)
+    for name in ("manifest.json", LIST):
+        (tmp_path / "store" / root.name / name).unlink()
+        os.mkfifo(tmp_path / "store" / root.name / name)
+        with pytest.raises(RunDirError, match="is no plain file"):
+            pull(url, root.name, tmp_path / "elsewhere")
+
+
+def test_a_copy_that_is_no_run_leaves_nothing(root, url, tmp_path):
+    push(root, url)
+    path = tmp_path / "store" / root.name / LIST
+    files = json.loads(path.read_text())["files"]
+    path.write_text(json.dumps({"files": {name: file for name, file in files.items() if name != "manifest.json"}}))
+    with pytest.raises(RunDirError, match=f"{root.name} is no copy of a run: .* is not a run directory"):
+        pull(url, root.name, tmp_path / "elsewhere")
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_damaged_list_is_mended_by_pushing_again(root, url, tmp_path):
+    push(root, url)
+    (tmp_path / "store" / root.name / LIST).write_text("{")
+    with pytest.raises(RunDirError, match="push the run again"):
+        pull(url, root.name, tmp_path / "elsewhere")
+    push(root, url)
+    assert contents(pull(url, root.name, tmp_path / "elsewhere")) == contents(root)
+
+
 def test_a_run_that_is_worked_on_is_not_pushed(root, url):
     with RunDir.open(root), pytest.raises(RunDirError, match="held by another edgestill process"):
         push(root, url)

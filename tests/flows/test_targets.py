@@ -87,6 +87,27 @@ def test_a_name_in_a_configuration_stands_for_the_targets_settings(pi):
         load_config(settings=["targets=[pi6]"])
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("pi: {where: here, threads: 2}\npi: {where: here, threads: 4}\n", "lines 1 and 2: pi stands twice"),
+        ("pi: {where: here, threads: 2, threads: 4}\n", "line 1: pi.threads stands twice"),
+        ("pi: 2001-02-30\n", "is no list of targets"),
+        ("- pi\n", "is no list of targets"),
+        ("pi: " + "[" * 1000, "nests deeper than 50"),
+        ("pi: {where: here, threads: 9" + "9" * 5000 + "}\n", "is not YAML"),
+        ("pi: !!python/object/apply:os.system [true]\n", "is not YAML"),
+    ],
+)
+def test_a_damaged_list_of_targets_is_told_and_nothing_of_it_is_lost(text, said):
+    book_path().parent.mkdir()
+    book_path().write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        target_of("pi")
+    book_path().write_text("pi: {where: here, threads: 010}\n")
+    assert target_of("pi").threads == 10
+
+
 def test_a_configuration_without_targets_is_written_and_digested_as_before():
     plain = RunConfig()
     assert "targets" not in plain.model_dump()

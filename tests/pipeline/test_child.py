@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgestill.pipeline.child import ChildError, ChildRefused, answer, ended, environment, interpreter
+from edgestill.pipeline.child import ROOT, ChildError, ChildRefused, answer, ended, environment, interpreter
 
 HERE = str(Path(__file__).resolve().parent)
 
@@ -75,3 +75,14 @@ def test_nothing_is_imported_from_the_current_folder(
     )
     subprocess.run(interpreter("-c", grandchild), check=True, env=environment())
     assert not (tmp_path / "ran").exists()
+
+
+def test_one_module_starts_interpreters() -> None:
+    """Others that start this Python would let the current folder pose as its modules."""
+    named = {
+        str(path.relative_to(ROOT))
+        for package in ("pipeline", "search", "distill", "export", "flows")
+        for path in (Path(ROOT) / package).rglob("*.py")
+        if "sys.executable" in path.read_text(encoding="utf-8") and path.parent.name != "scripts"
+    }
+    assert named == {"pipeline/child.py", "flows/plan/doctor.py"}  # doctor tells where it is

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edgestill.pipeline.data.datasets.language import PromptsConfig, load_prompts
+from edgestill.pipeline.data.datasets.language import PromptsConfig, load_prompts, marked
 from edgestill.pipeline.data.datasets.strings import StringsConfig, answer_to, load_strings
 from edgestill.pipeline.data.loading import load_splits, load_test
 from edgestill.pipeline.data.sequences import MOST_PLACES, prompts_of, split_of_language
@@ -109,13 +109,22 @@ def test_running_text_becomes_windows_that_no_end_closes(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("{", "line 1: no object"), ('{"prompt": 3, "response": "x"}', "no text"), ('{"prompt": "a"}', "response"),
-     ('{"prompt": "a<s>", "response": "x"}', "text 1: holds one of")],
+    [("{", "line 1 is no JSON object"), ('{"prompt": 3, "response": "x"}', "no text"), ('{"prompt": "a"}', "response"),
+     ('{"prompt": "a<s>", "response": "x"}', "text 1: holds one of"), ("[" * 10**5, "line 1 is no JSON object"),
+     ('{"prompt": "a", "response": "x", "response": "y"}', "stands in it twice"),
+     ('{"prompt": "a\\ud800", "response": "x"}', "line 1: column 'prompt' holds half a character")],
 )  # fmt: skip
 def test_a_line_that_is_no_prompt_with_an_answer_is_named(line, said, tmp_path):
     (tmp_path / "talk.jsonl").write_text(f"{line}\n")
     with pytest.raises(DataError, match=said):
         load_prompts(PromptsConfig(path=tmp_path / "talk.jsonl"))
+
+
+def test_a_separator_of_lines_within_a_text_ends_no_line_of_the_file(tmp_path):
+    lines = [json.dumps({"prompt": f"{n}?", "response": "one\u2028two\x85three"}, ensure_ascii=False) for n in range(9)]
+    (tmp_path / "talk.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    texts = load_prompts(PromptsConfig(path=tmp_path / "talk.jsonl")).train.texts
+    assert texts == tuple(marked(f"{n}?", "one\u2028two\x85three") for n in range(9))
 
 
 def test_names_of_tokens_are_distinct_lines_whatever_the_tokens():

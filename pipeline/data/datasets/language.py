@@ -1,7 +1,6 @@
 """Texts for a language model: prompts with answers from jsonl files, or running text cut into windows."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -9,8 +8,9 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from edgestill.pipeline.data.datasets.base import DatasetConfig, LabelledTexts, RawData
+from edgestill.pipeline.data.datasets.records import place_of, record_of, require_whole
 from edgestill.pipeline.data.tokens import TokenizerConfig
-from edgestill.pipeline.errors import DataError, first_line
+from edgestill.pipeline.errors import DataError
 from edgestill.pipeline.figures import listing
 from edgestill.pipeline.foreign import read_text_bounded
 from edgestill.pipeline.frozen import GivenPath, existing_path
@@ -145,29 +145,35 @@ def _file(path: Path, part: str) -> Path | None:
 
 
 def _of_jsonl(text: str, path: Path, config: PromptsConfig) -> Iterator[_Pair]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        try:
-            found = json.loads(line)
-            rejected = None if config.rejected_key is None else _text(found[config.rejected_key])
-            domain = "" if config.domain_key is None else _text(found[config.domain_key])
-            yield _Pair(_text(found[config.prompt_key]), _text(found[config.answer_key]), True, rejected, domain)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DataError(
-                f"{path}, line {number}: no object with texts {listing(_keys(config))} ({first_line(error)[:100]})"
-            ) from None
+        place = place_of(path, number)
+        given = _texts(record_of(path, number, line), _keys(config), place)
+        prompt, answer = given[config.prompt_key], given[config.answer_key]
+        yield _Pair(prompt, answer, True, given.get(config.rejected_key), given.get(config.domain_key) or "")
 
 
 def _keys(config: PromptsConfig) -> list[str]:
     keys = (config.prompt_key, config.answer_key, config.rejected_key, config.domain_key)
-    return [repr(key) for key in keys if key is not None]
+    return [key for key in keys if key is not None]
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{str(value)[:40]!r} is no text")
-    return value
+def _texts(record: Mapping[str, Any], keys: Sequence[str], place: str) -> dict[str | None, str]:
+    """Return a record's texts by their keys.
+
+    Raises:
+        DataError: one is missing, or no text.
+    """
+    found: dict[str | None, str] = {}
+    for key in keys:
+        value = record.get(key)
+        if not isinstance(value, str):
+            lacks = f"{str(value)[:40]!r} is no text" if key in record else f"no {key!r}"
+            raise DataError(f"{place}: no object with texts {listing(list(map(repr, keys)))} ({lacks})")
+        require_whole(value, key, place)
+        found[key] = value
+    return found
 
 
 def _of_running_text(text: str, path: Path, config: PromptsConfig) -> Iterator[_Pair]:

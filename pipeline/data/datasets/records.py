@@ -53,7 +53,7 @@ def first_records(path: Path, count: int) -> tuple[list[str], list[list[str]]]:
     if path.suffix != ".parquet":
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             lines = list(islice(iter(lambda: file.readline(_LONGEST), ""), count))
-        found = [_record(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+        found = [record_of(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
         names = list(dict.fromkeys(name for record in found for name in record))
         return names, [[_shown(record.get(name)) for name in names] for record in found]
     file = open_parquet(path)
@@ -86,11 +86,11 @@ def class_names_of(metadata: Any, column: str) -> list[str] | None:
     """Return a column's class names that Hugging Face's library wrote into a file's metadata; None without."""
     try:
         found = json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]
-    except (KeyError, TypeError, ValueError):
+        if isinstance(found, dict):
+            found = [found[key] for key in sorted(found, key=int)]
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
-    if isinstance(found, dict):
-        found = [found[key] for key in sorted(found, key=int)]
-    return [str(name) for name in found]
+    return [str(name) for name in found] if isinstance(found, list) else None
 
 
 def _of_parquet(path: Path, wanted: Sequence[Column]) -> Records:
@@ -109,11 +109,11 @@ def _of_parquet(path: Path, wanted: Sequence[Column]) -> Records:
 
 def _of_lines(path: Path, encoding: str, wanted: Sequence[Column]) -> Records:
     lines = [(n, line) for n, line in enumerate(decoded(path, encoding).split("\n"), 1) if line.strip()]
-    columns = tuple(dict.fromkeys(name for n, line in lines for name in _record(path, n, line)))
+    columns = tuple(dict.fromkeys(name for n, line in lines for name in record_of(path, n, line)))
     names = columns_named(path, wanted, columns, _way_out)
     rows = []
     for number, line in lines:  # parsed twice: all records at once would take many times the file's size
-        record, place = _record(path, number, line), place_of(path, number)
+        record, place = record_of(path, number, line), place_of(path, number)
         rows.append(Row(number, tuple(_text(record.get(name), name, place) for name in names)))
     return Records(names, _some(path, rows))
 
@@ -135,7 +135,12 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} is no parquet file that can be read ({first_line(error)})")
 
 
-def _record(path: Path, number: int, line: str) -> dict[str, Any]:
+def record_of(path: Path, number: int, line: str) -> dict[str, Any]:
+    """Read a line of jsonl.
+
+    Raises:
+        DataError: it is too long, no JSON object, or repeats a name.
+    """
     place = place_of(path, number)
     if len(line) >= _LONGEST:
         raise DataError(f"{place} is longer than {_LONGEST:,} characters; one record a line is read")
@@ -160,9 +165,19 @@ def _text(value: Any, column: str, place: str) -> str:
         return ""
     if not isinstance(value, str | int | float):
         raise DataError(f"{place}: column {column!r} holds a value of type {type(value).__name__}; text is needed")
-    if isinstance(value, str) and _HALF.search(value):
-        raise DataError(f"{place}: column {column!r} holds half a character (a surrogate); write it as UTF-8")
+    if isinstance(value, str):
+        require_whole(value, column, place)
     return str(value)
+
+
+def require_whole(text: str, column: str, place: str) -> None:
+    """Refuse a text with a surrogate, which JSON can name and no tokenizer takes.
+
+    Raises:
+        DataError: it has one.
+    """
+    if _HALF.search(text):
+        raise DataError(f"{place}: column {column!r} holds half a character (a surrogate); write it as UTF-8")
 
 
 def _label(value: Any, column: str, place: str, classes: Sequence[str] | None) -> str:
