@@ -75,7 +75,8 @@ def install(connection: Connection, facts: TargetFacts, packages: Sequence[str])
     venv = f"{root}/venv"
     done = connection.run(
         f"mkdir -p {root} && : > {root}/{MARKER} && {shlex.quote(facts.interpreter)} -I -m venv {venv} "
-        f"&& {venv}/bin/python -I -m pip install --no-input --disable-pip-version-check --upgrade {shlex.join(packages)}",
+        f"&& {venv}/bin/python -I -m pip install --no-input --disable-pip-version-check "
+        f"--upgrade {shlex.join(packages)}",
         _INSTALL_S,
     )
     if done.code:
