@@ -29,6 +29,7 @@ from lib.published import published_score
 
 from edgestill.pipeline.data.splits import Batch
 from edgestill.pipeline.device import DeviceConfig, select_device
+from edgestill.pipeline.engines.pool import Pool
 from edgestill.pipeline.errors import CandidateError
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.network import initialise, look
@@ -40,7 +41,6 @@ from edgestill.search.scoring.attempt import attempt
 from edgestill.search.scoring.conditions import Conditions
 from edgestill.search.scoring.cost_table import CostTable
 from edgestill.search.scoring.evaluator import Evaluator
-from edgestill.search.scoring.pool import Pool
 from edgestill.search.space import Architecture, SearchSpace
 from edgestill.search.spaces import Nb201Space
 
@@ -143,7 +143,7 @@ def _in_processes(
     one, several = [], []
 
     def together(some: Sequence[Architecture]) -> None:
-        assert all(outcome.get("type") in (None, "dead") for outcome in pool.outcomes(payload, some))
+        assert all(answer.value.get("type") in (None, "dead") for answer in pool.answers(payload, some))
 
     with Pool(count) as pool:
         together(architectures)

@@ -174,6 +174,20 @@ class TuneConfig(Frozen):
     startup_trials: int = Field(
         4, ge=1, description="number of trials before TPE models the results; all but the first are random"
     )
+    at_once: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        description="trials asked for together, for as many workers of device.engine; they learn nothing of each other",
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is at its default, so that digests of earlier versions' runs stay the same."""
+        written: dict[str, Any] = handler(self)
+        if self.at_once == 1:
+            written.pop("at_once", None)
+        return written
 
     @property
     def expected_epochs(self) -> float:

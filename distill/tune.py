@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgestill.distill.config import DistillConfig, StudentTrainingConfig, TuneConfig
+from edgestill.distill.elsewhere.stretch import TrainAtOnce
 from edgestill.distill.methods import METHODS
 from edgestill.distill.result import TrialRecord, TuneResult
 from edgestill.distill.study_server import StudyServer
@@ -23,8 +24,10 @@ from edgestill.pipeline.training.state import EpochRecord
 if TYPE_CHECKING:
     import optuna
 
+
 STUDY = "edgestill"  # Hyperband assigns brackets by study name and trial number: it must not vary between runs
 _FAILURES = (TrainingError, CandidateError)  # of one trial; the study goes on
+_FACTOR = 3  # of Hyperband: each look keeps a third, and the next comes after three times the epochs
 
 # (configuration, trial's number, observe) -> best metric on validation; errors raised by `observe` must pass through.
 Train = Callable[[DistillConfig, int, Callable[[EpochRecord], None]], float]
@@ -41,6 +44,7 @@ def tune(
     first: Sequence[Mapping[str, float]] = (),
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
     say: Callable[[str], None] = lambda line: None,
+    at_once: TrainAtOnce | None = None,
 ) -> TuneResult:
     """Maximise the metric on validation over the declared ranges; the first trial is the configuration itself.
 
@@ -50,6 +54,7 @@ def tune(
         storage: the study's SQLite file, `optuna-dashboard sqlite:///FILE` opens it; or its place on a server.
         owner: identifies the study; one with another owner is refused.
         say: is told why nothing happens while another process keeps the file locked, or the server is away.
+        at_once: trains the trials of a batch, `config.at_once` of them; None: `train` trains one after another.
 
     Raises:
         FailedError: no trial completed.
@@ -62,31 +67,68 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     pruner = optuna.pruners.HyperbandPruner(
-        min_resource=min(config.min_epochs, config.epochs), max_resource=config.epochs, reduction_factor=3
+        min_resource=min(config.min_epochs, config.epochs), max_resource=config.epochs, reduction_factor=_FACTOR
     )
-    with opened(storage, STUDY, owner, pruner, say) as study:
-        return _finished(study, config, distill, train, seed, tick, first)
-
-
-def _finished(
-    study: "optuna.Study",
-    config: TuneConfig,
-    distill: DistillConfig,
-    train: Train,
-    seed: int,
-    tick: Callable[[int, int, str], None],
-    first: Sequence[Mapping[str, float]],
-) -> TuneResult:
-    import optuna
-
     ranges = search_ranges(distill)
-    short = distill.model_copy(update={"training": _short(distill.training, config.epochs)})
+    with opened(storage, STUDY, owner, pruner, say) as study:
+        for values in _first_values(distill, ranges, first)[len(study.trials) :]:
+            study.enqueue_trial(values)  # one transaction: after a kill the trial is there or not
+        short = distill.model_copy(update={"training": _short(distill.training, config.epochs)})
+        configured = _suggesting(study, config, short, ranges, seed)
+        if at_once is None:
+            _finish_in_turn(study, config, configured, train, seed, tick)
+        else:
+            _finish_in_batches(study, config, short.training.epochs, configured, at_once, seed, tick)
+        tick(config.trials, config.trials, _best_so_far(study))
+        return _result(study, config.trials)
 
-    def objective(trial: "optuna.Trial") -> float:
+
+def _suggesting(
+    study: "optuna.Study", config: TuneConfig, short: DistillConfig, ranges: Mapping[str, TuningRange], seed: int
+) -> "Callable[[optuna.Trial], DistillConfig]":
+    """Return a function that asks for a trial's hyperparameters, and puts them into the configuration."""
+
+    def configured(trial: "optuna.Trial") -> DistillConfig:
         suggested = {}
         for name, found in ranges.items():
             study.sampler = _sampler(config, seed, trial.number, name)
             suggested[name] = trial.suggest_float(name, found.low, found.high, log=found.scale == "log")
+        return with_hyperparameters(short, suggested)
+
+    return configured
+
+
+def _finish_in_batches(
+    study: "optuna.Study",
+    config: TuneConfig,
+    epochs: int,
+    configured: "Callable[[optuna.Trial], DistillConfig]",
+    train: TrainAtOnce,
+    seed: int,
+    tick: Callable[[int, int, str], None],
+) -> None:
+    from edgestill.distill.elsewhere.batches import Batches, stops
+
+    def prepare(number: int) -> None:
+        study.sampler = _sampler(config, seed, number)
+
+    looks = stops(min(config.min_epochs, config.epochs), epochs, _FACTOR)
+    batches = Batches(study, config.at_once, looks, prepare=prepare, configured=configured, train=train)
+    batches.finish(config.trials, lambda: tick(_count_finished(study), config.trials, _best_so_far(study)))
+
+
+def _finish_in_turn(
+    study: "optuna.Study",
+    config: TuneConfig,
+    configured: "Callable[[optuna.Trial], DistillConfig]",
+    train: Train,
+    seed: int,
+    tick: Callable[[int, int, str], None],
+) -> None:
+    import optuna
+
+    def objective(trial: "optuna.Trial") -> float:
+        trained = configured(trial)
         reported = study.get_trials(deepcopy=False)[trial.number].intermediate_values
         best = max(reported.values(), default=-1.0)  # a resumed trial has epochs behind it
 
@@ -94,11 +136,11 @@ def _finished(
             nonlocal best
             best = max(best, record.validation_score)
             trial.report(best, record.epoch)
-            if record.epoch < short.training.epochs and trial.should_prune():  # after the last, pruning saves nothing
+            if record.epoch < trained.training.epochs and trial.should_prune():  # after the last, pruning saves nothing
                 raise optuna.TrialPruned
 
         try:
-            return train(with_hyperparameters(short, suggested), trial.number, observe)
+            return train(trained, trial.number, observe)
         except _FAILURES as error:
             trial.set_user_attr("reason", str(error))
             raise
@@ -107,8 +149,6 @@ def _finished(
         except BaseException as error:
             raise _Interrupted(error) from error
 
-    for values in _first_values(distill, ranges, first)[len(study.trials) :]:
-        study.enqueue_trial(values)  # one transaction: after a kill the trial is there or not
     try:
         _finish_interrupted(study, objective, config, seed)
         while (done := _count_finished(study)) < config.trials:
@@ -117,11 +157,13 @@ def _finished(
             study.optimize(objective, n_trials=1, catch=_FAILURES)
     except _Interrupted as stop:
         raise stop.reason from None
-    tick(config.trials, config.trials, _best_so_far(study))
+
+
+def _result(study: "optuna.Study", wanted: int) -> TuneResult:
     completed = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     if not completed:
         reasons = {str(trial.user_attrs.get("reason", trial.state.name)) for trial in study.trials}
-        raise FailedError(f"none of {config.trials} tuning trials completed: {'; '.join(sorted(reasons))}")
+        raise FailedError(f"none of {wanted} tuning trials completed: {'; '.join(sorted(reasons))}")
     best = study.best_trial
     return TuneResult(
         enabled=True,

@@ -1,7 +1,7 @@
 """The device, the number of threads and GPUs, and the precision of computations."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 from urllib.parse import urlsplit
@@ -43,7 +43,9 @@ class DeviceConfig(Frozen):
         1, ge=1, le=64, description="processes that share each training batch: over gloo, or NCCL with a GPU each"
     )
     engine: AnyEngineConfig = Field(
-        LOCAL, description="where candidates of the search are scored; results are the same with any"
+        LOCAL,
+        description="where candidates are scored and trials, entrants and baselines trained; results are the same with "
+        "any",
     )
 
     studies: str | None = Field(
@@ -103,6 +105,24 @@ def select_device(config: DeviceConfig) -> torch.device:
     return torch.device("cuda" if use_cuda else "cpu")
 
 
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Compute on `count` threads.
+
+    On one thread, sums have the same order on any machine. Parallel processes make up for the lost speed.
+    """
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _untold(sentence: str) -> None:
+    """Tell nobody. A function with a name, so that a `Compute` can be sent to another process."""
+
+
 @dataclass(frozen=True)
 class Compute:
     """Precision, GPUs and compilation of a training step; weights and optimizer always stay fp32 on one device."""
@@ -110,7 +130,7 @@ class Compute:
     precision: Precision = "fp32"
     gpus: int = 1  # 0: all there are
     compile: CompileMode = "off"
-    tell: Callable[[str], None] = lambda sentence: None  # is given what a training did without
+    tell: Callable[[str], None] = _untold  # is given what a training did without
     processes: int = 1  # `pipeline.training.processes` shares a batch between them
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:

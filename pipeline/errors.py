@@ -14,6 +14,7 @@ EdgestillError                 one clear sentence for a person; `exit_code` is t
 └── FailedError (RuntimeError) 1: a valid request that could not be fulfilled
     ├── TrainingError          the loss became NaN or infinite
     ├── CandidateError         one student could not be scored; never ends a search
+    ├── EngineError            the workers of device.engine are gone; no training of theirs is to blame
     ├── ExportError            the exported file is not the network
     └── TargetError            a device that cannot be reached, or cannot measure
         └── DroppedOut         the link to it broke: the same may work a moment later
@@ -117,6 +118,10 @@ class CandidateError(FailedError):
     def __init__(self, message: str, type: str = "") -> None:
         super().__init__(message)
         self.type = type
+
+
+class EngineError(FailedError):
+    pass
 
 
 class ExportError(FailedError):

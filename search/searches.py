@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from edgestill.pipeline.device import on_threads
 from edgestill.pipeline.engines import LOCAL
 from edgestill.pipeline.frozen import derive_seed
 from edgestill.pipeline.networks.cost import Cost
@@ -15,7 +16,7 @@ from edgestill.search.hardware_costs import HardwareCosts, LatencySource
 from edgestill.search.journal import Journal
 from edgestill.search.result import Candidate, Failure
 from edgestill.search.scorers import SCORERS, builds_networks
-from edgestill.search.scoring.attempt import guarded, on_threads
+from edgestill.search.scoring.attempt import guarded
 from edgestill.search.scoring.conditions import Conditions, Keep, Means
 from edgestill.search.scoring.cost_table import CostTable, Shipped
 from edgestill.search.scoring.evaluator import Evaluator

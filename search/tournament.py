@@ -16,7 +16,8 @@ other entrant could have overtaken the pick.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -37,6 +38,8 @@ class Trained(NamedTuple):
 
 # (candidate, rung from 0, epochs) -> result; training continues from the weights of the rung before.
 Train = Callable[[Candidate, int, int], Trained]
+# (candidates, rung from 0, epochs) -> a function for each, in order, that returns its result or raises its failure.
+TrainAtOnce = Callable[[Sequence[Candidate], int, int], Iterator[Callable[[], Trained]]]
 # (examples that one answers right, those of another, comparisons) -> interval of their difference
 Interval = Callable[[str, str, int], tuple[float, float]]
 
@@ -131,6 +134,7 @@ def play(
     record: Callable[[Mapping[str, Any]], None] = lambda entry: None,
     tick: Callable[[int, int, str], None] = lambda done, total, note: None,
     interval: Interval | None = None,
+    at_once: TrainAtOnce | None = None,
 ) -> TournamentResult:
     """Play successive halving over the shortlist; equal accuracies go to the better rank.
 
@@ -142,11 +146,12 @@ def play(
         beside: architectures that take part too, if the search scored them.
         known: entries given to `record` by an interrupted tournament; those trainings are not repeated.
         interval: of a lead, to judge it by; None where the accuracy chooses.
+        at_once: trains all entrants of a rung; None: `train` trains one after another.
     """
     if count < 2:
         return TournamentResult(enabled=False, winner=found.winner, search_winner=found.winner)
     entrants = shortlist(found, count, beside)
-    trainings = _Trainings(train, known, record)
+    trainings = _Trainings(at_once or partial(_in_turn, train), known, record)
     plan = rungs(len(entrants), config)
     total, done = sum(rung.epochs * rung.entrants for rung in plan), 0
     alive, spent, played = list(range(len(entrants))), 0, []
@@ -154,6 +159,7 @@ def play(
         if len(alive) < 2:  # the others failed
             break
         played.append(Rung(epochs=rung.epochs, entrants=len(alive)))
+        trainings.begin([entrants[place] for place in alive], number, rung.epochs)
         for place in alive:
             tick(done, total, f"rung {number + 1} of {len(plan)}: {entrants[place].candidate.architecture}")
             entrants[place] = trainings(entrants[place], number, rung.epochs)
@@ -220,23 +226,34 @@ def _leads(
     return lead(next_one, 1), *(lead(e, len(rivals)) for e in picks)
 
 
+def _in_turn(train: Train, candidates: Sequence[Candidate], rung: int, epochs: int) -> Iterator[Callable[[], Trained]]:
+    return (partial(train, candidate, rung, epochs) for candidate in candidates)
+
+
 class _Trainings:
     """Trainings by (rung, architecture): taken from an interrupted tournament, else run and recorded."""
 
     def __init__(
-        self, train: Train, known: Sequence[Mapping[str, Any]], record: Callable[[Mapping[str, Any]], None]
+        self, train: TrainAtOnce, known: Sequence[Mapping[str, Any]], record: Callable[[Mapping[str, Any]], None]
     ) -> None:
         told = (entry for entry in known if "failure" in entry or "right" in entry)
         self._known = {(entry["rung"], entry["architecture"]): entry for entry in told}
         self._train, self._record = train, record
+        self._coming: Iterator[Callable[[], Trained]] = iter(())
         self.right: dict[tuple[int, str], str] = {}  # examples answered right, by rung and architecture
+
+    def begin(self, entrants: Sequence[Entrant], rung: int, epochs: int) -> None:
+        """Begin a rung, whose entrants are then asked for in this order."""
+        candidates = [entrant.candidate for entrant in entrants]
+        unknown = [candidate for candidate in candidates if (rung, candidate.architecture) not in self._known]
+        self._coming = self._train(unknown, rung, epochs)
 
     def __call__(self, entrant: Entrant, rung: int, epochs: int) -> Entrant:
         architecture = entrant.candidate.architecture
         entry = self._known.get((rung, architecture))
         if entry is None:
             entry = {"rung": rung, "architecture": architecture, "epochs": epochs}
-            entry |= self._outcome(entrant.candidate, rung, epochs)
+            entry |= self._outcome()
             self._record(entry)
         seconds = entrant.seconds + entry["seconds"]
         if "failure" in entry:
@@ -245,10 +262,10 @@ class _Trainings:
         accuracies = (*entrant.accuracies, entry["accuracy"])
         return entrant.model_copy(update={"seconds": seconds, "accuracies": accuracies})
 
-    def _outcome(self, candidate: Candidate, rung: int, epochs: int) -> dict[str, Any]:
-        start = time.perf_counter()
+    def _outcome(self) -> dict[str, Any]:
+        start, training = time.perf_counter(), next(self._coming)
         try:
-            trained = self._train(candidate, rung, epochs)
+            trained = training()
         except TargetError:  # the device is at fault, not the student
             raise
         except (RuntimeError, ArithmeticError, MemoryError) as error:  # NaN or out of memory: only this entrant fails

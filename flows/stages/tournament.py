@@ -1,12 +1,15 @@
 """Choose the student by short trainings of the best-scored; a resumed tournament repeats no finished training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
+from edgestill.distill.elsewhere.training import TeachAtOnce
 from edgestill.flows.latency import latency_of
 from edgestill.flows.plan.estimate import Estimate
 from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
+from edgestill.flows.stages.elsewhere.workers import by_workers
 from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.short_training import ShortTrainings
 from edgestill.flows.stages.stage import Stage
@@ -19,7 +22,7 @@ from edgestill.pipeline.training.difference import balanced_difference
 from edgestill.pipeline.training.metrics import unpacked
 from edgestill.search.result import Candidate, SearchResult
 from edgestill.search.space import Architecture
-from edgestill.search.tournament import Interval, TournamentResult, Trained, play, rungs
+from edgestill.search.tournament import Interval, TournamentResult, TrainAtOnce, Trained, play, rungs
 
 _JOURNAL = "rungs.jsonl"
 
@@ -65,26 +68,58 @@ def _played(context: StageContext, found: SearchResult, beside: Sequence[str]) -
     trainings = ShortTrainings(context, "tournament", config.tournament.train_images)
     require_latency = _measured_latency(context, trainings.splits.task)
 
-    def train(candidate: Candidate, rung: int, epochs: int) -> Trained:
+    def checked(candidate: Candidate, rung: int) -> Architecture:
         architecture = context.architecture_of(candidate)
         if rung == 0 and candidate.architecture != found.winner.architecture:  # the search measured its winner
             require_latency(candidate, architecture)
-        return trainings(architecture, rung, epochs)
+        return architecture
+
+    def train(candidate: Candidate, rung: int, epochs: int) -> Trained:
+        return trainings(checked(candidate, rung), rung, epochs)
 
     journal = context.run.journal("tournament", _JOURNAL, context.inputs)
-    result = play(
-        found,
-        config.shortlist,
-        config.tournament,
-        train,
-        beside=beside,
-        known=journal.entries,
-        record=journal.append,
-        tick=context.tick,
-        interval=_interval_of_recalls(context, trainings.splits),
-    )
+    with by_workers(context, lambda: (trainings.teacher, trainings.splits)) as teach:
+        result = play(
+            found,
+            config.shortlist,
+            config.tournament,
+            train,
+            beside=beside,
+            known=journal.entries,
+            record=journal.append,
+            tick=context.tick,
+            interval=_interval_of_recalls(context, trainings.splits),
+            at_once=None if teach is None else _training_at_once(trainings, teach, checked),
+        )
     sizes = {"validation_images": len(trainings.splits.validation), "train_images": len(trainings.splits.train)}
     return result.model_copy(update=sizes)
+
+
+def _training_at_once(
+    trainings: ShortTrainings, teach: TeachAtOnce, checked: Callable[[Candidate, int], Architecture]
+) -> TrainAtOnce:
+    """Train the entrants of a rung at once, after all of them were checked: workers would disturb a measurement."""
+
+    def train(candidates: Sequence[Candidate], rung: int, epochs: int) -> Iterator[Callable[[], Trained]]:
+        found = [_caught(checked, candidate, rung) for candidate in candidates]
+        sound = [architecture for architecture in found if not isinstance(architecture, CandidateError)]
+        coming = trainings.at_once(teach, sound, rung, epochs)
+        return (partial(_raise, each) if isinstance(each, CandidateError) else next(coming) for each in found)
+
+    return train
+
+
+def _caught(
+    checked: Callable[[Candidate, int], Architecture], candidate: Candidate, rung: int
+) -> Architecture | CandidateError:
+    try:
+        return checked(candidate, rung)
+    except CandidateError as error:
+        return error
+
+
+def _raise(error: CandidateError) -> Trained:
+    raise error
 
 
 def _interval_of_recalls(context: StageContext, splits: Splits) -> Interval | None:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from edgestill.distill.config import DistillConfig
+from edgestill.distill.elsewhere.stretch import Stretch
+from edgestill.distill.elsewhere.training import Training
 from edgestill.distill.result import TuneResult
 from edgestill.distill.study_server import exists, study_place
 from edgestill.distill.train import distill
@@ -11,6 +13,8 @@ from edgestill.distill.tune import tune
 from edgestill.flows.plan.estimate import Estimate
 from edgestill.flows.plan.probes import Probes
 from edgestill.flows.stages.context import StageContext
+from edgestill.flows.stages.elsewhere.trials import trials_at_once
+from edgestill.flows.stages.elsewhere.workers import by_workers, in_turn
 from edgestill.flows.stages.results import Results
 from edgestill.flows.stages.stage import Stage
 from edgestill.flows.stages.students import chosen
@@ -44,7 +48,7 @@ class Tune(Stage[TuneResult]):
             context.run.forget("tune")  # checkpoints of trials whose study was deleted
 
         def train(trial_config: DistillConfig, trial: int, observe: Callable[[EpochRecord], None]) -> float:
-            scratch = f".trial_{trial}.pt"
+            scratch = _state_file(trial)
             with attempting(f"trial {trial}"):
                 distilled = distill(
                     context.fresh_student(student.architecture, splits.task),
@@ -60,17 +64,25 @@ class Tune(Stage[TuneResult]):
                 )
             return distilled.fitted.best.score
 
-        return tune(
-            config,
-            context.config.distill,
-            train,
-            storage,
-            seed=context.seed("tune"),
-            owner=context.run.owner("tune", file.name, context.inputs),
-            first=results.warm_start.trials,
-            tick=context.tick,
-            say=context.say,
-        )
+        def training(stretch: Stretch) -> Training:
+            fresh = context.fresh_student(student.architecture, splits.task)
+            return Training(f"trial {stretch.trial}", fresh, stretch.config, context.seed("tune"))
+
+        with by_workers(context, lambda: (teacher, splits)) as teach:
+            if teach is None and config.at_once > 1:
+                teach = in_turn(context, teacher, splits, attempting)
+            return tune(
+                config,
+                context.config.distill,
+                train,
+                storage,
+                seed=context.seed("tune"),
+                owner=context.run.owner("tune", file.name, context.inputs),
+                first=results.warm_start.trials,
+                tick=context.tick,
+                say=context.say,
+                at_once=None if teach is None else trials_at_once(context, "tune", teach, training, _state_file),
+            )
 
     def estimate(self, context: StageContext, probes: Probes) -> Estimate:
         config = context.config.tune
@@ -86,3 +98,7 @@ class Tune(Stage[TuneResult]):
         pruned = sum(trial.state == "PRUNED" for trial in result.trials)
         best = ", ".join(f"{name.split('.')[-1]} {value:.3g}" for name, value in result.best.items())
         return f"{result.best_value:.2%} on validation with {best}; {len(result.trials)} trials, {pruned} pruned"
+
+
+def _state_file(trial: int) -> str:
+    return f".trial_{trial}.pt"

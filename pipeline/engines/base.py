@@ -49,6 +49,7 @@ class Cluster(ABC):
     def __init__(self, config: Any, workers: int) -> None:
         self.config, self._workers = config, workers
         self._looked, self._count, self._seen = -LOOK_S, 0, 0.0
+        self._packed, self._held = b"", None
 
     def __enter__(self) -> Self:
         self.start()
@@ -106,7 +107,9 @@ class Cluster(ABC):
             UserError: raised by the function.
             FailedError: there was no worker for PATIENCE_S, or the cluster failed.
         """
-        held, waiting = self.hold(packed), deque(range(len(items)))
+        if packed != self._packed:
+            self._packed, self._held = packed, self.hold(packed)
+        held, waiting = self._held, deque(range(len(items)))
         running: dict[Any, int] = {}
         losses: Counter[int] = Counter()
         done: dict[int, Answer] = {}

@@ -118,7 +118,7 @@ def fit(
             )
             state.add(record, metrics)
             observe(record)  # before the save: an epoch that a kill repeats is observed again rather than never
-            saves.if_due(state)
+            saves.if_due(state, is_last=len(state.curve) == config.epochs)
     stopped = len(state.curve) < config.epochs
     state.restore_best()
     return FitResult(best_epoch=state.best_epoch, best=state.best, stopped_early=stopped, curve=tuple(state.curve))
@@ -134,8 +134,9 @@ class _Saves:
         self._save, self._is_small = save, parameters < _MANY
         self._took_s, self._last = 0.0, time.perf_counter()
 
-    def if_due(self, state: TrainingState) -> None:
-        if self._is_small or time.perf_counter() - self._last >= 20 * self._took_s:
+    def if_due(self, state: TrainingState, is_last: bool) -> None:
+        """Save the state if it is time to; that of the last epoch always, as another training may go on from it."""
+        if self._is_small or is_last or time.perf_counter() - self._last >= 20 * self._took_s:
             self.now(state)
 
     def now(self, state: TrainingState) -> None:

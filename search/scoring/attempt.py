@@ -1,10 +1,8 @@
 """Outcome of one candidate: its scores, or the type and reason of its failure instead of an exception."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import torch
-
+from edgestill.pipeline.device import on_threads
 from edgestill.pipeline.errors import CandidateError, UserError
 from edgestill.pipeline.networks.cost import Cost
 from edgestill.search.scoring.outcome import Outcome, Scores, failure
@@ -51,17 +49,3 @@ def guarded(
         raise CandidateError(known["failure"], known["type"])
 
     return costs
-
-
-@contextmanager
-def on_threads(count: int) -> Iterator[None]:
-    """Compute on `count` threads.
-
-    On one thread, sums have the same order on any machine. Parallel processes make up for the lost speed.
-    """
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(count)
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-from edgestill.pipeline.engines import LOCAL, Answer, Cluster, make_cluster
-from edgestill.pipeline.engines.base import packed as packed_for_cluster
+from edgestill.pipeline.device import on_threads
+from edgestill.pipeline.engines import LOCAL, Answer
+from edgestill.pipeline.engines.forking import can_fork
+from edgestill.pipeline.engines.pool import Function, Pool, UnloadableError, UnstartableError, cores
+from edgestill.pipeline.engines.workers import UNSENDABLE, Workers
 from edgestill.pipeline.errors import ConfigError
 from edgestill.search.scorers import builds_networks
-from edgestill.search.scoring.attempt import attempt, on_threads
+from edgestill.search.scoring.attempt import attempt
 from edgestill.search.scoring.evaluator import Evaluator
-from edgestill.search.scoring.forking import can_fork
 from edgestill.search.scoring.outcome import Caught, Outcome, value
-from edgestill.search.scoring.pool import Function, Pool, UnloadableError, UnstartableError, cores
 from edgestill.search.space import Architecture
 
 T = TypeVar("T")
@@ -38,20 +39,19 @@ class Workshop:
     def __init__(self, workers: int | Literal["auto"], threads: int = 1, engine: Any = LOCAL) -> None:
         self._size = workers if isinstance(workers, int) else cores()
         self._is_strict = engine != LOCAL or (isinstance(workers, int) and workers > 1)
-        self._threads, self._cluster = threads, make_cluster(engine, self._size)
+        self._threads = threads
+        self._workers = Workers(engine, self._size, threads)  # used where a scorer must be sent
         self._scoring = self._pool(self._size)
         self._asking: list[Pool] = []  # each has a function of its own
 
     def __enter__(self) -> Self:
-        if self._cluster is not None:
-            self._cluster.start()
+        self._workers.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._cluster is not None:
-            self._cluster.stop()
+        self._workers.__exit__(kind, error, traceback)
         for pool in (self._scoring, *self._asking):
             pool.__exit__(kind, error, traceback)
 
@@ -62,19 +62,19 @@ class Workshop:
         function = functools.partial(attempt, evaluator.portable(), scorer)
         if not self._is_strict:
             return _Elsewhere(function, self._scoring, self._threads)
-        packed = _packed(function)
-        if isinstance(packed, Exception):
-            way_out = "1 needs none" if self._cluster is None else "device.engine: local needs none"
-            raise ConfigError([f"search.workers: {scorer} cannot be sent to a process ({packed}); {way_out}"])
-        if self._cluster is not None:
-            return functools.partial(_on_cluster, self._cluster, function)
-        return lambda architectures: self._scoring.outcomes(packed, architectures)
+        try:
+            self._workers.require_sendable(function)
+        except UNSENDABLE as error:
+            way_out = "1 needs none" if self._workers.cluster is None else "device.engine: local needs none"
+            raise ConfigError([f"search.workers: {scorer} cannot be sent to a process ({error}); {way_out}"]) from None
+        return functools.partial(self._sent, function)
 
     def each(self, function: Callable[[Architecture], Any], architectures: Sequence[Architecture]) -> Iterator[Outcome]:
         """Yield the outcome of a `Caught` function for each architecture, in the order given."""
-        if self._cluster is not None and not isinstance(_packed(Caught(function)), Exception):
-            return _on_cluster(self._cluster, Caught(function), architectures)
-        return _Elsewhere(Caught(function), self._scoring, self._threads)(architectures)
+        caught = Caught(function)
+        if self._workers.cluster is not None and not isinstance(_packed(caught), Exception):
+            return self._sent(caught, architectures)
+        return _Elsewhere(caught, self._scoring, self._threads)(architectures)
 
     def apart(self, function: Callable[[Architecture], T]) -> Callable[[Architecture], T]:
         """Wrap a function so that it runs in a process of its own; a failure there raises CandidateError."""
@@ -87,6 +87,11 @@ class Workshop:
             return found
 
         return call
+
+    def _sent(self, function: Function, architectures: Sequence[Architecture]) -> Iterator[Outcome]:
+        """Yield each candidate's outcome, with the number of a cluster's workers that were lost with it, if any."""
+        is_told = self._workers.cluster is not None
+        return (_outcome(answer, is_told) for answer in self._workers.answers(function, architectures))
 
     def _pool(self, size: int) -> Pool:
         forks = not self._is_strict and self._threads == 1 and can_fork()
@@ -104,9 +109,9 @@ class _Elsewhere:
         done = 0
         if not isinstance(self._sent, Exception):
             try:
-                for outcome in self._pool.outcomes(self._sent, architectures):
+                for answer in self._pool.answers(self._sent, architectures):
                     done += 1
-                    yield outcome
+                    yield _outcome(answer)
             except (UnloadableError, UnstartableError) as error:
                 self._sent = error
         for architecture in architectures[done:]:
@@ -115,20 +120,14 @@ class _Elsewhere:
             yield outcome
 
 
-def _on_cluster(cluster: Cluster, function: Function, architectures: Sequence[Architecture]) -> Iterator[Outcome]:
-    """Yield each candidate's outcome, with the number of workers that were lost with it if there were any."""
-    if architectures:
-        yield from map(_outcome, cluster.answers(packed_for_cluster(function), architectures))
-
-
-def _outcome(answer: Answer) -> Outcome:
+def _outcome(answer: Answer, is_retry_told: bool = False) -> Outcome:
     outcome: Outcome = {"failure": answer.lost, "type": "process_died"} if answer.lost else answer.value
-    return {**outcome, "retried": answer.retried} if answer.retried else outcome
+    return {**outcome, "retried": answer.retried} if is_retry_told and answer.retried else outcome
 
 
 def _packed(function: Function) -> bytes | Exception:
     """Return the pickled function, or the error if it cannot be pickled."""
     try:
         return pickle.dumps(function)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+    except UNSENDABLE as error:
         return error

@@ -2,13 +2,16 @@
 
 import base64
 import datetime
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from browser import CHROMIUM, browser
 
 from edgestill.flows.chain import stage_names
 from edgestill.flows.config import RunConfig
+from edgestill.flows.prefect.notify import TARGETS, notify
 from edgestill.flows.registry.book import read_book
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +96,40 @@ def deployment(
         yield wait_for(lambda: (r := httpx.get(name)).is_success and r.json(), 60, "deployment")
     finally:
         stopped(process)
+
+
+def test_a_block_of_the_server_takes_a_notification_and_one_that_is_not_there_is_told(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    told: list[dict[str, Any]] = []
+
+    class Inbox(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *given: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Inbox) as inbox, temporary_settings({PREFECT_API_URL: server}):
+        threading.Thread(target=inbox.serve_forever, daemon=True).start()
+        block: Any = CustomWebhookNotificationBlock(
+            name="team",
+            url=f"http://127.0.0.1:{inbox.server_port}/",
+            json_data={"of": "{{subject}}", "text": "{{body}}"},
+        )
+        block.save("team", _sync=True)
+        monkeypatch.setenv(TARGETS, "block:custom-webhook/team block:custom-webhook/nobody")
+        said = notify("promoted", "run a: promoted; the first one")
+        inbox.shutdown()
+    assert told == [{"of": "edgestill: a student was promoted", "text": "run a: promoted; the first one"}]
+    assert [sentence.partition(" (")[0] for sentence in said] == [
+        f"target 2 of {TARGETS} did not take the notification"
+    ]
 
 
 def test_the_cron_schedule_has_created_its_next_runs(server: str, deployment: dict[str, Any]) -> None:

@@ -339,8 +339,10 @@ def test_one_step_is_nesterov_sgd_by_hand(task, make_split):
         assert torch.allclose(states[epoch].double(), weight, atol=1e-5)
 
 
-@pytest.mark.parametrize(("parameters", "saved"), [(999, [0, 1, 2, 3]), (10**7, [0, 3])])
-def test_a_large_state_is_saved_so_often_that_it_takes_a_twentieth_of_the_time(monkeypatch, parameters, saved):
+@pytest.mark.parametrize(
+    ("parameters", "last", "saved"), [(999, None, [0, 1, 2, 3]), (10**7, None, [0, 3]), (10**7, 2, [0, 2])]
+)
+def test_a_large_state_is_saved_so_often_that_it_takes_a_twentieth_of_the_time(monkeypatch, parameters, last, saved):
     clock = [0.0]
     monkeypatch.setattr(fitting.time, "perf_counter", lambda: clock[0])
     found = []
@@ -352,7 +354,7 @@ def test_a_large_state_is_saved_so_often_that_it_takes_a_twentieth_of_the_time(m
     saves = fitting._Saves(save, parameters)
     for epoch in range(4):
         clock[0] += 8.0
-        saves.if_due(SimpleNamespace(dump=lambda epoch=epoch: epoch))
+        saves.if_due(SimpleNamespace(dump=lambda epoch=epoch: epoch), is_last=epoch == last)
     assert found == saved
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from edgestill.pipeline.engines.pool import Pool
 from edgestill.pipeline.errors import UserError
 from edgestill.search.config import SearchConfig
 from edgestill.search.scorers import SCORERS
 from edgestill.search.scoring.attempt import attempt
 from edgestill.search.scoring.conditions import Conditions
 from edgestill.search.scoring.evaluator import Evaluator
-from edgestill.search.scoring.pool import Pool
 from edgestill.search.search import find_student
 from edgestill.search.spaces import SPACES, ResNetConfig, ResNetSpace
 
@@ -215,7 +215,7 @@ def test_a_process_forked_from_one_that_used_threads_does_not_hang(find):
 
 
 def test_a_forked_process_waiting_for_a_lock_that_nobody_holds_is_killed_and_its_candidate_fails(find, monkeypatch):
-    monkeypatch.setattr("edgestill.search.scoring.pool._STUCK_S", 1.0)
+    monkeypatch.setattr("edgestill.pipeline.engines.pool._STUCK_S", 1.0)
     lock, parent = threading.Lock(), os.getpid()
     stuck = find(1).winner.architecture
 

@@ -11,10 +11,11 @@ from edgestill.distill.tune import with_hyperparameters
 from edgestill.flows.stages.baselines.allowance import Allowance
 from edgestill.flows.stages.baselines.arms import Arm
 from edgestill.flows.stages.results import BaselineTraining
-from edgestill.pipeline.errors import first_line
+from edgestill.pipeline.errors import EngineError, first_line
 
 _FAILURES = (RuntimeError, ArithmeticError, MemoryError)  # NaN, out of memory: they end one arm alone
 Train = Callable[[Arm, int], BaselineTraining]  # an arm, a seed
+Begin = Callable[[Sequence[Arm], int], None]  # arms, a seed
 Tune = Callable[[Arm], Mapping[str, float]]  # an arm to its best hyperparameters
 
 
@@ -50,16 +51,29 @@ class Rounds:
         self.are_tuned = self._once("are tuned", lambda: fits and bool(tunable))
         return tuple(self._with_own(arm, tune) if self.are_tuned and arm.is_tunable else arm for arm in arms)
 
-    def play(self, arms: Sequence[Arm], seeds: int, train: Train) -> None:
-        """Train seed by seed; an arm without time for one seed has no later ones."""
+    def play(self, arms: Sequence[Arm], seeds: int, train: Train, begin: Begin = lambda arms, seed: None) -> None:
+        """Train seed by seed; an arm without time for one seed has no later ones.
+
+        Args:
+            begin: is told the arms of a seed that there seems to be time for, before they are trained in that order.
+        """
         recipe, *others = (arm for arm in arms if arm.name not in self.failures)
         for seed in range(seeds):
             first = [recipe] if seed else []
             if not any(self._fits([*first, arm], seed) for arm in others):
                 return
+            begin(self._expected([*first, *others], seed), seed)
             if not all(self._is_trained(arm, seed, train) for arm in first):
                 return
             others = [arm for arm in others if self._fits([arm], seed) and self._is_trained(arm, seed, train)]
+
+    def _expected(self, arms: Sequence[Arm], seed: int) -> list[Arm]:
+        """Return the arms still to be trained that fit if all take as long as expected."""
+        chosen: list[Arm] = []
+        for arm in arms:
+            if _key(arm, seed) not in self._known and self._fits([*chosen, arm], seed):
+                chosen.append(arm)
+        return chosen
 
     def _fits(self, arms: Sequence[Arm], seed: int) -> bool:
         return self._allowance.fits(arm.name for arm in arms if _key(arm, seed) not in self._known)
@@ -104,6 +118,8 @@ def _key(arm: Arm, seed: int) -> str:
 def _tried(work: Callable[[], Any]) -> Any:
     try:
         return work()
+    except EngineError:
+        raise
     except _FAILURES as error:
         return {"failure": f"{type(error).__name__}: {first_line(error)}"}
 

@@ -52,13 +52,14 @@ class Baselines(Stage[BaselinesResult]):
         trainings, seeds = Trainings(context), config.baselines.seeds
         is_tuned = results.of(TuneResult).enabled
         tuning_s = context.run.manifest.stages["tune"].seconds if is_tuned else 0.0
-        arms = rounds.tuned(arms, seeds, lambda arm: trainings.tuned(arm).best, tuning_s)
         total = len(arms) * seeds
 
         def train(arm: Arm, seed: int) -> BaselineTraining:
             return trainings(arm, seed, _ticker(context, len(rounds.trainings), total, f"{arm.name}, seed {seed}"))
 
-        rounds.play(arms, seeds, train)
+        with trainings.by_workers():
+            arms = rounds.tuned(arms, seeds, lambda arm: trainings.tuned(arm).best, tuning_s)
+            rounds.play(arms, seeds, train, trainings.begin)
         return BaselinesResult(
             arms=tuple(_told(arm, rounds.failures.get(arm.name)) for arm in arms),
             trainings=tuple(rounds.trainings),

@@ -1,9 +1,9 @@
-"""Pool of worker processes: runs a function on candidates, keeps their order and survives a process's death.
+"""Pool of worker processes: runs a function on items, keeps their order and survives a process's death.
 
 Processes are forked or spawned. A fork takes some hundredths of a second and needs nothing pickled or imported. A
 spawned process works even if the libraries of this process hold threads or a GPU. Each worker receives the function
-once and computes on the given number of threads. An outcome depends on the candidate alone, so the number of
-processes, their start method and their order of finishing change only the time.
+once and computes on the given number of threads. An answer depends on the item alone, so the number of processes,
+their start method and their order of finishing change only the time.
 """
 
 import contextlib
@@ -21,20 +21,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 
 from edgestill.pipeline.child import ended, inherited
+from edgestill.pipeline.engines.base import Answer
+from edgestill.pipeline.engines.forking import end_with, nothing_collected, processor_ticks
 from edgestill.pipeline.errors import FailedError, UserError
 from edgestill.pipeline.free_memory import keep_freed_memory
-from edgestill.search.scoring.forking import end_with, nothing_collected, processor_ticks
-from edgestill.search.scoring.outcome import Outcome
-from edgestill.search.space import Architecture
 
-Function = Callable[[Architecture], Outcome]  # may raise a UserError: a fault of every candidate
+Function = Callable[[Any], Any]  # may raise a UserError: a fault of every item
 
-_UNTOUCHED_DEATHS = 3  # processes in a row that may die before they have a candidate
+_UNTOUCHED_DEATHS = 3  # processes in a row that may die before they have an item
 _PATIENCE_S = 5  # wait for a process to end when asked
 _STUCK_S = 60.0  # a forked process that has taken no processor time for so long waits for a lost thread
 _TICKS = 3  # of the processor's clock; `end_with` takes less in that time
@@ -46,6 +45,10 @@ class UnloadableError(UserError):
 
 class UnstartableError(FailedError):
     """Failure to start processes on this machine."""
+
+
+class _Item(NamedTuple):
+    value: Any
 
 
 @dataclass
@@ -60,7 +63,7 @@ class _Worker:
 
 
 class Pool:
-    """Pool of worker processes, at most one for each candidate; a context manager, without processes left at its end.
+    """Pool of worker processes, at most one for each item; a context manager, without processes left at its end.
 
     Args:
         threads: number of threads of each process.
@@ -98,10 +101,10 @@ class Pool:
                 worker.process.join()
         self._workers.clear()
 
-    def outcomes(self, function: Function | bytes, architectures: Sequence[Architecture]) -> Iterator[Outcome]:
-        """Yield each candidate's outcome, in the order given.
+    def answers(self, function: Function | bytes, items: Sequence[Any]) -> Iterator[Answer]:
+        """Yield the answer to each item, in the order given.
 
-        If its process dies, a candidate is tried once more, alone. If it dies again, the candidate has failed.
+        If its process dies, an item is tried once more, alone. If it dies again, the item is given up.
 
         Args:
             function: the function itself for forked processes, its pickle for spawned ones.
@@ -109,18 +112,25 @@ class Pool:
         Raises:
             UserError: raised by the function.
             UnloadableError: a spawned process cannot load the function.
-            UnstartableError: processes cannot be started, or end before they have a candidate.
+            UnstartableError: processes cannot be started, or end before they have an item.
         """
         if function != self._function:
             self._function, self._function_number = function, self._function_number + 1
             if self.forks:
                 self._end(at_once=True)
-        waiting, alone = deque(range(len(architectures))), deque[int]()
+        try:
+            yield from self._answers(items)
+        finally:
+            if any(worker.job is not None for worker in self._workers):  # nobody waits for the rest
+                self._end(at_once=True)
+
+    def _answers(self, items: Sequence[Any]) -> Iterator[Answer]:
+        waiting, alone = deque(range(len(items))), deque[int]()
         died: set[int] = set()
-        done: dict[int, Outcome] = {}
-        for position in range(len(architectures)):
+        done: dict[int, Answer] = {}
+        for position in range(len(items)):
             while position not in done:
-                self._assign(architectures, waiting, alone)
+                self._assign(items, waiting, alone)
                 for worker in self._heard():
                     job = worker.job
                     try:
@@ -128,7 +138,7 @@ class Pool:
                     except (EOFError, OSError):
                         reason = self._bury(worker)
                         if job is not None and job in died:
-                            done[job] = {"failure": reason, "type": "process_died"}
+                            done[job] = Answer(None, 1, reason)
                         elif job is not None:
                             died.add(job)
                             alone.append(job)
@@ -140,13 +150,13 @@ class Pool:
                     worker.job = None
                     if isinstance(said, UserError):
                         raise said
-                    done[job] = said
+                    done[job] = Answer(said, int(job in died))
             yield done.pop(position)
 
-    def _assign(self, architectures: Sequence[Architecture], waiting: deque[int], alone: deque[int]) -> None:
-        """Give each idle process a candidate.
+    def _assign(self, items: Sequence[Any], waiting: deque[int], alone: deque[int]) -> None:
+        """Give each idle process an item.
 
-        A candidate to be tried alone waits until all processes are idle, and the other candidates wait for it.
+        An item to be tried alone waits until all processes are idle, and the other items wait for it.
         """
         wanted = len(waiting) + len(alone) + sum(worker.job is not None for worker in self._workers)
         while len(self._workers) < min(self._size, wanted):
@@ -161,14 +171,14 @@ class Pool:
             if queue:
                 worker.job = queue.popleft()
                 with contextlib.suppress(OSError):  # if it has died, `_heard` finds out next
-                    self._send(worker, architectures[worker.job])
+                    self._send(worker, items[worker.job])
 
-    def _send(self, worker: _Worker, architecture: Architecture) -> None:
+    def _send(self, worker: _Worker, item: Any) -> None:
         if worker.holds != self._function_number:
             assert isinstance(self._function, bytes), "a forked process has it from the start"
             worker.connection.send_bytes(self._function)
             worker.holds = self._function_number
-        worker.connection.send_bytes(pickle.dumps(architecture))
+        worker.connection.send_bytes(pickle.dumps(_Item(item)))
 
     def _heard(self) -> list[_Worker]:
         """Wait until a worker has sent something or died; return all such workers.
@@ -189,7 +199,7 @@ class Pool:
         """Take a dead process out of the pool and return how it ended.
 
         Raises:
-            UnstartableError: several in a row ended without a candidate.
+            UnstartableError: several in a row ended without an item.
         """
         self._workers.remove(worker)
         worker.connection.close()
@@ -238,7 +248,7 @@ def _script_hidden() -> Iterator[None]:
 
 
 def _serve(connection: Connection, threads: int, forked: Function | None, parent: int) -> None:
-    """Run a worker process: receive functions and candidates, answer each candidate with its outcome."""
+    """Run a worker process: receive functions and items, answer each item with the function's result."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end closes the connection
     if forked is not None:
         gc.freeze()  # the end of a parent's object may wait for threads that a fork does not have
@@ -257,14 +267,14 @@ def _serve(connection: Connection, threads: int, forked: Function | None, parent
             except Exception as error:  # such as a class of a module that only the parent can import
                 function = UnloadableError(f"search.workers: a process cannot load what scores ({error}); 1 needs none")
                 continue
-            if isinstance(given, Architecture):
-                connection.send(function if isinstance(function, UserError) else _answer(function, given))
+            if isinstance(given, _Item):
+                connection.send(function if isinstance(function, UserError) else _answer(function, given.value))
             else:
                 function = given
 
 
-def _answer(function: Function, architecture: Architecture) -> Outcome | UserError:
+def _answer(function: Function, item: Any) -> Any:
     try:
-        return function(architecture)
+        return function(item)
     except UserError as error:
         return error

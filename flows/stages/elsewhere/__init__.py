@@ -1,0 +1,1 @@
+"""Trainings by the workers of the configured engine."""

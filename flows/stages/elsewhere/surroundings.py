@@ -1,0 +1,23 @@
+"""Parts of a stage's surroundings that trainings elsewhere need; `StageContext` has them."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from edgestill.pipeline.device import Compute
+
+
+class Surroundings(Protocol):
+    @property
+    def cautions(self) -> list[str]: ...
+    @property
+    def config(self) -> Any: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def compute(self) -> Compute: ...
+    @property
+    def say(self) -> Callable[[str], None]: ...
+    def saver(self, stage: str, file: str, /) -> Callable[[dict[str, Any]], None]: ...
+    def saved(self, stage: str, file: str, /) -> dict[str, Any] | None: ...
