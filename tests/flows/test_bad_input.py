@@ -375,7 +375,7 @@ def test_an_interrupted_run_that_was_discarded_is_not_to_be_resumed(tmp_path, mo
             {"teacher": {"name": "gone"}},
             "teacher.name: unknown 'gone'; did you mean 'onnx'? known: ensemble, hf, onnx, outputs, python",
         ),
-        ({"export": {"formats": ["gone"]}}, "export.formats: unknown format 'gone'; known: cuda_fp16"),
+        ({"export": {"formats": ["gone"]}}, "export.formats: unknown format 'gone'; known: coreml"),
     ],
 )
 def test_a_run_whose_plug_in_is_gone_names_it_the_known_ones_and_the_way_out(tmp_path, raw, said):
