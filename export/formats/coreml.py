@@ -1,14 +1,10 @@
 """Core ML's .mlpackage, for Apple's phones and computers: the network by torch.export. Nothing but those runs it."""
 
-import contextlib
 import importlib.util
 import io
-import logging
 import platform
 import tempfile
-import warnings
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,7 @@ import torch
 from edgestill.export.formats.base import Files, Format, Source
 from edgestill.export.onnx.sessions import INPUT, OUTPUT, feed
 from edgestill.export.onnx.write import signature
+from edgestill.export.quiet import quiet
 from edgestill.export.run import Run
 from edgestill.pipeline.errors import ExportError, first_line
 
@@ -50,7 +47,7 @@ class CoreML(Format):
 
     def build(self, source: Source, config: Any) -> Files:
         try:
-            with _quiet():
+            with quiet():
                 model = _converted(source)
                 if self.precision == "int8":
                     model = _with_bytes(model)
@@ -126,20 +123,3 @@ def _zipped(model: Any) -> bytes:
                 if path.is_file() and name.startswith(_OURS):
                     archive.writestr(zipfile.ZipInfo(f"{_PACKAGE}/{name}"), path.read_bytes())
     return packed.getvalue()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the library's warnings, logs and progress bars."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

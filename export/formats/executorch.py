@@ -1,11 +1,6 @@
 """ExecuTorch's .pte, for phones and boards: the network by torch.export, with its layers handed to XNNPACK."""
 
-import contextlib
 import importlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +13,7 @@ from edgestill.export.calibration import require_sound
 from edgestill.export.formats.base import Files, Format, Source
 from edgestill.export.onnx.sessions import feed
 from edgestill.export.onnx.write import signature
+from edgestill.export.quiet import quiet
 from edgestill.export.run import Run
 from edgestill.pipeline.errors import ExportError, first_line
 from edgestill.pipeline.frozen import Frozen
@@ -56,7 +52,7 @@ class ExecuTorch(Format):
 
     def missing(self) -> str | None:
         try:
-            with _quiet():
+            with quiet():
                 for library in self._libraries:
                     importlib.import_module(library)
         except (ImportError, OSError, RuntimeError, AttributeError) as error:  # it uses torch's internals
@@ -69,7 +65,7 @@ class ExecuTorch(Format):
         from executorch.exir import to_edge_transform_and_lower
 
         try:
-            with _quiet():
+            with quiet():
                 program = self._program(source, config)
                 edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
                 nodes = [node.name for node in edge.exported_program().graph.nodes if node.op == "call_function"]
@@ -91,7 +87,7 @@ class ExecuTorch(Format):
         from executorch.runtime import Runtime
 
         try:
-            with _quiet():
+            with quiet():
                 portable_lib._unsafe_reset_threadpool(threads)  # the only way; for the whole process
                 program = Runtime.get().load_program(path.read_bytes())
                 method = program.load_method("forward")
@@ -160,16 +156,3 @@ def _parts(inputs: np.ndarray, largest: int) -> list[np.ndarray]:
 
 def _tensors(inputs: np.ndarray) -> list[Tensor]:
     return [torch.from_numpy(np.require(host, requirements=["C", "W"])) for host in feed(inputs).values()]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the warnings and logs of ExecuTorch's import and passes."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgestill.export.formats.base import Files, Format, Source
-from edgestill.export.onnx.quantize import quiet
 from edgestill.export.onnx.sessions import RUNTIME, runner
+from edgestill.export.quiet import quiet
 from edgestill.export.run import Run
 from edgestill.pipeline.errors import ExportError, first_line
 

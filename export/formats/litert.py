@@ -1,11 +1,7 @@
 """LiteRT's .tflite, for phones, boards and microcontrollers: the network by torch.export, for one input at a time."""
 
-import contextlib
 import importlib
-import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ from edgestill.export.calibration import require_sound
 from edgestill.export.formats.base import Files, Format, Source
 from edgestill.export.onnx.sessions import feed
 from edgestill.export.onnx.write import signature
+from edgestill.export.quiet import quiet
 from edgestill.export.run import Run
 from edgestill.pipeline.errors import ExportError, first_line
 from edgestill.pipeline.input_kind.base import PADDING
@@ -39,7 +36,7 @@ class LiteRT(Format):
 
     def missing(self) -> str | None:
         try:
-            with _quiet():
+            with quiet():
                 for library in _LIBRARIES:
                     importlib.import_module(library)
         except (ImportError, OSError, RuntimeError, AttributeError) as error:  # it uses torch's internals
@@ -49,7 +46,7 @@ class LiteRT(Format):
 
     def build(self, source: Source, config: Any) -> Files:
         try:
-            with _quiet():
+            with quiet():
                 data = _fp32(source)
                 if self._recipe is not None:
                     data = _quantized(data, self._recipe, source)
@@ -63,7 +60,7 @@ class LiteRT(Format):
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            with _quiet():
+            with quiet():
                 interpreter = Interpreter(model_content=path.read_bytes(), num_threads=threads)
                 interpreter.allocate_tensors()
                 places = _places(interpreter)
@@ -184,20 +181,3 @@ _RECIPES: dict[str, Callable[[], Any]] = {
     "w8": _of_library("weight_only_wi8_afp32"),
     "w8a16": _static("static_wi8_ai16"),
 }
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the warnings, logs and prints of the libraries."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

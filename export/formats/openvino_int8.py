@@ -1,9 +1,6 @@
 """OpenVINO's IR in 8 bits by NNCF: weights and activations, or weights alone."""
 
-import contextlib
-import io
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +22,7 @@ from edgestill.export.formats.openvino import (
 from edgestill.export.onnx.repair import DAMAGE_EXAMPLES, damage_of, repaired
 from edgestill.export.onnx.saturation import LARGEST_PAIR
 from edgestill.export.onnx.sessions import feed
+from edgestill.export.quiet import quiet
 from edgestill.pipeline.errors import ExportError, first_line
 
 
@@ -49,7 +47,7 @@ class OpenVinoW8(_ByNncf):
 
     def converted(self, model: Any, source: Source, config: Any) -> Any:
         nncf = _load_nncf()
-        with _quiet():
+        with quiet():
             return nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM)
 
 
@@ -114,7 +112,7 @@ def _is_layer(node: Any) -> bool:
 def _quantized(model: Any, examples: np.ndarray, weight_bits: int, ignored: Sequence[str]) -> Any:
     nncf = _load_nncf()
     data = nncf.Dataset(list(examples), lambda example: feed(example[None]))
-    with _quiet():
+    with quiet():
         settings = _settings(nncf, model, weight_bits)
         if ignored:
             settings["ignored_scope"] = nncf.IgnoredScope(names=list(ignored))
@@ -137,7 +135,7 @@ def _held_bytes(node: Any) -> np.ndarray:
 
 
 def _load_nncf() -> ModuleType:
-    with without_telemetry(), _quiet():
+    with without_telemetry(), quiet():
         import nncf
     found: ModuleType = nncf
     return found
@@ -159,16 +157,3 @@ def _settings(nncf: ModuleType, model: Any, weight_bits: int) -> dict[str, Any]:
         "model_type": nncf.ModelType.TRANSFORMER,
         "advanced_parameters": advanced.AdvancedQuantizationParameters(overflow_fix=fix, smooth_quant_alphas=off),
     }
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence NNCF's logs and progress bars."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)

@@ -1,8 +1,6 @@
 """Quantises an fp32 ONNX file with ONNX Runtime's own quantiser: QDQ nodes, 8-bit weights and activations."""
 
 import contextlib
-import io
-import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 
 from edgestill.export.onnx.bias import corrected
 from edgestill.export.onnx.sessions import feed
+from edgestill.export.quiet import quiet
 from edgestill.pipeline.errors import ExportError, first_line
 
 METHODS = ("minmax", "entropy", "percentile")
@@ -231,15 +230,3 @@ def _finished(path: Path) -> bytes:
     onnx.checker.check_model(model)
     data: bytes = model.SerializeToString()
     return data
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the quantiser's prints and logs of its progress."""
-    root, level = logging.getLogger(), logging.getLogger().level
-    root.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        root.setLevel(level)

@@ -1,18 +1,16 @@
 """Notifications reach their targets, and say nothing of the addresses, whatever fails."""
 
-import json
 import logging
 import math
 import os
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from inbox import inbox
 
 from edgestill.flows.prefect import nightly
 from edgestill.flows.prefect.names import CATCH_UP
@@ -24,38 +22,24 @@ SECRET = "planted-word-of-a-password"
 
 
 @pytest.fixture
-def inbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """What a server was told, whose address with its password is the one target."""
-    told: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *given: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv(TARGETS, f"json://me:{SECRET}@127.0.0.1:{server.server_port}/")
-    yield told
-    server.shutdown()
-    server.server_close()
+    with inbox() as (port, told):
+        monkeypatch.setenv(TARGETS, f"json://me:{SECRET}@127.0.0.1:{port}/")
+        yield told
 
 
-def test_a_notification_reaches_its_target(inbox: list[dict[str, Any]]) -> None:
+def test_a_notification_reaches_its_target(told: list[dict[str, Any]]) -> None:
     assert notify("promoted", "run a: promoted; the first one") == []
-    assert (inbox[0]["title"], inbox[0]["message"]) == (
+    assert (told[0]["title"], told[0]["message"]) == (
         "edgestill: a student was promoted",
         "run a: promoted; the first one",
     )
-    assert inbox[0]["type"] == "success"
+    assert told[0]["type"] == "success"
 
 
 def test_a_target_that_takes_nothing_costs_a_caution_without_its_address(
-    inbox: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capfd, caplog
+    told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capfd, caplog
 ) -> None:
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv(TARGETS, f"json://me:{SECRET}@127.0.0.1:9/ {os.environ[TARGETS]} block:slack-webhook/none")
@@ -66,7 +50,7 @@ def test_a_target_that_takes_nothing_costs_a_caution_without_its_address(
         f"target 1 of {TARGETS} did not take the notification",
         f"target 3 of {TARGETS} did not take the notification",
     ]
-    assert len(inbox) == 1
+    assert len(told) == 1
     assert SECRET not in caplog.text + "".join(capfd.readouterr())
 
 
@@ -81,7 +65,7 @@ def test_an_address_that_cannot_be_read_is_refused_by_its_place(monkeypatch: pyt
 
 
 def test_a_night_that_fails_is_told_and_fails(
-    inbox: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    told: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nightly, "get_run_logger", logging.getLogger)
 
@@ -90,16 +74,14 @@ def test_a_night_that_fails_is_told_and_fails(
 
     with pytest.raises(FailedError):
         nightly.at_night(tmp_path, fail)
-    assert [(one["title"], one["message"]) for one in inbox] == [
-        ("edgestill: the night failed", "no student was found")
-    ]
+    assert [(one["title"], one["message"]) for one in told] == [("edgestill: the night failed", "no student was found")]
 
 
-def test_a_night_whose_process_dies_is_told_by_the_process_that_serves(inbox: list[dict[str, Any]]) -> None:
+def test_a_night_whose_process_dies_is_told_by_the_process_that_serves(told: list[dict[str, Any]]) -> None:
     tell_of_a_crash(None, SimpleNamespace(tags=["edgestill"], name="asked"), None)
-    assert inbox == []
+    assert told == []
     tell_of_a_crash(None, SimpleNamespace(tags=[CATCH_UP], name="night"), None)
-    assert inbox[0]["message"].startswith("the process of night died")
+    assert told[0]["message"].startswith("the process of night died")
 
 
 def test_accuracy_that_falls_by_more_than_the_interval_is_drift() -> None:

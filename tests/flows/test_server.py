@@ -2,16 +2,13 @@
 
 import base64
 import datetime
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import psutil
 import pytest
 import yaml
 from browser import CHROMIUM, browser
+from inbox import inbox
 
 from edgestill.flows.chain import stage_names
 from edgestill.flows.config import RunConfig
@@ -104,28 +102,15 @@ def test_a_block_of_the_server_takes_a_notification_and_one_that_is_not_there_is
     from prefect.blocks.notifications import CustomWebhookNotificationBlock
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    told: list[dict[str, Any]] = []
-
-    class Inbox(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *given: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Inbox) as inbox, temporary_settings({PREFECT_API_URL: server}):
-        threading.Thread(target=inbox.serve_forever, daemon=True).start()
+    with inbox() as (port, told), temporary_settings({PREFECT_API_URL: server}):
         block: Any = CustomWebhookNotificationBlock(
             name="team",
-            url=f"http://127.0.0.1:{inbox.server_port}/",
+            url=f"http://127.0.0.1:{port}/",
             json_data={"of": "{{subject}}", "text": "{{body}}"},
         )
         block.save("team", _sync=True)
         monkeypatch.setenv(TARGETS, "block:custom-webhook/team block:custom-webhook/nobody")
         said = notify("promoted", "run a: promoted; the first one")
-        inbox.shutdown()
     assert told == [{"of": "edgestill: a student was promoted", "text": "run a: promoted; the first one"}]
     assert [sentence.partition(" (")[0] for sentence in said] == [
         f"target 2 of {TARGETS} did not take the notification"
