@@ -300,7 +300,7 @@ SCRIPT = """
     import torch
     from edgestill.pipeline.data.splits import Batch
     from edgestill.pipeline.task import Task
-    from edgestill.search.scoring import pool
+    from edgestill.pipeline.engines import pool
     from edgestill.search.config import SearchConfig
     from edgestill.search.search import find_student
     from edgestill.search.spaces import ResNetSpace
