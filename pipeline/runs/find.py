@@ -24,8 +24,14 @@ def find_run(name: str, parent: Path) -> Path:
 
 
 def list_runs(parent: Path) -> list[Path]:
-    """List the runs below a folder, oldest first; a bundle moved there is not one."""
+    """List the runs below a folder, oldest first; a bundle moved there is not one.
+
+    Raises:
+        RunDirError: it is no folder.
+    """
     if not parent.is_dir():
+        if parent.exists():
+            raise RunDirError(f"{parent} is no folder; --out takes the folder of the runs")
         return []
     found = sorted(path.parent for path in parent.glob(f"*/{MANIFEST}"))
     return [path for path in found if not (path / "bundle.json").is_file()]

@@ -115,6 +115,13 @@ def test_a_folder_without_a_manifest_is_no_run(tmp_path):
     assert list_runs(tmp_path) == []
 
 
+def test_a_file_is_no_folder_of_runs(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirError, match="is no folder; --out takes the folder of the runs"):
+        list_runs(tmp_path / "file")
+    assert list_runs(tmp_path / "nowhere") == []
+
+
 HOLD = """
 import sys
 from pathlib import Path
