@@ -386,3 +386,14 @@ def test_a_run_whose_plug_in_is_gone_names_it_the_known_ones_and_the_way_out(tmp
     first, *_, last = refused.value.args
     assert first.startswith(f"{run.root / 'config.yaml'}: {said}")
     assert last.startswith("install again the plug-in that offered what is unknown")
+
+
+def test_a_switch_is_no_number(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("device:\n  threads: true\n")
+    with pytest.raises(ConfigError) as refused:
+        load_config(path, settings=["search.space={name: resnet, blocks: [[1], [true], [1]]}", "tune.enabled=true"])
+    assert list(refused.value.problems) == [
+        f"{path}:2: device.threads: should be a number, found true",
+        "--set search.space.blocks.1.0: should be a number, found true",
+    ]
