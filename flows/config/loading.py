@@ -22,8 +22,6 @@ from edgestill.pipeline.runs.rundir import RunDir
 from edgestill.pipeline.runs.yaml_text import comment_in, key_lines, read_yaml, write_yaml
 from edgestill.pipeline.teachers import FamilyConfig, spelt_out
 
-Where = tuple[str | int, ...]  # keys and places of a value
-
 
 def load_config(
     path: Path | None = None,
@@ -45,7 +43,7 @@ def load_config(
         ConfigError: with every problem found.
     """
     raw: dict[str, Any] = {}
-    lines: dict[Where, int] = {}
+    lines: dict[tuple[str | int, ...], int] = {}
     problems: list[str] = []
     if preset is not None:
         raw = _merged(raw, _spelt_out(_yaml_mapping(preset_text(preset), f"preset {preset}")))
@@ -69,24 +67,9 @@ def load_config(
         places = [_origin(user_path(one["loc"], raw), settled, path, lines) for one in problems_in(error)]
         told = (place + line for place, line in zip(places, explain(error, raw), strict=True))
         raise ConfigError([*problems, *told, *cautions()]) from None
-    for where, switch in _switches_as_numbers(raw, config):
-        place = _origin(where, settled, path, lines)
-        problems.append(f"{place}{'.'.join(map(str, where))}: should be a number, found {str(switch).lower()}")
     if problems:
         raise ConfigError(problems)
     return config
-
-
-def _switches_as_numbers(raw: Any, read: Any, where: Where = ()) -> Iterator[tuple[Where, bool]]:
-    """Yield the places where true or false was read as 1 or 0, which pydantic allows."""
-    if isinstance(raw, bool) and type(read) in (int, float):
-        yield where, raw
-    elif isinstance(raw, Mapping) and isinstance(read, BaseModel):
-        for name, value in raw.items():
-            yield from _switches_as_numbers(value, getattr(read, str(name), None), (*where, name))
-    elif isinstance(raw, list) and isinstance(read, tuple) and len(raw) == len(read):
-        for place, (value, own) in enumerate(zip(raw, read, strict=True)):
-            yield from _switches_as_numbers(value, own, (*where, place))
 
 
 def changed(

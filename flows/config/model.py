@@ -3,7 +3,14 @@
 from collections.abc import Iterator
 from typing import Any, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, model_serializer, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 
 from edgestill.distill.config import BaselinesConfig, DistillConfig, PruneConfig, QatConfig, TuneConfig
 from edgestill.distill.drivers.unfit import unfit_settings
@@ -23,6 +30,7 @@ from edgestill.pipeline.errors import UserError, nearest
 from edgestill.pipeline.figures import listing
 from edgestill.pipeline.frozen import Frozen
 from edgestill.pipeline.input_kind import INPUT_KINDS
+from edgestill.pipeline.switches import refuse_switches_as_numbers
 from edgestill.pipeline.teachers import AnyTeacherConfig, TeacherConfig, make_teacher
 from edgestill.pipeline.teachers.teacher import DRAWN, SCORED
 from edgestill.pipeline.trackers import TRACKERS, AnyTrackerConfig
@@ -101,6 +109,13 @@ class RunConfig(Frozen):
         if name is None:
             return self.target
         return next((target for target in self.targets if target.name == name and not target.is_here), None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _no_switch_is_a_number(cls, raw: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        found = read(raw)
+        refuse_switches_as_numbers(raw, found)
+        return found
 
     @model_validator(mode="after")
     def _targets_can_measure(self) -> "RunConfig":

@@ -12,6 +12,7 @@ import yaml
 
 from edgestill.flows.cli.main import execute
 from edgestill.flows.config import RunConfig, commented_yaml, config_of, load_config, preset_names
+from edgestill.flows.config.loading import changed
 from edgestill.flows.stages.data import Data
 from edgestill.flows.stages.teacher import Teacher
 from edgestill.pipeline.data.datasets.base import AugmentConfig
@@ -394,6 +395,8 @@ def test_a_switch_is_no_number(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         load_config(path, settings=["search.space={name: resnet, blocks: [[1], [true], [1]]}", "tune.enabled=true"])
     assert list(refused.value.problems) == [
-        f"{path}:2: device.threads: should be a number, found true",
-        "--set search.space.blocks.1.0: should be a number, found true",
+        f"{path}:2: device.threads: should be a number (found True)",
+        "--set search.space.blocks.1.0: should be a number (found True)",
     ]
+    with pytest.raises(ConfigError, match=r"device.threads: should be a number"):  # as `resume --set` does
+        changed(load_config(), {}, ["device.threads=true"])
